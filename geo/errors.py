@@ -1,0 +1,12 @@
+"""The one exception that means "the user's input is wrong"; everything else is a bug or an outage."""
+
+
+class InputError(ValueError):
+    """Wrong input: the message is one line that names the file, field and value and what would be right.
+
+    The command line prints the message alone and exits with code 2; it is never retried.
+    """
+
+
+class SceneError(Exception):
+    """A scene that cannot be made from valid input (bad geometry): quarantined with its reason, never retried."""

@@ -1,0 +1,97 @@
+"""`Scene`: what the map stage hands to the ray tracer and the dataset. Light: numpy only."""
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Surface(IntEnum):
+    """Kind of a mesh face; a recipe gives each kind its radio material."""
+
+    WALL = 0
+    ROOF = 1
+    FLOOR = 2
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """All buildings of a scene as closed prisms with welded vertices.
+
+    Attributes
+    ----------
+    vertices : float64 (V, 3)
+        Metres in the scene's frame: x east, y north, z up, origin at the tile centre on the ground.
+    faces : int32 (F, 3)
+        Vertex indices, counter-clockwise seen from outside.
+    building : int32 (F,)
+        Row of the face's building in `Scene.buildings`.
+    surface : uint8 (F,)
+        `Surface` of the face.
+    """
+
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int32]
+    building: NDArray[np.int32]
+    surface: NDArray[np.uint8]
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the geometry: same mesh, same channels."""
+        digest = hashlib.sha256()
+        for array in (self.vertices, self.faces, self.surface):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One tile, ready for ray tracing.
+
+    Attributes
+    ----------
+    id, city, country : str
+        `helsinki-0007`, `Helsinki`, `FI`.
+    latitude, longitude : float
+        Tile centre, WGS84 degrees.
+    crs : str
+        PROJ string of the local metric projection centred on the tile.
+    size : float
+        Edge of the tile in m; the tile spans [-size/2, size/2] in x and y.
+    split : str
+        `train`, `validation` or `test`.
+    mesh : Mesh
+        The buildings. The ground is the plane z = 0, added by the ray tracer.
+    height : float32 (rows, columns)
+        Height in m of the highest building at each cell centre, row 0 = north, column 0 = west.
+    occupancy : uint8 (rows, columns)
+        1 where more than the recipe's share of the patch is built; same orientation.
+    bs_position : float64 (3,)
+        Base station in m; `bs_shift` says how far it was slid east along the top edge.
+    users : float32 (U, 3)
+        User antennas in m, scene frame.
+    buildings : geopandas.GeoDataFrame
+        One row a building: osm_type, osm_id, height, base, height_source, confidence, geometry (local metres).
+    provenance : dict
+        JSON-ready: map source, date, SHA-256, licence; mesh checksum; quality gates; shares of height sources.
+    """
+
+    id: str
+    city: str
+    country: str
+    latitude: float
+    longitude: float
+    crs: str
+    size: float
+    split: str
+    mesh: Mesh
+    height: NDArray[np.float32]
+    occupancy: NDArray[np.uint8]
+    bs_position: NDArray[np.float64]
+    bs_shift: float
+    users: NDArray[np.float32]
+    buildings: Any
+    provenance: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,50 @@
+"""`Channels`: the ray tracer's result for one scene, path level. From it any array, band or time, without re-tracing."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Paths of every user of a scene, strongest first, padded with gain 0.
+
+    U users, P = `max_paths`, D = `max_depth` (at least 1).
+
+    Attributes
+    ----------
+    gain : complex64 (U, P)
+        Path coefficient at the carrier between single elements, sqrt(power gain), **with** the carrier phase
+        exp(-j 2 pi f delay) (path length in float64); 0 where there is no path.
+    delay : float32 (U, P)
+        Absolute delay in s.
+    aod_zenith, aod_azimuth, aoa_zenith, aoa_azimuth : float32 (U, P)
+        Radians, scene frame: zenith from +z, azimuth from +x (east) towards +y (north).
+    doppler : float32 (U, P)
+        Hz; 0 for static users.
+    interactions : int8 (U, P, D)
+        Per bounce: 0 none, 1 specular, 2 diffuse, 4 refraction, 8 diffraction (Sionna's `InteractionType`);
+        a path without any interaction is the line of sight.
+    n_paths : int32 (U,)
+        Paths found, before the cut to P.
+    power_cut : float32 (U,)
+        Share of the power in the paths that were cut.
+    path_gain : float32 (U,)
+        10 log10 of the summed power of **all** paths in dB; `gain_floor` in outage.
+    los, outage : bool (U,)
+    """
+
+    gain: NDArray[np.complex64]
+    delay: NDArray[np.float32]
+    aod_zenith: NDArray[np.float32]
+    aod_azimuth: NDArray[np.float32]
+    aoa_zenith: NDArray[np.float32]
+    aoa_azimuth: NDArray[np.float32]
+    doppler: NDArray[np.float32]
+    interactions: NDArray[np.int8]
+    n_paths: NDArray[np.int32]
+    power_cut: NDArray[np.float32]
+    path_gain: NDArray[np.float32]
+    los: NDArray[np.bool_]
+    outage: NDArray[np.bool_]
