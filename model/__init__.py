@@ -1,0 +1,1 @@
+"""Dataset -> pretrained models, downstream tasks, report. Light: importing the package does not load torch."""

@@ -2,6 +2,11 @@
 
 Convention. A channel is `csi[..., x, y]`: x runs along the panel's horizontal axis, y along its vertical one, flattened
 in C order (`j = x * rows + y`, paper eq. 14). With the paper's downlink `y = h^H w` (eq. 10), `csi` is h.
+
+To someone who stands in front of the panel and looks at it, x counts columns from left to right and y rows from the top
+down: a panel that faces south has x = 0 in the west. That is the element order of Sionna's `PlanarArray`, so one user's
+`csi.reshape(-1)` is the antenna axis of its `cfr`. The phase of a path grows along the axis towards which it leaves: with x
+for paths that leave eastward from a panel facing south, with y for paths that leave downward.
 """
 
 from typing import Any
@@ -71,3 +76,116 @@ def dft_codebook(columns: int, rows: int) -> NDArray[np.complex128]:
     x = np.exp(-2j * np.pi * np.outer(np.arange(columns), np.arange(columns)) / columns)
     y = np.exp(-2j * np.pi * np.outer(np.arange(rows), np.arange(rows)) / rows)
     return np.einsum("an,bm->abnm", x, y).reshape(columns * rows, columns, rows)
+
+
+def panel_axes(azimuth: float, downtilt: float) -> NDArray[np.float64]:
+    """Directions of the panel's axes in the scene frame.
+
+    Rotation of 3GPP TR 38.901 eq. 7.1-4 (as in Sionna) with bearing `azimuth` and downtilt; no slant.
+
+    Parameters
+    ----------
+    azimuth : float
+        Boresight, degrees from east towards north.
+    downtilt : float
+        Degrees below the horizon.
+
+    Returns
+    -------
+    float64 (3, 3)
+        Rows: boresight, x axis (the way x grows), y axis (the way y grows: downwards on an upright panel).
+    """
+    a, b = np.deg2rad(azimuth), np.deg2rad(downtilt)
+    boresight = [np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), -np.sin(b)]
+    along_x = [-np.sin(a), np.cos(a), 0.0]
+    along_y = [-np.cos(a) * np.sin(b), -np.sin(a) * np.sin(b), -np.cos(b)]
+    return np.array([boresight, along_x, along_y])
+
+
+def element_offsets(count: int, spacing: float) -> NDArray[np.float64]:
+    """Positions of elements along one axis, in wavelengths, centred on the panel.
+
+    Returns
+    -------
+    float64 (count,)
+    """
+    return spacing * (np.arange(count) - (count - 1) / 2)
+
+
+def element_positions(columns: int, rows: int, spacing: float, azimuth: float, downtilt: float) -> NDArray[np.float64]:
+    """Element positions of the UPA relative to its centre.
+
+    Returns
+    -------
+    float64 (columns, rows, 3)
+        In wavelengths, scene frame.
+    """
+    _, along_x, along_y = panel_axes(azimuth, downtilt)
+    x = element_offsets(columns, spacing)[:, None, None] * along_x
+    y = element_offsets(rows, spacing)[None, :, None] * along_y
+    return x + y
+
+
+def direction(zenith: NDArray[Any], azimuth: NDArray[Any]) -> NDArray[np.float64]:
+    """Unit vectors of zenith and azimuth angles.
+
+    Parameters
+    ----------
+    zenith, azimuth : float (...)
+        Radians, from +z; from +x towards +y.
+
+    Returns
+    -------
+    float64 (..., 3)
+    """
+    zenith, azimuth = np.asarray(zenith, np.float64), np.asarray(azimuth, np.float64)
+    sine = np.sin(zenith)
+    return np.stack([sine * np.cos(azimuth), sine * np.sin(azimuth), np.cos(zenith)], axis=-1)
+
+
+def axis_steering(
+    zenith: NDArray[Any],
+    azimuth: NDArray[Any],
+    columns: int,
+    rows: int,
+    spacing: float,
+    panel_azimuth: float,
+    downtilt: float,
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    """Plane-wave response of the UPA, factored: the response of element (x, y) is `first[x] * second[y]`.
+
+    Phase +2 pi k . r / wavelength, k the unit vector from the panel to the path's first vertex (Sionna's synthetic array).
+
+    Parameters
+    ----------
+    zenith, azimuth : float (...)
+        Departure (or, for a receiving panel, arrival) angles in radians.
+
+    Returns
+    -------
+    complex128 (..., columns), complex128 (..., rows)
+    """
+    _, along_x, along_y = panel_axes(panel_azimuth, downtilt)
+    k = direction(zenith, azimuth)
+    x = np.exp(2j * np.pi * (k @ along_x)[..., None] * element_offsets(columns, spacing))
+    y = np.exp(2j * np.pi * (k @ along_y)[..., None] * element_offsets(rows, spacing))
+    return x, y
+
+
+def steering(
+    zenith: NDArray[Any],
+    azimuth: NDArray[Any],
+    columns: int,
+    rows: int,
+    spacing: float,
+    panel_azimuth: float,
+    downtilt: float,
+) -> NDArray[np.complex128]:
+    """Steering vectors of the UPA (see `axis_steering`).
+
+    Returns
+    -------
+    complex128 (..., columns, rows)
+    """
+    x, y = axis_steering(zenith, azimuth, columns, rows, spacing, panel_azimuth, downtilt)
+    return x[..., :, None] * y[..., None, :]

@@ -39,5 +39,8 @@ class SolverSettings(Settings):
     diffraction: bool = Field(False, description="Trace first-order diffraction at building edges.")
     max_paths: int = Field(32, ge=1, le=1024, description="Strongest paths kept for a user; the power cut is recorded.")
     gain_floor: float = Field(
-        -200.0, ge=-400, le=-60, description="Path gain in dB below which a user counts as in outage (and what it gets)."
+        -200.0,
+        ge=-400,
+        le=-60,
+        description="Path gain in dB below which a user counts as in outage (and what it gets).",
     )

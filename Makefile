@@ -1,0 +1,28 @@
+# Two commands: `make quickstart` and `make test`. Both set everything up in .venv, without root.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup test test-heavy lint clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml scripts/make_venv.py
+	$(PYTHON) scripts/make_venv.py $(VENV)
+	$(BIN)/python -m pip install --quiet -e ".[all,test]"
+	touch $(STAMP)
+
+test: setup
+	$(BIN)/python -m pytest -m "not heavy"
+
+test-heavy: setup
+	$(BIN)/python -m pytest -m heavy
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs

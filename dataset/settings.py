@@ -1,0 +1,28 @@
+"""What a recipe says about the store and the precomputed features."""
+
+from pydantic import Field
+
+from geo.settings import Settings
+
+__all__ = ["FeatureSettings", "Settings", "StoreSettings"]
+
+
+class FeatureSettings(Settings):
+    """What is precomputed beside the channels."""
+
+    spectrum: bool = Field(True, description="Store the DFT spatial spectrum |F h|^2 of every user.")
+    paths: bool = Field(
+        True, description="Store the paths themselves: any other array, band or time can be derived without re-tracing."
+    )
+
+
+class StoreSettings(Settings):
+    """How the Zarr store is laid out."""
+
+    unit: int = Field(16, ge=1, le=1024, description="Scenes of one unit = one shard of every array = one task.")
+    users_per_chunk: int = Field(
+        64, ge=1, le=4096, description="Users of one chunk, the smallest piece a reader decompresses."
+    )
+    keep: int = Field(
+        3, ge=1, description="Published versions kept; older ones are removed when a new one is published."
+    )

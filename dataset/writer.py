@@ -1,0 +1,332 @@
+"""The draft of a version: created once, filled unit by unit, finished by one process.
+
+A unit is a fixed group of scenes: one shard of every array, one task, one writer. Its receipt, renamed into place after
+the last array was written, is the only proof that it is done.
+"""
+
+import hashlib
+import json
+import platform
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.codecs
+from numpy.typing import NDArray
+
+from dataset.files import atomic_path, make_folder, read_json, sweep_partials, write_json
+from dataset.schema import ATTRIBUTION, CONVENTIONS, LICENCE, SCENE_FIELDS, SCHEMA_VERSION, ArraySpec, array_specs
+from dataset.statistics import merge_statistics, unit_statistics
+
+PACKAGES = ("wavecity", "numpy", "zarr", "shapely", "osmium", "sionna-rt", "mitsuba", "drjit")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes of the store's dimensions and its sharding."""
+
+    scenes: int
+    users: int
+    columns: int
+    rows: int
+    paths: int
+    bounces: int
+    height_cells: int
+    occupancy_patches: int
+    unit: int
+    users_per_chunk: int
+    with_spectrum: bool
+    with_paths: bool
+    gain_floor: float
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return -(-self.scenes // self.unit)
+
+    def specs(self) -> list[ArraySpec]:
+        """Arrays that units write."""
+        return array_specs(self.with_spectrum, self.with_paths, self.gain_floor)
+
+    def shape(self, spec: ArraySpec) -> tuple[int, ...]:
+        """Shape of one array."""
+        sizes = {
+            "scene": self.scenes,
+            "user": self.users,
+            "x": self.columns,
+            "y": self.rows,
+            "kx": self.columns,
+            "ky": self.rows,
+            "row": self.height_cells,
+            "column": self.height_cells,
+            "patch_row": self.occupancy_patches,
+            "patch_column": self.occupancy_patches,
+            "axis": 3,
+            "path": self.paths,
+            "bounce": self.bounces,
+        }
+        return tuple(sizes[dim] for dim in spec.dims)
+
+    def scenes_of(self, unit: int) -> range:
+        """Scene indices of a unit."""
+        return range(unit * self.unit, min((unit + 1) * self.unit, self.scenes))
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A version under construction: `folder/data.zarr` and, beside it, receipts and buildings."""
+
+    folder: Path
+    fingerprint: str
+    layout: Layout
+
+    @property
+    def data(self) -> Path:
+        """The Zarr group."""
+        return self.folder / "data.zarr"
+
+    def receipt_path(self, unit: int) -> Path:
+        """Where a unit's receipt lies."""
+        return self.folder / "receipts" / f"unit-{unit:05d}.json"
+
+    def receipt(self, unit: int) -> dict[str, Any] | None:
+        """Receipt of a unit, or None where it is missing, broken or of another build."""
+        receipt = read_json(self.receipt_path(unit))
+        if not isinstance(receipt, dict) or receipt.get("fingerprint") != self.fingerprint:
+            return None
+        return receipt if len(receipt.get("scenes", ())) == len(self.layout.scenes_of(unit)) else None
+
+    def missing(self) -> list[int]:
+        """Units without a valid receipt."""
+        return [unit for unit in range(self.layout.units) if self.receipt(unit) is None]
+
+    def receipts(self) -> list[dict[str, Any]]:
+        """All receipts in the order of their units; only for a draft without missing units."""
+        receipts = [self.receipt(unit) for unit in range(self.layout.units)]
+        if any(receipt is None for receipt in receipts):
+            msg = f"{self.folder}: {len(self.missing())} units have no valid receipt; build them first"
+            raise RuntimeError(msg)
+        return [receipt for receipt in receipts if receipt is not None]
+
+
+def fingerprint_of(content: Any) -> str:
+    """SHA-256 of JSON-ready content: same recipe part, map data, code and versions give the same fingerprint."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide the data's bytes."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def open_draft(store: Path, fingerprint: str, layout: Layout) -> Draft:
+    """Open the draft of this fingerprint under `store/.staging`, or create it.
+
+    Half-written files of a killed process are swept; finished units stay.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written.
+    """
+    staging = store / ".staging"
+    make_folder(staging)
+    sweep_partials(staging)
+    draft = Draft(staging / fingerprint[:16], fingerprint, layout)
+    if not draft.folder.exists():
+        with atomic_path(draft.folder) as temporary:
+            _create_arrays(temporary / "data.zarr", layout)
+            (temporary / "receipts").mkdir()
+            (temporary / "buildings").mkdir()
+            write_json(temporary / "draft.json", {"fingerprint": fingerprint, "layout": asdict(layout)})
+    return draft
+
+
+def load_draft(folder: Path) -> Draft:
+    """Open the draft that lies in `folder`."""
+    content = read_json(folder / "draft.json")
+    if content is None:
+        msg = f"{folder}: no readable draft.json"
+        raise RuntimeError(msg)
+    return Draft(folder, content["fingerprint"], Layout(**content["layout"]))
+
+
+def _create_arrays(path: Path, layout: Layout) -> None:
+    root = zarr.open_group(str(path), mode="w-", zarr_format=3)
+    compressor = zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+    for spec in layout.specs():
+        shape = layout.shape(spec)
+        inner = [1, *shape[1:]]
+        if spec.dims[1] == "user":
+            inner[1] = min(layout.users_per_chunk, shape[1])
+        # A shard holds whole chunks: the user axis is rounded up, the array itself keeps its length.
+        shard = [layout.unit, *(-(-size // chunk) * chunk for size, chunk in zip(shape[1:], inner[1:], strict=True))]
+        root.create_array(
+            spec.name,
+            shape=shape,
+            dtype=spec.dtype,
+            chunks=tuple(inner),
+            shards=tuple(shard),
+            compressors=compressor,
+            fill_value=spec.fill,
+            dimension_names=spec.dims,
+            attributes={"units": spec.units, "long_name": spec.long_name},
+        )
+
+
+def write_shards(array: zarr.Array[Any], start: int, values: NDArray[Any]) -> None:
+    """Write scenes `start ... start + len(values)` of one array, whole shards only.
+
+    Two writers in one shard silently lose data (zarr issue 3682), so nothing but whole shards may be written.
+
+    Raises
+    ------
+    ValueError
+        The region is not shard-aligned; the message says what would be.
+    """
+    shard = (array.shards or array.chunks)[0]
+    stop = start + len(values)
+    if start % shard or (stop % shard and stop != array.shape[0]):
+        msg = (
+            f"{array.path}: scenes {start}:{stop} do not fill whole shards of {shard} scenes (of {array.shape[0]}); "
+            f"write a whole unit at once, starting at a multiple of {shard}"
+        )
+        raise ValueError(msg)
+    if values.shape[1:] != array.shape[1:]:
+        msg = f"{array.path}: values of shape {values.shape[1:]} a scene, the array holds {array.shape[1:]}"
+        raise ValueError(msg)
+    array[start:stop] = values
+
+
+def write_unit(
+    draft: Draft,
+    unit: int,
+    scenes: Sequence[dict[str, NDArray[Any]] | None],
+    outcomes: Sequence[dict[str, Any]],
+    extra: dict[str, Any],
+) -> dict[str, Any]:
+    """Write one unit and leave its receipt.
+
+    Parameters
+    ----------
+    draft : Draft
+    unit : int
+    scenes : sequence
+        Per scene of the unit its arrays (`features.scene_arrays`), or None for a quarantined scene.
+    outcomes : sequence of dict
+        Per scene at least `id`, `status`, `split`, `n_users`; goes into the receipt.
+    extra : dict
+        Seeds and timings for the receipt.
+
+    Returns
+    -------
+    dict
+        The receipt: outcomes, SHA-256 of every array's values, statistics, versions.
+    """
+    start = time.perf_counter()
+    expected = draft.layout.scenes_of(unit)
+    if not len(scenes) == len(outcomes) == len(expected):
+        msg = f"unit {unit} has {len(expected)} scenes, got {len(scenes)} with {len(outcomes)} outcomes"
+        raise ValueError(msg)
+    root = zarr.open_group(str(draft.data), mode="r+")
+    sums: dict[str, str] = {}
+    for spec in draft.layout.specs():
+        shape = draft.layout.shape(spec)[1:]
+        values = np.full((len(expected), *shape), spec.fill, dtype=spec.dtype)
+        for row, arrays in enumerate(scenes):
+            if arrays is not None:
+                _place(values[row], arrays[spec.name], spec, draft.layout.users)
+        write_shards(root[spec.name], expected.start, values)  # type: ignore[arg-type]
+        sums[spec.name] = array_checksum(values)
+    receipt = {
+        "fingerprint": draft.fingerprint,
+        "unit": unit,
+        "scenes": list(outcomes),
+        "sha256": sums,
+        "statistics": unit_statistics(scenes, [outcome["split"] for outcome in outcomes]),
+        "versions": package_versions(),
+        "seconds_write": round(time.perf_counter() - start, 3),
+        **extra,
+    }
+    write_json(draft.receipt_path(unit), receipt)
+    return receipt
+
+
+def array_checksum(values: NDArray[Any]) -> str:
+    """SHA-256 of an array's values in C order."""
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _place(target: NDArray[Any], values: NDArray[Any], spec: ArraySpec, users: int) -> None:
+    if spec.dims[1] != "user":
+        target[...] = values
+        return
+    if len(values) > users:
+        msg = f"{spec.name}: {len(values)} users, the store holds {users} a scene"
+        raise ValueError(msg)
+    # The bounce axis of a scene is as long as its solver's depth; the store's may be longer.
+    target[(slice(len(values)), *(slice(size) for size in values.shape[1:]))] = values
+
+
+def finish_draft(draft: Draft, attributes: dict[str, Any], lineage: dict[str, Any]) -> None:
+    """Write what only one process may write: scene coordinates, attributes, statistics, ledger, lineage.
+
+    Parameters
+    ----------
+    draft : Draft
+        All units done.
+    attributes : dict
+        More attributes of the root group (frequency, array, recipe).
+    lineage : dict
+        Map, code and package versions, for `lineage.json`.
+    """
+    receipts = draft.receipts()
+    outcomes = [outcome for receipt in receipts for outcome in receipt["scenes"]]
+    statistics = merge_statistics([receipt["statistics"] for receipt in receipts])
+    root = zarr.open_group(str(draft.data), mode="r+")
+    for field in SCENE_FIELDS:
+        values = [outcome.get(field.name, field.fill) for outcome in outcomes]
+        array = root.create_array(
+            field.name,
+            shape=(len(values),),
+            dtype=str if field.dtype == "str" else field.dtype,
+            dimension_names=("scene",),
+            fill_value=field.fill,
+            overwrite=True,
+            attributes={"long_name": field.long_name, **({"units": field.units} if field.units else {})},
+        )
+        array[:] = np.array(values, dtype=object if field.dtype == "str" else field.dtype)
+    root.attrs.update(
+        {
+            "title": "Wavecity channels",
+            "Conventions": "CF-1.11",
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": draft.fingerprint,
+            "licence": LICENCE,
+            "attribution": ATTRIBUTION,
+            "conventions": CONVENTIONS,
+            "statistics": statistics,
+            "coordinates": " ".join(field.name for field in SCENE_FIELDS),
+            **attributes,
+        }
+    )
+    with warnings.catch_warnings():
+        # Consolidated metadata is not yet in the Zarr v3 specification; readers that do not know it ignore it.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(str(draft.data))
+    ledger = [outcome for outcome in outcomes if outcome["status"] != "done"]
+    write_json(draft.folder / "ledger.json", ledger)
+    write_json(draft.folder / "statistics.json", statistics)
+    write_json(draft.folder / "lineage.json", {**lineage, "versions": receipts[0]["versions"]})

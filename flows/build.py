@@ -1,0 +1,232 @@
+"""Recipe -> published dataset version, as plain functions: they run without Prefect, which only wraps them."""
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from geo.build import build_scene
+from geo.tiles import Tile, plan_tiles
+
+from dataset.features import channel_checksum, scene_arrays
+from dataset.publish import Version, latest, publish
+from dataset.schema import SCHEMA_VERSION
+from dataset.validate import Validation, validate
+from dataset.writer import Draft, Layout, fingerprint_of, finish_draft, open_draft, package_versions, write_unit
+from flows.recipe import Recipe
+from geo.errors import InputError, SceneError
+from geo.sources import Source, open_source
+from raytrace.channels import csi
+from raytrace.settings import RadioSettings
+
+# Element gain of Sionna's patterns over isotropic, dB: the bound of the Friis check.
+ELEMENT_GAIN = {"iso": 0.0, "dipole": 1.76, "hw_dipole": 2.15, "tr38901": 8.0}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every candidate tile with its outcome, and the map it was cut from."""
+
+    source: Source
+    tiles: list[Tile]
+
+    @property
+    def accepted(self) -> list[Tile]:
+        """Tiles that become scenes, in the store's order."""
+        return [tile for tile in self.tiles if tile.status == "accepted"]
+
+
+def plan_scenes(recipe: Recipe, cache: Path) -> Plan:
+    """Cut the map into tiles, each with its outcome.
+
+    Raises
+    ------
+    InputError
+        The map cannot be read, or no tile of it is usable.
+    """
+    source = open_source(recipe.area, cache)
+    plan = Plan(source, plan_tiles(source, recipe.area, recipe.scene, recipe.seed))
+    if not plan.accepted:
+        msg = (
+            f"area.source {recipe.area.source}: none of its {len(plan.tiles)} tiles is usable; lower area.min_coverage"
+        )
+        raise InputError(msg)
+    return plan
+
+
+def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:
+    """Same recipe part, map, schema and versions: the same dataset."""
+    return fingerprint_of(
+        {
+            "recipe": recipe.data_parts(),
+            "map": plan.source.provenance["sha256"],
+            "schema": SCHEMA_VERSION,
+            "versions": package_versions(),
+        }
+    )
+
+
+def draft_of(recipe: Recipe, plan: Plan, store: Path) -> Draft:
+    """Open the draft that this recipe and map fill, with what is already there."""
+    layout = Layout(
+        scenes=len(plan.accepted),
+        users=recipe.users.maximum,
+        columns=recipe.radio.columns,
+        rows=recipe.radio.rows,
+        paths=recipe.solver.max_paths,
+        bounces=max(recipe.solver.max_depth, 1),
+        height_cells=round(recipe.area.tile_size / recipe.scene.resolution),
+        occupancy_patches=round(recipe.area.tile_size / recipe.scene.occupancy_patch),
+        unit=recipe.store.unit,
+        users_per_chunk=recipe.store.users_per_chunk,
+        with_spectrum=recipe.features.spectrum,
+        with_paths=recipe.features.paths,
+        gain_floor=recipe.solver.gain_floor,
+    )
+    return open_draft(store, dataset_fingerprint(recipe, plan), layout)
+
+
+def published(recipe: Recipe, plan: Plan, store: Path) -> Version | None:
+    """The latest version, if it is what this recipe and map would build."""
+    version = latest(store)
+    return version if version and version.fingerprint == dataset_fingerprint(recipe, plan) else None
+
+
+def run_unit(draft: Draft, unit: int, tiles: list[Tile], source: Source, recipe: Recipe) -> dict[str, Any]:
+    """Build, trace and write the scenes of one unit; runs in a worker process.
+
+    A scene that cannot be made is quarantined with its stage, reason and traceback; the others go on.
+
+    Returns
+    -------
+    dict
+        The unit's receipt.
+    """
+    from raytrace import backend
+
+    backend.prepare(threads=1)
+    scenes: list[dict[str, Any] | None] = []
+    outcomes = []
+    buildings = []
+    for tile in tiles:
+        arrays, outcome, table = _run_scene(tile, source, recipe)
+        scenes.append(arrays)
+        outcomes.append(outcome)
+        if table is not None:
+            buildings.append(table)
+    if buildings:
+        _write_buildings(draft.folder / "buildings" / f"unit-{unit:05d}.parquet", buildings)
+    return write_unit(draft, unit, scenes, outcomes, {"seed": recipe.seed})
+
+
+def _run_scene(tile: Tile, source: Source, recipe: Recipe) -> tuple[dict[str, Any] | None, dict[str, Any], Any]:
+    from raytrace.simulate import simulate
+
+    outcome: dict[str, Any] = {
+        "scene_id": tile.id,
+        "city": tile.city,
+        "country": tile.country,
+        "latitude": tile.latitude,
+        "longitude": tile.longitude,
+        "split": tile.split,
+        "n_users": 0,
+    }
+    stage, start = "scene", time.perf_counter()
+    try:
+        scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed)
+        stage, built = "raytrace", time.perf_counter()
+        channels = simulate(scene, recipe.radio, recipe.solver, recipe.seed)
+        arrays = scene_arrays(scene, channels, csi(channels, recipe.radio))
+    except (SceneError, ValueError, ArithmeticError, RuntimeError) as error:
+        # RuntimeError is what Dr.Jit and shapely raise; an outage of the machine (OSError, MemoryError) is not caught.
+        outcome |= {
+            "status": "quarantined",
+            "stage": stage,
+            "reason": f"{type(error).__name__}: {error}",
+            "traceback": traceback.format_exc(),
+        }
+        return None, outcome, None
+    outcome |= {
+        "status": "done",
+        "n_users": len(scene.users),
+        "n_outage": int(channels.outage.sum()),
+        "n_los": int(channels.los.sum()),
+        "bs_shift": float(scene.bs_shift),
+        "mesh_checksum": scene.mesh.checksum,
+        "channel_checksum": channel_checksum(arrays),
+        "provenance": scene.provenance,
+        "seconds_scene": round(built - start, 3),
+        "seconds_raytrace": round(time.perf_counter() - built, 3),
+    }
+    return arrays, outcome, scene.buildings.assign(scene_id=tile.id)
+
+
+def _write_buildings(path: Path, tables: list[Any]) -> None:
+    import pandas as pd
+
+    from dataset.files import atomic_path
+
+    # Each scene has its own projection, so the geometry is in metres of the scene frame, without a CRS.
+    frames = [table.set_crs(None, allow_override=True) for table in tables]
+    with atomic_path(path) as temporary:
+        pd.concat(frames, ignore_index=True).to_parquet(temporary)
+
+
+def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
+    """Write coordinates, attributes, statistics, ledger and lineage of a draft whose units are all done."""
+    radio: RadioSettings = recipe.radio
+    attributes = {
+        "frequency_hz": radio.frequency,
+        "element_pattern": radio.pattern,
+        "element_gain_max_db": ELEMENT_GAIN[radio.pattern],
+        "polarisation_matched": radio.downtilt == 0,
+        "array": {"columns": radio.columns, "rows": radio.rows, "spacing_wavelengths": radio.spacing},
+        "bs_position_m": [0.0, recipe.area.tile_size / 2, recipe.scene.bs_height],
+        "tile_size_m": recipe.area.tile_size,
+        "split_by": recipe.area.split.by,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    lineage = {
+        "fingerprint": draft.fingerprint,
+        "map": plan.source.provenance,
+        "tiles": [vars(tile) for tile in plan.tiles],
+    }
+    finish_draft(draft, attributes, lineage)
+
+
+def check_and_publish(draft: Draft, recipe: Recipe, store: Path, progress: Callable[[Any], Any] = iter) -> Version:
+    """Validate a finished draft and publish it.
+
+    Raises
+    ------
+    CheckFailed
+        A check found something; the draft stays where it is, the published version is untouched.
+    """
+    validation = validate(draft.folder, progress)
+    if not validation.ok:
+        raise CheckFailed(validation)
+    return publish(store, draft.folder, recipe.store.keep)
+
+
+class CheckFailed(Exception):
+    """Validation found something (exit code 1)."""
+
+    def __init__(self, validation: Validation) -> None:
+        first = validation.findings[0]
+        super().__init__(
+            f"validation failed: {first.check} at {first.where}: {first.message} ({len(validation.findings)} findings)"
+        )
+        self.validation = validation
+
+
+def outcome_counts(outcomes: list[dict[str, Any]]) -> dict[str, int]:
+    """How many scenes ended how, by reason."""
+    labels = [
+        outcome["status"] if outcome["status"] == "done" else f"quarantined: {outcome['reason']}"
+        for outcome in outcomes
+    ]
+    names, counts = np.unique(labels, return_counts=True)
+    return dict(zip(names.tolist(), counts.tolist(), strict=True))

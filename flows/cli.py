@@ -1,0 +1,233 @@
+"""`wavecity`: the command line. Exit codes: 0 done, 1 a check failed, 2 wrong input."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geo.errors import InputError
+
+# Quiet and offline unless the user says otherwise; must be set before Prefect is imported.
+DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+recipe_argument = click.argument("recipe")
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a field, e.g. --set solver.max_depth=4."
+)
+workers_option = click.option("--workers", type=click.IntRange(1), help="Worker processes (default: one a core).")
+dask_option = click.option("--dask", metavar="ADDRESS", help="Scheduler of a running Dask cluster instead.")
+path = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="wavecity", prog_name="wavecity")
+def cli() -> None:
+    """City maps in, wireless foundation models out.
+
+    RECIPE is a shipped name (quickstart) or a YAML file. Map data © OpenStreetMap contributors, ODbL.
+    """
+    os.environ.update({key: value for key, value in DEFAULTS.items() if key not in os.environ})
+
+
+@cli.command()
+@recipe_argument
+@click.option("--out", type=path, help="Run folder (default: runs/<recipe>).")
+@set_option
+@workers_option
+@dask_option
+def run(recipe: str, out: Path | None, overrides: tuple[str, ...], workers: int | None, dask: str | None) -> None:
+    """The whole DAG: build, validate, publish, pretrain, evaluate, report. Resumes by itself."""
+    from flows.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    pipeline = _extra("flows.pipeline", "generate,train")
+    result = pipeline.run_recipe(loaded, out or Path("runs") / loaded.name, workers, dask)
+    click.echo(f"report  {result['report']}\nstore   {result['store']}")
+
+
+@cli.command()
+@recipe_argument
+@set_option
+def plan(recipe: str, overrides: tuple[str, ...]) -> None:
+    """Cities and tiles of a recipe, each with its outcome."""
+    import tempfile
+
+    from flows.recipe import load_recipe
+    from flows.tables import print_plan
+
+    loaded = load_recipe(recipe, overrides)
+    with tempfile.TemporaryDirectory() as cache:
+        planned = _extra("flows.build", "generate").plan_scenes(loaded, Path(cache))
+    print_plan(planned)
+
+
+@cli.command()
+@recipe_argument
+@click.option("--out", type=path, required=True, help="Folder of the store.")
+@click.option("--scenes", type=click.IntRange(1), help="Number of scenes instead of the recipe's.")
+@set_option
+@workers_option
+@dask_option
+def build(
+    recipe: str, out: Path, scenes: int | None, overrides: tuple[str, ...], workers: int | None, dask: str | None
+) -> None:
+    """Build, validate and publish the dataset of a recipe. Resumes by itself."""
+    from flows.recipe import load_recipe
+
+    if scenes:
+        overrides = (*overrides, f"area.scenes={scenes}")
+    version = _extra("flows.pipeline", "generate").build_dataset(load_recipe(recipe, overrides), out, workers, dask)
+    click.echo(f"published v{version.number}: {out / 'latest.zarr'}")
+
+
+@cli.command()
+@click.argument("store", type=path)
+def validate(store: Path) -> None:
+    """Check structure, checksums, physics and splits of a store; exit code 1 when something is wrong."""
+    from tqdm import tqdm
+
+    from dataset.validate import validate as check
+    from flows.tables import print_validation
+
+    result = check(store, lambda units: tqdm(units, "validate", unit="unit"))
+    print_validation(result)
+    sys.exit(0 if result.ok else 1)
+
+
+@cli.command()
+@click.argument("store", type=path)
+def inspect(store: Path) -> None:
+    """Sizes, scenes, splits, outcomes and lineage of a store."""
+    from flows.tables import print_store
+
+    print_store(store)
+
+
+@cli.command()
+@click.argument("store", type=path)
+@click.option("--scene", "scene_id", required=True, help="Id of the scene, e.g. helsinki-0007.")
+@click.option("--out", type=path, required=True, help="PNG to write.")
+def preview(store: Path, scene_id: str, out: Path) -> None:
+    """Draw a scene of a store: buildings, base station, users by line of sight and gain."""
+    click.echo(f"wrote {_extra('dataset.preview', 'generate').draw_scene(store, scene_id, out)}")
+
+
+@cli.command()
+@click.argument("store", type=path)
+def publish(store: Path) -> None:
+    """Publish the newest validated draft of a store."""
+    from flows.tables import publish_newest
+
+    version = publish_newest(store)
+    click.echo(f"published v{version.number}: {store / 'latest.zarr'}")
+
+
+@cli.command()
+@recipe_argument
+@click.option("--data", type=path, required=True, help="Store to train on.")
+@click.option("--out", type=path, required=True, help="Run folder.")
+@set_option
+def pretrain(recipe: str, data: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Pretrain the foundation model of a recipe on a store. Resumes by itself."""
+    from dataset.files import make_folder
+    from flows.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    make_folder(out)
+    (out / "recipe.json").write_text(loaded.model_dump_json(indent=1), encoding="utf-8")
+    checkpoint = _extra("model.pretrain", "train").pretrain(str(data), loaded.training, out, loaded.seed)
+    click.echo(f"checkpoint {checkpoint}")
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=path)
+@click.option(
+    "--task", "name", required=True, type=click.Choice(["reconstruction", "localization", "beams"]), help="What to run."
+)
+@click.option("--data", type=path, required=True, help="Store with held-out scenes.")
+def evaluate(run_folder: Path, name: str, data: Path) -> None:
+    """Evaluate a pretrained run on held-out scenes, beside its baselines."""
+    import json
+
+    from dataset.files import read_json
+    from flows.recipe import parse_recipe
+
+    content = read_json(run_folder / "recipe.json")
+    if content is None:
+        msg = f"{run_folder}: not a run folder (no recipe.json); name the folder given to `--out` of pretrain"
+        raise InputError(msg)
+    recipe = parse_recipe(content, str(run_folder / "recipe.json"))
+    result = _extra("model.tasks", "train").evaluate(run_folder, str(data), name, recipe.training, recipe.seed)
+    click.echo(json.dumps(result, indent=1))
+
+
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=path)
+@click.option("--data", type=path, help="Store of the run (default: RUN/store).")
+def report(run_folder: Path, data: Path | None) -> None:
+    """Write RUN/report.html from what the run left."""
+    click.echo(_extra("model.report", "train").write_report(run_folder, str(data or run_folder / "store")))
+
+
+def _extra(module: str, extra: str) -> Any:
+    """Import what an extra brings; without it say which to install."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("geo", "raytrace", "dataset", "model", "flows"):
+            raise
+        msg = f"this command needs {error.name}: pip install 'wavecity[{extra}]'"
+        raise InputError(msg) from error
+
+
+def check_imports() -> None:
+    """`dataset` and `model` are names that others use too: refuse to run with somebody else's package.
+
+    Raises
+    ------
+    InputError
+        A package of ours was imported from somewhere else.
+    """
+    home = Path(__file__).resolve().parents[1]
+    for name in ("geo", "raytrace", "dataset", "model"):
+        origin = Path(importlib.import_module(name).__file__ or "").resolve()
+        if origin.parents[1] != home:
+            msg = f"package {name!r} comes from {origin}, not from Wavecity in {home}; uninstall or rename the other"
+            raise InputError(msg)
+
+
+def main() -> None:
+    """Entry point: user errors are one line and exit code 2, failed checks exit code 1."""
+    try:
+        check_imports()
+        cli(standalone_mode=False)
+    except InputError as error:
+        _fail(str(error), 2)
+    except click.exceptions.Abort:
+        _fail("interrupted; run the same command again to go on", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to go on", 130)
+    except Exception as error:
+        if type(error).__name__ == "CheckFailed":
+            _fail(str(error), 1)
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"wavecity: {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

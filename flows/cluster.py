@@ -1,0 +1,44 @@
+"""Where units are computed: a Dask cluster, local by default, any scheduler by address."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from distributed import Client, LocalCluster
+
+from geo.errors import InputError
+
+
+@contextmanager
+def compute(workers: int | None = None, address: str | None = None) -> Iterator[Client]:
+    """Yield a client; a local cluster has one process a core, one thread each.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Local worker processes; by default one a core.
+    address : str, optional
+        Scheduler of a running cluster, e.g. `tcp://10.0.0.5:8786`.
+
+    Raises
+    ------
+    InputError
+        No scheduler answers at `address`.
+    """
+    if address:
+        try:
+            client = Client(address, timeout=10)
+        except (OSError, ValueError) as error:
+            msg = f"--dask {address}: no Dask scheduler answers there; start one with `dask scheduler`"
+            raise InputError(msg) from error
+        with client:
+            yield client
+        return
+    n_workers = workers or os.cpu_count() or 1
+    with (
+        LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

@@ -1,0 +1,135 @@
+"""The whole system, top to bottom: recipe -> plan -> units -> validated, published version -> checkpoint -> report.
+
+Prefect wraps the plain functions of `flows.build` and `model`: it shows, schedules and retries; what is done is decided
+by receipts and fingerprints, so a second run recomputes nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from distributed import KilledWorker
+from prefect import flow, get_run_logger, task
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+from tqdm import tqdm
+
+from dataset.files import make_folder
+from dataset.publish import Version
+from dataset.writer import Draft
+from flows import build
+from flows.cluster import compute
+from flows.recipe import Recipe
+
+# One thread a unit in flight: it only waits for Dask.
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
+
+TASKS = ("reconstruction", "localization", "beams")
+
+
+def _can_pass(task: Any, run: Any, state: Any) -> bool:
+    """Retry what can pass, a killed worker or a broken connection; never bad geometry or wrong input."""
+    try:
+        state.result()
+    except (KilledWorker, ConnectionError, TimeoutError):
+        return True
+    except Exception:
+        return False
+    return False
+
+
+@task(retries=2, retry_delay_seconds=5, retry_condition_fn=_can_pass, task_run_name="unit-{unit}")
+def build_unit(client: Any, draft: Draft, unit: int, tiles: list[Any], plan: Any, recipe: Recipe) -> dict[str, Any]:
+    """Hand one unit to Dask and wait for its receipt."""
+    future = client.submit(build.run_unit, draft, unit, tiles, plan.source, recipe, pure=False)
+    try:
+        return future.result()
+    finally:
+        future.release()
+
+
+plan_scenes = task(name="plan")(build.plan_scenes)
+finish = task(name="finish")(build.finish)
+check_and_publish = task(name="validate-and-publish")(build.check_and_publish)
+
+
+@flow(name="build-dataset", task_runner=RUNNER)
+def build_dataset(recipe: Recipe, store: Path, workers: int | None = None, dask: str | None = None) -> Version:
+    """Map -> published dataset version; whatever is already there is kept."""
+    logger = get_run_logger()
+    make_folder(store)
+    plan = plan_scenes(recipe, store / "maps")
+    version = build.published(recipe, plan, store)
+    if version:
+        logger.info("version v%d is up to date, nothing to do", version.number)
+        return version
+    draft = build.draft_of(recipe, plan, store)
+    missing = draft.missing()
+    logger.info("%d scenes, %d of %d units to build", len(plan.accepted), len(missing), draft.layout.units)
+    if missing:
+        with compute(workers, dask) as client:
+            _run_units(client, draft, missing, plan, recipe)
+    finish(draft, recipe, plan)
+    return check_and_publish(draft, recipe, store, lambda units: tqdm(units, "validate", unit="unit"))
+
+
+def _run_units(client: Any, draft: Draft, missing: list[int], plan: Any, recipe: Recipe) -> None:
+    futures: list[PrefectFuture[Any]] = []
+    with tqdm(total=sum(len(draft.layout.scenes_of(unit)) for unit in missing), desc="scenes", unit="scene") as bar:
+        for unit in missing:
+            tiles = [plan.accepted[scene] for scene in draft.layout.scenes_of(unit)]
+            future = build_unit.submit(client, draft, unit, tiles, plan, recipe)
+            futures.append(future)
+        # In the order of submission: the bar moves when the oldest unfinished unit is done.
+        for unit, future in zip(missing, futures, strict=True):
+            future.result()
+            bar.update(len(draft.layout.scenes_of(unit)))
+
+
+@task(name="pretrain")
+def pretrain(recipe: Recipe, store: Path, out: Path) -> Path:
+    """Dataset version -> checkpoint; a finished training is not repeated."""
+    from model.pretrain import pretrain as train
+
+    return train(str(store), recipe.training, out, recipe.seed)
+
+
+@task(name="evaluate", task_run_name="evaluate-{name}")
+def evaluate(run: Path, store: Path, name: str, recipe: Recipe) -> dict[str, Any]:
+    """One downstream task of a pretrained model, beside its baselines."""
+    from model.tasks import evaluate as run_task
+
+    return run_task(run, str(store), name, recipe.training, recipe.seed)
+
+
+@task(name="report")
+def report(run: Path, store: Path) -> Path:
+    """Run folder -> one self-contained HTML page."""
+    from model.report import write_report
+
+    return write_report(run, str(store))
+
+
+@flow(name="wavecity")
+def run_recipe(recipe: Recipe, out: Path, workers: int | None = None, dask: str | None = None) -> dict[str, str]:
+    """The main job: map -> dataset -> model -> report.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    out : Path
+        Run folder; the store is `out/store`.
+    workers, dask
+        Local worker processes, or the address of a Dask scheduler.
+
+    Returns
+    -------
+    dict
+        Paths of the `report`, the `store` and the `run`.
+    """
+    make_folder(out)
+    version = build_dataset(recipe, out / "store", workers, dask)
+    pretrain(recipe, version.data, out)
+    for name in TASKS:
+        evaluate(out, version.data, name, recipe)
+    page = report(out, version.data)
+    return {"report": str(page), "store": str(out / "store"), "run": str(out)}

@@ -1,0 +1,121 @@
+"""`Recipe`: everything a run depends on, in one YAML file and one pydantic model."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from dataset.settings import FeatureSettings, StoreSettings
+from geo.errors import InputError
+from geo.settings import AreaSettings, SceneSettings, Settings, UserSettings
+from model.settings import TrainingSettings
+from raytrace.settings import RadioSettings, SolverSettings
+
+RECIPES = resources.files("flows.recipes")
+
+# Parts that decide the bytes of the dataset; training may change without a new version. The number of versions kept
+# belongs to the store, not to its content.
+DATA_PARTS = ("seed", "area", "scene", "radio", "users", "solver", "features", "store")
+
+
+class Recipe(Settings):
+    """One run: map -> scenes -> channels -> store -> model -> report."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Short name: lower case, digits, hyphens.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of every random choice.")
+    area: AreaSettings = AreaSettings()
+    scene: SceneSettings = SceneSettings()
+    radio: RadioSettings = RadioSettings()
+    users: UserSettings = UserSettings()
+    solver: SolverSettings = SolverSettings()
+    features: FeatureSettings = FeatureSettings()
+    store: StoreSettings = StoreSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    def data_parts(self) -> dict[str, Any]:
+        """JSON-ready parts that decide the dataset."""
+        parts = self.model_dump(mode="json", include=set(DATA_PARTS))
+        del parts["store"]["keep"]
+        return parts
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with Wavecity."""
+    return sorted(item.name.removesuffix(".yaml") for item in RECIPES.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe by its shipped name or from a YAML file.
+
+    Parameters
+    ----------
+    name : str
+        `quickstart`, or the path of a YAML file.
+    overrides : tuple of str
+        `radio.columns=16`-style changes; values are YAML.
+
+    Raises
+    ------
+    InputError
+        Unknown recipe, broken YAML, unknown key, value out of bounds: one line that names file, field and value.
+    """
+    if name in shipped_recipes():
+        text, origin = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8"), f"recipe {name}"
+    elif Path(name).is_file():
+        text, origin = Path(name).read_text(encoding="utf-8"), name
+    else:
+        msg = f"no recipe {name!r}: neither a file nor a shipped recipe ({', '.join(shipped_recipes())})"
+        raise InputError(msg)
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"{origin}: not valid YAML: {' '.join(str(error).split())}"
+        raise InputError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{origin}: a recipe is a mapping of keys to values, this is {type(content).__name__}"
+        raise InputError(msg)
+    for override in overrides:
+        _apply(content, override)
+    return parse_recipe(content, origin)
+
+
+def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
+    """Validate a recipe's content; the first error becomes one `InputError` line."""
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if problem["type"] == "extra_forbidden":
+            text = f"unknown key {field!r}; known there: {', '.join(_known_keys(problem['loc']))}"
+        elif problem["type"] == "value_error":
+            text = f"{field or 'recipe'}: {problem['ctx']['error']}"
+        else:
+            text = f"{field} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        msg = f"{origin}: {text}{more}"
+        raise InputError(msg) from error
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        msg = f"--set {override}: write KEY=VALUE, e.g. --set solver.max_depth=4"
+        raise InputError(msg)
+    *parents, leaf = path.split(".")
+    section: Any = content
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            msg = f"--set {override}: {parent} is a value, not a section"
+            raise InputError(msg)
+    section[leaf] = yaml.safe_load(value)
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

@@ -1,0 +1,238 @@
+"""Building heights: from tags where the map has them, imputed reproducibly where it has not."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo.seeding import generator
+
+HeightSource = Literal["tag", "levels", "part", "imputed"]
+
+FOOT = 0.3048
+INCH = 0.0254
+# Outside of these a tag is a typing error (the tallest building of the world is 828 m high and has 163 storeys).
+MAX_HEIGHT = 1000.0
+MAX_LEVELS = 200.0
+NEIGHBOUR_RADIUS = 150.0
+NEIGHBOURS = 8
+
+# Confidence is a rank, not a probability: how directly the map says the height.
+CONFIDENCE = {
+    "tag": 1.0,
+    "approximate": 0.8,
+    "levels": 0.7,
+    "inherited": 0.6,
+    "neighbours": 0.4,
+    "map": 0.2,
+    "guess": 0.1,
+}
+
+_NUMBER = r"(\d{1,6}(?:[.,]\d{1,6})?)"
+_METRES = re.compile(rf"^{_NUMBER}\s*(?:m|meters?|metres?)?\.?$")
+_CENTIMETRES = re.compile(rf"^{_NUMBER}\s*cm$")
+_FEET = re.compile(rf"^{_NUMBER}\s*(?:ft|feet|foot|'|’|′)\.?\s*(?:{_NUMBER}\s*(?:in|inch|inches|\"|”|″|'')?)?\.?$")
+_APPROXIMATE = re.compile(r"^(?:~|≈|ca?\.?\s|circa\s|about\s|approx\.?\s)\s*")
+
+
+@dataclass(frozen=True)
+class Height:
+    """Top and underside of a building above ground in m, where they come from, and how much that is worth (0 to 1)."""
+
+    top: float
+    base: float
+    source: HeightSource
+    confidence: float
+
+
+@dataclass(frozen=True)
+class HeightStatistics:
+    """Distribution of the tagged heights of a whole map, independent of the storey height.
+
+    Attributes
+    ----------
+    metres, levels : tuple of float
+        Quantiles (0 to 1, evenly spaced) of heights in m and of storeys (roof storeys included); empty without tags.
+    n_metres, n_levels : int
+        Buildings behind each.
+    """
+
+    metres: tuple[float, ...] = ()
+    levels: tuple[float, ...] = ()
+    n_metres: int = 0
+    n_levels: int = 0
+
+
+def parse_length(text: str) -> tuple[float, bool] | None:
+    """Length in m of an OSM tag, and whether the tag is exact.
+
+    Understands `12`, `12.5 m`, `12,5`, `40 ft`, `40'`, `40'6"`, `~12`, and lists or ranges (`12;14`, `12-14`), of which
+    the largest counts: a height is the top of the building.
+
+    Returns
+    -------
+    (float, bool) or None
+        None for anything else, for negative and for absurd values (above 1000 m).
+    """
+    values, exact = _values(text, _one_length, MAX_HEIGHT)
+    return (max(values), exact) if values else None
+
+
+def parse_levels(text: str) -> float | None:
+    """Number of storeys of an OSM tag (`5`, `2.5`, `~4`, the largest of `3;4`), None when not a number in 0…200."""
+    values, _ = _values(text, _one_number, MAX_LEVELS)
+    return max(values) if values else None
+
+
+def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | None:
+    """Height of a building from its tags, None when the map does not say.
+
+    OSM's `height` is the top above ground, not above `min_height`; `building:levels` counts from the ground too.
+
+    Parameters
+    ----------
+    tags : mapping
+        Raw tags of the building or building part.
+    storey_height : float
+        Metres a storey.
+    """
+    base = _base(tags, storey_height)
+    for key in ("height", "building:height"):
+        length = parse_length(tags.get(key, ""))
+        if length is not None and length[0] > 0:
+            return _above(length[0], base, "tag", CONFIDENCE["tag" if length[1] else "approximate"])
+    storeys = _storeys(tags)
+    if storeys is not None:
+        return _above(storeys * storey_height, base, "levels", CONFIDENCE["levels"])
+    return None
+
+
+def impute_height(
+    tags: Mapping[str, str],
+    osm: tuple[str, int],
+    neighbours: Sequence[float] | NDArray[np.float64],
+    statistics: HeightStatistics,
+    storey_height: float,
+    method: Literal["neighbours", "geo2sigmap"],
+    seed: int,
+) -> Height:
+    """Plausible height of a building that has none, always the same for the same (seed, OSM id).
+
+    Parameters
+    ----------
+    tags : mapping
+        Raw tags; `min_height` and `building:min_level` still hold.
+    osm : (str, int)
+        OSM type and id.
+    neighbours : sequence of float
+        Heights in m of the nearest tagged buildings, nearest first; one of them is drawn.
+    statistics : HeightStatistics
+        The map's distribution, used where there are no neighbours.
+    storey_height : float
+        Metres a storey.
+    method : str
+        `geo2sigmap` ignores neighbours and map: storeys from N(5, 1), clipped to 1…15.
+    seed : int
+    """
+    random = generator(seed, "height", *osm)
+    n_tagged = statistics.n_metres + statistics.n_levels
+    if method == "neighbours" and len(neighbours):
+        top = float(random.choice(np.asarray(neighbours[:NEIGHBOURS], dtype=np.float64)))
+        confidence = CONFIDENCE["neighbours"]
+    elif method == "neighbours" and n_tagged:
+        in_metres = random.random() * n_tagged < statistics.n_metres
+        quantiles = statistics.metres if in_metres else statistics.levels
+        drawn = float(np.interp(random.random(), np.linspace(0, 1, len(quantiles)), quantiles))
+        top = drawn if in_metres else drawn * storey_height
+        confidence = CONFIDENCE["map"]
+    else:
+        top = storey_height * float(np.clip(random.normal(5.0, 1.0), 1.0, 15.0))
+        confidence = CONFIDENCE["guess"]
+    base = _base(tags, storey_height)
+    # A building known to start above the drawn height has at least one storey there.
+    return _above(max(top, base + storey_height), base, "imputed", confidence)
+
+
+def height_statistics(all_tags: Sequence[Mapping[str, str]], points: int = 101) -> HeightStatistics:
+    """Distribution of the heights that the given tags state."""
+    metres: list[float] = []
+    levels: list[float] = []
+    for tags in all_tags:
+        lengths = (parse_length(tags.get(key, "")) for key in ("height", "building:height"))
+        length = next((found[0] for found in lengths if found is not None and found[0] > 0), None)
+        storeys = _storeys(tags)
+        if length is not None:
+            metres.append(length)
+        elif storeys is not None:
+            levels.append(storeys)
+    grid = np.linspace(0, 1, points)
+    return HeightStatistics(
+        metres=tuple(np.quantile(metres, grid).tolist()) if metres else (),
+        levels=tuple(np.quantile(levels, grid).tolist()) if levels else (),
+        n_metres=len(metres),
+        n_levels=len(levels),
+    )
+
+
+def nearest_heights(
+    centre: NDArray[np.float64], others: NDArray[np.float64], heights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Heights (K,) of the at most 8 nearest of `others` (N, 2) within 150 m of `centre` (2,), nearest first."""
+    # Rounded, so that a tie is not decided by the last bits of a projection, which differ from tile to tile.
+    offset = others - centre
+    distance = np.round(np.hypot(offset[:, 0], offset[:, 1]), 2)
+    order = np.lexsort((heights, distance))
+    return heights[order[distance[order] <= NEIGHBOUR_RADIUS][:NEIGHBOURS]]
+
+
+def _values(text: str, one: Callable[[str], float | None], largest: float) -> tuple[list[float], bool]:
+    text = text.strip().lower()
+    plain = _APPROXIMATE.sub("", text)
+    pieces = [piece.strip() for piece in re.split(r"[;–—-]|\bto\b", plain)]
+    values = [one(piece) for piece in pieces]
+    good = [value for value in values if value is not None and value <= largest]
+    # "-3" splits into "" and "3": any unreadable piece makes the whole tag unreadable.
+    if len(good) < len(pieces):
+        return [], False
+    return good, plain == text and len(pieces) == 1
+
+
+def _one_number(text: str) -> float | None:
+    match = re.fullmatch(_NUMBER, text)
+    return float(match[1].replace(",", ".")) if match else None
+
+
+def _one_length(text: str) -> float | None:
+    if match := _METRES.match(text):
+        return float(match[1].replace(",", "."))
+    if match := _CENTIMETRES.match(text):
+        return float(match[1].replace(",", ".")) / 100
+    if match := _FEET.match(text):
+        return float(match[1].replace(",", ".")) * FOOT + float((match[2] or "0").replace(",", ".")) * INCH
+    return None
+
+
+def _storeys(tags: Mapping[str, str]) -> float | None:
+    levels = parse_levels(tags.get("building:levels", ""))
+    if levels is None:
+        return None
+    storeys = levels + (parse_levels(tags.get("roof:levels", "")) or 0.0)
+    return storeys if storeys > 0 else None
+
+
+def _base(tags: Mapping[str, str], storey_height: float) -> float:
+    for key in ("min_height", "building:min_height"):
+        length = parse_length(tags.get(key, ""))
+        if length is not None:
+            return length[0]
+    return (parse_levels(tags.get("building:min_level", "")) or 0.0) * storey_height
+
+
+def _above(top: float, base: float, source: HeightSource, confidence: float) -> Height:
+    if top - base < 0.1:
+        # Contradicting tags: a building from the ground up is the lesser error than one that is lost.
+        return Height(top, 0.0, source, confidence / 2)
+    return Height(top, base, source, confidence)

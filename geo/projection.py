@@ -1,0 +1,76 @@
+"""The local metric projection of a tile or a map: azimuthal equidistant, centred where it is used."""
+
+from functools import lru_cache
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS, Transformer
+
+WGS84 = "EPSG:4326"
+
+
+def local_crs(latitude: float, longitude: float) -> str:
+    """PROJ string of the azimuthal-equidistant projection centred on a point; metres, x east, y north."""
+    return f"+proj=aeqd +lat_0={latitude:.9f} +lon_0={longitude:.9f} +datum=WGS84 +units=m +no_defs"
+
+
+@lru_cache(maxsize=64)
+def cached_crs(definition: str) -> CRS:
+    """Parsed CRS; parsing takes some 8 ms, as long as the work on a small tile."""
+    return CRS.from_user_input(definition)
+
+
+@lru_cache(maxsize=64)
+def _transformer(source: str, target: str) -> Transformer:
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+def project(geometry: NDArray[np.object_], latitude: float, longitude: float) -> NDArray[np.object_]:
+    """WGS84 geometries in local metres around a centre.
+
+    Parameters
+    ----------
+    geometry : shapely objects (N,)
+        Coordinates are longitude, latitude in degrees.
+    latitude, longitude : float
+        Centre in degrees.
+
+    Returns
+    -------
+    shapely objects (N,)
+    """
+    to_local = _transformer(WGS84, local_crs(latitude, longitude))
+    projected: NDArray[np.object_] = shapely.transform(
+        geometry, lambda xy: np.column_stack(to_local.transform(xy[:, 0], xy[:, 1]))
+    )
+    return projected
+
+
+def unproject(points: NDArray[np.float64], latitude: float, longitude: float) -> NDArray[np.float64]:
+    """Local metres (N, 2) around a centre as longitude, latitude in degrees (N, 2)."""
+    to_world = _transformer(local_crs(latitude, longitude), WGS84)
+    return np.column_stack(to_world.transform(points[:, 0], points[:, 1]))
+
+
+def world_bounds(
+    bounds: tuple[float, float, float, float], latitude: float, longitude: float
+) -> tuple[float, float, float, float]:
+    """WGS84 box (west, south, east, north) that holds a box (x0, y0, x1, y1) in local metres."""
+    x0, y0, x1, y1 = bounds
+    # Straight local edges bow in degrees, so the edges are sampled, not only the corners.
+    edge = np.linspace(0.0, 1.0, 9)
+    x = x0 + (x1 - x0) * edge
+    y = y0 + (y1 - y0) * edge
+    outline = np.concatenate(
+        [
+            np.column_stack([x, np.full(9, y0)]),
+            np.column_stack([x, np.full(9, y1)]),
+            np.column_stack([np.full(9, x0), y]),
+            np.column_stack([np.full(9, x1), y]),
+        ]
+    )
+    world = unproject(outline, latitude, longitude)
+    west, south = world.min(0)
+    east, north = world.max(0)
+    return float(west), float(south), float(east), float(north)

@@ -1,0 +1,309 @@
+"""What training and evaluation take from a dataset: users' samples by index, and one table of the scenes they share."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from dataset import InputError
+from model.foundation import Geometry
+from model.settings import ModelSettings
+from model.tokens import Statistics, patch_centres, patchify
+
+SPLITS = ("train", "validation", "test")
+FIELDS = ("csi", "user_position", "los", "path_gain", "best_beam")
+
+
+class Samples(Protocol):
+    """Users of one split; `dataset.torch_data.ChannelDataset` is one."""
+
+    scene_index: NDArray[np.int64]
+    user_index: NDArray[np.int64]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class SceneTable:
+    """Maps of all scenes, held once and shared by their users.
+
+    Attributes
+    ----------
+    height : float32 (S, rows, columns)
+        m, row 0 = north.
+    occupancy : uint8 (S, patch_rows, patch_columns)
+    bs : float32 (S, 2)
+        Base station in the scene's frame, m.
+    size : float
+        Edge of a tile in m.
+    names : list of str
+        Scene identifiers.
+    """
+
+    height: Tensor
+    occupancy: Tensor
+    bs: Tensor
+    size: float
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class WirelessData:
+    """A dataset as the model sees it.
+
+    Attributes
+    ----------
+    splits : dict
+        `train`, `validation`, `test` -> `Samples`.
+    scenes : SceneTable
+        Rows as in the store: `scene_index` points into it.
+    statistics : Statistics
+    attributes : dict
+        Of the store: `fingerprint` names the version, `attribution` and `licence` go into the report.
+    name : str
+        What error messages call it.
+    """
+
+    splits: dict[str, Samples]
+    scenes: SceneTable
+    statistics: Statistics
+    attributes: dict[str, Any]
+    name: str
+
+    @property
+    def version(self) -> str:
+        """Fingerprint of the dataset version."""
+        return str(self.attributes.get("fingerprint", ""))
+
+
+@dataclass(frozen=True)
+class Users:
+    """Users gathered from a split.
+
+    Attributes
+    ----------
+    csi : complex64 (N, x, y)
+    position : float32 (N, 2)
+        Relative to the base station, m.
+    scene : int64 (N,)
+        Row of the scene table.
+    los : bool (N,)
+    path_gain : float32 (N,)
+        dB.
+    best_beam : int64 (N,)
+    """
+
+    csi: Tensor
+    position: Tensor
+    scene: Tensor
+    los: Tensor
+    path_gain: Tensor
+    best_beam: Tensor
+
+    def __len__(self) -> int:
+        return len(self.csi)
+
+    def at(self, index: Tensor) -> "Users":
+        """Pick some of them."""
+        return Users(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+    def to(self, device: torch.device) -> "Users":
+        """Move everything to a device."""
+        return Users(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def replace(self, csi: Tensor, position: Tensor) -> "Users":
+        """Return the same users with changed channels and positions."""
+        return replace(self, csi=csi, position=position)
+
+
+def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
+    """Open a published dataset for training or evaluation.
+
+    Parameters
+    ----------
+    store : str
+        Folder of a build, of a version, or a `.zarr`.
+    splits : sequence of str
+
+    Raises
+    ------
+    InputError
+        A split has no scene, an array is missing, or there are no statistics of training users.
+    """
+    from dataset.reader import open_store, resolve
+    from dataset.torch_data import ChannelDataset
+
+    path = str(resolve(store))
+    opened = open_store(path)
+    for name in ("csi", "user_position", "height", "occupancy", "split"):
+        if name not in opened:
+            msg = f"{store}: no array {name!r}; the model needs it, rebuild the store"
+            raise InputError(msg)
+    statistics = dict(opened.attrs.get("statistics", {}))
+    if not statistics.get("n_samples") or not statistics.get("csi_rms"):
+        msg = f"{store}: statistics say that no train user has a path; the train split needs scenes with users"
+        raise InputError(msg)
+    height = torch.from_numpy(opened["height"].values)
+    size = float(opened.attrs.get("tile_size", 200.0))
+    shift = opened["bs_shift"].values.astype(np.float32) if "bs_shift" in opened else np.zeros(len(height), np.float32)
+    shift = np.nan_to_num(shift)
+    scenes = SceneTable(
+        height=height,
+        occupancy=torch.from_numpy(opened["occupancy"].values),
+        bs=torch.from_numpy(np.stack((shift, np.full_like(shift, size / 2)), -1)),
+        size=size,
+        names=[str(name) for name in opened["scene_id"].values],
+    )
+    samples = {split: ChannelDataset(path, split, FIELDS) for split in splits}
+    for split, users in samples.items():
+        if not len(users):
+            msg = f"{store}: split {split!r} has scenes but no user with a path; build more scenes or lower the gain floor"
+            raise InputError(msg)
+    return WirelessData(samples, scenes, Statistics.from_dict(statistics), dict(opened.attrs), store)
+
+
+def dataset_version(store: str) -> str:
+    """Fingerprint of the version that `store` means now."""
+    from dataset.reader import open_store
+
+    return str(open_store(store).attrs.get("fingerprint", ""))
+
+
+def geometry_of(data: WirelessData, settings: ModelSettings) -> Geometry:
+    """Sizes of the dataset, checked against the model's patches.
+
+    Raises
+    ------
+    InputError
+        A patch size does not divide the data.
+    """
+    columns, rows = next(iter(data.splits.values()))[0]["csi"].shape
+    height, width = data.scenes.height.shape[1:]
+    occupancy = data.scenes.occupancy.shape[-1]
+    for name, edge in (("csi columns", columns), ("csi rows", rows)):
+        if edge % settings.csi_patch:
+            msg = f"{data.name}: {edge} {name}, model.csi_patch {settings.csi_patch} must divide them"
+            raise InputError(msg)
+    if height != width or data.scenes.occupancy.shape[-2] != occupancy:
+        msg = f"{data.name}: the height map is {height} x {width} cells, the model needs square scenes"
+        raise InputError(msg)
+    if height % settings.height_patch or occupancy % max(height // settings.height_patch, 1):
+        msg = (
+            f"{data.name}: height map of {height} cells and {occupancy} occupancy patches; model.height_patch "
+            f"{settings.height_patch} must divide the map and be a multiple of {height // occupancy} cells"
+        )
+        raise InputError(msg)
+    if settings.spectrum_size > min(columns, rows):
+        msg = (
+            f"{data.name}: array of {columns} x {rows}; model.spectrum_size {settings.spectrum_size} must not exceed it"
+        )
+        raise InputError(msg)
+    return Geometry(columns, rows, height, occupancy)
+
+
+def gather(samples: Samples, limit: int | None = None) -> Users:
+    """Bring users of a split into tensors; with a limit, evenly spread over the split."""
+    count = len(samples)
+    picked = (
+        np.arange(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).round().astype(int)
+    )
+    return collate(samples.__getitems__([int(index) for index in picked]))
+
+
+def collate(items: list[dict[str, Any]]) -> Users:
+    """Samples to tensors."""
+
+    def stack(name: str, default: float) -> Tensor:
+        return torch.stack([torch.as_tensor(item.get(name, default)) for item in items])
+
+    return Users(
+        csi=torch.stack([item["csi"] for item in items]),
+        position=torch.stack([item["user_position"] for item in items])[:, :2].float(),
+        scene=torch.tensor([item["scene"] for item in items]),
+        los=stack("los", 0).bool(),
+        path_gain=stack("path_gain", float("nan")).float(),
+        best_beam=stack("best_beam", -1).long(),
+    )
+
+
+class ScenePatches:
+    """Height patches, occupancy targets and patch centres of all scenes on one device.
+
+    Parameters
+    ----------
+    scenes : SceneTable
+    settings : ModelSettings
+    statistics : Statistics
+        Heights are divided by `height_scale`.
+    device : torch.device
+    """
+
+    def __init__(
+        self, scenes: SceneTable, settings: ModelSettings, statistics: Statistics, device: torch.device
+    ) -> None:
+        self._height = (scenes.height / statistics.height_scale).to(device)
+        self._occupancy = scenes.occupancy.to(device)
+        self._patch = settings.height_patch
+        grid = scenes.height.shape[-1] // settings.height_patch
+        self._occupancy_patch = scenes.occupancy.shape[-1] // grid
+        self.centres = patch_centres(grid, grid, scenes.size).to(device)
+        self.bs = scenes.bs.to(device)
+        self.size = scenes.size
+
+    def height(self, scene: Tensor, mirror: Tensor | None = None) -> Tensor:
+        """Normalised height patches (B, Q, patch^2), mirrored east-west where `mirror` (B,) says so."""
+        return patchify(_mirrored(self._height[scene], mirror), self._patch)
+
+    def occupancy(self, scene: Tensor, mirror: Tensor | None = None) -> Tensor:
+        """Occupancy cells of each height patch, uint8 (B, Q, c)."""
+        return patchify(_mirrored(self._occupancy[scene], mirror), self._occupancy_patch)
+
+
+def _mirrored(maps: Tensor, mirror: Tensor | None) -> Tensor:
+    return maps if mirror is None else torch.where(mirror[:, None, None], maps.flip(-1), maps)
+
+
+class StepSampler(Sampler[list[int]]):
+    """Batches of a step number: the order is a pure function of (seed, epoch), so training resumes at any step.
+
+    Every rank takes its slice of each global batch. The last, incomplete batch of an epoch is dropped unless it is the
+    only one.
+
+    Parameters
+    ----------
+    count : int
+        Samples.
+    batch_size : int
+        Over all ranks.
+    seed : int
+    rank, world : int
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.count = count
+        self.batch_size = min(batch_size, count)
+        self.seed = seed
+        self.rank = rank
+        self.world = world
+        # Where training stands; asked at the start of every epoch.
+        self.step: Callable[[], int] = lambda: 0
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Batches from the current step to the end of its epoch."""
+        epoch, first = divmod(self.step(), len(self))
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        for number in range(first, len(self)):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield [int(index) for index in batch[self.rank :: self.world]]

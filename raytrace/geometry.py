@@ -1,0 +1,218 @@
+"""Where the paths of chains run: images, and paths traced back from receivers to the source. NumPy, float64.
+
+The image method of Sionna works in float32: at 28.5 GHz that leaves 0.3 degrees of phase for every 10 um. It decides which
+paths exist; their vertices, lengths and angles come from here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raytrace.surfaces import Surfaces
+
+
+@dataclass(frozen=True)
+class Unfolded:
+    """Chains with everything mirrored that a receiver needs to find its path (C chains, D elements).
+
+    A path runs from the receiver towards `aim + parameter * slide` of the last element, meets that element's plane there,
+    and goes on towards the one before. `parameter` is where on the edge the wave diffracts; `slide` is 0 before the edge (the
+    way back to the source's images) and on chains without one.
+
+    Attributes
+    ----------
+    plane : int32 (C, D)
+        The plane, -1 for edges and past the end.
+    is_edge : bool (C, D)
+    aim, slide : float64 (C, D, 3)
+    lamp : float64 (C, 3)
+        Image of the source in all planes.
+    origin, along : float64 (C, 3)
+        Image of the edge in the planes after it; along is 0 without an edge.
+    length : float64 (C,)
+        The edge's.
+    """
+
+    plane: NDArray[np.int32]
+    is_edge: NDArray[np.bool_]
+    aim: NDArray[np.float64]
+    slide: NDArray[np.float64]
+    lamp: NDArray[np.float64]
+    origin: NDArray[np.float64]
+    along: NDArray[np.float64]
+    length: NDArray[np.float64]
+
+
+def mirror(
+    surfaces: Surfaces, element: NDArray[np.integer[Any]], points: NDArray[np.float64], affine: bool = True
+) -> NDArray[np.float64]:
+    """Mirror one point (or, not affine, one direction) in each element's plane; edges and ends leave it as it is."""
+    is_plane = (element >= 0) & (element < surfaces.planes)
+    plane = np.where(is_plane, element, 0)
+    normal = surfaces.normal[plane]
+    height = np.einsum("ci,ci->c", points, normal) - (surfaces.offset[plane] if affine else 0.0)
+    return points - 2 * np.where(is_plane, height, 0.0)[:, None] * normal
+
+
+def images(surfaces: Surfaces, source: NDArray[np.float64], elements: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Images of the source after each element of chains.
+
+    Parameters
+    ----------
+    surfaces : Surfaces
+    source : float64 (3,)
+    elements : int32 (C, D)
+        A plane k as k, an edge e as K + e, -1 past the end.
+
+    Returns
+    -------
+    float64 (C, D, 3)
+    """
+    image = np.broadcast_to(source, (len(elements), 3)).astype(np.float64)
+    steps = np.empty((*elements.shape, 3))
+    for position in range(elements.shape[1]):
+        image = mirror(surfaces, elements[:, position], image)
+        steps[:, position] = image
+    return steps
+
+
+def oriented_edges(
+    surfaces: Surfaces, edge: NDArray[np.integer[Any]], swapped: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Origin, direction (N, 3) and normals of 0-face and n-face (N, 2, 3) of edges whose faces may have changed roles."""
+    flip = swapped[:, None]
+    along = surfaces.edge_direction[edge]
+    far = surfaces.edge_origin[edge] + surfaces.edge_length[edge, None] * along
+    normals = surfaces.edge_normals[edge]
+    return (
+        np.where(flip, far, surfaces.edge_origin[edge]),
+        np.where(flip, -along, along),
+        np.where(flip[..., None], normals[:, ::-1], normals),
+    )
+
+
+def unfold(
+    surfaces: Surfaces, source: NDArray[np.float64], elements: NDArray[np.int32], swapped: NDArray[np.bool_]
+) -> Unfolded:
+    """Mirror source and edges of chains.
+
+    Parameters
+    ----------
+    surfaces : Surfaces
+    source : float64 (3,)
+    elements : int32 (C, D)
+    swapped : bool (C,)
+        Chains whose edge has its faces exchanged.
+    """
+    count, depth = elements.shape
+    is_edge = elements >= surfaces.planes
+    aim = images(surfaces, source, elements)
+    lamp = aim[:, -1].copy()
+    slide = np.zeros((count, depth, 3))
+    origin, along, length = np.zeros((count, 3)), np.zeros((count, 3)), np.zeros(count)
+    for position in range(depth):
+        element = elements[:, position]
+        here = np.flatnonzero(is_edge[:, position])
+        edge = element[here] - surfaces.planes
+        origin = mirror(surfaces, element, origin)
+        along = mirror(surfaces, element, along, affine=False)
+        origin[here], along[here], _ = oriented_edges(surfaces, edge, swapped[here])
+        length[here] = surfaces.edge_length[edge]
+        after = is_edge[:, : position + 1].any(axis=1)
+        aim[after, position] = origin[after]
+        slide[after, position] = along[after]
+    # Without an edge the mirrored zeros mean nothing.
+    origin[~is_edge.any(axis=1)] = 0
+    plane = np.where((elements >= 0) & ~is_edge, elements, -1).astype(np.int32)
+    return Unfolded(plane, is_edge, aim, slide, lamp, origin, along, length)
+
+
+def trace_back(
+    surfaces: Surfaces, unfolded: Unfolded, chain: NDArray[np.int64], receivers: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Vertices of paths.
+
+    Parameters
+    ----------
+    surfaces : Surfaces
+    unfolded : Unfolded
+    chain : int64 (N,)
+        Row of each path's chain.
+    receivers : float64 (N, 3)
+
+    Returns
+    -------
+    float64 (N, D, 3)
+        From the source on; 0 past the end of a path.
+    """
+    parameter = edge_parameter(unfolded.lamp[chain], receivers, unfolded.origin[chain], unfolded.along[chain])
+    depth = unfolded.plane.shape[1]
+    vertices = np.zeros((len(chain), depth, 3))
+    at = receivers.astype(np.float64)
+    for position in reversed(range(depth)):
+        plane = unfolded.plane[chain, position]
+        target = unfolded.aim[chain, position] + parameter[:, None] * unfolded.slide[chain, position]
+        normal, offset = surfaces.normal[plane], surfaces.offset[plane]
+        ahead = target - at
+        reflects, diffracts = plane >= 0, unfolded.is_edge[chain, position]
+        speed = np.where(reflects, np.einsum("ni,ni->n", normal, ahead), 1.0)
+        time = (offset - np.einsum("ni,ni->n", normal, at)) / speed
+        met = np.where(diffracts[:, None], target, at + time[:, None] * ahead)
+        here = reflects | diffracts
+        at = np.where(here[:, None], met, at)
+        vertices[here, position] = met[here]
+    return vertices
+
+
+def edge_parameter(
+    lamp: NDArray[np.float64], receiver: NDArray[np.float64], origin: NDArray[np.float64], along: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Distance from an edge's origin to the point where the shortest way from lamp to receiver touches its line.
+
+    Unrolled around the edge the way is straight, so the point divides the projections in the ratio of the distances
+    (Keller's law). All (N, 3), returns (N,); 0 for `along` = 0.
+    """
+    s, t = lamp - origin, receiver - origin
+    along_s, along_t = np.einsum("ni,ni->n", s, along), np.einsum("ni,ni->n", t, along)
+    away_s = np.linalg.norm(s - along_s[:, None] * along, axis=1)
+    away_t = np.linalg.norm(t - along_t[:, None] * along, axis=1)
+    return (along_s * away_t + along_t * away_s) / np.maximum(away_s + away_t, 1e-12)
+
+
+def path_lengths(
+    source: NDArray[np.float64], vertices: NDArray[np.float64], present: NDArray[np.bool_], receivers: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Lengths and end directions of paths.
+
+    Parameters
+    ----------
+    source : float64 (3,)
+    vertices : float64 (N, D, 3)
+    present : bool (N, D)
+        Which vertices exist.
+    receivers : float64 (N, 3)
+
+    Returns
+    -------
+    length : float64 (N,)
+    departure, arrival : float64 (N, 3)
+        Unit vectors from the source to the first vertex, and from the receiver to the last.
+    """
+    at = np.broadcast_to(source, receivers.shape)
+    length = np.zeros(len(receivers))
+    first, last = receivers.astype(np.float64), np.array(at)
+    for position in range(vertices.shape[1]):
+        here = present[:, position]
+        length += np.where(here, np.linalg.norm(vertices[:, position] - at, axis=1), 0.0)
+        at = np.where(here[:, None], vertices[:, position], at)
+        last = at
+    if vertices.shape[1]:
+        first = np.where(present[:, :1], vertices[:, 0], receivers)
+    length += np.linalg.norm(receivers - at, axis=1)
+    return length, _unit(first - source), _unit(last - receivers)
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return vectors / np.linalg.norm(vectors, axis=1)[:, None]

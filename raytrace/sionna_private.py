@@ -1,0 +1,197 @@
+"""The one place that reaches into Sionna RT: path buffers, image method and field calculator, without radio devices.
+
+`PathsBuffer`, `ImageMethod` and `FieldCalculator` are not public and may change in any release. Tested with sionna-rt 2.2.0;
+another series than 2.2 is refused by `check_version`.
+"""
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo.errors import InputError
+from raytrace.world import World, dr, mi, rt
+
+TESTED_SERIES = "2.2."
+
+
+def check_version(installed: str) -> None:
+    """Refuse a Sionna RT whose inside is not known.
+
+    Raises
+    ------
+    InputError
+    """
+    if not installed.startswith(TESTED_SERIES):
+        msg = (
+            f"sionna-rt {installed} is installed, but the ray tracer uses private parts of {TESTED_SERIES}x: "
+            f"pip install 'sionna-rt=={TESTED_SERIES}*'"
+        )
+        raise InputError(msg)
+
+
+check_version(version("sionna-rt"))
+
+from sionna.rt.path_solvers.field_calculator import FieldCalculator  # noqa: E402
+from sionna.rt.path_solvers.image_method import ImageMethod  # noqa: E402
+from sionna.rt.path_solvers.paths_buffer import PathsBuffer  # noqa: E402
+from sionna.rt.utils import WedgeGeometry  # noqa: E402
+
+NONE = rt.InteractionType.NONE
+SPECULAR = rt.InteractionType.SPECULAR
+DIFFRACTION = rt.InteractionType.DIFFRACTION
+
+# The field calculator divides the sphere by this for diffuse paths alone; specular ones do not depend on it.
+_UNUSED_SAMPLES = 1
+
+
+def points(positions: NDArray[Any]) -> Any:
+    """Positions (N, 3) as a Dr.Jit point array in memory (never a literal: that would compile a kernel per scene)."""
+    array = mi.Point3f(np.ascontiguousarray(positions.T, np.float32))
+    dr.make_opaque(array)
+    return array
+
+
+def make_buffer(
+    world: World,
+    types: NDArray[np.integer[Any]],
+    faces: NDArray[np.integer[Any]],
+    vertices: NDArray[np.float64],
+    receiver: NDArray[np.integer[Any]] | None = None,
+    wedges: dict[str, NDArray[Any]] | None = None,
+) -> Any:
+    """Fill a `PathsBuffer`.
+
+    Parameters
+    ----------
+    world : World
+    types : int (N, D)
+        Interaction types, `NONE` past the end of a path.
+    faces : int (N, D)
+        Faces of the mesh; any value where there is no interaction.
+    vertices : float64 (N, D, 3)
+        Points on these faces.
+    receiver : int (N,), optional
+    wedges : dict, optional
+        Turns diffraction on. Per path `origin`, `along` (N, 3), `length` (N,), `normals` (N, 2, 3), `faces` (N, 2); zeros for
+        paths without a wedge.
+    """
+    count, depth = types.shape
+    buffer = PathsBuffer(count, depth, wedges is not None)
+    shape = np.where(types != NONE, world.shape, rt.INVALID_SHAPE)
+    face = np.where(types != NONE, faces, rt.INVALID_PRIMITIVE)
+
+    def unsigned(values: NDArray[Any]) -> Any:
+        return mi.TensorXu(mi.UInt(values.astype(np.uint32).ravel()), shape=(count, depth))
+
+    buffer._interaction_types = unsigned(types)
+    buffer._shapes = unsigned(shape)
+    buffer._primitives = unsigned(face)
+    for axis, name in enumerate(("_vertices_x", "_vertices_y", "_vertices_z")):
+        values = mi.Float(vertices[:, :, axis].astype(np.float32).ravel())
+        setattr(buffer, name, mi.TensorXf(values, shape=(count, depth)))
+    if receiver is not None:
+        buffer._tgt_indices = mi.UInt(receiver.astype(np.uint32))
+    if wedges is not None:
+        edge = WedgeGeometry.build_with_size(count)
+        edge.o = points(wedges["origin"])
+        edge.e_hat = mi.Vector3f(points(wedges["along"]))
+        edge.length = mi.Float(wedges["length"].astype(np.float32))
+        edge.n0 = mi.Normal3f(points(wedges["normals"][:, 0]))
+        edge.nn = mi.Normal3f(points(wedges["normals"][:, 1]))
+        edge.prim0 = mi.UInt(wedges["faces"][:, 0].astype(np.uint32))
+        edge.primn = mi.UInt(wedges["faces"][:, 1].astype(np.uint32))
+        buffer._diffracting_wedges = edge
+    return buffer
+
+
+def validate(
+    world: World, chains: Any, chain: Any, receiver: Any, source: Any, receivers: Any, diffraction: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """Run Sionna's image method on (chain, receiver) pairs.
+
+    Parameters
+    ----------
+    world : World
+    chains : PathsBuffer
+        One entry a chain (from `make_buffer`).
+    chain, receiver : mi.UInt (N,)
+    source, receivers : mi.Point3f
+    diffraction : bool
+
+    Returns
+    -------
+    int64 (M,), int64 (M,), int32 (M, D)
+        Of the pairs that are paths: chain, receiver, and the faces that were hit.
+    """
+    candidates = chains.gather(chain)
+    candidates._tgt_indices = receiver
+    solved = ImageMethod()(
+        scene=world.scene.mi_scene,
+        paths=candidates,
+        diffraction=diffraction,
+        diffraction_lit_region=True,
+        src_positions=source,
+        tgt_positions=receivers,
+    )
+    solved.schedule()
+    dr.eval()
+    found = dr.compress(solved.valid)
+    count, depth = dr.width(found), solved.depth_dim_size
+    if count == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, depth), np.int32)
+    kept = solved.gather(found)
+    return (
+        dr.gather(mi.UInt, chain, found).numpy().astype(np.int64),
+        dr.gather(mi.UInt, receiver, found).numpy().astype(np.int64),
+        kept.primitives.array.numpy().reshape(count, depth).astype(np.int32),
+    )
+
+
+def coefficients(
+    world: World,
+    paths: Any,
+    source: Any,
+    receivers: Any,
+    orientation: tuple[float, float, float],
+    pattern: str,
+    diffraction: bool,
+) -> NDArray[np.complex64]:
+    """Run Sionna's field calculator on paths: coefficients without the carrier phase.
+
+    Parameters
+    ----------
+    world : World
+    paths : PathsBuffer
+        Valid paths (from `make_buffer`).
+    source, receivers : mi.Point3f
+    orientation : tuple
+        Of the source's element, radians (azimuth, downtilt, slant).
+    pattern : str
+        The source's element pattern, vertically polarised; receivers are isotropic.
+    diffraction : bool
+
+    Returns
+    -------
+    complex64 (N,)
+    """
+    count = paths.buffer_size
+    paths.valid = dr.full(mi.Bool, True, count)
+    transmit = rt.PlanarArray(num_rows=1, num_cols=1, pattern=pattern, polarization="V").antenna_pattern.patterns
+    receive = rt.PlanarArray(num_rows=1, num_cols=1, pattern="iso", polarization="V").antenna_pattern.patterns
+    solved = FieldCalculator()(
+        wavelength=world.scene.wavelength,
+        paths=paths,
+        samples_per_src=_UNUSED_SAMPLES,
+        diffraction=diffraction,
+        src_positions=source,
+        tgt_positions=receivers,
+        src_orientations=points(np.array([orientation])),
+        tgt_orientations=dr.zeros(mi.Point3f, dr.width(receivers)),
+        src_antenna_patterns=transmit,
+        tgt_antenna_patterns=receive,
+    )
+    value = solved.a[0][0]
+    dr.eval(value)
+    return (value.real.numpy() + 1j * value.imag.numpy()).astype(np.complex64)

@@ -1,0 +1,198 @@
+"""The mesh as the image method sees it: planes of coplanar faces and convex edges. NumPy, float64."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from geo.scene import Mesh, Surface
+
+# Faces on one plane within these are one mirror. Sionna's plane hash quantises to the same steps.
+NORMAL_TOLERANCE = 1e-5
+OFFSET_TOLERANCE = 1e-3
+
+# The ground's own kind of surface, after those of `geo.scene.Surface`.
+GROUND = 1 + max(Surface)
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Faces, mirrors and wedges of a scene (K planes, E edges).
+
+    Attributes
+    ----------
+    vertices : float64 (V, 3)
+        Metres, scene frame.
+    faces : int32 (F, 3)
+        Buildings (without the floors that lie on the ground) and, last, two faces of the ground.
+    kind : uint8 (F,)
+        `Surface`, or `GROUND`.
+    plane_of_face : int32 (F,)
+    plane_face : int32 (K,)
+        The largest face of each plane; its normal and first vertex are the plane's.
+    normal : float64 (K, 3)
+    offset : float64 (K,)
+        normal . p of the plane's points.
+    frame : float64 (K, 2, 3)
+        Two axes in the plane.
+    bounds : float64 (K, 4)
+        Least and largest coordinate of the plane's faces along these axes: low u, high u, low v, high v.
+    edge_origin, edge_direction : float64 (E, 3)
+        Convex edges between two planes; the 0-face lies on the left of the direction seen from outside.
+    edge_length : float64 (E,)
+    edge_faces : int32 (E, 2)
+        0-face and n-face.
+    edge_normals : float64 (E, 2, 3)
+        Their outward normals.
+    """
+
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int32]
+    kind: NDArray[np.uint8]
+    plane_of_face: NDArray[np.int32]
+    plane_face: NDArray[np.int32]
+    normal: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    frame: NDArray[np.float64]
+    bounds: NDArray[np.float64]
+    edge_origin: NDArray[np.float64]
+    edge_direction: NDArray[np.float64]
+    edge_length: NDArray[np.float64]
+    edge_faces: NDArray[np.int32]
+    edge_normals: NDArray[np.float64]
+
+    @property
+    def planes(self) -> int:
+        """Number of planes."""
+        return len(self.offset)
+
+    @property
+    def edges(self) -> int:
+        """Number of convex edges."""
+        return len(self.edge_length)
+
+
+def survey(mesh: Mesh, size: float) -> Surfaces:
+    """Planes and edges of a scene's buildings and its ground.
+
+    Floors on the ground are left out: nothing reaches them, and their lower edges would count as wedges. The ground is a
+    square of twice the tile's edge.
+
+    Parameters
+    ----------
+    mesh : Mesh
+        Closed prisms, outward faces.
+    size : float
+        Edge of the tile in m.
+    """
+    keep = ~((mesh.surface == Surface.FLOOR) & (mesh.vertices[mesh.faces, 2].max(axis=1) <= OFFSET_TOLERANCE))
+    area = _double_area(mesh.vertices, mesh.faces)
+    keep &= area > 0
+    corners = np.array([[-size, -size, 0], [size, -size, 0], [size, size, 0], [-size, size, 0]], np.float64)
+    ground = np.array([[0, 1, 2], [0, 2, 3]], np.int32) + len(mesh.vertices)
+    vertices = np.concatenate([mesh.vertices, corners])
+    faces = np.concatenate([mesh.faces[keep], ground]).astype(np.int32)
+    kind = np.concatenate([mesh.surface[keep], np.full(2, GROUND, np.uint8)])
+    building = np.concatenate([mesh.building[keep], np.full(2, -1, np.int32)])
+
+    triangles = vertices[faces]
+    outward = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    area = np.linalg.norm(outward, axis=1)
+    outward /= area[:, None]
+    plane_of_face = _coplanar(outward, triangles[:, 0])
+    planes = int(plane_of_face.max()) + 1
+    # The largest face of each plane: the last of its plane when faces are sorted by plane, then by area.
+    order = np.lexsort((area, plane_of_face))
+    plane_face = order[np.searchsorted(plane_of_face[order], np.arange(planes), side="right") - 1].astype(np.int32)
+    normal = outward[plane_face]
+    frame = _plane_axes(normal)
+    bounds = _plane_bounds(triangles, plane_of_face, frame)
+    edges = _convex_edges(vertices, faces, building, outward, plane_of_face)
+    return Surfaces(
+        vertices,
+        faces,
+        kind,
+        plane_of_face,
+        plane_face,
+        normal,
+        np.einsum("ki,ki->k", normal, triangles[plane_face, 0]),
+        frame,
+        bounds,
+        *edges,
+    )
+
+
+def _double_area(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> NDArray[np.float64]:
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1)
+
+
+def _coplanar(outward: NDArray[np.float64], point: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Number the planes of faces; the two sides of a sheet are one plane."""
+    # One of n and -n, chosen by the first component that is clearly not zero.
+    signs = np.sign(np.where(np.abs(outward) > 1e-4, outward, 0.0))
+    lead = np.where(signs[:, 2] != 0, signs[:, 2], np.where(signs[:, 1] != 0, signs[:, 1], signs[:, 0]))
+    normal = outward * lead[:, None]
+    offset = np.einsum("fi,fi->f", normal, point)
+    scaled = np.column_stack([normal / NORMAL_TOLERANCE, offset / OFFSET_TOLERANCE])
+    # Most faces share their plane to the last bit or nearly so: bundle these first, to keep the pairs below few.
+    bundles, bundle_of_face = np.unique(np.round(scaled, 2), axis=0, return_inverse=True)
+    pairs = cKDTree(bundles).query_pairs(1.0, p=np.inf, output_type="ndarray")
+    links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(bundles), len(bundles)))
+    _, plane_of_bundle = connected_components(links, directed=False)
+    return plane_of_bundle[bundle_of_face.reshape(-1)].astype(np.int32)
+
+
+def _plane_axes(normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Horizontal axis first (so that the bounds of a wall are its corners), then the one across it."""
+    level = np.cross([0.0, 0.0, 1.0], normal)
+    length = np.linalg.norm(level, axis=1)
+    u = np.where(length[:, None] > 1e-6, level / np.maximum(length, 1e-12)[:, None], [1.0, 0.0, 0.0])
+    v = np.cross(normal, u)
+    return np.stack([u, v / np.linalg.norm(v, axis=1)[:, None]], axis=1)
+
+
+def _plane_bounds(
+    triangles: NDArray[np.float64], plane_of_face: NDArray[np.int32], frame: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    along = np.einsum("fci,fai->fca", triangles, frame[plane_of_face])
+    bounds = np.empty((len(frame), 4))
+    for axis in range(2):
+        low, high = np.full(len(frame), np.inf), np.full(len(frame), -np.inf)
+        np.minimum.at(low, plane_of_face, along[:, :, axis].min(axis=1))
+        np.maximum.at(high, plane_of_face, along[:, :, axis].max(axis=1))
+        bounds[:, 2 * axis], bounds[:, 2 * axis + 1] = low, high
+    return bounds
+
+
+def _convex_edges(
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int32],
+    building: NDArray[np.int32],
+    outward: NDArray[np.float64],
+    plane_of_face: NDArray[np.int32],
+) -> tuple[
+    NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]
+]:
+    """Edges that exactly two faces of one building share, on different planes, with the material inside the angle."""
+    start = faces.reshape(-1)
+    end = np.roll(faces, -1, axis=1).reshape(-1)
+    face = np.repeat(np.arange(len(faces)), 3)
+    opposite = np.roll(faces, -2, axis=1).reshape(-1)
+    # Neighbours of a building may touch it along an edge: pairs are formed within each building.
+    key = np.column_stack([building[face], np.minimum(start, end), np.maximum(start, end)])
+    order = np.lexsort(key.T[::-1])
+    first = np.flatnonzero(np.r_[True, np.any(np.diff(key[order], axis=0) != 0, axis=1)])
+    paired = first[np.diff(np.r_[first, len(order)]) == 2]
+    one, two = order[paired], order[paired + 1]
+    origin = vertices[start[one]]
+    along = vertices[end[one]] - origin
+    length = np.linalg.norm(along, axis=1)
+    height = np.einsum("ei,ei->e", outward[face[one]], vertices[opposite[two]] - origin)
+    keep = (plane_of_face[face[one]] != plane_of_face[face[two]]) & (height < -1e-6) & (length > 0)
+    one, two, origin, along, length = one[keep], two[keep], origin[keep], along[keep], length[keep]
+    sides = np.column_stack([face[one], face[two]]).astype(np.int32)
+    return origin, along / length[:, None], length, sides, outward[sides]

@@ -1,0 +1,155 @@
+"""`Scene` -> Sionna RT scene, in memory: one mesh whose material depends on the face.
+
+Walls, roofs, floors and the ground are one Mitsuba shape. Buildings so keep the edges that walls and roofs share (two
+shapes would lose them, and with them all diffraction there), and the number of shapes is the same in every scene, so that
+Dr.Jit's kernels are compiled once. Where an edge joins two materials, Sionna's diffraction coefficient takes both faces as
+made of the illuminated one's material (its own approximation: it asks the material of one face only).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo.errors import InputError
+from geo.scene import Mesh, Surface
+from raytrace import backend
+from raytrace.settings import RadioSettings
+from raytrace.surfaces import GROUND, Surfaces, survey
+
+backend.prepare()
+
+import drjit as dr  # noqa: E402
+import mitsuba as mi  # noqa: E402
+import sionna.rt as rt  # noqa: E402
+from sionna.rt.radio_materials.itu import itu_material  # noqa: E402
+
+
+class FaceMaterial(rt.RadioMaterial):
+    """Radio material whose permittivity and conductivity are looked up by face.
+
+    Parameters
+    ----------
+    permittivity, conductivity : float (F,)
+        Relative permittivity (real part) and conductivity in S/m of each face of the one mesh that uses it.
+    """
+
+    def __init__(self, permittivity: NDArray[np.float64], conductivity: NDArray[np.float64]) -> None:
+        super().__init__(name="faces", color=(0.5, 0.5, 0.5))
+        self._face_permittivity = mi.Float(permittivity.astype(np.float32))
+        self._face_conductivity = mi.Float(conductivity.astype(np.float32))
+        dr.make_opaque(self._face_permittivity, self._face_conductivity)
+
+    def _of_face(self, method: Any, si: Any, active: Any) -> Any:
+        """Call one of the parent's methods with the properties of the face that was hit in place of the uniform ones."""
+        uniform = self._eta_r, self._sigma
+        self._eta_r = dr.gather(mi.Float, self._face_permittivity, si.prim_index, active)
+        self._sigma = dr.gather(mi.Float, self._face_conductivity, si.prim_index, active)
+        try:
+            return method()
+        finally:
+            self._eta_r, self._sigma = uniform
+
+    def sample(self, ctx: Any, si: Any, sample1: Any, sample2: Any, active: Any = True) -> Any:
+        """See `sionna.rt.RadioMaterial.sample`."""
+        parent = super().sample
+        return self._of_face(lambda: parent(ctx, si, sample1, sample2, active), si, active)
+
+    def eval(self, ctx: Any, si: Any, wo: Any, active: Any = True) -> Any:
+        """See `sionna.rt.RadioMaterial.eval`."""
+        parent = super().eval
+        return self._of_face(lambda: parent(ctx, si, wo, active), si, active)
+
+    def pdf(self, ctx: Any, si: Any, wo: Any, active: Any = True) -> Any:
+        """See `sionna.rt.RadioMaterial.pdf`."""
+        parent = super().pdf
+        return self._of_face(lambda: parent(ctx, si, wo, active), si, active)
+
+
+@dataclass(frozen=True)
+class World:
+    """A scene ready for tracing.
+
+    Attributes
+    ----------
+    surfaces : Surfaces
+        Its planes and edges; face indices are those of the mesh.
+    scene : sionna.rt.Scene
+        Without radio devices. Everything of Sionna RT works on it, the stock `PathSolver` too.
+    shape : int
+        Registry number of the one mesh (what Sionna keeps as a path's shape).
+    """
+
+    surfaces: Surfaces
+    scene: Any
+    shape: int
+
+
+def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
+    """Sionna scene of a mesh and the ground.
+
+    Parameters
+    ----------
+    mesh : Mesh
+    size : float
+        Edge of the tile in m; the ground reaches half a tile further on every side.
+    radio : RadioSettings
+        Frequency and materials.
+
+    Raises
+    ------
+    InputError
+        A material is not defined at the frequency.
+    """
+    surfaces = survey(mesh, size)
+    kinds = {
+        Surface.WALL: ("wall_material", radio.wall_material),
+        Surface.ROOF: ("roof_material", radio.roof_material),
+        # Undersides of elevated parts are made of what walls are made of.
+        Surface.FLOOR: ("wall_material", radio.wall_material),
+        GROUND: ("ground_material", radio.ground_material),
+    }
+    properties = np.empty((GROUND + 1, 2))
+    for kind, (field, name) in kinds.items():
+        properties[kind] = material_properties(field, name, radio.frequency)
+    material = FaceMaterial(*properties[surfaces.kind].T)
+
+    props = mi.Properties()
+    props["face_normals"] = True
+    props["flip_normals"] = False
+    shape = mi.Mesh("city", len(surfaces.vertices), len(surfaces.faces), props=props)
+    parameters = mi.traverse(shape)
+    parameters["vertex_positions"] = mi.Float(surfaces.vertices.astype(np.float32).ravel())
+    parameters["faces"] = mi.UInt(surfaces.faces.astype(np.uint32).ravel())
+    parameters.update()
+    shape.set_id("city")
+    shape.set_bsdf(material)
+
+    scene = rt.Scene(mi.load_dict({"type": "scene", "city": shape}))
+    scene.frequency = radio.frequency
+    number = int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(scene.mi_scene.shapes()[0]))[0])
+    return World(surfaces, scene, number)
+
+
+def material_properties(field: str, name: str, frequency: float) -> tuple[float, float]:
+    """Relative permittivity and conductivity (S/m) of an ITU-R P.2040 material.
+
+    Parameters
+    ----------
+    field : str
+        The recipe's field, for the message.
+    name : str
+    frequency : float
+        Hz.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        permittivity, conductivity = itu_material(name, mi.Float(frequency))
+    except ValueError as error:
+        msg = f"radio.{field}: {name} has no ITU-R P.2040 model at {frequency / 1e9:g} GHz; choose another material"
+        raise InputError(msg) from error
+    return float(permittivity[0]), float(conductivity[0])

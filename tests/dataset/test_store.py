@@ -1,0 +1,131 @@
+"""Writing, resuming, publishing and reading a store."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from conftest import build_store, make_arrays, make_layout, write_synthetic_unit
+
+from dataset import InputError
+from dataset.publish import latest, publish, versions
+from dataset.reader import open_store, resolve, statistics
+from dataset.writer import open_draft, write_shards
+
+
+def test_plain_xarray_reads_names_units_and_finite_values(toy_store):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = xr.open_zarr(toy_store / "latest.zarr")
+    assert data["csi"].dims == ("scene", "user", "x", "y")
+    assert data["spectrum"].dims == ("scene", "user", "kx", "ky")
+    assert data["path_gain"].attrs["units"] == "dB"
+    assert data["height"].attrs["units"] == "m"
+    assert set(data["city"].values) == {"Toy"}
+    assert "OpenStreetMap" in data.attrs["attribution"]
+    for name, array in data.data_vars.items():
+        assert np.isfinite(array.values).all(), name
+    paths = xr.open_zarr(toy_store / "latest.zarr", group="paths")
+    assert paths["delay"].dims == ("scene", "user", "path")
+
+
+def test_values_survive_with_padding(toy_store):
+    data = open_store(toy_store)
+    for scene in (0, 5):
+        n_users = 8 + scene % 4
+        expected = make_arrays(np.random.default_rng(scene), n_users)
+        assert int(data["n_users"][scene]) == n_users
+        np.testing.assert_array_equal(data["csi"][scene, :n_users].values, expected["csi"])
+        np.testing.assert_array_equal(data["height"][scene].values, expected["height"])
+        assert not data["csi"][scene, n_users:].values.any()
+        assert data["outage"][scene, n_users:].values.all()
+    assert str(data["status"].values[3]) == "quarantined"
+
+
+def test_unaligned_write_is_refused_with_the_remedy(tmp_path):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+    array = group.create_array("a", shape=(10, 2), chunks=(1, 2), shards=(4, 2), dtype="int16")
+    for start, length in ((1, 4), (0, 3), (4, 2), (8, 1)):
+        with pytest.raises(ValueError, match="whole shards of 4 scenes"):
+            write_shards(array, start, np.ones((length, 2), np.int16))
+    write_shards(array, 8, np.ones((2, 2), np.int16))
+    write_shards(array, 0, np.ones((8, 2), np.int16))
+    assert (array[:] == 1).all()
+
+
+def test_resume_redoes_only_units_without_a_valid_receipt(tmp_path):
+    draft = open_draft(tmp_path, "f" * 64, make_layout())
+    assert draft.missing() == [0, 1, 2]
+    for unit in (0, 1, 2):
+        write_synthetic_unit(draft, unit)
+    draft.receipt_path(1).write_text('{"fingerprint": "cut o')
+    (draft.folder / "data.zarr" / "csi" / "half.partial").write_bytes(b"orphan")
+    again = open_draft(tmp_path, "f" * 64, make_layout())
+    assert again.missing() == [1]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_same_bytes_whatever_the_order_of_units(tmp_path):
+    checksums = []
+    for name, order in (("a", (0, 1, 2)), ("b", (2, 0, 1))):
+        draft = open_draft(tmp_path / name, "f" * 64, make_layout())
+        for unit in order:
+            write_synthetic_unit(draft, unit)
+        files = sorted(path for path in draft.data.rglob("*") if path.is_file())
+        checksums.append([(path.relative_to(draft.data), path.read_bytes()) for path in files])
+    assert checksums[0] == checksums[1]
+
+
+def test_statistics_are_of_the_train_split_without_outage(toy_store):
+    data = open_store(toy_store).load()
+    power = []
+    for scene in np.flatnonzero(data["split"].values.astype(str) == "train"):
+        for user in range(int(data["n_users"][scene])):
+            if not data["outage"].values[scene, user]:
+                power.append(np.mean(np.abs(data["csi"].values[scene, user].astype(complex)) ** 2))
+    found = statistics(toy_store)
+    assert found["n_samples"] == len(power)
+    assert found["csi_rms"] == pytest.approx(np.sqrt(np.mean(power)), rel=1e-6)
+    assert found["csi_rms_db_mean"] == pytest.approx(np.mean(10 * np.log10(power)), rel=1e-6)
+    assert found["csi_rms_db_std"] == pytest.approx(np.std(10 * np.log10(power)), rel=1e-5)
+
+
+def test_publishing_moves_the_pointer_and_leaves_old_readers_alone(tmp_path):
+    first = build_store(tmp_path)
+    opened = open_store(tmp_path)
+    before = opened["csi"].values.copy()
+    second = build_store(tmp_path, fingerprint="another-fingerprint")
+    assert [version.number for version in versions(tmp_path)] == [1, 2]
+    assert latest(tmp_path) == second
+    assert resolve(tmp_path) == second.data.resolve()
+    assert first.data.exists()
+    np.testing.assert_array_equal(opened["csi"].values, before)
+    build_store(tmp_path, fingerprint="a-third-fingerprint")
+    assert [version.number for version in versions(tmp_path)] == [2, 3]
+
+
+def test_an_unvalidated_draft_is_not_published(tmp_path):
+    draft = open_draft(tmp_path, "f" * 64, make_layout())
+    with pytest.raises(InputError, match="not validated"):
+        publish(tmp_path, draft.folder, keep=1)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "zarr", "draft"])
+def test_what_is_no_store_gets_one_line(tmp_path, kind):
+    if kind == "empty":
+        (tmp_path / "store").mkdir()
+    if kind == "zarr":
+        zarr.open_group(str(tmp_path / "store"), mode="w")
+    if kind == "draft":
+        open_draft(tmp_path / "store", "f" * 64, make_layout())
+    with pytest.raises(InputError) as error:
+        open_store(tmp_path / "store")
+    assert str(tmp_path / "store") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_ledger_names_the_quarantined_scene(toy_store):
+    ledger = json.loads((toy_store / "versions" / "v1" / "ledger.json").read_text())
+    assert [(entry["scene_id"], entry["reason"]) for entry in ledger] == [("toy-0003", "SceneError: toy")]

@@ -1,0 +1,93 @@
+"""Validation finds what was broken on purpose, and says where."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+from conftest import write_synthetic_unit
+
+from dataset.validate import validate
+from dataset.writer import array_checksum, load_draft
+
+
+@pytest.fixture
+def version(toy_store, tmp_path):
+    return shutil.copytree((toy_store / "latest.zarr").resolve().parent, tmp_path / "v1")
+
+
+def _forge(version, name, change):
+    """Change an array of scene 0 and its checksum: only the physics can tell."""
+    draft = load_draft(version)
+    array = zarr.open_group(str(draft.data), mode="r+")[name]
+    values = array[:2]
+    change(values)
+    array[:2] = values
+    receipt = json.loads(draft.receipt_path(0).read_text())
+    receipt["sha256"][name] = array_checksum(values)
+    draft.receipt_path(0).write_text(json.dumps(receipt))
+
+
+def _add(value, *index):
+    def change(values):
+        values[index] += value
+
+    return change
+
+
+def _scale(factor, *index):
+    def change(values):
+        values[index] *= factor
+
+    return change
+
+
+def test_a_sound_version_passes(version):
+    result = validate(version)
+    assert result.ok
+    assert result.checks["friis"] == 5
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "change"),
+    [
+        ("friis", "paths/gain", _scale(2, 0, 0, 0)),
+        ("delay", "paths/delay", _scale(0.9, 0, 0, 0)),
+        ("spectrum", "spectrum", _scale(1.1, 0, 0)),
+        ("best_beam", "best_beam", _add(1, 0, 0)),
+        ("finite", "path_gain", _scale(np.nan, 0, 0)),
+        ("padding", "csi", _add(1, 0, 11)),
+        ("users", "user_position", _scale(9, 0, 0)),
+    ],
+)
+def test_each_physics_check_finds_its_fault(version, check, name, change):
+    _forge(version, name, change)
+    findings = validate(version).findings
+    assert (check, "scene toy-0000") in [(finding.check, finding.where) for finding in findings]
+
+
+def test_a_user_inside_a_building_is_found(version):
+    def move(values):
+        # Cell (57, 40) of the 200 x 200 map, in the middle of the block, in metres from the base station.
+        values[0, 0] = (-60.0, -57.0, -13.5)
+
+    _forge(version, "user_position", move)
+    assert any("inside buildings" in finding.message for finding in validate(version).findings)
+
+
+def test_one_corrupted_byte_is_found_and_named(version):
+    shard = next(path for path in (version / "data.zarr" / "csi" / "c" / "1").rglob("*") if path.is_file())
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    shard.write_bytes(content)
+    findings = validate(version).findings
+    assert {(finding.check, finding.where) for finding in findings} == {("checksum", "unit 1, csi")}
+
+
+def test_a_missing_receipt_is_found(version):
+    draft = load_draft(version)
+    draft.receipt_path(2).unlink()
+    assert [finding.where for finding in validate(version).findings] == ["unit 2"]
+    write_synthetic_unit(draft, 2)
+    assert validate(version).ok
