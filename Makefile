@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup test test-heavy lint clean
+.PHONY: setup quickstart test test-heavy lint clean
+
+quickstart: setup
+	$(BIN)/wavecity run quickstart
 
 setup: $(STAMP)
 

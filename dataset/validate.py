@@ -187,6 +187,15 @@ def _users(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any])
     return f"{int(built.sum())} users inside buildings" if built.any() else ""
 
 
+def _occupancy(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any]) -> str:
+    """Occupancy follows from the height map; the share seen in cells is off by up to 0.05 from the exact area."""
+    occupancy, threshold = arrays["occupancy"], attrs["occupancy_threshold"]
+    cells = len(arrays["height"]) // len(occupancy)
+    share = (arrays["height"] > 0).reshape(len(occupancy), cells, len(occupancy), cells).mean((1, 3))
+    wrong = ((share > threshold + 0.05) & (occupancy == 0)) | ((share < threshold - 0.05) & (occupancy == 1))
+    return f"{int(wrong.sum())} occupancy patches contradict the height map" if wrong.any() else ""
+
+
 def _padding(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any]) -> str:
     pad = arrays["csi"][n_users:].any() or not arrays["outage"][n_users:].all() or arrays["los"][n_users:].any()
     contradiction = (arrays["los"] & arrays["outage"]).any()
@@ -200,6 +209,7 @@ SCENE_CHECKS: dict[str, Callable[[dict[str, NDArray[Any]], int, dict[str, Any]],
     "spectrum": _parseval,
     "best_beam": _beams,
     "users": _users,
+    "occupancy": _occupancy,
     "padding": _padding,
 }
 

@@ -19,7 +19,6 @@ from dataset.writer import Draft, Layout, fingerprint_of, finish_draft, open_dra
 from flows.recipe import Recipe
 from geo.errors import InputError, SceneError
 from geo.sources import Source, open_source
-from raytrace.channels import csi
 from raytrace.settings import RadioSettings
 
 # Element gain of Sionna's patterns over isotropic, dB: the bound of the Friis check.
@@ -123,6 +122,7 @@ def run_unit(draft: Draft, unit: int, tiles: list[Tile], source: Source, recipe:
 
 
 def _run_scene(tile: Tile, source: Source, recipe: Recipe) -> tuple[dict[str, Any] | None, dict[str, Any], Any]:
+    from raytrace.channels import csi
     from raytrace.simulate import simulate
 
     outcome: dict[str, Any] = {
@@ -186,15 +186,21 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         "array": {"columns": radio.columns, "rows": radio.rows, "spacing_wavelengths": radio.spacing},
         "bs_position_m": [0.0, recipe.area.tile_size / 2, recipe.scene.bs_height],
         "tile_size_m": recipe.area.tile_size,
+        "occupancy_threshold": recipe.scene.occupancy_threshold,
         "split_by": recipe.area.split.by,
         "recipe": recipe.model_dump(mode="json"),
     }
     lineage = {
         "fingerprint": draft.fingerprint,
         "map": plan.source.provenance,
-        "tiles": [vars(tile) for tile in plan.tiles],
+        "tiles": [tile_record(tile) for tile in plan.tiles],
     }
     finish_draft(draft, attributes, lineage)
+
+
+def tile_record(tile: Tile) -> dict[str, Any]:
+    """A tile's outcome, JSON-ready: what was not looked at (tiles that were not needed) is null."""
+    return {name: None if value != value else value for name, value in vars(tile).items()}
 
 
 def check_and_publish(draft: Draft, recipe: Recipe, store: Path, progress: Callable[[Any], Any] = iter) -> Version:

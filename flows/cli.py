@@ -14,7 +14,8 @@ from geo.errors import InputError
 DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    # A failed flow prints its error once, below; the server's own logs would only repeat it.
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 
@@ -45,11 +46,13 @@ def cli() -> None:
 @dask_option
 def run(recipe: str, out: Path | None, overrides: tuple[str, ...], workers: int | None, dask: str | None) -> None:
     """The whole DAG: build, validate, publish, pretrain, evaluate, report. Resumes by itself."""
+    from dataset.files import make_folder
     from flows.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    pipeline = _extra("flows.pipeline", "generate,train")
-    result = pipeline.run_recipe(loaded, out or Path("runs") / loaded.name, workers, dask)
+    out = out or Path("runs") / loaded.name
+    make_folder(out)
+    result = _extra("flows.pipeline", "generate,train").run_recipe(loaded, out, workers, dask)
     click.echo(f"report  {result['report']}\nstore   {result['store']}")
 
 
@@ -80,11 +83,14 @@ def build(
     recipe: str, out: Path, scenes: int | None, overrides: tuple[str, ...], workers: int | None, dask: str | None
 ) -> None:
     """Build, validate and publish the dataset of a recipe. Resumes by itself."""
+    from dataset.files import make_folder
     from flows.recipe import load_recipe
 
     if scenes:
         overrides = (*overrides, f"area.scenes={scenes}")
-    version = _extra("flows.pipeline", "generate").build_dataset(load_recipe(recipe, overrides), out, workers, dask)
+    loaded = load_recipe(recipe, overrides)
+    make_folder(out)
+    version = _extra("flows.pipeline", "generate").build_dataset(loaded, out, workers, dask)
     click.echo(f"published v{version.number}: {out / 'latest.zarr'}")
 
 

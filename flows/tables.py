@@ -1,5 +1,6 @@
 """What the command line prints: plans, validations, stores."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from dataset.schema import ATTRIBUTION
 from dataset.validate import Validation
 from geo.errors import InputError
 
-console = Console(highlight=False)
+# Tables stay readable when piped to a file, where rich would assume 80 columns.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def print_plan(plan: Any) -> None:
@@ -25,8 +27,8 @@ def print_plan(plan: Any) -> None:
             tile.id,
             f"{tile.latitude:.5f}",
             f"{tile.longitude:.5f}",
-            str(tile.n_buildings),
-            f"{tile.coverage:.0%}",
+            str(tile.n_buildings) if tile.n_buildings >= 0 else "",
+            f"{tile.coverage:.0%}" if tile.coverage == tile.coverage else "",
             tile.split,
             tile.reason or tile.status,
         )

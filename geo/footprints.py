@@ -259,12 +259,13 @@ def _heights(
     known = {row: tagged_height(tags[row], storey) for row in range(len(tags)) if kinds[row] in ("building", "part")}
     references = np.array([row for row, height in known.items() if height and kinds[row] == "building"], dtype=np.int64)
     centres = shapely.get_coordinates(shapely.centroid(local)) if len(local) else np.empty((0, 2))
+    areas = shapely.area(local)
     tops = np.array([height.top for row in references if (height := known[int(row)])], dtype=np.float64)
 
     def impute(row: int) -> Height:
         neighbours = nearest_heights(centres[row], centres[references], tops)
         osm = (str(features["osm_type"].iloc[row]), int(features["osm_id"].iloc[row]))
-        return impute_height(tags[row], osm, neighbours, source.statistics, storey, settings.impute, seed)
+        return impute_height(tags[row], osm, areas[row], neighbours, source.statistics, storey, settings.impute, seed)
 
     heights: dict[int, Height] = {}
     # Buildings first: a part without a height of its own takes its building's.

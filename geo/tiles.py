@@ -115,8 +115,8 @@ def grid(source: Source, area: AreaSettings) -> list[Tile]:
     columns, rows = int(width // area.tile_size), int(depth // area.tile_size)
     if columns < 1 or rows < 1:
         msg = (
-            f"area.source: {source.provenance['file']}: the map of {width:.0f} m x {depth:.0f} m is smaller than a tile "
-            f"(area.tile_size {area.tile_size:g} m); give a larger extract"
+            f"area.source: {source.provenance['file']}: the map of {width:.0f} m x {depth:.0f} m is smaller "
+            f"than a tile (area.tile_size {area.tile_size:g} m); give a larger extract"
         )
         raise InputError(msg)
     if columns * rows > MAX_CANDIDATES:
@@ -154,7 +154,7 @@ def count_buildings(prints: Footprints) -> int:
 
 
 def assign_splits(ids: list[str], split: SplitSettings, seed: int) -> dict[str, str]:
-    """Split of every scene: shares rounded to whole scenes, but at least one where a share is asked for and three exist.
+    """Split of every scene: shares rounded to whole scenes, at least one for a share above 0 given three scenes.
 
     Parameters
     ----------

@@ -106,9 +106,7 @@ class PretrainModule(lightning.LightningModule):
     def _terms(self, users: Users, plan: Plan, rng: np.random.Generator, mirror: Tensor | None) -> dict[str, Tensor]:
         scenes = self.scenes
         mask = self._mask(users, plan, rng, mirror)
-        prepared = prepare(
-            users.csi, users.position, users.scene, mask, scenes, self.settings, self.statistics, mirror
-        )
+        prepared = prepare(users.csi, users.position, users.scene, mask, scenes, self.settings, self.statistics, mirror)
         outputs = self.model(prepared.inputs, mask)
         occupied = None if plan.csi_only else scenes.occupancy(users.scene, mirror)
         return loss_terms(outputs, prepared, mask, occupied, self.settings.losses)
@@ -118,9 +116,9 @@ class PretrainModule(lightning.LightningModule):
         bs = scenes.bs[users.scene]
         if mirror is not None:
             bs = bs * _sign(mirror)
-        return draw_mask(
-            plan, self.model.csi_patches, scenes.centres, bs, bs + users.position, scenes.size, rng
-        ).to(self.device)
+        return draw_mask(plan, self.model.csi_patches, scenes.centres, bs, bs + users.position, scenes.size, rng).to(
+            self.device
+        )
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors and embeddings; linear warm-up, then a cosine."""

@@ -5,6 +5,7 @@ import json
 import logging
 import platform
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,9 +102,7 @@ def pretrain(
     trainer, progress = _trainer(settings, out, len(sampler), sampler.batch_size)
     sampler.step = lambda: trainer.global_step
     sampler.rank, sampler.world = trainer.global_rank, trainer.world_size
-    loader = ResumableLoader(
-        train, batch_sampler=sampler, collate_fn=collate, num_workers=settings.loader_workers
-    )
+    loader = ResumableLoader(train, batch_sampler=sampler, collate_fn=collate, num_workers=settings.loader_workers)
     with _quiet():
         trainer.fit(module, loader, _validation_loader(data, settings), ckpt_path=start_from)
     if trainer.interrupted or trainer.global_step < settings.epochs * len(sampler):
@@ -208,7 +207,9 @@ def _validation_loader(data: WirelessData, settings: TrainingSettings) -> DataLo
     samples: Any = data.splits["validation"]
     count = len(samples)
     if count > settings.validation_users:
-        samples = Subset(samples, [index * count // settings.validation_users for index in range(settings.validation_users)])
+        samples = Subset(
+            samples, [index * count // settings.validation_users for index in range(settings.validation_users)]
+        )
     return DataLoader(samples, settings.evaluation.batch_size, collate_fn=collate)
 
 
@@ -220,7 +221,11 @@ def _trainer(
     precision = ("bf16-mixed" if gpu else "32-true") if settings.precision == "auto" else settings.precision
     progress = SampleProgress(batch_size, steps)
     # One file, replaced in place: at the end of an epoch, and every few minutes within a long one.
-    files: dict[str, Any] = {"dirpath": out / CHECKPOINT.parent, "filename": CHECKPOINT.stem, "enable_version_counter": False}
+    files: dict[str, Any] = {
+        "dirpath": out / CHECKPOINT.parent,
+        "filename": CHECKPOINT.stem,
+        "enable_version_counter": False,
+    }
     with _quiet():
         trainer = lightning.Trainer(
             accelerator=settings.accelerator,
@@ -252,16 +257,16 @@ class SampleProgress(Callback):
         self._steps = steps
         self._bar: Any = None
         self._seen = 0
+        self._started = time.perf_counter()
 
     @property
     def rate(self) -> float:
         """Samples a second since this process began to train, validation included."""
-        if self._bar is None:
-            return 0.0
-        return self._seen / max(self._bar.format_dict["elapsed"], 1e-9)
+        return self._seen / (time.perf_counter() - self._started)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Open the bar where training stands."""
+        self._started = time.perf_counter()
         total, done = self._steps * self._batch_size, trainer.global_step * self._batch_size
         self._bar = tqdm(total=total, initial=done, desc="pretrain", unit="sample", unit_scale=True, disable=None)
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raytrace.device import dr, load, load_rows, mi, rt
 from raytrace.geometry import images, oriented_edges
 from raytrace.surfaces import Surfaces
-from raytrace.world import World, dr, mi, rt
+from raytrace.world import World
 
 # Above this many possible (chain, element) pairs new chains are numbered by sorting instead of by a table.
 TABLE_LIMIT = 50_000_000
@@ -82,9 +83,7 @@ def find_chains(
     surfaces = world.surfaces
     levels: list[NDArray[np.int32]] = []
     if max_depth > 0 and specular:
-        # Held in memory and not a literal, or each scene's position would compile a kernel of its own.
-        place = mi.Point3f(source.astype(np.float32)[:, None])
-        first = _Rays(place, _lattice(rays), dr.zeros(mi.UInt, rays))
+        first = _Rays(load_rows(mi.Point3f, source), _lattice(rays), dr.zeros(mi.UInt, rays))
         levels, hits = _bounce(world, first, np.empty((1, 0), np.int32), max_depth)
         # What rays met first is among these, but for grazing hits that carry nothing.
         levels[:1] = [_planes_seen(surfaces, source)]
@@ -134,7 +133,7 @@ def _bounce(
         For each bounce the new sequences and, of the bounce after it, the (row of sequence, face) pairs that rays met.
     """
     surfaces = world.surfaces
-    plane_of_face = mi.UInt(surfaces.plane_of_face.astype(np.uint32))
+    plane_of_face = load(mi.UInt, surfaces.plane_of_face)
     levels, hits = [], []
     for bounce in range(depth):
         ray = mi.Ray3f(rays.origin, rays.direction)
@@ -161,7 +160,7 @@ def _bounce(
         rays = _Rays(
             dr.gather(mi.Point3f, origin, alive),
             dr.gather(mi.Vector3f, direction, alive),
-            mi.UInt(new_row.astype(np.uint32)),
+            load(mi.UInt, new_row),
         )
     return levels, hits
 
@@ -236,8 +235,8 @@ def _keller_rays(
     away = normals.sum(axis=1)
     away /= np.maximum(np.linalg.norm(away, axis=1), 1e-9)[:, None]
     tables = [origin, along, normals[:, 0], np.cross(normals[:, 0], along), away, image]
-    at = [mi.Vector3f(table.T.astype(np.float32)) for table in tables]
-    length, angle = mi.Float(surfaces.edge_length[edge].astype(np.float32)), mi.Float(open_angle.astype(np.float32))
+    at = [load_rows(mi.Vector3f, table) for table in tables]
+    length, angle = load(mi.Float, surfaces.edge_length[edge]), load(mi.Float, open_angle)
 
     shift = dr.opaque(mi.Float, random.random()), dr.opaque(mi.Float, random.random())
     index = dr.arange(mi.UInt, len(edge) * share)

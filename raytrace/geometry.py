@@ -182,7 +182,10 @@ def edge_parameter(
 
 
 def path_lengths(
-    source: NDArray[np.float64], vertices: NDArray[np.float64], present: NDArray[np.bool_], receivers: NDArray[np.float64]
+    source: NDArray[np.float64],
+    vertices: NDArray[np.float64],
+    present: NDArray[np.bool_],
+    receivers: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Lengths and end directions of paths.
 

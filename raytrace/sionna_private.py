@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo.errors import InputError
-from raytrace.world import World, dr, mi, rt
+from raytrace.device import dr, load, load_rows, mi, rt
+from raytrace.world import World
 
 TESTED_SERIES = "2.2."
 
@@ -46,13 +47,6 @@ DIFFRACTION = rt.InteractionType.DIFFRACTION
 _UNUSED_SAMPLES = 1
 
 
-def points(positions: NDArray[Any]) -> Any:
-    """Positions (N, 3) as a Dr.Jit point array in memory (never a literal: that would compile a kernel per scene)."""
-    array = mi.Point3f(np.ascontiguousarray(positions.T, np.float32))
-    dr.make_opaque(array)
-    return array
-
-
 def make_buffer(
     world: World,
     types: NDArray[np.integer[Any]],
@@ -83,25 +77,25 @@ def make_buffer(
     face = np.where(types != NONE, faces, rt.INVALID_PRIMITIVE)
 
     def unsigned(values: NDArray[Any]) -> Any:
-        return mi.TensorXu(mi.UInt(values.astype(np.uint32).ravel()), shape=(count, depth))
+        return mi.TensorXu(load(mi.UInt, values.ravel()), shape=(count, depth))
 
     buffer._interaction_types = unsigned(types)
     buffer._shapes = unsigned(shape)
     buffer._primitives = unsigned(face)
     for axis, name in enumerate(("_vertices_x", "_vertices_y", "_vertices_z")):
-        values = mi.Float(vertices[:, :, axis].astype(np.float32).ravel())
+        values = load(mi.Float, vertices[:, :, axis].ravel())
         setattr(buffer, name, mi.TensorXf(values, shape=(count, depth)))
     if receiver is not None:
-        buffer._tgt_indices = mi.UInt(receiver.astype(np.uint32))
+        buffer._tgt_indices = load(mi.UInt, receiver)
     if wedges is not None:
         edge = WedgeGeometry.build_with_size(count)
-        edge.o = points(wedges["origin"])
-        edge.e_hat = mi.Vector3f(points(wedges["along"]))
-        edge.length = mi.Float(wedges["length"].astype(np.float32))
-        edge.n0 = mi.Normal3f(points(wedges["normals"][:, 0]))
-        edge.nn = mi.Normal3f(points(wedges["normals"][:, 1]))
-        edge.prim0 = mi.UInt(wedges["faces"][:, 0].astype(np.uint32))
-        edge.primn = mi.UInt(wedges["faces"][:, 1].astype(np.uint32))
+        edge.o = load_rows(mi.Point3f, wedges["origin"])
+        edge.e_hat = load_rows(mi.Vector3f, wedges["along"])
+        edge.length = load(mi.Float, wedges["length"])
+        edge.n0 = load_rows(mi.Normal3f, wedges["normals"][:, 0])
+        edge.nn = load_rows(mi.Normal3f, wedges["normals"][:, 1])
+        edge.prim0 = load(mi.UInt, wedges["faces"][:, 0])
+        edge.primn = load(mi.UInt, wedges["faces"][:, 1])
         buffer._diffracting_wedges = edge
     return buffer
 
@@ -187,7 +181,7 @@ def coefficients(
         diffraction=diffraction,
         src_positions=source,
         tgt_positions=receivers,
-        src_orientations=points(np.array([orientation])),
+        src_orientations=load_rows(mi.Point3f, np.array([orientation])),
         tgt_orientations=dr.zeros(mi.Point3f, dr.width(receivers)),
         src_antenna_patterns=transmit,
         tgt_antenna_patterns=receive,

@@ -174,9 +174,7 @@ def _convex_edges(
     building: NDArray[np.int32],
     outward: NDArray[np.float64],
     plane_of_face: NDArray[np.int32],
-) -> tuple[
-    NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]
-]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
     """Edges that exactly two faces of one building share, on different planes, with the material inside the angle."""
     start = faces.reshape(-1)
     end = np.roll(faces, -1, axis=1).reshape(-1)

@@ -14,16 +14,9 @@ from numpy.typing import NDArray
 
 from geo.errors import InputError
 from geo.scene import Mesh, Surface
-from raytrace import backend
+from raytrace.device import dr, load, mi, rt
 from raytrace.settings import RadioSettings
 from raytrace.surfaces import GROUND, Surfaces, survey
-
-backend.prepare()
-
-import drjit as dr  # noqa: E402
-import mitsuba as mi  # noqa: E402
-import sionna.rt as rt  # noqa: E402
-from sionna.rt.radio_materials.itu import itu_material  # noqa: E402
 
 
 class FaceMaterial(rt.RadioMaterial):
@@ -37,9 +30,8 @@ class FaceMaterial(rt.RadioMaterial):
 
     def __init__(self, permittivity: NDArray[np.float64], conductivity: NDArray[np.float64]) -> None:
         super().__init__(name="faces", color=(0.5, 0.5, 0.5))
-        self._face_permittivity = mi.Float(permittivity.astype(np.float32))
-        self._face_conductivity = mi.Float(conductivity.astype(np.float32))
-        dr.make_opaque(self._face_permittivity, self._face_conductivity)
+        self._face_permittivity = load(mi.Float, permittivity)
+        self._face_conductivity = load(mi.Float, conductivity)
 
     def _of_face(self, method: Any, si: Any, active: Any) -> Any:
         """Call one of the parent's methods with the properties of the face that was hit in place of the uniform ones."""
@@ -120,8 +112,8 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     props["flip_normals"] = False
     shape = mi.Mesh("city", len(surfaces.vertices), len(surfaces.faces), props=props)
     parameters = mi.traverse(shape)
-    parameters["vertex_positions"] = mi.Float(surfaces.vertices.astype(np.float32).ravel())
-    parameters["faces"] = mi.UInt(surfaces.faces.astype(np.uint32).ravel())
+    parameters["vertex_positions"] = load(mi.Float, surfaces.vertices.ravel())
+    parameters["faces"] = load(mi.UInt, surfaces.faces.ravel())
     parameters.update()
     shape.set_id("city")
     shape.set_bsdf(material)
@@ -148,7 +140,7 @@ def material_properties(field: str, name: str, frequency: float) -> tuple[float,
     InputError
     """
     try:
-        permittivity, conductivity = itu_material(name, mi.Float(frequency))
+        permittivity, conductivity = rt.radio_materials.itu.itu_material(name, mi.Float(frequency))
     except ValueError as error:
         msg = f"radio.{field}: {name} has no ITU-R P.2040 model at {frequency / 1e9:g} GHz; choose another material"
         raise InputError(msg) from error

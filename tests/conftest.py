@@ -24,6 +24,7 @@ ATTRIBUTES = {
     "array": {"columns": 32, "rows": 32, "spacing_wavelengths": 0.5},
     "bs_position_m": BASE.tolist(),
     "tile_size_m": 200.0,
+    "occupancy_threshold": 0.6,
     "split_by": "scene",
 }
 

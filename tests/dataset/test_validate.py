@@ -59,6 +59,7 @@ def test_a_sound_version_passes(version):
         ("finite", "path_gain", _scale(np.nan, 0, 0)),
         ("padding", "csi", _add(1, 0, 11)),
         ("users", "user_position", _scale(9, 0, 0)),
+        ("occupancy", "occupancy", _add(1, 0, 0, 0)),
     ],
 )
 def test_each_physics_check_finds_its_fault(version, check, name, change):

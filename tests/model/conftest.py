@@ -90,7 +90,11 @@ def make_data(splits=(("train", 4), ("validation", 2), ("test", 2)), users=24, s
         csi_rms_db_mean=float(decibel.mean()),
         csi_rms_db_std=float(decibel.std()),
     )
-    attributes = {"fingerprint": f"synthetic-{seed}", "attribution": "© OpenStreetMap contributors", "licence": "ODbL-1.0"}
+    attributes = {
+        "fingerprint": f"synthetic-{seed}",
+        "attribution": "© OpenStreetMap contributors",
+        "licence": "ODbL-1.0",
+    }
     return WirelessData(samples, table, statistics, attributes, "synthetic")
 
 

@@ -1,0 +1,184 @@
+"""Strong simple predictors that every figure of the model stands beside: no training, or one linear solve."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def visible_antennas(visible: Tensor, columns: int, rows: int, patch: int) -> Tensor:
+    """Which antennas a set of visible patches shows.
+
+    Parameters
+    ----------
+    visible : int64 (v,)
+        Patch indices, row-major over (x, y).
+    columns, rows, patch : int
+
+    Returns
+    -------
+    bool (x, y)
+    """
+    shown = torch.zeros(columns // patch * (rows // patch), dtype=torch.bool)
+    shown[visible] = True
+    grid = shown.view(columns // patch, rows // patch)
+    return grid.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+
+
+def omp(csi: Tensor, shown: Tensor, atoms: int, oversampling: int = 4) -> tuple[Tensor, Tensor]:
+    """Orthogonal matching pursuit over an oversampled 2-D DFT dictionary of plane waves.
+
+    Parameters
+    ----------
+    csi : complex (B, x, y)
+        Only entries where `shown` are read.
+    shown : bool (x, y)
+    atoms : int
+        Waves picked for each channel, at most the number of shown antennas.
+    oversampling : int
+        Dictionary of (oversampling * x) * (oversampling * y) directions.
+
+    Returns
+    -------
+    estimate : complex64 (B, x, y)
+        The whole channel, from the picked waves.
+    power : float32 (B, x, y)
+        The picked waves' spatial spectrum |F estimate|^2, for beam selection.
+    """
+    batch, columns, rows = csi.shape
+    fine = (oversampling * columns, oversampling * rows)
+    seen = torch.where(shown, csi, torch.zeros((), dtype=csi.dtype)).to(torch.complex64)
+    scale = seen.abs().square().mean((-2, -1), keepdim=True).sqrt().clamp_min(1e-30)
+    seen = seen / scale
+    x_index, y_index = shown.nonzero(as_tuple=True)
+    target = seen[:, x_index, y_index]
+    residual = seen
+    picked: list[Tensor] = []
+    for _ in range(min(atoms, len(x_index))):
+        correlation = torch.fft.fft2(residual, s=fine).abs().flatten(1)
+        for earlier in picked:
+            correlation.scatter_(1, earlier[:, None], 0.0)
+        picked.append(correlation.argmax(1))
+        waves = _waves(torch.stack(picked, 1), fine, x_index, y_index)
+        # A ridge of 1e-4 keeps neighbouring waves, nearly parallel over few antennas, from cancelling each other.
+        gram = waves.mH @ waves + 1e-4 * len(x_index) * torch.eye(len(picked))
+        weights = torch.linalg.solve(gram, waves.mH @ target[..., None])
+        left = target - (waves @ weights)[..., 0]
+        residual = torch.zeros_like(seen)
+        residual[:, x_index, y_index] = left
+    every_x, every_y = torch.ones(columns, rows, dtype=torch.bool).nonzero(as_tuple=True)
+    whole = _waves(torch.stack(picked, 1), fine, every_x, every_y)
+    estimate = (whole @ weights)[..., 0].view(batch, columns, rows)
+    power = torch.fft.fft2(estimate).abs().square()
+    return estimate * scale, power * scale.square()
+
+
+def _waves(picked: Tensor, fine: tuple[int, int], x: Tensor, y: Tensor) -> Tensor:
+    """Plane waves of dictionary indices (B, k) at antennas (M,): complex64 (B, M, k)."""
+    k_x, k_y = picked // fine[1], picked % fine[1]
+    phase = x[None, :, None] * k_x[:, None] / fine[0] + y[None, :, None] * k_y[:, None] / fine[1]
+    return torch.polar(torch.ones_like(phase), 2 * np.pi * phase)
+
+
+class Lmmse:
+    """Linear MMSE interpolation with the covariance of the training users, each scaled to unit power.
+
+    Parameters
+    ----------
+    csi : complex (N, x, y)
+        Training users.
+    shrinkage : float
+        Weight of the scaled identity mixed into the covariance: N is often below the number of antennas.
+    """
+
+    def __init__(self, csi: Tensor, shrinkage: float = 0.05) -> None:
+        flat = csi.flatten(1).to(torch.complex128)
+        flat = flat / flat.abs().square().mean(1, keepdim=True).sqrt().clamp_min(1e-30)
+        covariance = (flat.T @ flat.conj() / len(flat)).to(torch.complex64)
+        identity = torch.eye(flat.shape[1], dtype=torch.complex64)
+        self.covariance = (1 - shrinkage) * covariance + shrinkage * identity
+
+    def __call__(self, csi: Tensor, shown: Tensor) -> Tensor:
+        """Fill in the antennas that are not shown, complex (B, x, y) to complex64 (B, x, y)."""
+        seen, hidden = shown.flatten().nonzero()[:, 0], (~shown).flatten().nonzero()[:, 0]
+        known = self.covariance[seen][:, seen]
+        cross = self.covariance[hidden][:, seen]
+        flat = csi.flatten(1)
+        scale = flat[:, seen].abs().square().mean(1, keepdim=True).sqrt().clamp_min(1e-30)
+        visible = (flat[:, seen] / scale).to(torch.complex64)
+        filled = torch.zeros(flat.shape, dtype=torch.complex64)
+        filled[:, seen] = visible
+        filled[:, hidden] = visible @ torch.linalg.solve(known, cross.mH).conj()
+        return filled.view(csi.shape) * scale[..., None]
+
+
+def neighbour_mean(occupancy: Tensor, visible: Tensor, reach: float = 1.5) -> Tensor:
+    """Occupancy of hidden patches as the Gaussian-weighted mean of visible ones.
+
+    Parameters
+    ----------
+    occupancy : (B, R, C)
+        0 or 1.
+    visible : bool (B, R, C)
+    reach : float
+        Standard deviation of the weights in patches.
+
+    Returns
+    -------
+    float32 (B, R, C)
+        Between 0 and 1.
+    """
+    edge = max(occupancy.shape[-2:])
+    offsets = torch.arange(-edge + 1, edge, dtype=torch.float32)
+    weights = torch.exp(-0.5 * (offsets / reach) ** 2)
+    kernel = (weights[:, None] * weights)[None, None]
+    known = visible.float().unsqueeze(1)
+    total = torch.nn.functional.conv2d(occupancy.float().unsqueeze(1) * known, kernel, padding=edge - 1)
+    norm = torch.nn.functional.conv2d(known, kernel, padding=edge - 1)
+    return (total / norm.clamp_min(1e-12)).squeeze(1)
+
+
+def nearest_neighbours(train: Tensor, labels: Tensor, queries: Tensor, k: int = 5) -> Tensor:
+    """Mean label of the k nearest training features, weighted by inverse distance.
+
+    Parameters
+    ----------
+    train : (N, F)
+    labels : (N, c)
+    queries : (M, F)
+
+    Returns
+    -------
+    (M, c)
+    """
+    distance, index = torch.cdist(queries, train).topk(min(k, len(train)), largest=False)
+    weight = 1 / distance.clamp_min(1e-6)
+    weight = weight / weight.sum(1, keepdim=True)
+    return (labels[index] * weight[..., None]).sum(1)
+
+
+def average_precision(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    """Area under the precision-recall curve, sum of (R_n - R_(n-1)) P_n over distinct scores."""
+    if not positive.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(positive[order])
+    # Ties count together: only the last of equal scores is a threshold.
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    precision = hits[ends] / (ends + 1)
+    recall = hits[ends] / hits[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def best_f1(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[float, float]:
+    """Threshold with the highest F1 score, and that score; choose it on validation scenes."""
+    thresholds = np.unique(np.quantile(scores, np.linspace(0, 1, 101)))
+    values = [f1(scores >= threshold, positive) for threshold in thresholds]
+    best = int(np.argmax(values))
+    return float(thresholds[best]), float(values[best])
+
+
+def f1(predicted: NDArray[np.bool_], positive: NDArray[np.bool_]) -> float:
+    """F1 score, 0 when nothing is found."""
+    hits = float(np.sum(predicted & positive))
+    return 2 * hits / max(float(predicted.sum() + positive.sum()), 1.0)

@@ -1,0 +1,62 @@
+"""Dr.Jit, Mitsuba and Sionna RT, imported on the chosen backend; and how arrays get there without compiling kernels anew.
+
+A kernel is compiled once for all scenes only if nothing that changes from scene to scene is written into it. Literals are,
+and so are the number of rows when a vector array is taken apart, and whether an array happens to be aligned in memory.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from raytrace import backend
+
+backend.prepare()
+
+import drjit  # noqa: E402
+import mitsuba  # noqa: E402
+import sionna.rt  # noqa: E402
+
+# Untyped on purpose: Dr.Jit's stubs know neither the chosen variant nor what indexing and operators return.
+dr: Any = drjit
+mi: Any = mitsuba
+rt: Any = sionna.rt
+
+# Bytes of a cache line and of the widest vector that kernels load.
+ALIGNMENT = 64
+
+
+def load(kind: Any, values: ArrayLike) -> Any:
+    """Numbers as a Dr.Jit array such as `mi.Float` or `mi.UInt`.
+
+    Parameters
+    ----------
+    kind : type
+        `mi.Float`, `mi.UInt`, `mi.Int` or `mi.Bool`.
+    values : (N,)
+    """
+    numbers = {mi.Float: np.float32, mi.UInt: np.uint32, mi.Int: np.int32, mi.Bool: np.bool_}
+    return kind(_aligned(np.asarray(values).astype(numbers[kind], copy=False)))
+
+
+def load_rows(kind: Any, values: ArrayLike) -> Any:
+    """Rows of numbers as a Dr.Jit vector array such as `mi.Point3f`.
+
+    Parameters
+    ----------
+    kind : type
+        Of M float components.
+    values : float (..., M)
+    """
+    rows = np.asarray(values)
+    rows = rows.reshape(-1, rows.shape[-1])
+    return kind(*(load(mi.Float, rows[:, axis]) for axis in range(rows.shape[1])))
+
+
+def _aligned(values: NDArray[Any]) -> NDArray[Any]:
+    """A copy that starts on a cache line and is followed by a spare one, which vector loads at the end may touch."""
+    room = np.zeros(values.nbytes + 2 * ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    copy = room[start : start + values.nbytes].view(values.dtype)
+    copy[:] = values.ravel()
+    return copy

@@ -1,0 +1,110 @@
+"""Which (chain, receiver) pairs can be a path at all, by geometry alone: cheap, and before any ray is traced.
+
+For each pair the path is traced back as if nothing were in the way. It must meet every plane within the rectangle around
+the plane's faces, and every edge between its ends. What is left, a few per cent, goes to the image method.
+"""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from raytrace.device import dr, load, load_rows, mi
+from raytrace.geometry import Unfolded
+from raytrace.surfaces import Surfaces
+
+# Slack in m for the rounding of float32, far more than it needs: a pair too many costs a ray, one too few loses a path.
+SLACK = 0.02
+# Grazing incidence magnifies rounding; 1e-4 m across the plane become this much along it, divided by the sine.
+GRAZING_SLACK = 1e-4
+
+
+class PairFinder:
+    """Tables of chains in device memory, and the test.
+
+    Parameters
+    ----------
+    surfaces : Surfaces
+    unfolded : Unfolded
+        Of C chains.
+    receivers : float (R, 3)
+    diffraction : bool
+        Whether any chain may have an edge (else that part is not compiled).
+    """
+
+    def __init__(self, surfaces: Surfaces, unfolded: Unfolded, receivers: NDArray[Any], diffraction: bool) -> None:
+        self.chains, self.depth = unfolded.plane.shape
+        self.count = len(receivers)
+        self.diffraction = diffraction
+        self._receivers = load_rows(mi.Vector3f, receivers)
+        self._plane = load(mi.Int, unfolded.plane.ravel())
+        self._aim = load_rows(mi.Vector3f, unfolded.aim)
+        self._normal, self._offset = (
+            load_rows(mi.Vector3f, surfaces.normal),
+            load(mi.Float, surfaces.offset),
+        )
+        self._u, self._v = load_rows(mi.Vector3f, surfaces.frame[:, 0]), load_rows(mi.Vector3f, surfaces.frame[:, 1])
+        self._bounds = load_rows(mi.Vector4f, surfaces.bounds)
+        if diffraction:
+            self._slide = load_rows(mi.Vector3f, unfolded.slide)
+            self._edge = load(mi.Bool, unfolded.is_edge.ravel())
+            self._any_edge = load(mi.Bool, unfolded.is_edge.any(axis=1))
+            self._lamp = load_rows(mi.Vector3f, unfolded.lamp)
+            self._origin, self._along = load_rows(mi.Vector3f, unfolded.origin), load_rows(mi.Vector3f, unfolded.along)
+            self._length = load(mi.Float, unfolded.length)
+
+    def find(self, first: int, last: int) -> tuple[Any, Any]:
+        """Pairs of the chains `first` to `last` (exclusive) with all receivers that may be paths.
+
+        Returns
+        -------
+        mi.UInt (N,), mi.UInt (N,)
+            Chain and receiver, chain by chain.
+        """
+        count = dr.opaque(mi.UInt, self.count)
+        index = dr.arange(mi.UInt, (last - first) * self.count)
+        row = index // count
+        receiver = index - row * count
+        chain = row + dr.opaque(mi.UInt, first)
+        keep = dr.compress(self._plausible(chain, receiver))
+        return dr.gather(mi.UInt, chain, keep), dr.gather(mi.UInt, receiver, keep)
+
+    def _plausible(self, chain: Any, receiver: Any) -> Any:
+        at = dr.gather(mi.Vector3f, self._receivers, receiver)
+        fits = mi.Bool(True)
+        parameter = mi.Float(0)
+        if self.diffraction:
+            along = dr.gather(mi.Vector3f, self._along, chain)
+            origin = dr.gather(mi.Vector3f, self._origin, chain)
+            s, t = dr.gather(mi.Vector3f, self._lamp, chain) - origin, at - origin
+            along_s, along_t = dr.dot(s, along), dr.dot(t, along)
+            away_s, away_t = dr.norm(s - along_s * along), dr.norm(t - along_t * along)
+            parameter = (along_s * away_t + along_t * away_s) / dr.maximum(away_s + away_t, 1e-6)
+            length = dr.gather(mi.Float, self._length, chain)
+            on_edge = (parameter > -SLACK) & (parameter < length + SLACK)
+            fits &= on_edge | ~dr.gather(mi.Bool, self._any_edge, chain)
+        for position in reversed(range(self.depth)):
+            slot = chain * self.depth + position
+            plane = dr.gather(mi.Int, self._plane, slot, fits)
+            reflects = fits & (plane >= 0)
+            target = dr.gather(mi.Vector3f, self._aim, slot, fits)
+            if self.diffraction:
+                target += parameter * dr.gather(mi.Vector3f, self._slide, slot, fits)
+            ahead = target - at
+            normal = dr.gather(mi.Vector3f, self._normal, plane, reflects)
+            offset = dr.gather(mi.Float, self._offset, plane, reflects)
+            speed = dr.dot(normal, ahead)
+            time = (offset - dr.dot(normal, at)) / speed
+            met = at + time * ahead
+            slack = SLACK + GRAZING_SLACK * dr.norm(ahead) / dr.abs(speed)
+            u = dr.dot(met, dr.gather(mi.Vector3f, self._u, plane, reflects))
+            v = dr.dot(met, dr.gather(mi.Vector3f, self._v, plane, reflects))
+            bounds = dr.gather(mi.Vector4f, self._bounds, plane, reflects)
+            inside = (u > bounds.x - slack) & (u < bounds.y + slack) & (v > bounds.z - slack) & (v < bounds.w + slack)
+            # The mirror lies between the receiver's side and the image; a receiver on the plane itself is no path.
+            inside &= (time > -1e-4) & (time < 1.0001)
+            fits &= inside | ~reflects
+            at = dr.select(reflects, met, at)
+            if self.diffraction:
+                diffracts = dr.gather(mi.Bool, self._edge, slot, fits)
+                at = dr.select(diffracts, target, at)
+        return fits

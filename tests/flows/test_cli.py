@@ -1,0 +1,71 @@
+"""The command line as a user meets it: exit codes and one clear line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli import cli
+
+
+def wavecity(*arguments, cwd=None):
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("wavecity")), *map(str, arguments)], capture_output=True, text=True, cwd=cwd
+    )
+
+
+def test_help_names_every_command():
+    text = wavecity("--help").stdout
+    commands = "run plan build validate inspect preview publish pretrain evaluate report".split()  # noqa: SIM905
+    assert set(commands) <= set(cli.commands)
+    for command in commands:
+        assert command in text
+        assert cli.commands[command].help
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "no-such-recipe"], "no recipe 'no-such-recipe'"),
+        (["run", "quickstart", "--set", "radio.rows=-1"], "radio.rows = -1"),
+        (["build", "quickstart", "--out", "/proc/nowhere"], "/proc/nowhere"),
+        (["plan", "quickstart", "--set", "area.source=missing.osm.pbf"], "missing.osm.pbf"),
+        (["validate", "nothing-here"], "nothing-here: no such store"),
+        (["inspect", "."], "not a Wavecity store"),
+        (["publish", "."], "nothing to publish"),
+        (["report", "nothing-here"], "nothing-here"),
+        (["evaluate", "nothing-here", "--task", "beams", "--data", "x"], "not a run folder"),
+        (["evaluate", "x", "--task", "juggling", "--data", "x"], "juggling"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_wrong_input_is_one_clear_line_and_exit_code_2(arguments, words, tmp_path):
+    result = wavecity(*arguments, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_broken_extract_is_one_clear_line(tmp_path):
+    (tmp_path / "broken.osm.pbf").write_bytes(b"this is no map" * 100)
+    result = wavecity("plan", "quickstart", "--set", "area.source=broken.osm.pbf", cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert "broken.osm.pbf" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_validate_and_inspect_a_store(toy_store):
+    result = wavecity("validate", toy_store)
+    assert result.returncode == 0, result.stderr
+    assert "valid" in result.stdout
+    shown = wavecity("inspect", toy_store).stdout
+    assert "toy-0003: scene: SceneError: toy" in shown
+    assert "OpenStreetMap" in shown
+
+
+def test_preview_draws_a_picture(toy_store, tmp_path):
+    result = wavecity("preview", toy_store, "--scene", "toy-0001", "--out", tmp_path / "scene.png")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "scene.png").read_bytes().startswith(b"\x89PNG")
+    assert wavecity("preview", toy_store, "--scene", "toy-0003", "--out", tmp_path / "x.png").returncode == 2

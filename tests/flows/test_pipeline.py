@@ -1,0 +1,103 @@
+"""The main job on real Helsinki tiles, small: twice, killed in between, and with something broken."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from test_cli import wavecity
+
+from dataset.reader import open_store
+from flows.recipe import load_recipe
+
+SMALL = {
+    "area.scenes": 4,
+    "area.split.validation": 0.25,
+    "users.minimum": 24,
+    "users.maximum": 30,
+    "solver.rays": 20_000,
+    "solver.max_depth": 2,
+    "store.unit": 2,
+    "training.epochs": 1,
+    "training.batch_size": 8,
+    "training.evaluation.probe_steps": 5,
+    "training.evaluation.max_users": 24,
+    "training.evaluation.localization_scenes": 1,
+}
+SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "out"
+    result = wavecity("run", "quickstart", "--out", out, *SET)
+    assert result.returncode == 0, result.stderr
+    return out, result
+
+
+def snapshot(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_it_prints_the_report_and_the_store(run):
+    out, result = run
+    assert str(out / "report.html") in result.stdout
+    assert str(out / "store") in result.stdout
+
+
+def test_the_store_is_published_valid_and_readable(run):
+    out, _ = run
+    assert wavecity("validate", out / "store").returncode == 0
+    data = xr.open_zarr(out / "store" / "latest.zarr")
+    assert data.sizes["scene"] == 4
+    assert (data["n_users"].values >= 24).all()
+    assert set(data["status"].values) == {"done"}
+    receipts = [json.loads(path.read_text()) for path in (out / "store").rglob("unit-*.json")]
+    assert sum(len(receipt["scenes"]) for receipt in receipts) == 4
+
+
+def test_a_second_run_recomputes_nothing(run):
+    out, _ = run
+    store, checkpoint = snapshot(out / "store"), snapshot(out / "checkpoints")
+    result = wavecity("run", "quickstart", "--out", out, *SET)
+    assert result.returncode == 0, result.stderr
+    assert snapshot(out / "store") == store
+    assert snapshot(out / "checkpoints") == checkpoint
+
+
+def test_the_report_needs_no_network(run):
+    out, _ = run
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "OpenStreetMap" in page
+    assert "data:image/png;base64" in page
+    for needle in ('src="http', "src='http", '<link rel="stylesheet" href="http', "@import"):
+        assert needle not in page
+
+
+def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
+    """One process here against two there; units redone after a kill are the same too."""
+    from flows import build
+
+    out, _ = run
+    recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
+    plan = build.plan_scenes(recipe, tmp_path / "maps")
+    draft = build.draft_of(recipe, plan, tmp_path / "store")
+    code = (
+        "import sys, pickle; from flows import build\n"
+        "draft, tiles, source, recipe = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "build.run_unit(draft, 0, tiles, source, recipe)"
+    )
+    import pickle
+
+    job = tmp_path / "job.pickle"
+    job.write_bytes(pickle.dumps((draft, plan.accepted[:2], plan.source, recipe)))
+    subprocess.run([sys.executable, "-c", code, str(job)], check=True, cwd=Path(build.__file__).parents[1])
+    published = open_store(out / "store")
+    folder = (out / "store" / "latest.zarr").resolve().parent
+    theirs = json.loads((folder / "receipts" / "unit-00000.json").read_text())
+    ours = draft.receipt(0)
+    assert ours is not None
+    assert ours["sha256"] == theirs["sha256"]
+    assert published.attrs["fingerprint"] == draft.fingerprint

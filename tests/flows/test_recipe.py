@@ -1,0 +1,83 @@
+"""Recipes: what is shipped is valid, what is wrong gets one line."""
+
+import pytest
+import yaml
+
+from flows.recipe import RECIPES, Recipe, load_recipe, shipped_recipes
+from geo.errors import InputError
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_load_and_are_named_after_their_file(name):
+    assert load_recipe(name).name == name
+
+
+def test_every_key_of_the_quickstart_has_a_reader():
+    keys = yaml.safe_load((RECIPES / "quickstart.yaml").read_text(encoding="utf-8"))
+    recipe = load_recipe("quickstart").model_dump(mode="json")
+
+    def compare(given, parsed):
+        for key, value in given.items():
+            if isinstance(value, dict):
+                compare(value, parsed[key])
+            else:
+                assert parsed[key] == value
+
+    compare(keys, recipe)
+
+
+def test_every_field_says_what_it_is():
+    def walk(model):
+        for name, field in model.model_fields.items():
+            if hasattr(field.annotation, "model_fields"):
+                walk(field.annotation)
+            else:
+                assert field.description, f"{model.__name__}.{name}"
+
+    walk(Recipe)
+
+
+def test_data_parts_leave_training_and_retention_out():
+    recipe = load_recipe("quickstart")
+    other = load_recipe("quickstart", ("training.epochs=2", "store.keep=9"))
+    assert recipe.data_parts() == other.data_parts()
+    assert recipe.data_parts() != load_recipe("quickstart", ("solver.rays=100000",)).data_parts()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("radio.colums=16", "unknown key 'radio.colums'; known there: frequency, columns"),
+        ("radio.columns=0", "radio.columns = 0: input should be greater than or equal to 1"),
+        ("radio.wall_material=wet_ground", "radio.wall_material = 'wet_ground'"),
+        ("users.minimum=1000", "users.minimum 1000 must not exceed users.maximum 100"),
+        ("area.min_coverage=0.7", "min_coverage 0.7 must be below max_coverage 0.6"),
+        ("solver.rays=many", "solver.rays = 'many'"),
+        ("solver", "write KEY=VALUE"),
+        ("seed.x=1", "seed is a value, not a section"),
+    ],
+)
+def test_wrong_values_get_one_line_with_field_value_and_remedy(override, words):
+    with pytest.raises(InputError) as error:
+        load_recipe("quickstart", (override,))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: [1", "not valid YAML"), ("- 1", "a recipe is a mapping"), ("seed: 1", "name"), ("", "a recipe is a mapping")],
+)
+def test_broken_files_get_one_line(tmp_path, text, words):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_recipe(str(path))
+    assert str(path) in str(error.value)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name_lists_the_shipped_ones():
+    with pytest.raises(InputError, match="quickstart"):
+        load_recipe("quikstart")
