@@ -44,17 +44,27 @@ def draw_scene(store: str | Path, scene_id: str, out: Path) -> Path:
     image = axes.imshow(scene["height"], extent=(-half, half, -half, half), cmap="Greys", vmin=0)
     figure.colorbar(image, ax=axes, label="building height in m", shrink=0.8)
     n = int(scene["n_users"])
-    base = np.asarray(data.attrs["bs_position_m"]) + [float(scene["bs_shift"]), 0, 0]
+    base = np.asarray(data.attrs["bs_position_m"]) + np.array([float(scene["bs_shift"]), 0, 0])
     position = scene["user_position"].values[:n] + base
     los, outage = scene["los"].values[:n], scene["outage"].values[:n]
     gain = scene["path_gain"].values[:n]
     for mask, marker, label in ((los, "o", "line of sight"), (~los & ~outage, "s", "reflected or diffracted only")):
         points = axes.scatter(
-            *position[mask, :2].T, c=gain[mask], s=26, marker=marker, cmap="viridis", vmin=-150, vmax=-80, label=label
+            position[mask, 0],
+            position[mask, 1],
+            c=gain[mask],
+            s=26,
+            marker=marker,
+            cmap="viridis",
+            vmin=-150,
+            vmax=-80,
+            label=label,
         )
     figure.colorbar(points, ax=axes, label="path gain in dB", shrink=0.8)
-    axes.scatter(*position[outage, :2].T, c="tab:red", s=22, marker="x", label="outage")
-    axes.scatter(*base[:2], c="tab:orange", s=160, marker="*", edgecolor="black", label="base station", clip_on=False)
+    axes.scatter(position[outage, 0], position[outage, 1], c="tab:red", s=22, marker="x", label="outage")
+    axes.scatter(
+        base[0], base[1], c="tab:orange", s=160, marker="*", edgecolor="black", label="base station", clip_on=False
+    )
     _decorate(axes, scene_id, data.attrs["attribution"])
     make_folder(out.parent)
     with atomic_path(out) as temporary:

@@ -248,6 +248,8 @@ def write_unit(
         for row, arrays in enumerate(scenes):
             if arrays is not None:
                 _place(values[row], arrays[spec.name], spec, draft.layout.users)
+        # Zarr drops chunks that equal the fill value, and -0.0 does: without this it would come back as +0.0.
+        values = values + values.dtype.type(0) if values.dtype.kind in "fc" else values
         write_shards(root[spec.name], expected.start, values)  # type: ignore[arg-type]
         sums[spec.name] = array_checksum(values)
     receipt = {

@@ -1,5 +1,6 @@
 """Recipe -> published dataset version, as plain functions: they run without Prefect, which only wraps them."""
 
+import hashlib
 import time
 import traceback
 from collections.abc import Callable
@@ -8,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from geo.build import build_scene
-from geo.tiles import Tile, plan_tiles
 
 from dataset.features import channel_checksum, scene_arrays
 from dataset.publish import Version, latest, publish
@@ -17,8 +16,10 @@ from dataset.schema import SCHEMA_VERSION
 from dataset.validate import Validation, validate
 from dataset.writer import Draft, Layout, fingerprint_of, finish_draft, open_draft, package_versions, write_unit
 from flows.recipe import Recipe
+from geo.build import build_scene
 from geo.errors import InputError, SceneError
 from geo.sources import Source, open_source
+from geo.tiles import Tile, plan_tiles
 from raytrace.settings import RadioSettings
 
 # Element gain of Sionna's patterns over isotropic, dB: the bound of the Friis check.
@@ -57,15 +58,27 @@ def plan_scenes(recipe: Recipe, cache: Path) -> Plan:
 
 
 def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:
-    """Same recipe part, map, schema and versions: the same dataset."""
+    """Same recipe part, map, schema, code and package versions: the same dataset."""
     return fingerprint_of(
         {
             "recipe": recipe.data_parts(),
             "map": plan.source.provenance["sha256"],
             "schema": SCHEMA_VERSION,
             "versions": package_versions(),
+            "code": code_fingerprint(),
         }
     )
+
+
+def code_fingerprint() -> str:
+    """SHA-256 of the sources that make data: changed code makes a new dataset, not a mixture of two."""
+    root = Path(__file__).resolve().parents[1]
+    files = [*(root / "geo").glob("*.py"), *(root / "raytrace").glob("*.py")]
+    files += [root / "dataset" / name for name in ("features.py", "schema.py", "statistics.py")]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def draft_of(recipe: Recipe, plan: Plan, store: Path) -> Draft:

@@ -143,12 +143,11 @@ def publish(store: Path) -> None:
 @set_option
 def pretrain(recipe: str, data: Path, out: Path, overrides: tuple[str, ...]) -> None:
     """Pretrain the foundation model of a recipe on a store. Resumes by itself."""
-    from dataset.files import make_folder
+    from dataset.files import write_json
     from flows.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    make_folder(out)
-    (out / "recipe.json").write_text(loaded.model_dump_json(indent=1), encoding="utf-8")
+    write_json(out / "recipe.json", loaded.model_dump(mode="json"))
     checkpoint = _extra("model.pretrain", "train").pretrain(str(data), loaded.training, out, loaded.seed)
     click.echo(f"checkpoint {checkpoint}")
 

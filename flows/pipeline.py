@@ -13,7 +13,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from tqdm import tqdm
 
-from dataset.files import make_folder
+from dataset.files import make_folder, write_json
 from dataset.publish import Version
 from dataset.writer import Draft
 from flows import build
@@ -94,7 +94,7 @@ def pretrain(recipe: Recipe, store: Path, out: Path) -> Path:
 
 
 @task(name="evaluate", task_run_name="evaluate-{name}")
-def evaluate(run: Path, store: Path, name: str, recipe: Recipe) -> dict[str, Any]:
+def evaluate(run: Path, store: Path, name: Any, recipe: Recipe) -> dict[str, Any]:
     """One downstream task of a pretrained model, beside its baselines."""
     from model.tasks import evaluate as run_task
 
@@ -126,7 +126,7 @@ def run_recipe(recipe: Recipe, out: Path, workers: int | None = None, dask: str 
     dict
         Paths of the `report`, the `store` and the `run`.
     """
-    make_folder(out)
+    write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     version = build_dataset(recipe, out / "store", workers, dask)
     pretrain(recipe, version.data, out)
     for name in TASKS:

@@ -8,6 +8,9 @@ from shapely.geometry.base import BaseGeometry
 
 from geo.errors import InputError
 
+# Finer than the footprints' grid, so that areas keep seven digits; see footprints.GRID for why there is one.
+AREA_GRID = 1e-6
+
 
 def grid_length(size: float, cell: float, field: str) -> int:
     """Number of cells along the tile's edge.
@@ -81,18 +84,18 @@ def occupancy_grid(built: BaseGeometry, size: float, count: int, threshold: floa
     uint8 (count, count)
     """
     share = patch_shares(built, size, count)
-    # The share of exactly 60 % comes out of the overlay as 0.6 and some rounding.
-    return (share > threshold + 1e-9).astype(np.uint8)
+    # A share of exactly 60 % comes out of the overlay as 0.6 and some rounding.
+    return (share > threshold + 1e-6).astype(np.uint8)
 
 
 def patch_shares(built: BaseGeometry, size: float, count: int) -> NDArray[np.float64]:
-    """Share (count, count) of every patch that is built on, exact areas, same orientation as the rasters."""
+    """Share (count, count) of every patch that is built on, from areas, same orientation as the rasters."""
     x, y = cell_centres(size, count)
     half = size / count / 2
     columns, rows = np.meshgrid(x, y)
     patches = shapely.box(columns - half, rows - half, columns + half, rows + half).ravel()
     pieces = shapely.get_parts(built)
     piece, patch = shapely.STRtree(patches).query(pieces, predicate="intersects")
-    areas = shapely.area(shapely.intersection(pieces[piece], patches[patch]))
+    areas = shapely.area(shapely.intersection(pieces[piece], patches[patch], grid_size=AREA_GRID))
     total = np.bincount(patch, weights=areas, minlength=count * count)
     return total.reshape(count, count) / (2 * half) ** 2

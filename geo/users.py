@@ -8,6 +8,7 @@ from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from geo.errors import SceneError
+from geo.footprints import GRID
 from geo.seeding import generator
 from geo.settings import SceneSettings, UserSettings
 
@@ -73,7 +74,7 @@ def front_sector(x: float, y: float, radius: float) -> BaseGeometry:
 def open_ground(built: BaseGeometry, size: float, clearance: float) -> BaseGeometry:
     """Where a user may stand: the tile without everything built on and `clearance` m around it. Courtyards are open."""
     square = shapely.box(-size / 2, -size / 2, size / 2, size / 2)
-    return shapely.difference(square, shapely.buffer(built, clearance) if clearance > 0 else built)
+    return shapely.difference(square, shapely.buffer(built, clearance) if clearance > 0 else built, grid_size=GRID)
 
 
 def place_users(

@@ -85,31 +85,56 @@ class Lmmse:
 
     Parameters
     ----------
-    csi : complex (N, x, y)
-        Training users.
-    shrinkage : float
-        Weight of the scaled identity mixed into the covariance: N is often below the number of antennas.
+    train, validation : complex (N, x, y)
+        The shrinkage towards the identity that fills in the validation users best is taken, for each mask: the number
+        of users is often below the number of antennas.
     """
 
-    def __init__(self, csi: Tensor, shrinkage: float = 0.05) -> None:
-        flat = csi.flatten(1).to(torch.complex128)
+    SHRINKAGE = (0.01, 0.05, 0.2, 0.5, 0.8)
+
+    def __init__(self, train: Tensor, validation: Tensor) -> None:
+        flat = train.flatten(1).to(torch.complex128)
         flat = flat / flat.abs().square().mean(1, keepdim=True).sqrt().clamp_min(1e-30)
-        covariance = (flat.T @ flat.conj() / len(flat)).to(torch.complex64)
-        identity = torch.eye(flat.shape[1], dtype=torch.complex64)
-        self.covariance = (1 - shrinkage) * covariance + shrinkage * identity
+        self._covariance = (flat.T @ flat.conj() / len(flat)).to(torch.complex64)
+        self._validation = validation
 
     def __call__(self, csi: Tensor, shown: Tensor) -> Tensor:
         """Fill in the antennas that are not shown, complex (B, x, y) to complex64 (B, x, y)."""
+        errors = [
+            nmse(self._fill(self._validation, shown, shrinkage), self._validation, ~shown).mean()
+            for shrinkage in self.SHRINKAGE
+        ]
+        return self._fill(csi, shown, self.SHRINKAGE[int(torch.stack(errors).argmin())])
+
+    def _fill(self, csi: Tensor, shown: Tensor, shrinkage: float) -> Tensor:
+        identity = torch.eye(len(self._covariance), dtype=torch.complex64)
+        covariance = (1 - shrinkage) * self._covariance + shrinkage * identity
         seen, hidden = shown.flatten().nonzero()[:, 0], (~shown).flatten().nonzero()[:, 0]
-        known = self.covariance[seen][:, seen]
-        cross = self.covariance[hidden][:, seen]
+        weights = torch.linalg.solve(covariance[seen][:, seen], covariance[hidden][:, seen].mH).conj()
         flat = csi.flatten(1)
         scale = flat[:, seen].abs().square().mean(1, keepdim=True).sqrt().clamp_min(1e-30)
         visible = (flat[:, seen] / scale).to(torch.complex64)
         filled = torch.zeros(flat.shape, dtype=torch.complex64)
         filled[:, seen] = visible
-        filled[:, hidden] = visible @ torch.linalg.solve(known, cross.mH).conj()
+        filled[:, hidden] = visible @ weights
         return filled.view(csi.shape) * scale[..., None]
+
+
+def nmse(estimate: Tensor, csi: Tensor, where: Tensor) -> Tensor:
+    """Normalised squared error of each channel over the antennas `where`.
+
+    Parameters
+    ----------
+    estimate, csi : complex (B, x, y)
+    where : bool (x, y)
+
+    Returns
+    -------
+    float64 (B,)
+    """
+    truth = csi[:, where].to(torch.complex128)
+    error = (estimate[:, where].to(torch.complex128) - truth).abs().square().sum(-1)
+    return error / truth.abs().square().sum(-1).clamp_min(1e-300)
 
 
 def neighbour_mean(occupancy: Tensor, visible: Tensor, reach: float = 1.5) -> Tensor:

@@ -1,6 +1,6 @@
 """What training and evaluation take from a dataset: users' samples by index, and one table of the scenes they share."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -73,7 +73,7 @@ class WirelessData:
         What error messages call it.
     """
 
-    splits: dict[str, Samples]
+    splits: Mapping[str, Samples]
     scenes: SceneTable
     statistics: Statistics
     attributes: dict[str, Any]
@@ -166,7 +166,7 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
     samples = {split: ChannelDataset(path, split, FIELDS) for split in splits}
     for split, users in samples.items():
         if not len(users):
-            msg = f"{store}: split {split!r} has scenes but no user with a path; build more scenes or lower the gain floor"
+            msg = f"{store}: split {split!r} has scenes but no user with a path; build more scenes"
             raise InputError(msg)
     return WirelessData(samples, scenes, Statistics.from_dict(statistics), dict(opened.attrs), store)
 

@@ -209,7 +209,7 @@ class FoundationModel(nn.Module):
         return 1 + self.csi_patches + self.scene_patches + 1 + 2
 
     def visible_tokens(self, inputs: Inputs, mask: Mask) -> Tensor:
-        """Embed what is visible, (B, N, d): [PHYSC] first, then CSI, and if the scene takes part, scene and location."""
+        """Embed what is visible, (B, N, d): [PHYSC] first, then CSI, then scene and location if they take part."""
         batch = len(inputs.csi)
         csi = self.embed_csi(take(inputs.csi, mask.csi_visible)) + self.encoder_positions.at_csi(mask.csi_visible)
         # The separator that closes the CSI carries its level: a feature, not a token more.

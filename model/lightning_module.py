@@ -124,7 +124,8 @@ class PretrainModule(lightning.LightningModule):
         """AdamW without decay on vectors and embeddings; linear warm-up, then a cosine."""
         optimiser = self.settings.optimiser
         embeddings = ("positions", "physc", "separators", "mask_tokens")
-        decayed, plain = [], []
+        decayed: list[Any] = []
+        plain: list[Any] = []
         for name, parameter in self.model.named_parameters():
             is_plain = parameter.ndim < 2 or any(part in name for part in embeddings)
             (plain if is_plain else decayed).append(parameter)

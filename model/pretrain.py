@@ -96,7 +96,7 @@ def pretrain(
         "seed": seed,
         "versions": package_versions(),
     }
-    train = data.splits["train"]
+    train: Any = data.splits["train"]
     sampler = StepSampler(len(train), settings.batch_size, seed)
     module = PretrainModule(settings, geometry, data.statistics, data.scenes, len(sampler), seed, card)
     trainer, progress = _trainer(settings, out, len(sampler), sampler.batch_size)

@@ -29,8 +29,8 @@ class ModelSettings(Settings):
     spectrum_size: int = Field(32, ge=1, le=256, description="Edge of the predicted spectrum, 8, 16 or 32 bins [ours].")
     spectrum_from: Literal["encoded", "decoded"] = Field(
         "encoded",
-        description="The [PHYSC] token that the spectrum head reads. Appendix B says `encoded` (the representation used "
-        "downstream, no decoder needed), section 3.3 says `decoded`.",
+        description="The [PHYSC] token that the spectrum head reads: `encoded` (Appendix B; the representation used "
+        "downstream, no decoder needed) or `decoded` (section 3.3).",
     )
 
     @model_validator(mode="after")
@@ -178,8 +178,8 @@ class TrainingSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     normalisation: Literal["visible", "dataset"] = Field(
         "visible",
-        description="Scale of the CSI: RMS of the sample's visible patches (its level becomes a feature), or one RMS for "
-        "the whole dataset.",
+        description="Scale of the CSI: RMS of the sample's visible patches (its level becomes a feature), or one RMS "
+        "for the whole dataset.",
     )
     epochs: int = Field(50, ge=1, le=100_000, description="Passes over the training users [paper: 50].")
     batch_size: int = Field(32, ge=1, description="Users in a step, over all devices.")

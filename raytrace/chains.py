@@ -22,6 +22,9 @@ TABLE_LIMIT = 50_000_000
 # Rays leave an edge this far outside it, as in Sionna's image method.
 EDGE_OFFSET = 1e-3
 
+# Rays that leave edges, for each of those that leave the source; once for every number of reflections before the edge.
+EDGE_RAYS = 4
+
 # Steps of the R2 sequence (Roberts 2018): evenly spread points of the unit square, whatever their number.
 R2_STEPS = (0.7548776662466927, 0.5698402909980532)
 
@@ -216,7 +219,7 @@ def _diffract(
     if not len(elements) or remaining == 0 or not specular:
         return [elements]
     # Each edge gets the same number of rays, which cover its length and the Keller cone's open angles.
-    share = max(16, rays // len(elements))
+    share = max(16, int(EDGE_RAYS * rays) // len(elements))
     levels, _ = _bounce(world, _keller_rays(surfaces, edge, image, swapped, share, random), elements, remaining)
     return [elements, *levels]
 
@@ -246,7 +249,11 @@ def _keller_rays(
         for axis, step in enumerate(R2_STEPS)
     )
     start, zeta, normal, tangent, outside, lamp = (dr.gather(mi.Vector3f, table, row) for table in at)
-    place = start + (0.01 + 0.98 * point) * dr.gather(mi.Float, length, row) * zeta
+    # Evenly in the angle under which the image sees the edge: near ones are sampled as densely as far ones.
+    foot = dr.dot(lamp - start, zeta)
+    height = dr.maximum(dr.norm(lamp - start - foot * zeta), EDGE_OFFSET)
+    low, high = dr.atan(-foot / height), dr.atan((dr.gather(mi.Float, length, row) - foot) / height)
+    place = start + (foot + height * dr.tan(dr.lerp(low, high, point))) * zeta
     cosine = dr.dot(dr.normalize(place - lamp), zeta)
     sine = dr.safe_sqrt(1 - cosine * cosine)
     sin_turn, cos_turn = dr.sincos(turn * dr.gather(mi.Float, angle, row))

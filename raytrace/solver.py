@@ -129,7 +129,7 @@ class ChainSolver:
             paths = _join(_direct_paths(source, receivers, seen, paths.types.shape[1]), paths)
         if not len(paths):
             return paths
-        coefficient = self._coefficients(world, source, paths, at_source, at_receivers, orientation, pattern)
+        coefficient = self._coefficients(world, receivers, paths, at_source, at_receivers, orientation, pattern)
         # Nothing arrives where an element pattern has a null.
         return replace(paths, coefficient=coefficient).select(coefficient != 0)
 
@@ -172,7 +172,7 @@ class ChainSolver:
     def _coefficients(
         self,
         world: World,
-        source: NDArray[np.float64],
+        receivers: NDArray[np.float64],
         paths: Paths,
         at_source: Any,
         at_receivers: Any,
@@ -185,7 +185,11 @@ class ChainSolver:
             # The illuminated face was stored as the one hit: the 0-face.
             swapped = _edge_is_swapped(surfaces, paths.elements, paths.faces)
             wedges = _wedges(surfaces, paths.elements, swapped)
-        buffer = sionna.make_buffer(world, paths.types, paths.faces, paths.vertices, paths.receiver, wedges)
+        # Sionna's distance from the edge to the receiver also counts the way to the vertex after a path's last one: put
+        # the receiver there. (The stock solver has an image there, and with it wrong fields of paths such as
+        # diffraction, then reflection, when they are shorter than its `max_depth`.)
+        vertices = np.where(paths.types[..., None] != sionna.NONE, paths.vertices, receivers[paths.receiver, None])
+        buffer = sionna.make_buffer(world, paths.types, paths.faces, vertices, paths.receiver, wedges)
         return sionna.coefficients(world, buffer, at_source, at_receivers, orientation, pattern, self.diffraction)
 
 

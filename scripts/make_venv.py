@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 import urllib.request
 import venv
 from pathlib import Path
@@ -32,9 +33,10 @@ def install_pip(python: Path) -> None:
     """Install pip with its own wheel, fetched from PyPI."""
     with urllib.request.urlopen("https://pypi.org/pypi/pip/json", timeout=60) as answer:
         wheel = next(file for file in json.load(answer)["urls"] if file["packagetype"] == "bdist_wheel")
+        url = urllib.parse.urljoin(answer.url, wheel["url"])  # a mirror's addresses may be relative
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / wheel["filename"]
-        urllib.request.urlretrieve(wheel["url"], path)
+        urllib.request.urlretrieve(url, path)
         subprocess.run([python, f"{path}/pip", "install", "--quiet", path], check=True)
 
 

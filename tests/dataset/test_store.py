@@ -12,7 +12,7 @@ from conftest import build_store, make_arrays, make_layout, write_synthetic_unit
 from dataset import InputError
 from dataset.publish import latest, publish, versions
 from dataset.reader import open_store, resolve, statistics
-from dataset.writer import open_draft, write_shards
+from dataset.writer import array_checksum, open_draft, write_shards, write_unit
 
 
 def test_plain_xarray_reads_names_units_and_finite_values(toy_store):
@@ -65,6 +65,17 @@ def test_resume_redoes_only_units_without_a_valid_receipt(tmp_path):
     again = open_draft(tmp_path, "f" * 64, make_layout())
     assert again.missing() == [1]
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_negative_zeros_of_a_whole_chunk_keep_their_checksum(tmp_path):
+    layout = make_layout(scenes=1, unit=1)
+    draft = open_draft(tmp_path, "f" * 64, layout)
+    arrays = make_arrays(np.random.default_rng(0), 11)  # user 10, in outage, is alone in its chunk
+    arrays["csi"][10] = complex(-0.0, -0.0)
+    outcome = {"scene_id": "toy-0000", "status": "done", "split": "train", "n_users": 11}
+    receipt = write_unit(draft, 0, [arrays], [outcome], {})
+    stored = zarr.open_group(str(draft.data), mode="r")["csi"][:]
+    assert array_checksum(stored) == receipt["sha256"]["csi"]
 
 
 def test_same_bytes_whatever_the_order_of_units(tmp_path):

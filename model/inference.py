@@ -1,0 +1,173 @@
+"""A pretrained model at work on held-out users: fixed masks, batches, no gradients."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.data import ScenePatches, Users, WirelessData
+from model.foundation import FoundationModel
+from model.inputs import prepare
+from model.masking import Mask, draw_decoy, masked_count, split_along_link
+from model.settings import TrainingSettings
+from model.tokens import Statistics, complex_entries, unpatchify
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says about N users.
+
+    Attributes
+    ----------
+    physc : float32 (N, d)
+        The encoded [PHYSC] token.
+    spectrum : float32 (N, kx, ky)
+        Raw output of the spectrum head; monotone in power.
+    csi : complex64 (N, x, y), or None
+        In the dataset's unit; visible entries are 0.
+    location : float32 (N, 2), or None
+        Relative to the base station, m.
+    occupancy : float32 (N, Q, c), or None
+        Probability of the masked patches' cells; not-a-number elsewhere.
+    """
+
+    physc: Tensor
+    spectrum: Tensor
+    csi: Tensor | None
+    location: Tensor | None
+    occupancy: Tensor | None
+
+
+class Predictor:
+    """A model with its settings, statistics and the scenes it looks at.
+
+    Parameters
+    ----------
+    model : FoundationModel
+    settings : TrainingSettings
+        Those it was trained with.
+    statistics : Statistics
+    data : WirelessData
+    batch_size : int
+    """
+
+    def __init__(
+        self,
+        model: FoundationModel,
+        settings: TrainingSettings,
+        statistics: Statistics,
+        data: WirelessData,
+        batch_size: int,
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.statistics = statistics
+        self.scenes = ScenePatches(data.scenes, settings.model, statistics, torch.device("cpu"))
+        self.batch_size = batch_size
+
+    def visible_patches(self, ratio: float, rng: np.random.Generator) -> Tensor:
+        """Draw the CSI patches that stay visible at a mask ratio: the same ones for every user, int64 (v,), sorted."""
+        patches = self.model.csi_patches
+        order = torch.from_numpy(rng.permutation(patches))
+        return order[masked_count(ratio, patches) :].sort().values
+
+    @torch.no_grad()
+    def predict(
+        self,
+        users: Users,
+        visible: Tensor,
+        *,
+        location: bool = False,
+        scene_ratio: float = 0.0,
+        decoy: np.random.Generator | None = None,
+    ) -> Predictions:
+        """Run encoder, decoder and heads.
+
+        Parameters
+        ----------
+        users : Users
+        visible : int64 (v,)
+            CSI patches that the model sees.
+        location : bool
+            Whether it sees the location.
+        scene_ratio : float
+            Share of height patches masked, along the link to the user ...
+        decoy : numpy.random.Generator, optional
+            ... or to a random position instead. Needed whenever the location is to be predicted fairly.
+        """
+        parts = [
+            self._batch(users.at(index), visible, location, scene_ratio, decoy)
+            for index in torch.arange(len(users)).split(self.batch_size)
+        ]
+        joined: dict[str, Any] = {}
+        for name in Predictions.__dataclass_fields__:
+            values = [getattr(part, name) for part in parts]
+            joined[name] = None if values[0] is None else torch.cat(values)
+        return Predictions(**joined)
+
+    def mask(
+        self, users: Users, visible: Tensor, location: bool, scene_ratio: float, decoy: np.random.Generator | None
+    ) -> Mask:
+        """Build the mask of a batch; arguments as for `predict`."""
+        batch, patches = len(users), self.model.csi_patches
+        hidden = torch.ones(patches, dtype=torch.bool)
+        hidden[visible] = False
+        bs = self.scenes.bs[users.scene]
+        end = bs + users.position if decoy is None else draw_decoy(batch, self.scenes.size, decoy)
+        count = masked_count(scene_ratio, len(self.scenes.centres))
+        scene = split_along_link(self.scenes.centres, bs, end, count)
+        csi_visible = visible.expand(batch, -1)
+        return Mask(csi_visible, hidden.nonzero()[:, 0].expand(batch, -1), *scene, location_visible=location)
+
+    def _batch(
+        self, users: Users, visible: Tensor, location: bool, scene_ratio: float, decoy: np.random.Generator | None
+    ) -> Predictions:
+        mask = self.mask(users, visible, location, scene_ratio, decoy)
+        scenes, settings = self.scenes, self.settings
+        prepared = prepare(users.csi, users.position, users.scene, mask, scenes, settings, self.statistics)
+        outputs = self.model(prepared.inputs, mask)
+        csi = occupancy = None
+        if outputs.csi is not None:
+            patches = torch.zeros_like(prepared.inputs.csi)
+            patches.scatter_(1, mask.csi_masked[..., None].expand_as(outputs.csi), outputs.csi)
+            geometry = self.model.geometry
+            grid = unpatchify(complex_entries(patches), settings.model.csi_patch, geometry.columns, geometry.rows)
+            csi = grid * prepared.scale[:, None, None]
+        if outputs.occupancy is not None and mask.scene_masked is not None:
+            shape = (len(users), self.model.scene_patches, outputs.occupancy.shape[-1])
+            occupancy = torch.full(shape, float("nan"))
+            index = mask.scene_masked[..., None].expand_as(outputs.occupancy)
+            occupancy.scatter_(1, index, outputs.occupancy.sigmoid())
+        place = None if outputs.location is None else outputs.location * self.statistics.position_scale
+        return Predictions(outputs.physc, outputs.spectrum, csi, place, occupancy)
+
+
+def top_k_hits(scores: Tensor, label: Tensor, k: int) -> float:
+    """Share of users whose label is among the k highest scores: (N, classes) and int64 (N,)."""
+    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
+    return float((best == label[:, None]).any(1).float().mean())
+
+
+def beams_of_spectrum(spectrum: Tensor) -> Tensor:
+    """Scores of the DFT beams from a spectrum: the beam's index is the bin's, negated (see dataset.features.beam_gain).
+
+    Parameters
+    ----------
+    spectrum : (N, kx, ky)
+
+    Returns
+    -------
+    (N, kx * ky)
+        Codebook order j = kx * Ny + ky (eq. 14).
+    """
+    return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1)).flatten(1)
+
+
+def add_noise(csi: Tensor, snr: float, rng: np.random.Generator) -> Tensor:
+    """Add white Gaussian noise at `snr` dB below each channel's mean power, complex64 (B, x, y)."""
+    power = csi.to(torch.complex128).abs().square().mean((-2, -1), keepdim=True)
+    noise = torch.from_numpy(rng.normal(size=(*csi.shape, 2)) / np.sqrt(2))
+    scaled = torch.view_as_complex(noise) * (power * 10 ** (-snr / 10)).sqrt()
+    return (csi + scaled).to(torch.complex64)
