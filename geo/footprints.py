@@ -18,8 +18,8 @@ from geo.projection import cached_crs, local_crs, project, world_bounds
 from geo.settings import SceneSettings
 from geo.sources import Source
 
-# All coordinates lie on a 1 mm grid: equal corners are equal bits. Every overlay of this package names a grid, which makes
-# GEOS round robustly; without one it is wrong now and then (GEOS 3.14.1: an overlap of 10 m2 where there is none).
+# All coordinates lie on a 1 mm grid: equal corners are equal bits. Every overlay of this package names a grid, so that
+# GEOS rounds robustly; without one it is wrong now and then (GEOS 3.14.1: an overlap of 10 m2 where there is none).
 GRID = 0.001
 # Overlaps below this area (m2) are rounding, not overlap.
 TOUCH = 1e-3

@@ -1,9 +1,16 @@
-"""`Channels`: the ray tracer's result for one scene, path level. From it any array, band or time, without re-tracing."""
+"""`Channels`: the ray tracer's result for one scene, path level. From it any array, band or time, without re-tracing.
+
+NumPy only: it works on stored paths as well, on a machine without Sionna.
+"""
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from raytrace.arrays import axis_steering
+from raytrace.settings import RadioSettings
 
 from raytrace.arrays import axis_steering
 from raytrace.settings import RadioSettings
@@ -35,7 +42,10 @@ class Channels:
         Share of the power in the paths that were cut.
     path_gain : float32 (U,)
         10 log10 of the summed power of **all** paths in dB; `gain_floor` in outage.
-    los, outage : bool (U,)
+    los : bool (U,)
+        Nothing stands between base station and user.
+    outage : bool (U,)
+        No path, or a path gain below `gain_floor`; such a user's path arrays are 0.
     """
 
     gain: NDArray[np.complex64]
@@ -81,3 +91,56 @@ def csi(channels: Channels, radio: RadioSettings) -> NDArray[np.complex64]:
         )
         result[users] = np.einsum("up,upx,upy->uxy", gain[users], x, y, optimize=True)
     return result
+
+
+class DeparturePaths(Protocol):
+    """What `csi` reads: `Channels`, or any object with these arrays (`...` any leading dimensions, P paths)."""
+
+    @property
+    def gain(self) -> NDArray[Any]:
+        """Complex (..., P)."""
+
+    @property
+    def aod_zenith(self) -> NDArray[Any]:
+        """Radians (..., P)."""
+
+    @property
+    def aod_azimuth(self) -> NDArray[Any]:
+        """Radians (..., P)."""
+
+
+def csi(
+    paths: DeparturePaths, radio: RadioSettings, columns: int | None = None, rows: int | None = None, batch: int = 4096
+) -> NDArray[np.complex64]:
+    """Narrowband channel of the base station's UPA at the carrier: the sum over paths of gain times steering vector.
+
+    Plane waves over the panel (paper eq. 1), as Sionna's synthetic arrays. The gain carries the element pattern and the
+    carrier phase already. See `raytrace.arrays` for the directions of x and y.
+
+    Parameters
+    ----------
+    paths : DeparturePaths
+        `Channels` or stored path arrays.
+    radio : RadioSettings
+        Spacing and orientation of the panel, and its size unless given.
+    columns, rows : int, optional
+        Another size than the recipe's.
+    batch : int
+        Users at a time; at 32 paths each takes some 60 kB of working memory beside the result.
+
+    Returns
+    -------
+    complex64 (..., columns, rows)
+        `csi[..., x, y]`, sqrt(power gain).
+    """
+    columns, rows = columns or radio.columns, rows or radio.rows
+    lead, count = paths.gain.shape[:-1], paths.gain.shape[-1]
+    gain = np.asarray(paths.gain).reshape(-1, count)
+    zenith = np.asarray(paths.aod_zenith).reshape(-1, count)
+    azimuth = np.asarray(paths.aod_azimuth).reshape(-1, count)
+    result = np.empty((len(gain), columns, rows), np.complex64)
+    for low in range(0, len(gain), batch):
+        part = slice(low, low + batch)
+        x, y = axis_steering(zenith[part], azimuth[part], columns, rows, radio.spacing, radio.azimuth, radio.downtilt)
+        result[part] = np.swapaxes(gain[part, :, None] * x, 1, 2) @ y
+    return result.reshape(*lead, columns, rows)

@@ -1,4 +1,6 @@
-"""Scene -> Channels: traces one scene and packs its paths by user, strongest first."""
+"""`Scene` -> `Channels`: trace all users of a scene and keep their strongest paths."""
+
+import threading
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,86 +9,98 @@ from geo.scene import Scene
 from raytrace.arrays import SPEED_OF_LIGHT
 from raytrace.channels import Channels
 from raytrace.settings import RadioSettings, SolverSettings
-from raytrace.solver import ChainSolver, Paths
+from raytrace.solver import ChainSolver, Paths, line_of_sight
 from raytrace.world import build_world
+
+# Dr.Jit's state is the process's: two scenes at once would mix, and each would wait for the other's kernels anyway.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def simulate(scene: Scene, radio: RadioSettings, solver: SolverSettings, seed: int) -> Channels:
-    """Trace the paths from a scene's base station to its users.
+    """Path-level channels from the base station to every user of a scene.
 
-    Call `backend.prepare` before the first import of this module, or leave the choice to it.
+    The same arguments give the same bytes, in whatever process and with however many threads, on one backend.
 
     Parameters
     ----------
     scene : Scene
     radio : RadioSettings
+        Frequency, materials, and the panel's element pattern and orientation. The array itself enters in `channels.csi`.
     solver : SolverSettings
     seed : int
-
-    Returns
-    -------
-    Channels
-        Users as in `scene.users`; those without a path above `solver.gain_floor` are kept, flagged as outage.
+        Moves the rays that search onward from edges (with diffraction); nothing else is random.
 
     Raises
     ------
     InputError
-        A material that is not defined at the frequency.
+        A material without a model at the frequency, no usable LLVM, or a Sionna RT of another series.
     """
-    world = build_world(scene.mesh, scene.size, radio)
-    trace = ChainSolver(solver.max_depth, solver.rays, solver.los, solver.specular, solver.diffraction, seed)
-    orientation = (float(np.deg2rad(radio.azimuth)), float(np.deg2rad(radio.downtilt)), 0.0)
-    paths = trace(world, scene.bs_position, scene.users, orientation, radio.pattern)
-    return pack(paths, len(scene.users), radio.frequency, solver)
+    with _ONE_AT_A_TIME:
+        world = build_world(scene.mesh, scene.size, radio)
+        trace = ChainSolver(solver.max_depth, solver.rays, solver.los, solver.specular, solver.diffraction, seed)
+        orientation = (np.deg2rad(radio.azimuth), np.deg2rad(radio.downtilt), 0.0)
+        paths = trace(world, scene.bs_position, scene.users, orientation, radio.pattern)
+        visible = line_of_sight(world, scene.bs_position, scene.users)
+    return collect(paths, visible, radio.frequency, solver)
 
 
-def pack(paths: Paths, users: int, frequency: float, solver: SolverSettings) -> Channels:
-    """Sort each user's paths by power, keep the strongest `max_paths`, note what the cut took.
+def collect(paths: Paths, visible: NDArray[np.bool_], frequency: float, solver: SolverSettings) -> Channels:
+    """Arrange paths by user, strongest first, and cut them to `max_paths`.
 
     Parameters
     ----------
     paths : Paths
-    users : int
+        Of U users.
+    visible : bool (U,)
+        Line of sight.
     frequency : float
         Hz.
     solver : SolverSettings
-        `max_paths`, `max_depth` and `gain_floor` count here.
     """
+    users, depth = len(visible), paths.types.shape[1]
     power = np.abs(paths.coefficient.astype(np.complex128)) ** 2
     total = np.bincount(paths.receiver, power, users)
-    outage = total <= 10 ** (solver.gain_floor / 10)
-    kept = ~outage[paths.receiver]
-    paths, power = paths.select(kept), power[kept]
+    with np.errstate(divide="ignore"):
+        path_gain = 10 * np.log10(total)
+    outage = path_gain < solver.gain_floor
+
+    # Strongest first; equals keep the order of the solver, which depends on nothing but the scene.
     order = np.lexsort((np.arange(len(paths)), -power, paths.receiver))
     paths, power = paths.select(order), power[order]
     count = np.bincount(paths.receiver, minlength=users)
-    rank = np.arange(len(paths)) - np.repeat(np.cumsum(count) - count, count)
-    paths, power, rank = (
-        paths.select(rank < solver.max_paths),
-        power[rank < solver.max_paths],
-        rank[rank < solver.max_paths],
-    )
-    stored = np.bincount(paths.receiver, power, users)
+    place = np.arange(len(paths)) - np.repeat(np.cumsum(count) - count, count)
+    kept = (place < solver.max_paths) & ~outage[paths.receiver]
+    strongest, place, power = paths.select(kept), place[kept], power[kept]
 
-    def spread(values: NDArray[np.generic], dtype: type) -> NDArray[np.generic]:
-        array = np.zeros((users, solver.max_paths, *values.shape[1:]), dtype)
-        array[paths.receiver, rank] = values
-        return array
+    def table(values: NDArray[np.generic], dtype: type, *shape: int) -> NDArray[np.generic]:
+        filled = np.zeros((users, solver.max_paths, *shape), dtype)
+        filled[strongest.receiver, place] = values
+        return filled
 
-    delay = paths.length / SPEED_OF_LIGHT
-    carrier = np.exp(-2j * np.pi * np.mod(frequency * delay, 1.0))
+    # The whole turns are taken off in float64: 100 m are 9,500 wavelengths.
+    turns = strongest.length * (frequency / SPEED_OF_LIGHT)
+    carrier = np.exp(-2j * np.pi * (turns % 1))
+    share = np.bincount(strongest.receiver, power, users) / np.where(total > 0, total, 1.0)
     return Channels(
-        gain=spread(paths.coefficient * carrier, np.complex64),
-        delay=spread(delay, np.float32),
-        aod_zenith=spread(np.arccos(np.clip(paths.departure[:, 2], -1, 1)), np.float32),
-        aod_azimuth=spread(np.arctan2(paths.departure[:, 1], paths.departure[:, 0]), np.float32),
-        aoa_zenith=spread(np.arccos(np.clip(paths.arrival[:, 2], -1, 1)), np.float32),
-        aoa_azimuth=spread(np.arctan2(paths.arrival[:, 1], paths.arrival[:, 0]), np.float32),
+        gain=table(strongest.coefficient * carrier, np.complex64),
+        delay=table(strongest.length / SPEED_OF_LIGHT, np.float32),
+        aod_zenith=table(_zenith(strongest.departure), np.float32),
+        aod_azimuth=table(_azimuth(strongest.departure), np.float32),
+        aoa_zenith=table(_zenith(strongest.arrival), np.float32),
+        aoa_azimuth=table(_azimuth(strongest.arrival), np.float32),
         doppler=np.zeros((users, solver.max_paths), np.float32),
-        interactions=spread(paths.types, np.int8),
+        interactions=table(strongest.types, np.int8, depth),
         n_paths=count.astype(np.int32),
-        power_cut=np.where(outage, 0, 1 - stored / np.where(outage, 1, total)).clip(0).astype(np.float32),
-        path_gain=np.where(outage, solver.gain_floor, 10 * np.log10(np.where(outage, 1, total))).astype(np.float32),
-        los=np.bincount(paths.receiver, ~paths.types.any(axis=1), users) > 0,
+        power_cut=np.where(outage, 0.0, np.clip(1 - share, 0, 1)).astype(np.float32),
+        path_gain=np.where(outage, solver.gain_floor, path_gain).astype(np.float32),
+        los=visible,
         outage=outage,
     )
+
+
+def _zenith(unit: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.arccos(np.clip(unit[:, 2], -1, 1))
+
+
+def _azimuth(unit: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.arctan2(unit[:, 1], unit[:, 0])
