@@ -54,12 +54,11 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     place = users.position.numpy() + bs
     los, gain = users.los.numpy(), users.path_gain.numpy()
     points: Any = None
+    style: dict[str, Any] = {"vmin": gains[0], "vmax": gains[1], "edgecolors": "white", "linewidths": 0.5}
     for shown, marker, size in ((los, "o", 26), (~los, "X", 30)):
         if shown.any():
-            points = axes.scatter(
-                place[shown, 0], place[shown, 1], c=gain[shown], marker=marker, s=size, cmap="plasma", vmin=gains[0], vmax=gains[1],
-                edgecolors="white", linewidths=0.5, zorder=3,
-            )  # fmt: skip
+            x, y = place[shown].T
+            points = axes.scatter(x, y, c=gain[shown], marker=marker, s=size, cmap="plasma", zorder=3, **style)
     axes.plot(*bs, marker="v", color="#d62728", markersize=12, markeredgecolor="white", zorder=4, clip_on=False)
     share = f"{100 * los.mean():.0f} % LoS" if len(los) else "no users"
     axes.set_title(f"{scenes.names[row]} · {split} · {len(users)} users, {share}", fontsize=10)

@@ -14,6 +14,9 @@ from model.masking import Mask, draw_decoy, masked_count, split_along_link
 from model.settings import TrainingSettings
 from model.tokens import Statistics, complex_entries, unpatchify
 
+# Stream of random numbers for the visible CSI patches.
+PILOTS = 10
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -67,11 +70,15 @@ class Predictor:
         self.scenes = ScenePatches(data.scenes, settings.model, statistics, torch.device("cpu"))
         self.batch_size = batch_size
 
-    def visible_patches(self, ratio: float, rng: np.random.Generator) -> Tensor:
-        """Draw the CSI patches that stay visible at a mask ratio: the same ones for every user, int64 (v,), sorted."""
+    def visible_patches(self, ratio: float, seed: int) -> Tensor:
+        """Draw the CSI patches that stay visible at a mask ratio, int64 (v,), sorted.
+
+        The same ones for every user, as with fixed pilots, and for every task of a seed.
+        """
         patches = self.model.csi_patches
-        order = torch.from_numpy(rng.permutation(patches))
-        return order[masked_count(ratio, patches) :].sort().values
+        count = masked_count(ratio, patches)
+        order = torch.from_numpy(np.random.default_rng([seed, PILOTS, count]).permutation(patches))
+        return order[count:].sort().values
 
     @torch.no_grad()
     def predict(

@@ -117,12 +117,12 @@ def localization(
     """
     users = gather(data.splits["test"], None)
     rng = np.random.default_rng([seed, 30])
-    visible = predictor.visible_patches(1 - settings.localization_csi, rng)
+    visible = predictor.visible_patches(1 - settings.localization_csi, seed)
     geometry = predictor.model.geometry
     shown = visible_antennas(visible, geometry.columns, geometry.rows, predictor.settings.model.csi_patch)
     random_encoder = untrained(predictor, data, seed)
     errors: dict[str, list[Tensor]] = {}
-    labels = tested = 0
+    labels = tested = heads = 0
     scenes = [int(scene) for scene in users.scene.unique()][: settings.localization_scenes]
     for scene in scenes:
         here = torch.nonzero(users.scene == scene)[:, 0]
@@ -132,17 +132,17 @@ def localization(
         group = users.at(here)
         group = group.replace(csi=add_noise(group.csi, settings.localization_snr, rng), position=group.position)
         known = max(round(settings.localization_labels * len(group)), 5)
-        labels, tested = labels + known, tested + len(group) - known
+        labels, tested, heads = labels + known, tested + len(group) - known, heads + 1
         places = _localise(predictor, random_encoder, group, known, visible, shown, settings, seed)
         for name, place in places.items():
             errors.setdefault(name, []).append((place - group.position[known:]).norm(dim=-1))
     medians = {name: float(torch.cat(values).median()) for name, values in errors.items()}
     condition = (
         f"a head a scene, {settings.localization_csi:.0%} of the CSI at {settings.localization_snr:g} dB, "
-        f"{labels / max(len(scenes), 1):.0f} labels a scene"
+        f"{labels / max(heads, 1):.0f} labels a scene"
     )
     rows = [Row("Localisation, median error", condition, "m", "lower", medians)] if medians else []
-    facts = {"test_scenes": len(scenes), "labels": labels, "test_users": tested}
+    facts = {"test_scenes": heads, "labels": labels, "test_users": tested}
     arrays = {f"error_{number}": torch.cat(values).numpy() for number, values in enumerate(errors.values())}
     return rows, facts, {**arrays, "names": np.array(list(errors))}
 
@@ -212,7 +212,7 @@ def beams(
     train = _with_beam(gather(data.splits["train"], settings.beam_labels))
     held_back = _with_beam(gather(data.splits["validation"], settings.max_users))
     test = _with_beam(gather(data.splits["test"], settings.max_users))
-    visible = predictor.visible_patches(settings.beam_mask, np.random.default_rng([seed, 40]))
+    visible = predictor.visible_patches(settings.beam_mask, seed)
     geometry, patch = predictor.model.geometry, predictor.settings.model.csi_patch
     shown = visible_antennas(visible, geometry.columns, geometry.rows, patch)
     random_encoder = untrained(predictor, data, seed)

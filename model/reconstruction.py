@@ -45,7 +45,7 @@ def reconstruction(
     arrays: dict[str, Any] = {}
     lmmse = Lmmse(train.csi, validation.csi)
     for ratio in settings.masks:
-        visible = predictor.visible_patches(ratio, np.random.default_rng([seed, 10, round(1000 * ratio)]))
+        visible = predictor.visible_patches(ratio, seed)
         found, drawn = _at_ratio(predictor, test, train, lmmse, visible, settings, f"{ratio:g} of the CSI masked")
         rows += found
         arrays = drawn
@@ -200,7 +200,7 @@ def _leak_check(predictor: Predictor, test: Users, settings: EvaluationSettings,
 
     A model that was trained with the true link's mask would read the location off the mask.
     """
-    visible = predictor.visible_patches(0.7, np.random.default_rng([seed, 11]))
+    visible = predictor.visible_patches(0.7, seed)
     true = predictor.predict(test, visible, scene_ratio=settings.scene_mask).location
     decoy_rng = np.random.default_rng([seed, 12])
     decoy = predictor.predict(test, visible, scene_ratio=settings.scene_mask, decoy=decoy_rng).location

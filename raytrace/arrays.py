@@ -3,10 +3,10 @@
 Convention. A channel is `csi[..., x, y]`: x runs along the panel's horizontal axis, y along its vertical one, flattened
 in C order (`j = x * rows + y`, paper eq. 14). With the paper's downlink `y = h^H w` (eq. 10), `csi` is h.
 
-To someone who stands in front of the panel and looks at it, x counts columns from left to right and y rows from the top
-down: a panel that faces south has x = 0 in the west. That is the element order of Sionna's `PlanarArray`, so one user's
-`csi.reshape(-1)` is the antenna axis of its `cfr`. The phase of a path grows along the axis towards which it leaves: with x
-for paths that leave eastward from a panel facing south, with y for paths that leave downward.
+To someone who stands in front of the panel and looks at it, x counts columns from left to right and y rows from the
+top down: a panel that faces south has x = 0 in the west. That is the element order of Sionna's `PlanarArray`, so one
+user's `csi.reshape(-1)` is the antenna axis of its `cfr`. The phase of a path grows along the axis towards which it
+leaves: with x for paths that leave eastward from a panel facing south, with y for paths that leave downward.
 """
 
 from typing import Any
@@ -109,7 +109,7 @@ def element_offsets(count: int, spacing: float) -> NDArray[np.float64]:
     -------
     float64 (count,)
     """
-    return spacing * (np.arange(count) - (count - 1) / 2)
+    return np.asarray(spacing * (np.arange(count) - (count - 1) / 2), np.float64)
 
 
 def element_positions(columns: int, rows: int, spacing: float, azimuth: float, downtilt: float) -> NDArray[np.float64]:
@@ -154,7 +154,8 @@ def axis_steering(
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
     """Plane-wave response of the UPA, factored: the response of element (x, y) is `first[x] * second[y]`.
 
-    Phase +2 pi k . r / wavelength, k the unit vector from the panel to the path's first vertex (Sionna's synthetic array).
+    Phase +2 pi k . r / wavelength, k the unit vector from the panel to the path's first vertex (as Sionna's
+    synthetic arrays have it).
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from geo.errors import InputError
 
 LIBRARY_VARIABLE = "DRJIT_LIBLLVM_PATH"
 
-# LLVM 14 and 15 stop with "Cannot select ... VFPROUND" on CPUs that have AVX512-FP16; 19, 22 and 23 were tried and work.
+# LLVM 14 and 15 stop with "Cannot select ... VFPROUND" on CPUs that have AVX512-FP16; 19, 22 and 23 work.
 FIRST_SAFE_ON_FP16 = 16
 # Dr.Jit's own lower bound.
 FIRST_SUPPORTED = 8
@@ -136,7 +136,7 @@ def find_llvm() -> Path:
         return system
     msg = (
         f"no usable LLVM library for the ray tracer ({platform.machine()}, no NVIDIA GPU): "
-        f"`pip install karellen-llvm-core`, or set {LIBRARY_VARIABLE} to a libLLVM of version {FIRST_SAFE_ON_FP16} or newer"
+        f"pip install karellen-llvm-core, or set {LIBRARY_VARIABLE} to a libLLVM of version {FIRST_SAFE_ON_FP16} or newer"
     )
     raise InputError(msg)
 
@@ -159,7 +159,7 @@ def pick_llvm(paths: Iterable[Path], fp16: bool) -> Path | None:
     oldest = FIRST_SAFE_ON_FP16 if fp16 else FIRST_SUPPORTED
     versions = {path: llvm_version(path) for path in paths}
     usable = [path for path, version in versions.items() if version and version[0] >= oldest]
-    # Among names of one library (libLLVM-23.so is a link to libLLVM.so.23.1) the longest version number is the file itself.
+    # libLLVM-23.so is a link to libLLVM.so.23.1: the name with the longest version number is the file itself.
     return max(usable, key=lambda path: (versions[path], path.name), default=None)
 
 

@@ -1,8 +1,8 @@
 """Which sequences of planes and edges a wave can follow from the base station: found once, for all receivers.
 
-A *chain* is an ordered sequence of mirrors (planes) and at most one wedge (edge). It does not depend on who receives, so
-rays are shot and bounced without looking at receivers, and every prefix of a ray's sequence is a chain. Single reflections
-and single diffractions need no rays: every plane and every edge that the source sees from outside is a chain.
+A *chain* is an ordered sequence of mirrors (planes) and at most one wedge (edge). It does not depend on who receives,
+so rays are shot and bounced without looking at receivers, and every prefix of a ray's sequence is a chain. Single
+reflections and single diffractions need no rays: every plane and every edge that the source sees from outside is one.
 """
 
 from dataclasses import dataclass

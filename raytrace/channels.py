@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from raytrace.arrays import axis_steering
 from raytrace.settings import RadioSettings
 
-from raytrace.arrays import axis_steering
-from raytrace.settings import RadioSettings
-
 
 @dataclass(frozen=True)
 class Channels:
@@ -61,36 +58,6 @@ class Channels:
     path_gain: NDArray[np.float32]
     los: NDArray[np.bool_]
     outage: NDArray[np.bool_]
-
-
-# Users whose steering matrices are held at once: some 32 paths x 64 x 16 bytes each.
-CSI_BATCH = 1024
-
-
-def csi(channels: Channels, radio: RadioSettings) -> NDArray[np.complex64]:
-    """Narrowband channel of every antenna of the base station's UPA, from paths.
-
-    Parameters
-    ----------
-    channels : Channels
-        Or any object with the arrays `gain`, `aod_zenith`, `aod_azimuth` (users, paths), e.g. the store's group `paths`.
-    radio : RadioSettings
-        Array and orientation; may differ from those the paths were traced with.
-
-    Returns
-    -------
-    complex64 (users, columns, rows)
-        Sum over paths of gain times steering vector (paper eq. 1); equals Sionna's `cfr` with a synthetic array.
-    """
-    gain, zenith, azimuth = (np.asarray(getattr(channels, n)) for n in ("gain", "aod_zenith", "aod_azimuth"))
-    result = np.empty((len(gain), radio.columns, radio.rows), np.complex64)
-    for first in range(0, len(gain), CSI_BATCH):
-        users = slice(first, first + CSI_BATCH)
-        x, y = axis_steering(
-            zenith[users], azimuth[users], radio.columns, radio.rows, radio.spacing, radio.azimuth, radio.downtilt
-        )
-        result[users] = np.einsum("up,upx,upy->uxy", gain[users], x, y, optimize=True)
-    return result
 
 
 class DeparturePaths(Protocol):

@@ -1,7 +1,7 @@
 """Where the paths of chains run: images, and paths traced back from receivers to the source. NumPy, float64.
 
-The image method of Sionna works in float32: at 28.5 GHz that leaves 0.3 degrees of phase for every 10 um. It decides which
-paths exist; their vertices, lengths and angles come from here.
+The image method of Sionna works in float32: at 28.5 GHz every 10 um of length are 0.3 degrees of phase. It decides
+which paths exist; their vertices, lengths and angles come from here.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from raytrace.surfaces import Surfaces
 class Unfolded:
     """Chains with everything mirrored that a receiver needs to find its path (C chains, D elements).
 
-    A path runs from the receiver towards `aim + parameter * slide` of the last element, meets that element's plane there,
-    and goes on towards the one before. `parameter` is where on the edge the wave diffracts; `slide` is 0 before the edge (the
-    way back to the source's images) and on chains without one.
+    A path runs from the receiver towards `aim + parameter * slide` of the last element, meets that element's plane
+    there, and goes on towards the one before. `parameter` is where on the edge the wave diffracts; `slide` is 0 before
+    the edge (the way back to the source's images) and on chains without one.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ def images(surfaces: Surfaces, source: NDArray[np.float64], elements: NDArray[np
 def oriented_edges(
     surfaces: Surfaces, edge: NDArray[np.integer[Any]], swapped: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Origin, direction (N, 3) and normals of 0-face and n-face (N, 2, 3) of edges whose faces may have changed roles."""
+    """Origin, direction (N, 3), normals of 0-face and n-face (N, 2, 3) of edges whose faces may have changed roles."""
     flip = swapped[:, None]
     along = surfaces.edge_direction[edge]
     far = surfaces.edge_origin[edge] + surfaces.edge_length[edge, None] * along

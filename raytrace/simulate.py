@@ -1,6 +1,7 @@
 """`Scene` -> `Channels`: trace all users of a scene and keep their strongest paths."""
 
 import threading
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +73,8 @@ def collect(paths: Paths, visible: NDArray[np.bool_], frequency: float, solver: 
     kept = (place < solver.max_paths) & ~outage[paths.receiver]
     strongest, place, power = paths.select(kept), place[kept], power[kept]
 
-    def table(values: NDArray[np.generic], dtype: type, *shape: int) -> NDArray[np.generic]:
-        filled = np.zeros((users, solver.max_paths, *shape), dtype)
+    def table(values: NDArray[Any], dtype: type, *shape: int) -> NDArray[Any]:
+        filled: NDArray[Any] = np.zeros((users, solver.max_paths, *shape), dtype)
         filled[strongest.receiver, place] = values
         return filled
 

@@ -1,7 +1,7 @@
 """The one place that reaches into Sionna RT: path buffers, image method and field calculator, without radio devices.
 
-`PathsBuffer`, `ImageMethod` and `FieldCalculator` are not public and may change in any release. Tested with sionna-rt 2.2.0;
-another series than 2.2 is refused by `check_version`.
+`PathsBuffer`, `ImageMethod` and `FieldCalculator` are not public and may change in any release. Tested with sionna-rt
+2.2.0; another series than 2.2 is refused by `check_version`.
 """
 
 from importlib.metadata import version
@@ -68,8 +68,8 @@ def make_buffer(
         Points on these faces.
     receiver : int (N,), optional
     wedges : dict, optional
-        Turns diffraction on. Per path `origin`, `along` (N, 3), `length` (N,), `normals` (N, 2, 3), `faces` (N, 2); zeros for
-        paths without a wedge.
+        Turns diffraction on. Per path `origin`, `along` (N, 3), `length` (N,), `normals` (N, 2, 3), `faces` (N, 2);
+        zeros for paths without a wedge.
     """
     count, depth = types.shape
     buffer = PathsBuffer(count, depth, wedges is not None)

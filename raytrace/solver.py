@@ -23,8 +23,8 @@ from raytrace.pairs import PairFinder
 from raytrace.surfaces import Surfaces
 from raytrace.world import World
 
-# Paths of one receiver with the same interactions whose vertices all agree within this are one path. Sionna's image method
-# accepts a neighbouring face as the same mirror up to the same distance.
+# Paths of one receiver with the same interactions whose vertices all agree within this are one path. Sionna's image
+# method accepts a neighbouring face as the same mirror up to the same distance.
 DUPLICATE_TOLERANCE = 0.01
 
 # (chain, receiver) pairs tested at once, and pairs given to the image method at once (some 250 bytes each at depth 3).
@@ -121,7 +121,7 @@ class ChainSolver:
         at_source, at_receivers = load_rows(mi.Point3f, source), load_rows(mi.Point3f, receivers)
         chains = find_chains(world, source, self.max_depth, self.rays, self.specular, self.diffraction, self.seed)
         unfolded = unfold(world.surfaces, source, chains.elements, chains.swapped)
-        chain, receiver, faces = self._valid_pairs(world, source, chains, unfolded, receivers, at_source, at_receivers)
+        chain, receiver, faces = self._valid_pairs(world, chains, unfolded, receivers, at_source, at_receivers)
         paths = _with_geometry(world.surfaces, source, receivers, chains, unfolded, chain, receiver, faces)
         paths = paths.select(unique_paths(world.surfaces, paths))
         if self.los:
@@ -136,7 +136,6 @@ class ChainSolver:
     def _valid_pairs(
         self,
         world: World,
-        source: NDArray[np.float64],
         chains: Chains,
         unfolded: Unfolded,
         receivers: NDArray[np.float64],
@@ -216,25 +215,31 @@ def line_of_sight(world: World, source: NDArray[np.float64], receivers: NDArray[
 def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:
     """Positions of the paths that remain when each duplicate is dropped.
 
-    Faces that are almost on one plane make two chains whose image paths both pass, a few mm apart or less. Kept is the one
-    whose own planes were hit; then the one of the earlier chain.
+    There is one path for a sequence of mirrors and edges. But the image method also accepts a face for the mirror of a
+    chain when it is nearly on its plane, as the fronts of a row of houses are, and so finds one path through several
+    chains. Duplicates are paths that met the same planes and edges, or whose vertices agree. Kept is the one that met
+    its own chain's planes; then the one of the earlier chain.
     """
     count = len(paths)
     if not count:
         return np.empty(0, np.int64)
-    present = paths.types == sionna.SPECULAR
-    astray = (present & (surfaces.plane_of_face[paths.faces] != paths.elements)).any(axis=1)
+    met = np.where(paths.types == sionna.SPECULAR, surfaces.plane_of_face[paths.faces], paths.elements)
+    astray = (met != paths.elements).any(axis=1)
+    better = np.argsort(astray, kind="stable")
+    _, first = np.unique(np.column_stack([paths.receiver, met])[better], axis=0, return_index=True)
+    kept = np.sort(better[first])
+
+    paths, rank = paths.select(kept), np.argsort(np.argsort(kept + count * astray[kept]))
     kind = (paths.types.astype(np.int64) * (sionna.DIFFRACTION + 1) ** np.arange(paths.types.shape[1])).sum(axis=1)
-    order = np.lexsort((np.arange(count), paths.length, kind, paths.receiver))
+    order = np.lexsort((paths.length, kind, paths.receiver))
     receiver, kind, length = paths.receiver[order], kind[order], paths.length[order]
-    vertices, rank = paths.vertices[order], np.argsort(np.argsort(order + count * astray[order]))
-    dropped = np.zeros(count, bool)
-    # A duplicate's length differs by no more than its vertices can make it.
+    vertices, rank = paths.vertices[order], rank[order]
+    dropped = np.zeros(len(order), bool)
+    # Lengths of duplicates differ by no more than their vertices can make them.
     reach = 2 * DUPLICATE_TOLERANCE * paths.types.shape[1]
-    for lag in range(1, count):
-        near = (
-            (receiver[lag:] == receiver[:-lag]) & (kind[lag:] == kind[:-lag]) & (length[lag:] - length[:-lag] < reach)
-        )
+    for lag in range(1, len(order)):
+        near = (receiver[lag:] == receiver[:-lag]) & (kind[lag:] == kind[:-lag])
+        near &= length[lag:] - length[:-lag] < reach
         if not near.any():
             break
         one = np.flatnonzero(near)
@@ -242,7 +247,7 @@ def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:
         same = np.linalg.norm(vertices[one] - vertices[two], axis=2).max(axis=1) < DUPLICATE_TOLERANCE
         one, two = one[same], two[same]
         dropped[np.where(rank[one] > rank[two], one, two)] = True
-    return np.sort(order[~dropped])
+    return np.sort(kept[order[~dropped]])
 
 
 def _with_geometry(
@@ -304,7 +309,7 @@ def _faces(surfaces: Surfaces, elements: NDArray[np.int32], swapped: NDArray[np.
 def _wedges(surfaces: Surfaces, elements: NDArray[np.int32], swapped: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
     """Wedge geometry of each row as Sionna has it, the 0-face the illuminated one; zeros without an edge."""
     count = len(elements)
-    wedge = {
+    wedge: dict[str, NDArray[Any]] = {
         "origin": np.zeros((count, 3)),
         "along": np.zeros((count, 3)),
         "length": np.zeros(count),

@@ -78,8 +78,8 @@ class Surfaces:
 def survey(mesh: Mesh, size: float) -> Surfaces:
     """Planes and edges of a scene's buildings and its ground.
 
-    Floors on the ground are left out: nothing reaches them, and their lower edges would count as wedges. The ground is a
-    square of twice the tile's edge.
+    Floors on the ground are left out: nothing reaches them, and their lower edges would count as wedges. The ground is
+    a square of twice the tile's edge.
 
     Parameters
     ----------

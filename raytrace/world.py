@@ -1,9 +1,9 @@
 """`Scene` -> Sionna RT scene, in memory: one mesh whose material depends on the face.
 
 Walls, roofs, floors and the ground are one Mitsuba shape. Buildings so keep the edges that walls and roofs share (two
-shapes would lose them, and with them all diffraction there), and the number of shapes is the same in every scene, so that
-Dr.Jit's kernels are compiled once. Where an edge joins two materials, Sionna's diffraction coefficient takes both faces as
-made of the illuminated one's material (its own approximation: it asks the material of one face only).
+shapes would lose them, and with them all diffraction there), and the number of shapes is the same in every scene, so
+that Dr.Jit's kernels are compiled once. Where an edge joins two materials, Sionna's diffraction coefficient takes both
+faces as made of the illuminated one's material (its own approximation: it asks the material of one face only).
 """
 
 from dataclasses import dataclass
@@ -28,13 +28,17 @@ class FaceMaterial(rt.RadioMaterial):
         Relative permittivity (real part) and conductivity in S/m of each face of the one mesh that uses it.
     """
 
+    # The parent's, which its methods read.
+    _eta_r: Any
+    _sigma: Any
+
     def __init__(self, permittivity: NDArray[np.float64], conductivity: NDArray[np.float64]) -> None:
         super().__init__(name="faces", color=(0.5, 0.5, 0.5))
         self._face_permittivity = load(mi.Float, permittivity)
         self._face_conductivity = load(mi.Float, conductivity)
 
     def _of_face(self, method: Any, si: Any, active: Any) -> Any:
-        """Call one of the parent's methods with the properties of the face that was hit in place of the uniform ones."""
+        """Call a method of the parent with the properties of the face that was hit in place of the uniform ones."""
         uniform = self._eta_r, self._sigma
         self._eta_r = dr.gather(mi.Float, self._face_permittivity, si.prim_index, active)
         self._sigma = dr.gather(mi.Float, self._face_conductivity, si.prim_index, active)
