@@ -153,6 +153,9 @@ def _run_scene(tile: Tile, source: Source, recipe: Recipe) -> tuple[dict[str, An
         stage, built = "raytrace", time.perf_counter()
         channels = simulate(scene, recipe.radio, recipe.solver, recipe.seed)
         arrays = scene_arrays(scene, channels, csi(channels, recipe.radio))
+    except InputError:
+        # Wrong input is wrong for every scene: stop, with its one line.
+        raise
     except (SceneError, ValueError, ArithmeticError, RuntimeError) as error:
         # RuntimeError is what Dr.Jit and shapely raise; an outage of the machine (OSError, MemoryError) is not caught.
         outcome |= {

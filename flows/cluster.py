@@ -37,7 +37,7 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
     n_workers = workers or os.cpu_count() or 1
     with (
         LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
+            n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -101,3 +101,34 @@ def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
     assert ours is not None
     assert ours["sha256"] == theirs["sha256"]
     assert published.attrs["fingerprint"] == draft.fingerprint
+
+
+def test_input_that_is_wrong_for_every_scene_stops_the_build(tmp_path):
+    """ITU's marble ends at 60 GHz: no scene can be traced at 90, and none is quarantined for it."""
+    result = wavecity("build", "quickstart", "--out", tmp_path, *SET, "--set", "radio.wall_material=marble",
+                      "--set", "radio.frequency=9.0e+10")  # fmt: skip
+    assert result.returncode == 2, result.stderr
+    assert "marble" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("unit-*.json"))
+
+
+def test_a_scene_that_fails_is_quarantined_and_the_others_go_on(tmp_path, monkeypatch):
+    from flows import build
+
+    recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
+    plan = build.plan_scenes(recipe, tmp_path / "maps")
+    draft = build.draft_of(recipe, plan, tmp_path / "store")
+    real = build.build_scene
+
+    def fail_first(tile, *arguments):
+        if tile.id == plan.accepted[0].id:
+            raise build.SceneError("walls cross")
+        return real(tile, *arguments)
+
+    monkeypatch.setattr(build, "build_scene", fail_first)
+    receipt = build.run_unit(draft, 0, plan.accepted[:2], plan.source, recipe)
+    assert [scene["status"] for scene in receipt["scenes"]] == ["quarantined", "done"]
+    assert receipt["scenes"][0]["stage"] == "scene"
+    assert "walls cross" in receipt["scenes"][0]["reason"]
+    assert "Traceback" in receipt["scenes"][0]["traceback"]
