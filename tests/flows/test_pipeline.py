@@ -1,6 +1,7 @@
 """The main job on real Helsinki tiles, small: twice, killed in between, and with something broken."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,32 @@ def test_the_report_needs_no_network(run):
     assert "data:image/png;base64" in page
     for needle in ('src="http', "src='http", '<link rel="stylesheet" href="http', "@import"):
         assert needle not in page
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed")
+def test_the_report_opens_in_a_browser(run):
+    """No console error, no request that leaves the page, every picture decoded."""
+    from playwright.sync_api import sync_playwright
+
+    out, _ = run
+    problems, requests = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-background-networking"]
+        )
+        page = browser.new_page()
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url[:80]))
+        page.goto((out / "report.html").as_uri())
+        pictures = page.eval_on_selector_all("img", "all => all.map(i => [i.complete, i.naturalWidth])")
+        title = page.title()
+        browser.close()
+    assert problems == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    assert len(pictures) >= 3
+    assert all(complete and width > 100 for complete, width in pictures)
+    assert "Wavecity" in title
 
 
 def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
