@@ -45,8 +45,8 @@ class SceneTable:
         Base station in the scene's frame, m.
     size : float
         Edge of a tile in m.
-    names : list of str
-        Scene identifiers.
+    names, cities : list of str
+        Scene identifiers, and the cities they lie in.
     """
 
     height: Tensor
@@ -54,6 +54,7 @@ class SceneTable:
     bs: Tensor
     size: float
     names: list[str]
+    cities: list[str]
 
 
 @dataclass(frozen=True)
@@ -144,24 +145,29 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
 
     path = str(resolve(store))
     opened = open_store(path)
-    for name in ("csi", "user_position", "height", "occupancy", "split"):
+    for name in ("csi", "user_position", "height", "occupancy", "split", "bs_shift"):
         if name not in opened:
             msg = f"{store}: no array {name!r}; the model needs it, rebuild the store"
             raise InputError(msg)
-    statistics = dict(opened.attrs.get("statistics", {}))
+    for name in ("bs_position_m", "tile_size_m", "statistics"):
+        if name not in opened.attrs:
+            msg = f"{store}: no attribute {name!r}; the model needs it, rebuild the store"
+            raise InputError(msg)
+    statistics = dict(opened.attrs["statistics"])
     if not statistics.get("n_samples") or not statistics.get("csi_rms"):
         msg = f"{store}: statistics say that no train user has a path; the train split needs scenes with users"
         raise InputError(msg)
     height = torch.from_numpy(opened["height"].values)
-    size = float(opened.attrs.get("tile_size", 200.0))
-    shift = opened["bs_shift"].values.astype(np.float32) if "bs_shift" in opened else np.zeros(len(height), np.float32)
-    shift = np.nan_to_num(shift)
+    # The base station stands at the top centre, slid east by the scene's shift.
+    bs = np.asarray(opened.attrs["bs_position_m"], np.float32)[:2] + np.zeros((len(height), 1), np.float32)
+    bs[:, 0] += np.nan_to_num(opened["bs_shift"].values.astype(np.float32))
     scenes = SceneTable(
         height=height,
         occupancy=torch.from_numpy(opened["occupancy"].values),
-        bs=torch.from_numpy(np.stack((shift, np.full_like(shift, size / 2)), -1)),
-        size=size,
+        bs=torch.from_numpy(bs),
+        size=float(opened.attrs["tile_size_m"]),
         names=[str(name) for name in opened["scene_id"].values],
+        cities=[str(city) for city in opened["city"].values],
     )
     samples = {split: ChannelDataset(path, split, FIELDS) for split in splits}
     for split, users in samples.items():

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from model.data import SceneTable, Users
 
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL"
+# From light to dark grey: low buildings stay visible on white ground.
+GREYS = ListedColormap(colormaps["Greys"](np.linspace(0.2, 0.85, 128)))
 TERMS = {
     "total": "total (eq. 7)",
     "csi": "masked CSI (eq. 2)",
@@ -43,13 +47,13 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     gains : (float, float)
         Ends of the colour scale, dB.
     """
-    figure = Figure(figsize=(5.6, 4.7), layout="constrained")
+    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
     half = scenes.size / 2
     height = scenes.height[row].numpy()
     extent = (-half, half, -half, half)
     buildings = np.ma.masked_less_equal(height, 0)
-    image = axes.imshow(buildings, extent=extent, cmap="Greys", vmin=-8, vmax=max(float(height.max()), 1.0))
+    image = axes.imshow(buildings, extent=extent, cmap=GREYS, vmin=0, vmax=max(float(height.max()), 1.0))
     bs = scenes.bs[row].numpy()
     place = users.position.numpy() + bs
     los, gain = users.los.numpy(), users.path_gain.numpy()
@@ -61,14 +65,14 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
             points = axes.scatter(x, y, c=gain[shown], marker=marker, s=size, cmap="plasma", zorder=3, **style)
     axes.plot(*bs, marker="v", color="#d62728", markersize=12, markeredgecolor="white", zorder=4, clip_on=False)
     share = f"{100 * los.mean():.0f} % LoS" if len(los) else "no users"
-    axes.set_title(f"{scenes.names[row]} · {split} · {len(users)} users, {share}", fontsize=10)
+    axes.set_title(f"{scenes.names[row]} · {split} · {len(users)} users, {share}", fontsize=10, pad=10)
     axes.set_xlabel("east in m")
     axes.set_ylabel("north in m")
     axes.set_xlim(-half, half)
     axes.set_ylim(-half, half)
-    figure.colorbar(image, ax=axes, label="building height in m", shrink=0.8, pad=0.01)
+    figure.colorbar(image, ax=axes, label="building height in m", aspect=40, pad=0.01)
     if points is not None:
-        figure.colorbar(points, ax=axes, label="path gain in dB", shrink=0.8, pad=0.01)
+        figure.colorbar(points, ax=axes, label="path gain in dB", aspect=40, pad=0.01)
     axes.text(0.99, 0.01, ATTRIBUTION, transform=axes.transAxes, ha="right", va="bottom", fontsize=6, zorder=5,
               bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1})  # fmt: skip
     return data_uri(figure)

@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from dataset import InputError
 from dataset.files import make_folder, read_json, write_json
 from model.data import StepSampler, WirelessData, collate, dataset_version, geometry_of, load_data
 from model.foundation import FoundationModel, Geometry, count_parameters
@@ -80,6 +81,7 @@ def pretrain(
 
     data = data or load_data(store, ("train", "validation"))
     geometry = geometry_of(data, settings.model)
+    _check_mirror(data, settings)
     make_folder(out)
     start_from = checkpoint if resume and _card_of(checkpoint).get("fingerprint") == fingerprint else None
     if start_from is None:
@@ -103,7 +105,7 @@ def pretrain(
     sampler.step = lambda: trainer.global_step
     sampler.rank, sampler.world = trainer.global_rank, trainer.world_size
     loader = ResumableLoader(train, batch_sampler=sampler, collate_fn=collate, num_workers=settings.loader_workers)
-    with _quiet():
+    with _quiet(), cpu_threads(settings.threads):
         trainer.fit(module, loader, _validation_loader(data, settings), ckpt_path=start_from)
     if trainer.interrupted or trainer.global_step < settings.epochs * len(sampler):
         msg = f"pretraining stopped at step {trainer.global_step}; run the same command to go on"
@@ -135,8 +137,18 @@ def pretrain(
 
 def pretrain_fingerprint(settings: TrainingSettings, version: str, seed: int) -> str:
     """SHA-256 of what decides the weights: settings but for evaluation, dataset version, seed."""
-    content = settings.model_dump(mode="json", exclude={"evaluation", "loader_workers", "checkpoint_minutes"})
+    content = settings.model_dump(
+        mode="json", exclude={"evaluation", "threads", "loader_workers", "checkpoint_minutes"}
+    )
     return hashlib.sha256(json.dumps([content, version, seed], sort_keys=True).encode()).hexdigest()
+
+
+def _check_mirror(data: WirelessData, settings: TrainingSettings) -> None:
+    """Refuse to mirror a world whose panel does not face along the axis of the mirror."""
+    azimuth = data.attributes.get("recipe", {}).get("radio", {}).get("azimuth", -90.0)
+    if settings.augment.mirror and abs(azimuth) != 90.0:
+        msg = f"{data.name}: radio.azimuth is {azimuth:g}, mirroring needs -90; set training.augment.mirror to false"
+        raise InputError(msg)
 
 
 def package_versions() -> dict[str, str]:
@@ -167,8 +179,6 @@ def load_model(checkpoint: Path) -> tuple[FoundationModel, TrainingSettings, Sta
     InputError
         No checkpoint, or none of this package.
     """
-    from dataset import InputError
-
     path = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
     card = _card_of(path)
     if not card:
@@ -289,6 +299,17 @@ class SampleProgress(Callback):
     def _loss(trainer: lightning.Trainer, name: str) -> str:
         value = trainer.callback_metrics.get(name)
         return "-" if value is None else f"{float(value):.3f}"
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let torch use `count` CPU threads within, or as many as it likes for 0."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def _size(summary: dict[str, Any], data: WirelessData, results: dict[str, Any]) 
     scenes = {split: len(np.unique(data.splits[split].scene_index)) for split in SPLITS}
     users = {split: len(data.splits[split]) for split in SPLITS}
     evaluation = sum(result["seconds"] for result in results.values())
-    cities = sorted({name.rsplit("-", 1)[0].replace("_", " ").title() for name in data.scenes.names if name})
+    cities = sorted({city for city in data.scenes.cities if city})
     shape = (
         f"d {model['width']}, {model['encoder_layers']} + {model['decoder_layers']} layers, {summary['tokens']} tokens"
     )
@@ -159,6 +159,7 @@ def _task(task: str, result: dict[str, Any]) -> dict[str, Any]:
         # Ours first, then the others, the better ones before.
         entries.sort(key=lambda entry: (not entry["ours"], entry["rank"]))
         rows.append({**row, "entries": entries})
+    rows.sort(key=lambda row: row["quantity"])
     return {"title": TITLES[task], "note": note + ".", "rows": rows}
 
 

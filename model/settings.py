@@ -189,5 +189,12 @@ class TrainingSettings(Settings):
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where Lightning trains.")
     devices: int = Field(1, ge=1, description="Number of devices.")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads of torch, 0 for its own choice. The small profile gains little from a second one, and loses "
+        "several times that when other processes want the cores.",
+    )
     loader_workers: int = Field(0, ge=0, description="Processes that load data; 0 when the dataset fits in memory.")
     checkpoint_minutes: float = Field(10.0, gt=0, description="Minutes between checkpoints within an epoch.")

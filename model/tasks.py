@@ -13,7 +13,7 @@ from dataset import InputError
 from dataset.files import atomic_path, read_json, write_json
 from model.data import WirelessData, dataset_version, geometry_of, load_data
 from model.inference import Predictor
-from model.pretrain import load_model
+from model.pretrain import cpu_threads, load_model
 from model.probes import beams, localization
 from model.reconstruction import reconstruction
 from model.settings import TrainingSettings
@@ -76,7 +76,7 @@ def evaluate(
         msg = f"{store}: {geometry}, but the checkpoint in {run} needs {model.geometry}; evaluate on such a dataset"
         raise InputError(msg)
     predictor = Predictor(model, trained_with, statistics, data, settings.evaluation.batch_size)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
         rows, facts, arrays = TASKS[task](predictor, data, settings.evaluation, seed)
     result = {
         "task": task,

@@ -84,6 +84,7 @@ def make_data(splits=(("train", 4), ("validation", 2), ("test", 2)), users=24, s
         bs=torch.tensor([[0.0, SIZE / 2]]).repeat(len(scenes), 1),
         size=SIZE,
         names=[f"synthetic-{row:04d}" for row in range(len(scenes))],
+        cities=["Synthetic"] * len(scenes),
     )
     statistics = Statistics(
         csi_rms=float(np.sqrt((np.abs(samples["train"].arrays["csi"]) ** 2).mean())),
@@ -96,6 +97,15 @@ def make_data(splits=(("train", 4), ("validation", 2), ("test", 2)), users=24, s
         "licence": "ODbL-1.0",
     }
     return WirelessData(samples, table, statistics, attributes, "synthetic")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny matrices: threads cost more than they give, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
