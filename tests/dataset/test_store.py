@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import build_store, make_arrays, make_layout, write_synthetic_unit
+from toy import build_store, make_arrays, make_layout, write_synthetic_unit
 
 from dataset import InputError
 from dataset.publish import latest, publish, versions

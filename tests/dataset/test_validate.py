@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import zarr
-from conftest import write_synthetic_unit
+from toy import write_synthetic_unit
 
 from dataset.validate import validate
 from dataset.writer import array_checksum, load_draft
