@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import make_data
 from lightning.pytorch.callbacks import Callback
+from synthetic import make_data
 
 import model.pretrain as module
 from dataset import InputError
