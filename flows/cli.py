@@ -1,8 +1,11 @@
 """`wavecity`: the command line. Exit codes: 0 done, 1 a check failed, 2 wrong input."""
 
 import importlib
+import importlib.util
 import os
 import sys
+import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,10 @@ def cli() -> None:
 
     RECIPE is a shipped name (quickstart) or a YAML file. Map data © OpenStreetMap contributors, ODbL.
     """
-    os.environ.update({key: value for key, value in DEFAULTS.items() if key not in os.environ})
+    defaults = dict(DEFAULTS)
+    if importlib.util.find_spec("prefect"):
+        defaults["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = _own_database()
+    os.environ.update({key: value for key, value in defaults.items() if key not in os.environ})
 
 
 @cli.command()
@@ -180,6 +186,20 @@ def evaluate(run_folder: Path, name: str, data: Path) -> None:
 def report(run_folder: Path, data: Path | None) -> None:
     """Write RUN/report.html from what the run left."""
     click.echo(_extra("model.report", "train").write_report(run_folder, str(data or run_folder / "store")))
+
+
+def _own_database() -> str:
+    """Database of the server that Prefect starts for a run when none is configured.
+
+    Prefect's own default is one file for all its versions, and a file that a newer one migrated stops an older one.
+    """
+    version = metadata.version("prefect")
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wavecity"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that cannot be written, as in some containers
+        folder = Path(tempfile.gettempdir())
+    return f"sqlite+aiosqlite:///{folder / f'prefect-{version}.db'}"
 
 
 def _extra(module: str, extra: str) -> Any:
