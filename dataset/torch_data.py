@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from dataset.reader import open_store
 from geo.errors import InputError
@@ -87,39 +86,3 @@ class ChannelDataset(Dataset[dict[str, Any]]):
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """Return several samples at once, as torch's fetcher asks for them."""
         return [self[index] for index in indices]
-
-
-class ChannelDataModule(lightning.LightningDataModule):
-    """Train and validation loaders for Lightning.
-
-    Parameters
-    ----------
-    store, fields, include_outage
-        As for `ChannelDataset`.
-    batch_size : int
-    seed : int
-        Seed of the training order.
-    """
-
-    def __init__(
-        self,
-        store: str | Path,
-        fields: Sequence[str],
-        batch_size: int = 32,
-        seed: int = 0,
-        include_outage: bool = False,
-    ) -> None:
-        super().__init__()
-        self.train = ChannelDataset(store, "train", fields, include_outage)
-        self.validation = ChannelDataset(store, "validation", fields, include_outage)
-        self.batch_size = batch_size
-        self.seed = seed
-
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Shuffled by the seed."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return DataLoader(self.train, self.batch_size, shuffle=True, drop_last=True, generator=generator)
-
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """In the store's order."""
-        return DataLoader(self.validation, self.batch_size)

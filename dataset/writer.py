@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from dataset.files import atomic_path, make_folder, read_json, sweep_partials, write_json
 from dataset.schema import ATTRIBUTION, CONVENTIONS, LICENCE, SCENE_FIELDS, SCHEMA_VERSION, ArraySpec, array_specs
 from dataset.statistics import merge_statistics, unit_statistics
+from geo.errors import InputError
 
 PACKAGES = ("wavecity", "numpy", "zarr", "shapely", "osmium", "sionna-rt", "mitsuba", "drjit")
 
@@ -157,9 +158,9 @@ def open_draft(store: Path, fingerprint: str, layout: Layout) -> Draft:
 def load_draft(folder: Path) -> Draft:
     """Open the draft that lies in `folder`."""
     content = read_json(folder / "draft.json")
-    if content is None:
-        msg = f"{folder}: no readable draft.json"
-        raise RuntimeError(msg)
+    if not isinstance(content, dict):
+        msg = f"{folder}: no readable draft.json, so its receipts cannot be checked; name a whole version, not a copied .zarr"
+        raise InputError(msg)
     return Draft(folder, content["fingerprint"], Layout(**content["layout"]))
 
 

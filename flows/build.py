@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dataset.features import channel_checksum, scene_arrays
 from dataset.publish import Version, latest, publish
 from dataset.schema import SCHEMA_VERSION
@@ -198,6 +196,7 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         "frequency_hz": radio.frequency,
         "element_pattern": radio.pattern,
         "element_gain_max_db": ELEMENT_GAIN[radio.pattern],
+        "los_traced": recipe.solver.los,
         "polarisation_matched": radio.downtilt == 0,
         "array": {"columns": radio.columns, "rows": radio.rows, "spacing_wavelengths": radio.spacing},
         "bs_position_m": [0.0, recipe.area.tile_size / 2, recipe.scene.bs_height],
@@ -242,13 +241,3 @@ class CheckFailed(Exception):
             f"validation failed: {first.check} at {first.where}: {first.message} ({len(validation.findings)} findings)"
         )
         self.validation = validation
-
-
-def outcome_counts(outcomes: list[dict[str, Any]]) -> dict[str, int]:
-    """How many scenes ended how, by reason."""
-    labels = [
-        outcome["status"] if outcome["status"] == "done" else f"quarantined: {outcome['reason']}"
-        for outcome in outcomes
-    ]
-    names, counts = np.unique(labels, return_counts=True)
-    return dict(zip(names.tolist(), counts.tolist(), strict=True))

@@ -62,7 +62,7 @@ def print_store(store: Path) -> None:
     table.add_row("users", f"{int(data['n_users'].sum())}, {int(data['los'].sum())} with line of sight")
     for name, value in data.attrs["statistics"].items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    table.add_row("map", str({k: v for k, v in lineage.get("map", {}).items() if k != "attribution"}))
+    table.add_row("map", str(lineage.get("map", {})))
     table.add_row("versions", ", ".join(f"{name} {value}" for name, value in lineage.get("versions", {}).items()))
     table.add_row("licence", f"{data.attrs['licence']}. {data.attrs['attribution']}")
     console.print(table)
@@ -82,7 +82,8 @@ def publish_newest(store: Path) -> Version:
         (path.parent for path in (store / ".staging").glob("*/validation.json")), key=lambda path: path.stat().st_mtime
     )
     if drafts:
-        return publish(store, drafts[-1], keep=3)
+        keep = open_store(drafts[-1]).attrs["recipe"]["store"]["keep"]
+        return publish(store, drafts[-1], keep)
     version = latest(store)
     if version is None:
         msg = f"{store}: nothing to publish; build a store there first: wavecity build RECIPE --out {store}"

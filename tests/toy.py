@@ -15,6 +15,7 @@ ATTRIBUTES = {
     "frequency_hz": FREQUENCY,
     "element_pattern": "iso",
     "element_gain_max_db": 0.0,
+    "los_traced": True,
     "polarisation_matched": True,
     "array": {"columns": 32, "rows": 32, "spacing_wavelengths": 0.5},
     "bs_position_m": BASE.tolist(),

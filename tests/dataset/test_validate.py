@@ -8,6 +8,7 @@ import pytest
 import zarr
 from toy import write_synthetic_unit
 
+from dataset import InputError
 from dataset.validate import validate
 from dataset.writer import array_checksum, load_draft
 
@@ -92,3 +93,38 @@ def test_a_missing_receipt_is_found(version):
     assert [finding.where for finding in validate(version).findings] == ["unit 2"]
     write_synthetic_unit(draft, 2)
     assert validate(version).ok
+
+
+def _attribute(version, **changed):
+    import warnings
+
+    group = zarr.open_group(str(version / "data.zarr"), mode="r+")
+    group.attrs.update(changed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(str(version / "data.zarr"))
+
+
+def test_line_of_sight_without_a_direct_path_is_right_where_it_is_not_traced(version):
+    _forge(version, "paths/gain", _scale(0, 0, 0, 0))
+    assert [finding.check for finding in validate(version).findings] == ["friis"]
+    _attribute(version, los_traced=False)
+    assert validate(version).ok
+
+
+def test_line_of_sight_below_the_gain_floor_is_in_outage(version):
+    def silence(value):
+        def change(values):
+            values[0, 0] = value
+
+        return change
+
+    for name, value in (("paths/gain", 0), ("outage", True), ("csi", 0), ("spectrum", 0), ("best_beam", -1)):
+        _forge(version, name, silence(value))
+    assert validate(version).ok
+
+
+def test_a_copied_group_without_its_receipts_gets_one_line(version, tmp_path):
+    shutil.copytree(version / "data.zarr", tmp_path / "alone" / "copy.zarr")
+    with pytest.raises(InputError, match=r"no readable draft\.json"):
+        validate(tmp_path / "alone" / "copy.zarr")
