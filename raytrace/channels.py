@@ -3,13 +3,17 @@
 NumPy only: it works on stored paths as well, on a machine without Sionna.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
-from raytrace.arrays import axis_steering
+from geo.errors import InputError
+from geo.settings import Settings
+from raytrace.arrays import axis_steering, direction, element_positions
 from raytrace.settings import RadioSettings
 
 
@@ -29,7 +33,7 @@ class Channels:
     aod_zenith, aod_azimuth, aoa_zenith, aoa_azimuth : float32 (U, P)
         Radians, scene frame: zenith from +z, azimuth from +x (east) towards +y (north).
     doppler : float32 (U, P)
-        Hz; 0 for static users.
+        Hz, positive where the user moves towards the path's last vertex (Sionna's sign); 0 for static users.
     interactions : int8 (U, P, D)
         Per bounce: 0 none, 1 specular, 2 diffuse, 4 refraction, 8 diffraction (Sionna's `InteractionType`);
         a path without any interaction is the line of sight.
@@ -61,7 +65,7 @@ class Channels:
 
 
 class DeparturePaths(Protocol):
-    """What `csi` reads: `Channels`, or any object with these arrays (`...` any leading dimensions, P paths)."""
+    """What `csi` always reads: `Channels`, or any object with these arrays (`...` any leading dimensions, P paths)."""
 
     @property
     def gain(self) -> NDArray[Any]:
@@ -76,38 +80,178 @@ class DeparturePaths(Protocol):
         """Radians (..., P)."""
 
 
+class ReceiverSettings(Settings):
+    """A user's receiving panel: isotropic elements, upright and vertically polarised.
+
+    That is the element whose response the path gains hold, whichever way the panel looks: azimuth and downtilt move the
+    elements and turn nothing else. (Sionna turns the polarisation of a tilted receiver too.)
+    """
+
+    columns: int = Field(4, ge=1, le=256, description="Antennas along the panel's horizontal axis.")
+    rows: int = Field(1, ge=1, le=256, description="Antennas along the panel's vertical axis.")
+    spacing: float = Field(0.5, gt=0, le=10, description="Antenna spacing in wavelengths, both axes.")
+    azimuth: float = Field(0.0, ge=-180, le=180, description="Boresight azimuth in degrees from east towards north.")
+    downtilt: float = Field(0.0, ge=-90, le=90, description="Degrees below the horizon.")
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a channel has between its users and the base station's array: receive antennas, times, subcarriers.
+
+    Attributes
+    ----------
+    positions : float64 (rx, 3)
+        Receive antennas in wavelengths, scene frame; the origin alone unless there is a panel.
+    times : float64 (time,)
+        Seconds; 0 alone unless given.
+    frequencies : float64 (subcarrier,)
+        Hz from the carrier; 0 alone unless given.
+    shape : tuple of int
+        Sizes of the axes that were given.
+    """
+
+    positions: NDArray[np.float64]
+    times: NDArray[np.float64]
+    frequencies: NDArray[np.float64]
+    shape: tuple[int, ...]
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Sizes of all three axes."""
+        return len(self.positions), len(self.times), len(self.frequencies)
+
+
+def csi_axes(receiver: ReceiverSettings | None, times: ArrayLike | None, frequencies: ArrayLike | None) -> Axes:
+    """The axes that `csi` was asked for.
+
+    Raises
+    ------
+    InputError
+        `times` or `frequencies` is not a 1-D array of finite numbers.
+    """
+    given = {"times": times, "frequencies": frequencies}
+    values = {name: np.zeros(1) if value is None else np.asarray(value, np.float64) for name, value in given.items()}
+    for name, value in values.items():
+        if value.ndim != 1 or not np.isfinite(value).all():
+            msg = f"csi: {name} has shape {value.shape}; a 1-D array of finite numbers is needed"
+            raise InputError(msg)
+    positions = np.zeros((1, 3))
+    if receiver is not None:
+        panel = element_positions(
+            receiver.columns, receiver.rows, receiver.spacing, receiver.azimuth, receiver.downtilt
+        )
+        # C order over (column, row) is Sionna's order of antennas.
+        positions = panel.reshape(-1, 3)
+    axes = ((receiver, positions), (times, values["times"]), (frequencies, values["frequencies"]))
+    shape = tuple(len(array) for asked, array in axes if asked is not None)
+    return Axes(positions, values["times"], values["frequencies"], shape)
+
+
+def subcarrier_frequencies(count: int, spacing: float) -> NDArray[np.float64]:
+    """Offsets of OFDM subcarriers from the carrier, as Sionna's function of this name.
+
+    Parameters
+    ----------
+    count : int
+        Number of subcarriers; an even one has one more below the carrier than above.
+    spacing : float
+        Hz.
+
+    Returns
+    -------
+    float64 (count,)
+        Hz, ascending.
+    """
+    return np.asarray((np.arange(count) - count // 2) * spacing, np.float64)
+
+
 def csi(
-    paths: DeparturePaths, radio: RadioSettings, columns: int | None = None, rows: int | None = None, batch: int = 4096
+    paths: DeparturePaths,
+    radio: RadioSettings,
+    columns: int | None = None,
+    rows: int | None = None,
+    batch: int = 4096,
+    *,
+    receiver: ReceiverSettings | None = None,
+    times: ArrayLike | None = None,
+    frequencies: ArrayLike | None = None,
+    normalize_delays: bool = False,
 ) -> NDArray[np.complex64]:
-    """Narrowband channel of the base station's UPA at the carrier: the sum over paths of gain times steering vector.
+    """Channel of the base station's UPA: the sum over paths of gain times steering vector.
 
     Plane waves over the panel (paper eq. 1), as Sionna's synthetic arrays. The gain carries the element pattern and the
-    carrier phase already. See `raytrace.arrays` for the directions of x and y.
+    carrier phase already. See `raytrace.arrays` for the directions of x and y. With no keyword it is the narrowband
+    channel at the carrier, of one antenna, at time 0. Each of `receiver`, `times` and `frequencies` adds its axis.
+
+    It equals Sionna RT's `Paths.cfr` and, fed with these paths, `cir_to_ofdm_channel` of Sionna PHY. As in both, paths
+    keep gain, angles and delay over the times; only their Doppler phases turn.
 
     Parameters
     ----------
     paths : DeparturePaths
-        `Channels` or stored path arrays.
+        `Channels` or stored path arrays. `receiver` reads `aoa_zenith` and `aoa_azimuth` too, `times` reads `doppler`,
+        `frequencies` and `normalize_delays` read `delay`.
     radio : RadioSettings
-        Spacing and orientation of the panel, and its size unless given.
+        Spacing and orientation of the panel, and its size unless given; the carrier, for `normalize_delays`.
     columns, rows : int, optional
         Another size than the recipe's.
     batch : int
-        Users at a time; at 32 paths each takes some 60 kB of working memory beside the result.
+        Matrices (x, y) at a time; at 32 paths each takes some 60 kB of working memory beside the result.
+    receiver : ReceiverSettings, optional
+        The users' panel. Antenna (column, row) is at `column * receiver.rows + row` of the axis.
+    times : float (T,), optional
+        Seconds. A path's phase is exp(+j 2 pi doppler time).
+    frequencies : float (F,), optional
+        Hz from the carrier (see `subcarrier_frequencies`). A path's phase is exp(-j 2 pi frequency delay).
+    normalize_delays : bool
+        Count delays from each user's first path, and the carrier phase too, as `Paths.cfr` does **by default**: the
+        channel is multiplied by exp(+j 2 pi (carrier + frequency) first delay). Delays are stored in float32, so the
+        carrier's part of that phase, one a user, is known to a hundredth of a radian (at 28.5 GHz and 1 us).
 
     Returns
     -------
-    complex64 (..., columns, rows)
+    complex64 (..., [rx], [time], [subcarrier], columns, rows)
         `csi[..., x, y]`, sqrt(power gain).
+
+    Raises
+    ------
+    InputError
+        `times` or `frequencies` is not a 1-D array of finite numbers.
     """
     columns, rows = columns or radio.columns, rows or radio.rows
+    axes = csi_axes(receiver, times, frequencies)
     lead, count = paths.gain.shape[:-1], paths.gain.shape[-1]
-    gain = np.asarray(paths.gain).reshape(-1, count)
-    zenith = np.asarray(paths.aod_zenith).reshape(-1, count)
-    azimuth = np.asarray(paths.aod_azimuth).reshape(-1, count)
-    result = np.empty((len(gain), columns, rows), np.complex64)
-    for low in range(0, len(gain), batch):
-        part = slice(low, low + batch)
-        x, y = axis_steering(zenith[part], azimuth[part], columns, rows, radio.spacing, radio.azimuth, radio.downtilt)
-        result[part] = np.swapaxes(gain[part, :, None] * x, 1, 2) @ y
-    return result.reshape(*lead, columns, rows)
+    users = math.prod(lead)
+
+    def table(name: str) -> NDArray[Any]:
+        return np.asarray(getattr(paths, name)).reshape(users, count)
+
+    gain, zenith, azimuth = table("gain"), table("aod_zenith"), table("aod_azimuth")
+    arrival_angles = None if receiver is None else (table("aoa_zenith"), table("aoa_azimuth"))
+    doppler = None if times is None else table("doppler")
+    delay = table("delay") if normalize_delays or frequencies is not None else None
+    first_delay = np.zeros(users)
+    if normalize_delays and delay is not None:
+        first_delay = np.where(gain != 0, delay, np.inf).min(axis=1, initial=np.inf)
+        first_delay[np.isinf(first_delay)] = 0
+
+    total = users * math.prod(axes.sizes)
+    result = np.empty((total, columns, rows), np.complex64)
+    for low in range(0, total, batch):
+        part = np.arange(low, min(low + batch, total))
+        user, antenna, time, subcarrier = np.unravel_index(part, (users, *axes.sizes))
+        own, user_here = slice(user[0], user[-1] + 1), user - user[0]
+        frequency = axes.frequencies[subcarrier, None]
+        # Phase of each path (matrix, path) in turns, in float64: 1 us at the carrier are 28,500 of them.
+        turns = first_delay[user, None] * (radio.frequency + frequency)
+        if arrival_angles is not None:
+            arrival = direction(*(angles[own] for angles in arrival_angles))
+            turns = turns + (arrival[user_here] @ axes.positions[antenna, :, None])[..., 0]
+        if doppler is not None:
+            turns = turns + doppler[user] * axes.times[time, None]
+        if delay is not None:
+            turns = turns - delay[user] * frequency
+        weight = gain[user] * np.exp(2j * np.pi * turns)
+        x, y = axis_steering(zenith[own], azimuth[own], columns, rows, radio.spacing, radio.azimuth, radio.downtilt)
+        result[part[0] : part[-1] + 1] = np.swapaxes(weight[..., None] * x[user_here], 1, 2) @ y[user_here]
+    return result.reshape(*lead, *axes.shape, columns, rows)

@@ -34,7 +34,8 @@ def imports(path: Path) -> set[str]:
 def test_import_directions(package):
     for path in (ROOT / package).rglob("*.py"):
         found = imports(path)
-        wrong = {name for name in found if name.split(".")[0] in FORBIDDEN[package]}
+        may = {"torch"} if path.name == "torch_channels.py" else set()
+        wrong = {name for name in found if name.split(".")[0] in FORBIDDEN[package] - may}
         assert not wrong, f"{path.name} imports {wrong}"
         if package == "raytrace":
             assert {name for name in found if name.split(".")[0] == "geo"} <= RAYTRACE_MAY
