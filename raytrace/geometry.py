@@ -24,8 +24,9 @@ class Unfolded:
     Attributes
     ----------
     plane : int32 (C, D)
-        The plane, -1 for edges and past the end.
-    is_edge : bool (C, D)
+        The mirror; -1 for edges, faces passed through, and past the end.
+    is_edge, passes : bool (C, D)
+        Whether the element is an edge; whether it stands for any face passed through.
     aim, slide : float64 (C, D, 3)
     lamp : float64 (C, 3)
         Image of the source in all planes.
@@ -37,6 +38,7 @@ class Unfolded:
 
     plane: NDArray[np.int32]
     is_edge: NDArray[np.bool_]
+    passes: NDArray[np.bool_]
     aim: NDArray[np.float64]
     slide: NDArray[np.float64]
     lamp: NDArray[np.float64]
@@ -48,7 +50,7 @@ class Unfolded:
 def mirror(
     surfaces: Surfaces, element: NDArray[np.integer[Any]], points: NDArray[np.float64], affine: bool = True
 ) -> NDArray[np.float64]:
-    """Mirror one point (or, not affine, one direction) in each element's plane; edges and ends leave it as it is."""
+    """Mirror one point (or, not affine, one direction) in each element's plane; other elements leave it as it is."""
     is_plane = (element >= 0) & (element < surfaces.planes)
     plane = np.where(is_plane, element, 0)
     normal = surfaces.normal[plane]
@@ -64,7 +66,7 @@ def images(surfaces: Surfaces, source: NDArray[np.float64], elements: NDArray[np
     surfaces : Surfaces
     source : float64 (3,)
     elements : int32 (C, D)
-        A plane k as k, an edge e as K + e, -1 past the end.
+        Numbers as in `chains.Chains`.
 
     Returns
     -------
@@ -107,7 +109,8 @@ def unfold(
         Chains whose edge has its faces exchanged.
     """
     count, depth = elements.shape
-    is_edge = elements >= surfaces.planes
+    passes = elements == surfaces.through
+    is_edge = (elements >= surfaces.planes) & ~passes
     aim = images(surfaces, source, elements)
     lamp = aim[:, -1].copy()
     slide = np.zeros((count, depth, 3))
@@ -125,12 +128,16 @@ def unfold(
         slide[after, position] = along[after]
     # Without an edge the mirrored zeros mean nothing.
     origin[~is_edge.any(axis=1)] = 0
-    plane = np.where((elements >= 0) & ~is_edge, elements, -1).astype(np.int32)
-    return Unfolded(plane, is_edge, aim, slide, lamp, origin, along, length)
+    plane = np.where((elements >= 0) & (elements < surfaces.planes), elements, -1).astype(np.int32)
+    return Unfolded(plane, is_edge, passes, aim, slide, lamp, origin, along, length)
 
 
 def trace_back(
-    surfaces: Surfaces, unfolded: Unfolded, chain: NDArray[np.int64], receivers: NDArray[np.float64]
+    surfaces: Surfaces,
+    unfolded: Unfolded,
+    chain: NDArray[np.int64],
+    receivers: NDArray[np.float64],
+    faces: NDArray[np.int32],
 ) -> NDArray[np.float64]:
     """Vertices of paths.
 
@@ -141,6 +148,8 @@ def trace_back(
     chain : int64 (N,)
         Row of each path's chain.
     receivers : float64 (N, 3)
+    faces : int32 (N, D)
+        Faces that were hit; tell where a path passes through one.
 
     Returns
     -------
@@ -152,15 +161,16 @@ def trace_back(
     vertices = np.zeros((len(chain), depth, 3))
     at = receivers.astype(np.float64)
     for position in reversed(range(depth)):
-        plane = unfolded.plane[chain, position]
+        crossed = surfaces.plane_of_face[faces[:, position]]
+        plane = np.where(unfolded.passes[chain, position], crossed, unfolded.plane[chain, position])
         target = unfolded.aim[chain, position] + parameter[:, None] * unfolded.slide[chain, position]
         normal, offset = surfaces.normal[plane], surfaces.offset[plane]
         ahead = target - at
-        reflects, diffracts = plane >= 0, unfolded.is_edge[chain, position]
-        speed = np.where(reflects, np.einsum("ni,ni->n", normal, ahead), 1.0)
+        meets, diffracts = plane >= 0, unfolded.is_edge[chain, position]
+        speed = np.where(meets, np.einsum("ni,ni->n", normal, ahead), 1.0)
         time = (offset - np.einsum("ni,ni->n", normal, at)) / speed
         met = np.where(diffracts[:, None], target, at + time[:, None] * ahead)
-        here = reflects | diffracts
+        here = meets | diffracts
         at = np.where(here[:, None], met, at)
         vertices[here, position] = met[here]
     return vertices

@@ -1,7 +1,8 @@
 """Which (chain, receiver) pairs can be a path at all, by geometry alone: cheap, and before any ray is traced.
 
 For each pair the path is traced back as if nothing were in the way. It must meet every plane within the rectangle
-around the plane's faces, and every edge between its ends. What is left, a few per cent, goes to the image method.
+around the plane's faces, and every edge between its ends; faces passed through ask nothing. What is left, a few per
+cent, goes to the image method.
 """
 
 from typing import Any

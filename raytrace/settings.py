@@ -27,16 +27,36 @@ class RadioSettings(Settings):
     wall_material: Material = Field("concrete", description="ITU material of walls.")
     roof_material: Material = Field("concrete", description="ITU material of roofs.")
     ground_material: Material = Field("concrete", description="ITU material of the ground.")
+    scattering: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Scattering coefficient S of all surfaces: a share S^2 of what they reflect is diffuse.",
+    )
 
 
 class SolverSettings(Settings):
     """Ray tracing."""
 
-    max_depth: int = Field(3, ge=0, le=8, description="Largest number of reflections of a path.")
+    max_depth: int = Field(3, ge=0, le=8, description="Largest number of interactions of a path.")
     rays: int = Field(1_000_000, ge=1000, le=100_000_000, description="Rays shot from the base station to find chains.")
     los: bool = Field(True, description="Trace the line of sight.")
     specular: bool = Field(True, description="Trace specular reflection.")
     diffraction: bool = Field(False, description="Trace first-order diffraction at building edges.")
+    refraction: bool = Field(False, description="Trace paths through walls (10 cm thick, without a bend).")
+    diffuse: bool = Field(
+        False,
+        description="Trace diffuse scattering with Sionna's own, slow solver; needs radio.scattering above 0.",
+    )
+    diffuse_rays: int = Field(
+        10_000, ge=100, le=1_000_000, description="Rays of the diffuse search; each can reach every user at every bounce."
+    )
+    memory: int = Field(
+        512,
+        ge=128,
+        le=1_000_000,
+        description="Working memory of one worker's tracer in MB, beside the program's own 350 MB; changes no result.",
+    )
     max_paths: int = Field(32, ge=1, le=1024, description="Strongest paths kept for a user; the power cut is recorded.")
     gain_floor: float = Field(
         -200.0,

@@ -6,18 +6,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geo.errors import InputError
 from geo.scene import Scene
 from raytrace.arrays import SPEED_OF_LIGHT
 from raytrace.channels import Channels
+from raytrace.diffuse import diffuse_paths
 from raytrace.settings import RadioSettings, SolverSettings
-from raytrace.solver import ChainSolver, Paths, line_of_sight
+from raytrace.solver import ChainSolver, Paths, join, line_of_sight
 from raytrace.world import build_world
 
 # Dr.Jit's state is the process's: two scenes at once would mix, and each would wait for the other's kernels anyway.
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def simulate(scene: Scene, radio: RadioSettings, solver: SolverSettings, seed: int) -> Channels:
+def simulate(
+    scene: Scene,
+    radio: RadioSettings,
+    solver: SolverSettings,
+    seed: int,
+    velocities: NDArray[Any] | None = None,
+) -> Channels:
     """Path-level channels from the base station to every user of a scene.
 
     The same arguments give the same bytes, in whatever process and with however many threads, on one backend.
@@ -30,22 +38,49 @@ def simulate(scene: Scene, radio: RadioSettings, solver: SolverSettings, seed: i
     solver : SolverSettings
     seed : int
         Moves the rays that search onward from edges (with diffraction); nothing else is random.
+    velocities : float (U, 3), optional
+        Of the users in m/s, scene frame; they stand still unless given. Everything else always does.
 
     Raises
     ------
     InputError
-        A material without a model at the frequency, no usable LLVM, or a Sionna RT of another series.
+        Velocities of another shape, a material without a model at the frequency, no usable LLVM, or a Sionna RT of
+        another series.
     """
+    if velocities is not None:
+        velocities, expected = np.asarray(velocities, np.float64), (len(scene.users), 3)
+        if velocities.shape != expected or not np.isfinite(velocities).all():
+            msg = f"velocities: shape {velocities.shape}; finite m/s of shape {expected}, a row a user, are needed"
+            raise InputError(msg)
+    trace = ChainSolver(
+        solver.max_depth,
+        solver.rays,
+        solver.los,
+        solver.specular,
+        solver.diffraction,
+        solver.refraction,
+        seed=seed,
+        memory=solver.memory,
+    )
+    orientation = (np.deg2rad(radio.azimuth), np.deg2rad(radio.downtilt), 0.0)
     with _ONE_AT_A_TIME:
         world = build_world(scene.mesh, scene.size, radio)
-        trace = ChainSolver(solver.max_depth, solver.rays, solver.los, solver.specular, solver.diffraction, seed)
-        orientation = (np.deg2rad(radio.azimuth), np.deg2rad(radio.downtilt), 0.0)
         paths = trace(world, scene.bs_position, scene.users, orientation, radio.pattern)
+        if solver.diffuse:
+            panel = orientation, radio.pattern
+            scattered = diffuse_paths(world, scene.bs_position, scene.users, trace, solver.diffuse_rays, *panel)
+            paths = join([paths, scattered])
         visible = line_of_sight(world, scene.bs_position, scene.users)
-    return collect(paths, visible, radio.frequency, solver)
+    return collect(paths, visible, radio.frequency, solver, velocities)
 
 
-def collect(paths: Paths, visible: NDArray[np.bool_], frequency: float, solver: SolverSettings) -> Channels:
+def collect(
+    paths: Paths,
+    visible: NDArray[np.bool_],
+    frequency: float,
+    solver: SolverSettings,
+    velocities: NDArray[np.float64] | None = None,
+) -> Channels:
     """Arrange paths by user, strongest first, and cut them to `max_paths`.
 
     Parameters
@@ -57,6 +92,8 @@ def collect(paths: Paths, visible: NDArray[np.bool_], frequency: float, solver: 
     frequency : float
         Hz.
     solver : SolverSettings
+    velocities : float64 (U, 3), optional
+        Of the users in m/s.
     """
     users, depth = len(visible), paths.types.shape[1]
     power = np.abs(paths.coefficient.astype(np.complex128)) ** 2
@@ -81,6 +118,11 @@ def collect(paths: Paths, visible: NDArray[np.bool_], frequency: float, solver: 
     # The whole turns are taken off in float64: 100 m are 9,500 wavelengths.
     turns = strongest.length * (frequency / SPEED_OF_LIGHT)
     carrier = np.exp(-2j * np.pi * (turns % 1))
+    doppler = np.zeros(len(strongest))
+    if velocities is not None:
+        # The last term of Sionna's `Paths.doppler`: the user's speed towards the path's last vertex, over wavelength.
+        towards = (strongest.arrival * velocities[strongest.receiver]).sum(axis=1)
+        doppler = towards * (frequency / SPEED_OF_LIGHT)
     share = np.bincount(strongest.receiver, power, users) / np.where(total > 0, total, 1.0)
     return Channels(
         gain=table(strongest.coefficient * carrier, np.complex64),
@@ -89,7 +131,7 @@ def collect(paths: Paths, visible: NDArray[np.bool_], frequency: float, solver: 
         aod_azimuth=table(_azimuth(strongest.departure), np.float32),
         aoa_zenith=table(_zenith(strongest.arrival), np.float32),
         aoa_azimuth=table(_azimuth(strongest.arrival), np.float32),
-        doppler=np.zeros((users, solver.max_paths), np.float32),
+        doppler=table(doppler, np.float32),
         interactions=table(strongest.types, np.int8, depth),
         n_paths=count.astype(np.int32),
         power_cut=np.where(outage, 0.0, np.clip(1 - share, 0, 1)).astype(np.float32),

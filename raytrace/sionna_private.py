@@ -41,6 +41,8 @@ from sionna.rt.utils import WedgeGeometry  # noqa: E402
 
 NONE = rt.InteractionType.NONE
 SPECULAR = rt.InteractionType.SPECULAR
+REFRACTION = rt.InteractionType.REFRACTION
+DIFFUSE = rt.InteractionType.DIFFUSE
 DIFFRACTION = rt.InteractionType.DIFFRACTION
 
 # The field calculator divides the sphere by this for diffuse paths alone; specular ones do not depend on it.
@@ -53,6 +55,7 @@ def make_buffer(
     faces: NDArray[np.integer[Any]],
     vertices: NDArray[np.float64],
     receiver: NDArray[np.integer[Any]] | None = None,
+    source: NDArray[np.integer[Any]] | None = None,
     wedges: dict[str, NDArray[Any]] | None = None,
 ) -> Any:
     """Fill a `PathsBuffer`.
@@ -63,18 +66,19 @@ def make_buffer(
     types : int (N, D)
         Interaction types, `NONE` past the end of a path.
     faces : int (N, D)
-        Faces of the mesh; any value where there is no interaction.
+        Faces of the world; any of them where there is no interaction.
     vertices : float64 (N, D, 3)
         Points on these faces.
-    receiver : int (N,), optional
+    receiver, source : int (N,), optional
+        By default 0.
     wedges : dict, optional
         Turns diffraction on. Per path `origin`, `along` (N, 3), `length` (N,), `normals` (N, 2, 3), `faces` (N, 2);
         zeros for paths without a wedge.
     """
     count, depth = types.shape
     buffer = PathsBuffer(count, depth, wedges is not None)
-    shape = np.where(types != NONE, world.shape, rt.INVALID_SHAPE)
-    face = np.where(types != NONE, faces, rt.INVALID_PRIMITIVE)
+    shape = np.where(types != NONE, world.shape[faces], rt.INVALID_SHAPE)
+    face = np.where(types != NONE, world.primitive[faces], rt.INVALID_PRIMITIVE)
 
     def unsigned(values: NDArray[Any]) -> Any:
         return mi.TensorXu(load(mi.UInt, values.ravel()), shape=(count, depth))
@@ -87,6 +91,8 @@ def make_buffer(
         setattr(buffer, name, mi.TensorXf(values, shape=(count, depth)))
     if receiver is not None:
         buffer._tgt_indices = load(mi.UInt, receiver)
+    if source is not None:
+        buffer._src_indices = load(mi.UInt, source)
     if wedges is not None:
         edge = WedgeGeometry.build_with_size(count)
         edge.o = load_rows(mi.Point3f, wedges["origin"])
@@ -94,14 +100,21 @@ def make_buffer(
         edge.length = load(mi.Float, wedges["length"])
         edge.n0 = load_rows(mi.Normal3f, wedges["normals"][:, 0])
         edge.nn = load_rows(mi.Normal3f, wedges["normals"][:, 1])
-        edge.prim0 = load(mi.UInt, wedges["faces"][:, 0])
-        edge.primn = load(mi.UInt, wedges["faces"][:, 1])
+        edge.prim0 = load(mi.UInt, world.primitive[wedges["faces"][:, 0]])
+        edge.primn = load(mi.UInt, world.primitive[wedges["faces"][:, 1]])
         buffer._diffracting_wedges = edge
     return buffer
 
 
 def validate(
-    world: World, chains: Any, chain: Any, receiver: Any, source: Any, receivers: Any, diffraction: bool
+    world: World,
+    chains: Any,
+    chain: Any,
+    receiver: Any,
+    source: Any,
+    receivers: Any,
+    diffraction: bool,
+    lit_region: bool = True,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
     """Run Sionna's image method on (chain, receiver) pairs.
 
@@ -113,6 +126,8 @@ def validate(
     chain, receiver : mi.UInt (N,)
     source, receivers : mi.Point3f
     diffraction : bool
+    lit_region : bool
+        Whether diffraction counts where the source is seen, too.
 
     Returns
     -------
@@ -125,7 +140,7 @@ def validate(
         scene=world.scene.mi_scene,
         paths=candidates,
         diffraction=diffraction,
-        diffraction_lit_region=True,
+        diffraction_lit_region=lit_region,
         src_positions=source,
         tgt_positions=receivers,
     )
@@ -136,10 +151,12 @@ def validate(
     if count == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, depth), np.int32)
     kept = solved.gather(found)
+    shape = kept.shapes.array.numpy().reshape(count, depth)
+    first = world.first_face[np.where(shape != rt.INVALID_SHAPE, shape, world.shape[0])]
     return (
         dr.gather(mi.UInt, chain, found).numpy().astype(np.int64),
         dr.gather(mi.UInt, receiver, found).numpy().astype(np.int64),
-        kept.primitives.array.numpy().reshape(count, depth).astype(np.int32),
+        (first + kept.primitives.array.numpy().reshape(count, depth)).astype(np.int32),
     )
 
 
@@ -152,7 +169,7 @@ def coefficients(
     pattern: str,
     diffraction: bool,
 ) -> NDArray[np.complex64]:
-    """Run Sionna's field calculator on paths: coefficients without the carrier phase.
+    """Coefficients of paths between single elements, without the carrier phase.
 
     Parameters
     ----------
@@ -170,22 +187,119 @@ def coefficients(
     -------
     complex64 (N,)
     """
-    count = paths.buffer_size
-    paths.valid = dr.full(mi.Bool, True, count)
     transmit = rt.PlanarArray(num_rows=1, num_cols=1, pattern=pattern, polarization="V").antenna_pattern.patterns
     receive = rt.PlanarArray(num_rows=1, num_cols=1, pattern="iso", polarization="V").antenna_pattern.patterns
-    solved = FieldCalculator()(
-        wavelength=world.scene.wavelength,
-        paths=paths,
-        samples_per_src=_UNUSED_SAMPLES,
-        diffraction=diffraction,
-        src_positions=source,
-        tgt_positions=receivers,
-        src_orientations=load_rows(mi.Point3f, np.array([orientation])),
-        tgt_orientations=dr.zeros(mi.Point3f, dr.width(receivers)),
-        src_antenna_patterns=transmit,
-        tgt_antenna_patterns=receive,
-    )
+    turned = load_rows(mi.Point3f, np.array([orientation]))
+    upright = dr.zeros(mi.Point3f, dr.width(receivers))
+    solved = fields(world.scene, paths, source, receivers, turned, upright, transmit, receive, diffraction)
     value = solved.a[0][0]
     dr.eval(value)
     return (value.real.numpy() + 1j * value.imag.numpy()).astype(np.complex64)
+
+
+def fields(
+    scene: Any,
+    paths: Any,
+    sources: Any,
+    receivers: Any,
+    source_orientations: Any,
+    receiver_orientations: Any,
+    source_patterns: Any,
+    receiver_patterns: Any,
+    diffraction: bool,
+    loop_mode: str = "symbolic",
+) -> Any:
+    """Run Sionna's field calculator.
+
+    Parameters
+    ----------
+    scene : sionna.rt.Scene
+        Names the wavelength.
+    paths : PathsBuffer
+        Valid paths (from `make_buffer`).
+    sources, receivers : mi.Point3f
+    source_orientations, receiver_orientations : mi.Point3f
+        Radians.
+    source_patterns, receiver_patterns : list of callables
+        As of `AntennaArray.antenna_pattern.patterns`.
+    diffraction : bool
+    loop_mode : str
+        "symbolic", or "evaluated" to keep gradients.
+
+    Returns
+    -------
+    PathsBuffer
+        The same, with `a`, `tau` and `doppler`.
+    """
+    paths.valid = dr.full(mi.Bool, True, paths.buffer_size)
+    calculator = FieldCalculator()
+    calculator.loop_mode = loop_mode
+    return calculator(
+        wavelength=scene.wavelength,
+        paths=paths,
+        samples_per_src=_UNUSED_SAMPLES,
+        diffraction=diffraction,
+        src_positions=sources,
+        tgt_positions=receivers,
+        src_orientations=source_orientations,
+        tgt_orientations=receiver_orientations,
+        src_antenna_patterns=source_patterns,
+        tgt_antenna_patterns=receiver_patterns,
+    )
+
+
+def finish(buffer: Any, kept: NDArray[np.int64], geometry: dict[str, NDArray[np.float64]]) -> Any:
+    """Order solved paths and put exact delays and directions in.
+
+    Parameters
+    ----------
+    buffer : PathsBuffer
+        With fields (from `fields`).
+    kept : int64 (M,)
+        Which paths, in which order.
+    geometry : dict
+        Of these paths `delay` (M,) in s, `departure`, `arrival` (M, 3), unit vectors away from the ends, `vertices`
+        (M, D, 3).
+
+    Returns
+    -------
+    PathsBuffer
+    """
+    at = load(mi.UInt, kept)
+    done = buffer.gather(at)
+    done.a = [[dr.gather(mi.Complex2f, value, at) for value in row] for row in buffer.a]
+    done.doppler = dr.gather(mi.Float, buffer.doppler, at)
+    done.tau = load(mi.Float, geometry["delay"])
+    done.valid = dr.full(mi.Bool, True, len(kept))
+    for axis, letter in enumerate("xyz"):
+        setattr(done, f"_k_tx_{letter}", load(mi.Float, geometry["departure"][:, axis]))
+        setattr(done, f"_k_rx_{letter}", load(mi.Float, geometry["arrival"][:, axis]))
+        values = geometry["vertices"][:, :, axis]
+        setattr(done, f"_vertices_{letter}", mi.TensorXf(load(mi.Float, values.ravel()), shape=values.shape))
+    return done
+
+
+class OrderedPaths(rt.Paths):
+    """`sionna.rt.Paths` that lists the paths of two ends in the order of the buffer.
+
+    Sionna numbers them by an atomic increment, whose order depends on the threads.
+
+    Parameters
+    ----------
+    place : int (N,)
+        Number of each path among those of its two ends.
+    arguments
+        Of `sionna.rt.Paths`.
+    """
+
+    def __init__(self, place: NDArray[np.int64], *arguments: Any) -> None:
+        self._place = load(mi.UInt, place)
+        super().__init__(*arguments)
+
+    @property
+    def _path_ind(self) -> Any:
+        return self._place
+
+    @_path_ind.setter
+    def _path_ind(self, threads_order: Any) -> None:
+        pass

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from raytrace import sionna_private as sionna
 from raytrace.chains import Chains, find_chains
 from raytrace.device import dr, load_rows, mi, rt
-from raytrace.geometry import Unfolded, oriented_edges, path_lengths, trace_back, unfold
+from raytrace.elements import are_edges, chain_buffer, element_types, element_wedges
+from raytrace.geometry import Unfolded, path_lengths, trace_back, unfold
 from raytrace.pairs import PairFinder
 from raytrace.surfaces import Surfaces
 from raytrace.world import World
@@ -27,9 +28,10 @@ from raytrace.world import World
 # method accepts a neighbouring face as the same mirror up to the same distance.
 DUPLICATE_TOLERANCE = 0.01
 
-# (chain, receiver) pairs tested at once, and pairs given to the image method at once (some 250 bytes each at depth 3).
-PAIR_BATCH = 8_000_000
-IMAGE_BATCH = 400_000
+# Bytes of working memory for a (chain, receiver) pair that is tested, and for one given to the image method, which needs
+# that much and again as much for each interaction.
+PAIR_BYTES = 64
+IMAGE_BYTES = 320
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class ChainSolver:
-    """LoS, specular reflection and first-order diffraction, chain-first.
+    """LoS, specular reflection, refraction and first-order diffraction, chain-first.
 
     Parameters
     ----------
@@ -83,9 +85,14 @@ class ChainSolver:
         Largest number of interactions.
     rays : int
         Rays shot to find chains.
-    los, specular, diffraction : bool
+    los, specular, diffraction, refraction : bool
+    lit_region : bool
+        Whether diffraction counts where the source is seen, too.
     seed : int
         Only rays that leave edges are random.
+    memory : int
+        Working memory in MB, beside the scene, the result and what the program needs anyway. It sets the sizes of
+        batches and changes no result.
     """
 
     max_depth: int = 3
@@ -93,7 +100,10 @@ class ChainSolver:
     los: bool = True
     specular: bool = True
     diffraction: bool = False
+    refraction: bool = False
+    lit_region: bool = True
     seed: int = 0
+    memory: int = 512
 
     def __call__(
         self,
@@ -117,21 +127,50 @@ class ChainSolver:
         pattern : str
             Sionna's name of the source's element pattern; vertical polarisation.
         """
+        paths = self.trace(world, source, receivers)
+        if not len(paths):
+            return paths
         source, receivers = np.asarray(source, np.float64), np.asarray(receivers, np.float64)
         at_source, at_receivers = load_rows(mi.Point3f, source), load_rows(mi.Point3f, receivers)
-        chains = find_chains(world, source, self.max_depth, self.rays, self.specular, self.diffraction, self.seed)
+        buffer = path_buffer(world, paths, receivers, self.diffraction)
+        coefficient = sionna.coefficients(
+            world, buffer, at_source, at_receivers, orientation, pattern, self.diffraction
+        )
+        # Nothing arrives where an element pattern has a null.
+        return replace(paths, coefficient=coefficient).select(coefficient != 0)
+
+    def trace(self, world: World, source: NDArray[np.float64], receivers: NDArray[Any]) -> Paths:
+        """Find all paths, without their coefficients (0).
+
+        Parameters
+        ----------
+        world : World
+        source : float64 (3,)
+            Metres.
+        receivers : float (R, 3)
+            Metres.
+        """
+        source, receivers = np.asarray(source, np.float64), np.asarray(receivers, np.float64)
+        at_source, at_receivers = load_rows(mi.Point3f, source), load_rows(mi.Point3f, receivers)
+        chains = find_chains(
+            world,
+            source,
+            self.max_depth,
+            self.rays,
+            self.specular,
+            self.diffraction,
+            self.refraction,
+            self.seed,
+            self.memory,
+        )
         unfolded = unfold(world.surfaces, source, chains.elements, chains.swapped)
         chain, receiver, faces = self._valid_pairs(world, chains, unfolded, receivers, at_source, at_receivers)
         paths = _with_geometry(world.surfaces, source, receivers, chains, unfolded, chain, receiver, faces)
         paths = paths.select(unique_paths(world.surfaces, paths))
         if self.los:
             seen = np.flatnonzero(line_of_sight(world, source, receivers))
-            paths = _join(_direct_paths(source, receivers, seen, paths.types.shape[1]), paths)
-        if not len(paths):
-            return paths
-        coefficient = self._coefficients(world, receivers, paths, at_source, at_receivers, orientation, pattern)
-        # Nothing arrives where an element pattern has a null.
-        return replace(paths, coefficient=coefficient).select(coefficient != 0)
+            paths = join([_direct_paths(source, receivers, seen, paths.types.shape[1]), paths])
+        return paths
 
     def _valid_pairs(
         self,
@@ -147,49 +186,50 @@ class ChainSolver:
         found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, depth), np.int32))]
         if len(chains) and len(receivers):
             finder = PairFinder(world.surfaces, unfolded, receivers, self.diffraction)
-            buffer = self._chain_buffer(world, chains)
-            step = max(1, PAIR_BATCH // len(receivers))
+            buffer = chain_buffer(world, chains.elements, chains.swapped, self.diffraction)
+            step = max(1, self.memory * 1_000_000 // PAIR_BYTES // len(receivers))
+            images_at_once = max(1, self.memory * 1_000_000 // (IMAGE_BYTES * (1 + depth)))
             for first in range(0, len(chains), step):
                 chain, receiver = finder.find(first, min(first + step, len(chains)))
-                for low in range(0, dr.width(chain), IMAGE_BATCH):
-                    part = dr.arange(mi.UInt, min(IMAGE_BATCH, dr.width(chain) - low)) + dr.opaque(mi.UInt, low)
+                for low in range(0, dr.width(chain), images_at_once):
+                    part = dr.arange(mi.UInt, min(images_at_once, dr.width(chain) - low)) + dr.opaque(mi.UInt, low)
                     batch = dr.gather(mi.UInt, chain, part), dr.gather(mi.UInt, receiver, part)
-                    found.append(sionna.validate(world, buffer, *batch, at_source, at_receivers, self.diffraction))
+                    kinds = self.diffraction, self.lit_region
+                    found.append(sionna.validate(world, buffer, *batch, at_source, at_receivers, *kinds))
         chain, receiver, faces = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.lexsort((chain, receiver))
         return chain[order], receiver[order], faces[order]
 
-    def _chain_buffer(self, world: World, chains: Chains) -> Any:
-        """One entry a chain for the image method: types, a face and a point of each plane, the wedge."""
-        surfaces = world.surfaces
-        types = _types(surfaces, chains.elements)
-        faces = _faces(surfaces, chains.elements, chains.swapped)
-        points = surfaces.vertices[surfaces.faces[faces, 0]]
-        wedges = _wedges(surfaces, chains.elements, chains.swapped) if self.diffraction else None
-        return sionna.make_buffer(world, types, faces, points, wedges=wedges)
 
-    def _coefficients(
-        self,
-        world: World,
-        receivers: NDArray[np.float64],
-        paths: Paths,
-        at_source: Any,
-        at_receivers: Any,
-        orientation: tuple[float, float, float],
-        pattern: str,
-    ) -> NDArray[np.complex64]:
-        surfaces = world.surfaces
-        wedges = None
-        if self.diffraction:
-            # The illuminated face was stored as the one hit: the 0-face.
-            swapped = _edge_is_swapped(surfaces, paths.elements, paths.faces)
-            wedges = _wedges(surfaces, paths.elements, swapped)
-        # Sionna's distance from the edge to the receiver also counts the way to the vertex after a path's last one: put
-        # the receiver there. (The stock solver has an image there, and with it wrong fields of paths such as
-        # diffraction, then reflection, when they are shorter than its `max_depth`.)
-        vertices = np.where(paths.types[..., None] != sionna.NONE, paths.vertices, receivers[paths.receiver, None])
-        buffer = sionna.make_buffer(world, paths.types, paths.faces, vertices, paths.receiver, wedges)
-        return sionna.coefficients(world, buffer, at_source, at_receivers, orientation, pattern, self.diffraction)
+def path_buffer(
+    world: World,
+    paths: Paths,
+    receivers: NDArray[np.float64],
+    diffraction: bool,
+    source: NDArray[np.integer[Any]] | None = None,
+) -> Any:
+    """Paths as Sionna's field calculator takes them.
+
+    Parameters
+    ----------
+    world : World
+    paths : Paths
+    receivers : float64 (R, 3)
+    diffraction : bool
+    source : int (N,), optional
+        Number of each path's source, by default 0.
+    """
+    surfaces = world.surfaces
+    wedges = None
+    if diffraction:
+        # The illuminated face was stored as the one hit: the 0-face.
+        swapped = _edge_is_swapped(surfaces, paths.elements, paths.faces)
+        wedges = element_wedges(surfaces, paths.elements, swapped)
+    # Sionna's distance from the edge to the receiver also counts the way to the vertex after a path's last one: put the
+    # receiver there. (The stock solver has an image there, and with it wrong fields of paths such as diffraction, then
+    # reflection, when they are shorter than its `max_depth`.)
+    vertices = np.where(paths.types[..., None] != sionna.NONE, paths.vertices, receivers[paths.receiver, None])
+    return sionna.make_buffer(world, paths.types, paths.faces, vertices, paths.receiver, source, wedges)
 
 
 def line_of_sight(world: World, source: NDArray[np.float64], receivers: NDArray[Any]) -> NDArray[np.bool_]:
@@ -261,8 +301,8 @@ def _with_geometry(
     faces: NDArray[np.int32],
 ) -> Paths:
     elements = chains.elements[chain]
-    types = _types(surfaces, elements)
-    vertices = trace_back(surfaces, unfolded, chain, receivers[receiver])
+    types = element_types(surfaces, elements)
+    vertices = trace_back(surfaces, unfolded, chain, receivers[receiver], faces)
     length, departure, arrival = path_lengths(source, vertices, elements >= 0, receivers[receiver])
     nothing = np.zeros(len(chain), np.complex64)
     return Paths(
@@ -280,54 +320,17 @@ def _direct_paths(
     return Paths(seen, types, vertices, none, none, length, departure, arrival, np.zeros(count, np.complex64))
 
 
-def _join(first: Paths, second: Paths) -> Paths:
-    """All paths, by receiver; those of `first` before those of `second`."""
-    parts = (
-        (field.name, np.concatenate([getattr(first, field.name), getattr(second, field.name)]))
-        for field in fields(Paths)
+def join(parts: list[Paths]) -> Paths:
+    """All paths, by receiver; those of a receiver in the order of the parts."""
+    joined = Paths(
+        **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Paths)}
     )
-    joined = Paths(**dict(parts))
     return joined.select(np.argsort(joined.receiver, kind="stable"))
-
-
-def _types(surfaces: Surfaces, elements: NDArray[np.int32]) -> NDArray[np.uint8]:
-    kind = np.where(elements >= surfaces.planes, sionna.DIFFRACTION, sionna.SPECULAR)
-    return np.where(elements >= 0, kind, sionna.NONE).astype(np.uint8)
-
-
-def _faces(surfaces: Surfaces, elements: NDArray[np.int32], swapped: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """A face of each element: the plane's largest, the edge's illuminated one (any where there is no element)."""
-    is_edge = elements >= surfaces.planes
-    plane_face = surfaces.plane_face[np.where(is_edge | (elements < 0), 0, elements)]
-    if not surfaces.edges:
-        return plane_face
-    sides = surfaces.edge_faces[np.where(is_edge, elements - surfaces.planes, 0)]
-    lit = np.where(swapped[:, None], sides[..., 1], sides[..., 0])
-    return np.where(is_edge, lit, plane_face).astype(np.int32)
-
-
-def _wedges(surfaces: Surfaces, elements: NDArray[np.int32], swapped: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """Wedge geometry of each row as Sionna has it, the 0-face the illuminated one; zeros without an edge."""
-    count = len(elements)
-    wedge: dict[str, NDArray[Any]] = {
-        "origin": np.zeros((count, 3)),
-        "along": np.zeros((count, 3)),
-        "length": np.zeros(count),
-        "normals": np.zeros((count, 2, 3)),
-        "faces": np.zeros((count, 2), np.int32),
-    }
-    row, position = np.nonzero(elements >= surfaces.planes)
-    edge = elements[row, position] - surfaces.planes
-    wedge["origin"][row], wedge["along"][row], wedge["normals"][row] = oriented_edges(surfaces, edge, swapped[row])
-    wedge["length"][row] = surfaces.edge_length[edge]
-    sides = surfaces.edge_faces[edge]
-    wedge["faces"][row] = np.where(swapped[row, None], sides[:, ::-1], sides)
-    return wedge
 
 
 def _edge_is_swapped(surfaces: Surfaces, elements: NDArray[np.int32], faces: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Whether a path's diffracting face is its edge's n-face."""
     swapped = np.zeros(len(elements), bool)
-    row, position = np.nonzero(elements >= surfaces.planes)
+    row, position = np.nonzero(are_edges(surfaces, elements))
     swapped[row] = surfaces.edge_faces[elements[row, position] - surfaces.planes, 0] != faces[row, position]
     return swapped

@@ -46,7 +46,9 @@ class Surfaces:
     edge_faces : int32 (E, 2)
         0-face and n-face.
     edge_normals : float64 (E, 2, 3)
-        Their outward normals.
+        Their normals, on the outside of the wedge.
+    closed : bool
+        All faces look outward from solids, so that nothing outside meets one from behind.
     """
 
     vertices: NDArray[np.float64]
@@ -63,6 +65,7 @@ class Surfaces:
     edge_length: NDArray[np.float64]
     edge_faces: NDArray[np.int32]
     edge_normals: NDArray[np.float64]
+    closed: bool
 
     @property
     def planes(self) -> int:
@@ -73,6 +76,11 @@ class Surfaces:
     def edges(self) -> int:
         """Number of convex edges."""
         return len(self.edge_length)
+
+    @property
+    def through(self) -> int:
+        """Number that stands for "through any face" in a chain, after those of planes and edges."""
+        return self.planes + self.edges
 
 
 def survey(mesh: Mesh, size: float) -> Surfaces:
@@ -98,10 +106,33 @@ def survey(mesh: Mesh, size: float) -> Surfaces:
     kind = np.concatenate([mesh.surface[keep], np.full(2, GROUND, np.uint8)])
     building = np.concatenate([mesh.building[keep], np.full(2, -1, np.int32)])
 
+    return analyse(vertices, faces, kind, building, closed=True)
+
+
+def analyse(
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int32],
+    kind: NDArray[np.uint8],
+    part: NDArray[np.int32],
+    closed: bool,
+) -> Surfaces:
+    """Planes and edges of any faces.
+
+    Parameters
+    ----------
+    vertices : float64 (V, 3)
+    faces : int32 (F, 3)
+    kind : uint8 (F,)
+    part : int32 (F,)
+        Faces of one part may share edges.
+    closed : bool
+        The faces of each part look outward from a solid; else every edge of two faces is a wedge.
+    """
     triangles = vertices[faces]
     outward = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     area = np.linalg.norm(outward, axis=1)
-    outward /= area[:, None]
+    # A face without an area is hit by nothing; it only keeps its number.
+    outward = np.where(area[:, None] > 0, outward / np.where(area > 0, area, 1.0)[:, None], [0.0, 0.0, 1.0])
     plane_of_face = _coplanar(outward, triangles[:, 0])
     planes = int(plane_of_face.max()) + 1
     # The largest face of each plane: the last of its plane when faces are sorted by plane, then by area.
@@ -110,7 +141,7 @@ def survey(mesh: Mesh, size: float) -> Surfaces:
     normal = outward[plane_face]
     frame = _plane_axes(normal)
     bounds = _plane_bounds(triangles, plane_of_face, frame)
-    edges = _convex_edges(vertices, faces, building, outward, plane_of_face)
+    edges = _wedges(vertices, faces, part, outward, plane_of_face, area, closed)
     return Surfaces(
         vertices,
         faces,
@@ -122,6 +153,7 @@ def survey(mesh: Mesh, size: float) -> Surfaces:
         frame,
         bounds,
         *edges,
+        closed,
     )
 
 
@@ -168,20 +200,25 @@ def _plane_bounds(
     return bounds
 
 
-def _convex_edges(
+def _wedges(
     vertices: NDArray[np.float64],
     faces: NDArray[np.int32],
-    building: NDArray[np.int32],
+    part: NDArray[np.int32],
     outward: NDArray[np.float64],
     plane_of_face: NDArray[np.int32],
+    area: NDArray[np.float64],
+    closed: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
-    """Edges that exactly two faces of one building share, on different planes, with the material inside the angle."""
+    """Edges that exactly two faces of one part share, on different planes; of solids only the convex ones.
+
+    Normals point away from the other face, as Sionna turns them: the wedge is less than half of space.
+    """
     start = faces.reshape(-1)
     end = np.roll(faces, -1, axis=1).reshape(-1)
     face = np.repeat(np.arange(len(faces)), 3)
     opposite = np.roll(faces, -2, axis=1).reshape(-1)
-    # Neighbours of a building may touch it along an edge: pairs are formed within each building.
-    key = np.column_stack([building[face], np.minimum(start, end), np.maximum(start, end)])
+    # Neighbours of a building may touch it along an edge: pairs are formed within each part.
+    key = np.column_stack([part[face], np.minimum(start, end), np.maximum(start, end)])
     order = np.lexsort(key.T[::-1])
     first = np.flatnonzero(np.r_[True, np.any(np.diff(key[order], axis=0) != 0, axis=1)])
     paired = first[np.diff(np.r_[first, len(order)]) == 2]
@@ -189,8 +226,22 @@ def _convex_edges(
     origin = vertices[start[one]]
     along = vertices[end[one]] - origin
     length = np.linalg.norm(along, axis=1)
-    height = np.einsum("ei,ei->e", outward[face[one]], vertices[opposite[two]] - origin)
-    keep = (plane_of_face[face[one]] != plane_of_face[face[two]]) & (height < -1e-6) & (length > 0)
-    one, two, origin, along, length = one[keep], two[keep], origin[keep], along[keep], length[keep]
     sides = np.column_stack([face[one], face[two]]).astype(np.int32)
-    return origin, along / length[:, None], length, sides, outward[sides]
+    # How far each face's far corner rises above the other's plane.
+    height = np.column_stack(
+        [
+            np.einsum("ei,ei->e", outward[sides[:, 0]], vertices[opposite[two]] - origin),
+            np.einsum("ei,ei->e", outward[sides[:, 1]], vertices[opposite[one]] - origin),
+        ]
+    )
+    keep = (plane_of_face[sides[:, 0]] != plane_of_face[sides[:, 1]]) & (length > 0) & (area[sides] > 0).all(axis=1)
+    keep &= height[:, 0] < -1e-6 if closed else np.abs(height[:, 0]) > 1e-6
+    origin, along, length = origin[keep], along[keep], length[keep]
+    sides, flip = sides[keep], height[keep] > 0
+    along /= length[:, None]
+    # The 0-face lies on the left of the direction as seen from where its normal points.
+    turned = flip[:, :1]
+    origin = np.where(turned, origin + length[:, None] * along, origin)
+    along = np.where(turned, -along, along)
+    normals = np.where(flip[..., None], -outward[sides], outward[sides])
+    return origin, along, length, sides, normals

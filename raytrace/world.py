@@ -1,4 +1,4 @@
-"""`Scene` -> Sionna RT scene, in memory: one mesh whose material depends on the face.
+"""`Scene` -> Sionna RT scene, in memory: one mesh whose material depends on the face. Or any Sionna scene, surveyed.
 
 Walls, roofs, floors and the ground are one Mitsuba shape. Buildings so keep the edges that walls and roofs share (two
 shapes would lose them, and with them all diffraction there), and the number of shapes is the same in every scene, so
@@ -16,7 +16,7 @@ from geo.errors import InputError
 from geo.scene import Mesh, Surface
 from raytrace.device import dr, load, mi, rt
 from raytrace.settings import RadioSettings
-from raytrace.surfaces import GROUND, Surfaces, survey
+from raytrace.surfaces import GROUND, Surfaces, analyse, survey
 
 
 class FaceMaterial(rt.RadioMaterial):
@@ -26,14 +26,18 @@ class FaceMaterial(rt.RadioMaterial):
     ----------
     permittivity, conductivity : float (F,)
         Relative permittivity (real part) and conductivity in S/m of each face of the one mesh that uses it.
+    scattering : float
+        Scattering coefficient S of all faces: the share S^2 of the reflected power is diffuse (Lambertian).
     """
 
     # The parent's, which its methods read.
     _eta_r: Any
     _sigma: Any
 
-    def __init__(self, permittivity: NDArray[np.float64], conductivity: NDArray[np.float64]) -> None:
-        super().__init__(name="faces", color=(0.5, 0.5, 0.5))
+    def __init__(
+        self, permittivity: NDArray[np.float64], conductivity: NDArray[np.float64], scattering: float = 0.0
+    ) -> None:
+        super().__init__(name="faces", color=(0.5, 0.5, 0.5), scattering_coefficient=scattering)
         self._face_permittivity = load(mi.Float, permittivity)
         self._face_conductivity = load(mi.Float, conductivity)
 
@@ -70,16 +74,20 @@ class World:
     Attributes
     ----------
     surfaces : Surfaces
-        Its planes and edges; face indices are those of the mesh.
+        Its planes and edges. Faces are numbered through all shapes.
     scene : sionna.rt.Scene
-        Without radio devices. Everything of Sionna RT works on it, the stock `PathSolver` too.
-    shape : int
-        Registry number of the one mesh (what Sionna keeps as a path's shape).
+        Everything of Sionna RT works on it, the stock `PathSolver` too.
+    shape, primitive : uint32 (F,)
+        Of each face: registry number of its shape (what Sionna keeps as a path's shape) and its number in that shape.
+    first_face : uint32
+        By registry number: the first face of the shape.
     """
 
     surfaces: Surfaces
     scene: Any
-    shape: int
+    shape: NDArray[np.uint32]
+    primitive: NDArray[np.uint32]
+    first_face: NDArray[np.uint32]
 
 
 def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
@@ -109,7 +117,7 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     properties = np.empty((GROUND + 1, 2))
     for kind, (field, name) in kinds.items():
         properties[kind] = material_properties(field, name, radio.frequency)
-    material = FaceMaterial(*properties[surfaces.kind].T)
+    material = FaceMaterial(properties[surfaces.kind, 0], properties[surfaces.kind, 1], radio.scattering)
 
     props = mi.Properties()
     props["face_normals"] = True
@@ -124,8 +132,58 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
 
     scene = rt.Scene(mi.load_dict({"type": "scene", "city": shape}))
     scene.frequency = radio.frequency
-    number = int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(scene.mi_scene.shapes()[0]))[0])
-    return World(surfaces, scene, number)
+    return _number_faces(surfaces, scene)
+
+
+def world_of(scene: Any) -> World:
+    """Survey a Sionna RT scene of one's own, as from `sionna.rt.load_scene`.
+
+    Edges are found within each of its meshes, between faces that share vertices, as Sionna does: unwelded meshes have
+    none.
+
+    Parameters
+    ----------
+    scene : sionna.rt.Scene
+
+    Raises
+    ------
+    InputError
+        A shape is not a triangle mesh.
+    """
+    vertices, faces, parts = [np.empty((0, 3))], [np.empty((0, 3), np.int64)], [np.empty(0, np.int32)]
+    base = 0
+    for number, shape in enumerate(scene.mi_scene.shapes()):
+        if not isinstance(shape, mi.Mesh):
+            msg = f"scene: shape {shape.id()!r} is not a triangle mesh; the ray tracer needs meshes"
+            raise InputError(msg)
+        values = mi.traverse(shape)
+        points = values["vertex_positions"].numpy().reshape(-1, 3).astype(np.float64)
+        corners = values["faces"].numpy().reshape(-1, 3).astype(np.int64)
+        vertices.append(points)
+        faces.append(corners + base)
+        parts.append(np.full(len(corners), number, np.int32))
+        base += len(points)
+    part = np.concatenate(parts)
+    triangles = np.concatenate(faces).astype(np.int32)
+    surfaces = analyse(np.concatenate(vertices), triangles, np.zeros(len(part), np.uint8), part, closed=False)
+    return _number_faces(surfaces, scene)
+
+
+def _number_faces(surfaces: Surfaces, scene: Any) -> World:
+    shapes = scene.mi_scene.shapes()
+    numbers = [int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(shape))[0]) for shape in shapes]
+    counts = [shape.face_count() for shape in shapes]
+    starts = np.cumsum([0, *counts])
+    first_face = np.zeros(max(numbers, default=0) + 1, np.uint32)
+    first_face[numbers] = starts[:-1]
+    primitive = np.concatenate([np.empty(0, np.int64), *(np.arange(count) for count in counts)])
+    return World(
+        surfaces,
+        scene,
+        np.repeat(np.array(numbers, np.uint32), counts),
+        primitive.astype(np.uint32),
+        first_face,
+    )
 
 
 def material_properties(field: str, name: str, frequency: float) -> tuple[float, float]:

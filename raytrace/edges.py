@@ -1,0 +1,218 @@
+"""Rays that leave edges: all over the Keller cones, and aimed at faces; and which edges are lit at all."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raytrace import sionna_private as sionna
+from raytrace.bounce import Rays, Search
+from raytrace.device import dr, load, load_rows, mi, rt
+from raytrace.elements import chain_buffer
+from raytrace.geometry import oriented_edges
+from raytrace.surfaces import Surfaces
+
+# Rays leave an edge this far outside it, as in Sionna's image method.
+EDGE_OFFSET = 1e-3
+
+# Points of an edge from which the way back to the source is tried.
+EDGE_POINTS = 16
+
+# Steps of the R2 sequence (Roberts 2018): evenly spread points of the unit square, whatever their number.
+R2_STEPS = (0.7548776662466927, 0.5698402909980532)
+
+
+@dataclass(frozen=True)
+class Wedges:
+    """Edges (N), each as lit from an image of the source.
+
+    Attributes
+    ----------
+    surfaces : Surfaces
+    edge : int64 (N,)
+    image : float64 (N, 3)
+    swapped : bool (N,)
+        Whether the edge has its faces exchanged.
+    """
+
+    surfaces: Surfaces
+    edge: NDArray[np.int64]
+    image: NDArray[np.float64]
+    swapped: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.edge)
+
+    def select(self, index: Any) -> "Wedges":
+        """The wedges at these positions (a mask or a slice)."""
+        return Wedges(self.surfaces, self.edge[index], self.image[index], self.swapped[index])
+
+    def oriented(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Origin, direction, normals (N, 2, 3) and the unit vector out of the wedge between them."""
+        origin, along, normals = oriented_edges(self.surfaces, self.edge, self.swapped)
+        away = normals.sum(axis=1)
+        return origin, along, normals, away / np.maximum(np.linalg.norm(away, axis=1), 1e-9)[:, None]
+
+
+def lit_edges(
+    search: Search,
+    source: NDArray[np.float64],
+    prefix: NDArray[np.int32],
+    row: NDArray[np.int64],
+    wedges: Wedges,
+) -> NDArray[np.bool_]:
+    """Whether the source reaches any of some points of each edge by the sequence of elements before it.
+
+    Parameters
+    ----------
+    search : Search
+    source : float64 (3,)
+    prefix : int32 (rows, elements)
+    row : int64 (N,)
+        Sequence before each edge.
+    wedges : Wedges
+    """
+    world = search.world
+    lit = np.zeros(len(wedges), bool)
+    at_source = load_rows(mi.Point3f, source)
+    before = None
+    if prefix.shape[1]:
+        before = chain_buffer(world, prefix, np.zeros(len(prefix), bool), diffraction=False)
+    step = max(1, search.limit // (EDGE_POINTS * (1 + prefix.shape[1])))
+    for low in range(0, len(wedges), step):
+        part = slice(low, low + step)
+        points = _points_of_edges(wedges.select(part)).reshape(-1, 3)
+        targets = load_rows(mi.Point3f, points)
+        if before is None:
+            origins = dr.gather(mi.Point3f, at_source, dr.zeros(mi.UInt, len(points)))
+            reached = ~world.scene.mi_scene.ray_test(rt.utils.spawn_ray_to(origins, targets)).numpy()
+        else:
+            chain = load(mi.UInt, np.repeat(row[part], EDGE_POINTS))
+            number = dr.arange(mi.UInt, len(points))
+            _, found, _ = sionna.validate(world, before, chain, number, at_source, targets, False)
+            reached = np.zeros(len(points), bool)
+            reached[found] = True
+        lit[part] = reached.reshape(-1, EDGE_POINTS).any(axis=1)
+    return lit
+
+
+def _points_of_edges(wedges: Wedges) -> NDArray[np.float64]:
+    """Points (N, EDGE_POINTS, 3) just outside edges, evenly in the angle under which the images see them."""
+    origin, along, _, away = wedges.oriented()
+    foot = np.einsum("ei,ei->e", wedges.image - origin, along)
+    height = np.linalg.norm(wedges.image - origin - foot[:, None] * along, axis=1)
+    height = np.maximum(height, EDGE_OFFSET)
+    length = wedges.surfaces.edge_length[wedges.edge]
+    low, high = np.arctan(-foot / height), np.arctan((length - foot) / height)
+    share = (np.arange(EDGE_POINTS) + 0.5) / EDGE_POINTS
+    angle = low[:, None] + (high - low)[:, None] * share
+    place = foot[:, None] + height[:, None] * np.tan(angle)
+    return origin[:, None] + place[..., None] * along[:, None] + EDGE_OFFSET * away[:, None]
+
+
+def keller_rays(wedges: Wedges, share: int, low: int, high: int, shift: tuple[float, float]) -> Rays:
+    """Rays on the Keller cones of edges, evenly over each edge and the cone's open angles.
+
+    Parameters
+    ----------
+    wedges : Wedges
+    share : int
+        Rays of each edge.
+    low, high : int
+        Of all these rays, numbered edge by edge, the ones to make.
+    shift : tuple of float
+        In [0, 1), of the two sequences of points.
+
+    Returns
+    -------
+    Rays
+        Their row is the edge's.
+    """
+    origin, along, normals, away = wedges.oriented()
+    tangent = np.cross(normals[:, 0], along)
+    open_angle = 2 * np.pi - np.arccos(np.clip(-np.einsum("ei,ei->e", normals[:, 0], normals[:, 1]), -1, 1))
+    tables = [load_rows(mi.Vector3f, values) for values in (origin, along, normals[:, 0], tangent, away, wedges.image)]
+    length = load(mi.Float, wedges.surfaces.edge_length[wedges.edge])
+    angle = load(mi.Float, open_angle)
+
+    index = dr.arange(mi.UInt, high - low)
+    # Both numbers count from the first edge, in integers of 32 bit.
+    first = low // share
+    row = (index + dr.opaque(mi.UInt, low - first * share)) // dr.opaque(mi.UInt, share) + dr.opaque(mi.UInt, first)
+    point, turn = _spread(mi.Float64(index) + dr.opaque(mi.Float64, low), shift)
+    start, zeta, normal, across, outside, lamp = (dr.gather(mi.Vector3f, table, row) for table in tables)
+    # Evenly in the angle under which the image sees the edge: near ones are sampled as densely as far ones.
+    foot = dr.dot(lamp - start, zeta)
+    height = dr.maximum(dr.norm(lamp - start - foot * zeta), EDGE_OFFSET)
+    least, most = dr.atan(-foot / height), dr.atan((dr.gather(mi.Float, length, row) - foot) / height)
+    place = start + (foot + height * dr.tan(dr.lerp(least, most, point))) * zeta
+    cosine = dr.dot(dr.normalize(place - lamp), zeta)
+    sine = dr.safe_sqrt(1 - cosine * cosine)
+    sin_turn, cos_turn = dr.sincos(turn * dr.gather(mi.Float, angle, row))
+    leaving = cosine * zeta + sine * (cos_turn * across + sin_turn * normal)
+    rays = Rays(mi.Point3f(place + EDGE_OFFSET * outside), leaving, row)
+    dr.eval(rays.origin, rays.direction, rays.row)
+    return rays
+
+
+def aimed_rays(wedges: Wedges, every: int, low: int, high: int, shift: tuple[float, float]) -> Rays:
+    """Rays from edges towards points of faces, on the Keller cones: they find small far faces, too.
+
+    Parameters
+    ----------
+    wedges : Wedges
+    every : int
+        Rays in all, spread evenly over the pairs of edges and faces.
+    low, high : int
+        Of these the ones to make. Pairs that no Keller cone joins drop out.
+    shift : tuple of float
+        In [0, 1), of the two sequences of points.
+
+    Returns
+    -------
+    Rays
+        Their row is the edge's.
+    """
+    surfaces = wedges.surfaces
+    triangles = surfaces.vertices[surfaces.faces]
+    origin, along, normals, away = wedges.oriented()
+    at_edge = [load_rows(mi.Vector3f, v) for v in (origin, along, normals[:, 0], normals[:, 1], away, wedges.image)]
+    length = load(mi.Float, surfaces.edge_length[wedges.edge])
+    at_face = [load_rows(mi.Vector3f, triangles[:, corner]) for corner in range(3)]
+
+    number = dr.arange(mi.Float64, high - low) + dr.opaque(mi.Float64, low)
+    pair = dr.floor((number + 0.5) * dr.opaque(mi.Float64, len(wedges) * len(triangles) / every))
+    row = mi.UInt(dr.floor((pair + 0.5) / dr.opaque(mi.Float64, len(triangles))))
+    face = mi.UInt(pair - mi.Float64(row) * dr.opaque(mi.Float64, len(triangles)))
+    u, v = _spread(number, shift)
+    root = dr.sqrt(u)
+    one, two, three = (dr.gather(mi.Vector3f, corner, face) for corner in at_face)
+    target = (1 - root) * one + root * (1 - v) * two + root * v * three
+    start, zeta, normal_0, normal_n, outside, lamp = (dr.gather(mi.Vector3f, table, row) for table in at_edge)
+    # Unrolled around the edge the way from image to target is straight (see `geometry.edge_parameter`).
+    s, t = lamp - start, target - start
+    along_s, along_t = dr.dot(s, zeta), dr.dot(t, zeta)
+    away_s, away_t = dr.norm(s - along_s * zeta), dr.norm(t - along_t * zeta)
+    place = (along_s * away_t + along_t * away_s) / dr.maximum(away_s + away_t, 1e-6)
+    leaving = dr.normalize(t - place * zeta)
+    joined = (place > 0) & (place < dr.gather(mi.Float, length, row)) & (away_t > EDGE_OFFSET)
+    joined &= (dr.dot(leaving, normal_0) > 0) | (dr.dot(leaving, normal_n) > 0)
+    source = mi.Point3f(start + place * zeta + EDGE_OFFSET * outside)
+    dr.eval(joined, source, leaving, row)
+    kept = dr.compress(joined)
+    rays = Rays(
+        dr.gather(mi.Point3f, source, kept), dr.gather(mi.Vector3f, leaving, kept), dr.gather(mi.UInt, row, kept)
+    )
+    dr.eval(rays.origin, rays.direction, rays.row)
+    return rays
+
+
+def _spread(number: Any, shift: tuple[float, float]) -> tuple[Any, Any]:
+    """Points (two coordinates in [0, 1)) of the shifted R2 sequence."""
+    moved = (
+        dr.opaque(mi.Float, offset) + mi.Float(number * step - dr.floor(number * step))
+        for offset, step in zip(shift, R2_STEPS, strict=True)
+    )
+    first, second = (value - dr.floor(value) for value in moved)
+    return first, second

@@ -1,0 +1,282 @@
+"""Sionna's own `PathSolver` on a `World`, and how its paths compare with ours: for the benchmark and the tests.
+
+Paths are compared by the mirrors they met. The stock solver finds a path again through every face that is nearly on
+the plane of its mirror, as the fronts of a row of houses are, with vertices centimetres apart; by their vertices such
+finds would be different paths.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from raytrace import sionna_private as sionna
+from raytrace.arrays import SPEED_OF_LIGHT
+from raytrace.device import dr, rt
+from raytrace.solver import DUPLICATE_TOLERANCE, Paths
+from raytrace.world import World
+
+# Columns of the stock solver's paths, one row a path: see `stock_table`.
+Table = dict[str, NDArray[Any]]
+
+# Metres. Points of one edge closer than this are one point: the stock solver's vertices are float32.
+EDGE_TOLERANCE = 0.02
+
+# In `met`: nothing past the end of a path, an edge (which one is told by the vertex), and a face that is passed through.
+NOTHING, EDGE, THROUGH = -1, -2, -3
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the paths of the two solvers between the same points differ.
+
+    Attributes
+    ----------
+    ours, stock : int
+        Paths found by each, the stock solver's without its own duplicates.
+    missing : int
+        Of `stock`, those that ours lacks.
+    duplicates, stock_duplicates : int
+        Paths that each found again.
+    difference : float64 (U,)
+        Of the users with paths that both found: |10 log10(energy ours / energy stock)| of these paths in dB.
+    extra : float64 (U,)
+        Of the same users: by how many dB the paths that only ours found raise the energy.
+    users_only_ours : int
+        Users that no common path reaches, but paths of ours do.
+    """
+
+    ours: int
+    stock: int
+    missing: int
+    duplicates: int
+    stock_duplicates: int
+    difference: NDArray[np.float64]
+    extra: NDArray[np.float64]
+    users_only_ours: int
+
+
+def place_link(
+    world: World,
+    source: NDArray[Any],
+    users: NDArray[Any],
+    orientation: tuple[float, ...] = (0.0, 0.0, 0.0),
+    pattern: str = "iso",
+    rows: int = 1,
+    columns: int = 1,
+) -> None:
+    """Put one transmitter, and a receiver for every user, into the Sionna scene in place of those that are there.
+
+    Parameters
+    ----------
+    world : World
+    source : float (3,)
+        Metres.
+    users : float (U, 3)
+        Metres. Isotropic, vertically polarised.
+    orientation : tuple
+        Of the source's panel, radians (azimuth, downtilt, slant).
+    pattern : str
+        Sionna's name of its element pattern; vertical polarisation.
+    rows, columns : int
+        Of its panel.
+    """
+    scene = world.scene
+    scene.tx_array = rt.PlanarArray(num_rows=rows, num_cols=columns, pattern=pattern, polarization="V")
+    scene.rx_array = rt.PlanarArray(num_rows=1, num_cols=1, pattern="iso", polarization="V")
+    for name in [*scene.transmitters, *scene.receivers]:
+        scene.remove(name)
+    scene.add(rt.Transmitter("bs", [float(x) for x in source], orientation=[float(angle) for angle in orientation]))
+    for number, user in enumerate(users):
+        scene.add(rt.Receiver(f"user-{number}", [float(x) for x in user]))
+
+
+def trace_link(world: World, **options: Any) -> Any:
+    """Run `PathSolver` on the placed link, until coefficients and delays are computed.
+
+    Parameters
+    ----------
+    world : World
+        After `place_link`.
+    options
+        Arguments of `PathSolver`; by default depth 3, 100,000 samples, no refraction.
+
+    Returns
+    -------
+    sionna.rt.Paths
+    """
+    settings = {"max_depth": 3, "samples_per_src": 100_000, "refraction": False, "seed": 1} | options
+    paths = rt.PathSolver()(world.scene, **settings)
+    dr.eval(paths.a, paths.tau)
+    dr.sync_thread()
+    return paths
+
+
+def stock_paths(world: World, source: NDArray[Any], users: NDArray[Any], **options: Any) -> Any:
+    """Place a link and trace it: `place_link` and `trace_link` with the options of both."""
+    place = {name: options.pop(name) for name in ("orientation", "pattern", "rows", "columns") if name in options}
+    place_link(world, source, users, **place)
+    return trace_link(world, **options)
+
+
+def stock_table(paths: Any, world: World) -> Table:
+    """The valid paths of Sionna's `Paths` from one transmitter, one row each (N paths, D = `max_depth`, A antennas).
+
+    Returns
+    -------
+    dict
+        receiver (N,), types (N, D), met (N, D) as of `planes_met`; vertices (N, D, 3) in m, 0 past the end; length (N,)
+        in m; coefficient complex (N, A) without the carrier phase; angles (N, 4): zenith and azimuth of departure, then
+        of arrival, radians.
+    """
+    valid = paths.valid.numpy()[:, 0]
+    row = np.nonzero(valid)
+
+    def per_bounce(values: Any) -> NDArray[Any]:
+        return np.moveaxis(values.numpy()[:, :, 0], 0, 2)[row]
+
+    types, faces = per_bounce(paths.interactions), per_bounce(paths.primitives).astype(np.int64)
+    coefficients = paths.a[0].numpy() + 1j * paths.a[1].numpy()
+    angles = (paths.theta_t, paths.phi_t, paths.theta_r, paths.phi_r)
+    return {
+        "receiver": row[0],
+        "types": types,
+        "met": planes_met(world, types, faces),
+        "vertices": per_bounce(paths.vertices) * (types > 0)[..., None],
+        "length": paths.tau.numpy()[:, 0][row].astype(np.float64) * SPEED_OF_LIGHT,
+        "coefficient": np.moveaxis(coefficients[:, 0, 0], -1, 1)[row],
+        "angles": np.stack([angle.numpy()[:, 0][row] for angle in angles], axis=1),
+    }
+
+
+def planes_met(world: World, types: NDArray[Any], faces: NDArray[Any]) -> NDArray[np.int64]:
+    """The plane of every reflection, else `NOTHING`, `EDGE` or `THROUGH`; all (N, D)."""
+    met = np.full(types.shape, NOTHING, np.int64)
+    reflects = types == sionna.SPECULAR
+    met[reflects] = world.surfaces.plane_of_face[faces[reflects]]
+    met[types == sionna.DIFFRACTION] = EDGE
+    met[types == rt.InteractionType.REFRACTION] = THROUGH
+    return met
+
+
+def partners(theirs: Table, ours: Paths, world: World) -> NDArray[np.int64]:
+    """For each stock path ours that met the same planes in the same order (and the same point of an edge), or -1.
+
+    Parameters
+    ----------
+    theirs : dict
+        From `stock_table` (N rows).
+    ours : Paths
+        Of the same world and users.
+    world : World
+
+    Returns
+    -------
+    int64 (N,)
+        Positions in `ours`; of several the one whose vertices are nearest.
+    """
+    met = planes_met(world, ours.types, ours.faces)
+    _, name = np.unique(
+        np.concatenate([_key(theirs["receiver"], theirs["met"]), _key(ours.receiver, met)]), axis=0, return_inverse=True
+    )
+    theirs_name, ours_name = np.split(name.reshape(-1), [len(theirs["receiver"])])
+    row, candidate = _equal_pairs(theirs_name, ours_name)
+    gap = np.linalg.norm(theirs["vertices"][row] - ours.vertices[candidate], axis=2)
+    near = _at_edge(gap, ours.types[candidate]) < EDGE_TOLERANCE
+    row, candidate, gap = row[near], candidate[near], gap[near].max(axis=1, initial=0.0)
+    order = np.lexsort((candidate, gap, row))
+    found, first = np.unique(row[order], return_index=True)
+    result = np.full(len(theirs_name), -1)
+    result[found] = candidate[order][first]
+    return result
+
+
+def stock_repeats(theirs: Table) -> NDArray[np.bool_]:
+    """Whether a stock path is one that an earlier row has already: the same mirrors, and the same point of an edge."""
+    _, name = np.unique(_key(theirs["receiver"], theirs["met"]), axis=0, return_inverse=True)
+    name = name.reshape(-1)
+    one, two = _equal_pairs(name, name)
+    one, two = one[one < two], two[one < two]
+    gap = np.linalg.norm(theirs["vertices"][one] - theirs["vertices"][two], axis=2)
+    repeated = np.zeros(len(name), bool)
+    repeated[two[_at_edge(gap, theirs["types"][two]) < EDGE_TOLERANCE]] = True
+    return repeated
+
+
+def count_repeats(ours: Paths, world: World) -> int:
+    """Paths of ours that are there twice: the same planes and edges, or all vertices within `DUPLICATE_TOLERANCE`.
+
+    Worked out apart from `solver.unique_paths`, which it checks.
+    """
+    if not len(ours):
+        return 0
+    met = planes_met(world, ours.types, ours.faces)
+    # Edges are known by number here, and numbers of edges follow those of planes.
+    met = np.where(met == EDGE, ours.elements, met)
+    _, first = np.unique(_key(ours.receiver, met), axis=0, return_index=True)
+    repeated = np.ones(len(ours), bool)
+    repeated[first] = False
+    _, kind = np.unique(_key(ours.receiver, ours.types), axis=0, return_inverse=True)
+    # Paths of another user or with other interactions are far off in one more dimension.
+    place = np.column_stack([kind.reshape(-1), ours.vertices.reshape(len(ours), -1)])
+    pairs = cKDTree(place).query_pairs(DUPLICATE_TOLERANCE, p=np.inf, output_type="ndarray")
+    gap = np.linalg.norm(ours.vertices[pairs[:, 0]] - ours.vertices[pairs[:, 1]], axis=2)
+    repeated[pairs[(gap < DUPLICATE_TOLERANCE).all(axis=1), 1]] = True
+    return int(repeated.sum())
+
+
+def compare(theirs: Table, ours: Paths, world: World, users: int) -> Comparison:
+    """Paths and energy of both solvers, side by side.
+
+    Parameters
+    ----------
+    theirs : dict
+        From `stock_table`, one antenna.
+    ours : Paths
+        Of the same world, source and users.
+    world : World
+    users : int
+    """
+    own = ~stock_repeats(theirs)
+    distinct = {name: column[own] for name, column in theirs.items()}
+    partner = partners(distinct, ours, world)
+    both = partner >= 0
+
+    def energy(receiver: NDArray[np.int64], coefficient: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(receiver, np.abs(coefficient.astype(np.complex128)) ** 2, users).astype(np.float64)
+
+    stock = energy(distinct["receiver"][both], distinct["coefficient"][both, 0])
+    common = energy(ours.receiver[partner[both]], ours.coefficient[partner[both]])
+    total = energy(ours.receiver, ours.coefficient)
+    served = stock > 0
+    return Comparison(
+        ours=len(ours),
+        stock=len(partner),
+        missing=int((~both).sum()),
+        duplicates=count_repeats(ours, world),
+        stock_duplicates=int((~own).sum()),
+        difference=np.abs(10 * np.log10(common[served] / stock[served])),
+        extra=10 * np.log10(total[served] / common[served]),
+        users_only_ours=int(((total > 0) & ~served).sum()),
+    )
+
+
+def _key(receiver: NDArray[Any], met: NDArray[Any]) -> NDArray[np.int64]:
+    return np.column_stack([receiver, met]).astype(np.int64)
+
+
+def _at_edge(gap: NDArray[np.float64], types: NDArray[Any]) -> NDArray[np.float64]:
+    """The gap between two paths' vertices at their edge, 0 without one; (N, D) -> (N,)."""
+    return np.where(types == sionna.DIFFRACTION, gap, 0.0).max(axis=1, initial=0.0)
+
+
+def _equal_pairs(left: NDArray[np.int64], right: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All (i, j) with left[i] == right[j], by i; without the table of all pairs."""
+    order = np.argsort(right, kind="stable")
+    begin = np.searchsorted(right[order], left)
+    count = np.searchsorted(right[order], left, side="right") - begin
+    i = np.repeat(np.arange(len(left)), count)
+    within = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
+    return i, order[np.repeat(begin, count) + within]
