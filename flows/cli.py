@@ -188,6 +188,53 @@ def report(run_folder: Path, data: Path | None) -> None:
     click.echo(_extra("model.report", "train").write_report(run_folder, str(data or run_folder / "store")))
 
 
+@cli.group()
+def bench() -> None:
+    """Measure ratios, side by side on this machine."""
+
+
+@bench.command("raytrace")
+@click.option("--scenes", type=click.IntRange(1), default=4, show_default=True, help="Scenes, evenly from the maps.")
+@click.option("--rays", type=click.IntRange(1000, 100_000_000), default=1_000_000, show_default=True)
+@click.option("--depth", type=click.IntRange(1, 8), default=3, show_default=True, help="Largest number of bounces.")
+@click.option("--users", type=click.IntRange(1, 100_000), default=400, show_default=True, help="Users of every scene.")
+@click.option("--diffraction", is_flag=True, help="With first-order diffraction.")
+@click.option("--map", "maps", multiple=True, metavar="FILE", help="Extract, repeatable (default: helsinki).")
+@click.option("--throughput-scenes", type=click.IntRange(1), help="Scenes for users per second (default: the same).")
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_raytrace(
+    scenes: int,
+    rays: int,
+    depth: int,
+    users: int,
+    diffraction: bool,
+    maps: tuple[str, ...],
+    throughput_scenes: int | None,
+    out: Path | None,
+) -> None:
+    """Our solver and Sionna's own PathSolver on real tiles; users per second of the whole stage.
+
+    Both run warm on the same scene with the same rays and depth: specular reflection, no LoS (it would take both the
+    same ray per user), no refraction, one isotropic V antenna at each end. Users per second are those of a build: mesh to
+    channels, with LoS, scenes built beforehand.
+    """
+    from dataset.files import make_folder, write_json
+
+    if out is not None:
+        # Before the long part.
+        make_folder(out.parent)
+        if out.is_dir():
+            msg = f"--json {out}: is a folder; name a file"
+            raise InputError(msg)
+    module = _extra("flows.bench.raytrace", "generate")
+    options = module.Options(
+        scenes, rays, depth, users, diffraction, maps or ("helsinki",), throughput_scenes or scenes
+    )
+    result = module.run(options)
+    if out is not None:
+        write_json(out, result)
+
+
 def _own_database() -> str:
     """Database of the server that Prefect starts for a run when none is configured.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from dataset.settings import FeatureSettings, StoreSettings
 from geo.errors import InputError
@@ -16,7 +16,7 @@ from raytrace.settings import RadioSettings, SolverSettings
 RECIPES = resources.files("flows.recipes")
 
 # Parts that decide the bytes of the dataset; training may change without a new version. The number of versions kept
-# belongs to the store, not to its content.
+# belongs to the store, not to its content, and the tracer's memory changes no result.
 DATA_PARTS = ("seed", "area", "scene", "radio", "users", "solver", "features", "store")
 
 
@@ -34,10 +34,21 @@ class Recipe(Settings):
     store: StoreSettings = StoreSettings()
     training: TrainingSettings = TrainingSettings()
 
+    @model_validator(mode="after")
+    def _diffuse_has_something_to_scatter(self) -> "Recipe":
+        if self.solver.diffuse != (self.radio.scattering > 0):
+            diffuse, scattering = str(self.solver.diffuse).lower(), self.radio.scattering
+            msg = (
+                f"solver.diffuse is {diffuse}, but radio.scattering is {scattering:g}: diffuse scattering needs both, "
+                "and without it nothing may be scattered away"
+            )
+            raise ValueError(msg)
+        return self
+
     def data_parts(self) -> dict[str, Any]:
         """JSON-ready parts that decide the dataset."""
         parts = self.model_dump(mode="json", include=set(DATA_PARTS))
-        del parts["store"]["keep"]
+        del parts["store"]["keep"], parts["solver"]["memory"]
         return parts
 
 

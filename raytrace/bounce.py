@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace.device import dr, load, mi
+from raytrace.device import dr, load, load_table, mi
 from raytrace.world import World
 
 # Above this many possible (chain, element) pairs new chains are numbered by sorting instead of by a table.
@@ -49,8 +49,8 @@ class Search:
     limit: int
 
     def __post_init__(self) -> None:
-        self._first_face = load(mi.UInt, self.world.first_face)
-        self._plane_of_face = load(mi.UInt, self.world.surfaces.plane_of_face)
+        self._first_face = load_table(mi.UInt, self.world.first_face)
+        self._plane_of_face = load_table(mi.UInt, self.world.surfaces.plane_of_face)
 
     def rays_at_once(self, depth: int) -> int:
         """Rays to start with, so that never more than `limit` are in flight."""

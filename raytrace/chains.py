@@ -22,16 +22,16 @@ from raytrace.world import World
 
 # Rays that leave the edges which the source sees, for each ray that leaves the source. Small far planes are the hard ones
 # to find.
-FIRST_EDGE_RAYS = 4
+FIRST_EDGE_RAYS = 2
 
 # Rays that leave these edges towards points of faces, for each ray that leaves the source.
-AIMED_RAYS = 2
+AIMED_RAYS = 1
 
 # Rays of an edge that the source does not seem to light, in case it does between the points that were tried.
 DARK_EDGE_RAYS = 16
 
 # Bytes of working memory for a ray in flight.
-RAY_BYTES = 256
+RAY_BYTES = 320
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,22 @@ def load_rows(kind: Any, values: ArrayLike) -> Any:
     return kind(*(load(mi.Float, rows[:, axis]) for axis in range(rows.shape[1])))
 
 
+def load_table(kind: Any, values: ArrayLike) -> Any:
+    """Rows to gather from, as `load` or (of M columns) `load_rows`, at least two.
+
+    A table of one row would be gathered as a constant, by a kernel of its own.
+
+    Parameters
+    ----------
+    kind : type
+    values : (N,) or (N, M)
+    """
+    rows = np.asarray(values)
+    if len(rows) == 1:
+        rows = np.concatenate([rows, rows])
+    return load(kind, rows) if rows.ndim == 1 else load_rows(kind, rows)
+
+
 def _aligned(values: NDArray[Any]) -> NDArray[Any]:
     """A copy that starts on a cache line and is followed by a spare one, which vector loads at the end may touch."""
     room = np.zeros(values.nbytes + 2 * ALIGNMENT, np.uint8)

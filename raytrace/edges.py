@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from raytrace import sionna_private as sionna
 from raytrace.bounce import Rays, Search
-from raytrace.device import dr, load, load_rows, mi, rt
+from raytrace.device import dr, load, load_rows, load_table, mi, rt
 from raytrace.elements import chain_buffer
 from raytrace.geometry import oriented_edges
 from raytrace.surfaces import Surfaces
@@ -132,9 +132,9 @@ def keller_rays(wedges: Wedges, share: int, low: int, high: int, shift: tuple[fl
     origin, along, normals, away = wedges.oriented()
     tangent = np.cross(normals[:, 0], along)
     open_angle = 2 * np.pi - np.arccos(np.clip(-np.einsum("ei,ei->e", normals[:, 0], normals[:, 1]), -1, 1))
-    tables = [load_rows(mi.Vector3f, values) for values in (origin, along, normals[:, 0], tangent, away, wedges.image)]
-    length = load(mi.Float, wedges.surfaces.edge_length[wedges.edge])
-    angle = load(mi.Float, open_angle)
+    tables = [load_table(mi.Vector3f, values) for values in (origin, along, normals[:, 0], tangent, away, wedges.image)]
+    length = load_table(mi.Float, wedges.surfaces.edge_length[wedges.edge])
+    angle = load_table(mi.Float, open_angle)
 
     index = dr.arange(mi.UInt, high - low)
     # Both numbers count from the first edge, in integers of 32 bit.
@@ -177,9 +177,9 @@ def aimed_rays(wedges: Wedges, every: int, low: int, high: int, shift: tuple[flo
     surfaces = wedges.surfaces
     triangles = surfaces.vertices[surfaces.faces]
     origin, along, normals, away = wedges.oriented()
-    at_edge = [load_rows(mi.Vector3f, v) for v in (origin, along, normals[:, 0], normals[:, 1], away, wedges.image)]
-    length = load(mi.Float, surfaces.edge_length[wedges.edge])
-    at_face = [load_rows(mi.Vector3f, triangles[:, corner]) for corner in range(3)]
+    at_edge = [load_table(mi.Vector3f, v) for v in (origin, along, normals[:, 0], normals[:, 1], away, wedges.image)]
+    length = load_table(mi.Float, surfaces.edge_length[wedges.edge])
+    at_face = [load_table(mi.Vector3f, triangles[:, corner]) for corner in range(3)]
 
     number = dr.arange(mi.Float64, high - low) + dr.opaque(mi.Float64, low)
     pair = dr.floor((number + 0.5) * dr.opaque(mi.Float64, len(wedges) * len(triangles) / every))

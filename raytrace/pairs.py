@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from raytrace.device import dr, load, load_rows, mi
+from raytrace.device import dr, load_table, mi
 from raytrace.geometry import Unfolded
 from raytrace.surfaces import Surfaces
 
@@ -36,22 +36,25 @@ class PairFinder:
         self.chains, self.depth = unfolded.plane.shape
         self.count = len(receivers)
         self.diffraction = diffraction
-        self._receivers = load_rows(mi.Vector3f, receivers)
-        self._plane = load(mi.Int, unfolded.plane.ravel())
-        self._aim = load_rows(mi.Vector3f, unfolded.aim)
+        self._receivers = load_table(mi.Vector3f, receivers)
+        self._plane = load_table(mi.Int, unfolded.plane.ravel())
+        self._aim = load_table(mi.Vector3f, unfolded.aim)
         self._normal, self._offset = (
-            load_rows(mi.Vector3f, surfaces.normal),
-            load(mi.Float, surfaces.offset),
+            load_table(mi.Vector3f, surfaces.normal),
+            load_table(mi.Float, surfaces.offset),
         )
-        self._u, self._v = load_rows(mi.Vector3f, surfaces.frame[:, 0]), load_rows(mi.Vector3f, surfaces.frame[:, 1])
-        self._bounds = load_rows(mi.Vector4f, surfaces.bounds)
+        self._u, self._v = load_table(mi.Vector3f, surfaces.frame[:, 0]), load_table(mi.Vector3f, surfaces.frame[:, 1])
+        self._bounds = load_table(mi.Vector4f, surfaces.bounds)
         if diffraction:
-            self._slide = load_rows(mi.Vector3f, unfolded.slide)
-            self._edge = load(mi.Bool, unfolded.is_edge.ravel())
-            self._any_edge = load(mi.Bool, unfolded.is_edge.any(axis=1))
-            self._lamp = load_rows(mi.Vector3f, unfolded.lamp)
-            self._origin, self._along = load_rows(mi.Vector3f, unfolded.origin), load_rows(mi.Vector3f, unfolded.along)
-            self._length = load(mi.Float, unfolded.length)
+            self._slide = load_table(mi.Vector3f, unfolded.slide)
+            self._edge = load_table(mi.Bool, unfolded.is_edge.ravel())
+            self._any_edge = load_table(mi.Bool, unfolded.is_edge.any(axis=1))
+            self._lamp = load_table(mi.Vector3f, unfolded.lamp)
+            self._origin, self._along = (
+                load_table(mi.Vector3f, unfolded.origin),
+                load_table(mi.Vector3f, unfolded.along),
+            )
+            self._length = load_table(mi.Float, unfolded.length)
 
     def find(self, first: int, last: int) -> tuple[Any, Any]:
         """Pairs of the chains `first` to `last` (exclusive) with all receivers that may be paths.

@@ -100,8 +100,6 @@ class ChainPathSolver:
         ------
         TypeError, ValueError
             As `sionna.rt.PathSolver`, naming the argument.
-        InputError
-            A shape of the scene is not a triangle mesh.
         """
         _check("max_depth", max_depth, 0)
         _check("max_num_paths_per_src", max_num_paths_per_src, 1)

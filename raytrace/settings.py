@@ -49,7 +49,10 @@ class SolverSettings(Settings):
         description="Trace diffuse scattering with Sionna's own, slow solver; needs radio.scattering above 0.",
     )
     diffuse_rays: int = Field(
-        10_000, ge=100, le=1_000_000, description="Rays of the diffuse search; each can reach every user at every bounce."
+        10_000,
+        ge=100,
+        le=1_000_000,
+        description="Rays of the diffuse search; each can reach every user at every bounce.",
     )
     memory: int = Field(
         512,

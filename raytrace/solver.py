@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from raytrace import sionna_private as sionna
 from raytrace.chains import Chains, find_chains
-from raytrace.device import dr, load_rows, mi, rt
+from raytrace.device import dr, load_rows, load_table, mi, rt
 from raytrace.elements import are_edges, chain_buffer, element_types, element_wedges
 from raytrace.geometry import Unfolded, path_lengths, trace_back, unfold
 from raytrace.pairs import PairFinder
@@ -31,7 +31,7 @@ DUPLICATE_TOLERANCE = 0.01
 # Bytes of working memory for a (chain, receiver) pair that is tested, and for one given to the image method, which needs
 # that much and again as much for each interaction.
 PAIR_BYTES = 64
-IMAGE_BYTES = 320
+IMAGE_BYTES = 400
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class ChainSolver:
         if not len(paths):
             return paths
         source, receivers = np.asarray(source, np.float64), np.asarray(receivers, np.float64)
-        at_source, at_receivers = load_rows(mi.Point3f, source), load_rows(mi.Point3f, receivers)
+        at_source, at_receivers = load_rows(mi.Point3f, source), load_table(mi.Point3f, receivers)
         buffer = path_buffer(world, paths, receivers, self.diffraction)
         coefficient = sionna.coefficients(
             world, buffer, at_source, at_receivers, orientation, pattern, self.diffraction
@@ -151,7 +151,7 @@ class ChainSolver:
             Metres.
         """
         source, receivers = np.asarray(source, np.float64), np.asarray(receivers, np.float64)
-        at_source, at_receivers = load_rows(mi.Point3f, source), load_rows(mi.Point3f, receivers)
+        at_source, at_receivers = load_rows(mi.Point3f, source), load_table(mi.Point3f, receivers)
         chains = find_chains(
             world,
             source,

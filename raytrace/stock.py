@@ -21,8 +21,9 @@ from raytrace.world import World
 # Columns of the stock solver's paths, one row a path: see `stock_table`.
 Table = dict[str, NDArray[Any]]
 
-# Metres. Points of one edge closer than this are one point: the stock solver's vertices are float32.
-EDGE_TOLERANCE = 0.02
+# Metres. Points of one edge closer than this are one point: a wall that is nearly on the plane of a mirror moves the point
+# where the wave meets an edge before it by centimetres.
+EDGE_TOLERANCE = 0.1
 
 # In `met`: nothing past the end of a path, an edge (which one is told by the vertex), and a face that is passed through.
 NOTHING, EDGE, THROUGH = -1, -2, -3
@@ -137,7 +138,9 @@ def stock_table(paths: Any, world: World) -> Table:
     def per_bounce(values: Any) -> NDArray[Any]:
         return np.moveaxis(values.numpy()[:, :, 0], 0, 2)[row]
 
-    types, faces = per_bounce(paths.interactions), per_bounce(paths.primitives).astype(np.int64)
+    types, shapes = per_bounce(paths.interactions), per_bounce(paths.objects)
+    faces = world.first_face[np.where(types != sionna.NONE, shapes, world.shape[0])].astype(np.int64)
+    faces += per_bounce(paths.primitives)
     coefficients = paths.a[0].numpy() + 1j * paths.a[1].numpy()
     angles = (paths.theta_t, paths.phi_t, paths.theta_r, paths.phi_r)
     return {

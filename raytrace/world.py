@@ -144,18 +144,10 @@ def world_of(scene: Any) -> World:
     Parameters
     ----------
     scene : sionna.rt.Scene
-
-    Raises
-    ------
-    InputError
-        A shape is not a triangle mesh.
     """
     vertices, faces, parts = [np.empty((0, 3))], [np.empty((0, 3), np.int64)], [np.empty(0, np.int32)]
     base = 0
     for number, shape in enumerate(scene.mi_scene.shapes()):
-        if not isinstance(shape, mi.Mesh):
-            msg = f"scene: shape {shape.id()!r} is not a triangle mesh; the ray tracer needs meshes"
-            raise InputError(msg)
         values = mi.traverse(shape)
         points = values["vertex_positions"].numpy().reshape(-1, 3).astype(np.float64)
         corners = values["faces"].numpy().reshape(-1, 3).astype(np.int64)

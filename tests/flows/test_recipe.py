@@ -39,7 +39,7 @@ def test_every_field_says_what_it_is():
 
 def test_data_parts_leave_training_and_retention_out():
     recipe = load_recipe("quickstart")
-    other = load_recipe("quickstart", ("training.epochs=2", "store.keep=9"))
+    other = load_recipe("quickstart", ("training.epochs=2", "store.keep=9", "solver.memory=2048"))
     assert recipe.data_parts() == other.data_parts()
     assert recipe.data_parts() != load_recipe("quickstart", ("solver.rays=100000",)).data_parts()
 
@@ -81,3 +81,10 @@ def test_broken_files_get_one_line(tmp_path, text, words):
 def test_an_unknown_name_lists_the_shipped_ones():
     with pytest.raises(InputError, match="quickstart"):
         load_recipe("quikstart")
+
+
+@pytest.mark.parametrize("change", ["solver.diffuse=true", "radio.scattering=0.3"])
+def test_diffuse_scattering_needs_a_coefficient_and_a_solver(change: str) -> None:
+    load_recipe("quickstart", ("solver.diffuse=true", "radio.scattering=0.3"))
+    with pytest.raises(InputError, match=r"recipe quickstart: recipe: solver.diffuse is (true|false), but radio.scatt"):
+        load_recipe("quickstart", (change,))

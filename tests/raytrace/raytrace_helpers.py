@@ -1,16 +1,25 @@
-"""Block scenes, an independent NumPy ray tracer, and Sionna's stock solver as the tests need them."""
+"""Block scenes, an independent NumPy ray tracer, and real tiles as the tests need them."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
 from shapely import Polygon
 
+from geo.build import build_scene
 from geo.mesh import extrude
 from geo.scene import Mesh, Scene
+from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from geo.sources import open_source
+from geo.tiles import plan_tiles
 from raytrace.settings import RadioSettings
 from raytrace.solver import Paths
+from raytrace.stock import partners, planes_met, stock_paths, stock_table
 from raytrace.world import World, build_world
+
+# The comparison with Sionna's own solver is the benchmark's.
+__all__ = ["partners", "planes_met", "stock_paths", "stock_table"]
 
 SOURCE = np.array([0.0, 100.0, 15.0])
 SPEED_OF_LIGHT = 299_792_458.0
@@ -63,6 +72,16 @@ def scene_of(blocks: list[tuple[Polygon, float]], users: np.ndarray[Any, Any]) -
     )
 
 
+def real_scenes(source: str, cache: Path, count: int, users: int, tile_size: float = 200.0) -> list[Scene]:
+    """Scenes of up to `count` accepted tiles of an extract (or of `helsinki`)."""
+    city, split = Path(source).name.split(".")[0], SplitSettings(by="scene")
+    area = AreaSettings(source=source, city=city, country="XX", scenes=count, tile_size=tile_size, split=split)
+    extract = open_source(area, cache)
+    accepted = [tile for tile in plan_tiles(extract, area, SceneSettings(), 0) if tile.status == "accepted"]
+    each = UserSettings(minimum=users, maximum=users)
+    return [build_scene(tile, extract, SceneSettings(), each, 0) for tile in accepted[:count]]
+
+
 def users_around(blocks: list[tuple[Polygon, float]], count: int, seed: int = 0) -> np.ndarray[Any, Any]:
     """Positions 1.5 m above open ground."""
     random = np.random.default_rng(seed)
@@ -96,65 +115,6 @@ def blocked(
     """Whether a triangle lies between the ends of each segment."""
     t = hits(origin, target, triangles)
     return ((t > 1e-7) & (t < 1 - 1e-7)).any(axis=1)
-
-
-def stock_paths(world: World, source: Any, users: Any, **options: Any) -> Any:
-    """Sionna's own solver, with a transmitter and receivers."""
-    from raytrace.device import rt
-
-    scene = world.scene
-    panel = {"num_rows": options.pop("rows", 1), "num_cols": options.pop("columns", 1)}
-    scene.tx_array = rt.PlanarArray(**panel, pattern=options.pop("pattern", "iso"), polarization="V")
-    scene.rx_array = rt.PlanarArray(num_rows=1, num_cols=1, pattern="iso", polarization="V")
-    for name in [*scene.transmitters, *scene.receivers]:
-        scene.remove(name)
-    orientation = [float(angle) for angle in options.pop("orientation", (0, 0, 0))]
-    scene.add(rt.Transmitter("bs", [float(x) for x in source], orientation=orientation))
-    for number, user in enumerate(users):
-        scene.add(rt.Receiver(f"user-{number}", [float(x) for x in user]))
-    settings = {"max_depth": 3, "samples_per_src": 100_000, "refraction": False, "seed": 1} | options
-    return rt.PathSolver()(scene, **settings)
-
-
-def stock_table(paths: Any, world: World) -> dict[str, np.ndarray[Any, Any]]:
-    """The stock solver's valid paths, one row each; `met` are the planes they met, -2 for edges."""
-    valid = paths.valid.numpy()[:, 0]
-    row = np.nonzero(valid)
-
-    def per_bounce(values: Any) -> Any:
-        return np.moveaxis(values.numpy()[:, :, 0], 0, 2)[row]
-
-    types, faces = per_bounce(paths.interactions), per_bounce(paths.primitives).astype(np.int64)
-    coefficients = paths.a[0].numpy() + 1j * paths.a[1].numpy()
-    angles = (paths.theta_t, paths.phi_t, paths.theta_r, paths.phi_r)
-    return {
-        "receiver": row[0],
-        "types": types,
-        "met": planes_met(world, types, faces),
-        "vertices": per_bounce(paths.vertices) * (types > 0)[..., None],
-        "length": paths.tau.numpy()[:, 0][row].astype(np.float64) * SPEED_OF_LIGHT,
-        "coefficient": np.moveaxis(coefficients[:, 0, 0], -1, 1)[row],
-        "angles": np.stack([angle.numpy()[:, 0][row] for angle in angles], axis=1),
-    }
-
-
-def planes_met(world: World, types: Any, faces: Any) -> np.ndarray[Any, Any]:
-    planes = world.surfaces.plane_of_face[np.where(types == 1, faces, 0)]
-    return np.where(types == 1, planes, np.where(types == 8, -2, -1))
-
-
-def partners(theirs: dict[str, np.ndarray[Any, Any]], ours: Paths, world: World) -> np.ndarray[Any, Any]:
-    """For each stock path ours that met the same planes in the same order (and the same point of an edge), or -1."""
-    met = planes_met(world, ours.types, ours.faces)
-    result = np.full(len(theirs["receiver"]), -1)
-    for row in range(len(result)):
-        same = (ours.receiver == theirs["receiver"][row]) & (met == theirs["met"][row]).all(axis=1)
-        gap = np.linalg.norm(ours.vertices - theirs["vertices"][row], axis=2)
-        same &= np.where(ours.types == 8, gap, 0).max(axis=1) < 0.02
-        if same.any():
-            candidates = np.flatnonzero(same)
-            result[row] = candidates[gap[candidates].max(axis=1).argmin()]
-    return result
 
 
 def angles_of(paths: Paths) -> np.ndarray[Any, Any]:

@@ -3,17 +3,19 @@
 import hashlib
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, box, scene_of, users_around
+from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, box, real_scenes, scene_of, users_around, world_of
 
 from geo.errors import InputError
 from raytrace.channels import Channels, csi
 from raytrace.settings import RadioSettings, SolverSettings
 from raytrace.simulate import simulate
+from raytrace.solver import ChainSolver, Paths
+from raytrace.stock import stock_paths
 
 RADIO = RadioSettings()
 
@@ -138,6 +140,78 @@ def test_nothing_is_compiled_from_scene_to_scene() -> None:
         names.append({kernel["hash"] for kernel in history if kernel["type"] == dr.KernelType.JIT})
     assert len(names[0]) > 20
     assert names[2] | names[3] <= names[0] | names[1]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("diffraction", [False, True])
+def test_nothing_is_compiled_in_fifty_real_scenes(tmp_path: Path, diffraction: bool) -> None:
+    """Helsinki tiles of 120 m, each with another number of users: nothing new after the second."""
+    from raytrace.device import dr
+
+    solver = SolverSettings(rays=200_000, diffraction=diffraction)
+    known: set[str] = set()
+    new = []
+    for number, scene in enumerate(real_scenes("helsinki", tmp_path, 50, 200, tile_size=120.0)):
+        scene = replace(scene, users=scene.users[: 150 + number])
+        with dr.scoped_set_flag(dr.JitFlag.KernelHistory):
+            dr.kernel_history_clear()
+            simulate(scene, RADIO, solver, 0)
+            names = {kernel["hash"] for kernel in dr.kernel_history() if kernel["type"] == dr.KernelType.JIT}
+        new.append(len(names - known))
+        known |= names
+    print(f"kernels: {new[:2]} new in the first two scenes, {sum(new[2:])} in the next {len(new) - 2}")
+    assert len(new) == 50
+    assert sum(new[2:]) == 0
+
+
+@pytest.mark.parametrize("refraction", [False, True])
+def test_memory_changes_no_result(refraction: bool) -> None:
+    """With 2 MB rays, pairs and candidates go in many batches."""
+    users = users_around(BLOCKS, 60)
+    results = []
+    for memory in (512, 2):
+        solver = ChainSolver(2, 30_000, diffraction=True, refraction=refraction, memory=memory)
+        results.append(solver(world_of(BLOCKS), SOURCE, users))
+    for field in fields(Paths):
+        np.testing.assert_array_equal(*(getattr(paths, field.name) for paths in results))
+
+
+def test_diffuse_paths_are_those_of_the_stock_solver() -> None:
+    users = users_around(BLOCKS, 12)
+    radio = RadioSettings(scattering=0.5)
+    solver = SolverSettings(max_depth=2, rays=50_000, diffuse=True, diffuse_rays=20_000, max_paths=1024)
+    result = simulate(scene_of(BLOCKS, users), radio, solver, 5)
+    scattered = (result.interactions == 2).any(axis=2)
+    assert scattered.any(axis=1).sum() > 8
+
+    paths = stock_paths(
+        world_of(BLOCKS, radio),
+        SOURCE,
+        users,
+        orientation=(-np.pi / 2, 0, 0),
+        max_depth=2,
+        samples_per_src=20_000,
+        diffuse_reflection=True,
+        los=False,
+        max_num_paths_per_src=1_000_000,
+        seed=5,
+    )
+    amplitude = np.abs(paths.a[0].numpy() + 1j * paths.a[1].numpy())[:, 0, 0, 0]
+    diffuse = (paths.interactions.numpy()[:, :, 0] == 2).any(axis=0) & paths.valid.numpy()[:, 0]
+    expected = (amplitude**2 * diffuse).sum(axis=1)
+    plain = simulate(scene_of(BLOCKS, users), radio, SolverSettings(max_depth=2, rays=50_000), 5)
+    total = 10 ** (result.path_gain / 10) - np.where(plain.outage, 0, 10 ** (plain.path_gain / 10))
+    np.testing.assert_allclose(total, expected, rtol=1e-3, atol=1e-5 * expected.max())
+
+
+def test_diffuse_power_does_not_depend_on_the_rays() -> None:
+    users = users_around(BLOCKS, 12)
+    gains = []
+    for rays in (20_000, 100_000):
+        solver = SolverSettings(max_depth=1, specular=False, los=False, diffuse=True, diffuse_rays=rays)
+        gains.append(simulate(scene_of(BLOCKS, users), RadioSettings(scattering=0.5), solver, 5).path_gain)
+    # Rays that happen to fall close to a user weigh much: a sample, not the field itself.
+    assert np.median(np.abs(np.diff(gains, axis=0))) < 1.0
 
 
 def test_another_sionna_is_refused() -> None:

@@ -1,0 +1,1 @@
+"""`wavecity bench`: ratios, measured side by side on this machine."""

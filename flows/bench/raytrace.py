@@ -1,0 +1,495 @@
+"""`wavecity bench raytrace`: Sionna's own solver and ours on the same real tiles, and the speed of the whole stage.
+
+1. Scenes are cut from the maps, evenly from each.
+2. On every scene both solvers run, warm, one after the other in this process with all threads: time, paths, energy.
+3. The whole stage, mesh to `Channels`, runs in fresh worker processes: users a second and memory.
+"""
+
+import gc
+import itertools
+import multiprocessing
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.table import Table
+from tqdm import tqdm
+
+from flows.tables import console
+from geo.build import build_scene
+from geo.errors import InputError, SceneError
+from geo.scene import Scene
+from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from geo.sources import Source, open_source
+from geo.tiles import Tile, grid, plan_tiles
+from raytrace import backend
+from raytrace.chains import find_chains
+from raytrace.device import dr
+from raytrace.settings import RadioSettings, SolverSettings
+from raytrace.simulate import simulate
+from raytrace.solver import ChainSolver
+from raytrace.stock import Comparison, compare, place_link, stock_table, trace_link
+from raytrace.world import build_world
+
+SEED = 0
+# For the stock solver: enough to find paths of every kind, so that its kernels get compiled, in a fraction of the time.
+WARM_RAYS = 10_000
+PACKAGES = ("sionna-rt", "mitsuba", "drjit", "numpy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured.
+
+    Attributes
+    ----------
+    scenes : int
+        Scenes on which both solvers run.
+    rays, depth : int
+        Of both solvers.
+    users : int
+        Of every scene.
+    diffraction : bool
+        First-order diffraction, beside specular reflection.
+    maps : tuple of str
+        `helsinki`, or paths of extracts.
+    throughput_scenes : int
+        Scenes for the speed of the whole stage.
+    """
+
+    scenes: int
+    rays: int
+    depth: int
+    users: int
+    diffraction: bool
+    maps: tuple[str, ...]
+    throughput_scenes: int
+
+
+@dataclass
+class Kernels:
+    """Kernels that one solver has launched so far in this process, and what compiling took.
+
+    Attributes
+    ----------
+    names : set of str
+        Kernels are named by their content.
+    compiled : list of int
+        New names of each run.
+    seconds : float
+        Compiling them; those that Dr.Jit has on disk from an earlier process take none.
+    """
+
+    names: set[str] = field(default_factory=set)
+    compiled: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def run(self, call: Callable[[], Any]) -> tuple[Any, float]:
+        """Call, and return the result and the seconds it took without compiling."""
+        with dr.scoped_set_flag(dr.JitFlag.KernelHistory):
+            dr.kernel_history_clear()
+            start = time.perf_counter()
+            result = call()
+            dr.sync_thread()
+            seconds = time.perf_counter() - start
+            history = [kernel for kernel in dr.kernel_history() if kernel["type"] == dr.KernelType.JIT]
+        new = {kernel["hash"] for kernel in history} - self.names
+        self.names |= new
+        self.compiled.append(len(new))
+        compiling = sum(kernel["backend_time"] for kernel in history) / 1000
+        self.seconds += compiling
+        return result, seconds - compiling
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Speed and memory of the whole stage in some worker processes.
+
+    Attributes
+    ----------
+    users_per_second : float
+    peak_mb, growth_mb : float
+        Resident memory of the largest worker, and by how much it grew after its first scene.
+    """
+
+    users_per_second: float
+    peak_mb: float
+    growth_mb: float
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure, print the table and return all figures, JSON-ready.
+
+    Raises
+    ------
+    InputError
+        A map cannot be read or has no usable tile, or a worker ran out of memory.
+    """
+    wanted = max(options.scenes, options.throughput_scenes)
+    with tempfile.TemporaryDirectory() as cache:
+        scenes = pick_scenes(options.maps, wanted, options.users, Path(cache))
+    rows, comparisons, ours, stock = [], [], Kernels(), Kernels()
+    first = 0
+    for scene in tqdm(scenes[: options.scenes], "both solvers", unit="scene"):
+        row, comparison = compare_scene(scene, options, ours, stock)
+        rows.append(row)
+        comparisons.append(comparison)
+        first = first or len(ours.compiled)
+        # Worlds that linger would change what Dr.Jit compiles: a call to the only material there is gets inlined.
+        gc.collect()
+
+    stage = scenes[: options.throughput_scenes]
+    solver = SolverSettings(max_depth=options.depth, rays=options.rays, diffraction=options.diffraction)
+    cores = backend.usable_cores()
+    threads = measure_stage(stage, solver, workers=1, threads=cores)
+    processes = measure_stage(stage, solver, workers=cores, threads=1)
+
+    result = {
+        **summary(rows, comparisons),
+        "compile_seconds_ours": ours.seconds,
+        "compile_seconds_stock": stock.seconds,
+        "kernels_compiled_after_first": sum(ours.compiled[first:]),
+        "users_per_second_threads": threads.users_per_second,
+        "users_per_second_processes": processes.users_per_second,
+        # A build has one process a core: `flows.cluster`.
+        "users_per_second": processes.users_per_second,
+        "peak_memory_mb": max(threads.peak_mb, processes.peak_mb),
+        "peak_memory_growth_mb": max(threads.growth_mb, processes.growth_mb),
+        "throughput_scenes": len(stage),
+        **_settings(options),
+        "per_scene": rows,
+    }
+    print_result(result)
+    return result
+
+
+def pick_scenes(maps: tuple[str, ...], count: int, users: int, cache: Path) -> list[Scene]:
+    """Scenes of accepted tiles, evenly from all maps and in turn, so that the first few are spread evenly, too.
+
+    What a small map lacks comes from larger ones; when all run out, their tiles come again with other users and other
+    heights where the map has none.
+
+    Parameters
+    ----------
+    maps : tuple of str
+        `helsinki`, or paths of extracts.
+    count : int
+    users : int
+        Of every scene.
+    cache : Path
+        Folder for converted maps.
+
+    Raises
+    ------
+    InputError
+        A map cannot be read, is smaller than a tile, or has no usable tile.
+    """
+    opened = []
+    for name in maps:
+        area = AreaSettings(source=name, city=Path(name).name.split(".")[0].capitalize(), country="XX")
+        area = area.model_copy(update={"split": SplitSettings(by="scene")})
+        with _named_by_option():
+            source = open_source(area, cache)
+            opened.append((len(grid(source, area)), area, source))
+    by_map: dict[str, list[tuple[Tile, Source]]] = {}
+    remaining = count
+    for done, (_, area, source) in enumerate(sorted(opened, key=lambda each: each[0])):
+        share = -(-remaining // (len(opened) - done))
+        if share == 0:
+            break
+        area = area.model_copy(update={"scenes": share})
+        tiles = plan_tiles(source, area, SceneSettings(), SEED)
+        accepted = [(tile, source) for tile in tiles if tile.status == "accepted"]
+        if not accepted:
+            msg = f"--map {area.source}: none of its {len(tiles)} tiles is usable; give an extract of a built-up area"
+            raise InputError(msg)
+        by_map[area.source] = accepted
+        remaining -= len(accepted)
+    turns = itertools.zip_longest(*(by_map[name] for name in maps if name in by_map))
+    chosen = [each for turn in turns for each in turn if each is not None]
+    scenes = []
+    settings = UserSettings(minimum=users, maximum=users)
+    for number in tqdm(range(count), "scenes", unit="scene"):
+        again, position = divmod(number, len(chosen))
+        tile, source = chosen[position]
+        try:
+            scene = build_scene(tile, source, SceneSettings(), settings, SEED + again)
+        except SceneError as error:
+            tqdm.write(f"{tile.id}: left out: {error}", file=sys.stderr)
+            continue
+        if again:
+            scene = replace(scene, id=f"{tile.id}+{again}")
+        # The tracer does not need the table of buildings, and workers get scenes by pickle.
+        scenes.append(replace(scene, buildings=None))
+    if not scenes:
+        msg = f"--map {', '.join(maps)}: none of {len(chosen)} tiles could be built; give an extract of a built-up area"
+        raise InputError(msg)
+    return scenes
+
+
+def compare_scene(scene: Scene, options: Options, ours: Kernels, stock: Kernels) -> tuple[dict[str, Any], Comparison]:
+    """Run ours, stock, ours on one scene, without LoS, after a run of each that is not counted; compare the paths.
+
+    Parameters
+    ----------
+    scene : Scene
+    options : Options
+    ours, stock : Kernels
+        Logs that go on from scene to scene.
+
+    Returns
+    -------
+    dict
+        The scene's row of the table.
+    Comparison
+    """
+    world = build_world(scene.mesh, scene.size, RadioSettings())
+
+    def run_ours(rays: int) -> Any:
+        solver = ChainSolver(max_depth=options.depth, rays=rays, los=False, diffraction=options.diffraction, seed=SEED)
+        return solver(world, scene.bs_position, scene.users)
+
+    def run_stock(rays: int) -> Any:
+        return trace_link(
+            world, max_depth=options.depth, samples_per_src=rays, los=False, diffraction=options.diffraction
+        )
+
+    # The stock solver compiles a kernel for the position of every receiver.
+    stock.run(lambda: place_link(world, scene.bs_position, scene.users))
+    ours.run(lambda: run_ours(options.rays))
+    stock.run(lambda: run_stock(WARM_RAYS))
+    warm = len(ours.compiled), len(stock.compiled)
+    # Around the stock solver's turn, so that a machine that gets slower or faster meanwhile favours neither.
+    found, before = ours.run(lambda: run_ours(options.rays))
+    their, seconds_stock = stock.run(lambda: run_stock(options.rays))
+    found, after = ours.run(lambda: run_ours(options.rays))
+    seconds_ours = (before + after) / 2
+
+    chains = find_chains(
+        world, scene.bs_position, max_depth=options.depth, rays=options.rays, diffraction=options.diffraction
+    )
+    result = compare(stock_table(their, world), found, world, len(scene.users))
+    row = {
+        "scene": scene.id,
+        "city": scene.city,
+        "triangles": len(world.surfaces.faces),
+        "users": len(scene.users),
+        "chains": len(chains),
+        "seconds_ours": seconds_ours,
+        "seconds_stock": seconds_stock,
+        "speedup": seconds_stock / seconds_ours,
+        "paths_ours": result.ours,
+        "paths_stock": result.stock,
+        "missing": result.missing,
+        "duplicates": result.duplicates,
+        "stock_duplicates": result.stock_duplicates,
+        "energy_difference_median_db": _figure(np.median, result.difference),
+        "energy_difference_max_db": _figure(np.max, result.difference),
+        "energy_extra_median_db": _figure(np.median, result.extra),
+        "energy_extra_max_db": _figure(np.max, result.extra),
+        "users_only_ours": result.users_only_ours,
+        "kernels_in_timed_runs_ours": sum(ours.compiled[warm[0] :]),
+        "kernels_in_timed_runs_stock": sum(stock.compiled[warm[1] :]),
+    }
+    return row, result
+
+
+def summary(rows: list[dict[str, Any]], comparisons: list[Comparison]) -> dict[str, Any]:
+    """Figures over all scenes; those of energy over all users."""
+    speedup = np.array([row["speedup"] for row in rows])
+    difference = np.concatenate([each.difference for each in comparisons])
+    extra = np.concatenate([each.extra for each in comparisons])
+
+    def total(name: str) -> int:
+        return sum(row[name] for row in rows)
+
+    return {
+        "scenes": len(rows),
+        "tiles": len({row["scene"].partition("+")[0] for row in rows}),
+        "speedup_median": float(np.median(speedup)),
+        "speedup_min": float(speedup.min()),
+        "speedup_max": float(speedup.max()),
+        "seconds_ours_median": float(np.median([row["seconds_ours"] for row in rows])),
+        "seconds_stock_median": float(np.median([row["seconds_stock"] for row in rows])),
+        "paths_ours": total("paths_ours"),
+        "paths_stock": total("paths_stock"),
+        "paths_missing": total("missing"),
+        "paths_duplicate": total("duplicates"),
+        "paths_duplicate_stock": total("stock_duplicates"),
+        "energy_difference_median_db": _figure(np.median, difference),
+        "energy_difference_max_db": _figure(np.max, difference),
+        "energy_extra_median_db": _figure(np.median, extra),
+        "energy_extra_max_db": _figure(np.max, extra),
+        "users_only_ours": total("users_only_ours"),
+        "kernels_in_timed_runs_ours": total("kernels_in_timed_runs_ours"),
+        "kernels_in_timed_runs_stock": total("kernels_in_timed_runs_stock"),
+    }
+
+
+def measure_stage(scenes: list[Scene], solver: SolverSettings, workers: int, threads: int) -> Throughput:
+    """Time `simulate` over scenes in fresh processes, each after a first scene that is not counted.
+
+    Parameters
+    ----------
+    scenes : list of Scene
+    solver : SolverSettings
+    workers : int
+        Processes.
+    threads : int
+        Dr.Jit threads of each.
+
+    Raises
+    ------
+    InputError
+        A worker was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    title = f"{workers} process{'es' if workers > 1 else ''} x {threads} thread{'s' if threads > 1 else ''}"
+    peak: dict[int, float] = {}
+    try:
+        with ProcessPoolExecutor(workers, context, _start_worker, (threads, context.Barrier(workers))) as pool:
+            warm = dict(pool.map(_warm_up, [scenes[0]] * workers, [solver] * workers))
+            start = time.perf_counter()
+            tasks = [pool.submit(_simulate, scene, solver) for scene in scenes]
+            for task in tqdm(as_completed(tasks), title, total=len(tasks), unit="scene"):
+                process, memory = task.result()
+                peak[process] = max(memory, peak.get(process, 0.0))
+            seconds = time.perf_counter() - start
+    except BrokenProcessPool as error:
+        msg = f"{title}: a worker was killed, most likely for lack of memory: lower --users, --rays or --depth"
+        raise InputError(msg) from error
+    return Throughput(
+        users_per_second=sum(len(scene.users) for scene in scenes) / seconds,
+        peak_mb=max(peak.values()),
+        growth_mb=max(memory - warm[process] for process, memory in peak.items()),
+    )
+
+
+_barrier: Any = None
+
+
+def _start_worker(threads: int, barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+    backend.prepare(threads)
+
+
+def _warm_up(scene: Scene, solver: SolverSettings) -> tuple[int, float]:
+    done = _simulate(scene, solver)
+    # Nobody takes a second scene before everybody has had a first.
+    _barrier.wait()
+    return done
+
+
+def _simulate(scene: Scene, solver: SolverSettings) -> tuple[int, float]:
+    """Trace a scene in a worker: its process and the most memory that it ever had, in MB."""
+    simulate(scene, RadioSettings(), solver, SEED)
+    return os.getpid(), _peak_memory()
+
+
+def _peak_memory() -> float:
+    """Most resident memory that this process ever had, in MB."""
+    try:
+        # Linux passes `ru_maxrss` on to a new program: a worker would begin with the memory of who started it.
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    except (OSError, IndexError):
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return largest / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """The table of scenes and what it comes to."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("scene", no_wrap=True)
+    for name in ("triangles", "chains", "ours s", "stock s", "speed-up", "paths ours", "stock", "missing", "twice",
+                 "stock twice", "energy dB", "extra dB"):  # fmt: skip
+        table.add_column(name, justify="right")
+    for row in result["per_scene"]:
+        table.add_row(
+            row["scene"],
+            str(row["triangles"]),
+            str(row["chains"]),
+            f"{row['seconds_ours']:.3f}",
+            f"{row['seconds_stock']:.2f}",
+            f"{row['speedup']:.1f}x",
+            str(row["paths_ours"]),
+            str(row["paths_stock"]),
+            str(row["missing"]),
+            str(row["duplicates"]),
+            str(row["stock_duplicates"]),
+            _decibel(row["energy_difference_max_db"]),
+            _decibel(row["energy_extra_max_db"]),
+        )
+    console.print(table)
+    console.print(
+        "twice: found again. energy dB: difference of the paths that both found; extra dB: what those that only ours found "
+        "add; both of the user with the most.",
+        soft_wrap=True,
+    )
+    figures = {
+        "speed-up": f"median {result['speedup_median']:.1f}x, least {result['speedup_min']:.1f}x",
+        "paths": f"{result['paths_missing']} missing, {result['paths_duplicate']} twice "
+        f"(stock: {result['paths_duplicate_stock']} twice)",
+        "energy": f"difference of a user {_decibel(result['energy_difference_median_db'])} dB in the median, "
+        f"{_decibel(result['energy_difference_max_db'])} dB at most; extra "
+        f"{_decibel(result['energy_extra_median_db'])} and {_decibel(result['energy_extra_max_db'])} dB",
+        "compiling": f"ours {result['compile_seconds_ours']:.2f} s, stock {result['compile_seconds_stock']:.2f} s; "
+        f"{result['kernels_compiled_after_first']} new kernels of ours after the first scene",
+        "whole stage": f"{result['users_per_second_threads']:.0f} users/s in one process, "
+        f"{result['users_per_second_processes']:.0f} users/s in {result['cores']}",
+        "memory": f"{result['peak_memory_mb']:.0f} MB a worker, "
+        f"{result['peak_memory_growth_mb']:.0f} MB more than after its first scene",
+    }
+    for name, text in figures.items():
+        console.print(f"{name:12} {text}")
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    chosen = backend.prepare()
+    return {
+        "rays": options.rays,
+        "depth": options.depth,
+        "users": options.users,
+        "diffraction": options.diffraction,
+        "los": False,
+        "maps": ", ".join(Path(name).name for name in options.maps),
+        "seed": SEED,
+        "cores": backend.usable_cores(),
+        "machine": platform.machine(),
+        "variant": chosen.variant,
+        "llvm": Path(chosen.library).name,
+        "version_python": platform.python_version(),
+        **{f"version_{name.replace('-', '_')}": metadata.version(name) for name in PACKAGES},
+    }
+
+
+@contextmanager
+def _named_by_option() -> Iterator[None]:
+    """Errors name a recipe's field; here the map is an option."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace("area.source:", "--map", 1)) from error
+
+
+def _figure(of: Callable[[NDArray[np.float64]], Any], values: NDArray[np.float64]) -> float | None:
+    return float(of(values)) if len(values) else None
+
+
+def _decibel(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
