@@ -34,6 +34,8 @@ class Unfolded:
         Image of the edge in the planes after it; along is 0 without an edge.
     length : float64 (C,)
         The edge's.
+    facing : float64 (C, 3)
+        Normal of the edge's 0-face where the source sees both faces, else 0.
     """
 
     plane: NDArray[np.int32]
@@ -45,6 +47,7 @@ class Unfolded:
     origin: NDArray[np.float64]
     along: NDArray[np.float64]
     length: NDArray[np.float64]
+    facing: NDArray[np.float64]
 
 
 def mirror(
@@ -115,21 +118,24 @@ def unfold(
     lamp = aim[:, -1].copy()
     slide = np.zeros((count, depth, 3))
     origin, along, length = np.zeros((count, 3)), np.zeros((count, 3)), np.zeros(count)
+    facing = np.zeros((count, 3))
     for position in range(depth):
         element = elements[:, position]
         here = np.flatnonzero(is_edge[:, position])
         edge = element[here] - surfaces.planes
         origin = mirror(surfaces, element, origin)
         along = mirror(surfaces, element, along, affine=False)
-        origin[here], along[here], _ = oriented_edges(surfaces, edge, swapped[here])
+        origin[here], along[here], normals = oriented_edges(surfaces, edge, swapped[here])
         length[here] = surfaces.edge_length[edge]
+        sees = np.einsum("efi,ei->ef", normals, aim[here, position] - origin[here]) > 0
+        facing[here] = np.where(sees.all(axis=1)[:, None], normals[:, 0], 0.0)
         after = is_edge[:, : position + 1].any(axis=1)
         aim[after, position] = origin[after]
         slide[after, position] = along[after]
     # Without an edge the mirrored zeros mean nothing.
     origin[~is_edge.any(axis=1)] = 0
     plane = np.where((elements >= 0) & (elements < surfaces.planes), elements, -1).astype(np.int32)
-    return Unfolded(plane, is_edge, passes, aim, slide, lamp, origin, along, length)
+    return Unfolded(plane, is_edge, passes, aim, slide, lamp, origin, along, length, facing)
 
 
 def trace_back(

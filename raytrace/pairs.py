@@ -55,24 +55,31 @@ class PairFinder:
                 load_table(mi.Vector3f, unfolded.along),
             )
             self._length = load_table(mi.Float, unfolded.length)
+            self._facing = load_table(mi.Vector3f, unfolded.facing)
 
-    def find(self, first: int, last: int) -> tuple[Any, Any]:
+    def find(self, first: int, last: int) -> tuple[Any, Any, Any]:
         """Pairs of the chains `first` to `last` (exclusive) with all receivers that may be paths.
 
         Returns
         -------
-        mi.UInt (N,), mi.UInt (N,)
-            Chain and receiver, chain by chain.
+        mi.UInt (N,), mi.UInt (N,), mi.UInt (N,)
+            Chain and receiver, chain by chain; and 1 where the edge's faces are better exchanged, else 0. Sionna's
+            image method moves the point on the edge towards the receiver along the 0-face's normal, by millimetres: where
+            the way on lies below that face this is into a blunt wedge, and the path would be lost. Where the source
+            sees both faces, either may be the 0-face.
         """
         count = dr.opaque(mi.UInt, self.count)
         index = dr.arange(mi.UInt, (last - first) * self.count)
         row = index // count
         receiver = index - row * count
         chain = row + dr.opaque(mi.UInt, first)
-        keep = dr.compress(self._plausible(chain, receiver))
-        return dr.gather(mi.UInt, chain, keep), dr.gather(mi.UInt, receiver, keep)
+        fits, turned = self._plausible(chain, receiver)
+        dr.eval(fits, turned)
+        keep = dr.compress(fits)
+        return dr.gather(mi.UInt, chain, keep), dr.gather(mi.UInt, receiver, keep), dr.gather(mi.UInt, turned, keep)
 
-    def _plausible(self, chain: Any, receiver: Any) -> Any:
+    def _plausible(self, chain: Any, receiver: Any) -> tuple[Any, Any]:
+        turned = dr.zeros(mi.UInt, dr.width(chain))
         at = dr.gather(mi.Vector3f, self._receivers, receiver)
         fits = mi.Bool(True)
         parameter = mi.Float(0)
@@ -110,5 +117,7 @@ class PairFinder:
             at = dr.select(reflects, met, at)
             if self.diffraction:
                 diffracts = dr.gather(mi.Bool, self._edge, slot, fits)
+                facing = dr.gather(mi.Vector3f, self._facing, chain, diffracts)
+                turned = dr.select(diffracts & (dr.dot(facing, at - target) < 0), mi.UInt(1), turned)
                 at = dr.select(diffracts, target, at)
-        return fits
+        return fits, turned

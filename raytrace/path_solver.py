@@ -8,7 +8,7 @@
 Tested with sionna-rt 2.2.0 (Mitsuba 3.9.1, Dr.Jit 1.5.0); another series than 2.2 is refused.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from numbers import Integral
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from raytrace import sionna_private as sionna
 from raytrace.arrays import SPEED_OF_LIGHT
 from raytrace.device import dr, rt
-from raytrace.solver import ChainSolver, Paths, path_buffer
+from raytrace.solver import ChainSolver, Paths, path_buffer, unique_paths
 from raytrace.world import World, world_of
 
 
@@ -155,7 +155,7 @@ class ChainPathSolver:
                 diffraction,
                 self.loop_mode,
             )
-            kept = _strongest_first(buffer, paths.receiver, source, max_num_paths_per_src)
+            kept = _strongest_first(world, buffer, paths, source, max_num_paths_per_src)
             paths, source = paths.select(kept), source[kept]
             exact = {
                 "delay": paths.length / SPEED_OF_LIGHT,
@@ -204,21 +204,25 @@ def _trace_all(
 
 
 def _strongest_first(
-    buffer: Any, receiver: NDArray[np.int64], source: NDArray[np.int64], at_most: int
+    world: World, buffer: Any, paths: Paths, source: NDArray[np.int64], at_most: int
 ) -> NDArray[np.int64]:
-    """Positions of the paths that carry something, strongest first for each pair of ends, `at_most` for each source."""
-    power = np.zeros(len(receiver))
+    """Positions of the paths that carry something, each once, strongest first for each pair of ends.
+
+    Of each source there are `at_most`.
+    """
+    power = np.zeros(len(paths))
     for by_receive_pattern in buffer.a:
         for value in by_receive_pattern:
             power += np.abs(value.numpy()) ** 2
-    order = np.lexsort((-power, source))
-    first = np.searchsorted(source[order], np.arange(source.max(initial=-1) + 1))
-    place = np.arange(len(order)) - first[source[order]]
-    kept = order[(place < at_most) & (power[order] > 0)]
-    return kept[np.lexsort((-power[kept], source[kept], receiver[kept]))]
+    carrying = np.flatnonzero(power > 0)
+    pair = paths.receiver * (source.max(initial=0) + 1) + source
+    kept = carrying[unique_paths(world.surfaces, replace(paths, receiver=pair).select(carrying))]
+    kept = kept[np.lexsort((-power[kept], source[kept]))]
+    kept = kept[_place(source[kept]) < at_most]
+    return kept[np.lexsort((-power[kept], source[kept], paths.receiver[kept]))]
 
 
 def _place(pair: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of each path among those of its pair, which stand together."""
+    """Number of each path among those of its pair (or source), which stand together."""
     new = np.flatnonzero(np.r_[True, pair[1:] != pair[:-1]]) if len(pair) else np.empty(0, np.int64)
     return np.arange(len(pair)) - np.repeat(new, np.diff(np.r_[new, len(pair)]))

@@ -136,11 +136,13 @@ class ChainSolver:
         coefficient = sionna.coefficients(
             world, buffer, at_source, at_receivers, orientation, pattern, self.diffraction
         )
-        # Nothing arrives where an element pattern has a null.
-        return replace(paths, coefficient=coefficient).select(coefficient != 0)
+        # Nothing arrives where an element pattern has a null. Of two edges in one place only one may carry a field, so
+        # that duplicates are removed last.
+        paths = replace(paths, coefficient=coefficient).select(coefficient != 0)
+        return paths.select(unique_paths(world.surfaces, paths))
 
     def trace(self, world: World, source: NDArray[np.float64], receivers: NDArray[Any]) -> Paths:
-        """Find all paths, without their coefficients (0).
+        """Find all paths, without their coefficients (0), some of them twice (see `unique_paths`).
 
         Parameters
         ----------
@@ -166,7 +168,6 @@ class ChainSolver:
         unfolded = unfold(world.surfaces, source, chains.elements, chains.swapped)
         chain, receiver, faces = self._valid_pairs(world, chains, unfolded, receivers, at_source, at_receivers)
         paths = _with_geometry(world.surfaces, source, receivers, chains, unfolded, chain, receiver, faces)
-        paths = paths.select(unique_paths(world.surfaces, paths))
         if self.los:
             seen = np.flatnonzero(line_of_sight(world, source, receivers))
             paths = join([_direct_paths(source, receivers, seen, paths.types.shape[1]), paths])
@@ -186,17 +187,22 @@ class ChainSolver:
         found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, depth), np.int32))]
         if len(chains) and len(receivers):
             finder = PairFinder(world.surfaces, unfolded, receivers, self.diffraction)
-            buffer = chain_buffer(world, chains.elements, chains.swapped, self.diffraction)
+            elements, swapped = chains.elements, chains.swapped
+            if self.diffraction:  # every chain again, with the faces of its edge exchanged
+                elements, swapped = np.concatenate([elements, elements]), np.concatenate([swapped, ~swapped])
+            buffer = chain_buffer(world, elements, swapped, self.diffraction)
             step = max(1, self.memory * 1_000_000 // PAIR_BYTES // len(receivers))
             images_at_once = max(1, self.memory * 1_000_000 // (IMAGE_BYTES * (1 + depth)))
             for first in range(0, len(chains), step):
-                chain, receiver = finder.find(first, min(first + step, len(chains)))
+                chain, receiver, turned = finder.find(first, min(first + step, len(chains)))
+                chain += turned * dr.opaque(mi.UInt, len(chains))
                 for low in range(0, dr.width(chain), images_at_once):
                     part = dr.arange(mi.UInt, min(images_at_once, dr.width(chain) - low)) + dr.opaque(mi.UInt, low)
                     batch = dr.gather(mi.UInt, chain, part), dr.gather(mi.UInt, receiver, part)
                     kinds = self.diffraction, self.lit_region
                     found.append(sionna.validate(world, buffer, *batch, at_source, at_receivers, *kinds))
         chain, receiver, faces = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        chain %= max(1, len(chains))
         order = np.lexsort((chain, receiver))
         return chain[order], receiver[order], faces[order]
 

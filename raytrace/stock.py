@@ -25,6 +25,9 @@ Table = dict[str, NDArray[Any]]
 # where the wave meets an edge before it by centimetres.
 EDGE_TOLERANCE = 0.1
 
+# Amplitude below which a path (-220 dB) is the rounding of float32 fields: either solver may have exactly nothing there.
+FAINTEST = 1e-11
+
 # In `met`: nothing past the end of a path, an edge (which one is told by the vertex), and a face that is passed through.
 NOTHING, EDGE, THROUGH = -1, -2, -3
 
@@ -125,6 +128,8 @@ def stock_paths(world: World, source: NDArray[Any], users: NDArray[Any], **optio
 def stock_table(paths: Any, world: World) -> Table:
     """The valid paths of Sionna's `Paths` from one transmitter, one row each (N paths, D = `max_depth`, A antennas).
 
+    Those fainter than `FAINTEST` are left out.
+
     Returns
     -------
     dict
@@ -132,8 +137,8 @@ def stock_table(paths: Any, world: World) -> Table:
         in m; coefficient complex (N, A) without the carrier phase; angles (N, 4): zenith and azimuth of departure, then
         of arrival, radians.
     """
-    valid = paths.valid.numpy()[:, 0]
-    row = np.nonzero(valid)
+    coefficients = (paths.a[0].numpy() + 1j * paths.a[1].numpy())[:, 0, 0]  # receiver, antenna, path
+    row = np.nonzero(paths.valid.numpy()[:, 0] & (np.abs(coefficients).max(axis=1) > FAINTEST))
 
     def per_bounce(values: Any) -> NDArray[Any]:
         return np.moveaxis(values.numpy()[:, :, 0], 0, 2)[row]
@@ -141,7 +146,6 @@ def stock_table(paths: Any, world: World) -> Table:
     types, shapes = per_bounce(paths.interactions), per_bounce(paths.objects)
     faces = world.first_face[np.where(types != sionna.NONE, shapes, world.shape[0])].astype(np.int64)
     faces += per_bounce(paths.primitives)
-    coefficients = paths.a[0].numpy() + 1j * paths.a[1].numpy()
     angles = (paths.theta_t, paths.phi_t, paths.theta_r, paths.phi_r)
     return {
         "receiver": row[0],
@@ -149,7 +153,7 @@ def stock_table(paths: Any, world: World) -> Table:
         "met": planes_met(world, types, faces),
         "vertices": per_bounce(paths.vertices) * (types > 0)[..., None],
         "length": paths.tau.numpy()[:, 0][row].astype(np.float64) * SPEED_OF_LIGHT,
-        "coefficient": np.moveaxis(coefficients[:, 0, 0], -1, 1)[row],
+        "coefficient": np.moveaxis(coefficients, -1, 1)[row],
         "angles": np.stack([angle.numpy()[:, 0][row] for angle in angles], axis=1),
     }
 
