@@ -108,6 +108,8 @@ def _check_unit(draft: Draft, data: xr.Dataset, unit: int, counts: dict[str, int
         if int(data["n_users"].values[scene]) != n_users:
             yield "structure", where, f"n_users is {int(data['n_users'].values[scene])}, its receipt says {n_users}"
         values_of["bs_shift"] = data["bs_shift"].values[scene]
+        gates = receipt["scenes"][row].get("provenance", {}).get("gates", {})
+        values_of["users_under_cover"] = np.asarray(gates.get("users_under_cover", 0))
         for name, check in SCENE_CHECKS.items():
             counts[name] = counts.get(name, 0) + 1
             message = check(values_of, n_users, data.attrs)
@@ -172,7 +174,10 @@ def _beams(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any])
 
 
 def _users(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any]) -> str:
-    """Users inside the tile and outdoors: not where a cell and all its eight neighbours are built."""
+    """Users inside the tile and outdoors: not where a cell and all its eight neighbours are built.
+
+    But for those under raised buildings, whom the receipt counts: the height map does not show what is open below.
+    """
     height = arrays["height"]
     half = attrs["tile_size_m"] / 2
     position = arrays["user_position"][:n_users] + np.asarray(attrs["bs_position_m"])
@@ -184,7 +189,8 @@ def _users(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any])
     column = np.clip(((x + half) / cell).astype(int), 1, len(height) - 2)
     row = np.clip(((half - y) / cell).astype(int), 1, len(height) - 2)
     built = np.stack([height[row + i, column + j] > 0 for i in (-1, 0, 1) for j in (-1, 0, 1)]).all(0)
-    return f"{int(built.sum())} users inside buildings" if built.any() else ""
+    indoors = int(built.sum()) - int(arrays["users_under_cover"])
+    return f"{indoors} users inside buildings" if indoors > 0 else ""
 
 
 def _occupancy(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any]) -> str:

@@ -3,56 +3,107 @@
 import hashlib
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dataset.features import channel_checksum, scene_arrays
+from dataset.files import read_json, write_json
 from dataset.publish import Version, latest, publish
 from dataset.schema import SCHEMA_VERSION
 from dataset.validate import Validation, validate
 from dataset.writer import Draft, Layout, fingerprint_of, finish_draft, open_draft, package_versions, write_unit
 from flows.recipe import Recipe
 from geo.build import build_scene
-from geo.errors import InputError, SceneError
-from geo.sources import Source, open_source
-from geo.tiles import Tile, plan_tiles
+from geo.cities import City, cities_of, slug
+from geo.errors import InputError, MapError, SceneError
+from geo.plan import CityPlan, Plan, join_plans, plan_one
+from geo.sources import Source, is_here, open_city
+from geo.tiles import Tile
 from raytrace.settings import RadioSettings
 
 # Element gain of Sionna's patterns over isotropic, dB: the bound of the Friis check.
 ELEMENT_GAIN = {"iso": 0.0, "dipole": 1.76, "hw_dipole": 2.15, "tr38901": 8.0}
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Every candidate tile with its outcome, and the map it was cut from."""
+def plan_scenes(recipe: Recipe, cache: Path, each: Callable[..., Iterable[CityPlan]] = map) -> Plan:
+    """Cut the maps of all cities into tiles, each with its outcome; maps that are not there are fetched.
 
-    source: Source
-    tiles: list[Tile]
+    A city is planned once: its outcome is kept in `cache/plans` and found again as long as map and recipe are the same.
 
-    @property
-    def accepted(self) -> list[Tile]:
-        """Tiles that become scenes, in the store's order."""
-        return [tile for tile in self.tiles if tile.status == "accepted"]
-
-
-def plan_scenes(recipe: Recipe, cache: Path) -> Plan:
-    """Cut the map into tiles, each with its outcome.
+    Parameters
+    ----------
+    recipe : Recipe
+    cache : Path
+        Folder for maps and plans.
+    each : callable
+        As `map`; runs `plan_one_city` for every city, possibly elsewhere.
 
     Raises
     ------
     InputError
-        The map cannot be read, or no tile of it is usable.
+        No map can be had, or no tile is usable.
     """
-    source = open_source(recipe.area, cache)
-    plan = Plan(source, plan_tiles(source, recipe.area, recipe.scene, recipe.seed))
+    cities = cities_of(recipe.area)
+    plan = join_plans(each(partial(plan_one_city, recipe=recipe, cache=cache), cities), recipe.area, recipe.seed)
     if not plan.accepted:
-        msg = (
-            f"area.source {recipe.area.source}: none of its {len(plan.tiles)} tiles is usable; lower area.min_coverage"
-        )
+        msg = f"area.source {recipe.area.source}: none of {len(plan.tiles)} tiles is usable; lower area.min_coverage"
         raise InputError(msg)
     return plan
+
+
+def plan_one_city(city: City, recipe: Recipe, cache: Path) -> CityPlan:
+    """Plan of one city, from the cache if its map and the recipe have not changed."""
+
+    def open_map(city: City) -> Source:
+        return open_city(city, recipe.area, cache)
+
+    def planned() -> CityPlan:
+        return plan_one(city, open_map, recipe.area, recipe.scene, recipe.seed)
+
+    try:
+        source = open_map(city)
+    except MapError:
+        return planned()
+    area = recipe.area.model_dump(mode="json", exclude={"cities", "world", "scenes", "split", "overpass"})
+    key = fingerprint_of(
+        {
+            "city": asdict(city),
+            "area": area,
+            "scene": recipe.scene.model_dump(mode="json"),
+            "seed": recipe.seed,
+            "map": source.provenance["sha256"],
+            "code": code_fingerprint(),
+        }
+    )
+    path = cache / "plans" / f"{slug(city.name)}-{key[:16]}.json"
+    known = read_json(path)
+    if known is not None:
+        return CityPlan(City(**known["city"]), [Tile(**_with_nan(tile)) for tile in known["tiles"]], source)
+    plan = planned()
+    if plan.source is not None:
+        write_json(path, {"city": asdict(plan.city), "tiles": [tile_record(tile) for tile in plan.tiles]})
+    return plan
+
+
+def show_plan(recipe: Recipe, cache: Path, fetch: bool, progress: Callable[[Any], Any] = iter) -> Plan:
+    """Plan as far as maps are there: without `fetch` nothing is downloaded, and cities without a map get positions.
+
+    Raises
+    ------
+    InputError
+        No map can be had.
+    """
+
+    def one(city: City) -> CityPlan:
+        remote = city.source == "overpass" or "://" in city.source
+        if fetch or not remote or is_here(city, recipe.area, cache):
+            return plan_one_city(city, recipe, cache)
+        return plan_one(city, lambda _: None, recipe.area, recipe.scene, recipe.seed)
+
+    return join_plans([one(city) for city in progress(cities_of(recipe.area))], recipe.area, recipe.seed)
 
 
 def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:
@@ -60,7 +111,7 @@ def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:
     return fingerprint_of(
         {
             "recipe": recipe.data_parts(),
-            "map": plan.source.provenance["sha256"],
+            "maps": {city: source.provenance["sha256"] for city, source in plan.sources.items()},
             "schema": SCHEMA_VERSION,
             "versions": package_versions(),
             "code": code_fingerprint(),
@@ -105,8 +156,8 @@ def published(recipe: Recipe, plan: Plan, store: Path) -> Version | None:
     return version if version and version.fingerprint == dataset_fingerprint(recipe, plan) else None
 
 
-def run_unit(draft: Draft, unit: int, tiles: list[Tile], source: Source, recipe: Recipe) -> dict[str, Any]:
-    """Build, trace and write the scenes of one unit; runs in a worker process.
+def run_unit(draft: Draft, unit: int, tiles: list[Tile], sources: dict[str, Source], recipe: Recipe) -> dict[str, Any]:
+    """Build, trace and write the scenes of one unit, whose maps are in `sources` by city; runs in a worker process.
 
     A scene that cannot be made is quarantined with its stage, reason and traceback; the others go on.
 
@@ -122,7 +173,7 @@ def run_unit(draft: Draft, unit: int, tiles: list[Tile], source: Source, recipe:
     outcomes = []
     buildings = []
     for tile in tiles:
-        arrays, outcome, table = _run_scene(tile, source, recipe)
+        arrays, outcome, table = _run_scene(tile, sources[tile.city], recipe)
         scenes.append(arrays)
         outcomes.append(outcome)
         if table is not None:
@@ -207,10 +258,37 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
     }
     lineage = {
         "fingerprint": draft.fingerprint,
-        "map": plan.source.provenance,
+        "maps": {city: source.provenance for city, source in plan.sources.items()},
+        "cities": [city_record(city) for city in plan.cities],
         "tiles": [tile_record(tile) for tile in plan.tiles],
     }
     finish_draft(draft, attributes, lineage)
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """A plan, JSON-ready."""
+    return {
+        "cities": [city_record(city) for city in plan.cities],
+        "tiles": [tile_record(tile) for tile in plan.tiles if tile.reason != "not needed"],
+    }
+
+
+def city_record(plan: CityPlan) -> dict[str, Any]:
+    """What a city was to give and gives, JSON-ready."""
+    return {
+        "name": plan.city.name,
+        "country": plan.city.country,
+        "state": plan.state,
+        "wanted": plan.city.scenes,
+        "scenes": sum(tile.status == "accepted" for tile in plan.tiles),
+        "candidates": len(plan.tiles),
+        "rejected": dict(plan.reasons()),
+        "problem": plan.problem,
+    }
+
+
+def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "coverage": float("nan") if record["coverage"] is None else record["coverage"]}
 
 
 def tile_record(tile: Tile) -> dict[str, Any]:

@@ -29,6 +29,7 @@ set_option = click.option(
 workers_option = click.option("--workers", type=click.IntRange(1), help="Worker processes (default: one a core).")
 dask_option = click.option("--dask", metavar="ADDRESS", help="Scheduler of a running Dask cluster instead.")
 path = click.Path(path_type=Path)
+maps_option = click.option("--maps", type=path, help="Folder of fetched maps, shared by stores (default: STORE/maps).")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -50,7 +51,15 @@ def cli() -> None:
 @set_option
 @workers_option
 @dask_option
-def run(recipe: str, out: Path | None, overrides: tuple[str, ...], workers: int | None, dask: str | None) -> None:
+@maps_option
+def run(
+    recipe: str,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    dask: str | None,
+    maps: Path | None,
+) -> None:
     """The whole DAG: build, validate, publish, pretrain, evaluate, report. Resumes by itself."""
     from dataset.files import make_folder
     from flows.recipe import load_recipe
@@ -58,24 +67,54 @@ def run(recipe: str, out: Path | None, overrides: tuple[str, ...], workers: int 
     loaded = load_recipe(recipe, overrides)
     out = out or Path("runs") / loaded.name
     make_folder(out)
-    result = _extra("flows.pipeline", "generate,train").run_recipe(loaded, out, workers, dask)
+    result = _extra("flows.pipeline", "generate,train").run_recipe(loaded, out, workers, dask, maps)
     click.echo(f"report  {result['report']}\nstore   {result['store']}")
 
 
 @cli.command()
 @recipe_argument
 @set_option
-def plan(recipe: str, overrides: tuple[str, ...]) -> None:
-    """Cities and tiles of a recipe, each with its outcome."""
-    import tempfile
+@click.option("--maps", type=path, help="Folder of fetched maps (default: none, only maps that are local files).")
+@click.option("--fetch", is_flag=True, help="Download maps that are not there (into --maps).")
+@click.option("--tiles", "every", is_flag=True, help="List every tile, of several cities too.")
+@click.option("--png", type=path, help="Picture to write: the cities on a map, or the tiles of one city.")
+@click.option("--json", "json_path", type=path, help="File to write: every city and tile with its outcome.")
+def plan(
+    recipe: str,
+    overrides: tuple[str, ...],
+    maps: Path | None,
+    fetch: bool,
+    every: bool,
+    png: Path | None,
+    json_path: Path | None,
+) -> None:
+    """Cities and tiles of a recipe, each with its outcome.
 
+    Where a map is not there, tiles are planned by their positions; nothing is downloaded without --fetch.
+    """
+    from dataset.files import write_json
     from flows.recipe import load_recipe
     from flows.tables import print_plan
 
+    if fetch and maps is None:
+        msg = "--fetch: where to? name a folder for the maps, e.g. --maps maps"
+        raise InputError(msg)
     loaded = load_recipe(recipe, overrides)
+    build = _extra("flows.build", "generate")
     with tempfile.TemporaryDirectory() as cache:
-        planned = _extra("flows.build", "generate").plan_scenes(loaded, Path(cache))
-    print_plan(planned)
+        planned = build.show_plan(loaded, maps or Path(cache), fetch, _city_bar)
+        print_plan(planned, every)
+        if json_path:
+            write_json(json_path, build.plan_record(planned))
+            click.echo(f"wrote {json_path}")
+        if png:
+            click.echo(f"wrote {_extra('flows.map_picture', 'generate').draw_plan(planned, png)}")
+
+
+def _city_bar(cities: Any) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(cities, "cities", unit="city", disable=len(cities) < 2)
 
 
 @cli.command()
@@ -85,8 +124,15 @@ def plan(recipe: str, overrides: tuple[str, ...]) -> None:
 @set_option
 @workers_option
 @dask_option
+@maps_option
 def build(
-    recipe: str, out: Path, scenes: int | None, overrides: tuple[str, ...], workers: int | None, dask: str | None
+    recipe: str,
+    out: Path,
+    scenes: int | None,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    dask: str | None,
+    maps: Path | None,
 ) -> None:
     """Build, validate and publish the dataset of a recipe. Resumes by itself."""
     from dataset.files import make_folder
@@ -96,7 +142,7 @@ def build(
         overrides = (*overrides, f"area.scenes={scenes}")
     loaded = load_recipe(recipe, overrides)
     make_folder(out)
-    version = _extra("flows.pipeline", "generate").build_dataset(loaded, out, workers, dask)
+    version = _extra("flows.pipeline", "generate").build_dataset(loaded, out, workers, dask, maps)
     click.echo(f"published v{version.number}: {out / 'latest.zarr'}")
 
 
@@ -126,9 +172,9 @@ def inspect(store: Path) -> None:
 @cli.command()
 @click.argument("store", type=path)
 @click.option("--scene", "scene_id", required=True, help="Id of the scene, e.g. helsinki-0007.")
-@click.option("--out", type=path, required=True, help="PNG to write.")
+@click.option("--out", type=path, required=True, help="FILE.png, .html (interactive, offline) or .glb (glTF).")
 def preview(store: Path, scene_id: str, out: Path) -> None:
-    """Draw a scene of a store: buildings, base station, users by line of sight and gain."""
+    """Draw a scene of a store: buildings by source of height, base station, users, their strongest paths."""
     click.echo(f"wrote {_extra('dataset.preview', 'generate').draw_scene(store, scene_id, out)}")
 
 
@@ -218,14 +264,9 @@ def bench_raytrace(
     same ray per user), no refraction, one isotropic V antenna at each end. Users per second are those of a build: mesh to
     channels, with LoS, scenes built beforehand.
     """
-    from dataset.files import make_folder, write_json
+    from dataset.files import write_json
 
-    if out is not None:
-        # Before the long part.
-        make_folder(out.parent)
-        if out.is_dir():
-            msg = f"--json {out}: is a folder; name a file"
-            raise InputError(msg)
+    _check_json(out)
     module = _extra("flows.bench.raytrace", "generate")
     options = module.Options(
         scenes, rays, depth, users, diffraction, maps or ("helsinki",), throughput_scenes or scenes
@@ -233,6 +274,43 @@ def bench_raytrace(
     result = module.run(options)
     if out is not None:
         write_json(out, result)
+
+
+@bench.command("geo")
+@click.option("--tiles", type=click.IntRange(1), default=8, show_default=True, help="Tiles of every map.")
+@click.option("--map", "maps", multiple=True, metavar="FILE", help="Extract, repeatable (default: helsinki).")
+@click.option("--region", is_flag=True, help="Merge the maps into one extract first, as that of a region.")
+@click.option(
+    "--reader", type=click.Choice(["osmium", "osmnx"]), default="osmium", show_default=True,
+    help="How the other one reads; osmnx is Geo2SigMap's own and takes complete .osm files only.",
+)  # fmt: skip
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_geo(tiles: int, maps: tuple[str, ...], region: bool, reader: str, out: Path | None) -> None:
+    """Maps to meshes and rasters, beside a pipeline in the manner of Geo2SigMap, on the same real tiles.
+
+    That one reads the extract for every tile, triangulates with Triangle, and writes a PLY file for every building and
+    an XML file; ours goes from the indexed map to a checked scene in memory. Conversion to the index is told apart.
+    How far they are apart depends on the size of the extract, which the other one reads again and again.
+    """
+    from dataset.files import write_json
+
+    _check_json(out)
+    module = _extra("flows.bench.geo", "generate,test")
+    result = module.run(module.Options(tiles, maps or ("helsinki",), region, reader))
+    if out is not None:
+        write_json(out, result)
+
+
+def _check_json(out: Path | None) -> None:
+    """Before the long part of a benchmark: can its figures be written?"""
+    from dataset.files import make_folder
+
+    if out is None:
+        return
+    make_folder(out.parent)
+    if out.is_dir():
+        msg = f"--json {out}: is a folder; name a file"
+        raise InputError(msg)
 
 
 def _own_database() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from distributed import KilledWorker
 from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from tqdm import tqdm
@@ -19,6 +20,8 @@ from dataset.writer import Draft
 from flows import build
 from flows.cluster import compute
 from flows.recipe import Recipe
+from geo.cities import City, cities_of
+from geo.plan import CityPlan, Plan
 
 # One thread a unit in flight: it only waits for Dask.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
@@ -38,26 +41,46 @@ def _can_pass(task: Any, run: Any, state: Any) -> bool:
 
 
 @task(retries=2, retry_delay_seconds=5, retry_condition_fn=_can_pass, task_run_name="unit-{unit}")
-def build_unit(client: Any, draft: Draft, unit: int, tiles: list[Any], plan: Any, recipe: Recipe) -> dict[str, Any]:
+def build_unit(client: Any, draft: Draft, unit: int, tiles: list[Any], sources: Any, recipe: Recipe) -> dict[str, Any]:
     """Hand one unit to Dask and wait for its receipt."""
-    future = client.submit(build.run_unit, draft, unit, tiles, plan.source, recipe, pure=False)
+    future = client.submit(build.run_unit, draft, unit, tiles, sources, recipe, pure=False)
     try:
         return future.result()
     finally:
         future.release()
 
 
-plan_scenes = task(name="plan")(build.plan_scenes)
+plan_scenes = task(name="plan", cache_policy=NO_CACHE)(build.plan_scenes)
 finish = task(name="finish")(build.finish)
 check_and_publish = task(name="validate-and-publish")(build.check_and_publish)
 
 
 @flow(name="build-dataset", task_runner=RUNNER)
-def build_dataset(recipe: Recipe, store: Path, workers: int | None = None, dask: str | None = None) -> Version:
-    """Map -> published dataset version; whatever is already there is kept."""
+def build_dataset(
+    recipe: Recipe, store: Path, workers: int | None = None, dask: str | None = None, maps: Path | None = None
+) -> Version:
+    """Maps -> published dataset version; whatever is already there is kept.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    store : Path
+    workers, dask
+        Local worker processes, or the address of a Dask scheduler.
+    maps : Path, optional
+        Folder of fetched and converted maps, which several stores may share; by default `store/maps`.
+    """
     logger = get_run_logger()
     make_folder(store)
-    plan = plan_scenes(recipe, store / "maps")
+    plan = _plan(recipe, maps or store / "maps", workers, dask)
+    for city in plan.short:
+        logger.warning(
+            "%s: %d of %d scenes%s",
+            city.city.name,
+            city.found,
+            city.city.scenes,
+            f": {city.problem}" * bool(city.problem),
+        )
     version = build.published(recipe, plan, store)
     if version:
         logger.info("version v%d is up to date, nothing to do", version.number)
@@ -72,12 +95,26 @@ def build_dataset(recipe: Recipe, store: Path, workers: int | None = None, dask:
     return check_and_publish(draft, recipe, store, lambda units: tqdm(units, "validate", unit="unit"))
 
 
+def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> Plan:
+    """Plan all cities, several at once on the cluster."""
+    if len(cities_of(recipe.area)) == 1:
+        return plan_scenes(recipe, maps)
+    with compute(workers, dask) as client:
+
+        def each(job: Any, cities: list[City]) -> list[CityPlan]:
+            futures = client.map(job, cities, pure=False)
+            return [future.result() for future in tqdm(futures, desc="cities", unit="city")]
+
+        return plan_scenes(recipe, maps, each)
+
+
 def _run_units(client: Any, draft: Draft, missing: list[int], plan: Any, recipe: Recipe) -> None:
     futures: list[PrefectFuture[Any]] = []
     with tqdm(total=sum(len(draft.layout.scenes_of(unit)) for unit in missing), desc="scenes", unit="scene") as bar:
         for unit in missing:
             tiles = [plan.accepted[scene] for scene in draft.layout.scenes_of(unit)]
-            future = build_unit.submit(client, draft, unit, tiles, plan, recipe)
+            sources = {tile.city: plan.sources[tile.city] for tile in tiles}
+            future = build_unit.submit(client, draft, unit, tiles, sources, recipe)
             futures.append(future)
         # In the order of submission: the bar moves when the oldest unfinished unit is done.
         for unit, future in zip(missing, futures, strict=True):
@@ -110,7 +147,9 @@ def report(run: Path, store: Path) -> Path:
 
 
 @flow(name="wavecity")
-def run_recipe(recipe: Recipe, out: Path, workers: int | None = None, dask: str | None = None) -> dict[str, str]:
+def run_recipe(
+    recipe: Recipe, out: Path, workers: int | None = None, dask: str | None = None, maps: Path | None = None
+) -> dict[str, str]:
     """The main job: map -> dataset -> model -> report.
 
     Parameters
@@ -118,8 +157,8 @@ def run_recipe(recipe: Recipe, out: Path, workers: int | None = None, dask: str 
     recipe : Recipe
     out : Path
         Run folder; the store is `out/store`.
-    workers, dask
-        Local worker processes, or the address of a Dask scheduler.
+    workers, dask, maps
+        As for `build_dataset`.
 
     Returns
     -------
@@ -127,7 +166,7 @@ def run_recipe(recipe: Recipe, out: Path, workers: int | None = None, dask: str 
         Paths of the `report`, the `store` and the `run`.
     """
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
-    version = build_dataset(recipe, out / "store", workers, dask)
+    version = build_dataset(recipe, out / "store", workers, dask, maps)
     pretrain(recipe, version.data, out)
     for name in TASKS:
         evaluate(out, version.data, name, recipe)

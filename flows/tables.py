@@ -19,10 +19,32 @@ from geo.errors import InputError
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
-def print_plan(plan: Any) -> None:
-    """Tiles of a plan with their outcomes, then the count of every outcome."""
+def print_plan(plan: Any, every: bool = False) -> None:
+    """Cities of a plan, and of one city (or if `every` is asked for) the tiles with their outcomes."""
+    tiles = plan.tiles
+    if every or len(plan.cities) == 1:
+        _print_tiles([tile for tile in tiles if tile.reason != "not needed"] if len(plan.cities) > 1 else tiles)
+    if len(plan.cities) > 1:
+        _print_cities(plan)
+    given = sum(city.found for city in plan.cities)
+    wanted = sum(city.city.scenes for city in plan.cities)
+    planned = sum(tile.status == "planned" for tile in tiles)
+    kind = "accepted" if not planned else f"accepted, {planned} planned by position (their maps are not here yet)"
+    console.print(f"{given - planned} of {len(tiles)} tiles {kind}; {wanted} scenes wanted. {ATTRIBUTION}")
+    reasons = Counter[str]()
+    for city in plan.cities:
+        reasons.update(city.reasons())
+    if reasons:
+        console.print("rejected: " + ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()))
+    short = [city for city in plan.cities if city.short > 0]
+    if short:
+        lacking = sum(city.short for city in short)
+        console.print(f"{len(short)} of {len(plan.cities)} cities are {lacking} scenes short.")
+
+
+def _print_tiles(tiles: list[Any]) -> None:
     table = Table("tile", "latitude", "longitude", "buildings", "coverage", "split", "outcome")
-    for tile in plan.tiles:
+    for tile in tiles:
         table.add_row(
             tile.id,
             f"{tile.latitude:.5f}",
@@ -33,7 +55,24 @@ def print_plan(plan: Any) -> None:
             tile.reason or tile.status,
         )
     console.print(table)
-    console.print(f"{len(plan.accepted)} of {len(plan.tiles)} tiles accepted. {ATTRIBUTION}")
+
+
+def _print_cities(plan: Any) -> None:
+    table = Table("city", "country", "split", "wanted", "given", "candidates", "map", "rejected, most often")
+    for city in plan.cities:
+        split = next((tile.split for tile in city.tiles if tile.split), "")
+        looked_at = [(reason, count) for reason, count in city.reasons().most_common() if reason != "not needed"]
+        table.add_row(
+            city.city.name,
+            city.city.country,
+            split,
+            str(city.city.scenes),
+            str(city.found),
+            str(len(city.tiles)),
+            city.state,
+            city.problem or ", ".join(f"{reason} {count}" for reason, count in looked_at[:2]),
+        )
+    console.print(table)
 
 
 def print_validation(validation: Validation) -> None:
@@ -62,10 +101,16 @@ def print_store(store: Path) -> None:
     table.add_row("users", f"{int(data['n_users'].sum())}, {int(data['los'].sum())} with line of sight")
     for name, value in data.attrs["statistics"].items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    table.add_row("map", str(lineage.get("map", {})))
+    cities = lineage.get("cities", [])
+    table.add_row("cities", f"{sum(city['scenes'] > 0 for city in cities)} of {len(cities)}")
+    table.add_row("maps", _maps(lineage.get("maps", {})))
     table.add_row("versions", ", ".join(f"{name} {value}" for name, value in lineage.get("versions", {}).items()))
     table.add_row("licence", f"{data.attrs['licence']}. {data.attrs['attribution']}")
     console.print(table)
+    for city in cities:
+        if city["scenes"] < city["wanted"]:
+            problem = city["problem"] or ", ".join(f"{reason} {n}" for reason, n in city["rejected"].items())
+            console.print(f"{city['name']}: {city['scenes']} of {city['wanted']} scenes: {problem}", soft_wrap=True)
     for entry in read_json(folder / "ledger.json") or []:
         console.print(f"{entry['scene_id']}: {entry['stage']}: {entry['reason']}", soft_wrap=True)
 
@@ -90,6 +135,13 @@ def publish_newest(store: Path) -> Version:
         raise InputError(msg)
     point_latest(version)
     return version
+
+
+def _maps(maps: dict[str, Any]) -> str:
+    some = [
+        f"{name}: {of['file']} {of['sha256'][:12]} of {of['map_date'] or 'unknown date'}" for name, of in maps.items()
+    ]
+    return "\n".join([*some[:8], f"and {len(some) - 8} more"] if len(some) > 8 else some)
 
 
 def _counts(values: Any) -> str:

@@ -2,23 +2,17 @@
 
 from typing import Any
 
-import numpy as np
-import shapely
-
 from geo.errors import SceneError
-from geo.footprints import Footprints, tile_footprints
-from geo.mesh import build_mesh, check_mesh
+from geo.footprints import Footprints, built_between, tile_footprints
+from geo.gates import check, limits, measure
+from geo.mesh import build_mesh
 from geo.projection import local_crs
-from geo.rasters import cell_centres, grid_length, height_map, occupancy_grid
-from geo.scene import Mesh, Scene, Surface
-from geo.seeding import generator
+from geo.rasters import grid_length, height_map, occupancy_grid
+from geo.scene import Mesh, Scene
 from geo.settings import SceneSettings, UserSettings
 from geo.sources import Source
 from geo.tiles import Tile
-from geo.users import place_base_station, place_users
-
-# Cells of the height map that are compared with the mesh in every build.
-SAMPLED_CELLS = 400
+from geo.users import head_room, place_base_station, place_users
 
 
 def build_scene(tile: Tile, source: Source, scene: SceneSettings, users: UserSettings, seed: int) -> Scene:
@@ -36,7 +30,8 @@ def build_scene(tile: Tile, source: Source, scene: SceneSettings, users: UserSet
     Raises
     ------
     SceneError
-        The tile cannot become a scene: nothing built, an open mesh, no place for the base station, no open ground.
+        The tile cannot become a scene: nothing built, no place for the base station, no open ground, or a
+        quality gate missed (see `geo.gates`).
     InputError
         `scene.resolution` or `scene.occupancy_patch` does not divide the tile.
     """
@@ -49,16 +44,10 @@ def build_scene(tile: Tile, source: Source, scene: SceneSettings, users: UserSet
     mesh = build_mesh(prints.buildings)
     heights = height_map(prints.buildings, tile.size, cells)
     position, shift = place_base_station(prints.buildings, tile.size, scene)
-    positions = place_users(prints.union, tile.size, users, tile.id, seed)
-    gates = {
-        **check_mesh(mesh, prints.buildings),
-        "height_map_agreement": height_map_agreement(mesh, heights, tile, seed),
-        "bs_clearance": float(shapely.distance(prints.union, shapely.Point(position[:2]))),
-        "user_clearance": float(shapely.distance(prints.union, shapely.points(positions[:, :2].astype(float))).min()),
-    }
-    if gates["height_map_agreement"] < 1:
-        msg = f"height map and mesh agree on {100 * gates['height_map_agreement']:.1f} % of the sampled cells only"
-        raise SceneError(msg)
+    standing = built_between(prints, 0, head_room(users))
+    positions = place_users(standing, tile.size, users, tile.id, seed)
+    gates = measure(mesh, prints.buildings, prints.union, heights, position, positions, tile.size, tile.id, users, seed)
+    check(gates, limits(scene, users))
     return Scene(
         id=tile.id,
         city=tile.city,
@@ -77,32 +66,6 @@ def build_scene(tile: Tile, source: Source, scene: SceneSettings, users: UserSet
         buildings=prints.buildings,
         provenance=_provenance(source, prints, mesh, gates),
     )
-
-
-def height_map_agreement(mesh: Mesh, heights: np.ndarray[Any, Any], tile: Tile, seed: int) -> float:
-    """Share of sampled cells where a ray cast down on the mesh's roofs meets the height of the map (within 1 cm).
-
-    Cells whose centre lies within 1 cm of a roof's edge are left out: there the answer is a matter of rounding.
-    """
-    count = len(heights)
-    rng = generator(seed, tile.id, "gates")
-    cells = rng.choice(count * count, size=min(SAMPLED_CELLS, count * count), replace=False)
-    x, y = cell_centres(tile.size, count)
-    points = np.column_stack([x[cells % count], y[cells // count]])
-    roofs = mesh.vertices[mesh.faces[mesh.surface == Surface.ROOF]]
-    a, b, c = (roofs[None, :, k, :2] for k in range(3))
-
-    def beside(start: np.ndarray[Any, Any], end: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Signed distance of every point from the line through every edge; positive on the inside."""
-        edge = end - start
-        offset = points[:, None, :] - start
-        return (edge[..., 0] * offset[..., 1] - edge[..., 1] * offset[..., 0]) / np.hypot(edge[..., 0], edge[..., 1])
-
-    distance = np.minimum(np.minimum(beside(a, b), beside(b, c)), beside(c, a))
-    top = np.where(distance >= 0, roofs[None, :, 0, 2], 0.0).max(axis=1)
-    clear = (np.abs(distance) > 0.01).all(axis=1)
-    agree = np.abs(top - heights.ravel()[cells]) < 0.01
-    return float(agree[clear].mean()) if clear.any() else 1.0
 
 
 def _provenance(source: Source, prints: Footprints, mesh: Mesh, gates: dict[str, Any]) -> dict[str, Any]:

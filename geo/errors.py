@@ -8,5 +8,9 @@ class InputError(ValueError):
     """
 
 
+class MapError(InputError):
+    """The map of one city cannot be had (missing, broken, refused): with other cities in the recipe the build goes on."""
+
+
 class SceneError(Exception):
     """A scene that cannot be made from valid input (bad geometry): quarantined with its reason, never retried."""

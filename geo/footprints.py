@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
@@ -26,6 +27,8 @@ TOUCH = 1e-3
 # When parts cover this much of a building they describe it whole (Simple 3D Buildings) and the rest of the outline is
 # drawing error; when they cover less, only the special parts were mapped and the rest keeps the outline's height.
 PARTS_COMPLETE = 0.9
+# Buildings rarely reach farther out of a tile (m): up to here one look at the map is enough.
+USUAL_OVERHANG = 60.0
 # Half a channel of this width (m) opened where two rings of a polygon meet in one point.
 PINCH = 0.01
 
@@ -43,14 +46,20 @@ class Footprints:
         Everything built on, seen from above.
     coverage : float
         Share of the tile that `union` covers.
-    ledger : dict
-        What became of every map feature that touches the tile: `used`, or the reason why not -> how many.
+    outcomes : pandas.DataFrame
+        What became of every map feature that touches the tile: osm_type, osm_id, outcome (`used`, or the reason why not),
+        one row a feature.
     """
 
     buildings: gpd.GeoDataFrame
     union: BaseGeometry
     coverage: float
-    ledger: dict[str, int]
+    outcomes: pd.DataFrame
+
+    @property
+    def ledger(self) -> dict[str, int]:
+        """Outcome -> how many features."""
+        return {str(outcome): int(n) for outcome, n in self.outcomes["outcome"].value_counts().sort_index().items()}
 
 
 @dataclass(frozen=True)
@@ -80,40 +89,58 @@ def tile_footprints(
         Only for imputed heights.
     """
     features, local, in_tile = _features_around(latitude, longitude, size, source)
-    ledger: Counter[str] = Counter()
     tags = list(features["tags"])
-    kinds = np.array([_kind(row, outline) for row, outline in zip(tags, features["outline_of"], strict=True)])
-    ledger.update(str(kind) for kind in kinds[in_tile] if kind not in ("building", "part"))
+    kinds = np.array(
+        [_kind(row, outline) for row, outline in zip(tags, features["outline_of"], strict=True)], dtype=np.str_
+    )
     _adopt_outline_tags(features, tags)
-
+    kinds = _parts_by_place(local, kinds, tags)
     parents = _parents(local, kinds)
-    heights = _heights(features, tags, local, kinds, parents, in_tile, source, settings, seed)
+    heights = _heights(
+        features, tags, local, kinds, parents, in_tile & ~shapely.is_empty(local), source, settings, seed
+    )
     outlines = _without_parts(local, kinds, parents)
-    used = [index for index in np.flatnonzero(in_tile).tolist() if kinds[index] in ("building", "part")]
-    replaced = [index for index in used if outlines[index].is_empty]
-    ledger["replaced by its parts"] += len(replaced)
-    used = [index for index in used if not outlines[index].is_empty]
-    large = [index for index in used if outlines[index].area >= settings.min_area]
-    ledger["smaller than scene.min_area"] += len(used) - len(large)
+
+    outcomes: dict[int, str] = {}
+    large: list[int] = []
+    for index in np.flatnonzero(in_tile).tolist():
+        if kinds[index] not in ("building", "part"):
+            outcomes[index] = str(kinds[index])
+        elif local[index].is_empty:
+            outcomes[index] = "rings without area"
+        elif outlines[index].is_empty:
+            outcomes[index] = "replaced by its parts"
+        elif outlines[index].area < settings.min_area:
+            outcomes[index] = "smaller than scene.min_area"
+        else:
+            large.append(index)
 
     simplified = simplify_together([outlines[index] for index in large], settings.simplify_tolerance)
     square = shapely.box(-size / 2, -size / 2, size / 2, size / 2)
     clipped = shapely.intersection(np.array(simplified, dtype=object), square, grid_size=GRID)
     solids = []
-    for index, footprint in zip(large, clipped, strict=True):
-        footprint = _clean(footprint, settings)
+    for index, piece in zip(large, clipped, strict=True):
+        footprint = _clean(piece, settings)
         if footprint.is_empty:
-            ledger["clipped away at the tile's edge"] += 1
+            whole = piece.area >= settings.min_area and square.contains(outlines[index])
+            outcomes[index] = "thinner than scene.simplify_tolerance" if whole else "clipped away at the tile's edge"
         else:
+            outcomes[index] = "inside a taller building"
             solids.append(Solid(footprint, heights[index].base, heights[index].top, index))
     solids = _without_overlaps(solids, settings)
-    built = {solid.feature for solid in solids}
-    ledger["used"] = len(built)
-    ledger["inside a taller building"] += len(large) - ledger["clipped away at the tile's edge"] - len(built)
+    outcomes.update({solid.feature: "used" for solid in solids})
 
     frame = _frame(solids, features, heights, cached_crs(local_crs(latitude, longitude)))
     union = shapely.union_all(frame.geometry.to_numpy(), grid_size=GRID) if len(frame) else Polygon()
-    return Footprints(frame, union, float(union.area / size**2), {key: n for key, n in sorted(ledger.items()) if n})
+    return Footprints(frame, union, min(1.0, union.area / size**2), _table(features, outcomes))
+
+
+def built_between(prints: Footprints, low: float, high: float) -> BaseGeometry:
+    """Union of the footprints of everything that stands or hangs between two heights in m; open below what hangs."""
+    there = ((prints.buildings["base"] < high) & (prints.buildings["height"] > low)).to_numpy()
+    if there.all():
+        return prints.union
+    return shapely.union_all(prints.buildings.geometry.to_numpy()[there], grid_size=GRID)
 
 
 def simplify_together(footprints: list[BaseGeometry], tolerance: float) -> list[BaseGeometry]:
@@ -124,24 +151,28 @@ def simplify_together(footprints: list[BaseGeometry], tolerance: float) -> list[
     """
     if not footprints or tolerance <= 0:
         return footprints
-    points = [np.unique(np.round(shapely.get_coordinates(one) / GRID).astype(np.int64), axis=0) for one in footprints]
-    corners, counts = np.unique(np.concatenate(points), axis=0, return_counts=True)
-    shared = {(int(x), int(y)) for x, y in corners[counts > 1]}
+    counts: Counter[int] = Counter()
+    for one in footprints:
+        counts.update(set(_grid_keys(shapely.get_coordinates(one))))
+    shared = {key for key, count in counts.items() if count > 1}
 
     def simplify_ring(ring: NDArray[np.float64]) -> NDArray[np.float64]:
         ring = ring[:-1]
-        keys = np.round(ring / GRID).astype(np.int64)
-        fixed = [index for index, (x, y) in enumerate(keys) if (int(x), int(y)) in shared]
+        fixed = [index for index, key in enumerate(_grid_keys(ring)) if key in shared]
         # Without shared vertices any two far-apart ones anchor the ring, so that it cannot start in a flat spot.
         if not fixed:
             first = int(np.lexsort((ring[:, 1], ring[:, 0]))[0])
             fixed = sorted({first, int(np.argmax(np.hypot(*(ring - ring[first]).T)))})
-        ring = np.roll(ring, -fixed[0], axis=0)
+        if len(fixed) == len(ring):
+            return np.concatenate([ring, ring[:1]])
         stops = [index - fixed[0] for index in fixed] + [len(ring)]
-        closed = np.concatenate([ring, ring[:1]])
-        chains = [closed[start : stop + 1] for start, stop in pairwise(stops)]
-        lines = [shapely.get_coordinates(shapely.simplify(shapely.linestrings(chain), tolerance)) for chain in chains]
-        return np.concatenate([*[line[:-1] for line in lines], closed[:1]])
+        closed = np.concatenate([ring[fixed[0] :], ring[: fixed[0] + 1]])
+        chains = np.concatenate([closed[start : stop + 1] for start, stop in pairwise(stops)])
+        number = np.repeat(np.arange(len(fixed)), np.diff(stops) + 1)
+        lines = shapely.simplify(shapely.linestrings(chains, indices=number), tolerance)
+        points, line = shapely.get_coordinates(lines, return_index=True)
+        # Every chain ends where the next begins; the last where the first does.
+        return np.concatenate([points[:-1][line[:-1] == line[1:]], closed[:1]])
 
     simplified = []
     for footprint in footprints:
@@ -156,6 +187,13 @@ def simplify_together(footprints: list[BaseGeometry], tolerance: float) -> list[
     return simplified
 
 
+def _grid_keys(points: NDArray[np.float64]) -> list[int]:
+    """A number for every point (N, 2), equal for points in the same place of the grid."""
+    x, y = np.round(points / GRID).astype(np.int64).T
+    keys: list[int] = (x * 2**32 + y).tolist()
+    return keys
+
+
 def polygons(geometry: BaseGeometry) -> list[Polygon]:
     """Polygons of a geometry, with area; lines and points that overlays leave behind are dropped."""
     parts = shapely.get_parts(geometry, return_index=False)
@@ -167,30 +205,38 @@ def polygons(geometry: BaseGeometry) -> list[Polygon]:
     return [piece for piece in flat if piece.geom_type == "Polygon" and piece.area > 0]
 
 
-def repair(geometry: BaseGeometry) -> BaseGeometry:
-    """Valid polygons on the 1 mm grid, whatever the rings were (self-crossing, doubled, degenerate)."""
-    if not geometry.is_valid:
-        geometry = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
-    return MultiPolygon(polygons(shapely.set_precision(geometry, GRID)))
+def repair(geometry: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Valid polygons (N,) on the 1 mm grid, whatever the rings (N,) were: self-crossing, doubled, degenerate."""
+    broken = ~shapely.is_valid(geometry)
+    sound = geometry.copy()
+    if broken.any():
+        sound[broken] = shapely.make_valid(geometry[broken], method="structure", keep_collapsed=False)
+    repaired: NDArray[np.object_] = shapely.set_precision(sound, GRID)
+    # Lines and points that are left of collapsed rings.
+    for index in np.flatnonzero(~np.isin(shapely.get_type_id(repaired), (3, 6))):
+        repaired[index] = MultiPolygon(polygons(repaired[index]))
+    return repaired
 
 
 def _features_around(
     latitude: float, longitude: float, size: float, source: Source
 ) -> tuple[gpd.GeoDataFrame, NDArray[np.object_], NDArray[np.bool_]]:
     """Map features, their geometry in local metres, and which touch the tile; the others are neighbours and parts."""
-    half = size / 2
-    square = shapely.box(-half, -half, half, half)
-    near = source.buildings(world_bounds((-half, -half, half, half), latitude, longitude))
-    local = project(near.geometry.to_numpy(), latitude, longitude)
-    touching = local[shapely.intersects(local, square)]
-    if len(touching) == 0:
-        return near.iloc[:0], touching, np.zeros(0, dtype=bool)
-    # The whole extent of every building that touches the tile, so that a building is the same in all its tiles.
-    x0, y0, x1, y1 = shapely.total_bounds(touching)
-    margin = NEIGHBOUR_RADIUS
-    wide = source.buildings(world_bounds((x0 - margin, y0 - margin, x1 + margin, y1 + margin), latitude, longitude))
-    local = np.array([repair(one) for one in project(wide.geometry.to_numpy(), latitude, longitude)], dtype=object)
-    return wide, local, shapely.intersects(local, square) & ~shapely.is_empty(local)
+    square = shapely.box(-size / 2, -size / 2, size / 2, size / 2)
+    reach = size / 2 + NEIGHBOUR_RADIUS + USUAL_OVERHANG
+    wide = source.buildings(world_bounds((-reach, -reach, reach, reach), latitude, longitude))
+    raw = project(wide.geometry.to_numpy(), latitude, longitude)
+    # Touching is asked of the rings as the map has them: a building that repair leaves nothing of is accounted for, too.
+    touching = shapely.intersects(raw, square)
+    if not touching.any():
+        return wide.iloc[:0], raw[:0], touching[:0]
+    # Neighbours and parts of every building that touches the tile, so that a building is the same in all its tiles.
+    x0, y0, x1, y1 = shapely.total_bounds(raw[touching]) + np.array([-1, -1, 1, 1]) * NEIGHBOUR_RADIUS
+    if max(-x0, -y0, x1, y1) > reach:
+        wide = source.buildings(world_bounds((x0, y0, x1, y1), latitude, longitude))
+        raw = project(wide.geometry.to_numpy(), latitude, longitude)
+        touching = shapely.intersects(raw, square)
+    return wide, repair(raw), touching
 
 
 def _kind(tags: dict[str, str], outline_of: int) -> str:
@@ -216,8 +262,31 @@ def _adopt_outline_tags(features: gpd.GeoDataFrame, tags: list[dict[str, str]]) 
             tags[target] = {**tags[row], **tags[target]}
 
 
+def _parts_by_place(
+    local: NDArray[np.object_], kinds: NDArray[np.str_], tags: list[dict[str, str]]
+) -> NDArray[np.str_]:
+    """Kinds, where what is tagged as building and as part is a part if a larger building stands around it.
+
+    The tower of Helsinki Cathedral is tagged so; as a building of its own it would be replaced by the nave around it.
+    """
+    both = [
+        row
+        for row in np.flatnonzero(kinds == "building").tolist()
+        if tags[row].get("building:part", "no") != "no" and not local[row].is_empty
+    ]
+    if not both:
+        return kinds
+    buildings = np.flatnonzero(kinds == "building")
+    one, other = shapely.STRtree(local[buildings]).query(shapely.point_on_surface(local[both]), predicate="within")
+    area = shapely.area(local)
+    rows = np.array(both)[one]
+    decided = kinds.copy()
+    decided[rows[area[buildings[other]] > area[rows] + TOUCH]] = "part"
+    return decided
+
+
 def _parents(local: NDArray[np.object_], kinds: NDArray[np.str_]) -> NDArray[np.int64]:
-    """For every part the smallest building around its middle; -1 for buildings and for parts that stand alone."""
+    """For every part the smallest building around its middle that is not smaller than it; -1 where there is none."""
     parents = np.full(len(local), -1)
     parts, buildings = np.flatnonzero(kinds == "part"), np.flatnonzero(kinds == "building")
     if len(parts) == 0 or len(buildings) == 0:
@@ -225,6 +294,9 @@ def _parents(local: NDArray[np.object_], kinds: NDArray[np.str_]) -> NDArray[np.
     middle = shapely.point_on_surface(local[parts])
     part, building = shapely.STRtree(local[buildings]).query(middle, predicate="within")
     area = shapely.area(local[buildings])
+    # A part may stick out a little, but one larger than the building around its middle belongs to another building.
+    fits = shapely.area(local[parts[part]]) <= area[building] / PARTS_COMPLETE
+    part, building = part[fits], building[fits]
     for one in np.unique(part):
         around = building[part == one]
         parents[parts[one]] = buildings[around[np.argmin(area[around])]]
@@ -259,21 +331,26 @@ def _heights(
     storey = settings.storey_height
     known = {row: tagged_height(tags[row], storey) for row in range(len(tags)) if kinds[row] in ("building", "part")}
     references = np.array([row for row, height in known.items() if height and kinds[row] == "building"], dtype=np.int64)
-    centres = shapely.get_coordinates(shapely.centroid(local)) if len(local) else np.empty((0, 2))
+    # get_coordinates leaves empty geometries out: without their rows all later ones would get a neighbour's centre.
+    centres = np.full((len(local), 2), np.nan)
+    centres[~shapely.is_empty(local)] = shapely.get_coordinates(shapely.centroid(local))
     areas = shapely.area(local)
+    types, ids = features["osm_type"].tolist(), features["osm_id"].tolist()
     tops = np.array([height.top for row in references if (height := known[int(row)])], dtype=np.float64)
 
     def impute(row: int) -> Height:
         neighbours = nearest_heights(centres[row], centres[references], tops)
-        osm = (str(features["osm_type"].iloc[row]), int(features["osm_id"].iloc[row]))
-        return impute_height(tags[row], osm, areas[row], neighbours, source.statistics, storey, settings.impute, seed)
+        return impute_height(
+            tags[row], (types[row], ids[row]), areas[row], neighbours, source.statistics, storey, settings.impute, seed
+        )
 
     heights: dict[int, Height] = {}
+    has_parts = set(parents.tolist())
     # Buildings first: a part without a height of its own takes its building's.
     for row in sorted(known, key=lambda row: kinds[row] != "building"):
         height = known[row]
         if kinds[row] == "building":
-            if wanted[row] or row in parents:
+            if wanted[row] or row in has_parts:
                 heights[row] = height or impute(row)
         elif wanted[row] and height:
             heights[row] = Height(height.top, height.base, "part", height.confidence)
@@ -300,7 +377,21 @@ def _without_overlaps(solids: list[Solid], settings: SceneSettings) -> list[Soli
         for index in np.flatnonzero(hits):
             pieces = [rest for piece in pieces for rest in _cut(piece, resolved[index], settings)]
         resolved.extend(pieces)
-    return resolved
+    return _joined(resolved, settings)
+
+
+def _joined(solids: list[Solid], settings: SceneSettings) -> list[Solid]:
+    """Solids, where pieces of one feature from the same base to the same top are one: no wall inside a building."""
+    groups: dict[tuple[int, float, float], list[Solid]] = {}
+    for solid in solids:
+        groups.setdefault((solid.feature, solid.base, solid.top), []).append(solid)
+    joined = []
+    for (feature, base, top), pieces in groups.items():
+        footprint = pieces[0].footprint
+        if len(pieces) > 1:
+            footprint = _clean(shapely.union_all([piece.footprint for piece in pieces], grid_size=GRID), settings)
+        joined.append(Solid(footprint, base, top, feature))
+    return joined
 
 
 def _cut(low: Solid, tall: Solid, settings: SceneSettings) -> Iterable[Solid]:
@@ -334,12 +425,18 @@ def _unpinch(polygon: Polygon) -> BaseGeometry:
     return shapely.set_precision(polygon.buffer(-PINCH, join_style="mitre"), GRID)
 
 
+def _table(features: gpd.GeoDataFrame, outcomes: dict[int, str]) -> pd.DataFrame:
+    rows = sorted(outcomes)
+    named = features[["osm_type", "osm_id"]].iloc[rows].reset_index(drop=True)
+    return pd.DataFrame(named.assign(outcome=np.array([outcomes[row] for row in rows], dtype=object)))
+
+
 def _frame(solids: list[Solid], features: gpd.GeoDataFrame, heights: dict[int, Height], crs: CRS) -> gpd.GeoDataFrame:
     """One row for every feature and height interval."""
+    types, ids = features["osm_type"].tolist(), features["osm_id"].tolist()
     groups: dict[tuple[str, int, float, float], list[Solid]] = {}
     for solid in solids:
-        osm = str(features["osm_type"].iloc[solid.feature]), int(features["osm_id"].iloc[solid.feature])
-        groups.setdefault((*osm, solid.base, solid.top), []).append(solid)
+        groups.setdefault((types[solid.feature], ids[solid.feature], solid.base, solid.top), []).append(solid)
     keys = sorted(groups)
     geometry = [MultiPolygon([piece for solid in groups[key] for piece in polygons(solid.footprint)]) for key in keys]
     origin = [heights[groups[key][0].feature] for key in keys]
@@ -352,5 +449,6 @@ def _frame(solids: list[Solid], features: gpd.GeoDataFrame, heights: dict[int, H
             "height_source": [height.source for height in origin],
             "confidence": np.array([height.confidence for height in origin], dtype=np.float64),
         },
-        geometry=gpd.GeoSeries(geometry, crs=crs),
+        geometry=geometry,
+        crs=crs,
     )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,12 @@ FOOT = 0.3048
 INCH = 0.0254
 # Outside of these a tag is a typing error (the tallest building of the world is 828 m high and has 163 storeys).
 MAX_HEIGHT = 1000.0
+MIN_HEIGHT = 0.1
 MAX_LEVELS = 200.0
+HEIGHT_KEYS = (
+    "height", "building:height", "min_height", "building:min_height", "building:levels", "roof:levels",
+    "building:min_level",
+)  # fmt: skip
 NEIGHBOUR_RADIUS = 150.0
 NEIGHBOURS = 8
 # A kiosk or garage without a height is not as high as the houses around it: one storey up to this footprint in m2.
@@ -101,13 +107,20 @@ def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | Non
     storey_height : float
         Metres a storey.
     """
+    return _tagged_height(tuple((key, tags[key]) for key in HEIGHT_KEYS if key in tags), storey_height)
+
+
+@lru_cache(maxsize=50_000)
+def _tagged_height(stated: tuple[tuple[str, str], ...], storey_height: float) -> Height | None:
+    """Remembered: most buildings of a city say one of a few dozen things."""
+    tags = dict(stated)
     base = _base(tags, storey_height)
     for key in ("height", "building:height"):
         length = parse_length(tags.get(key, ""))
-        if length is not None and length[0] > 0:
+        if length is not None and length[0] >= MIN_HEIGHT:
             return _above(length[0], base, "tag", CONFIDENCE["tag" if length[1] else "approximate"])
     storeys = _storeys(tags)
-    if storeys is not None:
+    if storeys is not None and MIN_HEIGHT <= storeys * storey_height <= MAX_HEIGHT:
         return _above(storeys * storey_height, base, "levels", CONFIDENCE["levels"])
     return None
 
@@ -160,7 +173,8 @@ def impute_height(
         confidence = CONFIDENCE["guess"]
     base = _base(tags, storey_height)
     # A building known to start above the drawn height has at least one storey there.
-    return _above(max(top, base + storey_height), base, "imputed", confidence)
+    top = float(np.clip(max(top, base + storey_height), MIN_HEIGHT, MAX_HEIGHT))
+    return _above(top, base, "imputed", confidence)
 
 
 def height_statistics(all_tags: Sequence[Mapping[str, str]], points: int = 101) -> HeightStatistics:
@@ -169,7 +183,7 @@ def height_statistics(all_tags: Sequence[Mapping[str, str]], points: int = 101) 
     levels: list[float] = []
     for tags in all_tags:
         lengths = (parse_length(tags.get(key, "")) for key in ("height", "building:height"))
-        length = next((found[0] for found in lengths if found is not None and found[0] > 0), None)
+        length = next((found[0] for found in lengths if found is not None and found[0] >= MIN_HEIGHT), None)
         storeys = _storeys(tags)
         if length is not None:
             metres.append(length)
@@ -239,7 +253,7 @@ def _base(tags: Mapping[str, str], storey_height: float) -> float:
 
 
 def _above(top: float, base: float, source: HeightSource, confidence: float) -> Height:
-    if top - base < 0.1:
+    if top - base < MIN_HEIGHT:
         # Contradicting tags: a building from the ground up is the lesser error than one that is lost.
         return Height(top, 0.0, source, confidence / 2)
     return Height(top, base, source, confidence)

@@ -1,6 +1,6 @@
 """Closed prisms from footprints: Steiner-free triangulation, welded vertices, outward faces, and checks of all that."""
 
-from collections.abc import Sequence
+from collections import Counter
 
 import geopandas as gpd
 import numpy as np
@@ -107,7 +107,7 @@ def triangulate(polygon: Polygon, corners: NDArray[np.float64], edges: NDArray[n
     a, b, c = (points[:, k] for k in range(3))
     area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
     flat[area < 0] = flat[area < 0][:, ::-1]
-    if sorted(_open_edges(flat)) != sorted(map(tuple, edges.tolist())):
+    if _open_edges(flat, len(corners)) != sorted((edges[:, 0] * len(corners) + edges[:, 1]).tolist()):
         msg = f"roof triangulation does not follow the outline at {polygon.representative_point().wkt}"
         raise SceneError(msg)
     return flat
@@ -119,7 +119,7 @@ def check_mesh(mesh: Mesh, buildings: gpd.GeoDataFrame) -> dict[str, float | int
     Returns
     -------
     dict
-        watertight (bool), volume_error_max (relative), n_vertices, n_faces.
+        watertight (bool), open_edges, volume_error_max (relative), n_vertices, n_faces.
 
     Raises
     ------
@@ -129,7 +129,8 @@ def check_mesh(mesh: Mesh, buildings: gpd.GeoDataFrame) -> dict[str, float | int
     volumes = signed_volumes(mesh, len(buildings))
     expected = shapely.area(buildings.geometry.to_numpy()) * (buildings["height"] - buildings["base"]).to_numpy()
     error = np.abs(volumes - expected) / np.maximum(expected, 1e-9)
-    leaking = set(mesh.building[_leaks(mesh.faces)].tolist())
+    leaks = _leaks(mesh.faces)
+    leaking = set(mesh.building[leaks].tolist())
     for row in range(len(buildings)):
         if row in leaking or error[row] > VOLUME_TOLERANCE:
             reason = "is not closed" if row in leaking else f"has a volume off by {error[row]:.2g}"
@@ -137,6 +138,7 @@ def check_mesh(mesh: Mesh, buildings: gpd.GeoDataFrame) -> dict[str, float | int
             raise SceneError(msg)
     return {
         "watertight": True,
+        "open_edges": int(leaks.sum()),
         "volume_error_max": float(error.max(initial=0.0)),
         "n_vertices": len(mesh.vertices),
         "n_faces": len(mesh.faces),
@@ -163,13 +165,12 @@ def _rings(polygon: Polygon) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return np.concatenate(rings), np.concatenate(edges)
 
 
-def _open_edges(faces: NDArray[np.int64]) -> Sequence[tuple[int, int]]:
-    """Directed edges of the faces that no neighbouring face runs through the other way (doubled ones included)."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    known, counts = np.unique(edges, axis=0, return_counts=True)
-    pairs = set(map(tuple, known.tolist()))
-    open_once = [edge for edge in pairs if (edge[1], edge[0]) not in pairs]
-    return open_once + [tuple(edge) for edge in known[counts > 1].tolist()]
+def _open_edges(faces: NDArray[np.int64], n: int) -> list[int]:
+    """Directed edges, as start * n + end, that no other face runs through the other way; twice those run through twice."""
+    start, end = faces, faces[:, [1, 2, 0]]
+    counts = Counter((start * n + end).ravel().tolist())
+    backward = set((end * n + start).ravel().tolist())
+    return sorted([key for key in counts if key not in backward] + [key for key, count in counts.items() if count > 1])
 
 
 def _leaks(faces: NDArray[np.int32]) -> NDArray[np.bool_]:

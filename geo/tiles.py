@@ -1,8 +1,6 @@
-"""Tiles of a map: a grid of candidates, and for each of them an outcome with its reason."""
+"""Tiles of a city: a grid of candidates, and for each of them an outcome with its reason."""
 
 import math
-import re
-import unicodedata
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,7 +8,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geo.errors import InputError, SceneError
+from geo.cities import City, cities_of, slug
+from geo.errors import InputError, MapError, SceneError
 from geo.footprints import Footprints, tile_footprints
 from geo.projection import project, unproject
 from geo.seeding import generator
@@ -38,7 +37,7 @@ class Tile:
     split : str
         `train`, `validation`, `test`; empty when rejected.
     status : str
-        `accepted` or `rejected`.
+        `accepted`, `rejected`, or `planned` while the map is not there.
     reason : str
         Why rejected; empty otherwise.
     coverage : float
@@ -54,55 +53,93 @@ class Tile:
     longitude: float
     size: float
     split: str = ""
-    status: Literal["accepted", "rejected"] = "accepted"
+    status: Literal["accepted", "rejected", "planned"] = "accepted"
     reason: str = ""
     coverage: float = math.nan
     n_buildings: int = -1
 
 
 def plan_tiles(source: Source, area: AreaSettings, scene: SceneSettings, seed: int) -> list[Tile]:
-    """Every candidate tile with its outcome, in the order of the grid (rows from the north, then from the west).
-
-    Candidates are examined in a seeded random order until `area.scenes` are accepted; the rest is `not needed`.
-
-    Parameters
-    ----------
-    source : Source
-    area : AreaSettings
-    scene : SceneSettings
-    seed : int
+    """Every candidate tile of a recipe of one city, with its outcome and split (see `plan_city`).
 
     Raises
     ------
     InputError
         The map is smaller than a tile, or a split by city is asked of one city.
     """
-    if area.split.by == "city" and area.split.validation + area.split.test > 0:
-        msg = (
-            f"area.split.by: city: a recipe of one city ({area.city}) cannot hold cities out; "
-            "use `by: scene`, or set validation and test to 0"
-        )
-        raise InputError(msg)
-    candidates = grid(source, area)
-    order = generator(seed, area.city, "tiles").permutation(len(candidates))
+    city = cities_of(area)[0]
+    tiles = plan_city(city, source, area, scene, seed)
+    splits = assign_splits(tiles, [city], area.split, seed)
+    return [replace(tile, split=splits.get(tile.id, "")) for tile in tiles]
+
+
+def plan_city(city: City, source: Source | None, area: AreaSettings, scene: SceneSettings, seed: int) -> list[Tile]:
+    """Every candidate tile of a city with its outcome, in the order of the grid (rows from the north, then west).
+
+    Candidates are examined in a seeded random order until enough are accepted; the rest is `not needed`. The grid and
+    the order of a city with a centre do not depend on its map: without one the first are `planned`.
+
+    Parameters
+    ----------
+    city : City
+    source : Source or None
+        None: the map is not there yet.
+    area : AreaSettings
+    scene : SceneSettings
+    seed : int
+
+    Raises
+    ------
+    MapError
+        The map is smaller than a tile, or larger than a city.
+    """
+    candidates = _grid(city, source, area)
+    if not candidates:
+        return []
+    order = generator(seed, city.name, "tiles").permutation(len(candidates))
+    # A grid of the map's own lies inside it.
+    inside = _inside(candidates, source if city.latitude is not None else None)
     occupied = _has_buildings(candidates, source)
     tiles: dict[int, Tile] = {}
-    wanted = area.scenes
+    wanted = city.scenes
     for index in order.tolist():
         candidate = candidates[index]
-        if not occupied[index]:
+        if not inside[index]:
+            tiles[index] = replace(candidate, status="rejected", reason="outside the map")
+        elif not occupied[index]:
             tiles[index] = replace(candidate, status="rejected", reason="no buildings", coverage=0.0, n_buildings=0)
         elif wanted == 0:
             tiles[index] = replace(candidate, status="rejected", reason="not needed")
+        elif source is None:
+            tiles[index] = replace(candidate, status="planned", reason="waits for the map")
+            wanted -= 1
         else:
             tiles[index] = qualify(candidate, source, area, scene, seed)
             wanted -= tiles[index].status == "accepted"
-    splits = assign_splits([tile.id for tile in tiles.values() if tile.status == "accepted"], area.split, seed)
-    return [replace(tiles[index], split=splits.get(tiles[index].id, "")) for index in range(len(candidates))]
+    return [tiles[index] for index in range(len(candidates))]
 
 
-def grid(source: Source, area: AreaSettings) -> list[Tile]:
+def _grid(city: City, source: Source | None, area: AreaSettings) -> list[Tile]:
+    if city.latitude is not None and city.longitude is not None:
+        return city_grid(city, city.latitude, city.longitude, area.tile_size)
+    return grid(source, area, city) if source else []
+
+
+def city_grid(city: City, latitude: float, longitude: float, size: float) -> list[Tile]:
+    """Candidate tiles: those of a grid around the city's centre that lie wholly within its radius."""
+    reach = int(city.radius // size)
+    places = np.arange(-reach, reach + 1) * size
+    x, y = np.tile(places, len(places)), np.repeat(places[::-1], len(places))
+    within = np.hypot(np.abs(x) + size / 2, np.abs(y) + size / 2) <= city.radius
+    if within.sum() > MAX_CANDIDATES:
+        msg = f"area.radius: {city.name}: {within.sum()} candidate tiles are too many; make the radius smaller"
+        raise InputError(msg)
+    return _tiles_at(np.column_stack([x, y])[within], latitude, longitude, city, size)
+
+
+def grid(source: Source, area: AreaSettings, city: City | None = None) -> list[Tile]:
     """Candidate tiles: a grid in the local projection around the map's middle, wholly inside the map's bounds."""
+    city = city or cities_of(area)[0]
     west, south, east, north = source.bounds
     latitude, longitude = (south + north) / 2, (west + east) / 2
     # The map's box in metres: its narrower side in the north or south decides, so that every tile lies inside.
@@ -118,20 +155,26 @@ def grid(source: Source, area: AreaSettings) -> list[Tile]:
             f"area.source: {source.provenance['file']}: the map of {width:.0f} m x {depth:.0f} m is smaller "
             f"than a tile (area.tile_size {area.tile_size:g} m); give a larger extract"
         )
-        raise InputError(msg)
+        raise MapError(msg)
     if columns * rows > MAX_CANDIDATES:
         msg = (
             f"area.source: {source.provenance['file']}: {columns * rows} candidate tiles are too many; "
-            f"give extracts of cities instead of {width / 1000:.0f} km x {depth / 1000:.0f} km"
+            f"give the city a latitude, longitude and radius, or extracts of cities instead of {width / 1000:.0f} km x "
+            f"{depth / 1000:.0f} km"
         )
-        raise InputError(msg)
+        raise MapError(msg)
     x = (np.arange(columns) - (columns - 1) / 2) * area.tile_size
     y = ((rows - 1) / 2 - np.arange(rows)) * area.tile_size
-    centres = unproject(np.column_stack([np.tile(x, rows), np.repeat(y, columns)]), latitude, longitude)
-    name = _slug(area.city)
+    places = np.column_stack([np.tile(x, rows), np.repeat(y, columns)])
+    return _tiles_at(places, latitude, longitude, city, area.tile_size)
+
+
+def _tiles_at(places: NDArray[np.float64], latitude: float, longitude: float, city: City, size: float) -> list[Tile]:
+    """Tiles around points in m from a centre; numbered, the same for every seed."""
+    name = slug(city.name)
     return [
-        Tile(f"{name}-{number:04d}", area.city, area.country, float(lat), float(lon), area.tile_size)
-        for number, (lon, lat) in enumerate(np.round(centres, 9))
+        Tile(f"{name}-{number:04d}", city.name, city.country, float(lat), float(lon), size)
+        for number, (lon, lat) in enumerate(np.round(unproject(places, latitude, longitude), 9))
     ]
 
 
@@ -153,21 +196,46 @@ def count_buildings(prints: Footprints) -> int:
     return len(prints.buildings[["osm_type", "osm_id"]].drop_duplicates())
 
 
-def assign_splits(ids: list[str], split: SplitSettings, seed: int) -> dict[str, str]:
-    """Split of every scene: shares rounded to whole scenes, at least one for a share above 0 given three scenes.
+def assign_splits(tiles: list[Tile], cities: list[City], split: SplitSettings, seed: int) -> dict[str, str]:
+    """Split of every accepted or planned tile: shares rounded to whole cities or scenes.
+
+    With `by: city` all cities of the recipe are divided, with or without a map, so that a map that arrives later moves
+    no city to another split. A share above 0 gets at least one, given three.
 
     Parameters
     ----------
-    ids : list of str
+    tiles : list of Tile
+        Of all cities.
+    cities : list of City
     split : SplitSettings
     seed : int
 
     Returns
     -------
     dict
-        Scene id -> `train`, `validation` or `test`.
+        Tile id -> `train`, `validation` or `test`.
+
+    Raises
+    ------
+    InputError
+        A split by city is asked of one city.
     """
-    names = sorted(ids)
+    kept = [tile for tile in tiles if tile.status != "rejected"]
+    if split.by == "scene":
+        return divide([tile.id for tile in kept], split, seed)
+    if len(cities) == 1 and split.validation + split.test > 0:
+        msg = (
+            f"area.split.by: city: a recipe of one city ({cities[0].name}) cannot hold cities out; "
+            "use `by: scene`, or set validation and test to 0"
+        )
+        raise InputError(msg)
+    of_city = divide([city.name for city in cities], split, seed)
+    return {tile.id: of_city[tile.city] for tile in kept}
+
+
+def divide(names: list[str], split: SplitSettings, seed: int) -> dict[str, str]:
+    """Divide names into `train`, `validation` and `test`, whatever order they come in."""
+    names = sorted(names)
     shuffled = [names[index] for index in generator(seed, "split").permutation(len(names))]
     counts = []
     for share in (split.validation, split.test):
@@ -196,20 +264,29 @@ def _rejection(prints: Footprints, tile: Tile, area: AreaSettings, scene: SceneS
     return ""
 
 
-def _has_buildings(candidates: list[Tile], source: Source) -> NDArray[np.bool_]:
+def _inside(candidates: list[Tile], source: Source | None) -> NDArray[np.bool_]:
+    """Candidates that lie wholly within the map's bounds (all of them without a map)."""
+    if source is None:
+        return np.ones(len(candidates), bool)
+    squares = shapely.bounds(_squares(candidates, 1.0))
+    west, south, east, north = source.bounds
+    return (squares[:, 0] >= west) & (squares[:, 1] >= south) & (squares[:, 2] <= east) & (squares[:, 3] <= north)
+
+
+def _has_buildings(candidates: list[Tile], source: Source | None) -> NDArray[np.bool_]:
     """Candidates with any map feature in their box: one read of the map spares the empty tiles a closer look."""
+    if source is None:
+        return np.ones(len(candidates), bool)
     boxes = source.buildings(source.bounds).geometry.to_numpy()
-    half = candidates[0].size / 2
-    points = np.array([[tile.longitude, tile.latitude] for tile in candidates])
-    # Degrees for half an edge, a little generous; 111 km is less than a degree of latitude anywhere but at the equator.
-    reach = 1.1 * half / 110_500
-    wide = reach / np.maximum(np.cos(np.radians(points[:, 1])), 0.01)
-    squares = shapely.box(points[:, 0] - wide, points[:, 1] - reach, points[:, 0] + wide, points[:, 1] + reach)
     found = np.zeros(len(candidates), dtype=bool)
-    found[shapely.STRtree(boxes).query(squares, predicate="intersects")[0]] = True
+    found[shapely.STRtree(boxes).query(_squares(candidates, 1.1), predicate="intersects")[0]] = True
     return found
 
 
-def _slug(name: str) -> str:
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "city"
+def _squares(candidates: list[Tile], scale: float) -> NDArray[np.object_]:
+    """Boxes in degrees about the tiles, a scaled edge wide."""
+    points = np.array([[tile.longitude, tile.latitude] for tile in candidates])
+    # 111 km is less than a degree of latitude anywhere but at the equator.
+    reach = scale * candidates[0].size / 2 / 110_500
+    wide = reach / np.maximum(np.cos(np.radians(points[:, 1])), 0.01)
+    return shapely.box(points[:, 0] - wide, points[:, 1] - reach, points[:, 0] + wide, points[:, 1] + reach)

@@ -15,6 +15,9 @@ from geo.settings import SceneSettings, UserSettings
 SLIDE_STEP = 1.0
 # The panel looks into the tile through this half-angle (degrees); a wall in there within `bs_front` blinds it.
 FRONT_HALF_ANGLE = 45.0
+FRONT_CHORDS = 12
+# Chords of a quarter circle around corners.
+QUARTER = 8
 # Less open ground than this share of the tile is no street scene; sampling users there would crowd a few courtyards.
 MIN_OPEN = 0.05
 
@@ -66,15 +69,25 @@ def front_sector(x: float, y: float, radius: float) -> BaseGeometry:
     """Ground in front of a panel at (x, y) that faces south: 90 degrees wide, `radius` m deep."""
     if radius <= 0:
         return Polygon()
-    angle = np.radians(-90 + np.linspace(-FRONT_HALF_ANGLE, FRONT_HALF_ANGLE, 13))
+    angle = np.radians(-90 + np.linspace(-FRONT_HALF_ANGLE, FRONT_HALF_ANGLE, FRONT_CHORDS + 1))
+    # The chords lie outside of the circle, so that all of it is in the polygon.
+    radius = radius / np.cos(np.radians(FRONT_HALF_ANGLE / FRONT_CHORDS))
     arc = np.column_stack([x + radius * np.cos(angle), y + radius * np.sin(angle)])
     return Polygon([(x, y), *arc])
+
+
+def head_room(settings: UserSettings) -> float:
+    """Height in m below which nothing may hang over a user: antenna and clearance."""
+    return settings.height + settings.clearance
 
 
 def open_ground(built: BaseGeometry, size: float, clearance: float) -> BaseGeometry:
     """Where a user may stand: the tile without everything built on and `clearance` m around it. Courtyards are open."""
     square = shapely.box(-size / 2, -size / 2, size / 2, size / 2)
-    return shapely.difference(square, shapely.buffer(built, clearance) if clearance > 0 else built, grid_size=GRID)
+    if clearance > 0:
+        # Around a corner the buffer has chords; they must not cut into the clearance.
+        built = shapely.buffer(built, clearance / np.cos(np.pi / (4 * QUARTER)), quad_segs=QUARTER)
+    return shapely.difference(square, built, grid_size=GRID)
 
 
 def place_users(
@@ -85,7 +98,7 @@ def place_users(
     Parameters
     ----------
     built : shapely geometry
-        Union of all footprints in local metres.
+        Union in local metres of all footprints without `head_room`: under a bridge or an overhang is open ground.
     size : float
         Edge of the tile in m.
     settings : UserSettings

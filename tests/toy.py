@@ -90,7 +90,19 @@ def write_synthetic_unit(draft: Draft, unit: int) -> dict:
         else:
             scenes.append(make_arrays(rng, n_users))
         outcomes.append(outcome)
+    write_buildings(draft.folder / "buildings" / f"unit-{unit:05d}.parquet", outcomes)
     return write_unit(draft, unit, scenes, outcomes, {"seed": 0})
+
+
+def write_buildings(path: Path, outcomes: list[dict]) -> None:
+    """The block of `make_arrays`' height map, for every scene that is done."""
+    import geopandas as gpd
+    from shapely import MultiPolygon, box
+
+    ids = [outcome["scene_id"] for outcome in outcomes if outcome["status"] == "done"]
+    block = MultiPolygon([box(-80, 25, -40, 60)])
+    columns = {"osm_type": "way", "osm_id": 1, "height": 12.0, "base": 0.0, "height_source": "tag", "confidence": 1.0}
+    gpd.GeoDataFrame({"scene_id": ids, **columns}, geometry=[block] * len(ids)).to_parquet(path)
 
 
 def build_store(store: Path, layout: Layout | None = None, fingerprint: str = "0123456789abcdef0123") -> Version:

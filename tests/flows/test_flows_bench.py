@@ -76,6 +76,75 @@ def test_wrong_input_is_one_clear_line(arguments, words, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.osm.pbf"]
 
 
+def test_geo_on_two_real_tiles(tmp_path):
+    out = tmp_path / "figures" / "geo.json"
+    result = wavecity("bench", "geo", "--tiles", 2, "--json", out, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "speed-up" in result.stdout
+    figures = json.loads(out.read_text())
+    assert set(figures) >= {
+        "speedup", "speedup_median", "speedup_min", "speedup_without_reading", "tiles_per_second", "buildings_per_second",
+        "tiles_per_second_reference", "buildings_per_second_reference", "convert_seconds", "maps", "version_triangle",
+    }  # fmt: skip
+    assert [name for name, value in figures.items() if isinstance(value, list | dict)] == ["per_tile"]
+    assert (figures["tiles"], figures["maps"], len(figures["per_tile"])) == (2, "helsinki", 2)
+    ours = sum(row["seconds_ours"] for row in figures["per_tile"])
+    assert figures["tiles_per_second"] == pytest.approx(2 / ours)
+    assert figures["speedup"] == pytest.approx(sum(row["seconds_reference"] for row in figures["per_tile"]) / ours)
+    for row in figures["per_tile"]:
+        assert row["tile"] in result.stdout
+        assert min(row["seconds_reference"], row["seconds_reference_reading"]) > 0
+        # Both see the same town: the other one counts a building once, ours every part.
+        assert 0.3 < row["buildings_ours"] / row["buildings_reference"] < 4
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_geo_reference_writes_what_such_a_pipeline_writes(tmp_path):
+    """Its meshes are closed prisms too, so that the comparison is of equals."""
+    import trimesh
+
+    from flows.bench.geo import convert_map, pick_tiles
+    from flows.bench.geo_reference import build_tile
+
+    path, source, _ = convert_map("helsinki", tmp_path / "cache")
+    tile = pick_tiles("helsinki", source, 1)[0]
+    count = build_tile(path, tile.latitude, tile.longitude, tile.size, tmp_path / "reference")
+    files = sorted((tmp_path / "reference" / "meshes").glob("building_*.ply"))
+    assert len(files) >= count > 3
+    xml = (tmp_path / "reference" / "scene.xml").read_text()
+    for file in files:
+        assert f"meshes/{file.name}" in xml
+        solid = trimesh.load(file)
+        assert solid.is_watertight
+        assert solid.volume > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--map", "nowhere.osm.pbf"], "--map nowhere.osm.pbf: no such file"),
+        (["--reader", "osmnx"], "--map helsinki: osmnx reads .osm files only"),
+        (["--tiles", "0"], "--tiles"),
+    ],
+)
+def test_geo_names_what_is_wrong(arguments, words, tmp_path):
+    result = wavecity("bench", "geo", *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_geo_on_a_region_read_by_osmnx(shared_osm, tmp_path):
+    maps = [argument for name in ("berlin", "sofia") for argument in ("--map", next(shared_osm.glob(f"{name}*.osm")))]
+    out = tmp_path / "geo.json"
+    result = wavecity("bench", "geo", "--region", "--reader", "osmnx", "--tiles", 1, *maps, "--json", out, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(out.read_text())
+    assert (figures["tiles"], figures["region"], figures["reader"]) == (2, True, "osmnx")
+    assert {row["map"] for row in figures["per_tile"]} == {"region.osm"}
+    assert len({row["tile"].rsplit("-", 1)[0] for row in figures["per_tile"]}) == 2
+
+
 def test_every_bench_is_in_the_help(tmp_path):
     bench = cli.commands["bench"]
     text = wavecity("bench", "--help", cwd=tmp_path).stdout

