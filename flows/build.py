@@ -19,6 +19,7 @@ from flows.recipe import Recipe
 from geo.build import build_scene
 from geo.cities import City, cities_of, slug
 from geo.errors import InputError, MapError, SceneError
+from geo.export import export_gltf, export_mitsuba
 from geo.plan import CityPlan, Plan, join_plans, plan_one
 from geo.sources import Source, is_here, open_city
 from geo.tiles import Tile
@@ -104,6 +105,35 @@ def show_plan(recipe: Recipe, cache: Path, fetch: bool, progress: Callable[[Any]
         return plan_one(city, lambda _: None, recipe.area, recipe.scene, recipe.seed)
 
     return join_plans([one(city) for city in progress(cities_of(recipe.area))], recipe.area, recipe.seed)
+
+
+def export_scene(recipe: Recipe, scene_id: str, out: Path, cache: Path) -> list[Path]:
+    """Write an accepted tile's scene as Mitsuba XML with PLY meshes, and as glTF.
+
+    Raises
+    ------
+    InputError
+        No accepted tile has this id, or its scene cannot be made.
+    """
+    cities = [city for city in cities_of(recipe.area) if scene_id.rsplit("-", 1)[0] == slug(city.name)]
+    plans = [plan_one_city(city, recipe, cache) for city in cities]
+    tiles = [tile for plan in plans for tile in plan.tiles if tile.status == "accepted"]
+    tile = next((tile for tile in tiles if tile.id == scene_id), None)
+    if tile is None:
+        known = f"; it has {', '.join(tile.id for tile in tiles[:5])}, ..." if tiles else ""
+        problems = "".join(f"; {plan.problem}" for plan in plans if plan.problem)
+        msg = f"--scene {scene_id}: recipe {recipe.name} accepts no such tile{known}{problems} (see `wavecity plan`)"
+        raise InputError(msg)
+    source = plans[0].source
+    assert source is not None  # a tile is accepted on its map only
+    try:
+        scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed)
+    except SceneError as error:
+        msg = f"--scene {scene_id}: {error}; choose another tile"
+        raise InputError(msg) from error
+    radio = recipe.radio
+    materials = {"wall": radio.wall_material, "roof": radio.roof_material, "ground": radio.ground_material}
+    return [export_mitsuba(scene, out, materials), export_gltf(scene, out / f"{scene_id}.glb")]
 
 
 def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:

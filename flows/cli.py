@@ -179,6 +179,25 @@ def preview(store: Path, scene_id: str, out: Path) -> None:
 
 
 @cli.command()
+@recipe_argument
+@click.option("--scene", "scene_id", required=True, help="Id of a tile that `wavecity plan` accepts.")
+@click.option("--out", type=path, required=True, help="Folder to write.")
+@set_option
+@maps_option
+def export(recipe: str, scene_id: str, out: Path, overrides: tuple[str, ...], maps: Path | None) -> None:
+    """Write a scene of a recipe as Mitsuba XML and PLY (for sionna.rt.load_scene) and as glTF."""
+    from dataset.files import make_folder
+    from flows.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    make_folder(out)
+    module = _extra("flows.build", "generate")
+    with tempfile.TemporaryDirectory() as cache:
+        for written in module.export_scene(loaded, scene_id, out, maps or Path(cache)):
+            click.echo(f"wrote {written}")
+
+
+@cli.command()
 @click.argument("store", type=path)
 def publish(store: Path) -> None:
     """Publish the newest validated draft of a store."""
@@ -282,10 +301,14 @@ def bench_raytrace(
 @click.option("--region", is_flag=True, help="Merge the maps into one extract first, as that of a region.")
 @click.option(
     "--reader", type=click.Choice(["osmium", "osmnx"]), default="osmium", show_default=True,
-    help="How the other one reads; osmnx is Geo2SigMap's own and takes complete .osm files only.",
+    help="How the other one reads; osmnx takes complete .osm files only.",
+)  # fmt: skip
+@click.option(
+    "--copies", type=click.IntRange(1, 60), default=1, show_default=True,
+    help="With --region: the maps so often side by side, to the size of a city's extract.",
 )  # fmt: skip
 @click.option("--json", "out", type=path, help="File for all figures.")
-def bench_geo(tiles: int, maps: tuple[str, ...], region: bool, reader: str, out: Path | None) -> None:
+def bench_geo(tiles: int, maps: tuple[str, ...], region: bool, reader: str, copies: int, out: Path | None) -> None:
     """Maps to meshes and rasters, beside a pipeline in the manner of Geo2SigMap, on the same real tiles.
 
     That one reads the extract for every tile, triangulates with Triangle, and writes a PLY file for every building and
@@ -296,7 +319,7 @@ def bench_geo(tiles: int, maps: tuple[str, ...], region: bool, reader: str, out:
 
     _check_json(out)
     module = _extra("flows.bench.geo", "generate,test")
-    result = module.run(module.Options(tiles, maps or ("helsinki",), region, reader))
+    result = module.run(module.Options(tiles, maps or ("helsinki",), region, reader, copies))
     if out is not None:
         write_json(out, result)
 

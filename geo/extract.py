@@ -21,6 +21,7 @@ import osmium
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
+from numpy.typing import NDArray
 
 from geo.errors import InputError, MapError
 from geo.heights import HeightStatistics, height_statistics
@@ -64,6 +65,12 @@ class ExtractSource:
         found["tags"] = [json.loads(tags) for tags in found["tags"]]
         geometry = shapely.from_wkb(table["geometry"].to_numpy())
         return gpd.GeoDataFrame(found, geometry=geometry, crs=cached_crs(WGS84))
+
+    def boxes(self) -> NDArray[np.float64]:
+        """See `Source.boxes`."""
+        table = pq.read_table(self.parquet, columns=["bbox"]).flatten()
+        edges = ("xmin", "ymin", "xmax", "ymax")
+        return np.column_stack([table[f"bbox.{edge}"].to_numpy() for edge in edges]).astype(np.float64)
 
 
 def open_extract(path: Path, name: str, cache: Path, pinned: str = "") -> ExtractSource:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import geopandas as gpd
+import numpy as np
+from numpy.typing import NDArray
 
 from geo.cities import City, cities_of
 from geo.download import Progress, described, download, download_path
@@ -47,6 +49,10 @@ class Source(Protocol):
             outline_of (id of the building relation whose outer ring a way merely repeats, else 0), geometry (WGS84
             MultiPolygon with holes).
         """
+        ...
+
+    def boxes(self) -> NDArray[np.float64]:
+        """Bounding boxes (N, 4) of all of them, west, south, east, north in degrees, in no order that means anything."""
         ...
 
 

@@ -277,7 +277,7 @@ def _has_buildings(candidates: list[Tile], source: Source | None) -> NDArray[np.
     """Candidates with any map feature in their box: one read of the map spares the empty tiles a closer look."""
     if source is None:
         return np.ones(len(candidates), bool)
-    boxes = source.buildings(source.bounds).geometry.to_numpy()
+    boxes = shapely.box(*source.boxes().T)
     found = np.zeros(len(candidates), dtype=bool)
     found[shapely.STRtree(boxes).query(_squares(candidates, 1.1), predicate="intersects")[0]] = True
     return found

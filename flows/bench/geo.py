@@ -28,6 +28,9 @@ from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSetting
 from geo.sources import Source, find_helsinki, open_source
 from geo.tiles import Tile, grid, plan_tiles
 
+# Above every id of OpenStreetMap.
+ID_STEP = 20_000_000_000
+
 SEED = 0
 SCENE = SceneSettings()
 PACKAGES = ("shapely", "geopandas", "osmium", "numpy", "triangle")
@@ -46,13 +49,16 @@ class Options:
     region : bool
         Both pipelines work from one extract into which all maps are merged, as from that of a region.
     reader : str
-        How the reference reads: `osmium`, or `osmnx` as Geo2SigMap does, which takes complete `.osm` files only.
+        How the reference reads: `osmium`, or `osmnx`, which takes complete `.osm` files only.
+    copies : int
+        With `region`: how often the maps are in the extract, side by side.
     """
 
     tiles: int
     maps: tuple[str, ...]
     region: bool = False
     reader: str = "osmium"
+    copies: int = 1
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -74,7 +80,7 @@ def run(options: Options) -> dict[str, Any]:
         tiles_of = {name: pick_tiles(name, source, options.tiles) for name, (_, source, _) in opened.items()}
         if options.region:
             suffix = ".osm" if options.reader == "osmnx" else ".osm.pbf"
-            merged = merge([path for path, _, _ in opened.values()], Path(folder) / f"region{suffix}")
+            merged = merge([path for path, _, _ in opened.values()], Path(folder) / f"region{suffix}", options.copies)
             opened = dict.fromkeys(opened, convert_map(str(merged), Path(folder) / "cache"))
         for path, _, _ in opened.values():
             check_readable(path, options.reader)
@@ -116,14 +122,31 @@ def check_readable(path: Path, reader: str) -> None:
         raise InputError(msg) from error
 
 
-def merge(paths: list[Path], target: Path) -> Path:
-    """All extracts as one file, sorted."""
+def merge(paths: list[Path], target: Path, copies: int) -> Path:
+    """All extracts as one file, sorted; and copies of them, each a degree further east, to the size of a city's extract."""
     reader = osmium.MergeInputReader()
     for path in paths:
         reader.add_file(str(path))
-    with osmium.SimpleWriter(str(target)) as writer:
+    once = target.with_name(f"once-{target.name}")
+    with osmium.SimpleWriter(str(once)) as writer:
         reader.apply(writer)
+    with osmium.SimpleWriter(str(target)) as writer:
+        for kind in (osmium.osm.NODE, osmium.osm.WAY, osmium.osm.RELATION):
+            for copy in range(copies):
+                first = copy * ID_STEP
+                for item in osmium.FileProcessor(str(once), kind):
+                    writer.add(_moved(item, first, copy))
+    once.unlink()
     return target
+
+
+def _moved(item: Any, first: int, degrees: int) -> Any:
+    if item.is_node():
+        return item.replace(id=item.id + first, location=(item.location.lon + degrees, item.location.lat))
+    if item.is_way():
+        return item.replace(id=item.id + first, nodes=[node.ref + first for node in item.nodes])
+    members = [(member.type, member.ref + first, member.role) for member in item.members]
+    return item.replace(id=item.id + first, members=members)
 
 
 def pick_tiles(name: str, source: Source, count: int) -> list[Tile]:
@@ -236,6 +259,7 @@ def _settings(options: Options) -> dict[str, Any]:
     return {
         "tiles_per_map": options.tiles,
         "region": options.region,
+        "copies": options.copies,
         "reader": options.reader,
         "maps": ", ".join(Path(name).name for name in options.maps),
         "seed": SEED,
