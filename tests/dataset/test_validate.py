@@ -9,7 +9,7 @@ import zarr
 from toy import write_synthetic_unit
 
 from dataset import InputError
-from dataset.validate import validate
+from dataset.validate import _users, validate
 from dataset.writer import array_checksum, load_draft
 
 
@@ -128,3 +128,20 @@ def test_a_copied_group_without_its_receipts_gets_one_line(version, tmp_path):
     shutil.copytree(version / "data.zarr", tmp_path / "alone" / "copy.zarr")
     with pytest.raises(InputError, match=r"no readable draft\.json"):
         validate(tmp_path / "alone" / "copy.zarr")
+
+
+@pytest.mark.parametrize(("under_cover", "message"), [(3, ""), (2, "1 users inside buildings"), (0, "3 users inside")])
+def test_users_under_raised_buildings_are_outdoors(under_cover: int, message: str) -> None:
+    """The height map shows a bridge as if it reached the ground; how many stand under one the receipt says."""
+    height = np.zeros((200, 200), np.float32)
+    height[80:120, 80:120] = 7.5
+    position = np.array([[0, 0, 1.5], [5, 5, 1.5], [-5, 5, 1.5], [50, 50, 1.5]]) - [0, 100, 15]
+    arrays = {
+        "height": height,
+        "user_position": position.astype(np.float32),
+        "bs_shift": np.float32(0),
+        "users_under_cover": np.asarray(under_cover),
+    }
+    found = _users(arrays, 4, {"tile_size_m": 200.0, "bs_position_m": [0.0, 100.0, 15.0]})
+    assert found.startswith(message)
+    assert bool(found) == bool(message)

@@ -1,6 +1,10 @@
 """Several cities: planned, kept, built without the one that has no map; and `wavecity plan`."""
 
 import json
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from test_cli import wavecity
 
 from flows import build
 from flows.recipe import load_recipe
+from geo.extract import find_helsinki
 
 CITIES = """
 name: two-cities
@@ -89,6 +94,44 @@ def test_plan_of_the_world_asks_no_server(tmp_path: Path) -> None:
     again = tmp_path / "again.json"
     assert wavecity("plan", "pretrain-10k", "--json", again, **proxy).returncode == 0
     assert again.read_bytes() == (tmp_path / "plan.json").read_bytes()
+
+
+def test_maps_are_fetched_once_city_by_city(tmp_path: Path) -> None:
+    """A server with the map of one of two cities, as one of extracts by city has them."""
+    (tmp_path / "served" / "Helsinki").mkdir(parents=True)
+    shutil.copy(find_helsinki(), tmp_path / "served" / "Helsinki" / "Helsinki.osm.pbf")
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_request(self, code: object = "-", size: object = "-") -> None:
+            asked.append(f"{self.command} {self.path} {int(code)}")  # type: ignore[call-overload]
+
+        def log_error(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "served"))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        recipe = tmp_path / "fetched.yaml"
+        area = {
+            "source": f"http://127.0.0.1:{server.server_port}/{{city}}/{{city}}.osm.pbf",
+            "scenes": 4,
+            "split": {"by": "scene"},
+            "cities": [{"name": "Helsinki", "country": "FI"}, {"name": "Atlantis", "country": "GR"}],
+        }
+        recipe.write_text(yaml.safe_dump({"name": "fetched", "area": area}))
+        before = wavecity("plan", recipe, "--maps", tmp_path / "maps")
+        assert before.returncode == 0, before.stderr
+        assert not asked
+        result = wavecity("plan", recipe, "--maps", tmp_path / "maps", "--fetch")
+        assert result.returncode == 0, result.stderr
+        assert "2 of 40 tiles accepted" in result.stdout
+        assert "1 of 2 cities are 2 scenes short" in result.stdout
+        assert "GET /Helsinki/Helsinki.osm.pbf 200" in asked
+        assert any(line.endswith("/Atlantis/Atlantis.osm.pbf 404") for line in asked)
+        asked.clear()
+        assert wavecity("plan", recipe, "--maps", tmp_path / "maps", "--fetch").returncode == 0
+        assert not any("Helsinki" in line for line in asked)
+        server.shutdown()
 
 
 def test_fetch_needs_a_folder() -> None:
