@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from shapely.errors import ShapelyError
+
 from dataset.features import channel_checksum, scene_arrays
 from dataset.files import read_json, write_json
 from dataset.publish import Version, latest, publish
@@ -235,8 +237,8 @@ def _run_scene(tile: Tile, source: Source, recipe: Recipe) -> tuple[dict[str, An
     except InputError:
         # Wrong input is wrong for every scene: stop, with its one line.
         raise
-    except (SceneError, ValueError, ArithmeticError, RuntimeError) as error:
-        # RuntimeError is what Dr.Jit and shapely raise; an outage of the machine (OSError, MemoryError) is not caught.
+    except (SceneError, ValueError, ArithmeticError, RuntimeError, ShapelyError) as error:
+        # RuntimeError is what Dr.Jit raises; an outage of the machine (OSError, MemoryError) is not caught.
         outcome |= {
             "status": "quarantined",
             "stage": stage,

@@ -9,11 +9,13 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+import shapely.errors
 from numpy.typing import NDArray
 from pyproj import CRS
 from shapely import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
+from geo.errors import SceneError
 from geo.heights import CONFIDENCE, NEIGHBOUR_RADIUS, Height, impute_height, nearest_heights, tagged_height
 from geo.projection import cached_crs, local_crs, project, world_bounds
 from geo.settings import SceneSettings
@@ -87,7 +89,22 @@ def tile_footprints(
     settings : SceneSettings
     seed : int
         Only for imputed heights.
+
+    Raises
+    ------
+    SceneError
+        GEOS fails on the geometry.
     """
+    try:
+        return _resolve(latitude, longitude, size, source, settings, seed)
+    except shapely.errors.GEOSException as error:
+        msg = f"geometry that GEOS cannot overlay: {' '.join(str(error).split())}"
+        raise SceneError(msg) from error
+
+
+def _resolve(
+    latitude: float, longitude: float, size: float, source: Source, settings: SceneSettings, seed: int
+) -> Footprints:
     features, local, in_tile = _features_around(latitude, longitude, size, source)
     tags = list(features["tags"])
     kinds = np.array(
@@ -211,11 +228,28 @@ def repair(geometry: NDArray[np.object_]) -> NDArray[np.object_]:
     sound = geometry.copy()
     if broken.any():
         sound[broken] = shapely.make_valid(geometry[broken], method="structure", keep_collapsed=False)
-    repaired: NDArray[np.object_] = shapely.set_precision(sound, GRID)
+    repaired = _on_grid(sound)
     # Lines and points that are left of collapsed rings.
     for index in np.flatnonzero(~np.isin(shapely.get_type_id(repaired), (3, 6))):
         repaired[index] = MultiPolygon(polygons(repaired[index]))
     return repaired
+
+
+def _on_grid(sound: NDArray[np.object_]) -> NDArray[np.object_]:
+    try:
+        snapped: NDArray[np.object_] = shapely.set_precision(sound, GRID)
+    except shapely.errors.GEOSException:
+        snapped = np.array([_one_on_grid(geometry) for geometry in sound], dtype=object)
+    return snapped
+
+
+def _one_on_grid(geometry: BaseGeometry) -> BaseGeometry:
+    """GEOS now and then stumbles over rings much thinner than the grid: there round the corners first, then repair."""
+    try:
+        return shapely.set_precision(geometry, GRID)
+    except shapely.errors.GEOSException:
+        rounded = shapely.set_precision(geometry, GRID, mode="pointwise")
+        return shapely.set_precision(shapely.make_valid(rounded, method="structure", keep_collapsed=False), GRID)
 
 
 def _features_around(

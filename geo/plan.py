@@ -133,4 +133,6 @@ def _kind(reason: str) -> str:
         return "coverage " + reason.split(" % ", 1)[1]
     if " building" in reason and "wanted" in reason:
         return "too few buildings"
+    if reason.startswith("geometry "):
+        return "geometry"
     return reason

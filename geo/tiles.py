@@ -180,7 +180,10 @@ def _tiles_at(places: NDArray[np.float64], latitude: float, longitude: float, ci
 
 def qualify(tile: Tile, source: Source, area: AreaSettings, scene: SceneSettings, seed: int) -> Tile:
     """The tile with its outcome: enough and not too much built, and a place for the base station."""
-    prints = tile_footprints(tile.latitude, tile.longitude, tile.size, source, scene, seed)
+    try:
+        prints = tile_footprints(tile.latitude, tile.longitude, tile.size, source, scene, seed)
+    except SceneError as error:
+        return replace(tile, status="rejected", reason=str(error))
     reason = _rejection(prints, tile, area, scene)
     return replace(
         tile,

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shapely import MultiPolygon, Polygon
 
+from geo.errors import SceneError
 from geo.footprints import (
     Footprints,
     Solid,
@@ -315,3 +316,41 @@ def test_holes_of_real_buildings_stay_open(extract: Callable[[str], Source], nam
         centre = free.representative_point()
         found = tile_footprints(centre.y, centre.x, 200.0, source, SETTINGS, 0)
         assert not found.union.contains(shapely.Point(0, 0))
+
+
+def test_rings_thinner_than_the_grid_do_not_stop_the_repair() -> None:
+    """Found by fuzzing: GEOS 3.14 raises "side location conflict" when it snaps this one."""
+    shell = [
+        (3.0624999996788573, 0.500000000294609),
+        (3.0625000016506223, 0.49999999864593),
+        (3.0625000026107094, 1.499999998544257),
+        (3.0624999996422115, 1.4999999985749157),
+    ]
+    hole = [
+        (3.0624999996788573, 0.500000000294609),
+        (3.062499999770785, 0.5000000002807915),
+        (3.0625000004127285, 0.7000000003344375),
+        (3.0624999996886926, 0.7000000003278024),
+    ]
+    thin = MultiPolygon([Polygon(shell, [hole])])
+    with pytest.raises(shapely.errors.GEOSException):
+        shapely.set_precision(thin, 0.001)
+    sound = MultiPolygon([shapely.box(0, 0, 2, 2)])
+    repaired = repair(np.array([thin, sound], dtype=object))
+    assert shapely.is_valid(repaired).all()
+    assert repaired[0].area < 2e-3
+    assert repaired[1].area == 4
+
+
+def test_what_geos_cannot_overlay_is_an_error_of_the_scene(
+    town: Callable[..., Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = town([(box(0, 0, 20, 20), {"building": "yes"})])
+
+    def fail(*_: object, **__: object) -> None:
+        msg = "TopologyException: side location conflict at 1 2"
+        raise shapely.errors.GEOSException(msg)
+
+    monkeypatch.setattr(shapely, "union_all", fail)
+    with pytest.raises(SceneError, match="geometry that GEOS cannot overlay: TopologyException"):
+        tile_footprints(LATITUDE, LONGITUDE, 200.0, source, SETTINGS, 0)
