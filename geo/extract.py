@@ -1,9 +1,10 @@
-"""OpenStreetMap extracts: read once with pyosmium into an indexed GeoParquet, then by bounding box."""
+"""OpenStreetMap extracts: read once with pyosmium into indexed GeoParquet, then by bounding box."""
 
 import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from geo.errors import InputError, MapError
 from geo.heights import HeightStatistics, height_statistics
@@ -33,9 +35,10 @@ HELSINKI_SHA256 = "b73e9c2c82054d654209b0127f1c3287d5900d6780a6083bf3a45ead8ba3e
 LICENCE = "© OpenStreetMap contributors, ODbL 1.0"
 SUFFIXES = (".osm.pbf", ".pbf", ".osm", ".osm.gz")
 COLUMNS = ["osm_type", "osm_id", "tags", "outline_of"]
+STREET_COLUMNS = ["osm_id", "tags"]
 # Part of the cache's key: raise it when the columns change.
-CACHE_VERSION = 1
-# Small row groups of buildings sorted along a Hilbert curve: a tile touches one or two of them.
+CACHE_VERSION = 2
+# Small row groups of features sorted along a Hilbert curve: a tile touches one or two of them.
 ROW_GROUP = 1000
 
 
@@ -54,23 +57,57 @@ class ExtractSource:
 
     def buildings(self, bounds: Bounds) -> gpd.GeoDataFrame:
         """See `Source.buildings`; milliseconds, whatever the size of the extract."""
-        west, south, east, north = bounds
-        box = {edge: pc.field("bbox", edge) for edge in ("xmin", "ymin", "xmax", "ymax")}
-        touching = (box["xmin"] <= east) & (box["xmax"] >= west) & (box["ymin"] <= north) & (box["ymax"] >= south)
-        # geopandas.read_parquet does the same but parses the CRS anew for every tile, which takes longer than the rest.
-        table = pq.read_table(self.parquet, columns=[*COLUMNS, "geometry"], filters=touching)
-        # Row order follows the Hilbert curve, not the ids.
-        table = table.sort_by([("osm_type", "ascending"), ("osm_id", "ascending")])
-        found = table.select(COLUMNS).to_pandas()
-        found["tags"] = [json.loads(tags) for tags in found["tags"]]
-        geometry = shapely.from_wkb(table["geometry"].to_numpy())
-        return gpd.GeoDataFrame(found, geometry=geometry, crs=cached_crs(WGS84))
+        return _read_box(self.parquet, bounds, COLUMNS, ["osm_type", "osm_id"])
+
+    def streets(self, bounds: Bounds) -> gpd.GeoDataFrame:
+        """See `Source.streets`."""
+        return _read_box(self.parquet.with_name("streets.parquet"), bounds, STREET_COLUMNS, ["osm_id"])
 
     def boxes(self) -> NDArray[np.float64]:
         """See `Source.boxes`."""
         table = pq.read_table(self.parquet, columns=["bbox"]).flatten()
         edges = ("xmin", "ymin", "xmax", "ymax")
         return np.column_stack([table[f"bbox.{edge}"].to_numpy() for edge in edges]).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an extract holds.
+
+    Attributes
+    ----------
+    buildings : geopandas.GeoDataFrame
+        Columns of `Source.buildings`, tags as JSON text.
+    streets : geopandas.GeoDataFrame
+        Columns of `Source.streets`, tags as JSON text.
+    bounds : (west, south, east, north)
+        WGS84 degrees that the extract covers.
+    newest : str or None
+        Time of the newest edit of a building.
+    counts : dict
+        How many elements became what.
+    """
+
+    buildings: gpd.GeoDataFrame
+    streets: gpd.GeoDataFrame
+    bounds: Bounds
+    newest: str | None
+    counts: dict[str, int]
+
+
+def _read_box(path: Path, bounds: Bounds, columns: list[str], order: list[str]) -> gpd.GeoDataFrame:
+    """Rows of an indexed GeoParquet whose box touches `bounds`, in the order of some columns."""
+    west, south, east, north = bounds
+    box = {edge: pc.field("bbox", edge) for edge in ("xmin", "ymin", "xmax", "ymax")}
+    touching = (box["xmin"] <= east) & (box["xmax"] >= west) & (box["ymin"] <= north) & (box["ymax"] >= south)
+    # geopandas.read_parquet does the same but parses the CRS anew for every tile, which takes longer than the rest.
+    table = pq.read_table(path, columns=[*columns, "geometry"], filters=touching)
+    # Row order follows the Hilbert curve, not the ids.
+    table = table.sort_by([(column, "ascending") for column in order])
+    found = table.select(columns).to_pandas()
+    found["tags"] = [json.loads(tags) for tags in found["tags"]]
+    geometry = shapely.from_wkb(table["geometry"].to_numpy())
+    return gpd.GeoDataFrame(found, geometry=geometry, crs=cached_crs(WGS84))
 
 
 def open_extract(path: Path, name: str, cache: Path, pinned: str = "") -> ExtractSource:
@@ -106,16 +143,16 @@ def open_extract(path: Path, name: str, cache: Path, pinned: str = "") -> Extrac
         raise MapError(msg)
     folder = map_folder(cache, name, digest)
     if not folder.is_dir():
-        frame, bounds, newest, counts = read_extract(path)
+        read = read_extract(path)
         provenance = {
             "name": name,
             "file": path.name,
             "sha256": digest,
-            "map_date": newest,
+            "map_date": read.newest,
             "licence": LICENCE,
-            "counts": counts,
+            "counts": read.counts,
         }
-        write_map(folder, frame, bounds, provenance)
+        write_map(folder, read.buildings, read.streets, read.bounds, provenance)
     return open_map(folder)
 
 
@@ -150,8 +187,10 @@ def open_map(folder: Path) -> ExtractSource:
     )
 
 
-def write_map(folder: Path, frame: gpd.GeoDataFrame, bounds: Bounds, provenance: dict[str, Any]) -> None:
-    """Write buildings.parquet and map.json into `folder`, which appears complete or not at all.
+def write_map(
+    folder: Path, frame: gpd.GeoDataFrame, streets: gpd.GeoDataFrame, bounds: Bounds, provenance: dict[str, Any]
+) -> None:
+    """Write buildings.parquet, streets.parquet and map.json into `folder`, which appears complete or not at all.
 
     Parameters
     ----------
@@ -159,6 +198,8 @@ def write_map(folder: Path, frame: gpd.GeoDataFrame, bounds: Bounds, provenance:
         See `map_folder`.
     frame : geopandas.GeoDataFrame
         osm_type, osm_id, tags (JSON text), outline_of, geometry (WGS84); see `geo.sources.Source.buildings`.
+    streets : geopandas.GeoDataFrame
+        osm_id, tags (JSON text), geometry (WGS84); see `geo.sources.Source.streets`.
     bounds : (west, south, east, north)
         WGS84 degrees that the map covers.
     provenance : dict
@@ -176,10 +217,8 @@ def write_map(folder: Path, frame: gpd.GeoDataFrame, bounds: Bounds, provenance:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
         try:
-            order = np.argsort(frame.hilbert_distance().to_numpy(), kind="stable")
-            frame.iloc[order].to_parquet(
-                draft / "buildings.parquet", index=False, write_covering_bbox=True, row_group_size=ROW_GROUP
-            )
+            _write_indexed(frame, draft / "buildings.parquet")
+            _write_indexed(streets, draft / "streets.parquet")
             (draft / "map.json").write_text(json.dumps(described, indent=1))
             # Losing the race against another process is fine: both wrote the same map.
             with contextlib.suppress(OSError):
@@ -192,6 +231,24 @@ def write_map(folder: Path, frame: gpd.GeoDataFrame, bounds: Bounds, provenance:
     if not folder.is_dir():
         msg = f"cache: {folder}: cannot be written; choose another output folder"
         raise InputError(msg)
+
+
+def _write_indexed(frame: gpd.GeoDataFrame, path: Path) -> None:
+    if len(frame):
+        frame = frame.iloc[np.argsort(frame.hilbert_distance().to_numpy(), kind="stable")]
+    frame.to_parquet(path, index=False, write_covering_bbox=True, row_group_size=ROW_GROUP)
+
+
+def street_frame(ways: list[tuple[int, dict[str, str], BaseGeometry]]) -> gpd.GeoDataFrame:
+    """Frame for `write_map` of streets (OSM id, tags, WGS84 line)."""
+    return gpd.GeoDataFrame(
+        {
+            "osm_id": np.array([way[0] for way in ways], dtype=np.int64),
+            "tags": np.array([json.dumps(way[1], sort_keys=True, ensure_ascii=False) for way in ways], dtype=object),
+        },
+        geometry=[way[2] for way in ways],
+        crs=WGS84,
+    )
 
 
 def _check_path(path: Path) -> None:
@@ -215,23 +272,33 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_extract(path: Path) -> tuple[gpd.GeoDataFrame, Bounds, str | None, dict[str, int]]:
-    """Buildings of an extract, the area it covers, the time of its newest edit, and how many elements became what."""
+def read_extract(path: Path) -> Reading:
+    """Buildings and streets of an extract."""
     rows: list[tuple[str, int, dict[str, str], bytes]] = []
+    ways: list[tuple[int, dict[str, str], BaseGeometry]] = []
     outers: dict[int, int] = {}
     counts: Counter[str] = Counter(tagged=0, incomplete=0, buildings=0, parts=0)
     newest: datetime | None = None
     factory = osmium.geom.WKBFactory()
     try:
         for item in _tagged(path):
+            of_building = "building" in item.tags or "building:part" in item.tags
             if item.is_area():
+                # A closed highway comes as an area, too.
+                if not of_building:
+                    continue
                 try:
                     wkb = bytes.fromhex(factory.create_multipolygon(item))
                 except RuntimeError:
                     continue  # rings that do not close or cross; counted as incomplete below
                 kind = "way" if item.from_way() else "relation"
                 rows.append((kind, item.orig_id(), dict(item.tags), wkb))
-            elif item.is_way() or item.is_relation():
+                continue
+            if item.is_way() and "highway" in item.tags:
+                line = _line([(node.lon, node.lat) if node.location.valid() else None for node in item.nodes])
+                if line is not None:
+                    ways.append((item.id, dict(item.tags), line))
+            if of_building and (item.is_way() or item.is_relation()):
                 closed = item.is_closed() if item.is_way() else item.tags.get("type") == "multipolygon"
                 counts["tagged"] += bool(closed)
                 if item.timestamp.year > 1970 and (newest is None or item.timestamp > newest):
@@ -266,14 +333,24 @@ def read_extract(path: Path) -> tuple[gpd.GeoDataFrame, Bounds, str | None, dict
     counts["buildings"] = len(built)
     counts["parts"] = len(rows) - len(built)
     counts["incomplete"] = max(0, counts["tagged"] - len(rows))
+    counts["streets"] = len(ways)
     west, south, east, north = box or frame.total_bounds.tolist()
-    return frame, (west, south, east, north), newest.isoformat() if newest else None, dict(counts)
+    edited = newest.isoformat() if newest else None
+    return Reading(frame, street_frame(ways), (west, south, east, north), edited, dict(counts))
 
 
 def _tagged(path: Path) -> Iterator[Any]:
-    """Ways, relations and assembled areas with a building tag."""
-    wanted = osmium.filter.KeyFilter("building", "building:part")
-    yield from osmium.FileProcessor(str(path)).with_areas(wanted).with_filter(wanted)
+    """Ways, relations and assembled areas with a building tag, and ways with a highway tag."""
+    buildings = osmium.filter.KeyFilter("building", "building:part")
+    wanted = osmium.filter.KeyFilter("building", "building:part", "highway")
+    yield from osmium.FileProcessor(str(path)).with_areas(buildings).with_filter(wanted)
+
+
+def _line(points: list[tuple[float, float] | None]) -> BaseGeometry | None:
+    """A way's line through the nodes that are there: a clipped extract lacks some, and the line breaks at them."""
+    runs = [list(run) for there, run in itertools.groupby(points, lambda point: point is not None) if there]
+    lines = [shapely.LineString(run) for run in runs if len(run) > 1]
+    return (lines[0] if len(lines) == 1 else shapely.MultiLineString(lines)) if lines else None
 
 
 def _header_box(path: Path) -> Bounds | None:

@@ -1,4 +1,4 @@
-"""Buildings from the Overpass API, politely: one request at a time, each answer kept, patience and an end to it.
+"""Buildings and streets from the Overpass API, politely: one request at a time, each answer kept, patience and an end to it.
 
 osmnx words the query and speaks to the server. Its geometry is not used: `features_from_polygon` drops the members of
 relations, so a way that repeats its relation's outer ring would fill the courtyard; it passes every ring through
@@ -38,7 +38,8 @@ from geo.network import Passing, Refused
 from geo.projection import world_bounds
 from geo.settings import AreaSettings, OverpassSettings
 
-TAGS: dict[str, bool | str | list[str]] = {"building": True, "building:part": True}
+BUILDINGS: dict[str, bool | str | list[str]] = {"building": True, "building:part": True}
+TAGS: dict[str, bool | str | list[str]] = {**BUILDINGS, "highway": True}
 # osmnx is set up through variables of a module, which two threads must not change at once.
 _OSMNX = threading.Lock()
 
@@ -128,7 +129,7 @@ def _distance(box: Bounds, latitude: float, longitude: float) -> float:
 
 def _kept(folder: Path, box: Bounds) -> Path:
     """File of a box's answer; the name is the question, whatever the endpoint and its limits."""
-    return folder / f"buildings_{'_'.join(f'{edge:.6f}' for edge in box)}.json"
+    return folder / f"map_{'_'.join(f'{edge:.6f}' for edge in box)}.json"
 
 
 def _ask_in_turn(city: City, box: Bounds, settings: OverpassSettings, folder: Path) -> None:
@@ -299,7 +300,7 @@ def _map_of(city: City, files: list[Path], boxes: list[Bounds], cache: Path) -> 
                 nodes[element["id"]] = element["lon"], element["lat"]
             else:
                 (ways if element["type"] == "way" else relations)[element["id"]] = element
-    if not any(TAGS.keys() & element.get("tags", {}).keys() for element in [*ways.values(), *relations.values()]):
+    if not any(BUILDINGS.keys() & element.get("tags", {}).keys() for element in [*ways.values(), *relations.values()]):
         msg = (
             f"area.overpass: {city.name}: no building within {city.radius:g} m of {city.latitude}, {city.longitude}; "
             "correct the city's latitude and longitude"
@@ -312,7 +313,7 @@ def _map_of(city: City, files: list[Path], boxes: list[Bounds], cache: Path) -> 
         path = Path(draft) / "merged.osm.pbf"
         _write_extract(path, (west, south, east, north), nodes, ways.values(), relations.values())
         try:
-            frame, bounds, _, counts = read_extract(path)
+            read = read_extract(path)
         except MapError as error:
             msg = (
                 f"area.overpass: {city.name}: the answers lack the nodes of most buildings; remove {files[0].parent} "
@@ -325,10 +326,10 @@ def _map_of(city: City, files: list[Path], boxes: list[Bounds], cache: Path) -> 
         "sha256": digest.hexdigest(),
         "map_date": min(dates) or None,
         "licence": LICENCE,
-        "counts": counts,
+        "counts": read.counts,
         "boxes": len(files),
     }
-    write_map(folder, frame, bounds, provenance)
+    write_map(folder, read.buildings, read.streets, read.bounds, provenance)
     return open_map(folder)
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from geo.cities import City
 from geo.errors import MapError
-from geo.extract import Bounds, ExtractSource, map_folder, open_map, sha256_of, write_map
+from geo.extract import Bounds, ExtractSource, map_folder, open_map, sha256_of, street_frame, write_map
 from geo.projection import WGS84, world_bounds
 from geo.settings import AreaSettings
 
@@ -67,7 +67,7 @@ def open_overture(path: Path, city: City, area: AreaSettings, cache: Path) -> Ex
             "counts": {"buildings": len(found) - parts, "parts": parts},
             "datasets": datasets,
         }
-        write_map(folder, frame, circle or tuple(frame.total_bounds.tolist()), provenance)
+        write_map(folder, frame, street_frame([]), circle or tuple(frame.total_bounds.tolist()), provenance)
     return open_map(folder)
 
 

@@ -149,3 +149,33 @@ class UserSettings(Settings):
             msg = f"users.minimum {self.minimum} must not exceed users.maximum {self.maximum}"
             raise ValueError(msg)
         return self
+
+
+class MobilitySettings(Settings):
+    """Users that move: walkers and vehicles on the street network, seen at regular times."""
+
+    steps: int = Field(11, ge=2, le=10_000, description="Number of positions along a trajectory.")
+    interval: float = Field(0.1, gt=0, le=10, description="Time in s between two positions.")
+    vehicles: float = Field(
+        0.3, ge=0, le=1, description="Share of vehicles among the users; fewer where the streets have no room for them."
+    )
+    walker_speed: tuple[float, float] = Field(
+        (0.8, 1.8), description="Least and largest speed of walkers in m/s (up to 10), drawn uniformly."
+    )
+    vehicle_speed: tuple[float, float] = Field(
+        (5.0, 15.0),
+        description="Least and largest speed of vehicles in m/s (up to 70), drawn uniformly; a tagged `maxspeed` is kept "
+        "even if it is below the least.",
+    )
+    vehicle_height: float = Field(1.5, gt=0, le=50, description="Height of a vehicle's antenna above ground in m.")
+
+    @model_validator(mode="after")
+    def _speeds_are_ranges(self) -> "MobilitySettings":
+        for name, (least, largest), most in (
+            ("walker_speed", self.walker_speed, 10.0),
+            ("vehicle_speed", self.vehicle_speed, 70.0),
+        ):
+            if not 0 < least <= largest <= most:
+                msg = f"{name} {least:g}, {largest:g} must be two speeds in m/s, 0 < least <= largest <= {most:g}"
+                raise ValueError(msg)
+        return self

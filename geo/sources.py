@@ -19,7 +19,7 @@ from geo.settings import AreaSettings
 
 
 class Source(Protocol):
-    """Where buildings come from. Implementations hold paths and plain values only, so that they can be pickled."""
+    """Where buildings and streets come from. Implementations hold paths and plain values only, so that they can be pickled."""
 
     @property
     def bounds(self) -> Bounds:
@@ -51,8 +51,19 @@ class Source(Protocol):
         """
         ...
 
+    def streets(self, bounds: Bounds) -> gpd.GeoDataFrame:
+        """Ways with a `highway` tag whose box touches the WGS84 box, ordered by OSM id; whole, not cut.
+
+        Returns
+        -------
+        geopandas.GeoDataFrame
+            osm_id, tags (dict of all raw tags), geometry (WGS84 LineString, or MultiLineString where the map lacks nodes).
+            Empty when the map holds buildings only (Overture).
+        """
+        ...
+
     def boxes(self) -> NDArray[np.float64]:
-        """Bounding boxes (N, 4) of all of them, west, south, east, north in degrees, in no order that means anything."""
+        """Bounding boxes (N, 4) of all buildings and parts: west, south, east, north in degrees, in no order."""
         ...
 
 

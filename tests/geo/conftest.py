@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from geo_maps import LATITUDE, LONGITUDE, Building, osm_xml
+from geo_maps import LATITUDE, LONGITUDE, Building, Street, osm_xml
 
 from geo.settings import AreaSettings
 from geo.sources import Source, open_source
@@ -14,11 +14,11 @@ from geo.tiles import Tile
 
 @pytest.fixture
 def town(tmp_path: Path) -> Callable[..., Source]:
-    """`town(buildings)` -> Source of a map that shows just these."""
+    """`town(buildings, half, streets)` -> Source of a map that shows just these."""
 
-    def make(buildings: list[Building], half: float = 150.0) -> Source:
+    def make(buildings: list[Building], half: float = 150.0, streets: list[Street] | None = None) -> Source:
         path = tmp_path / "town.osm"
-        path.write_text(osm_xml(buildings, half))
+        path.write_text(osm_xml(buildings, half, streets))
         return open_source(AreaSettings(source=str(path), city="Town"), tmp_path / "cache")
 
     return make

@@ -67,6 +67,23 @@ def read_features(path: Path) -> MapFeatures:
     return found
 
 
+def read_streets(path: Path) -> dict[int, tuple[dict[str, str], list[list[tuple[float, float]]]]]:
+    """Tags and runs of at least two nodes (longitude, latitude) of every way with a highway tag."""
+    streets = {}
+    for item in osmium.FileProcessor(str(path)).with_locations():
+        if item.is_way() and "highway" in item.tags:
+            runs: list[list[tuple[float, float]]] = [[]]
+            for node in item.nodes:
+                if node.location.valid():
+                    runs[-1].append((node.lon, node.lat))
+                else:
+                    runs.append([])
+            runs = [run for run in runs if len(run) >= 2]
+            if runs:
+                streets[item.id] = dict(item.tags), runs
+    return streets
+
+
 def touching(features: MapFeatures, crs: str, size: float) -> set[Element]:
     """Elements that touch the square tile around the origin of `crs`."""
     names = list(features.shapes)

@@ -105,7 +105,7 @@ class OverpassServer:
         """What Overpass would say: matching elements that touch the polygon, and all that they refer to."""
         components = COMPONENT.findall(query)
         assert query.startswith("[out:json][timeout:"), query
-        assert len(components) == 6, query
+        assert len(components) == 9, query
         assert len({polygon for _, _, polygon in components}) == 1
         numbers = [float(number) for number in components[0][2].split()]
         area = shapely.Polygon(zip(numbers[1::2], numbers[::2], strict=True))

@@ -14,6 +14,7 @@ import numpy as np
 import osmnx
 import overpass_server as overpass
 import pytest
+import shapely
 from geo_maps import LATITUDE, LONGITUDE, box, osm_xml
 from overpass_server import Fault, OverpassServer, elements_of
 
@@ -90,6 +91,24 @@ def same_buildings(one: Source, other: Source) -> None:
     assert first.geometry.normalize().geom_equals_exact(second.geometry.normalize(), 1e-9).all()
 
 
+def same_streets(one: Source, other: Source) -> None:
+    west, south, east, north = one.bounds
+    box = (
+        max(west, other.bounds[0]),
+        max(south, other.bounds[1]),
+        min(east, other.bounds[2]),
+        min(north, other.bounds[3]),
+    )
+    first, second = one.streets(box), other.streets(box)
+    # A diagonal way's box may touch where the way itself does not: it is not asked for.
+    second = second[second.intersects(shapely.box(*box))]
+    assert len(second) > 0
+    first = first[first["osm_id"].isin(second["osm_id"])]
+    assert first["osm_id"].tolist() == second["osm_id"].tolist()
+    assert first["tags"].tolist() == second["tags"].tolist()
+    assert shapely.equals_exact(first.geometry.to_numpy(), second.geometry.to_numpy(), 1e-9).all()
+
+
 def test_same_map_as_the_extract(tmp_path: Path, helsinki: Source, waits: list[float]) -> None:
     """Holes, relations, parts, outlines, tags and ids: asked in boxes, or read from the file."""
     west, south, east, north = helsinki.bounds
@@ -100,6 +119,7 @@ def test_same_map_as_the_extract(tmp_path: Path, helsinki: Source, waits: list[f
         source = open_source(area, tmp_path)
     assert len(server.queries) == 9
     same_buildings(source, helsinki)
+    same_streets(source, helsinki)
     assert source.statistics == helsinki.statistics
     # Elements that the extract names without a single node lie nowhere, so no box asks for them.
     assert source.provenance["counts"]["buildings"] == 446
@@ -118,7 +138,9 @@ def test_same_map_as_other_extracts(
         area = area_of(server, radius=3500, box=4000).model_copy(
             update={"latitude": everything[1::2].mean(), "longitude": everything[::2].mean()}
         )
-        same_buildings(open_source(area, tmp_path), known)
+        source = open_source(area, tmp_path)
+    same_buildings(source, known)
+    same_streets(source, known)
 
 
 def test_a_way_that_repeats_its_relation_is_known(tmp_path: Path, serve: Callable[..., OverpassServer]) -> None:

@@ -78,6 +78,8 @@ def test_same_buildings_as_openstreetmap(overture: Callable[..., Path], tmp_path
     assert "OpenStreetMap" in source.provenance["licence"]
     assert source.provenance["datasets"] == ["OpenStreetMap", "USGS Lidar"]
     json.dumps(source.provenance)
+    assert source.streets(WORLD).columns.tolist() == ["osm_id", "tags", "geometry"]
+    assert source.streets(WORLD).empty
 
 
 def test_only_the_citys_circle(overture: Callable[..., Path], tmp_path: Path, helsinki: Source) -> None:
