@@ -292,7 +292,14 @@ def _map_of(city: City, files: list[Path], boxes: list[Bounds], cache: Path) -> 
     relations: dict[int, dict[str, Any]] = {}
     dates = []
     for file in files:
-        answer = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            answer = json.loads(file.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            file.unlink()
+            msg = (
+                f"area.overpass: {city.name}: the kept answer {file} is damaged and was removed: run again to ask anew"
+            )
+            raise MapError(msg) from error
         dates.append(answer.get("osm3s", {}).get("timestamp_osm_base", ""))
         # A building on the edge of two boxes is in both answers.
         for element in answer["elements"]:

@@ -191,6 +191,19 @@ def test_kept_answers_are_not_asked_for_again(tmp_path: Path, serve: Callable[..
     assert pickle.loads(pickle.dumps(first)) == first
 
 
+def test_a_damaged_kept_answer_is_asked_for_anew(tmp_path: Path, serve: Callable[..., OverpassServer]) -> None:
+    server = serve()
+    area = area_of(server)
+    city = City("Town", "FI", "overpass", LATITUDE, LONGITUDE, 500.0, 1)
+    first = open_city(city, area, tmp_path)
+    (kept,) = tmp_path.rglob("map_*.json")
+    kept.write_text(kept.read_text()[:100])
+    with pytest.raises(MapError, match=r"Town: the kept answer .*json is damaged and was removed: run again"):
+        open_city(city, area, tmp_path)
+    assert open_city(city, area, tmp_path) == first
+    assert len(server.queries) == 2
+
+
 def test_we_say_who_we_are(tmp_path: Path, serve: Callable[..., OverpassServer]) -> None:
     server = serve()
     open_source(area_of(server), tmp_path)
