@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dataset.files import atomic_path, make_folder
+from dataset.files import StorePath, atomic_path, make_folder
 from dataset.preview3d import write_model, write_page
 from dataset.preview_picture import draw_picture
 from dataset.preview_scene import load_view
@@ -11,7 +11,7 @@ from geo.errors import InputError
 SUFFIXES = (".png", ".html", ".glb")
 
 
-def draw_scene(store: str | Path, scene_id: str, out: Path) -> Path:
+def draw_scene(store: str | StorePath, scene_id: str, out: Path) -> Path:
     """Draw one scene: buildings by the source of their height, base station, users, and their strongest paths.
 
     Parameters

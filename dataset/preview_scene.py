@@ -3,9 +3,9 @@
 The store keeps a path's directions, delay and interactions, not its vertices. `rebuild_path` finds them again.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
@@ -14,6 +14,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely import Polygon
 
+from dataset.files import StorePath
 from dataset.reader import open_store, resolve
 from dataset.writer import load_draft
 from geo.errors import InputError
@@ -153,7 +154,7 @@ class View:
         return f"{note}."
 
 
-def load_view(store: str | Path, scene_id: str, max_paths: int = MAX_PATHS) -> View:
+def load_view(store: str | StorePath, scene_id: str, max_paths: int = MAX_PATHS) -> View:
     """Read what a preview needs of one scene.
 
     Parameters
@@ -176,7 +177,7 @@ def load_view(store: str | Path, scene_id: str, max_paths: int = MAX_PATHS) -> V
     scene = data.isel(scene=row).load()
     draft = load_draft(folder)
     unit = row // draft.layout.unit
-    buildings = _read_buildings(folder / "buildings" / f"unit-{unit:05d}.parquet", scene_id)
+    buildings = _read_buildings(draft.buildings_path(unit), scene_id)
     triangles, owner = surface(buildings)
 
     n = int(scene["n_users"])
@@ -220,7 +221,7 @@ def load_view(store: str | Path, scene_id: str, max_paths: int = MAX_PATHS) -> V
     )
 
 
-def _find_scene(store: str | Path, ids: NDArray[np.str_], status: NDArray[np.str_], scene_id: str) -> int:
+def _find_scene(store: str | StorePath, ids: NDArray[np.str_], status: NDArray[np.str_], scene_id: str) -> int:
     found = np.flatnonzero(ids == scene_id)
     if not len(found):
         known = ", ".join(ids[status == "done"][:6])
@@ -232,9 +233,9 @@ def _find_scene(store: str | Path, ids: NDArray[np.str_], status: NDArray[np.str
     return int(found[0])
 
 
-def _read_buildings(path: Path, scene_id: str) -> gpd.GeoDataFrame:
+def _read_buildings(path: StorePath, scene_id: str) -> gpd.GeoDataFrame:
     try:
-        table = gpd.read_parquet(path)
+        table = gpd.read_parquet(io.BytesIO(path.read_bytes()))
     except FileNotFoundError as error:
         msg = f"{path}: no such file, so scene {scene_id!r} has no buildings to draw; name a whole version of a build"
         raise InputError(msg) from error

@@ -1,13 +1,17 @@
-"""Staging -> version: one rename, then one atomic move of the `latest.zarr` pointer."""
+"""Staging -> version: one move, then one atomic move of the pointer to the latest version.
+
+On local disk the pointer is the symbolic link `latest.zarr`, so that plain xarray follows it; on object storage, which
+has no links, it is the file `latest.json`.
+"""
 
 import os
-import shutil
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from dataset.files import read_json
-from dataset.writer import load_draft
+from dataset.files import StorePath, children, location, make_folder, move_folder, read_json, remove_folder, write_json
+from dataset.writer import load_draft, read_sealed, write_sealed
 from geo.errors import InputError
 
 
@@ -15,75 +19,126 @@ from geo.errors import InputError
 class Version:
     """A published, immutable version of a store."""
 
-    store: Path
+    store: StorePath
     number: int
     fingerprint: str
 
     @property
-    def folder(self) -> Path:
-        """`versions/vN`: `data.zarr` with receipts, buildings, statistics, ledger and lineage beside it."""
+    def folder(self) -> StorePath:
+        """`versions/vN`: `data.zarr` with receipts, buildings, statistics, ledger, lineage and card beside it."""
         return self.store / "versions" / f"v{self.number}"
 
     @property
-    def data(self) -> Path:
+    def data(self) -> StorePath:
         """The version's Zarr group."""
         return self.folder / "data.zarr"
 
 
-def versions(store: Path) -> list[Version]:
-    """Versions of a store, oldest first."""
+def versions(store: str | StorePath) -> list[Version]:
+    """Versions of a store, oldest first. A folder that is still being copied is none."""
+    store = location(store)
     found = []
-    for folder in (store / "versions").glob("v*"):
-        content = read_json(folder / "draft.json")
-        if content is not None and folder.name[1:].isdigit():
+    for folder in children(store / "versions"):
+        content = read_json(folder / "draft.json") if folder.name[1:].isdigit() else None
+        if content is not None:
             found.append(Version(store, int(folder.name[1:]), content["fingerprint"]))
     return sorted(found, key=lambda version: version.number)
 
 
-def latest(store: Path) -> Version | None:
-    """The version that `latest.zarr` points to."""
-    pointer = store / "latest.zarr"
-    if not pointer.is_symlink():
-        return None
-    name = Path(os.readlink(pointer)).parent.name
+def latest(store: str | StorePath) -> Version | None:
+    """The version that the pointer names."""
+    store = location(store)
+    name = pointed_at(store)
     return next((version for version in versions(store) if version.folder.name == name), None)
 
 
-def publish(store: Path, draft: Path, keep: int) -> Version:
-    """Publish a validated draft as the next version and point `latest.zarr` at it.
+def pointed_at(store: StorePath) -> str | None:
+    """Name of the version that the pointer names."""
+    if isinstance(store, Path):
+        pointer = store / "latest.zarr"
+        return Path(os.readlink(pointer)).parent.name if pointer.is_symlink() else None
+    content = read_json(store / "latest.json")
+    return content["version"] if content else None
 
-    Killed between the two steps, the next call finds the version by its fingerprint and moves the pointer.
+
+def publish(store: str | StorePath, draft: StorePath, keep: int, grace: float = 0.0) -> Version:
+    """Publish a validated draft as the next version and point at it; under the store's `builder_lock`.
+
+    Killed between the steps, the next call finds the version by its fingerprint and moves the pointer.
 
     Parameters
     ----------
-    store : Path
-    draft : Path
+    store : path or URL
+    draft : path
         Folder of a finished draft whose `validation.json` says ok.
     keep : int
         Versions that stay; older ones are removed, never the published one.
+    grace : float
+        Hours that a version beyond `keep` stays after its successor was published. A file that is removed under a
+        reader looks to Zarr like a chunk of fill values, so readers need time to end.
 
     Raises
     ------
     InputError
-        The draft was not validated.
+        The draft was not validated, or has changed since.
     """
-    validation = read_json(draft / "validation.json")
+    store = location(store)
+    validation = read_sealed(draft / "validation.json")
     if not validation or not validation.get("ok"):
         msg = f"{draft}: not validated; run `wavecity validate {draft}` and mend what it names before publishing"
         raise InputError(msg)
+    manifest = read_json(draft / "manifest.json")
+    if manifest is None or manifest["sha256"] != validation["manifest"]:
+        msg = f"{draft}: has changed since it was validated; run `wavecity validate {draft}` again"
+        raise InputError(msg)
     fingerprint = load_draft(draft).fingerprint
     known = versions(store)
-    version = Version(store, max((v.number for v in known), default=0) + 1, fingerprint)
-    version.folder.parent.mkdir(exist_ok=True)
-    os.rename(draft, version.folder)
+    same = [version for version in known if version.fingerprint == fingerprint]
+    if same:
+        # A move by copies that was killed after the last copy: what is left of the draft is refuse.
+        version = same[-1]
+        remove_folder(draft)
+    else:
+        _sweep(store, known)
+        version = Version(store, max((v.number for v in known), default=0) + 1, fingerprint)
+        make_folder(version.folder.parent)
+        move_folder(draft, version.folder, last="draft.json")
+    if read_sealed(version.folder / "published.json") is None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_sealed(version.folder / "published.json", {"version": version.number, "published": now})
     point_latest(version)
-    for old in [*known, version][:-keep]:
-        shutil.rmtree(old.folder)
+    retire(store, keep, grace)
     return version
+
+
+def _sweep(store: StorePath, known: list[Version]) -> None:
+    """Remove folders that a killed copy or removal left: they have no `draft.json`, so nobody sees them as versions."""
+    for folder in children(store / "versions"):
+        if folder.name not in {version.folder.name for version in known}:
+            remove_folder(folder)
+
+
+def retire(store: StorePath, keep: int, grace: float) -> list[Version]:
+    """Remove versions beyond the newest `keep` whose successor is older than `grace` hours; returns those removed."""
+    known = versions(store)
+    current = pointed_at(store)
+    removed = []
+    for position, old in enumerate(known[:-keep]):
+        published = read_sealed(known[position + 1].folder / "published.json")
+        since = datetime.fromisoformat(published["published"]) if published else datetime.min.replace(tzinfo=UTC)
+        if old.folder.name != current and datetime.now(UTC) - since >= timedelta(hours=grace):
+            # Without its draft.json it is no version any more, whenever this is killed.
+            (old.folder / "draft.json").unlink()
+            remove_folder(old.folder)
+            removed.append(old)
+    return removed
 
 
 def point_latest(version: Version) -> None:
     """Move the pointer atomically: a reader sees the old version or the new one, never none."""
-    temporary = version.store / f"latest.zarr.{uuid.uuid4().hex}.partial"
-    temporary.symlink_to(version.data.relative_to(version.store))
-    os.replace(temporary, version.store / "latest.zarr")
+    if isinstance(version.store, Path):
+        temporary = version.store / f"latest.zarr.{uuid.uuid4().hex}.partial"
+        temporary.symlink_to(Path("versions", version.folder.name, "data.zarr"))
+        os.replace(temporary, version.store / "latest.zarr")
+    else:
+        write_json(version.store / "latest.json", {"version": version.folder.name})

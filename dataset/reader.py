@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dataset.files import StorePath, location, zarr_store
+from dataset.publish import pointed_at
 from geo.errors import InputError
 
 
-def resolve(store: str | Path) -> Path:
+def resolve(store: str | StorePath) -> StorePath:
     """Path of the Zarr group that `store` means, with the `latest` pointer followed now.
 
     A reader that holds the resolved path goes on undisturbed when a newer version is published.
@@ -19,26 +21,33 @@ def resolve(store: str | Path) -> Path:
     InputError
         `store` is no store, or nothing was published in it yet.
     """
-    path = Path(store)
-    if not path.exists():
-        msg = f"{store}: no such store; name the folder given to `--out` of a build, or a .zarr folder"
-        raise InputError(msg)
-    for candidate in (path / "latest.zarr", path / "data.zarr", path):
-        if (candidate / "zarr.json").is_file():
-            return candidate.resolve()
-    if (path / ".staging").is_dir():
+    path = location(store)
+    try:
+        if not path.exists():
+            msg = f"{store}: no such store; name the folder or URL given to `--out` of a build, or a .zarr folder"
+            raise InputError(msg)
+        name = pointed_at(path)
+        for candidate in (path / "versions" / str(name) / "data.zarr", path / "data.zarr", path):
+            if (candidate / "zarr.json").is_file():
+                return candidate.resolve() if isinstance(candidate, Path) else candidate
+        staged = (path / ".staging").exists()
+    except (OSError, ValueError) as error:
+        # botocore's missing credentials are a ValueError or an OSError, depending on where they are missed.
+        msg = f"{store}: cannot be read ({error}); check the address and the credentials in the environment"
+        raise InputError(msg) from error
+    if staged:
         msg = f"{store}: no version is published yet; finish it with `wavecity build`, then `wavecity publish`"
         raise InputError(msg)
     msg = f"{store}: not a Wavecity store; expected latest.zarr, data.zarr or zarr.json in it"
     raise InputError(msg)
 
 
-def open_store(store: str | Path, group: str | None = None) -> xr.Dataset:
+def open_store(store: str | StorePath, group: str | None = None) -> xr.Dataset:
     """Open the published version lazily.
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         Folder of a build, of a version, or a `.zarr`.
     group : str, optional
         `paths` for the path-level arrays.
@@ -55,18 +64,24 @@ def open_store(store: str | Path, group: str | None = None) -> xr.Dataset:
     """
     path = resolve(store)
     try:
-        dataset = xr.open_zarr(path, group=group)
+        dataset = xr.open_zarr(zarr_store(path, read_only=True), group=group)
     except (ValueError, KeyError, OSError, TypeError) as error:
         msg = f"{store}: cannot be read as a Wavecity store ({str(error).splitlines()[0]}); rebuild or name another"
         raise InputError(msg) from error
     if group is None and ("csi" not in dataset or "schema_version" not in dataset.attrs):
         msg = f"{store}: a Zarr group, but not a finished Wavecity store (no csi or schema_version); name another"
         raise InputError(msg)
-    # numpy's variable-width strings cannot be cast to plain ones; the scene coordinates are small, so do it here.
     strings = [name for name, array in dataset.variables.items() if array.dtype.kind == "T"]
-    return dataset.assign_coords({name: ("scene", np.array(dataset[name].values.tolist(), str)) for name in strings})
+    if not strings:
+        return dataset
+    # numpy's variable-width strings cannot be cast to plain ones; the scene coordinates are small, so do it here, and
+    # without dask, which would import its scheduler for them.
+    plain = xr.open_zarr(zarr_store(path, read_only=True), group=group, chunks=None)
+    return dataset.assign_coords(
+        {name: ("scene", np.array(plain[name].values.tolist(), str), plain[name].attrs) for name in strings}
+    )
 
 
-def statistics(store: str | Path) -> dict[str, Any]:
+def statistics(store: str | StorePath) -> dict[str, Any]:
     """Statistics of the train split, as stored in the version (see `dataset.statistics`)."""
     return dict(open_store(store).attrs["statistics"])

@@ -21,8 +21,13 @@ class StoreSettings(Settings):
 
     unit: int = Field(16, ge=1, le=1024, description="Scenes of one unit = one shard of every array = one task.")
     users_per_chunk: int = Field(
-        64, ge=1, le=4096, description="Users of one chunk, the smallest piece a reader decompresses."
+        64, ge=1, le=4096, description="Users of one chunk of the channels, the smallest piece a reader decompresses."
     )
     keep: int = Field(
         3, ge=1, description="Published versions kept; older ones are removed when a new one is published."
+    )
+    grace: float = Field(
+        24.0,
+        ge=0,
+        description="Hours that a version beyond `keep` stays after its successor came, for readers that have it open.",
     )

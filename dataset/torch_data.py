@@ -1,17 +1,30 @@
-"""The dataset for torch: one sample a user. The only module here that imports torch."""
+"""The dataset for torch: one sample a user, or shuffled batches. The only module here that imports torch."""
 
-from collections.abc import Sequence
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from dataset.reader import open_store
+from dataset.files import StorePath
+from dataset.loader import BatchReader, Order, find_users, is_per_user, open_arrays, read_scenes
 from geo.errors import InputError
 
-SCENE_ARRAYS = ("height", "occupancy")
+FIELDS = ("csi", "height", "user_position")
+# Share of the memory available now that samples may take without being asked for.
+MEMORY_SHARE = 0.4
+# Scenes decoded at a time while samples are brought into memory.
+SCENES_AT_A_TIME = 64
+# Chunks of every field that a lazy dataset keeps decoded.
+CACHED_CHUNKS = 32
+
+Transform = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class ChannelDataset(Dataset[dict[str, Any]]):
@@ -19,14 +32,20 @@ class ChannelDataset(Dataset[dict[str, Any]]):
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         Folder of a build, of a version, or a `.zarr`.
     split : str
         `train`, `validation` or `test`.
     fields : sequence of str
-        Arrays of the schema, e.g. `csi` (complex64 (x, y)), `height` (float32 (200, 200)), `user_position` (3,).
+        Arrays of the schema, e.g. `csi` (complex64 (x, y)), `height` (float32 (200, 200)), `user_position` (3,),
+        `paths/delay` (path,).
     include_outage : bool
         Whether users without a path count.
+    preload : bool, optional
+        Whether all samples are brought into memory; by default if they fit well. Otherwise chunks are decoded when
+        they are asked for: right for any size, but slow in random order, for which `ShuffledChannels` is made.
+    transform : callable, optional
+        Sample (dict) to sample.
 
     Attributes
     ----------
@@ -34,55 +53,284 @@ class ChannelDataset(Dataset[dict[str, Any]]):
         Scene and user of every sample, as in the store.
     statistics, attrs : dict
         Train-split statistics and attributes of the store.
+    preloaded : bool
+
+    Raises
+    ------
+    InputError
+        Not a store, a split without scenes, or no such array.
     """
 
     def __init__(
         self,
-        store: str | Path,
+        store: str | StorePath,
         split: str = "train",
-        fields: Sequence[str] = ("csi", "height", "user_position"),
+        fields: Sequence[str] = FIELDS,
         include_outage: bool = False,
+        preload: bool | None = None,
+        transform: Transform | None = None,
     ) -> None:
-        data = open_store(store)
-        for field in fields:
-            if field not in data:
-                msg = f"{store}: no array {field!r}; it has {', '.join(sorted(map(str, data.data_vars)))}"
-                raise InputError(msg)
-        splits = data["split"].values.astype(str)
-        scenes = np.flatnonzero((splits == split) & (data["n_users"].values > 0))
-        if not len(scenes):
-            msg = f"{store}: split {split!r} has no scene; it has {', '.join(sorted(set(splits)))}"
-            raise InputError(msg)
-        users = np.arange(data.sizes["user"])
-        real = users[None] < data["n_users"].values[scenes, None]
-        if not include_outage:
-            real &= ~data["outage"].isel(scene=scenes).values
-        row, self.user_index = np.nonzero(real)
-        self._row = row
-        self.scene_index = scenes[row]
+        users = find_users(store, split, include_outage)
+        self.scene_index, self.user_index = users.scene_index, users.user_index
         self.fields = tuple(fields)
-        self.attrs = dict(data.attrs)
-        self.statistics: dict[str, Any] = dict(data.attrs["statistics"])
-        # A user's arrays are gathered densely once; a scene's are shared by its users.
-        self._arrays: dict[str, torch.Tensor] = {}
-        for field in fields:
-            values = data[field].isel(scene=scenes).values
-            self._arrays[field] = torch.from_numpy(
-                np.ascontiguousarray(values if field in SCENE_ARRAYS else values[row, self.user_index])
-            )
+        self.attrs = users.attrs
+        self.statistics: dict[str, Any] = dict(users.attrs["statistics"])
+        self.transform = transform
+        self._path = users.path
+        self._scenes, self._row = np.unique(self.scene_index, return_inverse=True)
+        self._open()
+        size = sum(math.prod(self._shape(name)) * array.dtype.itemsize for name, array in self._arrays.items())
+        self.preloaded = size <= MEMORY_SHARE * available_memory() if preload is None else preload
+        self._values: dict[str, torch.Tensor] = self._load() if self.preloaded else {}
+
+    def _open(self) -> None:
+        self._process = os.getpid()
+        self._arrays = open_arrays(self._path, self.fields)
+        self._chunks: OrderedDict[tuple[str, int, int], NDArray[Any]] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers open the store themselves, and start with an empty cache.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_arrays", "_chunks")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Shape of all samples of a field in memory."""
+        array = self._arrays[name]
+        return (len(self), *array.shape[2:]) if is_per_user(array) else (len(self._scenes), *array.shape[1:])
+
+    def _load(self) -> dict[str, torch.Tensor]:
+        """All samples: a user's arrays gathered densely, a scene's once for all its users."""
+        values = {}
+        for name, array in self._arrays.items():
+            values[name] = np.empty(self._shape(name), array.dtype)
+        for start in range(0, len(self._scenes), SCENES_AT_A_TIME):
+            scenes = self._scenes[start : start + SCENES_AT_A_TIME]
+            first, stop = np.searchsorted(self._row, [start, start + len(scenes)])
+            read = read_scenes(self._arrays, scenes)
+            for name, array in self._arrays.items():
+                if is_per_user(array):
+                    values[name][first:stop] = read[name][self._row[first:stop] - start, self.user_index[first:stop]]
+                else:
+                    values[name][start : start + len(scenes)] = read[name]
+        return {name: torch.from_numpy(value) for name, value in values.items()}
+
+    def _read(self, name: str, index: int) -> torch.Tensor:
+        """Value of one sample from its chunk, which is kept for the next ones."""
+        if self._process != os.getpid():
+            # A forked worker: connections do not survive that.
+            self._open()
+        array = self._arrays[name]
+        scene, user = int(self.scene_index[index]), int(self.user_index[index])
+        size = array.chunks[1] if is_per_user(array) else 0
+        key = (name, scene, user // size if size else 0)
+        if key not in self._chunks:
+            part = slice(key[2] * size, (key[2] + 1) * size)
+            self._chunks[key] = np.asarray(array[scene, part] if size else array[scene])
+            if len(self._chunks) > CACHED_CHUNKS * len(self.fields):
+                self._chunks.popitem(last=False)
+        self._chunks.move_to_end(key)
+        chunk = self._chunks[key]
+        # A copy: the sample may be changed, and must not keep the chunk alive.
+        return torch.from_numpy(np.array(chunk[user % size] if size else chunk))
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self.scene_index)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item: dict[str, Any] = {
-            field: values[self._row[index] if field in SCENE_ARRAYS else index]
-            for field, values in self._arrays.items()
-        }
+        item: dict[str, Any] = {}
+        for name, array in self._arrays.items():
+            if self.preloaded:
+                item[name] = self._values[name][index if is_per_user(array) else self._row[index]]
+            else:
+                item[name] = self._read(name, index)
         item["scene"] = int(self.scene_index[index])
         item["user"] = int(self.user_index[index])
-        return item
+        return self.transform(item) if self.transform else item
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """Return several samples at once, as torch's fetcher asks for them."""
-        return [self[index] for index in indices]
+        if self.preloaded:
+            return [self[index] for index in indices]
+        # Neighbours first: their chunk is decoded once.
+        items = {index: self[index] for index in sorted(indices)}
+        return [items[index] for index in indices]
+
+
+class ShuffledChannels(IterableDataset[dict[str, Any]]):
+    """Shuffled batches of one split, decoded shard by shard; give it to `DataLoader(batch_size=None)`.
+
+    Memory does not grow with the store: two windows of shards a worker (`dataset.loader`). The order depends on seed,
+    epoch, rank, world and the number of workers alone. Every user occurs once an epoch, and all ranks get the same number
+    of batches (see `dataset.loader.Order`).
+
+    Parameters
+    ----------
+    store : path or URL
+        Folder of a build, of a version, or a `.zarr`.
+    split : str
+    fields : sequence of str
+        Arrays of the schema; those of scenes are repeated for every user.
+    batch_size : int
+        Of one rank.
+    seed : int
+    window : int
+        Units mixed with each other.
+    drop_last : bool
+        Full batches only.
+    include_outage : bool
+        Whether users without a path count.
+    rank, world : int, optional
+        By default those of `torch.distributed`, where it is initialised.
+    transform : callable, optional
+        Batch (dict of tensors (B, ...), with `scene` and `user`) to batch.
+
+    Attributes
+    ----------
+    users : dataset.loader.Users
+    statistics, attrs : dict
+        Train-split statistics and attributes of the store.
+
+    Raises
+    ------
+    InputError
+        Not a store, a split without scenes, or no such array.
+    """
+
+    def __init__(
+        self,
+        store: str | StorePath,
+        split: str = "train",
+        fields: Sequence[str] = FIELDS,
+        batch_size: int = 256,
+        seed: int = 0,
+        window: int = 4,
+        drop_last: bool = False,
+        include_outage: bool = False,
+        rank: int | None = None,
+        world: int | None = None,
+        transform: Transform | None = None,
+    ) -> None:
+        if (rank is None) != (world is None):
+            msg = f"rank {rank}, world {world}: give both or none"
+            raise InputError(msg)
+        self.users = find_users(store, split, include_outage)
+        self.attrs = self.users.attrs
+        self.statistics: dict[str, Any] = dict(self.attrs["statistics"])
+        self.fields = tuple(fields)
+        self.transform = transform
+        self._settings = {"batch_size": batch_size, "seed": seed, "window": window, "drop_last": drop_last}
+        self._include_outage = include_outage
+        self._place = None if rank is None or world is None else (rank, world)
+        # Epoch and first batch, in shared memory: workers that stay alive see what is set between epochs.
+        self._position = torch.zeros(2, dtype=torch.int64).share_memory_()
+        # Wrong arguments are found here, not in a worker.
+        BatchReader(self.users, self.fields, self.order())
+
+    def order(self) -> Order:
+        """What the order of the batches depends on, beside epoch and workers."""
+        rank, world = self._place or _distributed()
+        return Order(**self._settings, rank=rank, world=world)  # type: ignore[arg-type]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned worker has no process group to ask.
+        return {**self.__dict__, "_place": self._place or _distributed()}
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, for every rank."""
+        return self.order().batches(len(self.users))
+
+    @property
+    def epoch(self) -> int:
+        """Epoch that the next iterator reads."""
+        return int(self._position[0])
+
+    def set_epoch(self, epoch: int, batch: int = 0) -> None:
+        """The next iterator reads this epoch, from this batch on."""
+        self._position.copy_(torch.tensor([epoch, batch]))
+
+    def state_dict(self, epoch: int, batches: int, workers: int = 0) -> dict[str, Any]:
+        """Where reading stands, with what the order depends on.
+
+        Parameters
+        ----------
+        epoch : int
+        batches : int
+            Batches of this epoch that this rank has used. What workers have prefetched does not count, which is why
+            the dataset cannot know it.
+        workers : int
+            `num_workers` of the DataLoader.
+        """
+        epoch, batch = (epoch + 1, 0) if batches >= len(self) else (epoch, batches)
+        return {**self._identity(workers), "epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state: dict[str, Any], workers: int = 0) -> None:
+        """Go on where `state_dict` was taken: the next iterator yields exactly the batches that were left.
+
+        Raises
+        ------
+        InputError
+            Other data, or what else would give another order.
+        """
+        for name, value in self._identity(workers).items():
+            if state.get(name) != value:
+                msg = f"{self.users.path}: {name} is {value!r}, but {state.get(name)!r} in the saved state; resume with that"
+                raise InputError(msg)
+        self.set_epoch(state["epoch"], state["batch"])
+
+    def _identity(self, workers: int) -> dict[str, Any]:
+        identity = {"fingerprint": self.attrs["fingerprint"], "split": self.users.split, "world": self.order().world}
+        return {**identity, **self._settings, "include_outage": self._include_outage, "workers": workers}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        epoch, batch = self._position.tolist()
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        # A DataLoader takes batches from its workers in turn, from worker 0 on: that one gets the stream that is next.
+        stream = (worker + batch) % workers
+        start = len(range(stream, batch, workers))
+        reader = BatchReader(self.users, self.fields, self.order())
+        for arrays in reader.batches(epoch, start, stream, workers):
+            tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+            yield self.transform(tensors) if self.transform else tensors
+
+
+def available_memory() -> int:
+    """Bytes of memory that are to be had now, of the machine or of the container's limit."""
+    limits = []
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            limits.append(int(line.split()[1]) * 1024)
+    used = _lines("/sys/fs/cgroup/memory.current")
+    for line in _lines("/sys/fs/cgroup/memory.max"):
+        if line.isdigit() and used:
+            limits.append(max(int(line) - int(used[0]), 0))
+    # Where neither can be read (macOS, Windows): a small store.
+    return min(limits, default=2 * 2**30)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+
+
+def _distributed() -> tuple[int, int]:
+    """Rank and world of the process group, where there is one."""
+    group = torch.distributed
+    if group.is_available() and group.is_initialized():
+        return group.get_rank(), group.get_world_size()
+    return 0, 1
+
+
+def __getattr__(name: str) -> Any:
+    # Only who asks for the data module needs Lightning.
+    if name == "ChannelDataModule":
+        from dataset.lightning_data import ChannelDataModule
+
+        return ChannelDataModule
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

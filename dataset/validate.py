@@ -1,22 +1,32 @@
-"""Is a store what it says? Structure, checksums against the receipts, physics of every scene, splits."""
+"""Is a store what it says? Every byte against the manifest, values against the receipts, physics of every scene, splits."""
 
-from collections.abc import Callable, Iterator
+import io
+import multiprocessing
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
-import xarray as xr
-import zarr
 from numpy.typing import NDArray
 
-from dataset.files import write_json
-from dataset.reader import open_store, resolve
-from dataset.writer import Draft, array_checksum, load_draft
+from dataset.files import StorePath, files_below, open_group, read_json, sha256_of
+from dataset.line_of_sight import check_line_of_sight
+from dataset.reader import resolve
+from dataset.schema import SCENE_FIELDS
+from dataset.statistics import merge_statistics, unit_statistics
+from dataset.writer import UNSEALED, Draft, array_checksum, load_draft, read_sealed, write_sealed
 from raytrace.arrays import SPEED_OF_LIGHT, best_beam
 
 # Rounding of float32 values of some 1e-6 relative; positions and delays are rounded to float32 independently.
 RELATIVE = 1e-4
+
+# As `map`, in the order of the arguments; may run elsewhere.
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -30,10 +40,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Validation:
-    """Result of `validate`: the checks that ran, with their findings."""
+    """Result of `validate`: how often each check ran, and the findings.
+
+    `left_out` says which checks did not run here, and why.
+    """
 
     checks: dict[str, int]
     findings: list[Finding]
+    left_out: list[str]
 
     @property
     def ok(self) -> bool:
@@ -41,15 +55,42 @@ class Validation:
         return not self.findings
 
 
-def validate(store: str | Path, progress: Callable[[Any], Any] = iter) -> Validation:
-    """Check a draft or a published version, every value of it.
+@dataclass
+class _Report:
+    """What one unit's checks found; travels between processes."""
+
+    counts: Counter[str]
+    findings: list[Finding]
+
+    def ran(self, check: str) -> None:
+        self.counts[check] += 1
+
+    def add(self, check: str, where: str, message: str) -> None:
+        self.findings.append(Finding(check, where, message))
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[Each]:
+    """Several local processes as the `each` of `validate`."""
+    if workers < 2:
+        yield map
+        return
+    # Fresh processes: a fork would copy Zarr's event loop and its threads in an undefined state.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool.map
+
+
+def validate(store: str | StorePath, progress: Callable[[Any], Any] = iter, each: Each = map) -> Validation:
+    """Check a draft or a published version, every byte and every value of it.
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         Folder of a build, of a draft or version, or a `.zarr`.
     progress : callable
         Wraps the iteration over units, e.g. a progress bar.
+    each : callable
+        As `map`; runs the checks of the units, e.g. in `processes`.
 
     Returns
     -------
@@ -61,60 +102,246 @@ def validate(store: str | Path, progress: Callable[[Any], Any] = iter) -> Valida
     InputError
         Not a store.
     """
-    path = resolve(store)
-    data = open_store(path)
-    draft = load_draft(path.parent)
-    findings: list[Finding] = []
-    counts: dict[str, int] = {}
-    for unit in progress(range(draft.layout.units)):
-        for check, where, message in _check_unit(draft, data, unit, counts):
-            findings.append(Finding(check, where, message))
-    for check, where, message in _check_splits(data, counts):
-        findings.append(Finding(check, where, message))
-    result = Validation(counts, findings)
-    if path.parent.parent.name == ".staging":
-        content = {"ok": result.ok, "checks": counts, "findings": [vars(finding) for finding in findings]}
-        write_json(path.parent / "validation.json", content)
+    folder = resolve(store).parent
+    draft = load_draft(folder)
+    report = _Report(Counter(), [])
+    sums = _check_manifest(draft, report)
+    scenes = _check_coordinates(draft, report) if sums else None
+    # Without a manifest, or with damaged metadata, there are no values to trust, only bytes.
+    check = _check_unit if sums and scenes is not None else _check_unit_files
+    if scenes is not None:
+        _check_splits(scenes, draft, report)
+    if sums:
+        _check_totals(draft, report)
+    units = [(unit, sums.get(unit, {})) for unit in range(draft.layout.units)]
+    for part in progress(each(partial(check, draft), units)):
+        report.counts.update(part.counts)
+        report.findings.extend(part.findings)
+    result = Validation(dict(report.counts), report.findings, [] if _has_geometry() else [NO_GEOMETRY])
+    if folder.parent.name == ".staging" and sums:
+        found = [vars(finding) for finding in result.findings]
+        manifest = read_json(folder / "manifest.json")["sha256"]
+        write_sealed(
+            folder / "validation.json",
+            {"ok": result.ok, "checks": result.checks, "findings": found, "manifest": manifest},
+        )
     return result
 
 
-def _check_unit(draft: Draft, data: xr.Dataset, unit: int, counts: dict[str, int]) -> Iterator[tuple[str, str, str]]:
+NO_GEOMETRY = "los: needs the buildings, pip install 'wavecity[generate]'"
+
+
+def _has_geometry() -> bool:
+    try:
+        import geopandas  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def _check_manifest(draft: Draft, report: _Report) -> dict[int, dict[str, str]]:
+    """Every file of the version is listed, and the other way round; files that belong to no unit are read here.
+
+    Returns
+    -------
+    dict
+        Unit -> listed sums of its files, for the units' checks.
+    """
+    report.ran("manifest")
+    content = read_sealed(draft.folder / "manifest.json")
+    if content is None:
+        report.add(
+            "manifest", "manifest.json", "missing or changed, so no file can be checked; build the version again"
+        )
+        return {}
+    sums: dict[str, str] = content["files"]
+    present = set(files_below(draft.folder))
+    for name in sorted(sums.keys() - present):
+        report.add("manifest", name, "missing; restore it or build the version again")
+    for name in sorted(present - sums.keys() - set(UNSEALED)):
+        report.add("manifest", name, "not listed in manifest.json; it does not belong to the version")
+    for name in UNSEALED[1:]:
+        if name in present and read_sealed(draft.folder / name) is None:
+            report.add("checksum", name, "its content has changed")
+    arrays = {spec.name for spec in draft.layout.specs()}
+    units: dict[int, dict[str, str]] = {}
+    for name in sorted(sums.keys() & present):
+        unit = _unit_of(name, arrays)
+        if unit is None:
+            _check_file(draft, name, sums[name], report)
+        else:
+            units.setdefault(unit, {})[name] = sums[name]
+    return units
+
+
+def _unit_of(name: str, arrays: set[str]) -> int | None:
+    """Unit that a listed file belongs to, None for what the finishing step wrote."""
+    found = re.fullmatch(r"(?:receipts|buildings)/unit-(\d+)\.\w+", name)
+    if found:
+        return int(found[1])
+    found = re.fullmatch(r"data\.zarr/(.+)/c/(\d+)/.+", name)
+    return int(found[2]) if found and found[1] in arrays else None
+
+
+def _check_file(draft: Draft, name: str, expected: str, report: _Report) -> bool:
+    report.ran("checksum")
+    try:
+        found = sha256_of(draft.folder / name)
+    except OSError as error:
+        report.add("checksum", name, f"cannot be read ({error})")
+        return False
+    if found != expected:
+        report.add("checksum", name, "its bytes differ from the SHA-256 in manifest.json; restore it or build again")
+    return found == expected
+
+
+def _check_coordinates(draft: Draft, report: _Report) -> dict[str, NDArray[Any]] | None:
+    """Scene coordinates of the root group are what the receipts say; returns them."""
+    report.ran("structure")
+    try:
+        root = open_group(draft.data)
+        shapes = {spec.name: draft.layout.shape(spec) for spec in draft.layout.specs()}
+        for name, shape in shapes.items():
+            if getattr(root[name], "shape", None) != shape:
+                report.add("structure", name, f"shape {getattr(root[name], 'shape', None)}, the layout says {shape}")
+        scenes = {field.name: np.asarray(root[field.name][:]) for field in SCENE_FIELDS}  # type: ignore[index]
+    except Exception as error:  # damaged metadata fail in whichever part of Zarr meets them
+        report.add("structure", "data.zarr", f"cannot be opened ({type(error).__name__}: {str(error).splitlines()[0]})")
+        return None
+    outcomes = [outcome for receipt in draft.all_receipts() if receipt for outcome in receipt["scenes"]]
+    if len(outcomes) == draft.layout.scenes:
+        for field in SCENE_FIELDS:
+            kind = object if field.dtype == "str" else field.dtype
+            expected = np.array([outcome.get(field.name, field.fill) for outcome in outcomes], kind).tolist()
+            for outcome, found, right in zip(outcomes, scenes[field.name].tolist(), expected, strict=True):
+                if found != right and not (found != found and right != right):  # a NaN is never equal
+                    where = f"{field.name} of scene {outcome.get('scene_id', '')}"
+                    report.add("structure", where, f"{found}, its receipt says {right}")
+    return scenes
+
+
+def _check_totals(draft: Draft, report: _Report) -> None:
+    """Statistics of the version are the sum of those of its units."""
+    receipts = [receipt for receipt in draft.all_receipts() if receipt]
+    if len(receipts) < draft.layout.units:
+        return  # each missing receipt is a finding of its own
+    report.ran("statistics")
+    merged = merge_statistics([receipt["statistics"] for receipt in receipts])
+    found = read_json(draft.folder / "statistics.json")
+    if not isinstance(found, dict) or any(not np.isclose(found.get(k, np.nan), v, 1e-9) for k, v in merged.items()):
+        report.add("statistics", "statistics.json", "not the sum of the units' statistics")
+
+
+def _check_unit_files(draft: Draft, listed: tuple[int, dict[str, str]]) -> _Report:
+    report = _Report(Counter(), [])
+    for name, expected in listed[1].items():
+        _check_file(draft, name, expected, report)
+    return report
+
+
+def _check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> _Report:
+    unit = listed[0]
+    report = _check_unit_files(draft, listed)
+    damaged = {finding.where for finding in report.findings}
+    if f"receipts/{draft.receipt_path(unit).name}" in damaged:
+        return report  # nothing to hold the values against
+    report.ran("receipt")
     receipt = draft.receipt(unit)
-    counts["receipt"] = counts.get("receipt", 0) + 1
     if receipt is None:
-        yield "receipt", f"unit {unit}", "no valid receipt; run the build again, it redoes this unit"
-        return
+        report.add("receipt", f"unit {unit}", "no valid receipt; run the build again, it redoes this unit")
+        return report
+    arrays = _read_unit(draft, unit, receipt, damaged, report)
+    if len(arrays) < len(draft.layout.specs()):
+        return report
+    root = open_group(draft.data)
+    attributes = dict(root.attrs)
+    shifts = np.asarray(root["bs_shift"][:])  # type: ignore[index]
+    _check_unit_statistics(receipt, arrays, unit, report)
+    buildings = _buildings(draft, unit)
+    for row, scene in enumerate(draft.layout.scenes_of(unit)):
+        outcome = receipt["scenes"][row]
+        if outcome["status"] != "done":
+            continue
+        n_users = outcome["n_users"]
+        values = {name: array[row] for name, array in arrays.items()}
+        values["bs_shift"] = shifts[scene]
+        gates = outcome.get("provenance", {}).get("gates", {})
+        values["users_under_cover"] = np.asarray(gates.get("users_under_cover", 0))
+        where = f"scene {outcome['scene_id']}"
+        for name, check in SCENE_CHECKS.items():
+            report.ran(name)
+            message = check(values, n_users, attributes)
+            if message:
+                report.add(name, where, message)
+        if buildings is not None:
+            report.ran("los")
+            message = check_line_of_sight(
+                buildings[buildings["scene_id"] == outcome["scene_id"]],
+                values["user_position"][:n_users],
+                np.asarray(attributes["bs_position_m"], np.float64),
+                float(shifts[scene]),
+                values["los"][:n_users],
+            )
+            if message:
+                report.add("los", where, message)
+    return report
+
+
+def _read_unit(
+    draft: Draft, unit: int, receipt: dict[str, Any], damaged: set[str], report: _Report
+) -> dict[str, NDArray[Any]]:
+    """Values of a unit's arrays, each against its checksum; a shard already found damaged gives no second finding."""
     scenes = draft.layout.scenes_of(unit)
-    root = zarr.open_group(str(draft.data), mode="r")
+    root = open_group(draft.data)
     arrays: dict[str, NDArray[Any]] = {}
     for spec in draft.layout.specs():
-        counts["checksum"] = counts.get("checksum", 0) + 1
+        report.ran("values")
+        known = any(name.startswith(f"data.zarr/{spec.name}/c/") for name in damaged)
         try:
             values = np.asarray(root[spec.name][scenes.start : scenes.stop])  # type: ignore[index]
         except Exception as error:  # a damaged shard fails in whichever codec meets the bad byte
-            yield "checksum", f"unit {unit}, {spec.name}", f"cannot be decoded ({type(error).__name__}: {error})"
+            if not known:
+                report.add("values", f"unit {unit}, {spec.name}", f"not decoded ({type(error).__name__}: {error})")
             continue
         if array_checksum(values) != receipt["sha256"][spec.name]:
-            yield "checksum", f"unit {unit}, {spec.name}", "values differ from the receipt's SHA-256; rebuild the unit"
-        arrays[spec.name] = values
-    if len(arrays) < len(draft.layout.specs()):
-        return
-    for row, scene in enumerate(scenes):
-        if receipt["scenes"][row]["status"] != "done":
+            if not known:
+                report.add("values", f"unit {unit}, {spec.name}", "differ from the receipt's SHA-256; build it again")
             continue
-        n_users = receipt["scenes"][row]["n_users"]
-        values_of = {name: values[row] for name, values in arrays.items()}
-        where = f"scene {receipt['scenes'][row]['scene_id']}"
-        if int(data["n_users"].values[scene]) != n_users:
-            yield "structure", where, f"n_users is {int(data['n_users'].values[scene])}, its receipt says {n_users}"
-        values_of["bs_shift"] = data["bs_shift"].values[scene]
-        gates = receipt["scenes"][row].get("provenance", {}).get("gates", {})
-        values_of["users_under_cover"] = np.asarray(gates.get("users_under_cover", 0))
-        for name, check in SCENE_CHECKS.items():
-            counts[name] = counts.get(name, 0) + 1
-            message = check(values_of, n_users, data.attrs)
-            if message:
-                yield name, where, message
+        arrays[spec.name] = values
+    return arrays
+
+
+def _check_unit_statistics(
+    receipt: dict[str, Any], arrays: dict[str, NDArray[Any]], unit: int, report: _Report
+) -> None:
+    """The receipt's sums over the train users follow from the stored values."""
+    report.ran("statistics")
+    scenes = [
+        {
+            "csi": arrays["csi"][row, : outcome["n_users"]],
+            "outage": arrays["outage"][row, : outcome["n_users"]],
+            "occupancy": arrays["occupancy"][row],
+        }
+        if outcome["status"] == "done"
+        else None
+        for row, outcome in enumerate(receipt["scenes"])
+    ]
+    found = unit_statistics(scenes, [outcome["split"] for outcome in receipt["scenes"]])
+    if any(not np.isclose(found[name], value, 1e-9, 1e-30) for name, value in receipt["statistics"].items()):
+        report.add("statistics", f"unit {unit}", "the receipt's statistics do not follow from the stored values")
+
+
+def _buildings(draft: Draft, unit: int) -> Any:
+    """Table of the unit's buildings; None where it cannot be read here, or no scene has one."""
+    path = draft.buildings_path(unit)
+    if not _has_geometry() or not path.exists():
+        return None
+    import geopandas as gpd
+
+    try:
+        return gpd.read_parquet(io.BytesIO(path.read_bytes()))
+    except Exception:  # damaged: a finding of the checksums
+        return None
 
 
 def _finite(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any]) -> str:
@@ -219,13 +446,13 @@ SCENE_CHECKS: dict[str, Callable[[dict[str, NDArray[Any]], int, dict[str, Any]],
 }
 
 
-def _check_splits(data: xr.Dataset, counts: dict[str, int]) -> Iterator[tuple[str, str, str]]:
-    counts["split"] = counts.get("split", 0) + 1
-    if data.attrs.get("split_by") != "city":
+def _check_splits(scenes: dict[str, NDArray[Any]], draft: Draft, report: _Report) -> None:
+    report.ran("split")
+    if open_group(draft.data).attrs.get("split_by") != "city":
         return
     splits: dict[str, set[str]] = {}
-    for city, split in zip(data["city"].values, data["split"].values, strict=True):
+    for city, split in zip(scenes["city"], scenes["split"], strict=True):
         splits.setdefault(str(city), set()).add(str(split))
     for city, names in sorted(splits.items()):
         if len(names) > 1:
-            yield "split", city, f"city in several splits: {', '.join(sorted(names))}"
+            report.add("split", city, f"city in several splits: {', '.join(sorted(names))}")

@@ -3,26 +3,41 @@
 import hashlib
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cache as keep_result
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from shapely.errors import ShapelyError
 
+from dataset.card import write_card
+from dataset.croissant import write_croissant
 from dataset.features import channel_checksum, scene_arrays
-from dataset.files import read_json, write_json
+from dataset.files import StorePath, atomic_path, read_json, write_json
 from dataset.publish import Version, latest, publish
 from dataset.schema import SCHEMA_VERSION
-from dataset.validate import Validation, validate
-from dataset.writer import Draft, Layout, fingerprint_of, finish_draft, open_draft, package_versions, write_unit
+from dataset.validate import Each, Validation, validate
+from dataset.writer import (
+    Draft,
+    Layout,
+    fingerprint_of,
+    finish_draft,
+    open_draft,
+    package_versions,
+    seal,
+    write_unit,
+)
 from flows.recipe import Recipe
+from flows.reuse import Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
 from geo.build import build_scene
 from geo.cities import City, cities_of, slug
 from geo.errors import InputError, MapError, SceneError
 from geo.export import export_gltf, export_mitsuba
 from geo.plan import CityPlan, Plan, join_plans, plan_one
+from geo.scene import Scene
 from geo.sources import Source, is_here, open_city
 from geo.tiles import Tile
 from raytrace.settings import RadioSettings
@@ -151,18 +166,19 @@ def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:
     )
 
 
+@keep_result
 def code_fingerprint() -> str:
     """SHA-256 of the sources that make data: changed code makes a new dataset, not a mixture of two."""
     root = Path(__file__).resolve().parents[1]
     files = [*(root / "geo").glob("*.py"), *(root / "raytrace").glob("*.py")]
-    files += [root / "dataset" / name for name in ("features.py", "schema.py", "statistics.py")]
+    files += [root / "dataset" / name for name in ("distributions.py", "features.py", "schema.py", "statistics.py")]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def draft_of(recipe: Recipe, plan: Plan, store: Path) -> Draft:
+def draft_of(recipe: Recipe, plan: Plan, store: StorePath) -> Draft:
     """Open the draft that this recipe and map fill, with what is already there."""
     layout = Layout(
         scenes=len(plan.accepted),
@@ -182,13 +198,38 @@ def draft_of(recipe: Recipe, plan: Plan, store: Path) -> Draft:
     return open_draft(store, dataset_fingerprint(recipe, plan), layout)
 
 
-def published(recipe: Recipe, plan: Plan, store: Path) -> Version | None:
+def published(recipe: Recipe, plan: Plan, store: StorePath) -> Version | None:
     """The latest version, if it is what this recipe and map would build."""
     version = latest(store)
     return version if version and version.fingerprint == dataset_fingerprint(recipe, plan) else None
 
 
-def run_unit(draft: Draft, unit: int, tiles: list[Tile], sources: dict[str, Source], recipe: Recipe) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Job:
+    """A tile to become a scene of the dataset: what a worker needs to know of it.
+
+    `inputs` is the key of its inputs; `kept` the scene of an older version at the same place, `reason` why that one's
+    inputs are others ("" where they are the same).
+    """
+
+    tile: Tile
+    inputs: str
+    kept: Kept | None
+    reason: str
+
+
+def jobs_of(draft: Draft, unit: int, plan: Plan, reuse: Reuse) -> list[Job]:
+    """Jobs of a unit."""
+    tiles = [plan.accepted[scene] for scene in draft.layout.scenes_of(unit)]
+    return [Job(tile, reuse.inputs[tile.id], reuse.kept.get(tile.id), reuse.reasons[tile.id]) for tile in tiles]
+
+
+def reuse_of(recipe: Recipe, plan: Plan, store: StorePath) -> Reuse:
+    """What the latest version of a store has of this recipe and plan."""
+    return plan_reuse(recipe, plan, store, code_fingerprint())
+
+
+def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source], recipe: Recipe) -> dict[str, Any]:
     """Build, trace and write the scenes of one unit, whose maps are in `sources` by city; runs in a worker process.
 
     A scene that cannot be made is quarantined with its stage, reason and traceback; the others go on.
@@ -198,27 +239,22 @@ def run_unit(draft: Draft, unit: int, tiles: list[Tile], sources: dict[str, Sour
     dict
         The unit's receipt.
     """
-    from raytrace import backend
-
-    backend.prepare(threads=1)
     scenes: list[dict[str, Any] | None] = []
     outcomes = []
     buildings = []
-    for tile in tiles:
-        arrays, outcome, table = _run_scene(tile, sources[tile.city], recipe)
+    for job in jobs:
+        arrays, outcome, table = _run_scene(job, sources[job.tile.city], recipe)
         scenes.append(arrays)
         outcomes.append(outcome)
         if table is not None:
             buildings.append(table)
     if buildings:
-        _write_buildings(draft.folder / "buildings" / f"unit-{unit:05d}.parquet", buildings)
+        _write_buildings(draft.buildings_path(unit), buildings)
     return write_unit(draft, unit, scenes, outcomes, {"seed": recipe.seed})
 
 
-def _run_scene(tile: Tile, source: Source, recipe: Recipe) -> tuple[dict[str, Any] | None, dict[str, Any], Any]:
-    from raytrace.channels import csi
-    from raytrace.simulate import simulate
-
+def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any] | None, dict[str, Any], Any]:
+    tile = job.tile
     outcome: dict[str, Any] = {
         "scene_id": tile.id,
         "city": tile.city,
@@ -227,13 +263,25 @@ def _run_scene(tile: Tile, source: Source, recipe: Recipe) -> tuple[dict[str, An
         "longitude": tile.longitude,
         "split": tile.split,
         "n_users": 0,
+        "inputs": job.inputs,
     }
+    kept = load_kept(job.kept) if job.kept else None
+    if job.kept and kept and not job.reason:
+        arrays, table = kept
+        origin = f"kept from {job.kept.version}: inputs unchanged"
+        return arrays, {**job.kept.outcome, **outcome, **_result(arrays), "origin": origin}, _named(table, tile)
     stage, start = "scene", time.perf_counter()
+    reason = job.reason or "files of the version before are damaged"
     try:
         scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed)
         stage, built = "raytrace", time.perf_counter()
-        channels = simulate(scene, recipe.radio, recipe.solver, recipe.seed)
-        arrays = scene_arrays(scene, channels, csi(channels, recipe.radio))
+        key = channels_key(scene, recipe, code_fingerprint())
+        if job.kept and kept and job.kept.outcome.get("channels") == key:
+            arrays = kept[0]
+            origin = f"kept from {job.kept.version}: scene unchanged ({reason})"
+        else:
+            arrays = _trace(scene, recipe)
+            origin = f"traced: {reason}"
     except InputError:
         # Wrong input is wrong for every scene: stop, with its one line.
         raise
@@ -244,27 +292,50 @@ def _run_scene(tile: Tile, source: Source, recipe: Recipe) -> tuple[dict[str, An
             "stage": stage,
             "reason": f"{type(error).__name__}: {error}",
             "traceback": traceback.format_exc(),
+            "origin": f"traced: {reason}",
         }
         return None, outcome, None
     outcome |= {
-        "status": "done",
-        "n_users": len(scene.users),
-        "n_outage": int(channels.outage.sum()),
-        "n_los": int(channels.los.sum()),
+        **_result(arrays),
         "bs_shift": float(scene.bs_shift),
         "mesh_checksum": scene.mesh.checksum,
-        "channel_checksum": channel_checksum(arrays),
+        "channels": key,
         "provenance": scene.provenance,
+        "origin": origin,
         "seconds_scene": round(built - start, 3),
         "seconds_raytrace": round(time.perf_counter() - built, 3),
     }
-    return arrays, outcome, scene.buildings.assign(scene_id=tile.id)
+    return arrays, outcome, _named(scene.buildings, tile)
 
 
-def _write_buildings(path: Path, tables: list[Any]) -> None:
+def _result(arrays: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "status": "done",
+        "n_users": len(arrays["csi"]),
+        "n_outage": int(arrays["outage"].sum()),
+        "n_los": int(arrays["los"].sum()),
+        "channel_checksum": channel_checksum(arrays),
+    }
+
+
+def _trace(scene: Scene, recipe: Recipe) -> dict[str, Any]:
+    """Channels and features of a scene; the ray tracer is imported by the first one that needs it."""
+    from raytrace import backend
+
+    backend.prepare(threads=1)
+    from raytrace.channels import csi
+    from raytrace.simulate import simulate
+
+    channels = simulate(scene, recipe.radio, recipe.solver, recipe.seed)
+    return scene_arrays(scene, channels, csi(channels, recipe.radio))
+
+
+def _named(buildings: Any, tile: Tile) -> Any:
+    return buildings.assign(scene_id=tile.id)
+
+
+def _write_buildings(path: StorePath, tables: list[Any]) -> None:
     import pandas as pd
-
-    from dataset.files import atomic_path
 
     # Each scene has its own projection, so the geometry is in metres of the scene frame, without a CRS.
     frames = [table.set_crs(None, allow_override=True) for table in tables]
@@ -273,7 +344,7 @@ def _write_buildings(path: Path, tables: list[Any]) -> None:
 
 
 def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
-    """Write coordinates, attributes, statistics, ledger and lineage of a draft whose units are all done."""
+    """Write coordinates, attributes, statistics, ledger, lineage and card of a draft whose units are all done; seal it."""
     radio: RadioSettings = recipe.radio
     attributes = {
         "frequency_hz": radio.frequency,
@@ -288,13 +359,19 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         "split_by": recipe.area.split.by,
         "recipe": recipe.model_dump(mode="json"),
     }
+    scenes = [scene for receipt in draft.receipts() for scene in receipt["scenes"]]
     lineage = {
         "fingerprint": draft.fingerprint,
         "maps": {city: source.provenance for city, source in plan.sources.items()},
         "cities": [city_record(city) for city in plan.cities],
         "tiles": [tile_record(tile) for tile in plan.tiles],
+        "inputs": scene_parts(recipe, code_fingerprint()),
+        "origins": dict(sorted(Counter(scene["origin"] for scene in scenes).items())),
     }
     finish_draft(draft, attributes, lineage)
+    write_card(draft.folder)
+    write_croissant(draft.folder)
+    seal(draft)
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
@@ -328,18 +405,20 @@ def tile_record(tile: Tile) -> dict[str, Any]:
     return {name: None if value != value else value for name, value in vars(tile).items()}
 
 
-def check_and_publish(draft: Draft, recipe: Recipe, store: Path, progress: Callable[[Any], Any] = iter) -> Version:
-    """Validate a finished draft and publish it.
+def check_and_publish(
+    draft: Draft, recipe: Recipe, store: StorePath, progress: Callable[[Any], Any] = iter, each: Each = map
+) -> Version:
+    """Validate a finished draft and publish it; `each` runs the checks of the units.
 
     Raises
     ------
     CheckFailed
         A check found something; the draft stays where it is, the published version is untouched.
     """
-    validation = validate(draft.folder, progress)
+    validation = validate(draft.folder, progress, each)
     if not validation.ok:
         raise CheckFailed(validation)
-    return publish(store, draft.folder, recipe.store.keep)
+    return publish(store, draft.folder, recipe.store.keep, recipe.store.grace)
 
 
 class CheckFailed(Exception):

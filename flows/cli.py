@@ -29,6 +29,19 @@ set_option = click.option(
 workers_option = click.option("--workers", type=click.IntRange(1), help="Worker processes (default: one a core).")
 dask_option = click.option("--dask", metavar="ADDRESS", help="Scheduler of a running Dask cluster instead.")
 path = click.Path(path_type=Path)
+
+
+class StoreAddress(click.ParamType):
+    """A folder, or a URL on object storage."""
+
+    name = "store"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Keep it as it was written: a path type would make `s3:/` of `s3://`."""
+        return str(value)
+
+
+address = StoreAddress()
 maps_option = click.option("--maps", type=path, help="Folder of fetched maps, shared by stores (default: STORE/maps).")
 
 
@@ -42,6 +55,9 @@ def cli() -> None:
     defaults = dict(DEFAULTS)
     if importlib.util.find_spec("prefect"):
         defaults["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = _own_database()
+        if "PREFECT_API_URL" not in os.environ:
+            # The server that Prefect starts for a run either answers at once or is gone; five retries are two minutes.
+            defaults["PREFECT_CLIENT_MAX_RETRIES"] = "2"
     os.environ.update({key: value for key, value in defaults.items() if key not in os.environ})
 
 
@@ -67,7 +83,9 @@ def run(
     loaded = load_recipe(recipe, overrides)
     out = out or Path("runs") / loaded.name
     make_folder(out)
-    result = _extra("flows.pipeline", "generate,train").run_recipe(loaded, out, workers, dask, maps)
+    pipeline = _extra("flows.pipeline", "generate,train")
+    with _extra("flows.guard", "generate").no_orphans():
+        result = pipeline.run_recipe(loaded, out, workers, dask, maps)
     click.echo(f"report  {result['report']}\nstore   {result['store']}")
 
 
@@ -119,7 +137,7 @@ def _city_bar(cities: Any) -> Any:
 
 @cli.command()
 @recipe_argument
-@click.option("--out", type=path, required=True, help="Folder of the store.")
+@click.option("--out", type=address, required=True, help="Store: a folder, or a URL such as s3://bucket/store.")
 @click.option("--scenes", type=click.IntRange(1), help="Number of scenes instead of the recipe's.")
 @set_option
 @workers_option
@@ -127,53 +145,74 @@ def _city_bar(cities: Any) -> Any:
 @maps_option
 def build(
     recipe: str,
-    out: Path,
+    out: str,
     scenes: int | None,
     overrides: tuple[str, ...],
     workers: int | None,
     dask: str | None,
     maps: Path | None,
 ) -> None:
-    """Build, validate and publish the dataset of a recipe. Resumes by itself."""
-    from dataset.files import make_folder
+    """Build, validate and publish the dataset of a recipe. Resumes by itself.
+
+    Scenes of the latest version whose inputs have not changed are kept; what was kept and what was traced, and why, is
+    told at the end.
+    """
+    from dataset.files import location, make_folder
     from flows.recipe import load_recipe
+    from flows.tables import print_origins
 
     if scenes:
         overrides = (*overrides, f"area.scenes={scenes}")
     loaded = load_recipe(recipe, overrides)
-    make_folder(out)
-    version = _extra("flows.pipeline", "generate").build_dataset(loaded, out, workers, dask, maps)
-    click.echo(f"published v{version.number}: {out / 'latest.zarr'}")
+    make_folder(location(out))
+    pipeline = _extra("flows.pipeline", "generate")
+    with _extra("flows.guard", "generate").no_orphans():
+        version = pipeline.build_dataset(loaded, out, workers, dask, maps)
+    print_origins(version.folder)
+    click.echo(f"published v{version.number}: {version.data}")
 
 
 @cli.command()
-@click.argument("store", type=path)
-def validate(store: Path) -> None:
-    """Check structure, checksums, physics and splits of a store; exit code 1 when something is wrong."""
+@click.argument("store", type=address)
+@workers_option
+def validate(store: str, workers: int | None) -> None:
+    """Check every byte, structure, physics and splits of a store; exit code 1 when something is wrong."""
     from tqdm import tqdm
 
+    from dataset.reader import resolve
+    from dataset.validate import processes
     from dataset.validate import validate as check
+    from dataset.writer import load_draft
     from flows.tables import print_validation
 
-    result = check(store, lambda units: tqdm(units, "validate", unit="unit"))
+    units = load_draft(resolve(store).parent).layout.units
+    # A process takes some seconds to start: as long as it checks a few units.
+    with processes(workers or min(os.cpu_count() or 1, units // 4)) as each:
+        result = check(store, lambda parts: tqdm(parts, "validate", total=units, unit="unit"), each)
     print_validation(result)
     sys.exit(0 if result.ok else 1)
 
 
 @cli.command()
-@click.argument("store", type=path)
-def inspect(store: Path) -> None:
-    """Sizes, scenes, splits, outcomes and lineage of a store."""
-    from flows.tables import print_store
+@click.argument("store", type=address)
+@click.option("--scenes", is_flag=True, help="List every scene: city, split, outcome, users, where it comes from.")
+@click.option("--card", type=path, help="Copy the dataset card to FILE.html or .md, or its Croissant to .json.")
+def inspect(store: str, scenes: bool, card: Path | None) -> None:
+    """Sizes, scenes, cities, splits, height provenance, outcomes and lineage of a store."""
+    from flows.tables import copy_card, print_scenes, print_store
 
     print_store(store)
+    if scenes:
+        print_scenes(store)
+    if card:
+        click.echo(f"wrote {copy_card(store, card)}")
 
 
 @cli.command()
-@click.argument("store", type=path)
+@click.argument("store", type=address)
 @click.option("--scene", "scene_id", required=True, help="Id of the scene, e.g. helsinki-0007.")
 @click.option("--out", type=path, required=True, help="FILE.png, .html (interactive, offline) or .glb (glTF).")
-def preview(store: Path, scene_id: str, out: Path) -> None:
+def preview(store: str, scene_id: str, out: Path) -> None:
     """Draw a scene of a store: buildings by source of height, base station, users, their strongest paths."""
     click.echo(f"wrote {_extra('dataset.preview', 'generate').draw_scene(store, scene_id, out)}")
 
@@ -198,21 +237,21 @@ def export(recipe: str, scene_id: str, out: Path, overrides: tuple[str, ...], ma
 
 
 @cli.command()
-@click.argument("store", type=path)
-def publish(store: Path) -> None:
+@click.argument("store", type=address)
+def publish(store: str) -> None:
     """Publish the newest validated draft of a store."""
     from flows.tables import publish_newest
 
     version = publish_newest(store)
-    click.echo(f"published v{version.number}: {store / 'latest.zarr'}")
+    click.echo(f"published v{version.number}: {version.data}")
 
 
 @cli.command()
 @recipe_argument
-@click.option("--data", type=path, required=True, help="Store to train on.")
+@click.option("--data", type=address, required=True, help="Store to train on: a folder or a URL.")
 @click.option("--out", type=path, required=True, help="Run folder.")
 @set_option
-def pretrain(recipe: str, data: Path, out: Path, overrides: tuple[str, ...]) -> None:
+def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...]) -> None:
     """Pretrain the foundation model of a recipe on a store. Resumes by itself."""
     from dataset.files import write_json
     from flows.recipe import load_recipe
@@ -228,8 +267,8 @@ def pretrain(recipe: str, data: Path, out: Path, overrides: tuple[str, ...]) -> 
 @click.option(
     "--task", "name", required=True, type=click.Choice(["reconstruction", "localization", "beams"]), help="What to run."
 )
-@click.option("--data", type=path, required=True, help="Store with held-out scenes.")
-def evaluate(run_folder: Path, name: str, data: Path) -> None:
+@click.option("--data", type=address, required=True, help="Store with held-out scenes: a folder or a URL.")
+def evaluate(run_folder: Path, name: str, data: str) -> None:
     """Evaluate a pretrained run on held-out scenes, beside its baselines."""
     import json
 
@@ -247,8 +286,8 @@ def evaluate(run_folder: Path, name: str, data: Path) -> None:
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=path)
-@click.option("--data", type=path, help="Store of the run (default: RUN/store).")
-def report(run_folder: Path, data: Path | None) -> None:
+@click.option("--data", type=address, help="Store of the run (default: RUN/store).")
+def report(run_folder: Path, data: str | None) -> None:
     """Write RUN/report.html from what the run left."""
     click.echo(_extra("model.report", "train").write_report(run_folder, str(data or run_folder / "store")))
 
@@ -324,6 +363,34 @@ def bench_geo(tiles: int, maps: tuple[str, ...], region: bool, reader: str, copi
         write_json(out, result)
 
 
+@bench.command("load")
+@click.option("--data", metavar="STORE", help="Local store whose train split is read (default: build one of Helsinki).")
+@click.option("--scenes", type=click.IntRange(1), default=128, show_default=True, help="Scenes of the store built.")
+@click.option("--users", type=click.IntRange(1, 100_000), default=400, show_default=True, help="Users of every scene.")
+@click.option(
+    "--samples", type=click.IntRange(1), default=2000, show_default=True,
+    help="Samples of the tar copy; a fifth is read naively.",
+)  # fmt: skip
+@click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples of a batch.")
+@click.option("--window", type=click.IntRange(1), default=4, show_default=True, help="Units decoded together.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_load(
+    data: str | None, scenes: int, users: int, samples: int, batch: int, window: int, rounds: int, out: Path | None
+) -> None:
+    """Shuffled whole samples a second, cold and warm, beside memmap, naive indexing and WebDataset.
+
+    A sample is csi, spectrum, height, occupancy, position, LoS and best beam of a user.
+    """
+    from dataset.files import write_json
+
+    _check_json(out)
+    module = _extra("flows.bench.load", "generate,test")
+    result = module.run(module.Options(data, scenes, users, samples, batch, window, rounds))
+    if out is not None:
+        write_json(out, result)
+
+
 def _check_json(out: Path | None) -> None:
     """Before the long part of a benchmark: can its figures be written?"""
     from dataset.files import make_folder
@@ -394,6 +461,8 @@ def main() -> None:
     except Exception as error:
         if type(error).__name__ == "CheckFailed":
             _fail(str(error), 1)
+        if type(error).__module__.startswith("httpx"):
+            _fail(f"the Prefect server stopped answering ({error}); run the same command again to go on", 1)
         raise
 
 

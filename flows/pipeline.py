@@ -4,6 +4,9 @@ Prefect wraps the plain functions of `flows.build` and `model`: it shows, schedu
 by receipts and fingerprints, so a second run recomputes nothing.
 """
 
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from tqdm import tqdm
 
-from dataset.files import make_folder, write_json
+from dataset.files import StorePath, location, make_folder, write_json
+from dataset.lock import Lock, builder_lock
 from dataset.publish import Version
+from dataset.validate import Each
 from dataset.writer import Draft
 from flows import build
 from flows.cluster import compute
@@ -41,9 +46,9 @@ def _can_pass(task: Any, run: Any, state: Any) -> bool:
 
 
 @task(retries=2, retry_delay_seconds=5, retry_condition_fn=_can_pass, task_run_name="unit-{unit}")
-def build_unit(client: Any, draft: Draft, unit: int, tiles: list[Any], sources: Any, recipe: Recipe) -> dict[str, Any]:
+def build_unit(client: Any, draft: Draft, unit: int, jobs: list[Any], sources: Any, recipe: Recipe) -> dict[str, Any]:
     """Hand one unit to Dask and wait for its receipt."""
-    future = client.submit(build.run_unit, draft, unit, tiles, sources, recipe, pure=False)
+    future = client.submit(build.run_unit, draft, unit, jobs, sources, recipe, pure=False)
     try:
         return future.result()
     finally:
@@ -57,22 +62,25 @@ check_and_publish = task(name="validate-and-publish")(build.check_and_publish)
 
 @flow(name="build-dataset", task_runner=RUNNER)
 def build_dataset(
-    recipe: Recipe, store: Path, workers: int | None = None, dask: str | None = None, maps: Path | None = None
+    recipe: Recipe, store: str, workers: int | None = None, dask: str | None = None, maps: Path | None = None
 ) -> Version:
     """Maps -> published dataset version; whatever is already there is kept.
 
     Parameters
     ----------
     recipe : Recipe
-    store : Path
+    store : str
+        Folder, or URL on object storage (`s3://bucket/store`; credentials from the environment).
     workers, dask
         Local worker processes, or the address of a Dask scheduler.
     maps : Path, optional
-        Folder of fetched and converted maps, which several stores may share; by default `store/maps`.
+        Folder of fetched and converted maps, which several stores may share; by default `store/maps`, or for a store
+        on object storage the user's cache folder.
     """
     logger = get_run_logger()
-    make_folder(store)
-    plan = _plan(recipe, maps or store / "maps", workers, dask)
+    place = location(store)
+    make_folder(place)
+    plan = _plan(recipe, maps or _map_folder(place), workers, dask)
     for city in plan.short:
         logger.warning(
             "%s: %d of %d scenes%s",
@@ -81,18 +89,42 @@ def build_dataset(
             city.city.scenes,
             f": {city.problem}" * bool(city.problem),
         )
-    version = build.published(recipe, plan, store)
+    version = build.published(recipe, plan, place)
     if version:
         logger.info("version v%d is up to date, nothing to do", version.number)
         return version
-    draft = build.draft_of(recipe, plan, store)
-    missing = draft.missing()
-    logger.info("%d scenes, %d of %d units to build", len(plan.accepted), len(missing), draft.layout.units)
-    if missing:
+    with builder_lock(place) as lock:
+        reuse = build.reuse_of(recipe, plan, place)
+        draft = build.draft_of(recipe, plan, place)
+        missing = draft.missing()
+        logger.info("%d scenes, %d of %d units to build", len(plan.accepted), len(missing), draft.layout.units)
         with compute(workers, dask) as client:
-            _run_units(client, draft, missing, plan, recipe)
-    finish(draft, recipe, plan)
-    return check_and_publish(draft, recipe, store, lambda units: tqdm(units, "validate", unit="unit"))
+            if missing:
+                _run_units(client, draft, missing, plan, reuse, recipe, lock)
+            lock.check()
+            finish(draft, recipe, plan)
+            return check_and_publish(draft, recipe, place, _bar, _on_cluster(client))
+
+
+def _bar(units: Any) -> Any:
+    return tqdm(units, "validate", unit="unit")
+
+
+def _on_cluster(client: Any) -> Each:
+    """`map` on the cluster: results in order, each released as soon as it was taken."""
+
+    def each(job: Any, items: Iterable[Any]) -> Iterator[Any]:
+        futures = deque(client.map(job, list(items), pure=False))
+        while futures:
+            yield futures.popleft().result()
+
+    return each
+
+
+def _map_folder(store: StorePath) -> Path:
+    if isinstance(store, Path):
+        return store / "maps"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wavecity" / "maps"
 
 
 def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> Plan:
@@ -108,22 +140,25 @@ def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> 
         return plan_scenes(recipe, maps, each)
 
 
-def _run_units(client: Any, draft: Draft, missing: list[int], plan: Any, recipe: Recipe) -> None:
+def _run_units(
+    client: Any, draft: Draft, missing: list[int], plan: Plan, reuse: Any, recipe: Recipe, lock: Lock
+) -> None:
     futures: list[PrefectFuture[Any]] = []
     with tqdm(total=sum(len(draft.layout.scenes_of(unit)) for unit in missing), desc="scenes", unit="scene") as bar:
         for unit in missing:
-            tiles = [plan.accepted[scene] for scene in draft.layout.scenes_of(unit)]
-            sources = {tile.city: plan.sources[tile.city] for tile in tiles}
-            future = build_unit.submit(client, draft, unit, tiles, sources, recipe)
+            jobs = build.jobs_of(draft, unit, plan, reuse)
+            sources = {job.tile.city: plan.sources[job.tile.city] for job in jobs}
+            future = build_unit.submit(client, draft, unit, jobs, sources, recipe)
             futures.append(future)
         # In the order of submission: the bar moves when the oldest unfinished unit is done.
         for unit, future in zip(missing, futures, strict=True):
             future.result()
+            lock.check()
             bar.update(len(draft.layout.scenes_of(unit)))
 
 
 @task(name="pretrain")
-def pretrain(recipe: Recipe, store: Path, out: Path) -> Path:
+def pretrain(recipe: Recipe, store: StorePath, out: Path) -> Path:
     """Dataset version -> checkpoint; a finished training is not repeated."""
     from model.pretrain import pretrain as train
 
@@ -131,7 +166,7 @@ def pretrain(recipe: Recipe, store: Path, out: Path) -> Path:
 
 
 @task(name="evaluate", task_run_name="evaluate-{name}")
-def evaluate(run: Path, store: Path, name: Any, recipe: Recipe) -> dict[str, Any]:
+def evaluate(run: Path, store: StorePath, name: Any, recipe: Recipe) -> dict[str, Any]:
     """One downstream task of a pretrained model, beside its baselines."""
     from model.tasks import evaluate as run_task
 
@@ -139,7 +174,7 @@ def evaluate(run: Path, store: Path, name: Any, recipe: Recipe) -> dict[str, Any
 
 
 @task(name="report")
-def report(run: Path, store: Path) -> Path:
+def report(run: Path, store: StorePath) -> Path:
     """Run folder -> one self-contained HTML page."""
     from model.report import write_report
 
@@ -166,7 +201,7 @@ def run_recipe(
         Paths of the `report`, the `store` and the `run`.
     """
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
-    version = build_dataset(recipe, out / "store", workers, dask, maps)
+    version = build_dataset(recipe, str(out / "store"), workers, dask, maps)
     pretrain(recipe, version.data, out)
     for name in TASKS:
         evaluate(out, version.data, name, recipe)

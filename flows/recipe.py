@@ -48,7 +48,7 @@ class Recipe(Settings):
     def data_parts(self) -> dict[str, Any]:
         """JSON-ready parts that decide the dataset."""
         parts = self.model_dump(mode="json", include=set(DATA_PARTS))
-        del parts["store"]["keep"], parts["solver"]["memory"]
+        del parts["store"]["keep"], parts["store"]["grace"], parts["solver"]["memory"]
         return parts
 
 

@@ -8,11 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dataset.files import read_json
-from dataset.publish import Version, latest, point_latest, publish
+from dataset.files import StorePath, children, folder_size, location, read_json, write_text
+from dataset.lock import builder_lock
+from dataset.publish import Version, latest, point_latest, publish, versions
 from dataset.reader import open_store, resolve
 from dataset.schema import ATTRIBUTION
 from dataset.validate import Validation
+from dataset.writer import load_draft, read_sealed
 from geo.errors import InputError
 
 # Tables stay readable when piped to a file, where rich would assume 80 columns.
@@ -82,29 +84,38 @@ def print_validation(validation: Validation) -> None:
     for check, count in validation.checks.items():
         table.add_row(check, str(count), str(found[check]))
     console.print(table)
+    for text in validation.left_out:
+        console.print(f"not checked: {text}", soft_wrap=True)
     for finding in validation.findings:
         console.print(f"{finding.check}: {finding.where}: {finding.message}", soft_wrap=True)
     console.print("valid" if validation.ok else f"{len(validation.findings)} findings")
 
 
-def print_store(store: Path) -> None:
-    """Sizes, scenes by split and outcome, statistics, lineage."""
+def print_store(store: str) -> None:
+    """Sizes, scenes by split and outcome, height provenance, statistics, lineage, versions."""
     data = open_store(store)
     folder = resolve(store).parent
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     lineage = read_json(folder / "lineage.json") or {}
+    published = read_sealed(folder / "published.json") or {}
+    when = f", published {published['published']}" if published else ", not published"
     table = Table("what", "value", show_header=False)
-    table.add_row("version", f"{folder.name}, {size / 1e6:.1f} MB")
+    table.add_row("version", f"{folder.name}, {folder_size(folder) / 1e6:.1f} MB{when}")
+    others = [version.folder.name for version in versions(store) if version.folder.name != folder.name]
+    table.add_row("other versions", ", ".join(others) or "none")
     table.add_row("dimensions", ", ".join(f"{name} {length}" for name, length in data.sizes.items()))
     table.add_row("scenes by split", _counts(data["split"].values))
     table.add_row("scenes by outcome", _counts(data["status"].values))
     table.add_row("users", f"{int(data['n_users'].sum())}, {int(data['los'].sum())} with line of sight")
+    table.add_row("heights from", _height_sources(folder))
     for name, value in data.attrs["statistics"].items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     cities = lineage.get("cities", [])
     table.add_row("cities", f"{sum(city['scenes'] > 0 for city in cities)} of {len(cities)}")
     table.add_row("maps", _maps(lineage.get("maps", {})))
+    table.add_row("scenes from", "\n".join(f"{count} {origin}" for origin, count in _origins(folder)))
     table.add_row("versions", ", ".join(f"{name} {value}" for name, value in lineage.get("versions", {}).items()))
+    cards = [name for name in ("card.html", "card.md", "croissant.json") if (folder / name).exists()]
+    table.add_row("card", ", ".join(str(folder / name) for name in cards) or "none")
     table.add_row("licence", f"{data.attrs['licence']}. {data.attrs['attribution']}")
     console.print(table)
     for city in cities:
@@ -115,26 +126,82 @@ def print_store(store: Path) -> None:
         console.print(f"{entry['scene_id']}: {entry['stage']}: {entry['reason']}", soft_wrap=True)
 
 
-def publish_newest(store: Path) -> Version:
-    """Publish the newest validated draft, or point `latest.zarr` at the newest version again.
+def print_scenes(store: str) -> None:
+    """Every scene of a store with its outcome, and where it comes from."""
+    table = Table("scene", "city", "split", "outcome", "users", "line of sight", "outage", "from")
+    for receipt in load_draft(resolve(store).parent).receipts():
+        for scene in receipt["scenes"]:
+            counts = [str(scene.get(name, "")) for name in ("n_users", "n_los", "n_outage")]
+            status = scene["status"] if scene["status"] == "done" else f"{scene['stage']}: {scene['reason']}"
+            table.add_row(
+                scene["scene_id"], scene["city"], scene["split"], status, *counts, str(scene.get("origin", ""))
+            )
+    console.print(table)
+
+
+def print_origins(folder: StorePath) -> None:
+    """How many scenes of a version were kept from the one before, how many traced, and why."""
+    for origin, count in _origins(folder):
+        console.print(f"{count} scenes {origin}", soft_wrap=True)
+
+
+def copy_card(store: str, target: Path) -> Path:
+    """Copy what of the card has the target's suffix: page, Markdown or Croissant.
 
     Raises
     ------
     InputError
-        Neither a validated draft nor a version is there.
+        Another suffix, or the version has no card.
     """
-    drafts = sorted(
-        (path.parent for path in (store / ".staging").glob("*/validation.json")), key=lambda path: path.stat().st_mtime
-    )
-    if drafts:
-        keep = open_store(drafts[-1]).attrs["recipe"]["store"]["keep"]
-        return publish(store, drafts[-1], keep)
-    version = latest(store)
-    if version is None:
+    names = {".html": "card.html", ".md": "card.md", ".json": "croissant.json"}
+    if target.suffix not in names:
+        msg = f"--card {target}: name a file that ends in {', '.join(names)}"
+        raise InputError(msg)
+    card = resolve(store).parent / names[target.suffix]
+    if not card.exists():
+        msg = f"{store}: its version has no {card.name}; build the store again"
+        raise InputError(msg)
+    write_text(target, card.read_bytes().decode())
+    return target
+
+
+def publish_newest(store: str) -> Version:
+    """Publish the newest validated draft, or point at the newest version again.
+
+    Raises
+    ------
+    InputError
+        Neither a validated draft nor a version is there, or a build is under way.
+    """
+    place = location(store)
+    found = [draft for draft in children(place / ".staging") if (draft / "validation.json").exists()]
+    version = latest(place) or next(reversed(versions(place)), None)
+    if version is None and not found:
         msg = f"{store}: nothing to publish; build a store there first: wavecity build RECIPE --out {store}"
         raise InputError(msg)
-    point_latest(version)
-    return version
+    with builder_lock(place):
+        if found:
+            draft = max(found, key=lambda folder: (folder / "validation.json").stat().st_mtime)
+            settings = open_store(draft).attrs["recipe"]["store"]
+            return publish(place, draft, settings["keep"], settings["grace"])
+        assert version is not None
+        point_latest(version)
+        return version
+
+
+def _origins(folder: StorePath) -> list[tuple[str, int]]:
+    lineage = read_json(folder / "lineage.json") or {}
+    return sorted(lineage.get("origins", {}).items(), key=lambda item: -item[1])
+
+
+def _height_sources(folder: StorePath) -> str:
+    """Mean over the scenes of the share of their buildings by source of height."""
+    scenes = [scene for receipt in load_draft(folder).receipts() for scene in receipt["scenes"]]
+    shares = [
+        scene["provenance"]["height_sources"] for scene in scenes if "height_sources" in scene.get("provenance", {})
+    ]
+    names = sorted({name for share in shares for name in share})
+    return ", ".join(f"{name} {sum(share.get(name, 0) for share in shares) / len(shares):.0%}" for name in names)
 
 
 def _maps(maps: dict[str, Any]) -> str:

@@ -134,7 +134,8 @@ def collect(
         doppler=table(doppler, np.float32),
         interactions=table(strongest.types, np.int8, depth),
         n_paths=count.astype(np.int32),
-        power_cut=np.where(outage, 0.0, np.clip(1 - share, 0, 1)).astype(np.float32),
+        # Exactly 0 where nothing was cut: the sums of the same powers in another order differ by rounding.
+        power_cut=np.where(outage | (count <= solver.max_paths), 0.0, np.clip(1 - share, 0, 1)).astype(np.float32),
         path_gain=np.where(outage, solver.gain_floor, path_gain).astype(np.float32),
         los=visible,
         outage=outage,

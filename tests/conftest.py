@@ -1,9 +1,11 @@
 """Fixtures of all folders."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3_server import s3_server
 from toy import build_store
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -26,3 +28,12 @@ def toy_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("toy") / "store"
     build_store(store)
     return store
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """URL of a bucket on a real S3-compatible server; its address and credentials are in the environment."""
+    with s3_server("wavecity-test") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield "s3://wavecity-test"

@@ -1,12 +1,11 @@
 """A small store from a cheap generator: real schema, real writer, channels of a few plane waves."""
 
-from pathlib import Path
-
 import numpy as np
 
+from dataset.files import StorePath, atomic_path
 from dataset.publish import Version, publish
 from dataset.validate import validate
-from dataset.writer import Draft, Layout, finish_draft, open_draft, write_unit
+from dataset.writer import Draft, Layout, finish_draft, open_draft, seal, write_unit
 from raytrace.arrays import SPEED_OF_LIGHT
 
 FREQUENCY = 28.5e9
@@ -34,10 +33,9 @@ def make_arrays(rng: np.random.Generator, n_users: int) -> dict[str, np.ndarray]
     height = np.zeros((200, 200), np.float32)
     height[40:75, 20:60] = 12.0
     occupancy = (height.reshape(20, 10, 20, 10) > 0).mean((1, 3)) > 0.6
-    position = np.stack(
-        [rng.uniform(0, 90, n_users), rng.uniform(-90, 0, n_users), np.full(n_users, 1.5)], -1
-    ) - BASE  # fmt: skip
-    position = position.astype(np.float32)
+    position = np.stack([rng.uniform(0, 90, n_users), rng.uniform(-90, 0, n_users), np.full(n_users, 1.5)], -1)
+    position[-1, :2] = -90, 20  # behind the block
+    position = (position - BASE).astype(np.float32)
     distance = np.linalg.norm(position.astype(np.float64), axis=-1)
     gain = (
         SPEED_OF_LIGHT
@@ -90,11 +88,11 @@ def write_synthetic_unit(draft: Draft, unit: int) -> dict:
         else:
             scenes.append(make_arrays(rng, n_users))
         outcomes.append(outcome)
-    write_buildings(draft.folder / "buildings" / f"unit-{unit:05d}.parquet", outcomes)
+    write_buildings(draft.buildings_path(unit), outcomes)
     return write_unit(draft, unit, scenes, outcomes, {"seed": 0})
 
 
-def write_buildings(path: Path, outcomes: list[dict]) -> None:
+def write_buildings(path: StorePath, outcomes: list[dict]) -> None:
     """The block of `make_arrays`' height map, for every scene that is done."""
     import geopandas as gpd
     from shapely import MultiPolygon, box
@@ -102,14 +100,19 @@ def write_buildings(path: Path, outcomes: list[dict]) -> None:
     ids = [outcome["scene_id"] for outcome in outcomes if outcome["status"] == "done"]
     block = MultiPolygon([box(-80, 25, -40, 60)])
     columns = {"osm_type": "way", "osm_id": 1, "height": 12.0, "base": 0.0, "height_source": "tag", "confidence": 1.0}
-    gpd.GeoDataFrame({"scene_id": ids, **columns}, geometry=[block] * len(ids)).to_parquet(path)
+    table = gpd.GeoDataFrame({"scene_id": ids, **columns}, geometry=[block] * len(ids))
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary)
 
 
-def build_store(store: Path, layout: Layout | None = None, fingerprint: str = "0123456789abcdef0123") -> Version:
+def build_store(
+    store: str | StorePath, layout: Layout | None = None, fingerprint: str = "0123456789abcdef0123"
+) -> Version:
     draft = open_draft(store, fingerprint, layout or make_layout())
     for unit in draft.missing():
         write_synthetic_unit(draft, unit)
     finish_draft(draft, ATTRIBUTES, {"map": {"name": "toy"}})
+    seal(draft)
     result = validate(draft.folder)
     assert result.ok, result.findings
     return publish(store, draft.folder, keep=2)

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from toy import build_store, make_arrays, make_layout, write_synthetic_unit
+from toy import ATTRIBUTES, build_store, make_arrays, make_layout, write_synthetic_unit
 
 from dataset import InputError
-from dataset.publish import latest, publish, versions
+from dataset.files import files_below, location, write_json
+from dataset.publish import latest, publish, retire, versions
 from dataset.reader import open_store, resolve, statistics
-from dataset.writer import array_checksum, open_draft, write_shards, write_unit
+from dataset.validate import validate
+from dataset.writer import array_checksum, finish_draft, open_draft, seal, write_sealed, write_shards, write_unit
 
 
 def test_plain_xarray_reads_names_units_and_finite_values(toy_store):
@@ -115,6 +117,108 @@ def test_publishing_moves_the_pointer_and_leaves_old_readers_alone(tmp_path):
     np.testing.assert_array_equal(opened["csi"].values, before)
     build_store(tmp_path, fingerprint="a-third-fingerprint")
     assert [version.number for version in versions(tmp_path)] == [2, 3]
+
+
+def test_a_version_beyond_keep_stays_until_its_readers_had_time(tmp_path):
+    """A file that is removed under a reader looks to Zarr like a chunk of fill values."""
+    for fingerprint in ("first-fingerprint", "second-fingerprint", "third-fingerprint"):
+        build_store(tmp_path, fingerprint=fingerprint)
+    assert [version.number for version in versions(tmp_path)] == [2, 3]
+    assert retire(tmp_path, keep=1, grace=1.0) == []
+    published = tmp_path / "versions" / "v3" / "published.json"
+    write_sealed(published, {"version": 3, "published": "2020-01-01T00:00:00+00:00"})
+    assert [version.number for version in retire(tmp_path, keep=1, grace=1.0)] == [2]
+    assert sorted(path.name for path in (tmp_path / "versions").iterdir()) == ["v3"]
+
+
+def test_a_draft_that_changed_after_its_validation_is_not_published(tmp_path):
+    draft = open_draft(tmp_path, "f" * 64, make_layout())
+    for unit in (0, 1, 2):
+        write_synthetic_unit(draft, unit)
+    finish_draft(draft, ATTRIBUTES, {})
+    seal(draft)
+    assert validate(draft.folder).ok
+    write_synthetic_unit(draft, 1)
+    write_json(draft.receipt_path(1), draft.receipt(1) | {"seconds_write": -1})
+    seal(draft)
+    with pytest.raises(InputError, match="has changed since it was validated"):
+        publish(tmp_path, draft.folder, keep=1)
+
+
+def contents(folder):
+    """Bytes of every file that is the same in every build."""
+    names = [name for name in files_below(folder) if name.startswith(("data.zarr", "buildings"))]
+    return {name: (folder / name).read_bytes() for name in [*names, "statistics.json", "ledger.json"]}
+
+
+@pytest.fixture
+def remote(bucket, tmp_path):
+    return location(f"{bucket}/{tmp_path.name}/store")
+
+
+def test_object_storage_holds_the_same_store(remote, toy_store):
+    """Built, resumed, validated, published, read: the same code, the same bytes, and no folder needed."""
+    first = open_draft(remote, "f" * 64, make_layout())
+    write_synthetic_unit(first, 1)
+    draft = open_draft(remote, "f" * 64, make_layout())
+    assert draft.missing() == [0, 2]
+    version = build_store(remote, fingerprint="f" * 64)
+    assert not [name for name in files_below(remote / ".staging") if "lease" not in name]
+    assert latest(remote) == version
+    there, here = contents(version.folder), contents((toy_store / "latest.zarr").resolve().parent)
+    # The fingerprint is an attribute of the root group.
+    assert {name for name in here if there[name] != here[name]} == {"data.zarr/zarr.json"}
+    assert there.keys() == here.keys()
+    remote_data, local = open_store(str(remote)), open_store(toy_store)
+    xr.testing.assert_equal(remote_data.load(), local.load())
+    assert open_store(str(remote), "paths")["delay"].chunks is not None
+
+
+def test_versions_on_object_storage_leave_old_readers_alone(remote):
+    small = make_layout(scenes=2)
+    build_store(remote, small, fingerprint="first-fingerprint")
+    opened = open_store(remote)
+    second = build_store(remote, small, fingerprint="second-fingerprint")
+    assert resolve(str(remote)) == second.data
+    assert opened["csi"].values.any()
+    third = build_store(remote, small, fingerprint="third-fingerprint")
+    assert [version.number for version in versions(remote)] == [2, 3]
+    # Killed while the next version was copied: its folder is no version, and the next publication clears it away.
+    write_json(remote / "versions" / "v4" / "stray.json", {})
+    assert latest(remote) == third
+    build_store(remote, small, fingerprint="fourth-fingerprint")
+    assert "stray.json" not in files_below(remote / "versions" / "v4")
+
+
+def test_killed_between_copies_and_deletes_the_version_is_published_once(remote):
+    draft = open_draft(remote, "f" * 64, make_layout())
+    for unit in (0, 1, 2):
+        write_synthetic_unit(draft, unit)
+    finish_draft(draft, ATTRIBUTES, {})
+    seal(draft)
+    validate(draft.folder)
+    for name in files_below(draft.folder):
+        (remote / "versions" / "v1" / name).write_bytes((draft.folder / name).read_bytes())
+    version = publish(remote, draft.folder, keep=1)
+    assert version.number == 1
+    assert [known.number for known in versions(remote)] == [1]
+    assert not files_below(draft.folder)
+
+
+def test_a_corrupted_object_is_found_and_named(remote):
+    version = build_store(remote)
+    shard = next(name for name in files_below(version.folder) if name.startswith("data.zarr/spectrum/c/2"))
+    content = bytearray((version.folder / shard).read_bytes())
+    content[-1] ^= 1
+    (version.folder / shard).write_bytes(content)
+    assert [finding.where for finding in validate(str(remote)).findings] == [shard]
+
+
+def test_object_storage_that_cannot_be_read_gets_one_line(bucket, monkeypatch):
+    for url in ("s3://no-such-bucket/store", f"{bucket}/nothing-here", "nowhere://a/b"):
+        with pytest.raises(InputError, match=url) as error:
+            open_store(url)
+        assert "\n" not in str(error.value)
 
 
 def test_an_unvalidated_draft_is_not_published(tmp_path):

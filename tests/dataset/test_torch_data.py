@@ -1,21 +1,60 @@
-"""The torch readers give the store's values."""
+"""The torch readers give the store's values, every user once, and go on exactly where they were stopped."""
+
+import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing
 from torch.utils.data import DataLoader
+from torch_runs import double, fit, pairs_of, run_rank
+from toy import build_store, make_layout
 
 from dataset import InputError
 from dataset.reader import open_store
-from dataset.torch_data import ChannelDataset
+from dataset.torch_data import CACHED_CHUNKS, ChannelDataModule, ChannelDataset, ShuffledChannels
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*worker process", "ignore:.*`IterableDataset` has `__len__`"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed", "ignore:`isinstance.treespec"),
+]
 
 
-def test_samples_are_the_users_of_the_split_that_have_a_path(toy_store):
+@pytest.fixture(scope="module")
+def wide_store(tmp_path_factory):
+    """24 scenes of 8 to 11 users in units of two."""
+    store = tmp_path_factory.mktemp("wide") / "store"
+    build_store(store, make_layout(scenes=24, unit=2))
+    return store
+
+
+@pytest.fixture(scope="module")
+def train_pairs(wide_store):
+    samples = ChannelDataset(wide_store, "train", ("user_position",))
+    return list(zip(samples.scene_index.tolist(), samples.user_index.tolist(), strict=True))
+
+
+def pairs_of_all(batches):
+    return [pair for batch in batches for pair in pairs_of(batch)]
+
+
+def shuffled(store, **options):
+    return ShuffledChannels(store, **{"fields": ("user_position",), "batch_size": 7, "window": 2, **options})
+
+
+def load(channels, workers=0, context=None, **options):
+    return DataLoader(channels, batch_size=None, num_workers=workers, multiprocessing_context=context, **options)
+
+
+@pytest.mark.parametrize("preload", [None, True, False])
+def test_samples_are_the_users_of_the_split_that_have_a_path(toy_store, preload):
     data = open_store(toy_store).load()
-    samples = ChannelDataset(toy_store, "train", ("csi", "height", "best_beam"))
+    samples = ChannelDataset(toy_store, "train", ("csi", "height", "best_beam"), preload=preload)
+    assert samples.preloaded is (preload is not False)
     assert sorted(set(samples.scene_index)) == [0, 1]
     assert len(samples) == (8 - 1) + (9 - 1)
-    for index in (0, len(samples) - 1):
+    for index in range(len(samples)):
         item = samples[index]
         expected = data.isel(scene=item["scene"], user=item["user"])
         np.testing.assert_array_equal(item["csi"].numpy(), expected["csi"].values)
@@ -24,16 +63,181 @@ def test_samples_are_the_users_of_the_split_that_have_a_path(toy_store):
     assert len(ChannelDataset(toy_store, "train", ("csi",), include_outage=True)) == 8 + 9
 
 
-def test_a_loader_batches_every_sample_once(toy_store):
-    samples = ChannelDataset(toy_store, "train", ("csi",))
-    batches = list(DataLoader(samples, 4, shuffle=True))
+@pytest.mark.parametrize("preload", [True, False])
+def test_a_loader_batches_every_sample_once(toy_store, preload):
+    samples = ChannelDataset(toy_store, "train", ("csi",), preload=preload)
+    batches = list(DataLoader(samples, 4, shuffle=True, num_workers=2 * (not preload)))
     assert batches[0]["csi"].shape == (4, 32, 32)
     seen = torch.cat([100 * batch["scene"] + batch["user"] for batch in batches]).tolist()
     assert sorted(seen) == (100 * samples.scene_index + samples.user_index).tolist()
 
 
-def test_unknown_field_or_split_gets_one_line(toy_store):
+def test_a_lazy_dataset_keeps_few_chunks_and_gives_copies(wide_store):
+    fields = ("csi", "height", "paths/delay")
+    lazy = ChannelDataset(wide_store, "train", fields, preload=False)
+    held = ChannelDataset(wide_store, "train", fields, preload=True)
+    order = np.random.default_rng(0).permutation(len(lazy)).tolist()
+    for index, item in zip(order, lazy.__getitems__(order), strict=True):
+        assert item.keys() == held[index].keys()
+        assert all(np.array_equal(item[name], held[index][name]) for name in item)
+        item["height"].fill_(-1)
+    assert len(lazy._chunks) <= CACHED_CHUNKS * len(fields)
+    assert float(lazy[0]["height"].min()) == 0
+    again = pickle.loads(pickle.dumps(lazy))
+    assert not again._chunks
+    assert torch.equal(again[5]["csi"], lazy[5]["csi"])
+
+
+def test_preloading_depends_on_the_memory_there_is(toy_store, monkeypatch):
+    monkeypatch.setattr("dataset.torch_data.available_memory", lambda: 200_000)
+    # 15 users of 8 KiB are more than 40 % of that, their positions are not.
+    assert not ChannelDataset(toy_store, "train", ("csi",)).preloaded
+    assert ChannelDataset(toy_store, "train", ("user_position",)).preloaded
+
+
+def test_transforms(toy_store):
+    plain = ChannelDataset(toy_store, "train", ("user_position",))
+    changed = ChannelDataset(toy_store, "train", ("user_position",), transform=double)
+    assert torch.equal(changed[3]["user_position"], 2 * plain[3]["user_position"])
+    for batch in load(shuffled(toy_store, transform=double), workers=1):
+        for position, pair in zip(batch["user_position"], pairs_of(batch), strict=True):
+            index = list(zip(plain.scene_index, plain.user_index, strict=True)).index(pair)
+            assert torch.equal(position, 2 * plain[index]["user_position"])
+
+
+def test_shuffled_batches_hold_the_values_of_the_samples(wide_store):
+    fields = ("csi", "height", "los", "paths/gain")
+    samples = ChannelDataset(wide_store, "train", fields)
+    index = {pair: n for n, pair in enumerate(zip(samples.scene_index, samples.user_index, strict=True))}
+    for batch in load(shuffled(wide_store, fields=fields)):
+        for row, pair in enumerate(pairs_of(batch)):
+            for field in fields:
+                assert torch.equal(batch[field][row], samples[index[pair]][field])
+
+
+@pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), (3, "fork"), (2, "spawn")])
+def test_every_user_once_with_real_workers(wide_store, train_pairs, workers, context):
+    channels = shuffled(wide_store)
+    # Read in this process first: threads that this starts must not hang forked workers.
+    first = pairs_of_all(load(channels))
+    loader = load(channels, workers, context)
+    batches = list(loader)
+    assert len(batches) == len(loader) == len(channels) == -(-len(train_pairs) // 7)
+    assert sorted(pairs_of_all(batches)) == train_pairs == sorted(first)
+    if workers < 2:
+        assert pairs_of_all(batches) == first
+
+
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_resume_at_every_batch_gives_the_identical_rest(wide_store, workers):
+    channels = shuffled(wide_store)
+    channels.set_epoch(2)
+    whole = list(load(channels, workers))
+    for used in range(len(whole) + 1):
+        state = pickle.loads(pickle.dumps(channels.state_dict(2, used, workers)))
+        resumed = shuffled(wide_store)
+        resumed.load_state_dict(state, workers)
+        rest = list(load(resumed, workers))
+        if used == len(whole):
+            assert resumed.epoch == 3
+            assert sorted(pairs_of_all(rest)) == sorted(pairs_of_all(whole))
+            assert rest[0]["user"].tolist() != whole[0]["user"].tolist()
+            continue
+        assert len(rest) == len(whole) - used
+        for got, expected in zip(rest, whole[used:], strict=True):
+            assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+def test_workers_that_stay_see_the_next_epoch(wide_store, train_pairs):
+    channels = shuffled(wide_store)
+    loader = load(channels, 2, "fork", persistent_workers=True)
+    epochs = []
+    for epoch in range(3):
+        channels.set_epoch(epoch)
+        epochs.append(pairs_of_all(loader))
+    assert all(sorted(epoch) == train_pairs for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_ddp_ranks_share_the_users(wide_store, train_pairs, tmp_path, workers):
+    arguments = (2, str(wide_store), str(tmp_path), workers)
+    torch.multiprocessing.start_processes(run_rank, arguments, nprocs=2, start_method="spawn")
+    ranks = [torch.load(tmp_path / f"rank-{rank}.pt", weights_only=False) for rank in (0, 1)]
+    assert [len(batch) for batch in ranks[0]] == [len(batch) for batch in ranks[1]]
+    counts = Counter(pair for rank in ranks for batch in rank for pair in batch)
+    assert sorted(counts) == train_pairs
+    assert counts.total() - len(train_pairs) == len(train_pairs) % 2
+
+
+def test_states_of_other_data_or_another_order_are_refused(wide_store, toy_store):
+    state = shuffled(wide_store).state_dict(0, 3, 2)
+    for changes, words in (
+        ({"seed": 1}, "seed is 1, but 0 in the saved state"),
+        ({"batch_size": 8}, "batch_size is 8, but 7"),
+        ({"rank": 0, "world": 2}, "world is 2, but 1"),
+        ({"split": "test"}, "split is 'test', but 'train'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            shuffled(wide_store, **changes).load_state_dict(state, 2)
+    with pytest.raises(InputError, match="workers is 3, but 2 in the saved state; resume with that"):
+        shuffled(wide_store).load_state_dict(state, 3)
+    other = shuffled(toy_store)
+    other.attrs["fingerprint"] = "abc"
+    with pytest.raises(InputError, match="fingerprint is 'abc', but '0123456789abcdef0123'"):
+        other.load_state_dict(state, 2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_fit_goes_on_with_exactly_the_batches_left(wide_store, train_pairs, tmp_path, workers):
+    whole, _ = fit(wide_store, tmp_path / "whole", workers)
+    epoch = len(whole.seen) // 2
+    assert [seen[:2] for seen in whole.seen] == [(e, i) for e in range(2) for i in range(epoch)]
+    for number in range(2):
+        of_epoch = whole.seen[number * epoch : (number + 1) * epoch]
+        assert sorted(pair for _, _, batch in of_epoch for pair in batch) == train_pairs
+    # In the first epoch, at its edge, and in the second one; workers have fetched more by then.
+    for done in (2, epoch, epoch + 3):
+        folder = tmp_path / f"killed-{done}"
+        killed, checkpoints = fit(wide_store, folder, workers, stop_in=done)
+        assert killed.seen == whole.seen[:done]
+        resumed, _ = fit(wide_store, tmp_path / f"resumed-{done}", workers, resume=checkpoints[-1])
+        assert resumed.seen == whole.seen[done:]
+    validation = [pair for batch in whole.validated[: len(whole.validated) // 2] for pair in batch]
+    assert len(validation) == len(set(validation)) == len(ChannelDataset(wide_store, "validation", ("los",)))
+
+
+def test_a_checkpoint_of_another_order_is_refused(wide_store, tmp_path):
+    _, checkpoints = fit(wide_store, tmp_path / "killed", stop_in=2)
+    for options, words in (({"seed": 4}, "seed is 4, but 3"), ({"workers": 1}, "workers is 1, but 0")):
+        with pytest.raises(InputError, match=words) as error:
+            fit(wide_store, tmp_path / "resumed", resume=checkpoints[-1], **options)
+        assert "\n" not in str(error.value)
+
+
+def test_the_data_module_without_a_trainer(wide_store, train_pairs):
+    data = ChannelDataModule(wide_store, ("user_position",), batch_size=7)
+    data.set_epoch(1, 2)
+    rest = list(data.train_dataloader())
+    state = data.state_dict()
+    assert (state["epoch"], state["batch"]) == (1, 2)
+    other = ChannelDataModule(wide_store, ("user_position",), batch_size=7)
+    other.load_state_dict(state)
+    again = list(other.train_dataloader())
+    assert len(rest) == len(again) == -(-len(train_pairs) // 7) - 2
+    assert all(pairs_of(a) == pairs_of(b) for a, b in zip(rest, again, strict=True))
+    test = pairs_of_all(data.test_dataloader())
+    assert len(test) == len(set(test)) == len(ChannelDataset(wide_store, "test", ("los",)))
+
+
+@pytest.mark.parametrize("reader", [ChannelDataset, ShuffledChannels])
+def test_unknown_field_or_split_gets_one_line(toy_store, reader):
     with pytest.raises(InputError, match="no array 'speed'; it has"):
-        ChannelDataset(toy_store, "train", ("speed",))
+        reader(toy_store, "train", ("speed",))
     with pytest.raises(InputError, match="split 'holdout' has no scene"):
-        ChannelDataset(toy_store, "holdout")
+        reader(toy_store, "holdout")
+
+
+def test_rank_and_world_come_together(toy_store):
+    with pytest.raises(InputError, match="rank 1, world None: give both or none"):
+        ShuffledChannels(toy_store, rank=1)

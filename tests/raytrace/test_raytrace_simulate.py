@@ -77,6 +77,7 @@ def test_cut_paths_are_accounted_for(channels: Channels) -> None:
     lost = np.divide(power[:, 2:].sum(axis=1), total, out=np.zeros(80), where=total > 0)
     np.testing.assert_allclose(short.power_cut, lost, atol=1e-6)
     assert short.power_cut.max() > 0
+    np.testing.assert_array_equal(short.power_cut == 0, short.n_paths <= 2)
 
 
 def test_below_the_floor_is_outage() -> None:

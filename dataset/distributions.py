@@ -1,0 +1,171 @@
+"""Distributions that merge: every unit leaves histograms over fixed bins by split, the finishing step adds them up."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Bins:
+    """`count` bins of equal width from `low` to `high`, each without its upper edge; the last one includes it.
+
+    What lies below or above is counted apart, so that no value is lost.
+    """
+
+    low: float
+    high: float
+    count: int
+    unit: str
+    long_name: str
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """Edges (count + 1,)."""
+        return np.linspace(self.low, self.high, self.count + 1)
+
+
+# Fixed for all stores: histograms of different stores can be laid over one another.
+HISTOGRAMS = {
+    "path_gain": Bins(-200.0, 0.0, 100, "dB", "path gain of users with a path"),
+    "delay_spread": Bins(0.0, 500.0, 100, "ns", "RMS delay spread over a user's strongest paths, weighted by power"),
+    "n_paths": Bins(-0.5, 63.5, 64, "1", "paths found for a user with a path"),
+    "distance": Bins(0.0, 500.0, 100, "m", "distance from the base station to the user's antenna"),
+    "building_height": Bins(0.0, 200.0, 100, "m", "height of built cells of the height map"),
+    "coverage": Bins(0.0, 1.0, 50, "1", "share of a scene's height map that is built"),
+}
+OUTCOMES = ("los", "nlos", "outage")
+
+
+def unit_distributions(scenes: Sequence[dict[str, NDArray[Any]] | None], splits: Sequence[str]) -> dict[str, Any]:
+    """Histograms and counts of a unit by split, JSON-ready.
+
+    Parameters
+    ----------
+    scenes : sequence of dict
+        Arrays of each scene (`features.scene_arrays`), or None where it is quarantined. Without `paths/*` the delay
+        spread and the number of paths stay empty.
+    splits : sequence of str
+        Split of each scene.
+
+    Returns
+    -------
+    dict
+        `histograms`: name -> unit, long_name, low, high, bins, and by split `counts`, `below`, `above`, `n`, `sum`,
+        `min`, `max` (null where n = 0). `users`: by split how many have line of sight (`los`), none (`nlos`), no path
+        (`outage`). `scenes`: by split `done` and `quarantined`.
+    """
+    parts = [_scene_distributions(arrays, split) for arrays, split in zip(scenes, splits, strict=True)]
+    return merge_distributions(parts)
+
+
+def merge_distributions(units: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Add up what `unit_distributions` gave for the units of a store; the same form.
+
+    The result is the same in any order of the units, up to the last digit of `sum`, which is rounded once.
+    """
+    histograms = {}
+    for name, bins in HISTOGRAMS.items():
+        found = [unit["histograms"][name]["splits"] for unit in units]
+        histograms[name] = {
+            "unit": bins.unit,
+            "long_name": bins.long_name,
+            "low": bins.low,
+            "high": bins.high,
+            "bins": bins.count,
+            "splits": {split: _add([one[split] for one in found if split in one]) for split in _keys(found)},
+        }
+    return {
+        "histograms": histograms,
+        "users": _add_counts([unit["users"] for unit in units]),
+        "scenes": _add_counts([unit["scenes"] for unit in units]),
+    }
+
+
+def delay_spread(gain: NDArray[Any], delay: NDArray[Any]) -> NDArray[np.float64]:
+    """RMS delay spread: the standard deviation of the delay, weighted by the paths' power (3GPP TR 25.996).
+
+    Parameters
+    ----------
+    gain : complex (..., P)
+        0 where there is no path.
+    delay : float (..., P)
+        Seconds.
+
+    Returns
+    -------
+    float64 (...)
+        Seconds; 0 for users without a path.
+    """
+    power = np.abs(gain.astype(np.complex128)) ** 2
+    total = power.sum(-1, keepdims=True)
+    weight = power / np.where(total > 0, total, 1)
+    # Delays are some microseconds, spreads some nanoseconds: subtract the mean before squaring.
+    centred = delay - (weight * delay).sum(-1, keepdims=True)
+    return np.asarray(np.sqrt((weight * centred**2).sum(-1)), np.float64)
+
+
+def _scene_distributions(arrays: dict[str, NDArray[Any]] | None, split: str) -> dict[str, Any]:
+    if arrays is None:
+        histograms: dict[str, Any] = {name: {"splits": {}} for name in HISTOGRAMS}
+        return {"histograms": histograms, "users": {}, "scenes": {split: {"done": 0, "quarantined": 1}}}
+    heard, built = ~arrays["outage"], arrays["height"] > 0
+    values = {
+        "path_gain": arrays["path_gain"][heard],
+        "distance": np.linalg.norm(arrays["user_position"].astype(np.float64), axis=-1),
+        "building_height": arrays["height"][built],
+        "coverage": np.array([built.mean()]),
+    }
+    if "paths/gain" in arrays:
+        spread = delay_spread(arrays["paths/gain"][heard], arrays["paths/delay"][heard].astype(np.float64))
+        values |= {"delay_spread": 1e9 * spread, "n_paths": arrays["paths/n_paths"][heard]}
+    los = arrays["los"] & heard
+    counts = (los, heard & ~los, ~heard)
+    return {
+        "histograms": {
+            name: {"splits": {split: _histogram(values[name], bins)} if name in values else {}}
+            for name, bins in HISTOGRAMS.items()
+        },
+        "users": {split: {name: int(mask.sum()) for name, mask in zip(OUTCOMES, counts, strict=True)}},
+        "scenes": {split: {"done": 1, "quarantined": 0}},
+    }
+
+
+def _histogram(values: NDArray[Any], bins: Bins) -> dict[str, Any]:
+    values = np.asarray(values, np.float64)
+    return {
+        "counts": np.histogram(values, bins.edges)[0].tolist(),
+        "below": int((values < bins.low).sum()),
+        "above": int((values > bins.high).sum()),
+        "n": len(values),
+        "sum": math.fsum(values),
+        "min": float(values.min()) if len(values) else None,
+        "max": float(values.max()) if len(values) else None,
+    }
+
+
+def _add(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    lows = [part["min"] for part in parts if part["n"]]
+    highs = [part["max"] for part in parts if part["n"]]
+    return {
+        "counts": np.sum([part["counts"] for part in parts], axis=0).tolist(),
+        **{name: sum(part[name] for part in parts) for name in ("below", "above", "n")},
+        "sum": math.fsum(part["sum"] for part in parts),
+        "min": min(lows, default=None),
+        "max": max(highs, default=None),
+    }
+
+
+def _add_counts(parts: Sequence[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    total: dict[str, dict[str, int]] = {}
+    for split in _keys(parts):
+        here = [part[split] for part in parts if split in part]
+        total[split] = {name: sum(one[name] for one in here) for name in here[0]}
+    return total
+
+
+def _keys(parts: Sequence[dict[str, Any]]) -> list[str]:
+    return sorted({key for part in parts for key in part})

@@ -1,0 +1,160 @@
+"""`ChannelDataModule`: the dataset for Lightning, which goes on in the middle of an epoch exactly where it was stopped."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from dataset.files import StorePath
+from dataset.torch_data import FIELDS, ShuffledChannels, Transform
+
+
+class ChannelDataModule(LightningDataModule):
+    """Batches of the three splits for `Trainer.fit`, `validate` and `test`.
+
+    Training batches are shuffled anew every epoch. A checkpoint, also one of the middle of an epoch, holds the position
+    by the batches that were trained on; `fit(ckpt_path=...)` goes on with exactly those that were left. The order of
+    validation and test batches is the same in every epoch.
+
+    Parameters
+    ----------
+    store : path or URL
+        Folder of a build, of a version, or a `.zarr`.
+    fields : sequence of str
+        Arrays of the schema.
+    batch_size : int
+        Of one rank.
+    workers : int
+        Worker processes of every loader; 0 reads in this process, with a thread that decodes ahead.
+    seed : int
+    window : int
+        Units mixed with each other (`dataset.loader.Order`).
+    drop_last : bool
+        Full training batches only.
+    include_outage : bool
+        Whether users without a path count.
+    transform : callable, optional
+        Batch (dict of tensors) to batch.
+    loader_options : dict, optional
+        More arguments of `DataLoader`, e.g. `pin_memory`, `persistent_workers`, `multiprocessing_context`.
+
+    Raises
+    ------
+    InputError
+        In `train_dataloader`: not a store, no such array, or a checkpoint of other data, another seed, other numbers of
+        workers or ranks, or what else would give another order.
+    """
+
+    def __init__(
+        self,
+        store: str | StorePath,
+        fields: Sequence[str] = FIELDS,
+        batch_size: int = 256,
+        workers: int = 0,
+        seed: int = 0,
+        window: int = 4,
+        drop_last: bool = False,
+        include_outage: bool = False,
+        transform: Transform | None = None,
+        loader_options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.store = store
+        self.workers = workers
+        self._options: dict[str, Any] = {
+            "fields": fields,
+            "batch_size": batch_size,
+            "seed": seed,
+            "window": window,
+            "include_outage": include_outage,
+            "transform": transform,
+        }
+        self._drop_last = drop_last
+        self._loader_options = loader_options or {}
+        self._train: ShuffledChannels | None = None
+        self._position = (0, 0)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Shuffled batches, from the position on that a checkpoint or `set_epoch` set."""
+        return _PositionedLoader(self, self._training(), num_workers=self.workers, **self._loader_options)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Every user of the validation split once."""
+        return self._plain("validation")
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Every user of the test split once."""
+        return self._plain("test")
+
+    def set_epoch(self, epoch: int, batch: int = 0) -> None:
+        """For loops other than Lightning's: the next training iterator reads this epoch, from this batch on."""
+        self._position = (epoch, batch)
+
+    def position(self) -> tuple[int, int]:
+        """Epoch and first batch of the next training iterator."""
+        if self.trainer is None:
+            return self._position
+        # What a checkpoint set holds until Lightning, which counts epochs, has got beyond it.
+        return max(self._position, (self.trainer.current_epoch, 0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position by the batches trained on, with what the order depends on."""
+        train = self._training()
+        if self.trainer is None:
+            return train.state_dict(*self._position, self.workers)
+        loop: Any = self.trainer.fit_loop
+        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+        # Between two epochs the batches counted are still those of the one before.
+        done = batches.processed if epochs.ready > epochs.processed else 0
+        # `limit_train_batches` ends epochs earlier.
+        return train.state_dict(epochs.processed, len(train) if done >= loop.max_batches else done, self.workers)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises
+        ------
+        InputError
+            Other data, or what else would give another order.
+        """
+        self._training().load_state_dict(state_dict, self.workers)
+        self._position = (state_dict["epoch"], state_dict["batch"])
+
+    def _training(self) -> ShuffledChannels:
+        if self._train is None:
+            self._train = ShuffledChannels(
+                self.store, "train", drop_last=self._drop_last, **self._place(), **self._options
+            )
+        return self._train
+
+    def _plain(self, split: str) -> DataLoader[dict[str, Any]]:
+        dataset = ShuffledChannels(self.store, split, **self._place(), **self._options)
+        return DataLoader(dataset, batch_size=None, num_workers=self.workers, **self._loader_options)
+
+    def _place(self) -> dict[str, Any]:
+        if self.trainer is None:
+            return {}
+        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
+
+
+class _PositionedLoader(DataLoader[dict[str, Any]]):
+    """A loader whose every iterator starts where its data module says.
+
+    `state_dict` and `load_state_dict` tell Lightning that it can resume.
+    """
+
+    def __init__(self, module: ChannelDataModule, dataset: ShuffledChannels, **options: Any) -> None:
+        super().__init__(dataset, batch_size=None, **options)
+        self._set_epoch: Callable[..., None] = dataset.set_epoch
+        self._module = module
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        self._set_epoch(*self._module.position())
+        return super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._module.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._module.load_state_dict(state)

@@ -1,0 +1,389 @@
+"""Shuffled batches of a split, numpy only: what the torch and TensorFlow readers share.
+
+Shuffling single users of a compressed store would decode a chunk for every one of them. Instead units (shards) are
+permuted, some of them are decoded together as a *window*, and the users of a window are shuffled. The order is a pure
+function of (seed, epoch, stream), so that reading can start anywhere in it without decoding what comes before.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.registry
+from numpy.typing import NDArray
+from zarr.buffer.cpu import NDBuffer
+
+from dataset.files import StorePath, open_group
+from dataset.reader import open_store, resolve
+from dataset.recycler import Recycler
+from geo.errors import InputError
+
+Batch = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Users:
+    """The users of one split, and the arrays that hold them.
+
+    Attributes
+    ----------
+    path : path
+        The Zarr group, with the `latest` pointer followed.
+    split : str
+    scene_index, user_index : int64 (N,)
+        Scene and user of every sample, as in the store; scenes ascend.
+    unit : int64 (N,)
+        Unit (shard) of every sample.
+    attrs : dict
+        Attributes of the store.
+    """
+
+    path: StorePath
+    split: str
+    scene_index: NDArray[np.int64]
+    user_index: NDArray[np.int64]
+    unit: NDArray[np.int64]
+    attrs: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.scene_index)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the order of an epoch depends on, beside its number.
+
+    Every user occurs once an epoch. Ranks get equal numbers of users, and so of batches: where the users cannot be
+    divided evenly, the first few come twice, `world - 1` at most. Units are disjoint between the streams (ranks and
+    their workers) but for those in which one stream ends and the next begins.
+
+    Attributes
+    ----------
+    batch_size : int
+        Of one rank.
+    seed : int
+    window : int
+        Units decoded together; two windows are in memory at a time, in every worker.
+    drop_last : bool
+        All batches are full: what is left of a rank's users after its last full batch, and of all users after dividing
+        them evenly, is left out in this epoch.
+    rank, world : int
+        Of the processes that train together.
+    """
+
+    batch_size: int
+    seed: int = 0
+    window: int = 4
+    drop_last: bool = False
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("seed", 0), ("window", 1), ("world", 1), ("rank", 0)):
+            if getattr(self, name) < least:
+                msg = f"{name} {getattr(self, name)}: must be at least {least}"
+                raise InputError(msg)
+        if self.rank >= self.world:
+            msg = f"rank {self.rank} of {self.world}: ranks count from 0 to {self.world - 1}"
+            raise InputError(msg)
+
+    def users(self, count: int) -> int:
+        """How many of `count` users every rank gets."""
+        return count // self.world // self.batch_size * self.batch_size if self.drop_last else -(-count // self.world)
+
+    def batches(self, count: int) -> int:
+        """How many batches every rank gets of `count` users."""
+        return -(-self.users(count) // self.batch_size)
+
+
+def find_users(store: str | StorePath, split: str, include_outage: bool = False) -> Users:
+    """Look up the users of a split.
+
+    Parameters
+    ----------
+    store : path or URL
+        Folder of a build, of a version, or a `.zarr`.
+    split : str
+        `train`, `validation` or `test`.
+    include_outage : bool
+        Whether users without a path count.
+
+    Raises
+    ------
+    InputError
+        Not a store, or a split without scenes.
+    """
+    path = resolve(store)
+    data = open_store(path)
+    splits = data["split"].values.astype(str)
+    n_users = data["n_users"].values
+    scenes = np.flatnonzero((splits == split) & (n_users > 0))
+    if not len(scenes):
+        msg = f"{store}: split {split!r} has no scene; it has {', '.join(sorted(set(splits)))}"
+        raise InputError(msg)
+    real = np.arange(data.sizes["user"]) < n_users[scenes, None]
+    outage = open_arrays(path, ("outage",))["outage"]
+    if not include_outage:
+        # The whole array at once: it is small, and zarr takes milliseconds for every request.
+        real &= ~np.asarray(outage[:])[scenes]
+    row, user_index = np.nonzero(real)
+    scene_index = scenes[row]
+    return Users(
+        path, split, scene_index, user_index, scene_index // (outage.shards or outage.chunks)[0], dict(data.attrs)
+    )
+
+
+def open_arrays(store: str | StorePath, fields: Sequence[str]) -> dict[str, zarr.Array[Any]]:
+    """Open arrays for fast reading of whole scenes.
+
+    The codec pipeline of package `zarrs` decodes a shard several times faster than zarr's own, and is used where it is
+    installed. It gets one thread: its pool of several does not survive a fork, and the next read would hang.
+
+    Raises
+    ------
+    InputError
+        No such array.
+    """
+    # By its name: a connection to object storage that was opened before a fork cannot be used after it.
+    path = resolve(str(store))
+    settings: dict[str, Any] = {}
+    try:
+        from zarrs import ZarrsCodecPipeline
+    except ImportError:
+        pass
+    else:
+        zarr.registry.register_pipeline(ZarrsCodecPipeline)
+        settings = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
+    # zarr's own threads are started by the first thing opened; those it gets by default.
+    group = open_group(path)
+    # A pipeline is chosen, and its threads are counted, when an array is opened.
+    with zarr.config.set(settings):
+        known = {name: array for name, array in group.members(max_depth=1) if isinstance(array, zarr.Array)}
+    for field in fields:
+        if field not in known or known[field].dtype.kind not in "biufc":
+            numeric = sorted(name for name, array in known.items() if array.dtype.kind in "biufc")
+            msg = f"{store}: no array {field!r}; it has {', '.join(numeric)}"
+            raise InputError(msg)
+    return {field: known[field] for field in fields}
+
+
+def is_per_user(array: zarr.Array[Any]) -> bool:
+    """Whether an array has a user axis, or holds one value for all users of a scene."""
+    return array.metadata.dimension_names[1:2] == ("user",)  # type: ignore[union-attr, index]
+
+
+def read_scenes(arrays: dict[str, zarr.Array[Any]], scenes: NDArray[np.int64], memory: Recycler | None = None) -> Batch:
+    """Read whole scenes.
+
+    Parameters
+    ----------
+    arrays : dict
+    scenes : int64 (S,)
+        Ascending. Neighbours are read together, and whole shards at once.
+    memory : Recycler, optional
+        Where the arrays returned come from.
+
+    Returns
+    -------
+    dict
+        Of every array (S, ...).
+    """
+    starts = np.flatnonzero(np.diff(scenes, prepend=-2) != 1)
+    memory = memory or Recycler(0)
+    read = {}
+    for name, array in arrays.items():
+        values = memory.empty(name, (len(scenes), *array.shape[1:]), array.dtype)
+        for first, stop in zip(starts, [*starts[1:], len(scenes)], strict=True):
+            run = slice(int(scenes[first]), int(scenes[stop - 1]) + 1)
+            # Straight into its place: a copy of a window costs as much as decoding some of it.
+            array.get_basic_selection(run, out=NDBuffer(values[first:stop]))  # type: ignore[arg-type]
+        read[name] = values
+    return read
+
+
+class BatchReader:
+    """Batches of an epoch, from any of them on.
+
+    Parameters
+    ----------
+    users : Users
+    fields : sequence of str
+        Arrays of the schema, `paths/...` among them. Those of scenes (`height`, `occupancy`) are repeated for every user.
+    order : Order
+
+    Raises
+    ------
+    InputError
+        No such array, or not one full batch with `drop_last`.
+    """
+
+    def __init__(self, users: Users, fields: Sequence[str], order: Order) -> None:
+        self.users = users
+        self.order = order
+        self.arrays = open_arrays(users.path, fields)
+        self._first = np.flatnonzero(np.diff(users.unit, prepend=-1))
+        self._counts = np.diff(self._first, append=len(users))
+        if not len(self):
+            msg = f"split {users.split!r} of {users.path} has {len(users)} users with a path, too few for a batch"
+            if len(users):
+                msg += f" of {order.batch_size} on each of {order.world} ranks; lower batch_size or leave drop_last off"
+            raise InputError(msg)
+
+    def __len__(self) -> int:
+        return self.order.batches(len(self.users))
+
+    def windows(self, epoch: int, stream: int = 0, streams: int = 1) -> list[list[NDArray[np.int64]]]:
+        """The plan of a stream: its windows, each with the ranges of users that it takes from its units.
+
+        Parameters
+        ----------
+        epoch : int
+        stream, streams : int
+            Batch k of a rank comes from stream `k % streams`.
+
+        Returns
+        -------
+        list of list of int64 (3,)
+            Position of the unit, and the range of its users in the unit's own shuffled order.
+        """
+        order, batch = self.order, self.order.batch_size
+        users = order.users(len(self.users))
+        batches = len(range(stream, len(self), streams))
+        before = sum(len(range(other, len(self), streams)) for other in range(stream))
+        # The only batch that may be short is the rank's last; it is also the last of its stream.
+        short = len(self) * batch - users
+        last = (len(self) - 1) % streams
+        start = order.rank * users + before * batch - (short if last < stream else 0)
+        stop = start + batches * batch - (short if last == stream else 0)
+        permuted = self._random(epoch, _UNITS).permutation(len(self._counts))
+        ends = np.cumsum(self._counts[permuted])
+        pieces = []
+        while start < stop:
+            # After the last user comes the first again, for the rank that would have too few.
+            offset = start % len(self.users)
+            place = int(np.searchsorted(ends, offset, side="right"))
+            unit, end = permuted[place], ends[place]
+            taken = min(int(end) - offset, stop - start)
+            first = offset - int(end - self._counts[unit])
+            pieces.append(np.array([unit, first, first + taken]))
+            start += taken
+        if not pieces:
+            return []
+        # Windows of equal numbers of units: a single one left at the end would be mixed with nothing.
+        return [list(part) for part in np.array_split(np.array(pieces), -(-len(pieces) // order.window))]
+
+    def batches(self, epoch: int, start: int = 0, stream: int = 0, streams: int = 1) -> Iterator[Batch]:
+        """Read the batches of one stream; the next window is decoded in the background meanwhile.
+
+        Parameters
+        ----------
+        epoch : int
+        start : int
+            Batches of this stream that are left out; nothing is decoded for them.
+        stream, streams : int
+            Batch k of a rank comes from stream `k % streams`.
+
+        Yields
+        ------
+        dict
+            Every field (B, ...), and `scene` and `user`, int64 (B,), as in the store. Arrays are the caller's to keep.
+        """
+        plan = self.windows(epoch, stream, streams)
+        sizes = [sum(int(stop - first) for _, first, stop in window) for window in plan]
+        ends = np.cumsum([0, *sizes])
+        left = int(ends[-1]) - start * self.order.batch_size
+        if left <= 0:
+            return
+        number = int(np.searchsorted(ends, start * self.order.batch_size, side="right")) - 1
+        place = start * self.order.batch_size - int(ends[number])
+        # A window is decoded while another is in use; the caller holds a batch while it asks for the next.
+        window_memory, batch_memory = Recycler(2), Recycler(3)
+        with ThreadPoolExecutor(1, thread_name_prefix="wavecity-decode") as pool:
+
+            def ahead(number: int) -> "Future[_Window] | None":
+                if number == len(plan):
+                    return None
+                random = self._random(epoch, _WINDOWS, self.order.rank, stream, number)
+                return pool.submit(self._decode, epoch, plan[number], random, window_memory)
+
+            coming = ahead(number)
+            window: _Window | None = None
+            while left:
+                batch = self._empty(min(self.order.batch_size, left), batch_memory)
+                filled = 0
+                while filled < len(batch["scene"]):
+                    if window is None:
+                        assert coming is not None
+                        window = coming.result()
+                        number += 1
+                        coming = ahead(number)
+                    taken = window.fill(batch, filled, place)
+                    filled, place = filled + taken, place + taken
+                    if place == len(window):
+                        window, place = None, 0
+                left -= filled
+                yield batch
+                del batch
+
+    def _empty(self, count: int, memory: Recycler) -> Batch:
+        batch = {
+            name: memory.empty(name, (count, *array.shape[2 if is_per_user(array) else 1 :]), array.dtype)
+            for name, array in self.arrays.items()
+        }
+        return batch | {"scene": np.empty(count, np.int64), "user": np.empty(count, np.int64)}
+
+    def _decode(
+        self, epoch: int, pieces: list[NDArray[np.int64]], random: np.random.Generator, memory: Recycler
+    ) -> "_Window":
+        samples = []
+        for unit, first, stop in pieces:
+            shuffled = self._random(epoch, _WITHIN, unit).permutation(self._counts[unit])
+            samples.append(self._first[unit] + shuffled[first:stop])
+        chosen = random.permutation(np.concatenate(samples))
+        scene, user = self.users.scene_index[chosen], self.users.user_index[chosen]
+        scenes, row = np.unique(scene, return_inverse=True)
+        return _Window(scene, user, row, read_scenes(self.arrays, scenes, memory), self.arrays)
+
+    def _random(self, epoch: int, *purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self.order.seed, epoch, *map(int, purpose)])
+
+
+# What a random stream is for. None is 0: numpy takes trailing zeros of a seed for nothing.
+_UNITS, _WITHIN, _WINDOWS = 1, 2, 3
+
+
+class _Window:
+    """Users of some units, decoded and in shuffled order."""
+
+    def __init__(
+        self,
+        scene: NDArray[np.int64],
+        user: NDArray[np.int64],
+        row: NDArray[np.int64],
+        values: Batch,
+        arrays: dict[str, zarr.Array[Any]],
+    ) -> None:
+        # Every field as one table of rows, and for every user its row in it.
+        self._tables: dict[str, tuple[NDArray[Any], NDArray[np.int64]]] = {}
+        for name, array in arrays.items():
+            value = values[name]
+            if is_per_user(array):
+                self._tables[name] = value.reshape(-1, *value.shape[2:]), row * value.shape[1] + user
+            else:
+                self._tables[name] = value, row
+        self._tables |= {name: (value, np.arange(len(value))) for name, value in (("scene", scene), ("user", user))}
+        self._length = len(scene)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def fill(self, batch: Batch, filled: int, place: int) -> int:
+        """Gather users from `place` on into a batch from `filled` on; returns how many there were."""
+        count = min(len(batch["scene"]) - filled, len(self) - place)
+        for name, (table, rows) in self._tables.items():
+            # With mode="clip" numpy writes straight into `out`; by default it would buffer it.
+            np.take(table, rows[place : place + count], axis=0, out=batch[name][filled : filled + count], mode="clip")
+        return count

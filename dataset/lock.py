@@ -1,0 +1,155 @@
+"""One builder a store: a lease in the store itself, on local disk and on object storage alike.
+
+The holder is whoever made the lease with the highest number; a lease is made by exclusive creation, which exactly one
+process wins, and is never renamed or taken over in place. The holder beats while it lives; a lease is dead when it was
+released, when its process is gone (same host), or when it has not beaten for `LEASE` seconds.
+"""
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dataset.files import StorePath, children, make_folder, read_json, write_json
+from geo.errors import InputError
+
+# Seconds without a beat after which a holder on another host, or one that was suspended, counts as gone.
+LEASE = 120.0
+
+
+@dataclass
+class Lock:
+    """A lease that this process holds."""
+
+    folder: StorePath
+    number: int
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def path(self) -> StorePath:
+        """The lease's file."""
+        return _path(self.folder, self.number)
+
+    def check(self) -> None:
+        """Do nothing while this process is the holder.
+
+        Raises
+        ------
+        InputError
+            This process was suspended for so long that another one took over.
+        """
+        if _highest(self.folder) != self.number:
+            msg = f"{self.folder.parent}: another build took this store over while this one stood still; it goes on"
+            raise InputError(msg)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(LEASE / 6):
+            try:
+                self.check()
+                write_json(self.path, _me())
+            except InputError:
+                return  # taken over: whoever calls `check` next is told
+            except OSError:
+                continue  # a network that fails for a while; the lease outlasts five beats
+
+
+@contextmanager
+def builder_lock(store: StorePath) -> Iterator[Lock]:
+    """Hold the store's lease.
+
+    Raises
+    ------
+    InputError
+        Another process builds or publishes in this store; the message names it.
+    """
+    folder = store / ".staging"
+    make_folder(folder)
+    lock = _acquire(store, folder)
+    beating = threading.Thread(target=lock._beat, daemon=True, name="store-lease")
+    beating.start()
+    try:
+        yield lock
+    finally:
+        lock._ended.set()
+        beating.join()
+        if _highest(folder) == lock.number:
+            write_json(lock.path, {**_me(), "released": True})
+
+
+def _acquire(store: StorePath, folder: StorePath) -> Lock:
+    number = _highest(folder)
+    holder = read_json(_path(folder, number)) if number else None
+    if holder is not None and _alive(holder):
+        raise InputError(_refusal(store, holder))
+    lock = Lock(folder, number + 1)
+    try:
+        _create(lock.path, _me())
+    except FileExistsError:
+        raise InputError(_refusal(store, read_json(lock.path) or {})) from None
+    except (OSError, ValueError) as error:
+        msg = f"{store}: cannot be written ({error}); check the address and the credentials in the environment"
+        raise InputError(msg) from error
+    if _highest(folder) != lock.number:
+        # The listing above was old: leases up to here have come and gone meanwhile.
+        lock.path.unlink()
+        raise InputError(_refusal(store, {}))
+    for old in _numbers(folder):
+        if old < lock.number:
+            _path(folder, old).unlink(missing_ok=True)
+    return lock
+
+
+def _refusal(store: StorePath, holder: dict[str, Any]) -> str:
+    who = f"process {holder['pid']} on {holder['host']}" if "pid" in holder else "another process"
+    return f"{store}: {who} is building in this store; wait for it or stop it, then run the same command again"
+
+
+def _me() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "beat": time.time()}
+
+
+def _alive(holder: dict[str, Any]) -> bool:
+    if holder.get("released"):
+        return False
+    if holder.get("host") == socket.gethostname():
+        try:
+            os.kill(int(holder["pid"]), 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # it lives, as another user
+    return time.time() - float(holder.get("beat", 0)) < LEASE
+
+
+def _path(folder: StorePath, number: int) -> StorePath:
+    return folder / f"lease-{number:06d}.json"
+
+
+def _numbers(folder: StorePath) -> list[int]:
+    found = [re.fullmatch(r"lease-(\d+)\.json", path.name) for path in children(folder)]
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _highest(folder: StorePath) -> int:
+    return max(_numbers(folder), default=0)
+
+
+def _create(path: StorePath, content: dict[str, Any]) -> None:
+    """Write a file that must not be there yet."""
+    if isinstance(path, Path):
+        # Written whole under a name of its own, then linked: a reader never sees half of it.
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        temporary.write_text(json.dumps(content))
+        try:
+            os.link(temporary, path)
+        finally:
+            temporary.unlink()
+    else:
+        path.fs.pipe_file(path.path, json.dumps(content).encode(), mode="create")

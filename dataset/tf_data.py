@@ -1,0 +1,86 @@
+"""The dataset for TensorFlow: shuffled batches as a `tf.data.Dataset`. The only module here that imports TensorFlow."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from dataset.files import StorePath
+from dataset.loader import Batch, BatchReader, Order, find_users, is_per_user
+from geo.errors import InputError
+
+
+def tf_dataset(
+    store: str | StorePath,
+    split: str = "train",
+    fields: Sequence[str] = ("csi", "height", "user_position"),
+    batch_size: int = 256,
+    seed: int = 0,
+    epoch: int = 0,
+    epochs: int | None = 1,
+    window: int = 4,
+    drop_last: bool = False,
+    include_outage: bool = False,
+    rank: int = 0,
+    world: int = 1,
+) -> Any:
+    """Shuffled batches of one split, decoded shard by shard, in the order of `dataset.loader`.
+
+    Parameters
+    ----------
+    store : path or URL
+        Folder of a build, of a version, or a `.zarr`.
+    split : str
+        `train`, `validation` or `test`.
+    fields : sequence of str
+        Arrays of the schema, e.g. `csi` (complex64), `height`, `paths/delay`; those of scenes are repeated for every user.
+    batch_size : int
+        Of one rank.
+    seed : int
+    epoch : int
+        The first one read; every epoch has its own order.
+    epochs : int, optional
+        How many are read, one after the other; None goes on without end.
+    window : int
+        Units mixed with each other; two windows are in memory.
+    drop_last : bool
+        Full batches only.
+    include_outage : bool
+        Whether users without a path count.
+    rank, world : int
+        Of the processes that train together; every one gets other users and the same number of batches.
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of dicts: every field (B, ...), and `scene` and `user`, int64 (B,), as in the store.
+
+    Raises
+    ------
+    InputError
+        TensorFlow is not installed; not a store, a split without scenes, or no such array.
+    """
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        msg = f"tf_dataset needs TensorFlow ({error}): pip install 'wavecity[tensorflow]'"
+        raise InputError(msg) from error
+    order = Order(batch_size, seed, window, drop_last, rank, world)
+    reader = BatchReader(find_users(store, split, include_outage), fields, order)
+
+    def batches() -> Iterator[Batch]:
+        number = epoch
+        while epochs is None or number < epoch + epochs:
+            yield from reader.batches(number)
+            number += 1
+
+    rows = batch_size if drop_last else None
+    signature = {
+        name: tf.TensorSpec((rows, *array.shape[2 if is_per_user(array) else 1 :]), tf.as_dtype(array.dtype), name=None)
+        for name, array in reader.arrays.items()
+    }
+    signature |= {name: tf.TensorSpec((rows,), tf.as_dtype(np.dtype(np.int64))) for name in ("scene", "user")}
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    if epochs is None:
+        return dataset
+    return dataset.apply(tf.data.experimental.assert_cardinality(epochs * len(reader)))

@@ -1,0 +1,237 @@
+"""Views of a store without new ray tracing: other arrays, bands and times from the stored paths.
+
+Views are lazy (dask) and xarray all through. `dataset.impairments` (offered here too) goes on from them: `Noise` at a
+given SNR, and `Observe` for partial CSI.
+
+What no view restores: paths are cut to the strongest `solver.max_paths` of a user (coordinate `power_cut` says what
+share of the power that cost). The carrier, materials, element pattern and orientation of the panel are in the path
+gains and stay as they were traced.
+"""
+
+import math
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
+
+from dataset.files import open_group
+from dataset.impairments import Chain, Noise, Observe, add_noise, observe
+from dataset.reader import open_store, resolve
+from dataset.schema import SCENE_FIELDS
+from geo.errors import InputError
+from raytrace.channels import ReceiverSettings, csi, csi_axes, subcarrier_frequencies
+from raytrace.settings import RadioSettings
+
+__all__ = ["Chain", "Noise", "Observe", "add_noise", "derived_csi", "observe", "stored_csi"]
+
+# Share of the carrier that a frequency may lie off it: path gains and the array's spacing in wavelengths are the
+# carrier's. At 10 %, free-space gain alone is off by 0.8 dB.
+LARGEST_OFFSET = 0.1
+# Largest block of a view in bytes, unless a single user's channel is larger: several are in memory at a time.
+BLOCK = 2**25
+
+
+def stored_csi(store: Any) -> xr.DataArray:
+    """The channels as they are stored, with the coordinates that `Noise` and `Observe` need.
+
+    Parameters
+    ----------
+    store : path or URL
+
+    Returns
+    -------
+    xarray.DataArray
+        complex64 (scene, user, x, y), lazy.
+    """
+    data = open_store(store)
+    return _with_coordinates(data["csi"], data)
+
+
+def derived_csi(
+    store: Any,
+    *,
+    columns: int | None = None,
+    rows: int | None = None,
+    spacing: float | None = None,
+    receiver: ReceiverSettings | None = None,
+    times: ArrayLike | None = None,
+    frequencies: ArrayLike | None = None,
+    subcarriers: int | None = None,
+    bandwidth: float | None = None,
+    normalize_delays: bool = False,
+) -> xr.DataArray:
+    """Channels of any array, band and time from the stored paths, by `raytrace.channels.csi`.
+
+    Plane waves over the panel, all frequencies with the carrier's steering vectors (no beam squint: at the ends of 32
+    antennas a path 60 degrees off boresight is 0.3 rad off, 200 MHz from 28.5 GHz). Stored delays are float32, exact to
+    2^-24 of themselves; the carrier phase is in the gains. So 200 MHz off the carrier a path of 1 us is exact to 8e-5
+    rad.
+
+    Parameters
+    ----------
+    store : path or URL
+        With path arrays (`features.paths`).
+    columns, rows : int, optional
+        Size of the base station's array; the store's unless given.
+    spacing : float, optional
+        Antenna spacing in wavelengths; the store's unless given.
+    receiver : ReceiverSettings, optional
+        Antenna panel of the users; adds dimension `rx`.
+    times : float (T,), optional
+        Seconds, 1-D; adds dimension `time`. Paths turn by their Doppler phase.
+    frequencies : float (F,), optional
+        Hz from the carrier, 1-D; adds dimension `subcarrier`.
+    subcarriers, bandwidth : int and float, optional
+        Instead of `frequencies`: so many OFDM subcarriers, `bandwidth / subcarriers` Hz apart, around the carrier.
+    normalize_delays : bool
+        Count delays from each user's first path, as Sionna's `Paths.cfr` does by default.
+
+    Returns
+    -------
+    xarray.DataArray
+        complex64 (scene, user, [rx], [time], [subcarrier], x, y), sqrt(power gain); a dask chunk is a stored one of
+        paths, or some of its users.
+        Coordinates `scene` and `user` (numbers in the store), `rx_column`, `rx_row`, `time` (s), `frequency` (of
+        `subcarrier`, Hz from the carrier), the store's of each scene, and `power_cut`. Padding and users in outage are 0.
+
+    Raises
+    ------
+    InputError
+        A store without paths, a size below 1, frequencies not finite or further than 10 % off the carrier, ...
+
+    Examples
+    --------
+    >>> wide = derived_csi("helsinki", columns=8, rows=8, subcarriers=64, bandwidth=100e6)
+    >>> one = wide.isel(scene=0).compute()
+    """
+    data, paths = open_store(store), _open_paths(store)
+    radio = _radio(store, data.attrs, {"columns": columns, "rows": rows, "spacing": spacing})
+    frequencies = _frequencies(frequencies, subcarriers, bandwidth, radio.frequency)
+    axes = csi_axes(receiver, times, frequencies)
+    asked = (("rx", receiver), ("time", times), ("subcarrier", frequencies))
+    dims = [name for name, value in asked if value is not None]
+    sizes = {**dict(zip(dims, axes.shape, strict=True)), "x": radio.columns, "y": radio.rows}
+
+    paths = _in_blocks(paths, BLOCK // (8 * math.prod(sizes.values())))
+    names = ["gain", "aod_zenith", "aod_azimuth"]
+    names += ["aoa_zenith", "aoa_azimuth"] if receiver is not None else []
+    names += ["doppler"] if times is not None else []
+    names += ["delay"] if frequencies is not None or normalize_delays else []
+
+    def channel(*arrays: NDArray[Any]) -> NDArray[np.complex64]:
+        table: Any = SimpleNamespace(**dict(zip(names, arrays, strict=True)))
+        return csi(
+            table,
+            radio,
+            receiver=receiver,
+            times=times,
+            frequencies=frequencies,
+            normalize_delays=normalize_delays,
+        )
+
+    result: xr.DataArray = xr.apply_ufunc(
+        channel,
+        *(paths[name] for name in names),
+        input_core_dims=[["path"]] * len(names),
+        output_core_dims=[list(sizes)],
+        dask="parallelized",
+        output_dtypes=[np.complex64],
+        dask_gufunc_kwargs={"output_sizes": sizes},
+    )
+    result = _with_coordinates(result.rename("csi"), data).assign_coords(power_cut=paths["power_cut"])
+    if times is not None:
+        result = result.assign_coords(time=("time", axes.times, {"units": "s"}))
+    if frequencies is not None:
+        attributes = {"units": "Hz", "long_name": "offset from the carrier"}
+        result = result.assign_coords(frequency=("subcarrier", axes.frequencies, attributes))
+    if receiver is not None:
+        # The order of `csi`: antenna (column, row) is at column * rows + row.
+        column, row = np.divmod(np.arange(receiver.columns * receiver.rows), receiver.rows)
+        result = result.assign_coords(rx_column=("rx", column), rx_row=("rx", row))
+    return result.assign_attrs(
+        units="1",
+        long_name="channel of every antenna, sqrt(power gain), from the stored paths",
+        frequency_hz=radio.frequency,
+        array={"columns": radio.columns, "rows": radio.rows, "spacing_wavelengths": radio.spacing},
+        **({"receiver": receiver.model_dump(mode="json")} if receiver is not None else {}),
+        delays="from each user's first path" if normalize_delays else "absolute",
+    )
+
+
+def _open_paths(store: Any) -> xr.Dataset:
+    if "paths" not in open_group(resolve(store)):
+        msg = f"{store}: stores no paths, so nothing can be derived; build it with features.paths: true"
+        raise InputError(msg)
+    return open_store(store, "paths")
+
+
+def _in_blocks(paths: xr.Dataset, users: int) -> xr.Dataset:
+    """Split stored chunks where one has more than so many users."""
+    scenes_stored, users_stored = (paths["gain"].chunksizes[dim][0] for dim in ("scene", "user"))
+    here = min(users_stored, max(users, 1))
+    chunks = {"scene": min(scenes_stored, max(users // here, 1)), "user": here}
+    return paths if chunks == {"scene": scenes_stored, "user": users_stored} else paths.chunk(chunks)
+
+
+def _radio(store: Any, attributes: Mapping[str, Any], changes: dict[str, Any]) -> RadioSettings:
+    """The panel of the store's recipe with another size or spacing."""
+    array = attributes["array"]
+    stored = {
+        "frequency": attributes["frequency_hz"],
+        "columns": array["columns"],
+        "rows": array["rows"],
+        "spacing": array["spacing_wavelengths"],
+        # A store that is not of a recipe has the default orientation.
+        **attributes.get("recipe", {}).get("radio", {}),
+    }
+    try:
+        return RadioSettings(**stored | {name: value for name, value in changes.items() if value is not None})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        origin = "derived_csi" if changes.get(name) is not None else f"{store}: recipe.radio"
+        msg = f"{origin}: {name} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        raise InputError(msg) from error
+
+
+def _frequencies(
+    frequencies: ArrayLike | None, subcarriers: int | None, bandwidth: float | None, carrier: float
+) -> NDArray[np.float64] | None:
+    if frequencies is None and subcarriers is None and bandwidth is None:
+        return None
+    if frequencies is None:
+        if subcarriers is None or bandwidth is None:
+            msg = f"derived_csi: subcarriers {subcarriers}, bandwidth {bandwidth}: give both, or frequencies"
+            raise InputError(msg)
+        if subcarriers < 1 or not (np.isfinite(bandwidth) and bandwidth > 0):
+            msg = f"derived_csi: subcarriers {subcarriers}, bandwidth {bandwidth}: must be at least 1, and above 0 Hz"
+            raise InputError(msg)
+        frequencies = subcarrier_frequencies(subcarriers, bandwidth / subcarriers)
+    elif subcarriers is not None or bandwidth is not None:
+        msg = "derived_csi: give frequencies, or subcarriers and bandwidth, not both"
+        raise InputError(msg)
+    values = np.asarray(frequencies, np.float64)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        msg = f"derived_csi: frequencies of shape {values.shape}: a 1-D array of finite Hz from the carrier is needed"
+        raise InputError(msg)
+    furthest = np.abs(values).max()
+    if furthest > LARGEST_OFFSET * carrier:
+        msg = (
+            f"derived_csi: frequency {furthest:g} Hz off the carrier: at most {LARGEST_OFFSET * carrier:g} Hz "
+            f"({LARGEST_OFFSET:.0%} of {carrier:g}), for the paths were traced at the carrier"
+        )
+        raise InputError(msg)
+    return values
+
+
+def _with_coordinates(csi: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
+    """Number scenes and users, so that a selection remembers who it is; and the store's values of each scene."""
+    numbers = {
+        dim: (dim, np.arange(data.sizes[dim]), {"long_name": f"{dim} in the store"}) for dim in ("scene", "user")
+    }
+    fields = [field.name for field in SCENE_FIELDS if field.name in data.variables]
+    return csi.assign_coords({**numbers, **{name: data[name].variable.load() for name in fields}})

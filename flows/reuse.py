@@ -1,0 +1,205 @@
+"""What a new version takes over from the last one: a scene whose inputs have not changed is not traced again.
+
+Two questions are asked of a tile that the last version has too. Are its inputs the same (map file, recipe, code, package
+versions)? Then nothing is computed. Or is at least what they lead to the same (mesh, users, base station, and the
+settings of the tracer)? Then the scene is built again, for its provenance, and its channels are kept: a new extract of a
+city leaves most tiles as they were.
+"""
+
+import hashlib
+import io
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.files import StorePath, open_group, read_json, sha256_of
+from dataset.publish import Version, latest
+from dataset.writer import Draft, fingerprint_of, load_draft, package_versions
+from flows.recipe import Recipe
+from geo.cities import City
+from geo.plan import Plan
+from geo.scene import Scene
+from geo.tiles import Tile
+
+# What of `area` says which tiles are wanted, not what is in them.
+PLANNING = {
+    "cities", "world", "scenes", "split", "overpass",
+    "min_coverage", "max_coverage", "min_buildings",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A scene of a published version.
+
+    Attributes
+    ----------
+    version : str
+        Its name, `v3`.
+    folder : path
+        Its folder.
+    scene : int
+        Row in its arrays.
+    outcome : dict
+        From its receipt.
+    """
+
+    version: str
+    folder: StorePath
+    scene: int
+    outcome: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """What may be kept, and where not, why.
+
+    Attributes
+    ----------
+    inputs : dict
+        Tile id -> key of its inputs.
+    kept : dict
+        Tile id -> scene of the last version at the same place.
+    reasons : dict
+        Tile id -> why its inputs are not those of the last version; empty where they are.
+    """
+
+    inputs: dict[str, str]
+    kept: dict[str, Kept]
+    reasons: dict[str, str]
+
+
+def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) -> Reuse:
+    """Compare the accepted tiles with the latest version of a store.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    plan : Plan
+    store : path or URL
+    code : str
+        Fingerprint of the sources that make data.
+    """
+    cities = {city.city.name: city.city for city in plan.cities}
+    parts = scene_parts(recipe, code)
+    inputs = {
+        tile.id: _inputs_key(tile, cities[tile.city], plan.sources[tile.city].provenance["sha256"], parts)
+        for tile in plan.accepted
+    }
+    version = latest(store)
+    if version is None:
+        return Reuse(inputs, {}, dict.fromkeys(inputs, "no version before"))
+    lineage = read_json(version.folder / "lineage.json") or {}
+    changed = _differences(lineage.get("inputs", {}), parts)
+    there = _scenes(version)
+    kept, reasons = {}, {}
+    for tile in plan.accepted:
+        old = there.get(_place(tile.city, tile.latitude, tile.longitude))
+        if old is None:
+            reasons[tile.id] = f"not in {version.folder.name}"
+            continue
+        kept[tile.id] = old
+        if old.outcome.get("inputs") == inputs[tile.id]:
+            reasons[tile.id] = ""
+            continue
+        before = lineage.get("maps", {}).get(tile.city, {}).get("sha256")
+        map_changed = before != plan.sources[tile.city].provenance["sha256"]
+        causes = [*changed, f"map of {tile.city}"] if map_changed else changed
+        reasons[tile.id] = f"changed: {', '.join(causes)}" if causes else "changed: name of the tile, or its city"
+    return Reuse(inputs, kept, reasons)
+
+
+def scene_parts(recipe: Recipe, code: str) -> dict[str, Any]:
+    """Everything beside the map and the tile that decides a scene's bytes; goes into the lineage."""
+    parts = recipe.data_parts()
+    area = {name: value for name, value in parts.pop("area").items() if name not in PLANNING}
+    del parts["store"]  # how scenes are put together, not what they are
+    return {"code": code, "versions": package_versions(), "recipe": {**parts, "area": area}}
+
+
+def channels_key(scene: Scene, recipe: Recipe, code: str) -> str:
+    """Key of all that the tracer and the features are given."""
+    digest = hashlib.sha256(scene.mesh.checksum.encode())
+    for values in (scene.height, scene.occupancy, scene.bs_position, scene.users):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    parts = scene_parts(recipe, code)
+    settings = {name: parts["recipe"][name] for name in ("seed", "radio", "solver", "features")}
+    return fingerprint_of(
+        {"scene": digest.hexdigest(), "recipe": settings, "code": code, "versions": parts["versions"]}
+    )
+
+
+def load_kept(kept: Kept) -> tuple[dict[str, NDArray[Any]], Any] | None:
+    """Arrays of a kept scene, users not padded, and its table of buildings; None where its files are damaged."""
+    draft = load_draft(kept.folder)
+    unit = kept.scene // draft.layout.unit
+    found = _load_unit(draft, unit)
+    if found is None:
+        return None
+    arrays, buildings = found
+    row, n_users = kept.scene - draft.layout.scenes_of(unit).start, kept.outcome["n_users"]
+    users = {spec.name: spec.dims[1] == "user" for spec in draft.layout.specs()}
+    values = {name: array[row, :n_users] if users[name] else array[row] for name, array in arrays.items()}
+    return values, buildings[buildings["scene_id"] == kept.outcome["scene_id"]]
+
+
+@lru_cache(maxsize=2)
+def _load_unit(draft: Draft, unit: int) -> tuple[dict[str, NDArray[Any]], Any] | None:
+    """Arrays and buildings of a unit whose every file is what its receipt says; the scenes of a unit are asked for in turn."""
+    import geopandas as gpd
+
+    receipt = draft.receipt(unit)
+    if receipt is None:
+        return None
+    manifest = read_json(draft.folder / "manifest.json") or {"files": {}}
+    name = str(draft.buildings_path(unit)).removeprefix(f"{draft.folder}/")
+    sums = receipt["files"] | {name: manifest["files"].get(name)}
+    try:
+        if any(sha256_of(draft.folder / file) != digest for file, digest in sums.items()):
+            return None
+    except OSError:
+        return None
+    root = open_group(draft.data)
+    scenes = draft.layout.scenes_of(unit)
+    names = [spec.name for spec in draft.layout.specs()]
+    arrays = {name: np.asarray(root[name][scenes.start : scenes.stop]) for name in names}  # type: ignore[index]
+    return arrays, gpd.read_parquet(io.BytesIO(draft.buildings_path(unit).read_bytes()))
+
+
+def _scenes(version: Version) -> dict[tuple[str, float, float], Kept]:
+    draft = load_draft(version.folder)
+    there = {}
+    for unit, receipt in enumerate(draft.all_receipts()):
+        for scene, outcome in zip(draft.layout.scenes_of(unit), receipt["scenes"] if receipt else (), strict=False):
+            if outcome["status"] == "done" and "inputs" in outcome:
+                place = _place(outcome["city"], outcome["latitude"], outcome["longitude"])
+                there[place] = Kept(version.folder.name, version.folder, scene, outcome)
+    return there
+
+
+def _place(city: str, latitude: float, longitude: float) -> tuple[str, float, float]:
+    return city, round(latitude, 7), round(longitude, 7)
+
+
+def _inputs_key(tile: Tile, city: City, map_sha: str, parts: dict[str, Any]) -> str:
+    where = {"id": tile.id, "latitude": tile.latitude, "longitude": tile.longitude, "size": tile.size}
+    of_city = {name: value for name, value in asdict(city).items() if name != "scenes"}
+    return fingerprint_of({"tile": where, "city": of_city, "map": map_sha, **parts})
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Names of what differs, `solver.max_depth`, `package numpy`, `code`."""
+    names = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            inner = {"recipe": "", "versions": "package "}.get(name, f"{prefix}{name}.")
+            names += _differences(old, new, inner)
+        else:
+            names.append(f"{prefix}{name}")
+    return names

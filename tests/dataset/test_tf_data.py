@@ -1,0 +1,111 @@
+"""`tf.data`: right types and values, every user once an epoch. In a process of its own: TensorFlow starts slowly."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dataset import InputError
+from dataset.reader import open_store
+
+SCRIPT = """
+import json, sys
+import numpy as np
+from dataset.tf_data import tf_dataset
+import tensorflow as tf
+
+store = sys.argv[1]
+fields = ("csi", "spectrum", "height", "occupancy", "user_position", "los", "best_beam", "paths/gain")
+data = tf_dataset(store, "train", fields, batch_size=4, seed=1)
+spec = {name: [list(part.shape), part.dtype.name] for name, part in data.element_spec.items()}
+batches = list(data.prefetch(2).as_numpy_iterator())
+np.savez(sys.argv[2], **{name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]})
+
+def users(dataset):
+    return [[int(a), int(b)] for batch in dataset.as_numpy_iterator() for a, b in zip(batch["scene"], batch["user"])]
+
+two = users(tf_dataset(store, "train", ("los",), batch_size=4, seed=1, epochs=2))
+endless = users(tf_dataset(store, "train", ("los",), batch_size=4, seed=1, epochs=None).take(12))
+full = tf_dataset(store, "train", ("los",), batch_size=4, seed=1, drop_last=True)
+# What a model is trained with: a function traced for these types.
+norm = tf.function(lambda batch: tf.reduce_sum(tf.abs(batch["csi"]) ** 2))
+power = float(sum(norm(batch) for batch in data))
+print(json.dumps({
+    "spec": spec, "sizes": [len(batch["scene"]) for batch in batches], "cardinality": int(data.cardinality()),
+    "two": two, "endless": endless, "power": power, "full": [list(part) for part in [full.element_spec["los"].shape]],
+    "full_sizes": [len(batch["los"]) for batch in full],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(toy_store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tf")
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(toy_store), str(folder / "values.npz")],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    import numpy as np
+
+    return json.loads(run.stdout.strip().splitlines()[-1]), dict(np.load(folder / "values.npz"))
+
+
+def test_signature_and_batches(answers):
+    said, _ = answers
+    assert said["spec"] == {
+        "csi": [[None, 32, 32], "complex64"],
+        "spectrum": [[None, 32, 32], "float32"],
+        "height": [[None, 200, 200], "float32"],
+        "occupancy": [[None, 20, 20], "uint8"],
+        "user_position": [[None, 3], "float32"],
+        "los": [[None], "bool"],
+        "best_beam": [[None], "int16"],
+        "paths/gain": [[None, 3], "complex64"],
+        "scene": [[None], "int64"],
+        "user": [[None], "int64"],
+    }
+    # 7 + 8 users of the two train scenes.
+    assert said["sizes"] == [4, 4, 4, 3]
+    assert said["cardinality"] == 4
+    assert said["full"] == [[4]]
+    assert said["full_sizes"] == [4, 4, 4]
+
+
+def test_values_are_those_of_xarray(answers, toy_store):
+    import numpy as np
+
+    said, values = answers
+    root, paths = open_store(toy_store).load(), open_store(toy_store, "paths").load()
+    for row, (scene, user) in enumerate(zip(values["scene"], values["user"], strict=True)):
+        for name in values.keys() - {"scene", "user"}:
+            source = paths[name.removeprefix("paths/")] if name.startswith("paths/") else root[name]
+            expected = source.isel(scene=scene, user=user) if "user" in source.dims else source.isel(scene=scene)
+            np.testing.assert_array_equal(values[name][row], expected.values)
+    power = (np.abs(root["csi"].isel(scene=[0, 1]).values) ** 2).sum()
+    assert said["power"] == pytest.approx(float(power), rel=1e-4)
+
+
+def test_every_user_once_an_epoch(answers):
+    said, values = answers
+    train = [[0, user] for user in range(7)] + [[1, user] for user in range(8)]
+    first, second = said["two"][:15], said["two"][15:]
+    assert sorted(first) == sorted(second) == train
+    assert first != second
+    assert first == [[int(a), int(b)] for a, b in zip(values["scene"], values["user"], strict=True)]
+    # Twelve batches of an endless dataset: three epochs.
+    assert said["endless"][:30] == said["two"]
+    assert len(said["endless"]) == 45
+
+
+def test_without_tensorflow_the_extra_is_named(toy_store, monkeypatch):
+    from dataset.tf_data import tf_dataset
+
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(InputError, match=r"pip install 'wavecity\[tensorflow\]'") as error:
+        tf_dataset(toy_store)
+    assert "\n" not in str(error.value)
