@@ -30,6 +30,7 @@ from dataset.writer import (
     seal,
     write_unit,
 )
+from flows.maps import at_hand
 from flows.recipe import Recipe
 from flows.reuse import Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
 from geo.build import build_scene
@@ -242,8 +243,10 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     scenes: list[dict[str, Any] | None] = []
     outcomes = []
     buildings = []
+    store = draft.folder.parent.parent
+    here = {city: at_hand(source, store) for city, source in sources.items()}
     for job in jobs:
-        arrays, outcome, table = _run_scene(job, sources[job.tile.city], recipe)
+        arrays, outcome, table = _run_scene(job, here[job.tile.city], recipe)
         scenes.append(arrays)
         outcomes.append(outcome)
         if table is not None:

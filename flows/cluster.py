@@ -18,13 +18,16 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
     workers : int, optional
         Local worker processes; by default one a core.
     address : str, optional
-        Scheduler of a running cluster, e.g. `tcp://10.0.0.5:8786`.
+        Scheduler of a running cluster, e.g. `tcp://10.0.0.5:8786`; by default that in the environment variable
+        `WAVECITY_DASK`, if there is one and `workers` is not given.
 
     Raises
     ------
     InputError
         No scheduler answers at `address`.
     """
+    if workers is None:
+        address = address or os.environ.get("WAVECITY_DASK")
     if address:
         try:
             client = Client(address, timeout=10)

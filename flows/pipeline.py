@@ -13,20 +13,27 @@ from typing import Any
 from distributed import KilledWorker
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 from tqdm import tqdm
 
-from dataset.files import StorePath, location, make_folder, write_json
+from dataset.files import StorePath, location, make_folder, read_json, write_json
 from dataset.lock import Lock, builder_lock
 from dataset.publish import Version
+from dataset.reader import resolve
 from dataset.validate import Each
 from dataset.writer import Draft
-from flows import build
+from flows import artifacts, build
 from flows.cluster import compute
+from flows.maps import map_folder, share_maps
 from flows.recipe import Recipe
 from geo.cities import City, cities_of
+from geo.errors import InputError, MapError
 from geo.plan import CityPlan, Plan
+from geo.settings import Settings
+from geo.sources import refresh_city
 
 # One thread a unit in flight: it only waits for Dask.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
@@ -60,9 +67,25 @@ finish = task(name="finish")(build.finish)
 check_and_publish = task(name="validate-and-publish")(build.check_and_publish)
 
 
+class Published(Settings):
+    """A published version, as the event hands it to training."""
+
+    store: str = Field(description="Store: folder or URL, as the builder names it.")
+    version: str = Field(description="Its version, e.g. v3.")
+    data: str = Field(description="Zarr group of the version.")
+    fingerprint: str = Field(description="Fingerprint of recipe, maps, code and packages.")
+    manifest: str = Field(description="SHA-256 of the version's manifest: of all its bytes.")
+
+
 @flow(name="build-dataset", task_runner=RUNNER)
 def build_dataset(
-    recipe: Recipe, store: str, workers: int | None = None, dask: str | None = None, maps: Path | None = None
+    recipe: Recipe,
+    store: str = "",
+    workers: int | None = None,
+    dask: str | None = None,
+    maps: Path | None = None,
+    refresh: bool = False,
+    announce: bool = True,
 ) -> Version:
     """Maps -> published dataset version; whatever is already there is kept.
 
@@ -70,17 +93,25 @@ def build_dataset(
     ----------
     recipe : Recipe
     store : str
-        Folder, or URL on object storage (`s3://bucket/store`; credentials from the environment).
+        Folder, or URL on object storage (`s3://bucket/store`; credentials from the environment); by default a folder of
+        the recipe's name in that of the environment variable `WAVECITY_STORE`, or in `stores`.
     workers, dask
         Local worker processes, or the address of a Dask scheduler.
     maps : Path, optional
         Folder of fetched and converted maps, which several stores may share; by default `store/maps`, or for a store
         on object storage the user's cache folder.
+    refresh : bool
+        Ask the servers that maps came from for newer ones first.
+    announce : bool
+        Whether a new version is announced as an event, `wavecity.dataset.published`.
     """
     logger = get_run_logger()
-    place = location(store)
+    place = location(store or f"{os.environ.get('WAVECITY_STORE', 'stores')}/{recipe.name}")
     make_folder(place)
-    plan = _plan(recipe, maps or _map_folder(place), workers, dask)
+    folder = maps or map_folder(place)
+    if refresh:
+        _refresh_maps(recipe, folder)
+    plan = _plan(recipe, folder, workers, dask)
     for city in plan.short:
         logger.warning(
             "%s: %d of %d scenes%s",
@@ -98,12 +129,44 @@ def build_dataset(
         draft = build.draft_of(recipe, plan, place)
         missing = draft.missing()
         logger.info("%d scenes, %d of %d units to build", len(plan.accepted), len(missing), draft.layout.units)
+        share_maps(plan.sources, place)
         with compute(workers, dask) as client:
             if missing:
                 _run_units(client, draft, missing, plan, reuse, recipe, lock)
             lock.check()
             finish(draft, recipe, plan)
-            return check_and_publish(draft, recipe, place, _bar, _on_cluster(client))
+            version = check_and_publish(draft, recipe, place, _bar, _on_cluster(client))
+    artifacts.show_version(version)
+    if announce:
+        announce_version(recipe, version)
+    return version
+
+
+def announce_version(recipe: Recipe, version: Version) -> Published:
+    """Emit the event that starts training where a deployment is triggered by it (see `prefect.yaml`)."""
+    published = Published(
+        store=str(version.store),
+        version=version.folder.name,
+        data=str(version.data),
+        fingerprint=version.fingerprint,
+        manifest=read_json(version.folder / "manifest.json")["sha256"],
+    )
+    emit_event(
+        "wavecity.dataset.published",
+        resource={"prefect.resource.id": f"wavecity.store.{recipe.name}", "prefect.resource.name": str(version.store)},
+        payload={"recipe": recipe.model_dump(mode="json"), "dataset": published.model_dump(mode="json")},
+    )
+    return published
+
+
+def _refresh_maps(recipe: Recipe, folder: Path) -> None:
+    logger = get_run_logger()
+    for city in cities_of(recipe.area):
+        try:
+            if refresh_city(city, folder):
+                logger.info("%s: the server has a newer map", city.name)
+        except MapError as error:
+            logger.warning("%s", error)
 
 
 def _bar(units: Any) -> Any:
@@ -119,12 +182,6 @@ def _on_cluster(client: Any) -> Each:
             yield futures.popleft().result()
 
     return each
-
-
-def _map_folder(store: StorePath) -> Path:
-    if isinstance(store, Path):
-        return store / "maps"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wavecity" / "maps"
 
 
 def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> Plan:
@@ -144,6 +201,7 @@ def _run_units(
     client: Any, draft: Draft, missing: list[int], plan: Plan, reuse: Any, recipe: Recipe, lock: Lock
 ) -> None:
     futures: list[PrefectFuture[Any]] = []
+    progress = artifacts.Progress(draft.layout.units, draft.layout.units - len(missing))
     with tqdm(total=sum(len(draft.layout.scenes_of(unit)) for unit in missing), desc="scenes", unit="scene") as bar:
         for unit in missing:
             jobs = build.jobs_of(draft, unit, plan, reuse)
@@ -154,6 +212,7 @@ def _run_units(
         for unit, future in zip(missing, futures, strict=True):
             future.result()
             lock.check()
+            progress.advance()
             bar.update(len(draft.layout.scenes_of(unit)))
 
 
@@ -162,7 +221,9 @@ def pretrain(recipe: Recipe, store: StorePath, out: Path) -> Path:
     """Dataset version -> checkpoint; a finished training is not repeated."""
     from model.pretrain import pretrain as train
 
-    return train(str(store), recipe.training, out, recipe.seed)
+    checkpoint = train(str(store), recipe.training, out, recipe.seed)
+    artifacts.show_training(out)
+    return checkpoint
 
 
 @task(name="evaluate", task_run_name="evaluate-{name}")
@@ -178,7 +239,44 @@ def report(run: Path, store: StorePath) -> Path:
     """Run folder -> one self-contained HTML page."""
     from model.report import write_report
 
-    return write_report(run, str(store))
+    page = write_report(run, str(store))
+    artifacts.show_report(page)
+    return page
+
+
+@flow(name="train-and-evaluate")
+def train_and_evaluate(recipe: Recipe, dataset: Published, out: Path | None = None) -> dict[str, str]:
+    """A published version -> checkpoint -> evaluations -> report; runs where the GPU is.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    dataset : Published
+        What the event said: exactly this version is trained on, whatever has been published since.
+    out : Path, optional
+        Run folder; by default `runs/<recipe>/<version>`.
+
+    Raises
+    ------
+    InputError
+        The version cannot be read here, or is another one than that announced.
+    """
+    folder = resolve(dataset.data).parent
+    manifest = read_json(folder / "manifest.json") or {}
+    if manifest.get("sha256") != dataset.manifest:
+        msg = f"{folder}: manifest {str(manifest.get('sha256'))[:12]} is not that announced, {dataset.manifest[:12]}"
+        raise InputError(msg)
+    out = out or Path("runs") / recipe.name / dataset.version
+    return _train(recipe, location(dataset.data), out)
+
+
+def _train(recipe: Recipe, data: StorePath, out: Path) -> dict[str, str]:
+    make_folder(out)
+    write_json(out / "recipe.json", recipe.model_dump(mode="json"))
+    pretrain(recipe, data, out)
+    for name in TASKS:
+        evaluate(out, data, name, recipe)
+    return {"report": str(report(out, data)), "run": str(out)}
 
 
 @flow(name="wavecity")
@@ -201,9 +299,5 @@ def run_recipe(
         Paths of the `report`, the `store` and the `run`.
     """
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
-    version = build_dataset(recipe, str(out / "store"), workers, dask, maps)
-    pretrain(recipe, version.data, out)
-    for name in TASKS:
-        evaluate(out, version.data, name, recipe)
-    page = report(out, version.data)
-    return {"report": str(page), "store": str(out / "store"), "run": str(out)}
+    version = build_dataset(recipe, str(out / "store"), workers, dask, maps, announce=False)
+    return {**_train(recipe, version.data, out), "store": str(out / "store")}

@@ -23,6 +23,9 @@ DATA_PARTS = ("seed", "area", "scene", "radio", "users", "solver", "features", "
 class Recipe(Settings):
     """One run: map -> scenes -> channels -> store -> model -> report."""
 
+    base: str | None = Field(
+        None, description="Shipped recipe that this one changes: what is not named here is as it is there."
+    )
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Short name: lower case, digits, hyphens.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of every random choice.")
     area: AreaSettings = AreaSettings()
@@ -33,6 +36,18 @@ class Recipe(Settings):
     features: FeatureSettings = FeatureSettings()
     store: StoreSettings = StoreSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_its_base(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or content.get("base") is None:
+            return content
+        if content["base"] not in shipped_recipes():
+            msg = f"base is {content['base']!r}; shipped recipes: {', '.join(shipped_recipes())}"
+            raise ValueError(msg)
+        base = yaml.safe_load((RECIPES / f"{content['base']}.yaml").read_text(encoding="utf-8"))
+        # The result stands by itself.
+        return _merge(base, {key: value for key, value in content.items() if key != "base"})
 
     @model_validator(mode="after")
     def _diffuse_has_something_to_scatter(self) -> "Recipe":
@@ -50,6 +65,15 @@ class Recipe(Settings):
         parts = self.model_dump(mode="json", include=set(DATA_PARTS))
         del parts["store"]["keep"], parts["store"]["grace"], parts["solver"]["memory"]
         return parts
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
 
 
 def shipped_recipes() -> list[str]:

@@ -72,6 +72,39 @@ def download(url: str, cache: Path, progress: Progress | None = None) -> Path:
     return target
 
 
+def drop_outdated(url: str, cache: Path) -> bool:
+    """Remove a kept download whose ETag or Last-Modified on the server is another by now; the next `download` loads it anew.
+
+    Returns
+    -------
+    bool
+        Whether it was removed. Without a kept file, or one of its marks, there is nothing to compare.
+
+    Raises
+    ------
+    MapError
+        The server does not answer; the kept file stays.
+    """
+    target = download_path(url, cache)
+    if not target.is_file():
+        return False
+    about = described(target)
+    try:
+        headers = {"User-Agent": network.user_agent(), "Accept-Encoding": "identity"}
+        answer = requests.head(url, headers=headers, timeout=TIMEOUT, allow_redirects=True)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        msg = f"area.source: {url}: cannot be asked for a newer map ({error}); the kept one of {about['last_modified']} stays"
+        raise MapError(msg) from error
+    now = {"etag": answer.headers.get("ETag", ""), "last_modified": answer.headers.get("Last-Modified", "")}
+    known = [name for name in now if now[name] and about.get(name)]
+    if all(now[name] == about[name] for name in known):
+        return False
+    with FileLock(target.parent / "lock"):
+        target.unlink(missing_ok=True)
+    return True
+
+
 def download_path(url: str, cache: Path) -> Path:
     """Where `download` keeps a URL."""
     name = Path(unquote(urlsplit(url).path)).name or "map"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo.cities import City, cities_of
-from geo.download import Progress, described, download, download_path
+from geo.download import Progress, described, download, download_path, drop_outdated
 from geo.errors import MapError
 from geo.extract import HELSINKI_SHA256, SUFFIXES, Bounds, ExtractSource, Unreadable, find_helsinki, open_extract
 from geo.heights import HeightStatistics
@@ -118,6 +118,19 @@ def open_city(city: City, area: AreaSettings, cache: Path, progress: Progress | 
     return replace(
         source, provenance={**source.provenance, "url": city.source, "published": about["last_modified"] or None}
     )
+
+
+def refresh_city(city: City, cache: Path) -> bool:
+    """Drop the kept map of a city where the server has a newer one; whether it did.
+
+    Overpass answers are kept as they are: another folder of maps asks anew.
+
+    Raises
+    ------
+    MapError
+        The server does not answer; the kept map stays.
+    """
+    return _is_url(city.source) and drop_outdated(city.source, cache)
 
 
 def is_here(city: City, area: AreaSettings, cache: Path) -> bool:

@@ -113,13 +113,14 @@ def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
     draft = build.draft_of(recipe, plan, tmp_path / "store")
     code = (
         "import sys, pickle; from flows import build\n"
-        "draft, tiles, sources, recipe = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "build.run_unit(draft, 0, tiles, sources, recipe)"
+        "draft, jobs, sources, recipe = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "build.run_unit(draft, 0, jobs, sources, recipe)"
     )
     import pickle
 
     job = tmp_path / "job.pickle"
-    job.write_bytes(pickle.dumps((draft, plan.accepted[:2], plan.sources, recipe)))
+    jobs = build.jobs_of(draft, 0, plan, build.reuse_of(recipe, plan, tmp_path / "store"))
+    job.write_bytes(pickle.dumps((draft, jobs, plan.sources, recipe)))
     subprocess.run([sys.executable, "-c", code, str(job)], check=True, cwd=Path(build.__file__).parents[1])
     published = open_store(out / "store")
     folder = (out / "store" / "latest.zarr").resolve().parent
@@ -154,7 +155,8 @@ def test_a_scene_that_fails_is_quarantined_and_the_others_go_on(tmp_path, monkey
         return real(tile, *arguments)
 
     monkeypatch.setattr(build, "build_scene", fail_first)
-    receipt = build.run_unit(draft, 0, plan.accepted[:2], plan.sources, recipe)
+    jobs = build.jobs_of(draft, 0, plan, build.reuse_of(recipe, plan, tmp_path / "store"))
+    receipt = build.run_unit(draft, 0, jobs, plan.sources, recipe)
     assert [scene["status"] for scene in receipt["scenes"]] == ["quarantined", "done"]
     assert receipt["scenes"][0]["stage"] == "scene"
     assert "walls cross" in receipt["scenes"][0]["reason"]

@@ -1,0 +1,84 @@
+"""What a run shows in Prefect beside its log: progress, outcomes by reason, the dataset card, training, the report."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from dataset.files import read_json
+from dataset.publish import Version
+from dataset.writer import load_draft
+
+
+class Progress:
+    """Share of the units that are done, as a bar on the run's page; written at every whole per cent."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self._total, self._done, self._shown = total, done, self._percent(done, total)
+        self._id: UUID = create_progress_artifact(  # type: ignore[assignment]
+            progress=float(self._shown), key="units-done", description=f"{total} units, {done} done before"
+        )
+
+    def advance(self) -> None:
+        """One more unit is done."""
+        self._done += 1
+        if (percent := self._percent(self._done, self._total)) != self._shown:
+            self._shown = percent
+            update_progress_artifact(self._id, progress=float(percent))
+
+    @staticmethod
+    def _percent(done: int, total: int) -> int:
+        return 100 * done // max(total, 1)
+
+
+def show_version(version: Version) -> None:
+    """Outcomes by reason, where the scenes come from, and the card."""
+    receipts = load_draft(version.folder).receipts()
+    scenes = [scene for receipt in receipts for scene in receipt["scenes"]]
+    outcomes = Counter(
+        (scene["status"], scene.get("stage", ""), scene.get("reason", "").split(":")[0]) for scene in scenes
+    )
+    tiles = (read_json(version.folder / "lineage.json") or {}).get("tiles", [])
+    rejected = Counter(tile["reason"] for tile in tiles if tile["status"] == "rejected")
+    table = [{"outcome": s, "stage": stage, "reason": why, "scenes": n} for (s, stage, why), n in outcomes.items()]
+    table += [{"outcome": "rejected", "stage": "plan", "reason": why, "scenes": n} for why, n in rejected.most_common()]
+    create_table_artifact(table=table, key="outcomes", description=f"Scenes of {version.folder.name} by outcome")
+    origins = Counter(scene.get("origin", "") for scene in scenes)
+    create_table_artifact(
+        table=[{"origin": origin, "scenes": count} for origin, count in origins.most_common()],
+        key="origins",
+        description=f"Which scenes of {version.folder.name} were kept, which traced, and why",
+    )
+    card = version.folder / "card.md"
+    if card.exists():
+        text = card.read_bytes().decode()
+        # The header is for Hugging Face.
+        create_markdown_artifact(text.split("---\n", 2)[-1], key="dataset-card", description=str(version.data))
+
+
+def show_training(run: Path) -> None:
+    """Losses by epoch, from the logs of a run."""
+    import pandas as pd
+
+    logs = [pd.read_csv(path) for path in sorted(run.glob("logs/*/metrics.csv"))]
+    if not logs:
+        return
+    # A row holds what was logged at one step; of every epoch the last value of each is shown.
+    epochs = pd.concat(logs).groupby("epoch").last().reset_index()
+    table: list[dict[str, Any]] = [
+        {str(name): value for name, value in row.items() if value == value} for row in epochs.to_dict("records")
+    ]
+    create_table_artifact(table=table, key="training", description=str(run))
+
+
+def show_report(page: Path) -> None:
+    """Link to the report; the file lies on the machine that ran the task."""
+    create_link_artifact(page.resolve().as_uri(), link_text=str(page), key="report")
