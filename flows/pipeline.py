@@ -254,7 +254,7 @@ def train_and_evaluate(recipe: Recipe, dataset: Published, out: Path | None = No
     dataset : Published
         What the event said: exactly this version is trained on, whatever has been published since.
     out : Path, optional
-        Run folder; by default `runs/<recipe>/<version>`.
+        Run folder; by default `<recipe>/<version>` in that of the environment variable `WAVECITY_RUNS`, or in `runs`.
 
     Raises
     ------
@@ -266,7 +266,7 @@ def train_and_evaluate(recipe: Recipe, dataset: Published, out: Path | None = No
     if manifest.get("sha256") != dataset.manifest:
         msg = f"{folder}: manifest {str(manifest.get('sha256'))[:12]} is not that announced, {dataset.manifest[:12]}"
         raise InputError(msg)
-    out = out or Path("runs") / recipe.name / dataset.version
+    out = out or Path(os.environ.get("WAVECITY_RUNS", "runs")) / recipe.name / dataset.version
     return _train(recipe, location(dataset.data), out)
 
 

@@ -82,7 +82,8 @@ def receipts(store: Path) -> dict[str, tuple[int, bytes]]:
 
 def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     me = psutil.Process(process.pid)
-    return [me, *me.children(recursive=True)]
+    # One that ended by itself a moment ago, and that nobody has asked about yet, cannot be killed.
+    return [me, *(child for child in me.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE)]
 
 
 def role(command: str) -> str:

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from flows.recipe import RECIPES, Recipe, load_recipe, shipped_recipes
+from flows.recipe import RECIPES, Recipe, load_recipe, parse_recipe, shipped_recipes
 from geo.errors import InputError
 
 
@@ -88,3 +88,13 @@ def test_diffuse_scattering_needs_a_coefficient_and_a_solver(change: str) -> Non
     load_recipe("quickstart", ("solver.diffuse=true", "radio.scattering=0.3"))
     with pytest.raises(InputError, match=r"recipe quickstart: recipe: solver.diffuse is (true|false), but radio.scatt"):
         load_recipe("quickstart", (change,))
+
+
+def test_a_base_is_changed_section_by_section_and_the_result_stands_by_itself():
+    changed = parse_recipe({"name": "mine", "base": "quickstart", "radio": {"rows": 16}}, "test")
+    shipped = load_recipe("quickstart")
+    assert changed.radio.rows == 16
+    assert changed.base is None
+    assert changed.model_copy(update={"name": "quickstart", "radio": shipped.radio}) == shipped
+    with pytest.raises(InputError, match=r"base is 'quickstrt'; shipped recipes: .*quickstart"):
+        parse_recipe({"name": "mine", "base": "quickstrt"}, "test")

@@ -47,6 +47,13 @@ class FileServer:
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # the client was killed, as one test wants
 
+            def do_HEAD(self) -> None:
+                found = self.path.split("?")[0] in server.files
+                self.send_response(200 if found else 404)
+                for name, value in server.marks().items():
+                    self.send_header(name, value)
+                self.end_headers()
+
             def log_message(self, *_: Any) -> None:
                 pass
 

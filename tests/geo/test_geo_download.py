@@ -13,7 +13,7 @@ from geo_maps import LATITUDE, LONGITUDE, box, osm_xml
 
 from geo import network
 from geo.cities import City
-from geo.download import described, download, download_path
+from geo.download import described, download, download_path, drop_outdated
 from geo.errors import InputError, MapError
 from geo.extract import find_helsinki
 from geo.settings import AreaSettings
@@ -71,6 +71,29 @@ def test_is_here_needs_no_request(server: FileServer, tmp_path: Path) -> None:
     open_city(city, AreaSettings(), tmp_path)
     assert is_here(city, AreaSettings(), tmp_path)
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("validator", ["etag", "weak", "date", ""])
+def test_a_kept_map_is_dropped_when_the_server_has_a_newer_one(
+    server: FileServer, tmp_path: Path, validator: str
+) -> None:
+    server.validator = validator
+    url = server.url + MAP
+    assert not drop_outdated(url, tmp_path)
+    kept = download(url, tmp_path)
+    assert not drop_outdated(url, tmp_path)
+    server.version += 1
+    # A server that tells versions apart by nothing is believed to have none.
+    assert drop_outdated(url, tmp_path) == bool(validator)
+    assert kept.is_file() == (not validator)
+
+
+def test_a_map_is_kept_when_nobody_can_be_asked(server: FileServer, tmp_path: Path) -> None:
+    kept = download(server.url + MAP, tmp_path)
+    del server.files[MAP]
+    with pytest.raises(MapError, match="cannot be asked for a newer map"):
+        drop_outdated(server.url + MAP, tmp_path)
+    assert kept.is_file()
 
 
 @pytest.mark.parametrize("validator", ["etag", "weak", "date"])
