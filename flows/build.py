@@ -243,6 +243,10 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     scenes: list[dict[str, Any] | None] = []
     outcomes = []
     buildings = []
+    # Killed after its receipt and before its answer, a worker's unit is handed out again: it is done.
+    done = draft.receipt(unit)
+    if done is not None:
+        return done
     store = draft.folder.parent.parent
     here = {city: at_hand(source, store) for city, source in sources.items()}
     for job in jobs:

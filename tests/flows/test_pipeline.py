@@ -161,3 +161,18 @@ def test_a_scene_that_fails_is_quarantined_and_the_others_go_on(tmp_path, monkey
     assert receipt["scenes"][0]["stage"] == "scene"
     assert "walls cross" in receipt["scenes"][0]["reason"]
     assert "Traceback" in receipt["scenes"][0]["traceback"]
+
+
+def test_a_unit_handed_out_again_after_its_receipt_is_not_done_again(tmp_path, monkeypatch):
+    """As Dask does when a worker is killed between its last write and its answer."""
+    from flows import build
+
+    recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
+    plan = build.plan_scenes(recipe, tmp_path / "maps")
+    draft = build.draft_of(recipe, plan, tmp_path / "store")
+    jobs = build.jobs_of(draft, 0, plan, build.reuse_of(recipe, plan, tmp_path / "store"))
+    first = build.run_unit(draft, 0, jobs, plan.sources, recipe)
+    before = snapshot(tmp_path / "store")
+    monkeypatch.setattr(build, "build_scene", lambda *_: pytest.fail("built again"))
+    assert build.run_unit(draft, 0, jobs, plan.sources, recipe) == first
+    assert snapshot(tmp_path / "store") == before
