@@ -122,7 +122,7 @@ def test_same_bytes_in_another_process(scene: Scene, map_cache: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 from test_geo_build import SCENE, USERS, digest, first_tiles
 from geo.build import build_scene
 from geo.settings import AreaSettings
