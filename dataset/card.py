@@ -17,7 +17,7 @@ from dataset.card_facts import gather_facts
 from dataset.card_pictures import Example, Place, draw_example, draw_histogram, draw_spectrum, draw_tiles, draw_world
 from dataset.card_source import SPLITS, Source, load_source, percent, places_of
 from dataset.distributions import HISTOGRAMS
-from dataset.files import StorePath, open_group, write_text
+from dataset.files import StorePath, array_of, open_group, write_text
 from raytrace.arrays import spectrum
 
 LABELS = {
@@ -125,7 +125,7 @@ def _examples(source: Source) -> tuple[list[Example], list[tuple[str, Any]]]:
         for index in found[:1]:
             count = n_users[index]
             names = ("height", "user_position", "path_gain", "los", "outage")
-            arrays = {name: np.asarray(root[name][index]) for name in names}  # type: ignore[index]
+            arrays = {name: np.asarray(array_of(root, name)[index]) for name in names}
             base = np.array([x + shifts[index], y])
             gain, los, outage = (arrays[name][:count] for name in ("path_gain", "los", "outage"))
             users = arrays["user_position"][:count, :2] + base
@@ -134,7 +134,7 @@ def _examples(source: Source) -> tuple[list[Example], list[tuple[str, Any]]]:
             for kind, chosen in (("with line of sight", los & ~outage), ("without line of sight", ~los & ~outage)):
                 if chosen.any() and kind not in spectra:
                     user = int(np.flatnonzero(chosen)[gain[chosen].argmax()])
-                    csi = np.asarray(root["csi"][index, user])  # type: ignore[index]
+                    csi = np.asarray(array_of(root, "csi")[index, user])
                     spectra[kind] = (f"{ids[index]}, user {user}, {kind}", spectrum(csi))
     return examples, list(spectra.values())
 

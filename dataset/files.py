@@ -70,6 +70,14 @@ def open_group(path: StorePath, mode: Any = "r") -> zarr.Group:
     return zarr.open_group(zarr_store(path, read_only=mode == "r"), mode=mode)
 
 
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Array of a group; a name that is none is a `KeyError`."""
+    found = group[name]
+    if not isinstance(found, zarr.Array):
+        raise KeyError(name)
+    return found
+
+
 @contextmanager
 def atomic_path(path: StorePath) -> Iterator[Path]:
     """Yield a local temporary path; on success its file becomes `path`, on failure it is removed."""

@@ -64,7 +64,7 @@ def pointed_at(store: StorePath) -> str | None:
 def publish(store: str | StorePath, draft: StorePath, keep: int, grace: float = 0.0) -> Version:
     """Publish a validated draft as the next version and point at it; under the store's `builder_lock`.
 
-    Killed between the steps, the next call finds the version by its fingerprint and moves the pointer.
+    Killed after the move, the version is there by its fingerprint, and `make_latest` does the rest.
 
     Parameters
     ----------
@@ -103,12 +103,17 @@ def publish(store: str | StorePath, draft: StorePath, keep: int, grace: float = 
         version = Version(store, max((v.number for v in known), default=0) + 1, fingerprint)
         make_folder(version.folder.parent)
         move_folder(draft, version.folder, last="draft.json")
+    make_latest(version, keep, grace)
+    return version
+
+
+def make_latest(version: Version, keep: int, grace: float) -> None:
+    """Point at a version that is there whole, and remove those whose time is over; parameters as for `publish`."""
     if read_sealed(version.folder / "published.json") is None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_sealed(version.folder / "published.json", {"version": version.number, "published": now})
     point_latest(version)
-    retire(store, keep, grace)
-    return version
+    retire(version.store, keep, grace)
 
 
 def _sweep(store: StorePath, known: list[Version]) -> None:

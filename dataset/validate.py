@@ -1,5 +1,6 @@
 """Is a store what it says? Every byte against the manifest, values against the receipts, physics of every scene, splits."""
 
+import importlib.util
 import io
 import multiprocessing
 import re
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.files import StorePath, files_below, open_group, read_json, sha256_of
+from dataset.files import StorePath, array_of, files_below, open_group, read_json, sha256_of
 from dataset.line_of_sight import check_line_of_sight
 from dataset.reader import resolve
 from dataset.schema import SCENE_FIELDS
@@ -132,11 +133,7 @@ NO_GEOMETRY = "los: needs the buildings, pip install 'wavecity[generate]'"
 
 
 def _has_geometry() -> bool:
-    try:
-        import geopandas  # noqa: F401
-    except ModuleNotFoundError:
-        return False
-    return True
+    return importlib.util.find_spec("geopandas") is not None
 
 
 def _check_manifest(draft: Draft, report: _Report) -> dict[int, dict[str, str]]:
@@ -204,7 +201,7 @@ def _check_coordinates(draft: Draft, report: _Report) -> dict[str, NDArray[Any]]
         for name, shape in shapes.items():
             if getattr(root[name], "shape", None) != shape:
                 report.add("structure", name, f"shape {getattr(root[name], 'shape', None)}, the layout says {shape}")
-        scenes = {field.name: np.asarray(root[field.name][:]) for field in SCENE_FIELDS}  # type: ignore[index]
+        scenes = {field.name: np.asarray(array_of(root, field.name)[:]) for field in SCENE_FIELDS}
     except Exception as error:  # damaged metadata fail in whichever part of Zarr meets them
         report.add("structure", "data.zarr", f"cannot be opened ({type(error).__name__}: {str(error).splitlines()[0]})")
         return None
@@ -255,7 +252,7 @@ def _check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> _Report:
         return report
     root = open_group(draft.data)
     attributes = dict(root.attrs)
-    shifts = np.asarray(root["bs_shift"][:])  # type: ignore[index]
+    shifts = np.asarray(array_of(root, "bs_shift")[:])
     _check_unit_statistics(receipt, arrays, unit, report)
     buildings = _buildings(draft, unit)
     for row, scene in enumerate(draft.layout.scenes_of(unit)):
@@ -298,7 +295,7 @@ def _read_unit(
         report.ran("values")
         known = any(name.startswith(f"data.zarr/{spec.name}/c/") for name in damaged)
         try:
-            values = np.asarray(root[spec.name][scenes.start : scenes.stop])  # type: ignore[index]
+            values = np.asarray(array_of(root, spec.name)[scenes.start : scenes.stop])
         except Exception as error:  # a damaged shard fails in whichever codec meets the bad byte
             if not known:
                 report.add("values", f"unit {unit}, {spec.name}", f"not decoded ({type(error).__name__}: {error})")

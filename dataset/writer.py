@@ -26,6 +26,7 @@ from zarr.core.buffer import Buffer
 from dataset.distributions import merge_distributions, unit_distributions
 from dataset.files import (
     StorePath,
+    array_of,
     files_below,
     json_bytes,
     location,
@@ -294,7 +295,7 @@ def write_unit(
                 _place(values[row], arrays[spec.name], spec, draft.layout.users)
         # Zarr drops chunks that equal the fill value, and -0.0 does: without this it would come back as +0.0.
         values = values + values.dtype.type(0) if values.dtype.kind in "fc" else values
-        write_shards(root[spec.name], expected.start, values)  # type: ignore[arg-type]
+        write_shards(array_of(root, spec.name), expected.start, values)
         sums[spec.name] = array_checksum(values)
     receipt = {
         "fingerprint": draft.fingerprint,

@@ -17,7 +17,7 @@ from dataset.card import write_card
 from dataset.croissant import write_croissant
 from dataset.features import channel_checksum, scene_arrays
 from dataset.files import StorePath, atomic_path, read_json, write_json
-from dataset.publish import Version, latest, publish
+from dataset.publish import Version, publish, versions
 from dataset.schema import SCHEMA_VERSION
 from dataset.validate import Each, Validation, validate
 from dataset.writer import (
@@ -200,9 +200,9 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath) -> Draft:
 
 
 def published(recipe: Recipe, plan: Plan, store: StorePath) -> Version | None:
-    """The latest version, if it is what this recipe and map would build."""
-    version = latest(store)
-    return version if version and version.fingerprint == dataset_fingerprint(recipe, plan) else None
+    """The version that this recipe and map would build, where there is one; it need not be the latest."""
+    fingerprint = dataset_fingerprint(recipe, plan)
+    return next((version for version in reversed(versions(store)) if version.fingerprint == fingerprint), None)
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,8 @@ class Job:
 
 def jobs_of(draft: Draft, unit: int, plan: Plan, reuse: Reuse) -> list[Job]:
     """Jobs of a unit."""
-    tiles = [plan.accepted[scene] for scene in draft.layout.scenes_of(unit)]
+    accepted = plan.accepted  # made anew from all tiles whenever it is asked for
+    tiles = [accepted[scene] for scene in draft.layout.scenes_of(unit)]
     return [Job(tile, reuse.inputs[tile.id], reuse.kept.get(tile.id), reuse.reasons[tile.id]) for tile in tiles]
 
 
@@ -240,15 +241,15 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     dict
         The unit's receipt.
     """
-    scenes: list[dict[str, Any] | None] = []
-    outcomes = []
-    buildings = []
     # Killed after its receipt and before its answer, a worker's unit is handed out again: it is done.
     done = draft.receipt(unit)
     if done is not None:
         return done
     store = draft.folder.parent.parent
     here = {city: at_hand(source, store) for city, source in sources.items()}
+    scenes: list[dict[str, Any] | None] = []
+    outcomes = []
+    buildings = []
     for job in jobs:
         arrays, outcome, table = _run_scene(job, here[job.tile.city], recipe)
         scenes.append(arrays)

@@ -6,9 +6,7 @@ folder fetch a city's prepared map (GeoParquet, tens of MB) from the store, once
 
 import os
 import uuid
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -65,8 +63,7 @@ def at_hand(source: Source, store: StorePath) -> Source:
         with FileLock(own.parent / f"{own.name}.lock"):
             if not own.is_dir():
                 _copy(shared, names, own)
-    moved: Any = source
-    return replace(moved, parquet=own / moved.parquet.name)
+    return source.moved(own)
 
 
 def _copy(shared: StorePath, names: list[str], own: Path) -> None:
@@ -79,5 +76,4 @@ def _copy(shared: StorePath, names: list[str], own: Path) -> None:
 
 def _prepared(source: Source) -> Path:
     """Folder of a source's GeoParquet."""
-    parquet: Path = source.parquet  # type: ignore[attr-defined]
-    return parquet.parent
+    return source.parquet.parent

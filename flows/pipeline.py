@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from dataset.files import StorePath, location, make_folder, read_json, write_json
 from dataset.lock import Lock, builder_lock
-from dataset.publish import Version
+from dataset.publish import Version, make_latest, pointed_at
 from dataset.reader import resolve
 from dataset.validate import Each
 from dataset.writer import Draft
@@ -120,11 +120,15 @@ def build_dataset(
             city.city.scenes,
             f": {city.problem}" * bool(city.problem),
         )
-    version = build.published(recipe, plan, place)
-    if version:
-        logger.info("version v%d is up to date, nothing to do", version.number)
-        return version
+    known = build.published(recipe, plan, place)
+    if known and known.folder.name == pointed_at(place):
+        logger.info("version v%d is up to date, nothing to do", known.number)
+        return known
     with builder_lock(place) as lock:
+        if known:
+            # Built before, then another recipe or map was; or the build was killed before it moved the pointer.
+            make_latest(known, recipe.store.keep, recipe.store.grace)
+            return known
         reuse = build.reuse_of(recipe, plan, place)
         draft = build.draft_of(recipe, plan, place)
         missing = draft.missing()
@@ -202,11 +206,12 @@ def _run_units(
 ) -> None:
     futures: list[PrefectFuture[Any]] = []
     progress = artifacts.Progress(draft.layout.units, draft.layout.units - len(missing))
+    sources = plan.sources
     with tqdm(total=sum(len(draft.layout.scenes_of(unit)) for unit in missing), desc="scenes", unit="scene") as bar:
         for unit in missing:
             jobs = build.jobs_of(draft, unit, plan, reuse)
-            sources = {job.tile.city: plan.sources[job.tile.city] for job in jobs}
-            future = build_unit.submit(client, draft, unit, jobs, sources, recipe)
+            needed = {job.tile.city: sources[job.tile.city] for job in jobs}
+            future = build_unit.submit(client, draft, unit, jobs, needed, recipe)
             futures.append(future)
         # In the order of submission: the bar moves when the oldest unfinished unit is done.
         for unit, future in zip(missing, futures, strict=True):

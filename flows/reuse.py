@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.files import StorePath, open_group, read_json, sha256_of
+from dataset.files import StorePath, array_of, open_group, read_json, sha256_of
 from dataset.publish import Version, latest
 from dataset.writer import Draft, fingerprint_of, load_draft, package_versions
 from flows.recipe import Recipe
@@ -85,10 +85,9 @@ def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) ->
     """
     cities = {city.city.name: city.city for city in plan.cities}
     parts = scene_parts(recipe, code)
-    inputs = {
-        tile.id: _inputs_key(tile, cities[tile.city], plan.sources[tile.city].provenance["sha256"], parts)
-        for tile in plan.accepted
-    }
+    # What a plan gives by property is made anew each time.
+    accepted, maps = plan.accepted, {city: source.provenance["sha256"] for city, source in plan.sources.items()}
+    inputs = {tile.id: _inputs_key(tile, cities[tile.city], maps[tile.city], parts) for tile in accepted}
     version = latest(store)
     if version is None:
         return Reuse(inputs, {}, dict.fromkeys(inputs, "no version before"))
@@ -96,7 +95,7 @@ def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) ->
     changed = _differences(lineage.get("inputs", {}), parts)
     there = _scenes(version)
     kept, reasons = {}, {}
-    for tile in plan.accepted:
+    for tile in accepted:
         old = there.get(_place(tile.city, tile.latitude, tile.longitude))
         if old is None:
             reasons[tile.id] = f"not in {version.folder.name}"
@@ -106,7 +105,7 @@ def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) ->
             reasons[tile.id] = ""
             continue
         before = lineage.get("maps", {}).get(tile.city, {}).get("sha256")
-        map_changed = before != plan.sources[tile.city].provenance["sha256"]
+        map_changed = before != maps[tile.city]
         causes = [*changed, f"map of {tile.city}"] if map_changed else changed
         reasons[tile.id] = f"changed: {', '.join(causes)}" if causes else "changed: name of the tile, or its city"
     return Reuse(inputs, kept, reasons)
@@ -165,7 +164,7 @@ def _load_unit(draft: Draft, unit: int) -> tuple[dict[str, NDArray[Any]], Any] |
     root = open_group(draft.data)
     scenes = draft.layout.scenes_of(unit)
     names = [spec.name for spec in draft.layout.specs()]
-    arrays = {name: np.asarray(root[name][scenes.start : scenes.stop]) for name in names}  # type: ignore[index]
+    arrays = {name: np.asarray(array_of(root, name)[scenes.start : scenes.stop]) for name in names}
     return arrays, gpd.read_parquet(io.BytesIO(draft.buildings_path(unit).read_bytes()))
 
 

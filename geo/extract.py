@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,10 @@ class ExtractSource:
     def streets(self, bounds: Bounds) -> gpd.GeoDataFrame:
         """See `Source.streets`."""
         return _read_box(self.parquet.with_name("streets.parquet"), bounds, STREET_COLUMNS, ["osm_id"])
+
+    def moved(self, folder: Path) -> "ExtractSource":
+        """See `Source.moved`."""
+        return replace(self, parquet=folder / self.parquet.name)
 
     def boxes(self) -> NDArray[np.float64]:
         """See `Source.boxes`."""

@@ -22,6 +22,15 @@ class Source(Protocol):
     """Where buildings and streets come from. Implementations hold paths and plain values only, so that they can be pickled."""
 
     @property
+    def parquet(self) -> Path:
+        """GeoParquet of the buildings; what else belongs to the map lies beside it."""
+        ...
+
+    def moved(self, folder: Path) -> "Source":
+        """Return the same map, whose files lie in `folder`."""
+        ...
+
+    @property
     def bounds(self) -> Bounds:
         """West, south, east, north in WGS84 degrees."""
         ...

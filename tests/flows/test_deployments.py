@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect_api import post
 from test_pipeline import SMALL
-from test_prefect_server import post, server  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -45,7 +45,7 @@ def worker(environment: dict[str, str], pool: str, log: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def deployed(server: dict[str, str], tmp_path: Path) -> dict[str, str]:  # noqa: F811
+def deployed(server: dict[str, str], tmp_path: Path) -> dict[str, str]:
     environment = {
         **server,
         "WAVECITY_STORE": str(tmp_path / "stores"),

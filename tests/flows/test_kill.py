@@ -153,16 +153,24 @@ def test_killed_and_resumed_it_is_the_undisturbed_build(
 def test_twenty_random_moments(
     tmp_path: Path, maps: Path, undisturbed: tuple[dict[str, Any], float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Any process of the build: the command, a worker, the server that Prefect starts, Dask's and Python's helpers."""
+    """Any process of the build: the command, a worker, the server that Prefect starts, Dask's and Python's helpers.
+
+    Half of the moments by the clock, half of them among the units, which take a small part of so small a build.
+    """
     expected, duration = undisturbed
     choice = random.Random(1)
     for trial in range(20):
         store = tmp_path / f"store-{trial}"
-        moment = choice.uniform(0.1, 0.95) * duration
-        hit = disturb(store, maps, lambda _, moment=moment: time.sleep(moment), choice.choice)
+        if trial % 2:
+            units = choice.randrange(SETTINGS["area.scenes"])
+            moment, when = after_units(store, units), f"after {units} units"
+        else:
+            seconds = choice.uniform(0.1, 0.95) * duration
+            moment, when = (lambda _, seconds=seconds: time.sleep(seconds)), f"after {seconds:.1f} of {duration:.1f} s"
+        hit = disturb(store, maps, moment, choice.choice)
         check(store, expected)
         with capsys.disabled():
-            print(f"{trial + 1}: after {moment:.1f} of {duration:.1f} s: {hit}")
+            print(f"{trial + 1}: {when}: {hit}")
 
 
 def test_a_second_build_in_the_same_store_is_refused_and_harms_nothing(

@@ -68,6 +68,20 @@ def test_a_second_run_recomputes_nothing(run):
     assert snapshot(out / "checkpoints") == checkpoint
 
 
+def test_killed_before_the_pointer_was_moved_a_version_is_found_again(run, tmp_path):
+    out, _ = run
+    store = shutil.copytree(out / "store", tmp_path / "store", symlinks=True)
+    (store / "latest.zarr").unlink()
+    (store / "versions" / "v1" / "published.json").unlink()
+    before = snapshot(store / "versions")
+    result = wavecity("build", "quickstart", "--out", store, *SET)
+    assert result.returncode == 0, result.stderr
+    assert (store / "latest.zarr").resolve() == store / "versions" / "v1" / "data.zarr"
+    after = snapshot(store / "versions")
+    assert {path.name for path in after.keys() - before.keys()} == {"published.json"}
+    assert {path: after[path] for path in before} == before
+
+
 def test_the_report_needs_no_network(run):
     out, _ = run
     page = (out / "report.html").read_text(encoding="utf-8")
