@@ -71,13 +71,11 @@ def log(store: Path) -> str:
 
 
 def receipts(store: Path) -> dict[str, tuple[int, bytes]]:
-    found = {}
-    for path in store.rglob("unit-*.json"):
+    while True:
         try:
-            found[path.name] = (path.stat().st_mtime_ns, path.read_bytes())
-        except FileNotFoundError:  # published between listing and reading: it lies in the version now
-            return receipts(store)
-    return found
+            return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in store.rglob("unit-*.json")}
+        except FileNotFoundError:
+            continue  # a folder was made anew or published while it was listed: its receipts lie elsewhere now
 
 
 def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
