@@ -90,6 +90,13 @@ class AreaSettings(Settings):
     overpass: OverpassSettings = OverpassSettings()
     scenes: int = Field(16, ge=1, le=1_000_000, description="Number of scenes wanted, spread evenly over the cities.")
     tile_size: float = Field(200.0, ge=50, le=1000, description="Edge of a square tile in m.")
+    stride: float | None = Field(
+        None,
+        ge=10,
+        le=1000,
+        description="From one tile's centre to the next in m; empty: tile_size. A shorter one makes tiles overlap: more "
+        "scenes of the same map, with other base stations and users.",
+    )
     min_coverage: float = Field(0.10, ge=0, le=1, description="Least share of the tile covered by buildings.")
     max_coverage: float = Field(0.60, gt=0, le=1, description="Largest share of the tile covered by buildings.")
     min_buildings: int = Field(4, ge=1, description="Least number of buildings in the tile.")
@@ -99,6 +106,17 @@ class AreaSettings(Settings):
     def _coverage_is_a_range(self) -> "AreaSettings":
         if self.min_coverage >= self.max_coverage:
             msg = f"min_coverage {self.min_coverage} must be below max_coverage {self.max_coverage}"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _no_ground_in_two_splits(self) -> "AreaSettings":
+        overlap = self.stride is not None and self.stride < self.tile_size
+        if overlap and self.split.by == "scene" and self.split.validation + self.split.test > 0:
+            msg = (
+                f"stride {self.stride:g} is below tile_size {self.tile_size:g}: overlapping tiles would stand in two "
+                "splits; use split.by: city"
+            )
             raise ValueError(msg)
         return self
 

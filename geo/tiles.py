@@ -121,14 +121,18 @@ def plan_city(city: City, source: Source | None, area: AreaSettings, scene: Scen
 
 def _grid(city: City, source: Source | None, area: AreaSettings) -> list[Tile]:
     if city.latitude is not None and city.longitude is not None:
-        return city_grid(city, city.latitude, city.longitude, area.tile_size)
+        return city_grid(city, city.latitude, city.longitude, area.tile_size, area.stride)
     return grid(source, area, city) if source else []
 
 
-def city_grid(city: City, latitude: float, longitude: float, size: float) -> list[Tile]:
-    """Candidate tiles: those of a grid around the city's centre that lie wholly within its radius."""
-    reach = int(city.radius // size)
-    places = np.arange(-reach, reach + 1) * size
+def city_grid(city: City, latitude: float, longitude: float, size: float, stride: float | None = None) -> list[Tile]:
+    """Candidate tiles: those of a grid around the city's centre that lie wholly within its radius.
+
+    Lengths in m; `stride`, from centre to centre, is the tiles' `size` if it is not given.
+    """
+    stride = stride or size
+    reach = int(city.radius // stride)
+    places = np.arange(-reach, reach + 1) * stride
     x, y = np.tile(places, len(places)), np.repeat(places[::-1], len(places))
     within = np.hypot(np.abs(x) + size / 2, np.abs(y) + size / 2) <= city.radius
     if within.sum() > MAX_CANDIDATES:
@@ -149,7 +153,8 @@ def grid(source: Source, area: AreaSettings, city: City | None = None) -> list[T
     ).tolist()
     width = min(x_se, x_ne) - max(x_sw, x_nw)
     depth = min(y_nw, y_ne) - max(y_sw, y_se)
-    columns, rows = int(width // area.tile_size), int(depth // area.tile_size)
+    stride = area.stride or area.tile_size
+    columns, rows = (int((length - area.tile_size) // stride) + 1 for length in (width, depth))
     if columns < 1 or rows < 1:
         msg = (
             f"area.source: {source.provenance['file']}: the map of {width:.0f} m x {depth:.0f} m is smaller "
@@ -163,8 +168,8 @@ def grid(source: Source, area: AreaSettings, city: City | None = None) -> list[T
             f"{depth / 1000:.0f} km"
         )
         raise MapError(msg)
-    x = (np.arange(columns) - (columns - 1) / 2) * area.tile_size
-    y = ((rows - 1) / 2 - np.arange(rows)) * area.tile_size
+    x = (np.arange(columns) - (columns - 1) / 2) * stride
+    y = ((rows - 1) / 2 - np.arange(rows)) * stride
     places = np.column_stack([np.tile(x, rows), np.repeat(y, columns)])
     return _tiles_at(places, latitude, longitude, city, area.tile_size)
 

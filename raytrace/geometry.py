@@ -233,5 +233,12 @@ def path_lengths(
     return length, _unit(first - source), _unit(last - receivers)
 
 
+def shortest_step(vertices: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Least distance in m of two successive vertices (N, D, 3) of each path; infinite where there are fewer than two."""
+    steps = np.linalg.norm(np.diff(vertices, axis=1), axis=2)
+    # Vertices come first in a row, so a step is there where its second end is.
+    return np.where(present[:, 1:], steps, np.inf).min(axis=1, initial=np.inf)
+
+
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return vectors / np.linalg.norm(vectors, axis=1)[:, None]

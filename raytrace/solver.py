@@ -19,7 +19,7 @@ from raytrace import sionna_private as sionna
 from raytrace.chains import Chains, find_chains
 from raytrace.device import dr, load_rows, load_table, mi, rt
 from raytrace.elements import are_edges, chain_buffer, element_types, element_wedges
-from raytrace.geometry import Unfolded, path_lengths, trace_back, unfold
+from raytrace.geometry import Unfolded, path_lengths, shortest_step, trace_back, unfold
 from raytrace.pairs import PairFinder
 from raytrace.surfaces import Surfaces
 from raytrace.world import World
@@ -27,6 +27,9 @@ from raytrace.world import World
 # Paths of one receiver with the same interactions whose vertices all agree within this are one path. Sionna's image
 # method accepts a neighbouring face as the same mirror up to the same distance.
 DUPLICATE_TOLERANCE = 0.01
+
+# Vertices of a path nearer than this are one point to Sionna's fields, which are float32.
+CONTACT = 1e-4
 
 # Bytes of working memory for a (chain, receiver) pair that is tested, and for one given to the image method, which needs
 # that much and again as much for each interaction.
@@ -168,6 +171,8 @@ class ChainSolver:
         unfolded = unfold(world.surfaces, source, chains.elements, chains.swapped)
         chain, receiver, faces = self._valid_pairs(world, chains, unfolded, receivers, at_source, at_receivers)
         paths = _with_geometry(world.surfaces, source, receivers, chains, unfolded, chain, receiver, faces)
+        # Where an edge stands on a wall, a path could meet both in one point: of a step without length fields are NaN.
+        paths = paths.select(shortest_step(paths.vertices, paths.types != sionna.NONE) > CONTACT)
         if self.los:
             seen = np.flatnonzero(line_of_sight(world, source, receivers))
             paths = join([_direct_paths(source, receivers, seen, paths.types.shape[1]), paths])

@@ -4,12 +4,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from geo_maps import box
+from pydantic import ValidationError
 from pyproj import Geod
 
+from geo.cities import cities_of
 from geo.errors import InputError
 from geo.settings import AreaSettings, SceneSettings, SplitSettings
 from geo.sources import Source
-from geo.tiles import divide, grid, plan_tiles
+from geo.tiles import city_grid, divide, grid, plan_tiles
 
 BY_SCENE = SplitSettings(by="scene")
 AREA = AreaSettings(split=BY_SCENE)
@@ -31,6 +33,35 @@ def test_grid_is_200_metres_apart_and_inside_the_map(helsinki: Source) -> None:
     assert all(west < tile.longitude < right and low < tile.latitude < high for tile in tiles)
     assert len({tile.id for tile in tiles}) == 40
     assert tiles[7].id == "helsinki-0007"
+
+
+def test_a_shorter_stride_makes_tiles_overlap_inside_the_same_map(helsinki: Source) -> None:
+    apart = grid(helsinki, AREA)
+    close = grid(helsinki, AREA.model_copy(update={"stride": 100.0}))
+    # Five columns of 200 m leave room for nine positions 100 m apart, and perhaps one more at the rest of the width.
+    columns = len({tile.longitude for tile in close[: len(close) // 15]})
+    assert len(close) in (9 * 15, 10 * 15, 9 * 16, 10 * 16)
+    assert columns in (9, 10)
+    geod = Geod(ellps="WGS84")
+    (first, second), (west, south, east, north) = close[:2], helsinki.bounds
+    assert geod.inv(first.longitude, first.latitude, second.longitude, second.latitude)[2] == pytest.approx(100, abs=0.01)
+    assert {tile.size for tile in close} == {200.0}
+    for corner in (close[0], close[-1]):
+        # At least half a tile from every edge of the map.
+        assert geod.inv(corner.longitude, corner.latitude, west, corner.latitude)[2] > 99
+        assert geod.inv(corner.longitude, corner.latitude, east, corner.latitude)[2] > 99
+        assert geod.inv(corner.longitude, corner.latitude, corner.longitude, south)[2] > 99
+        assert geod.inv(corner.longitude, corner.latitude, corner.longitude, north)[2] > 99
+    assert grid(helsinki, AREA.model_copy(update={"stride": 200.0})) == apart
+    city = cities_of(AREA.model_copy(update={"radius": 2000.0}))[0]
+    disc = city_grid(city, 60.17, 24.94, 200.0, 100.0)
+    assert len(disc) == pytest.approx(np.pi * 2000**2 / 100**2, rel=0.15)
+
+
+def test_overlapping_tiles_in_two_splits_are_refused() -> None:
+    with pytest.raises(ValidationError, match="use split.by: city"):
+        AreaSettings(stride=100, split=BY_SCENE)
+    assert AreaSettings(stride=100, split=SplitSettings(by="city")).stride == 100
 
 
 def test_every_candidate_of_helsinki_has_an_outcome(helsinki: Source) -> None:

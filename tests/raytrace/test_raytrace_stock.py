@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, angles_of, real_scenes, scene_of, users_around, world_of
 
+from geo.build import build_scene
 from geo.scene import Scene
+from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from geo.sources import open_source
+from geo.tiles import grid
 from raytrace.channels import csi
 from raytrace.settings import RadioSettings, SolverSettings
 from raytrace.simulate import simulate
@@ -252,3 +256,19 @@ def plain_partners(theirs: Table, ours: Paths, world: World) -> np.ndarray:
             candidates = np.flatnonzero(same)
             result[row] = candidates[gap[candidates].max(axis=1).argmin()]
     return result
+
+
+def test_a_mirror_and_an_edge_that_meet_in_one_point_make_no_path(shared_osm: Path, tmp_path: Path) -> None:
+    """A wall, and an edge that stands on its plane: fields of a step without length were NaN."""
+    split = SplitSettings(by="city", validation=0, test=0)
+    source = str(shared_osm / "granada.osm")
+    area = AreaSettings(source=source, city="Granada", country="ES", scenes=100, stride=100, split=split)
+    extract = open_source(area, tmp_path)
+    tile = grid(extract, area)[5]
+    scene = build_scene(tile, extract, SceneSettings(), UserSettings(minimum=100, maximum=150), 4)
+    # The user of whom it was seen.
+    assert scene.users[5] == pytest.approx([13.2136, 62.3460, 1.5], abs=1e-3)
+    world = build_world(scene.mesh, scene.size, RadioSettings())
+    paths = ChainSolver(3, 500_000, diffraction=True, seed=4)(world, scene.bs_position, scene.users[5:6])
+    assert len(paths) > 3
+    assert np.isfinite(paths.coefficient).all()
