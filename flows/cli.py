@@ -391,6 +391,94 @@ def bench_load(
         write_json(out, result)
 
 
+@bench.command("orchestrate")
+@click.option("--scenes", type=click.IntRange(1), default=10_000, show_default=True, help="Null scenes.")
+@click.option("--unit", type=click.IntRange(1, 1024), default=16, show_default=True, help="Scenes of a unit.")
+@click.option(
+    "--seconds-per-scene", type=click.FloatRange(0), default=0.0, show_default=True,
+    help="What a scene sleeps in one more run of all of them, e.g. 0.5.",
+)  # fmt: skip
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Worker processes.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
+@click.option("--map-scenes", type=click.IntRange(1), default=500, show_default=True, help="Scenes of Prefect's map.")
+@click.option(
+    "--scaling-scenes", type=click.IntRange(1), default=320, show_default=True,
+    help="Sleeping scenes with one worker and with two.",
+)  # fmt: skip
+@click.option(
+    "--check-units", type=click.IntRange(0), default=64, show_default=True,
+    help="Units of a run whose arrays are held against their receipts.",
+)  # fmt: skip
+@click.option(
+    "--database", type=click.Choice(["sqlite", "postgresql"]), default="sqlite", show_default=True,
+    help="Of the Prefect server.",
+)  # fmt: skip
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_orchestrate(out: Path | None, **options: Any) -> None:
+    """What orchestration costs a scene, beside plain Dask and beside Prefect's task.map, with null scenes.
+
+    The flow's own steps, one Prefect task a unit, with real receipts, recorded by a real server. Without
+    --seconds-per-scene the overhead is projected to scenes of 0.5 s.
+    """
+    from dataset.files import write_json
+
+    _check_json(out)
+    module = _extra("flows.bench.orchestrate", "generate")
+    with _extra("flows.guard", "generate").no_orphans():
+        result = module.run(module.Options(**options))
+    if out is not None:
+        write_json(out, result)
+
+
+@bench.command("build")
+@click.option("--scenes", type=click.IntRange(1), default=64, show_default=True, help="Scenes of Helsinki.")
+@click.option("--unit", type=click.IntRange(1, 1024), default=4, show_default=True, help="Scenes of a unit.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
+@set_option
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_build(scenes: int, unit: int, rounds: int, overrides: tuple[str, ...], out: Path | None) -> None:
+    """Scenes a second of the real build with one worker and two, beside the bare functions on the same tiles.
+
+    The recipe is pretrain-10k on the packaged map, with changes by --set. The units are timed warm; the start of the
+    workers, their imports and compiling are told apart.
+    """
+    from dataset.files import write_json
+
+    _check_json(out)
+    module = _extra("flows.bench.build", "generate")
+    with _extra("flows.guard", "generate").no_orphans():
+        result = module.run(module.Options(scenes, unit, rounds, overrides))
+    if out is not None:
+        write_json(out, result)
+
+
+@bench.command("train")
+@click.option("--data", metavar="STORE", help="Store to train on (default: build a small one of Helsinki).")
+@click.option("--recipe", default="pretrain-10k", show_default=True, help="Whose training settings count.")
+@click.option("--scenes", type=click.IntRange(8), default=8, show_default=True, help="Scenes of the store built.")
+@click.option("--steps", type=click.IntRange(1), default=40, show_default=True, help="Timed steps of every side.")
+@click.option("--batch", type=click.IntRange(2), default=16, show_default=True, help="Users of a step.")
+@click.option(
+    "--threads", type=click.IntRange(0), default=0, show_default=True, help="Threads of torch; 0: its choice."
+)
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_train(
+    data: str | None, recipe: str, scenes: int, steps: int, batch: int, threads: int, out: Path | None
+) -> None:
+    """Lightning training beside a plain loop of the same model and beside full-length attention with masks, on the CPU.
+
+    All sides train on the same batches and masks, step by step in turns; samples a second, peak memory, the share of
+    data loading, and one process beside two.
+    """
+    from dataset.files import write_json
+
+    _check_json(out)
+    module = _extra("flows.bench.train", "generate,train")
+    result = module.run(module.Options(data, recipe, scenes, steps, batch, threads))
+    if out is not None:
+        write_json(out, result)
+
+
 def _check_json(out: Path | None) -> None:
     """Before the long part of a benchmark: can its figures be written?"""
     from dataset.files import make_folder

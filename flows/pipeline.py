@@ -6,7 +6,7 @@ by receipts and fingerprints, so a second run recomputes nothing.
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ from geo.sources import refresh_city
 # One thread a unit in flight: it only waits for Dask.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
 
+# As `build.run_unit`: writes a unit and gives its receipt.
+RunUnit = Callable[..., dict[str, Any]]
+
 TASKS = ("reconstruction", "localization", "beams")
 
 
@@ -52,19 +55,28 @@ def _can_pass(task: Any, run: Any, state: Any) -> bool:
     return False
 
 
-@task(retries=2, retry_delay_seconds=5, retry_condition_fn=_can_pass, task_run_name="unit-{unit}")
-def build_unit(client: Any, draft: Draft, unit: int, jobs: list[Any], sources: Any, recipe: Recipe) -> dict[str, Any]:
+@task(
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=_can_pass,
+    task_run_name="unit-{unit}",
+    cache_policy=NO_CACHE,
+)
+def build_unit(
+    client: Any, draft: Draft, unit: int, jobs: list[Any], sources: Any, recipe: Recipe, run_unit: RunUnit
+) -> dict[str, Any]:
     """Hand one unit to Dask and wait for its receipt."""
-    future = client.submit(build.run_unit, draft, unit, jobs, sources, recipe, pure=False)
+    future = client.submit(run_unit, draft, unit, jobs, sources, recipe, pure=False)
     try:
         return future.result()
     finally:
         future.release()
 
 
+# Receipts and fingerprints decide what is done, never Prefect's cache; a client or a lock could not be hashed for its key.
 plan_scenes = task(name="plan", cache_policy=NO_CACHE)(build.plan_scenes)
-finish = task(name="finish")(build.finish)
-check_and_publish = task(name="validate-and-publish")(build.check_and_publish)
+finish = task(name="finish", cache_policy=NO_CACHE)(build.finish)
+check_and_publish = task(name="validate-and-publish", cache_policy=NO_CACHE)(build.check_and_publish)
 
 
 class Published(Settings):
@@ -202,7 +214,14 @@ def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> 
 
 
 def _run_units(
-    client: Any, draft: Draft, missing: list[int], plan: Plan, reuse: Any, recipe: Recipe, lock: Lock
+    client: Any,
+    draft: Draft,
+    missing: list[int],
+    plan: Plan,
+    reuse: Any,
+    recipe: Recipe,
+    lock: Lock,
+    run_unit: RunUnit = build.run_unit,
 ) -> None:
     futures: list[PrefectFuture[Any]] = []
     progress = artifacts.Progress(draft.layout.units, draft.layout.units - len(missing))
@@ -211,7 +230,7 @@ def _run_units(
         for unit in missing:
             jobs = build.jobs_of(draft, unit, plan, reuse)
             needed = {job.tile.city: sources[job.tile.city] for job in jobs}
-            future = build_unit.submit(client, draft, unit, jobs, needed, recipe)
+            future = build_unit.submit(client, draft, unit, jobs, needed, recipe, run_unit)
             futures.append(future)
         # In the order of submission: the bar moves when the oldest unfinished unit is done.
         for unit, future in zip(missing, futures, strict=True):
@@ -221,7 +240,7 @@ def _run_units(
             bar.update(len(draft.layout.scenes_of(unit)))
 
 
-@task(name="pretrain")
+@task(name="pretrain", cache_policy=NO_CACHE)
 def pretrain(recipe: Recipe, store: StorePath, out: Path) -> Path:
     """Dataset version -> checkpoint; a finished training is not repeated."""
     from model.pretrain import pretrain as train
@@ -231,7 +250,7 @@ def pretrain(recipe: Recipe, store: StorePath, out: Path) -> Path:
     return checkpoint
 
 
-@task(name="evaluate", task_run_name="evaluate-{name}")
+@task(name="evaluate", task_run_name="evaluate-{name}", cache_policy=NO_CACHE)
 def evaluate(run: Path, store: StorePath, name: Any, recipe: Recipe) -> dict[str, Any]:
     """One downstream task of a pretrained model, beside its baselines."""
     from model.tasks import evaluate as run_task
@@ -239,7 +258,7 @@ def evaluate(run: Path, store: StorePath, name: Any, recipe: Recipe) -> dict[str
     return run_task(run, str(store), name, recipe.training, recipe.seed)
 
 
-@task(name="report")
+@task(name="report", cache_policy=NO_CACHE)
 def report(run: Path, store: StorePath) -> Path:
     """Run folder -> one self-contained HTML page."""
     from model.report import write_report

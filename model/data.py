@@ -1,6 +1,7 @@
 """What training and evaluation take from a dataset: users' samples by index, and one table of the scenes they share."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -8,15 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Sampler
 
 from dataset import InputError
 from model.foundation import Geometry
 from model.settings import ModelSettings
-from model.tokens import Statistics, patch_centres, patchify
+from model.tokens import TINY, Statistics, patch_centres, patchify
 
 SPLITS = ("train", "validation", "test")
 FIELDS = ("csi", "user_position", "los", "path_gain", "best_beam")
+# Users of a split that are looked at before training.
+CHECKED = 256
 
 
 class Samples(Protocol):
@@ -55,6 +57,10 @@ class SceneTable:
     size: float
     names: list[str]
     cities: list[str]
+
+    def __deepcopy__(self, memo: Any) -> "SceneTable":
+        # Never changed, and 1.6 GB for 10,000 scenes: the averaged copy of a model shares it.
+        return self
 
 
 @dataclass(frozen=True)
@@ -216,6 +222,60 @@ def geometry_of(data: WirelessData, settings: ModelSettings) -> Geometry:
     return Geometry(columns, rows, height, occupancy)
 
 
+def check_data(data: WirelessData, geometry: Geometry) -> None:
+    """Refuse, before training, data on which it would fail or learn nonsense.
+
+    Looks at the statistics, at all scenes, and at some users of every split.
+
+    Parameters
+    ----------
+    data : WirelessData
+    geometry : Geometry
+        What the model is built for.
+
+    Raises
+    ------
+    InputError
+        A statistic is not usable or belongs to other data, an array has another shape or is not finite.
+    """
+
+    def refuse(what: str) -> None:
+        msg = f"{data.name}: {what}; rebuild the store"
+        raise InputError(msg)
+
+    for name, value in data.statistics.to_dict().items():
+        if not math.isfinite(value) or (value <= 0 and name != "csi_rms_db_mean"):
+            refuse(f"statistics say {name} = {value:g}, it must be finite and positive")
+    scenes = data.scenes
+    for name, maps in (("height", scenes.height), ("bs_position_m", scenes.bs)):
+        if not bool(torch.isfinite(maps).all()):
+            refuse(f"array {name!r} is not finite")
+    if int(scenes.occupancy.max()) > 1:
+        refuse(f"array 'occupancy' holds {int(scenes.occupancy.max())}, it must be 0 or 1")
+    for split, samples in data.splits.items():
+        users = gather(samples, CHECKED)
+        if users.csi.shape[1:] != (geometry.columns, geometry.rows):
+            refuse(f"csi of split {split!r} is {tuple(users.csi.shape[1:])}, not {(geometry.columns, geometry.rows)}")
+        for name, values in (("csi", torch.view_as_real(users.csi)), ("user_position", users.position)):
+            if not bool(torch.isfinite(values).all()):
+                refuse(f"array {name!r} of split {split!r} is not finite")
+        if int(users.scene.max()) >= len(scenes.names):
+            refuse(f"split {split!r} has users of scene {int(users.scene.max())}, there are {len(scenes.names)} scenes")
+    _check_level(data, refuse)
+
+
+def _check_level(data: WirelessData, refuse: Callable[[str], None]) -> None:
+    """Refuse statistics that are those of other channels: training would go on with inputs far from order one."""
+    csi = gather(data.splits["train"], CHECKED).csi.to(torch.complex128)
+    found = float((10 * torch.log10(csi.abs().square().mean((-2, -1)) + TINY)).mean())
+    said, spread = data.statistics.csi_rms_db_mean, data.statistics.csi_rms_db_std
+    if abs(found - said) > 2 * spread:
+        refuse(
+            f"statistics say the train users' mean level is {said:.1f} dB with a deviation of {spread:.1f} dB, "
+            f"it is about {found:.1f} dB"
+        )
+
+
 def gather(samples: Samples, limit: int | None = None) -> Users:
     """Bring users of a split into tensors; with a limit, evenly spread over the split."""
     count = len(samples)
@@ -276,40 +336,3 @@ class ScenePatches:
 
 def _mirrored(maps: Tensor, mirror: Tensor | None) -> Tensor:
     return maps if mirror is None else torch.where(mirror[:, None, None], maps.flip(-1), maps)
-
-
-class StepSampler(Sampler[list[int]]):
-    """Batches of a step number: the order is a pure function of (seed, epoch), so training resumes at any step.
-
-    Every rank takes its slice of each global batch. The last, incomplete batch of an epoch is dropped unless it is the
-    only one.
-
-    Parameters
-    ----------
-    count : int
-        Samples.
-    batch_size : int
-        Over all ranks.
-    seed : int
-    rank, world : int
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.count = count
-        self.batch_size = min(batch_size, count)
-        self.seed = seed
-        self.rank = rank
-        self.world = world
-        # Where training stands; asked at the start of every epoch.
-        self.step: Callable[[], int] = lambda: 0
-
-    def __len__(self) -> int:
-        return self.count // self.batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Batches from the current step to the end of its epoch."""
-        epoch, first = divmod(self.step(), len(self))
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        for number in range(first, len(self)):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [int(index) for index in batch[self.rank :: self.world]]

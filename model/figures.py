@@ -1,4 +1,4 @@
-"""Pictures of the report, as PNG in data URIs: scenes with their users, spectra, loss curves."""
+"""Pictures of the report, as PNG in data URIs: scenes with users, loss curves, Figures 3, 4, 9, 10 and 11 of the paper."""
 
 import base64
 import csv
@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from model.data import SceneTable, Users
@@ -49,11 +50,7 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     """
     figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
-    half = scenes.size / 2
-    height = scenes.height[row].numpy()
-    extent = (-half, half, -half, half)
-    buildings = np.ma.masked_less_equal(height, 0)
-    image = axes.imshow(buildings, extent=extent, cmap=GREYS, vmin=0, vmax=max(float(height.max()), 1.0))
+    image = _ground(axes, scenes, row)
     bs = scenes.bs[row].numpy()
     place = users.position.numpy() + bs
     los, gain = users.los.numpy(), users.path_gain.numpy()
@@ -63,13 +60,10 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
         if shown.any():
             x, y = place[shown].T
             points = axes.scatter(x, y, c=gain[shown], marker=marker, s=size, cmap="plasma", zorder=3, **style)
-    axes.plot(*bs, marker="v", color="#d62728", markersize=12, markeredgecolor="white", zorder=4, clip_on=False)
     share = f"{100 * los.mean():.0f} % LoS" if len(los) else "no users"
     axes.set_title(f"{scenes.names[row]} · {split} · {len(users)} users, {share}", fontsize=10, pad=10)
     axes.set_xlabel("east in m")
     axes.set_ylabel("north in m")
-    axes.set_xlim(-half, half)
-    axes.set_ylim(-half, half)
     figure.colorbar(image, ax=axes, label="building height in m", aspect=40, pad=0.01)
     if points is not None:
         figure.colorbar(points, ax=axes, label="path gain in dB", aspect=40, pad=0.01)
@@ -78,8 +72,135 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     return data_uri(figure)
 
 
+def _ground(axes: Any, scenes: SceneTable, row: int) -> Any:
+    """Buildings by height and the base station; returns the image, for a colour bar."""
+    half = scenes.size / 2
+    height = scenes.height[row].numpy()
+    buildings = np.ma.masked_less_equal(height, 0)
+    limits = {"vmin": 0, "vmax": max(float(height.max()), 1.0)}
+    image = axes.imshow(buildings, extent=(-half, half, -half, half), cmap=GREYS, **limits)
+    station = scenes.bs[row].numpy()
+    axes.plot(*station, marker="v", color="#d62728", markersize=12, markeredgecolor="white", zorder=4, clip_on=False)
+    axes.set_xlim(-half, half)
+    axes.set_ylim(-half, half)
+    return image
+
+
+def _user(axes: Any, place: NDArray[Any]) -> None:
+    axes.plot(*place, "o", color="#1f77b4", markersize=8, markeredgecolor="white", zorder=5)
+
+
+def draw_attention(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
+    """Figure 3: attention of [PHYSC] to the height patches, mean over the heads, a column a layer and a row a user."""
+    attention = arrays["attention"]
+    users, layers = attention.shape[:2]
+    figure = Figure(figsize=(2.2 * (layers + 1), 2.35 * users + 0.3), layout="constrained")
+    grid = figure.subplots(users, layers + 1, squeeze=False)
+    half = scenes.size / 2
+    image: Any = None
+    for user, row in enumerate(arrays["spectrum_scene"]):
+        place = arrays["spectrum_position"][user] + scenes.bs[row].numpy()
+        for column, axes in enumerate(grid[user]):
+            _ground(axes, scenes, row)
+            if column:
+                image = axes.imshow(
+                    attention[user, column - 1],
+                    extent=(-half, half, -half, half),
+                    cmap="inferno",
+                    vmin=0,
+                    vmax=1,
+                    alpha=0.8,
+                )
+            _user(axes, place)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if user == 0:
+                axes.set_title(f"layer {column}" if column else "scene", fontsize=9)
+        grid[user][0].set_ylabel(str(arrays["spectrum_users"][user]), fontsize=9)
+    figure.colorbar(image, ax=grid.ravel().tolist(), label="attention over its largest", shrink=0.7)
+    _credit(figure)
+    return data_uri(figure, 90)
+
+
+def draw_spectrum_in_scene(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
+    """Figure 4: users in their scenes, and below each the true spatial spectrum over the directions of departure."""
+    users = len(arrays["spectrum_true"])
+    figure = Figure(figsize=(3.1 * users, 6.2), layout="constrained")
+    grid = figure.subplots(2, users, squeeze=False)
+    # Direction cosine of the highest frequency, half a turn from element to element.
+    edge = 0.5 / float(arrays["spacing"])
+    for user, row in enumerate(arrays["spectrum_scene"]):
+        _ground(grid[0][user], scenes, row)
+        place, station = arrays["spectrum_position"][user] + scenes.bs[row].numpy(), scenes.bs[row].numpy()
+        grid[0][user].plot(*np.stack((station, place)).T, ":", color="#1f77b4", zorder=4)
+        _user(grid[0][user], place)
+        grid[0][user].set_title(str(arrays["spectrum_users"][user]), fontsize=9)
+        grid[0][user].tick_params(labelsize=7)
+        values = np.fft.fftshift(arrays["spectrum_true"][user])
+        level = 10 * np.log10(np.maximum(values / values.max(), 1e-4))
+        # The panel faces south and y grows downwards.
+        grid[1][user].imshow(level.T, origin="upper", extent=(-edge, edge, edge, -edge), cmap="magma", vmin=-30, vmax=0)
+        grid[1][user].add_patch(Circle((0, 0), 1, fill=False, edgecolor="white", linewidth=0.6, linestyle=":"))
+        grid[1][user].set_xlabel("towards east (kx)", fontsize=8)
+        grid[1][user].tick_params(labelsize=7)
+    grid[0][0].set_ylabel("north in m", fontsize=8)
+    grid[1][0].set_ylabel("downwards (ky)", fontsize=8)
+    _credit(figure)
+    return data_uri(figure)
+
+
+def draw_locations(arrays: dict[str, NDArray[Any]], scenes: SceneTable, shown: int = 4, users: int = 25) -> str:
+    """Figure 9: true positions and those read from partial CSI and the scene, joined, in a few scenes."""
+    rows = np.unique(arrays["location_scene"])[:shown]
+    figure = Figure(figsize=(3.6 * len(rows), 3.9), layout="constrained")
+    for axes, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
+        _ground(axes, scenes, int(row))
+        index = np.flatnonzero(arrays["location_scene"] == row)
+        index = index[np.unique(np.linspace(0, len(index) - 1, users).round().astype(int))]
+        station = scenes.bs[int(row)].numpy()
+        true, found = arrays["location_true"][index] + station, arrays["location_model"][index] + station
+        axes.plot(*np.stack((true, found)).transpose(2, 0, 1), color="#888888", linewidth=0.7, zorder=3)
+        axes.plot(*true.T, "o", color="#1f77b4", markersize=5, zorder=4, label="true")
+        axes.plot(*found.T, "x", color="#d62728", markersize=5, zorder=4, label="model")
+        error = np.median(np.linalg.norm(true - found, axis=1))
+        axes.set_title(f"{scenes.names[int(row)]}: median {error:.0f} m", fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.legend(fontsize=7, loc="lower left")
+    _credit(figure)
+    return data_uri(figure)
+
+
+def draw_occupancy(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
+    """Figure 11: layout with the user, true and predicted occupancy of the masked patches; grey was not masked (-1)."""
+    users = len(arrays["occupancy_true"])
+    figure = Figure(figsize=(2.6 * users + 0.8, 7.6), layout="constrained")
+    grid = figure.subplots(3, users, squeeze=False)
+    half = scenes.size / 2
+    colours = colormaps["viridis"].with_extremes(bad="#dddddd")
+    image: Any = None
+    for user, row in enumerate(arrays["spectrum_scene"]):
+        _ground(grid[0][user], scenes, row)
+        _user(grid[0][user], arrays["spectrum_position"][user] + scenes.bs[row].numpy())
+        grid[0][user].set_title(str(arrays["spectrum_users"][user]), fontsize=9)
+        masked = np.isnan(arrays["occupancy_model"][user])
+        for axes, name in ((grid[1][user], "occupancy_true"), (grid[2][user], "occupancy_model")):
+            values = np.ma.array(arrays[name][user], mask=masked)
+            image = axes.imshow(values, extent=(-half, half, -half, half), cmap=colours, vmin=0, vmax=1)
+        for axes in grid[:, user]:
+            axes.tick_params(labelsize=7)
+    for line, label in enumerate(("scene", "true", "model, probability")):
+        grid[line][0].set_ylabel(label, fontsize=9)
+    figure.colorbar(image, ax=grid[1:].ravel().tolist(), label="occupied", shrink=0.7)
+    _credit(figure)
+    return data_uri(figure)
+
+
+def _credit(figure: Figure) -> None:
+    figure.supxlabel(ATTRIBUTION, fontsize=6, x=0.99, ha="right")
+
+
 def draw_spectra(arrays: dict[str, NDArray[Any]]) -> str:
-    """Draw true, predicted and zero-filled spectra of some held-out users, a column each."""
+    """Figure 10: true, predicted and zero-filled spectra of some held-out users, a column each."""
     kinds = (("spectrum_true", "true"), ("spectrum_model", "model"), ("spectrum_zero_filled", "zero-filled DFT"))
     users = len(arrays["spectrum_true"])
     figure = Figure(figsize=(2.5 * users + 0.9, 7.2), layout="constrained")

@@ -4,6 +4,9 @@
 
 Only visible tokens are gathered and encoded. The decoder attends to their latents and to one mask token a masked patch,
 and computes outputs for the masked ones alone.
+
+Profile `wavecity` decodes directions where the paper decodes masked CSI patches: one token for each patch of the DFT's
+bins, which gives the expected power there. That is the prior with which `SparseRecovery` finds the hidden antennas.
 """
 
 from dataclasses import dataclass
@@ -14,7 +17,8 @@ from torch import Tensor, nn
 
 from model.masking import Mask
 from model.settings import ModelSettings
-from model.tokens import take
+from model.sparse import SparseRecovery, enlarge
+from model.tokens import complex_entries, csi_patches, patchify, take, unpatchify
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,42 @@ class SpectrumHead(nn.Module):
     def forward(self, physc: Tensor) -> Tensor:
         """(B, d) to (B, kx, ky)."""
         coarse = self.expand(physc).view(-1, *self.shape)
-        if self.scale > 1:
-            # One cell of circular margin makes the interpolation periodic; it is cut off again.
-            padded = F.pad(coarse, (1, 1, 1, 1), mode="circular")
-            fine = F.interpolate(padded, scale_factor=self.scale, mode="bilinear")
-            coarse = fine[..., self.scale : -self.scale, self.scale : -self.scale]
-        return self.collapse(F.gelu(self.refine(coarse))).squeeze(1)
+        return self.collapse(F.gelu(self.refine(enlarge(coarse, self.scale)))).squeeze(1)
+
+
+class DirectionPrior(nn.Module):
+    """Queries of the decoder for the channel's directions, and the prior power that their outputs mean.
+
+    Token k stands for the k-th patch of the DFT's bins, as many bins as a CSI patch has antennas, and starts from the
+    zero-filled spectrum there: the angular picture of what is visible.
+
+    Parameters
+    ----------
+    settings : ModelSettings
+    columns, rows : int
+        Antennas along x and y, and bins along kx and ky.
+    """
+
+    def __init__(self, settings: ModelSettings, columns: int, rows: int) -> None:
+        super().__init__()
+        self.bins = (columns, rows)
+        self.patch = settings.csi_patch
+        self.oversampling = settings.recovery_oversampling
+        self.embed = nn.Linear(self.patch**2, settings.width)
+        self.positions = nn.Parameter(torch.empty(columns * rows // self.patch**2, settings.width))
+        self.head = nn.Linear(settings.width, self.patch**2)
+        nn.init.trunc_normal_(self.positions, std=0.02)
+
+    def queries(self, zero_filled: Tensor) -> Tensor:
+        """Tokens (B, P, d) from the spectrum (B, kx, ky) of the visible antennas over all directions."""
+        spectrum = F.avg_pool2d(zero_filled.unsqueeze(1), self.oversampling).squeeze(1)
+        # A floor of -30 dB: below lies the window's leakage.
+        return self.embed(patchify((spectrum + 1e-3).log(), self.patch)) + self.positions
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        """Log of the prior power (B, kx, ky) of all directions from decoded tokens (B, P, d)."""
+        bins = unpatchify(self.head(decoded).float(), self.patch, *self.bins)
+        return enlarge(bins.unsqueeze(1), self.oversampling).squeeze(1)
 
 
 class Positions(nn.Module):
@@ -191,11 +225,20 @@ class FoundationModel(nn.Module):
         self.decoder_positions = Positions(self.csi_patches, self.scene_patches, width)
         self.decoder = self._blocks(settings.decoder_layers)
         self.decoder_norm = nn.LayerNorm(width)
-        self.csi_head = nn.Linear(width, 2 * patch**2)
+        if settings.profile == "paper":
+            self.csi_head = nn.Linear(width, 2 * patch**2)
+        else:
+            self.prior = DirectionPrior(settings, geometry.columns, geometry.rows)
+            self.recovery = SparseRecovery(
+                geometry.columns, geometry.rows, settings.recovery_oversampling, settings.recovery_steps
+            )
         self.location_head = nn.Linear(width, 2)
         self.occupancy_head = nn.Linear(width, self.occupancy_patch**2)
         self.spectrum_head = SpectrumHead(settings)
         self.apply(_initialise)
+        if settings.profile == "wavecity":
+            # Flat at first: training starts from plain sparse Bayesian learning.
+            nn.init.zeros_(self.prior.head.weight)
         for parameter in (self.physc, self.separators, self.mask_tokens):
             nn.init.trunc_normal_(parameter, std=0.02)
 
@@ -235,7 +278,8 @@ class FoundationModel(nn.Module):
         """Predict everything that `mask` hides, and the spectrum."""
         latents = self.encode(inputs, mask)
         physc = latents[:, 0]
-        csi_masked = mask.csi_masked.shape[1]
+        csi_queries = self._csi_queries(inputs, mask)
+        csi_masked = csi_queries.shape[1]
         scene_masked = 0 if mask.scene_masked is None else mask.scene_masked.shape[1]
         location_masked = int(not mask.location_visible)
         from_decoded = self.settings.spectrum_from == "decoded"
@@ -243,18 +287,43 @@ class FoundationModel(nn.Module):
         if not wanted:
             return Outputs(physc, self.spectrum_head(physc), None, None, None)
 
-        decoded = self._decode(latents, mask, wanted)
+        decoded = self._decode(latents, csi_queries, mask, wanted)
         sizes = [int(from_decoded), csi_masked, scene_masked, location_masked]
         summary, csi, scene, location = decoded.split(sizes, 1)
         return Outputs(
             physc=physc,
             spectrum=self.spectrum_head(summary[:, 0] if from_decoded else physc),
-            csi=self.csi_head(csi) if csi_masked else None,
+            csi=self._masked_csi(csi, inputs, mask) if csi_masked else None,
             occupancy=self.occupancy_head(scene) if scene_masked else None,
             location=self.location_head(location[:, 0]) if location_masked else None,
         )
 
-    def _decode(self, latents: Tensor, mask: Mask, wanted: int) -> Tensor:
+    def _csi_queries(self, inputs: Inputs, mask: Mask) -> Tensor:
+        """Tokens (B, n, d) that the decoder fills in for the CSI: masked patches, or directions; none if all is seen."""
+        if self.settings.profile == "paper" or not mask.csi_masked.shape[1]:
+            return self.mask_tokens[0] + self.decoder_positions.at_csi(mask.csi_masked)
+        return self.mask_tokens[0] + self.prior.queries(
+            self.recovery.zero_filled(*self._visible_antennas(inputs, mask))
+        )
+
+    def _masked_csi(self, decoded: Tensor, inputs: Inputs, mask: Mask) -> Tensor | None:
+        """Masked patches (B, m, 2 * patch^2) from the decoded tokens of `_csi_queries`."""
+        if self.settings.profile == "paper":
+            return self.csi_head(decoded)
+        visible, antennas = self._visible_antennas(inputs, mask)
+        if self.training and antennas.shape[1] > self.settings.recovery_antennas:
+            return None
+        whole = self.recovery(visible, antennas, self.prior(decoded))
+        return take(csi_patches(whole, self.settings.csi_patch), mask.csi_masked)
+
+    def _visible_antennas(self, inputs: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
+        """Visible entries of the channel, complex64 (B, M), and which antennas x * rows + y they are, int64 (B, M)."""
+        columns, rows = self.geometry.columns, self.geometry.rows
+        grid = torch.arange(columns * rows, device=inputs.csi.device).view(columns, rows)
+        antennas = patchify(grid, self.settings.csi_patch)[mask.csi_visible]
+        return complex_entries(take(inputs.csi, mask.csi_visible)).flatten(1), antennas.flatten(1)
+
+    def _decode(self, latents: Tensor, csi_queries: Tensor, mask: Mask, wanted: int) -> Tensor:
         """Outputs of the last `wanted` tokens, (B, wanted, d): [PHYSC] if it is decoded, CSI, scene, location."""
         batch, positions = len(latents), self.decoder_positions
         csi_end = 1 + mask.csi_visible.shape[1]
@@ -270,8 +339,8 @@ class FoundationModel(nn.Module):
             parts.append(rest)
         # [PHYSC] comes after what is visible, so that the wanted outputs are the last ones.
         parts.append(latents[:, :1])
-        if mask.csi_masked.shape[1]:
-            parts.append(self.mask_tokens[0] + positions.at_csi(mask.csi_masked))
+        if csi_queries.shape[1]:
+            parts.append(csi_queries)
         if mask.scene_masked is not None and mask.scene_masked.shape[1]:
             parts.append(self.mask_tokens[1] + positions.at_scene(mask.scene_masked))
         if not mask.location_visible:

@@ -13,11 +13,11 @@ from model import losses
 from model.data import ScenePatches, SceneTable, Users
 from model.foundation import FoundationModel, Geometry
 from model.inputs import loss_terms, prepare
-from model.masking import Mask, Plan, draw_mask, draw_plan
+from model.masking import Draws, Mask, Plan, RankDraws, draw_mask, draw_plan
 from model.settings import AugmentSettings, TrainingSettings
 from model.tokens import Statistics
 
-# Streams of random numbers; the last one is followed by the rank.
+# Streams of random numbers.
 SHARED, TRAINING, VALIDATION = 1, 2, 3
 
 
@@ -73,23 +73,51 @@ class PretrainModule(lightning.LightningModule):
             self._scenes = ScenePatches(self._table, self.settings.model, self.statistics, self.device)
         return self._scenes
 
-    def transfer_batch_to_device(self, batch: Users, device: torch.device, dataloader_idx: int) -> Users:
-        """Move a batch; Lightning does not know frozen dataclasses."""
-        return batch.to(device)
+    def setup(self, stage: str) -> None:
+        """Compile the blocks in place, in the process that trains: the names of the weights stay as they are."""
+        if self.settings.compile:
+            for block in (*self.model.encoder, *self.model.decoder):
+                # Every step has its own number of visible tokens.
+                block.compile(dynamic=True)
+
+    def on_fit_start(self) -> None:
+        """Threads of a process that Lightning has started."""
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
 
     def training_step(self, users: Users, batch_idx: int) -> Tensor:
-        """Eq. 7 under this step's plan; random numbers depend on seed and step only."""
-        step = self.global_step
+        """Eq. 7 under this step's plan."""
+        terms = self.step_terms(users, self.global_step, self.global_rank, self.trainer.world_size)
+        total = losses.total(terms, self.settings.losses)
+        # Lightning would collect them at every step and write them at these.
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log_terms({**terms, "total": total}, len(users))
+        return total
+
+    def _log_terms(self, terms: dict[str, Tensor], batch_size: int) -> None:
+        """Means over all ranks, which have equal shares of the batch, in one exchange."""
+        values: Any = torch.stack([value.detach() for value in terms.values()])
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="mean")
+        logged = {f"train/{name}": value for name, value in zip(terms, values.unbind(), strict=True)}
+        self.log_dict(logged, batch_size=batch_size)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def step_terms(self, users: Users, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+        """Loss terms of a training step; random numbers depend on seed and step only.
+
+        Parameters
+        ----------
+        users : Users
+            This rank's share of the step's batch.
+        step : int
+        rank, world : int
+        """
         shared = np.random.default_rng([self.seed, SHARED, step])
         plan = draw_plan(self.settings.masking, step // self.steps_per_epoch, self.settings.epochs, shared)
-        own = np.random.default_rng([self.seed, TRAINING, step, self.global_rank])
+        own = RankDraws(np.random.default_rng([self.seed, TRAINING, step]), rank, world)
         users, mirror = augment(users, self.settings.augment, own)
-        terms = self._terms(users, plan, own, mirror)
-        total = losses.total(terms, self.settings.losses)
-        logged = {f"train/{name}": value.detach() for name, value in {**terms, "total": total}.items()}
-        self.log_dict(logged, batch_size=len(users))
-        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return total
+        return self._terms(users, plan, own, mirror)
 
     def validation_step(self, users: Users, batch_idx: int) -> None:
         """Losses under two fixed plans: 0.7 of the CSI, and every modality with the location hidden."""
@@ -103,7 +131,7 @@ class PretrainModule(lightning.LightningModule):
         logged = {f"validation/{name}": value for name, value in means.items()}
         self.log_dict(logged, batch_size=len(users), sync_dist=True)
 
-    def _terms(self, users: Users, plan: Plan, rng: np.random.Generator, mirror: Tensor | None) -> dict[str, Tensor]:
+    def _terms(self, users: Users, plan: Plan, rng: Draws, mirror: Tensor | None) -> dict[str, Tensor]:
         scenes = self.scenes
         mask = self._mask(users, plan, rng, mirror)
         prepared = prepare(users.csi, users.position, users.scene, mask, scenes, self.settings, self.statistics, mirror)
@@ -111,7 +139,7 @@ class PretrainModule(lightning.LightningModule):
         occupied = None if plan.csi_only else scenes.occupancy(users.scene, mirror)
         return loss_terms(outputs, prepared, mask, occupied, self.settings.losses)
 
-    def _mask(self, users: Users, plan: Plan, rng: np.random.Generator, mirror: Tensor | None) -> Mask:
+    def _mask(self, users: Users, plan: Plan, rng: Draws, mirror: Tensor | None) -> Mask:
         scenes = self.scenes
         bs = scenes.bs[users.scene]
         if mirror is not None:
@@ -163,7 +191,7 @@ def schedule(step: int, steps: int, warmup: int, final_share: float) -> float:
     return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def augment(users: Users, settings: AugmentSettings, rng: np.random.Generator) -> tuple[Users, Tensor | None]:
+def augment(users: Users, settings: AugmentSettings, rng: Draws) -> tuple[Users, Tensor | None]:
     """Rotate each channel by a phase of its own, and mirror half of the samples east-west.
 
     With the panel facing south, mirroring the world reverses the order of the array's columns, and nothing else.
@@ -177,10 +205,10 @@ def augment(users: Users, settings: AugmentSettings, rng: np.random.Generator) -
     csi, position, mirror = users.csi, users.position, None
     batch = len(users)
     if settings.global_phase:
-        phase = torch.from_numpy(rng.uniform(0, 2 * np.pi, batch).astype(np.float32)).to(csi.device)
+        phase = torch.from_numpy(rng.uniform(0, 2 * np.pi, (batch,)).astype(np.float32)).to(csi.device)
         csi = csi * torch.polar(torch.ones_like(phase), phase)[:, None, None]
     if settings.mirror:
-        mirror = torch.from_numpy(rng.random(batch) < 0.5).to(csi.device)
+        mirror = torch.from_numpy(rng.random((batch,)) < 0.5).to(csi.device)
         csi = torch.where(mirror[:, None, None], csi.flip(-2), csi)
         position = position * _sign(mirror)
     return users.replace(csi=csi, position=position), mirror

@@ -1,8 +1,9 @@
 """What is masked: Table 1, the three objectives, the interleaved stages, and scene masks along the link (Appendix B.4).
 
 All randomness comes from one NumPy generator keyed by (seed, step), so a resumed run draws what an uninterrupted one
-would have drawn. Every sample of a step masks the same *number* of patches at its own positions: the visible tokens
-are gathered into dense batches, and the encoder never receives a masked one.
+would have drawn, and several processes together what one would have drawn (`RankDraws`). Every sample of a step masks
+the same *number* of patches at its own positions: the visible tokens are gathered into dense batches, and the encoder
+never receives a masked one.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.settings import MaskingSettings
@@ -69,6 +71,37 @@ class Mask:
         return Mask(*csi, scene_visible, scene_masked, self.location_visible)
 
 
+class RankDraws:
+    """A generator whose arrays are one rank's rows of what a single process would draw for the whole batch.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        The same on all ranks.
+    rank, world : int
+        Rows `rank`, `rank + world`, ... of the batch are this rank's, as `StepSampler` deals them.
+    """
+
+    def __init__(self, rng: np.random.Generator, rank: int, world: int) -> None:
+        self._rng = rng
+        self._rank = rank
+        self._world = world
+
+    def random(self, size: tuple[int, ...]) -> NDArray[np.float64]:
+        """Uniform in [0, 1); the first number of `size` counts this rank's samples."""
+        return self._rng.random(self._whole(size))[self._rank :: self._world]
+
+    def uniform(self, low: float, high: float, size: tuple[int, ...]) -> NDArray[np.float64]:
+        """Uniform in [low, high); the first number of `size` counts this rank's samples."""
+        return self._rng.uniform(low, high, self._whole(size))[self._rank :: self._world]
+
+    def _whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return (size[0] * self._world, *size[1:])
+
+
+Draws = np.random.Generator | RankDraws
+
+
 def stage_2_probability(settings: MaskingSettings, epoch: int, epochs: int) -> float:
     """Probability of stage 2: moves linearly from the first epoch to the last."""
     progress = epoch / max(epochs - 1, 1)
@@ -111,7 +144,7 @@ def masked_count(ratio: float, patches: int) -> int:
     return 0 if ratio == 0 else min(max(round(ratio * patches), 1), patches - 1)
 
 
-def split_random(batch: int, patches: int, masked: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def split_random(batch: int, patches: int, masked: int, rng: Draws) -> tuple[Tensor, Tensor]:
     """Mask patches uniformly at random, each sample its own.
 
     Returns
@@ -165,7 +198,7 @@ def split_along_link(centres: Tensor, bs: Tensor, user: Tensor, masked: int) -> 
     return order[:, masked:].sort(1).values, order[:, :masked].sort(1).values
 
 
-def draw_decoy(batch: int, size: float, rng: np.random.Generator) -> Tensor:
+def draw_decoy(batch: int, size: float, rng: Draws) -> Tensor:
     """Draw positions that have nothing to do with the users: uniform over the tile, float32 (B, 2), m."""
     return torch.from_numpy(rng.uniform(-size / 2, size / 2, (batch, 2)).astype(np.float32))
 
@@ -177,7 +210,7 @@ def draw_mask(
     bs: Tensor,
     user: Tensor,
     size: float,
-    rng: np.random.Generator,
+    rng: Draws,
 ) -> Mask:
     """Turn a plan into positions for a batch.
 
@@ -192,7 +225,7 @@ def draw_mask(
         Scene frame, m.
     size : float
         Edge of the tile in m.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or RankDraws
 
     Returns
     -------

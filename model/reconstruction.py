@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from model.attention import attention_on_scene
 from model.baselines import (
     Lmmse,
     average_precision,
@@ -18,7 +20,10 @@ from model.baselines import (
     visible_antennas,
 )
 from model.data import Users, WirelessData, gather
-from model.inference import Predictor, top_k_hits
+from model.directions import angle_between, direction_of_bin, strongest_direction
+from model.held_out import loss_rows
+from model.inference import Predictions, Predictor, top_k_hits
+from model.inputs import prepare
 from model.losses import coarse_spectrum, spectrum
 from model.results import Row, decibel, median_error
 from model.settings import EvaluationSettings
@@ -44,13 +49,19 @@ def reconstruction(
     rows: list[Row] = []
     arrays: dict[str, Any] = {}
     lmmse = Lmmse(train.csi, validation.csi)
+    spacing = float(data.attributes.get("array", {}).get("spacing_wavelengths", 0.5))
     for ratio in settings.masks:
         visible = predictor.visible_patches(ratio, seed)
-        found, drawn = _at_ratio(predictor, test, train, lmmse, visible, settings, f"{ratio:g} of the CSI masked")
+        found, drawn = _at_ratio(
+            predictor, test, train, lmmse, visible, settings, spacing, f"{ratio:g} of the CSI masked"
+        )
         rows += found
         arrays = drawn
-    occupancy_rows, threshold = _occupancy(predictor, test, validation, settings)
+    prior = occupancy_prior(data)
+    occupancy_rows, threshold = _occupancy(predictor, test, validation, prior, settings)
     rows += occupancy_rows
+    rows += loss_rows(predictor, test, train, prior, settings, seed)
+    arrays |= {**_shown(predictor, test, settings), "spacing": np.array(spacing)}
     facts = {
         "test_users": len(test),
         "test_scenes": len(test.scene.unique()),
@@ -68,6 +79,7 @@ def _at_ratio(
     lmmse: Lmmse,
     visible: Tensor,
     settings: EvaluationSettings,
+    spacing: float,
     condition: str,
 ) -> tuple[list[Row], dict[str, Any]]:
     """CSI, spectrum and location at one CSI mask; the scene is seen, the location is not."""
@@ -75,16 +87,14 @@ def _at_ratio(
     shown = visible_antennas(visible, geometry.columns, geometry.rows, patch)
     predictions = predictor.predict(test, visible)
     pursued, pursued_power = omp(test.csi, shown, settings.omp_atoms)
+    simple = {f"OMP, {settings.omp_atoms} paths": pursued, "LMMSE": lmmse(test.csi, shown)}
     rows: list[Row] = []
     if predictions.csi is not None:
-        estimates = {
-            "model": predictions.csi,
-            f"OMP, {settings.omp_atoms} paths": pursued,
-            "LMMSE": lmmse(test.csi, shown),
-            "zeros": torch.zeros_like(test.csi),
-        }
+        estimates = {"model": predictions.csi, **simple, "zeros": torch.zeros_like(test.csi)}
         errors = {name: decibel(float(nmse(value, test.csi, ~shown).mean())) for name, value in estimates.items()}
         rows.append(Row("Masked CSI, normalised squared error", condition, "dB", "lower", errors))
+    angles = _angles(predictions, test, shown, simple, spacing)
+    rows.append(Row("Angle of the strongest path, mean error", condition, "°", "lower", angles))
 
     size = predictions.spectrum.shape[-1]
     zero_filled = spectrum(_zero_filled(test.csi, shown))
@@ -110,7 +120,7 @@ def _at_ratio(
         errors = {name: median_error(value, test.position) for name, value in places.items()}
         rows.append(Row("Hidden location, median error", condition, "m", "lower", errors))
 
-    picked = np.unique(np.linspace(0, len(test) - 1, settings.spectra_shown).round().astype(int))
+    picked = _picked(test, settings)
     raw = predictions.spectrum[picked]
     kl = predictor.settings.losses.spectrum_form == "kl"
     shares = raw.flatten(1).softmax(-1).view_as(raw) if kl else torch.nn.functional.softplus(raw)
@@ -119,8 +129,8 @@ def _at_ratio(
         "spectrum_model": coarse_spectrum(shares, size).numpy(),
         "spectrum_zero_filled": spectra["zero-filled DFT"][picked].numpy(),
         "spectrum_users": np.array([f"{predictor_name(test, index)}" for index in picked]),
-        "spectrum_los": test.los[picked].numpy(),
         "spectrum_scene": test.scene[picked].numpy(),
+        "spectrum_position": test.position[picked].numpy(),
         "spectrum_condition": np.array(condition),
         "location_true": test.position.numpy(),
         "location_model": np.zeros((0, 2)) if predictions.location is None else predictions.location.numpy(),
@@ -129,10 +139,30 @@ def _at_ratio(
     return rows, drawn
 
 
+def _picked(users: Users, settings: EvaluationSettings) -> NDArray[np.int64]:
+    """Users that the report shows, spread over the scenes."""
+    return np.unique(np.linspace(0, len(users) - 1, settings.spectra_shown).round().astype(np.int64))
+
+
 def predictor_name(users: Users, index: int) -> str:
     """Label of a user in a figure: distance and kind of link."""
     kind = "LoS" if bool(users.los[index]) else "NLoS"
     return f"{float(users.position[index].norm()):.0f} m, {kind}"
+
+
+def _angles(
+    predictions: Predictions, test: Users, shown: Tensor, simple: dict[str, Tensor], spacing: float
+) -> dict[str, float]:
+    """Mean angle in degrees between the strongest direction of the whole CSI and that of what fills in the masked part."""
+    zero = torch.zeros((), dtype=test.csi.dtype)
+    channels = {**simple, "zero-filled DFT": torch.where(shown, test.csi, zero)}
+    if predictions.csi is not None:
+        channels = {"model, filled CSI": torch.where(shown, test.csi, predictions.csi), **channels}
+    directions = {name: strongest_direction(value, spacing) for name, value in channels.items()}
+    if predictions.spectrum.shape[-2:] == test.csi.shape[-2:]:
+        directions = {"model, spectrum": direction_of_bin(predictions.spectrum, spacing), **directions}
+    truth = strongest_direction(test.csi, spacing)
+    return {name: float(angle_between(value, truth).mean()) for name, value in directions.items()}
 
 
 def _unit(csi: Tensor) -> Tensor:
@@ -149,50 +179,79 @@ def fingerprint(csi: Tensor, shown: Tensor) -> Tensor:
     return torch.nn.functional.normalize(torch.fft.fft2(_zero_filled(csi, shown)).abs().flatten(1))
 
 
+def occupancy_prior(data: WirelessData) -> Tensor:
+    """Share of the training scenes in which each patch is occupied, float32 (rows, columns)."""
+    rows = np.unique(data.splits["train"].scene_index)
+    return data.scenes.occupancy[torch.from_numpy(rows)].float().mean(0)
+
+
 def _occupancy(
-    predictor: Predictor, test: Users, validation: Users, settings: EvaluationSettings
+    predictor: Predictor, test: Users, validation: Users, prior: Tensor, settings: EvaluationSettings
 ) -> tuple[list[Row], float]:
     """Height patches masked along the link, all of the CSI and the location seen."""
-    scores = {split: _occupancy_scores(predictor, users, settings) for split, users in
-              (("validation", validation), ("test", test))}  # fmt: skip
-    model, neighbours, truth = scores["test"]
-    positive = truth.astype(bool)
-    prevalence = float(positive.mean())
+    known, known_positive = _occupancy_scores(predictor, validation, prior, settings)
+    thresholds = {name: best_f1(values, known_positive)[0] for name, values in known.items()}
+    scores, positive = _occupancy_scores(predictor, test, prior, settings)
     condition = f"{settings.scene_mask:g} of the height patches masked, along the link"
-    precision = {
-        "model": average_precision(model, positive),
-        "mean of visible neighbours": average_precision(neighbours, positive),
-        "prevalence": prevalence,
-    }
-    thresholds = [best_f1(values, scores["validation"][2].astype(bool))[0] for values in scores["validation"][:2]]
-    f1_scores = {
-        "model": f1(model >= thresholds[0], positive),
-        "mean of visible neighbours": f1(neighbours >= thresholds[1], positive),
-        "all occupied": f1(np.ones_like(positive), positive),
-    }
+    precision = {name: average_precision(values, positive) for name, values in scores.items()}
+    found = {name: f1(values >= thresholds[name], positive) for name, values in scores.items()}
     return [
-        Row("Masked occupancy, average precision", condition, "", "higher", precision),
-        Row("Masked occupancy, F1 (threshold from validation scenes)", condition, "", "higher", f1_scores),
-    ], thresholds[0]
+        Row(
+            "Masked occupancy, average precision",
+            condition,
+            "",
+            "higher",
+            {**precision, "prevalence": float(positive.mean())},
+        ),
+        Row(
+            "Masked occupancy, F1 (threshold from validation scenes)",
+            condition,
+            "",
+            "higher",
+            {**found, "all occupied": f1(np.ones_like(positive), positive)},
+        ),
+    ], thresholds["model"]
 
 
 def _occupancy_scores(
-    predictor: Predictor, users: Users, settings: EvaluationSettings
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Scores of the model and of the neighbours, and the truth, over all masked cells."""
+    predictor: Predictor, users: Users, prior: Tensor, settings: EvaluationSettings
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
+    """Scores of the model, the neighbours and the prior, and the truth, over all masked cells in the map's order."""
+    predicted, visible, truth = _occupancy_maps(predictor, users, settings)
+    maps = {
+        "model": predicted,
+        "mean of visible neighbours": neighbour_mean(truth, visible),
+        "prior of training scenes": prior.expand_as(truth),
+    }
+    return {name: values[~visible].double().numpy() for name, values in maps.items()}, truth[~visible].bool().numpy()
+
+
+def _occupancy_maps(predictor: Predictor, users: Users, settings: EvaluationSettings) -> tuple[Tensor, Tensor, Tensor]:
+    """Predicted probability (not-a-number where visible), what is visible, and the truth: (N, rows, columns) each."""
     everything = torch.arange(predictor.model.csi_patches)
     predicted = predictor.predict(users, everything, location=True, scene_ratio=settings.scene_mask).occupancy
-    if predicted is None:
-        return np.zeros(0), np.zeros(0), np.zeros(0)
-    masked = ~predicted.isnan()
-    truth = predictor.scenes.occupancy(users.scene).float()
+    assert predicted is not None
     cell, edge = predictor.model.occupancy_patch, predictor.model.geometry.occupancy_patches
-    grid = unpatchify(truth, cell, edge, edge)
-    visible = unpatchify((~masked).float(), cell, edge, edge).bool()
-    neighbours = neighbour_mean(grid, visible)[~visible]
-    # The same cells in the same (map) order for both.
-    model = unpatchify(predicted, cell, edge, edge)[~visible]
-    return model.double().numpy(), neighbours.double().numpy(), grid[~visible].numpy()
+    grid = unpatchify(predicted, cell, edge, edge)
+    truth = unpatchify(predictor.scenes.occupancy(users.scene).float(), cell, edge, edge)
+    return grid, grid.isnan(), truth
+
+
+def _shown(predictor: Predictor, test: Users, settings: EvaluationSettings) -> dict[str, NDArray[Any]]:
+    """What the figures of occupancy and attention show, for the users whose spectra are shown as well."""
+    users = test.at(torch.from_numpy(_picked(test, settings)))
+    if not len(users):
+        return {}
+    predicted, _, truth = _occupancy_maps(predictor, users, settings)
+    everything = torch.arange(predictor.model.csi_patches)
+    mask = predictor.mask(users, everything, location=True, scene_ratio=0.0, decoy=None)
+    args = (users.csi, users.position, users.scene, mask, predictor.scenes, predictor.settings, predictor.statistics)
+    attention = attention_on_scene(predictor.model, prepare(*args).inputs, mask)
+    return {
+        "occupancy_true": truth.numpy(),
+        "occupancy_model": predicted.numpy(),
+        "attention": attention.transpose(0, 1).numpy(),
+    }
 
 
 def _leak_check(predictor: Predictor, test: Users, settings: EvaluationSettings, seed: int) -> dict[str, float]:

@@ -12,7 +12,16 @@ import torch
 from dataset import InputError
 from dataset.files import atomic_path, read_json
 from model.data import SPLITS, WirelessData, collate, load_data
-from model.figures import draw_losses, draw_scene, draw_spectra, read_curves
+from model.figures import (
+    draw_attention,
+    draw_locations,
+    draw_losses,
+    draw_occupancy,
+    draw_scene,
+    draw_spectra,
+    draw_spectrum_in_scene,
+    read_curves,
+)
 from model.results import is_ours
 
 TITLES = {
@@ -60,7 +69,7 @@ def write_report(run: Path, store: str, data: WirelessData | None = None) -> Pat
         size=_size(summary, data, results),
         scenes=_scenes(data),
         tasks=[_task(task, result) for task, result in results.items()],
-        spectra=_spectra(run),
+        figures=_figures(run, data),
         losses=draw_losses(curves) if curves["train"] else None,
         not_shown=_not_shown(summary, results),
         provenance=_provenance(summary, data, results),
@@ -121,15 +130,36 @@ def _scenes(data: WirelessData) -> list[dict[str, Any]]:
     return drawn
 
 
-def _spectra(run: Path) -> dict[str, str] | None:
+def _figures(run: Path, data: WirelessData) -> list[dict[str, str]]:
+    """Figures 3, 4, 9, 10 and 11 of the paper from this run's reconstructions, those that there is something for."""
     path = run / "results" / "reconstruction.npz"
     if not path.is_file():
-        return None
+        return []
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    if not len(arrays["spectrum_true"]):
-        return None
-    return {"image": draw_spectra(arrays), "condition": str(arrays["spectrum_condition"])}
+    # Results of an older version have no attention; `wavecity evaluate` makes them anew.
+    if "attention" not in arrays or not len(arrays["spectrum_true"]):
+        return []
+    condition = str(arrays["spectrum_condition"])
+    seen = "the blue dot is the user, the red triangle the base station"
+    figures = [
+        ("Attention of [PHYSC] to the scene", "Figure 3", draw_attention(arrays, data.scenes),
+         f"Nothing masked, mean over the heads of each encoder layer; {seen}."),
+        ("Spatial spectra in their scenes", "Figure 4", draw_spectrum_in_scene(arrays, data.scenes),
+         f"True spectra over the direction cosines of departure, dB below the strongest bin from black to white; {seen}."),
+        ("Spatial spectra of held-out users", "Figure 10", draw_spectra(arrays),
+         f"{condition}; scene seen, location hidden. Each spectrum is scaled to its own strongest bin; the ring marks the "
+         "true strongest one."),
+        ("Masked occupancy of held-out scenes", "Figure 11", draw_occupancy(arrays, data.scenes),
+         f"All of the CSI and the location seen, patches nearest to the link masked; grey was not masked; {seen}."),
+    ]  # fmt: skip
+    if len(arrays["location_model"]):
+        caption = f"{condition}; scene seen, location hidden. A grey line joins a user's true and predicted position."
+        locations = draw_locations(arrays, data.scenes)
+        figures.insert(2, ("Locations of held-out users", "Figure 9", locations, caption))
+    return [
+        {"title": title, "number": number, "image": image, "caption": text} for title, number, image, text in figures
+    ]
 
 
 def _task(task: str, result: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,11 @@ RatioRange = tuple[Ratio, Ratio]
 class ModelSettings(Settings):
     """Architecture (Appendix A). The defaults give 468 tokens and 2.4 M parameters."""
 
+    profile: Literal["paper", "wavecity"] = Field(
+        "paper",
+        description="How masked CSI is predicted: `paper`, a linear head on every masked patch; or `wavecity`, sparse "
+        "recovery of the plane waves from the visible antennas, with a prior over directions that the decoder gives.",
+    )
     width: int = Field(128, ge=8, le=4096, description="Token dimension d [paper: 128].")
     encoder_layers: int = Field(8, ge=1, le=64, description="Encoder blocks [paper: 8].")
     decoder_layers: int = Field(2, ge=1, le=64, description="Decoder blocks [paper: 2].")
@@ -31,6 +36,17 @@ class ModelSettings(Settings):
         "encoded",
         description="The [PHYSC] token that the spectrum head reads: `encoded` (Appendix B; the representation used "
         "downstream, no decoder needed) or `decoded` (section 3.3).",
+    )
+
+    recovery_steps: int = Field(10, ge=1, le=64, description="Iterations of profile `wavecity`'s recovery.")
+    recovery_oversampling: int = Field(
+        4, ge=1, le=16, description="Directions that the recovery tells apart, for each DFT bin along either axis."
+    )
+    recovery_antennas: int = Field(
+        128,
+        ge=1,
+        description="Largest number of visible antennas for which training goes through the recovery. Steps that show "
+        "more leave the CSI term out: their cost grows with the cube, and so many antennas need no prior.",
     )
 
     @model_validator(mode="after")
@@ -188,13 +204,33 @@ class TrainingSettings(Settings):
         "auto", description="`auto`: bfloat16 on a GPU, float32 on a CPU, where bfloat16 was slower."
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where Lightning trains.")
-    devices: int = Field(1, ge=1, description="Number of devices.")
+    devices: int = Field(
+        1,
+        ge=1,
+        description="Devices, or processes on a CPU, that share every step's batch (DDP); must divide batch_size.",
+    )
     threads: int = Field(
         0,
         ge=0,
         le=1024,
-        description="CPU threads of torch, 0 for its own choice. The small profile gains little from a second one, and loses "
-        "several times that when other processes want the cores.",
+        description="CPU threads of torch in a process, 0 for its own choice. The small profile gains little from a second one, "
+        "and loses several times that when other processes want the cores.",
     )
     loader_workers: int = Field(0, ge=0, description="Processes that load data; 0 when the dataset fits in memory.")
     checkpoint_minutes: float = Field(10.0, gt=0, description="Minutes between checkpoints within an epoch.")
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay a step of an exponential moving average of the weights, e.g. 0.999; validation, the checkpoint's "
+        "`state_dict` and so every evaluation then use the averaged ones. 0 turns it off.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the transformer blocks with torch.compile; needs a C++ compiler, first steps are slow.",
+    )
+    logger: Literal["csv", "tensorboard", "wandb"] = Field(
+        "csv",
+        description="Where curves go beside the CSV files that the report is drawn from; `tensorboard` and `wandb` are "
+        "packages of their own. WANDB_MODE=offline keeps W&B on this machine.",
+    )

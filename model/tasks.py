@@ -13,12 +13,15 @@ from dataset import InputError
 from dataset.files import atomic_path, read_json, write_json
 from model.data import WirelessData, dataset_version, geometry_of, load_data
 from model.inference import Predictor
-from model.pretrain import cpu_threads, load_model
+from model.pretrain import load_model
 from model.probes import beams, localization
 from model.reconstruction import reconstruction
 from model.settings import TrainingSettings
+from model.trainer import cpu_threads
 
 Task = Literal["reconstruction", "localization", "beams"]
+# Raised when rows or arrays of a task change: results of before are then made anew.
+RESULTS = 2
 TASKS = {"reconstruction": reconstruction, "localization": localization, "beams": beams}
 
 
@@ -62,7 +65,7 @@ def evaluate(
         raise InputError(msg)
     model, trained_with, statistics, card = load_model(run)
     version = data.version if data is not None else dataset_version(store)
-    content = [card["fingerprint"], version, settings.evaluation.model_dump(mode="json"), task, seed]
+    content = [card["fingerprint"], version, settings.evaluation.model_dump(mode="json"), task, seed, RESULTS]
     fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     path = run / "results" / f"{task}.json"
     known = read_json(path)

@@ -1,8 +1,11 @@
 """The command line on an S3-compatible server, as on a disk."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from processes import dask_cluster
 from test_cli import wavecity
 from test_kill import content
 
@@ -24,19 +27,55 @@ def store(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
-def test_the_same_bytes_as_on_a_disk(store: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def on_a_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Content of what one process builds on a disk."""
+    local = tmp_path_factory.mktemp("disk") / "store"
+    assert wavecity("build", "quickstart", "--out", local, "--workers", "1", *SET).returncode == 0
+    return content(local)
+
+
+def copied(store: str, folder: Path) -> dict[str, Any]:
+    """Content of the latest version on object storage."""
     version = latest(store)
     assert version is not None
     for name in files_below(version.folder):
-        target = tmp_path / "copy" / "versions" / "v1" / name
+        target = folder / "versions" / "v1" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((version.folder / name).read_bytes())
-    (tmp_path / "copy" / "latest.zarr").symlink_to("versions/v1/data.zarr")
-    local = tmp_path / "store"
-    assert wavecity("build", "quickstart", "--out", local, *SET).returncode == 0
-    ours, theirs = content(tmp_path / "copy"), content(local)
+    (folder / "latest.zarr").symlink_to("versions/v1/data.zarr")
+    return content(folder)
+
+
+def assert_same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def test_the_same_bytes_as_on_a_disk(store: str, on_a_disk: dict[str, Any], tmp_path: Path) -> None:
+    assert_same(copied(store, tmp_path / "copy"), on_a_disk)
+
+
+def test_two_machines_that_share_only_the_store_make_the_bytes_of_one(
+    bucket: str, on_a_disk: dict[str, Any], tmp_path: Path
+) -> None:
+    """A scheduler and two workers, each with a home, a working folder and a folder for maps of its own."""
+    machines = {}
+    for name in ("one", "two"):
+        home = tmp_path / f"home-{name}"
+        home.mkdir()
+        machines[name] = {**os.environ, "HOME": str(home), "WAVECITY_MAPS": str(home / "maps")}
+    with dask_cluster(tmp_path, machines) as (scheduler, _):
+        url = f"{bucket}/two-machines"
+        # The planner's maps lie in its working folder, where no other one finds them.
+        words = ["build", "quickstart", "--out", url, "--maps", "maps", "--dask", scheduler, *SET]
+        planner = tmp_path / "planner"
+        planner.mkdir()
+        result = wavecity(*words, cwd=planner)
+        assert result.returncode == 0, result.stderr
+    # Both took part: each fetched the map of its own.
+    assert all(list((tmp_path / f"home-{name}" / "maps").rglob("*.parquet")) for name in machines)
+    assert_same(copied(url, tmp_path / "copy"), on_a_disk)
 
 
 def test_validate_inspect_preview_and_publish_take_the_url(store: str, tmp_path: Path) -> None:

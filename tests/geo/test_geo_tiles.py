@@ -44,7 +44,9 @@ def test_a_shorter_stride_makes_tiles_overlap_inside_the_same_map(helsinki: Sour
     assert columns in (9, 10)
     geod = Geod(ellps="WGS84")
     (first, second), (west, south, east, north) = close[:2], helsinki.bounds
-    assert geod.inv(first.longitude, first.latitude, second.longitude, second.latitude)[2] == pytest.approx(100, abs=0.01)
+    assert geod.inv(first.longitude, first.latitude, second.longitude, second.latitude)[2] == pytest.approx(
+        100, abs=0.01
+    )
     assert {tile.size for tile in close} == {200.0}
     for corner in (close[0], close[-1]):
         # At least half a tile from every edge of the map.
@@ -59,7 +61,7 @@ def test_a_shorter_stride_makes_tiles_overlap_inside_the_same_map(helsinki: Sour
 
 
 def test_overlapping_tiles_in_two_splits_are_refused() -> None:
-    with pytest.raises(ValidationError, match="use split.by: city"):
+    with pytest.raises(ValidationError, match=r"use split\.by: city"):
         AreaSettings(stride=100, split=BY_SCENE)
     assert AreaSettings(stride=100, split=SplitSettings(by="city")).stride == 100
 

@@ -76,24 +76,51 @@ def spoil(values, index, patch, edge):
     return spoiled
 
 
+# Every objective and stage of Table 1, with and without the location, the scene, and at 5 % CSI.
+LEAKS = {
+    "csi, stage 1": Plan("csi", 1, 0.5, 0.0, hide_location=False),
+    "csi, stage 2": Plan("csi", 2, 0.9, 0.0, hide_location=False),
+    "csi, 5 %": Plan("csi", 2, 0.94, 0.0, hide_location=False),
+    "csi only": Plan("csi", 2, 0.7, 0.0, hide_location=True, csi_only=True),
+    "scene, stage 1": Plan("scene", 1, 0.0, 0.1, hide_location=False),
+    "scene, stage 2": Plan("scene", 2, 0.0, 0.3, hide_location=False),
+    "all, stage 1": Plan("all", 1, 0.3, 0.05, hide_location=False),
+    "all, location hidden": HIDDEN,
+    "all, location shown": SHOWN,
+}
+
+
 @pytest.mark.parametrize("normalisation", ["visible", "dataset"])
-def test_encoder_sees_nothing_of_what_is_masked(data, tiny, normalisation):
+@pytest.mark.parametrize("name", LEAKS)
+def test_encoder_sees_nothing_of_what_is_masked(data, tiny, name, normalisation):
+    plan = LEAKS[name]
     settings = tiny.model_copy(update={"normalisation": normalisation})
     model = FoundationModel(settings.model, geometry_of(data, settings.model)).eval()
-    users, scenes, mask = batch(data, settings, HIDDEN)
+    users, scenes, mask = batch(data, settings, plan)
     clean = inputs_of(data, settings, users, scenes, mask)
-    # Masked CSI, masked heights (every user has a map of its own here) and the location are replaced by nonsense.
+    # Masked CSI, masked heights (every user has a map of its own here) and a hidden location are replaced by nonsense.
     csi = spoil(users.csi, mask.csi_masked, 4, 32)
-    heights = spoil(data.scenes.height[users.scene], mask.scene_masked, 20, 200)
+    hidden = torch.arange(100).expand(len(users), -1) if mask.scene_masked is None else mask.scene_masked
+    heights = spoil(data.scenes.height[users.scene], hidden, 20, 200)
     changed = copy.copy(scenes)
     changed._height = heights / data.statistics.height_scale
-    spoiled = prepare(csi, users.position + 1e3, torch.arange(len(users)), mask, changed, settings, data.statistics)
+    place = users.position + (1e3 if plan.hide_location else 0.0)
+    spoiled = prepare(csi, place, torch.arange(len(users)), mask, changed, settings, data.statistics)
     with torch.no_grad():
         assert torch.equal(model.encode(clean.inputs, mask), model.encode(spoiled.inputs, mask))
         before, after = model(clean.inputs, mask), model(spoiled.inputs, mask)
-    for name in ("physc", "spectrum", "csi", "occupancy", "location"):
-        assert torch.equal(getattr(before, name), getattr(after, name)), name
-    assert not torch.equal(clean.inputs.csi, spoiled.inputs.csi)
+    predicted = {"physc", "spectrum"}
+    predicted |= {"csi"} if plan.csi_ratio else set()
+    predicted |= {"occupancy"} if plan.scene_ratio else set()
+    predicted |= {"location"} if plan.hide_location else set()
+    for field in ("physc", "spectrum", "csi", "occupancy", "location"):
+        one, other = getattr(before, field), getattr(after, field)
+        assert (one is not None) == (field in predicted), field
+        assert one is None or torch.equal(one, other), field
+    # The nonsense was there: what it replaced is what the losses compare with.
+    assert torch.equal(clean.inputs.csi, spoiled.inputs.csi) == (plan.csi_ratio == 0)
+    assert not plan.hide_location or not torch.equal(clean.inputs.location, spoiled.inputs.location)
+    assert not plan.scene_ratio or not torch.equal(clean.inputs.height, spoiled.inputs.height)
 
 
 def test_encoder_does_see_what_is_visible(data, tiny):

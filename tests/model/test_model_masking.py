@@ -130,6 +130,54 @@ def test_with_the_location_hidden_the_scene_mask_does_not_depend_on_it():
     assert not torch.equal(told[0].scene_masked, told[1].scene_masked)
 
 
+def nearest_mask_error(masked, position, known):
+    """Median error of reading positions off scene masks: mean of the five known users with the most similar masks."""
+    patches = torch.zeros(len(masked), 400).scatter(1, masked, 1.0)
+    common = patches[known:] @ patches[:known].T
+    found = position[common.topk(5, dim=1).indices].mean(1)
+    return float((found - position[known:]).norm(dim=1).median())
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.2])
+def test_nobody_reads_a_hidden_location_off_the_choice_of_patches(ratio):
+    """True links give users away to a nearest-neighbour reader; with the location hidden it does no better than chance."""
+    rng = np.random.default_rng(6)
+    count, known = 1500, 1200
+    centres, bs = patch_centres(20, 20, 200.0), torch.tensor([[0.0, 100.0]]).repeat(count, 1)
+    # Users as a street has them, not as the decoys are drawn.
+    position = torch.from_numpy(rng.normal((-40.0, -20.0), (25.0, 45.0), (count, 2)).astype(np.float32)).clamp(-99, 99)
+    errors = {}
+    for hidden in (False, True):
+        plan = Plan("all", 2, 0.6, ratio, hide_location=hidden)
+        mask = masking.draw_mask(plan, 64, centres, bs, position, 200.0, np.random.default_rng(7))
+        errors[hidden] = nearest_mask_error(mask.scene_masked, position, known)
+    # The same masks, dealt out to other users: what chance gives.
+    dealt = mask.scene_masked[torch.from_numpy(rng.permutation(count))]
+    chance = nearest_mask_error(dealt, position, known)
+    assert errors[False] < 0.4 * chance
+    assert errors[True] == pytest.approx(chance, rel=0.12)
+
+
+def test_hidden_locations_have_the_same_masks_whoever_and_wherever_they_are():
+    """Patches masked near and far users: the same frequencies, and none of the CSI's patches goes with a scene mask."""
+    plan = Plan("all", 2, 0.6, 0.15, hide_location=True)
+    count, centres = 4000, patch_centres(20, 20, 200.0)
+    bs = torch.tensor([[0.0, 100.0]]).repeat(count, 1)
+    frequencies = []
+    for seed, place in ((8, (-80.0, -90.0)), (9, (5.0, 95.0))):
+        mask = masking.draw_mask(
+            plan, 64, centres, bs, torch.tensor([place]).repeat(count, 1), 200.0, np.random.default_rng(seed)
+        )
+        frequencies.append(torch.bincount(mask.scene_masked.flatten(), minlength=400) / count)
+    spread = torch.sqrt(2 * frequencies[0] * (1 - frequencies[0]) / count).clamp_min(1e-3)
+    assert ((frequencies[0] - frequencies[1]).abs() < 5 * spread).all()
+    csi = torch.zeros(count, 64).scatter(1, mask.csi_masked, 1.0)
+    scene = torch.zeros(count, 400).scatter(1, mask.scene_masked, 1.0)
+    varied = scene.std(0) > 0.05
+    both = torch.cat((csi, scene[:, varied]), 1).T.corrcoef()[:64, 64:]
+    assert both.abs().max() < 6 / math.sqrt(count)
+
+
 def test_decoys_cover_the_tile():
     decoys = masking.draw_decoy(20000, 200.0, np.random.default_rng(5))
     assert decoys.abs().max() <= 100

@@ -12,7 +12,8 @@ from synthetic import make_data
 
 import model.pretrain as module
 from dataset import InputError
-from model.data import StepSampler, Users, gather, geometry_of, load_data
+from model.batches import StepSampler
+from model.data import Users, gather, geometry_of, load_data
 from model.lightning_module import augment, schedule
 from model.pretrain import CHECKPOINT, load_model, pretrain
 from model.settings import AugmentSettings, TrainingSettings
@@ -54,7 +55,7 @@ def test_a_run_leaves_checkpoint_metrics_and_summary(finished, data, tiny):
 
 def test_a_finished_run_is_not_repeated(finished, data, tiny, monkeypatch):
     before = (finished / CHECKPOINT).stat().st_mtime_ns
-    monkeypatch.setattr(module, "_trainer", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(module, "make_trainer", lambda *_: pytest.fail("trained again"))
     assert pretrain("synthetic", tiny, finished, seed=3, data=data) == finished / CHECKPOINT
     # What is only evaluated does not change the weights.
     evaluated = tiny.model_copy(update={"evaluation": tiny.evaluation.model_copy(update={"max_users": 5})})
@@ -87,15 +88,15 @@ class KillAt(Callback):
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(finished, data, tiny, tmp_path, monkeypatch, step, minutes):
     """Killed between epochs, within one (checkpoints every step), at its end, and before any checkpoint."""
     settings = tiny.model_copy(update={"checkpoint_minutes": minutes})
-    make = module._trainer
+    make = module.make_trainer
 
     def killing(*arguments):
-        trainer, progress = make(*arguments)
+        trainer = make(*arguments)
         trainer.callbacks.append(KillAt(step))
-        return trainer, progress
+        return trainer
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_trainer", killing)
+        patch.setattr(module, "make_trainer", killing)
         with pytest.raises(Killed):
             pretrain("synthetic", settings, tmp_path, seed=3, data=data)
     assert not (tmp_path / "pretrain.json").exists()

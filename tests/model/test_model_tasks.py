@@ -96,7 +96,9 @@ def test_report_needs_nothing_else_and_says_how_small_the_run_was(run, data, res
     assert "<script" not in page
     assert "@import" not in page
     assert "url(" not in page
-    assert page.count("data:image/png;base64,") == 6 + 2
+    assert page.count("data:image/png;base64,") == 6 + 5 + 1
+    for number in (3, 4, 9, 10, 11):
+        assert f"Figure {number} of the paper" in page
     for words in ("4 / 2 / 2", "96 / 48 / 48", "1 (seed 1)", "OpenStreetMap contributors", "ODbL", "3 epochs, 18 steps",
                   "What this run does not show", "OMP, 16 paths", "Mask leak check"):  # fmt: skip
         assert words in page, words

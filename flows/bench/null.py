@@ -1,0 +1,77 @@
+"""Units and scenes of which nothing is computed: what is left is orchestration.
+
+In a module of its own: a worker that runs them imports what a real one imports, and not Prefect.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.files import array_of, open_group
+from dataset.writer import Draft, array_checksum, write_unit
+from flows.build import Job
+from flows.recipe import Recipe
+from geo.sources import Source
+
+
+def warm_up() -> None:
+    """Nothing, but the worker that is to run it has imported what a unit needs."""
+
+
+def null_scene(job: Job, seconds: float) -> dict[str, Any]:
+    """Sleep, and say that the scene is done."""
+    time.sleep(seconds)
+    tile = job.tile
+    return {
+        "scene_id": tile.id,
+        "city": tile.city,
+        "country": tile.country,
+        "latitude": tile.latitude,
+        "longitude": tile.longitude,
+        "split": tile.split,
+        "inputs": job.inputs,
+        "origin": "null",
+        "status": "done",
+        "n_users": 1,
+        "n_outage": 1,
+        "n_los": 0,
+    }
+
+
+def null_unit(
+    draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source], recipe: Recipe, seconds: float = 0.0
+) -> dict[str, Any]:
+    """In place of `build.run_unit`: sleep `seconds` a scene, write the unit's small arrays, leave its receipt."""
+    done = draft.receipt(unit)
+    if done is not None:
+        return done
+    outcomes = [null_scene(job, seconds) for job in jobs]
+    arrays = [_arrays(draft, scene) for scene in draft.layout.scenes_of(unit)]
+    return write_unit(draft, unit, arrays, outcomes, {"seed": recipe.seed})
+
+
+def _arrays(draft: Draft, scene: int) -> dict[str, NDArray[Any]]:
+    layout = draft.layout
+    arrays = {spec.name: np.full(layout.shape(spec)[1:], spec.fill, spec.dtype) for spec in layout.specs()}
+    # Tells the scenes apart when they are read back.
+    arrays["csi"][...] = scene + 1
+    return arrays
+
+
+def wrong_units(draft: Draft, units: list[int]) -> list[int]:
+    """Those of some units whose arrays are not what their receipts say, or hold other scenes than they should."""
+    root = open_group(draft.data)
+    wrong = []
+    for unit in units:
+        receipt, scenes = draft.receipt(unit), draft.layout.scenes_of(unit)
+        arrays = {
+            spec.name: np.asarray(array_of(root, spec.name)[scenes.start : scenes.stop])
+            for spec in draft.layout.specs()
+        }
+        sums = {name: array_checksum(values) for name, values in arrays.items()}
+        right = (arrays["csi"][:, 0, 0, 0] == np.arange(scenes.start, scenes.stop) + 1).all()
+        if receipt is None or receipt["sha256"] != sums or not right:
+            wrong.append(unit)
+    return wrong

@@ -1,0 +1,346 @@
+"""`wavecity bench train`: our Lightning training beside a plain PyTorch loop and beside full-length attention.
+
+1. Three sides train the same model on the same batches, masks and random numbers, step by step in turns within one
+   training: Lightning's step is what passes between two hooks, so it has everything that Lightning, our logging and our
+   checkpoints do; the two others are plain loops, one with our model (only needed tokens are computed), one with all
+   tokens in every block and attention masks.
+2. Every side runs some steps in a process of its own, for its peak memory.
+3. Lightning trains with one and with two processes (DDP, gloo) of one thread each, at the same batch.
+"""
+
+import json
+import multiprocessing
+import platform
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
+from rich import box
+from rich.table import Table
+from tqdm import tqdm
+
+from flows import build
+from flows.bench.memory import peak_memory
+from flows.bench.train_reference import FullLengthModel, PlainLoop
+from flows.recipe import load_recipe
+from flows.tables import console
+from model.batches import PretrainBatches
+from model.data import WirelessData, geometry_of, load_data
+from model.foundation import count_parameters
+from model.lightning_module import PretrainModule
+from model.settings import TrainingSettings
+from model.trainer import check_machine, cpu_threads, make_trainer, quiet
+
+SIDES = ("lightning", "plain", "full_length")
+PROCESSES = (1, 2)
+# Steps before the clock: the first ones allocate.
+WARM = 3
+MEMORY_STEPS = 4
+SEED = 0
+PACKAGES = ("torch", "lightning", "numpy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured.
+
+    Attributes
+    ----------
+    data : str or None
+        Store to train on; None builds a small one of Helsinki.
+    recipe : str
+        Whose training settings count.
+    scenes : int
+        Of the store that is built.
+    steps : int
+        Timed steps of every side.
+    batch : int
+        Users of a step.
+    threads : int
+        Of torch in parts 1 and 2; 0 for its own choice.
+    """
+
+    data: str | None = None
+    recipe: str = "pretrain-10k"
+    scenes: int = 8
+    steps: int = 40
+    batch: int = 16
+    threads: int = 0
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure, print the tables and return all figures, JSON-ready.
+
+    Raises
+    ------
+    InputError
+        Not a store or a recipe, or one that does not fit the other.
+    """
+    settings = bench_settings(load_recipe(options.recipe).training, options)
+    with tempfile.TemporaryDirectory() as folder, cpu_threads(options.threads):
+        temporary = Path(folder)
+        store = options.data or str(build_store(temporary / "store", options.scenes))
+        data = load_data(store, ("train", "validation"))
+        check_machine(settings, len(data.splits["train"]))
+        steps = min(options.steps, len(PretrainBatches(data, settings, SEED).sampler()) - WARM)
+        loops = {side: PlainLoop(make_module(side, data, settings), PretrainBatches(data, settings, SEED))
+                 for side in SIDES[1:]}  # fmt: skip
+        turns = Turns(loops, steps + WARM)
+        module = make_module("lightning", data, settings)
+        train(module, data, settings, steps + WARM, temporary / "run", turns)
+        memory = {side: apart(measure_memory, side, store, settings) for side in tqdm(SIDES, "peak memory")}
+        rates = {
+            processes: processes_rate(data, settings, processes, steps + WARM, temporary / f"ddp-{processes}")
+            for processes in tqdm(PROCESSES, "processes")
+        }
+    result = {
+        "parameters": count_parameters(module.model),
+        "tokens": module.model.tokens,
+        **summary(turns.seconds, loops["plain"].loading, settings.batch_size),
+        "largest_loss_difference": float(np.abs(np.subtract(turns.losses, loops["plain"].losses)).max()),
+        "largest_loss_difference_full_length": float(
+            np.abs(np.subtract(turns.losses, loops["full_length"].losses)).max()
+        ),
+        **{f"peak_memory_mb_{side}": value for side, value in memory.items()},
+        **{f"samples_per_second_{count}_processes": rate for count, rate in rates.items()},
+        "scaling_2_processes": rates[2] / rates[1],
+        "steps": steps,
+        "batch": settings.batch_size,
+        "threads": options.threads or torch.get_num_threads(),
+        "recipe": options.recipe,
+        "data": options.data or "helsinki, built",
+        "train_users": len(data.splits["train"]),
+        "preloaded": bool(getattr(data.splits["train"], "preloaded", False)),
+        "machine": platform.machine(),
+        "version_python": platform.python_version(),
+        **{f"version_{name}": metadata.version(name) for name in PACKAGES},
+    }
+    print_result(result)
+    return result
+
+
+def bench_settings(training: TrainingSettings, options: Options) -> TrainingSettings:
+    """Settings of a recipe for a measurement on the CPU, halfway through the curriculum."""
+    masking = training.masking
+    halfway = (masking.stage_2_start + masking.stage_2_end) / 2
+    changes = {
+        # The side with full-length attention is that of the paper's profile.
+        "model": training.model.model_copy(update={"profile": "paper"}),
+        "masking": masking.model_copy(update={"stage_2_start": halfway, "stage_2_end": halfway}),
+        "batch_size": options.batch,
+        "threads": options.threads,
+        "accelerator": "cpu",
+        "devices": 1,
+        "precision": "32-true",
+        "ema_decay": 0.0,
+        "compile": False,
+        "logger": "csv",
+    }
+    return training.model_copy(update=changes)
+
+
+def build_store(folder: Path, scenes: int) -> Path:
+    """Build and publish the quickstart's dataset with fewer scenes, in this process; returns the store."""
+    recipe = load_recipe("quickstart", (f"area.scenes={scenes}",))
+    plan = build.plan_scenes(recipe, folder / "maps")
+    reuse = build.reuse_of(recipe, plan, folder)
+    draft = build.draft_of(recipe, plan, folder)
+    for unit in tqdm(range(draft.layout.units), "store", unit="unit"):
+        build.run_unit(draft, unit, build.jobs_of(draft, unit, plan, reuse), plan.sources, recipe)
+    build.finish(draft, recipe, plan)
+    build.check_and_publish(draft, recipe, folder)
+    return folder
+
+
+def make_module(side: str, data: WirelessData, settings: TrainingSettings) -> PretrainModule:
+    """Model, losses and optimiser of a side; all start from the same weights."""
+    geometry = geometry_of(data, settings.model)
+    per_epoch = len(PretrainBatches(data, settings, SEED).sampler())
+    module = PretrainModule(settings, geometry, data.statistics, data.scenes, per_epoch, SEED, {})
+    if side == "full_length":
+        full = FullLengthModel(settings.model, geometry)
+        full.load_state_dict(module.model.state_dict())
+        module.model = full
+    return module
+
+
+class Turns(Callback):
+    """After every step of Lightning the plain loops train the same one.
+
+    Parameters
+    ----------
+    loops : dict
+        Side -> `PlainLoop`.
+    steps : int
+        For the progress bar.
+
+    Attributes
+    ----------
+    seconds : dict
+        Side -> seconds of each step.
+    losses : list of float
+        Eq. 7 of each step of Lightning.
+    """
+
+    def __init__(self, loops: dict[str, PlainLoop], steps: int) -> None:
+        self.seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+        self.losses: list[float] = []
+        self._loops = loops
+        self._steps = steps
+        self._bar: Any = None
+        self._since = 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock of the first step."""
+        self._bar = tqdm(total=self._steps, desc="steps in turns", unit="step")
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        """Stop Lightning's clock, let the others train, in an order that turns around, and start it again."""
+        self.seconds["lightning"].append(time.perf_counter() - self._since)
+        self.losses.append(float(outputs["loss"]))
+        sides = list(self._loops)
+        for side in sides if len(self.losses) % 2 else reversed(sides):
+            self.seconds[side].append(self._loops[side].step())
+        self._bar.update()
+        self._since = time.perf_counter()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+
+class Clock(Callback):
+    """Writes when each step ended; in the process that trains, which may be another."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ends: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Look at the clock."""
+        self._ends.append(time.perf_counter())
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write what the first process saw."""
+        if trainer.is_global_zero:
+            self._path.write_text(json.dumps(self._ends))
+
+
+def train(
+    module: PretrainModule, data: WirelessData, settings: TrainingSettings, steps: int, out: Path, callback: Callback
+) -> None:
+    """Train some steps with Lightning as `wavecity pretrain` does, without validation."""
+    batches = PretrainBatches(data, settings, SEED)
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = make_trainer(settings.model_copy(update={"epochs": 1}), out, len(batches.sampler()), settings.batch_size)
+    trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]
+    trainer.limit_train_batches = steps
+    trainer.limit_val_batches = 0
+    with quiet():
+        trainer.fit(module, datamodule=batches)
+
+
+def apart(function: Any, *arguments: Any) -> Any:
+    """Call in a fresh process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def measure_memory(side: str, store: str, settings: TrainingSettings) -> float:
+    """Peak memory in MB of this process after some steps of a side."""
+    data = load_data(store, ("train", "validation"))
+    module = make_module(side, data, settings)
+    with tempfile.TemporaryDirectory() as folder, cpu_threads(settings.threads):
+        if side == "lightning":
+            train(module, data, settings, MEMORY_STEPS, Path(folder), Callback())
+        else:
+            loop = PlainLoop(module, PretrainBatches(data, settings, SEED))
+            for _ in range(MEMORY_STEPS):
+                loop.step()
+    return peak_memory()
+
+
+def processes_rate(data: WirelessData, settings: TrainingSettings, processes: int, steps: int, out: Path) -> float:
+    """Samples a second of Lightning with some processes of one thread each, after the warm steps."""
+    settings = settings.model_copy(update={"devices": processes, "threads": 1})
+    path = out / "clock.json"
+    with cpu_threads(1):
+        train(make_module("lightning", data, settings), data, settings, steps, out, Clock(path))
+    ends = json.loads(path.read_text())
+    return settings.batch_size * (len(ends) - WARM) / (ends[-1] - ends[WARM - 1])
+
+
+def summary(seconds: dict[str, list[float]], loading: list[float], batch: int) -> dict[str, float]:
+    """Rates over all timed steps, and medians over the steps of the ratios between sides."""
+    timed = {side: np.asarray(values[WARM:]) for side, values in seconds.items()}
+    rates = {side: batch * len(values) / float(values.sum()) for side, values in timed.items()}
+    ratios = {side: timed[side] / timed["plain"] for side in SIDES}
+    low, high = median_interval(ratios["lightning"])
+    return {
+        "samples_per_second": rates["lightning"],
+        "samples_per_second_plain": rates["plain"],
+        "samples_per_second_full_length": rates["full_length"],
+        "lightning_overhead": float(np.median(ratios["lightning"])) - 1,
+        "lightning_overhead_low": low - 1,
+        "lightning_overhead_high": high - 1,
+        "lightning_overhead_total": float(timed["lightning"].sum() / timed["plain"].sum()) - 1,
+        "speedup_over_full_length": float(np.median(ratios["full_length"])),
+        "speedup_over_full_length_total": float(timed["full_length"].sum() / timed["plain"].sum()),
+        "loading_share": float(np.sum(loading[WARM:]) / timed["plain"].sum()),
+    }
+
+
+def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Ends between which the median lies with 95 % confidence: order statistics, whatever the distribution.
+
+    With few values they are the smallest and the largest.
+    """
+    ordered, count = np.sort(values), len(values)
+    reach = 1.96 * count**0.5 / 2
+    first, last = int(np.floor(count / 2 - reach)), int(np.ceil(count / 2 + reach))
+    return float(ordered[max(first, 0)]), float(ordered[min(last, count - 1)])
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """The tables of sides and of processes, and what they come to."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("side", no_wrap=True)
+    for name in ("samples/s", "step / plain, median", "peak MB"):
+        table.add_column(name, justify="right")
+    ratios = {
+        "lightning": 1 + result["lightning_overhead"],
+        "plain": 1,
+        "full_length": result["speedup_over_full_length"],
+    }
+    for side in SIDES:
+        rate = result["samples_per_second" if side == "lightning" else f"samples_per_second_{side}"]
+        table.add_row(side, f"{rate:.1f}", f"{ratios[side]:.3f}", f"{result[f'peak_memory_mb_{side}']:.0f}")
+    console.print(table)
+    console.print(
+        f"Lightning over the plain loop: {100 * result['lightning_overhead']:.1f} % (95 %: "
+        f"{100 * result['lightning_overhead_low']:.1f} to {100 * result['lightning_overhead_high']:.1f} %)"
+    )
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("processes of one thread", justify="right")
+    table.add_column("samples/s", justify="right")
+    for count in PROCESSES:
+        table.add_row(str(count), f"{result[f'samples_per_second_{count}_processes']:.1f}")
+    console.print(table)
+    console.print(
+        f"{result['parameters'] / 1e6:.2f} M parameters, {result['tokens']} tokens, batch {result['batch']}, "
+        f"{result['steps']} steps; loading takes {100 * result['loading_share']:.1f} % of a plain step; "
+        f"{result['data']}, {result['train_users']} users",
+        soft_wrap=True,
+    )

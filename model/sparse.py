@@ -1,0 +1,177 @@
+"""Masked CSI by sparse Bayesian learning over directions, unrolled, with a prior that the model decodes.
+
+Profile `wavecity`, beyond the paper. A channel is a sum of few plane waves, so its covariance is D P D^H: D the
+oversampled 2-D DFT, P the power of each direction. The visible antennas v determine P by the fixed-point iteration of
+MacKay (Tipping 2001, eq. 16, with its posterior variances eliminated), the hidden ones follow as the conditional mean
+
+    h = D P D_v^H (D_v P D_v^H + s I)^-1 h_v .
+
+The covariance depends on differences of positions only, so D is never formed: everything but one solve of the size
+of h_v is a fast Fourier transform.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Noise over power, for each visible antenna: with less, float32 does not factor the covariance of 512 antennas.
+NOISE, LEAST_NOISE = 1.5e-6, 1e-6
+# A step divides the power of a direction by at most this; what is taken for nothing may come back.
+LARGEST_CUT = 1e3
+
+
+class SparseRecovery(nn.Module):
+    """Channels from their visible antennas and a prior over directions.
+
+    Untrained and with a flat prior it is plain sparse Bayesian learning. Trained are three numbers a step: how far it
+    goes, how much the prior holds it, the noise; and how much of the zero-filled spectrum it starts from.
+
+    Parameters
+    ----------
+    columns, rows : int
+        Antennas along x and y.
+    oversampling : int
+        Directions for one bin of the DFT, along either axis.
+    steps : int
+    """
+
+    def __init__(self, columns: int, rows: int, oversampling: int, steps: int) -> None:
+        super().__init__()
+        self.array = (columns, rows)
+        self.directions = (oversampling * columns, oversampling * rows)
+        self.oversampling = oversampling
+        # Exponent of the zero-filled spectrum that the iteration starts from.
+        self.start = nn.Parameter(torch.ones(1))
+        self.pace = nn.Parameter(torch.ones(steps))
+        self.trust = nn.Parameter(torch.zeros(steps))
+        self.noise = nn.Parameter(torch.full((steps + 1,), math.log(NOISE)))
+
+    def zero_filled(self, visible: Tensor, antennas: Tensor) -> Tensor:
+        """Spectrum of the visible antennas, the others 0, of mean 1.
+
+        Parameters
+        ----------
+        visible : complex64 (B, M)
+        antennas : int64 (B, M)
+            Their indices x * rows + y.
+
+        Returns
+        -------
+        float32 (B, kx, ky)
+            Over all directions.
+        """
+        return _of_mean_1(_power(self._analyse(visible, antennas)))
+
+    def forward(self, visible: Tensor, antennas: Tensor, prior: Tensor) -> Tensor:
+        """Whole channels.
+
+        Parameters
+        ----------
+        visible : complex64 (B, M)
+        antennas : int64 (B, M)
+            Their indices x * rows + y.
+        prior : float32 (B, kx, ky)
+            Log of the power that each direction is expected to have, up to a constant.
+
+        Returns
+        -------
+        complex64 (B, x, y)
+            Proportional to `visible`, phase included.
+        """
+        columns, rows = self.array
+        scale = _power(visible).mean(1, keepdim=True).sqrt().clamp_min(1e-30)
+        visible = visible / scale
+        lag = self._lags(antennas)
+        start = (self.zero_filled(visible, antennas) + 1 / LARGEST_CUT).log()
+        log_power = self.start * start + prior
+        for pace, trust, noise in zip(self.pace, self.trust, self.noise, strict=False):
+            power = self._normalised(log_power)
+            inverse = self._inverse(power, lag, noise)
+            weights = (inverse @ visible[..., None])[..., 0]
+            gain = _power(self._analyse(weights, antennas)) / self._quadratic(inverse, lag)
+            log_power = power.log() + pace * (gain + 1 / LARGEST_CUT).log() + trust * prior
+        power = self._normalised(log_power)
+        weights = (self._inverse(power, lag, self.noise[-1]) @ visible[..., None])[..., 0]
+        whole = torch.fft.ifft2(power * self._analyse(weights, antennas), norm="forward")
+        return whole[:, :columns, :rows] * scale[..., None]
+
+    def _normalised(self, log_power: Tensor) -> Tensor:
+        """Powers of sum 1, the mean power of `visible` after its scaling."""
+        return log_power.flatten(1).softmax(-1).view_as(log_power).clamp_min(1e-12)
+
+    def _analyse(self, values: Tensor, antennas: Tensor) -> Tensor:
+        """D_v^H values: complex (B, M) to (B, kx, ky)."""
+        columns, rows = self.array
+        grid = torch.zeros(len(values), columns * rows, dtype=values.dtype, device=values.device)
+        grid = grid.scatter(1, antennas, values).view(-1, columns, rows)
+        return torch.fft.fft2(grid, s=self.directions)
+
+    def _lags(self, antennas: Tensor) -> Tensor:
+        """Where, in the transform of the powers, the covariance of each pair of antennas lies: (B, M, M)."""
+        x, y = antennas // self.array[1], antennas % self.array[1]
+        lag_x = (x[:, :, None] - x[:, None, :]) % self.directions[0]
+        lag_y = (y[:, :, None] - y[:, None, :]) % self.directions[1]
+        return lag_x * self.directions[1] + lag_y
+
+    def _inverse(self, power: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
+        """(D_v P D_v^H + s I)^-1, complex64 (B, M, M)."""
+        correlation = torch.fft.ifft2(power.to(torch.complex64), norm="forward").flatten(1)
+        covariance = correlation.gather(1, lag.flatten(1)).view_as(lag)
+        count = lag.shape[-1]
+        level = count * noise.exp().clamp_min(LEAST_NOISE)
+        identity = torch.eye(count, dtype=covariance.dtype, device=covariance.device)
+        return torch.cholesky_inverse(torch.linalg.cholesky(covariance + level * identity))
+
+    def _quadratic(self, inverse: Tensor, lag: Tensor) -> Tensor:
+        """a^H inverse a for the response a of every direction, float32 (B, kx, ky)."""
+        size = self.directions[0] * self.directions[1]
+        sums = torch.zeros(len(inverse), size, dtype=inverse.dtype, device=inverse.device)
+        sums = sums.scatter_add(1, lag.flatten(1), inverse.flatten(1)).view(-1, *self.directions)
+        return torch.fft.fft2(sums).real.clamp_min(torch.finfo(torch.float32).eps)
+
+
+@torch.no_grad()
+def sparse_bayesian(csi: Tensor, shown: Tensor, steps: int = 10, oversampling: int = 4, batch_size: int = 32) -> Tensor:
+    """Fill in channels by plain sparse Bayesian learning: the recovery with a flat prior and nothing trained.
+
+    Parameters
+    ----------
+    csi : complex64 (B, x, y)
+        Only entries where `shown` are read.
+    shown : bool (x, y)
+    steps, oversampling : int
+        See `SparseRecovery`.
+    batch_size : int
+        Channels at a time, for memory.
+
+    Returns
+    -------
+    complex64 (B, x, y)
+    """
+    recovery = SparseRecovery(*csi.shape[1:], oversampling, steps)
+    antennas = shown.flatten().nonzero()[:, 0]
+    parts = []
+    for visible in csi[:, shown].split(batch_size):
+        prior = torch.zeros(len(visible), *recovery.directions)
+        parts.append(recovery(visible, antennas.expand(len(visible), -1), prior))
+    return torch.cat(parts)
+
+
+def enlarge(maps: Tensor, scale: int) -> Tensor:
+    """Interpolate periodic maps, (B, c, kx, ky) to `scale` times as many bins along either axis."""
+    if scale == 1:
+        return maps
+    # One cell of circular margin makes the interpolation periodic; it is cut off again.
+    padded = F.pad(maps, (1, 1, 1, 1), mode="circular")
+    fine = F.interpolate(padded, scale_factor=scale, mode="bilinear")
+    return fine[..., scale:-scale, scale:-scale]
+
+
+def _power(values: Tensor) -> Tensor:
+    return values.real.square() + values.imag.square()
+
+
+def _of_mean_1(power: Tensor) -> Tensor:
+    return power / power.mean((-2, -1), keepdim=True).clamp_min(1e-30)

@@ -1,0 +1,159 @@
+"""Runs of deployments on a Dask cluster, and what may happen to them: nothing that is finished is done again."""
+
+import json
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from distributed import Client
+from processes import ENDED, ask, dask_cluster, deploy, pool_worker, prefect, small_recipe, wait_until
+
+from dataset.validate import validate
+from flows.bench.prefect_server import prefect_server
+
+UNITS = 12
+SCENES = {"area.scenes": UNITS, "store.unit": 1, "solver.rays": 1_000_000, "solver.max_depth": 3}
+
+
+@dataclass
+class Box:
+    """Server, deployments, a worker of the cpu pool, and a Dask cluster of two workers."""
+
+    folder: Path
+    environment: dict[str, str]
+    server: ExitStack
+    pool: psutil.Process
+    scheduler: str
+    dask: dict[str, psutil.Process]
+
+    def start(self, name: str) -> str:
+        """Start a build into a store of this name; the run's id."""
+        parameters = {"recipe": small_recipe(name, **SCENES), "store": str(self.folder / name)}
+        words = [word for key, value in parameters.items() for word in ("--param", f"{key}={json.dumps(value)}")]
+        answer = prefect(self.environment, "deployment", "run", "build-dataset/quickstart", *words)
+        found = re.search(r"UUID: (\S+)", answer.stdout)
+        assert found, answer.stdout + answer.stderr
+        return found[1]
+
+    def end(self, run: str) -> dict[str, Any]:
+        """Wait for the end of a run."""
+        log = self.folder / "cpu.log"
+        wait_until(lambda: ask(self.environment, f"flow_runs/{run}")["state_type"] in ENDED, 300, log.read_text)
+        return ask(self.environment, f"flow_runs/{run}")
+
+    def receipts(self, name: str) -> dict[str, tuple[int, bytes]]:
+        while True:
+            found = (self.folder / name).rglob("receipts/unit-*.json")
+            try:
+                return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+            except FileNotFoundError:
+                continue  # the folder was published in between
+
+    def wait_for_receipts(self, name: str, count: int) -> None:
+        wait_until(lambda: len(self.receipts(name)) >= count, 300, (self.folder / "cpu.log").read_text)
+
+
+@contextmanager
+def frozen(processes: list[psutil.Process]) -> Iterator[None]:
+    """Processes that stand still within: what is disturbed then is disturbed in the middle."""
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            if process.is_running():
+                process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    with ExitStack() as stack:
+        server = stack.enter_context(ExitStack())
+        environment = {**server.enter_context(prefect_server(tmp_path)), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+        deploy(environment)
+        machines = {name: dict(os.environ) for name in ("one", "two")}
+        scheduler, workers = stack.enter_context(dask_cluster(tmp_path, machines))
+        environment["WAVECITY_DASK"] = scheduler
+        pool = stack.enter_context(pool_worker(environment, "cpu-pool", tmp_path / "cpu.log"))
+        dask = {name: psutil.Process(worker.pid) for name, worker in workers.items()}
+        yield Box(tmp_path, environment, server, psutil.Process(pool.pid), scheduler, dask)
+
+
+def assert_whole(box: Box, name: str, finished: dict[str, Any]) -> None:
+    receipts = box.receipts(name)
+    assert len(receipts) == UNITS
+    assert {unit: receipts[unit] for unit in finished} == finished, "a finished unit was done again"
+    assert validate(box.folder / name).ok
+
+
+def test_a_killed_dask_worker_costs_the_unit_that_it_held_and_a_restart_of_the_server_nothing(box: Box) -> None:
+    with Client(box.scheduler) as client:
+        run = box.start("store")
+        box.wait_for_receipts("store", 2)
+        with frozen(list(box.dask.values())):
+            finished = box.receipts("store")
+            assert len(finished) < UNITS - 3
+            held = client.run_on_scheduler(
+                lambda dask_scheduler: next(
+                    [task.key for task in worker.processing]
+                    for worker in dask_scheduler.workers.values()
+                    if worker.name == "two"
+                )
+            )
+            assert held
+            box.dask["two"].kill()
+            box.server.close()
+            port = urlsplit(box.environment["PREFECT_API_URL"]).port
+            box.server.enter_context(prefect_server(box.folder, port=port))
+        ended = box.end(run)
+        log = client.run_on_scheduler(lambda dask_scheduler: [entry[:3] for entry in dask_scheduler.transition_log])
+    assert ended["state_type"] == "COMPLETED", (box.folder / "cpu.log").read_text()
+    assert_whole(box, "store", finished)
+    # The scheduler's own record: every unit came to its end once, and only what the dead worker held was handed out again.
+    units = [entry for entry in log if str(entry[0]).startswith("run_unit")]
+    assert Counter(Counter(key for key, _, to in units if to == "memory").values()) == {1: UNITS}
+    handed_out = Counter(key for key, _, to in units if to == "processing")
+    assert {key for key, count in handed_out.items() if count > 1} == set(held)
+    # Nor did Prefect run a task again.
+    tasks = ask(box.environment, "task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    units_run = [task for task in tasks if task["name"].startswith("unit-")]
+    assert len(units_run) == UNITS
+    assert {(task["state_type"], task["run_count"]) for task in units_run} == {("COMPLETED", 1)}
+
+
+def test_a_cancelled_run_and_a_killed_one_are_picked_up_by_the_next(box: Box) -> None:
+    run = box.start("store")
+    box.wait_for_receipts("store", 2)
+    with frozen(list(box.dask.values())):
+        finished = box.receipts("store")
+        assert len(finished) < UNITS - 3
+        flow = next(child for child in box.pool.children() if "prefect.flow_engine" in " ".join(child.cmdline()))
+        answer = prefect(box.environment, "flow-run", "cancel", run)
+        assert answer.returncode == 0, answer.stderr
+        cancelled = box.end(run)
+        # It ended by itself when it was asked to, long before the worker would have killed it.
+        assert cancelled["state_type"] == "CANCELLED", (box.folder / "cpu.log").read_text()
+        assert not flow.is_running()
+    assert "cancelled" in (box.folder / "cpu.log").read_text()
+    assert not (box.folder / "store" / "versions").exists()
+
+    killed = box.start("store")
+    box.wait_for_receipts("store", 5)
+    with frozen(list(box.dask.values())):
+        finished = {**box.receipts("store"), **finished}
+        flow = next(child for child in box.pool.children() if "prefect.flow_engine" in " ".join(child.cmdline()))
+        flow.kill()
+        assert box.end(killed)["state_type"] == "CRASHED"
+    last = box.end(box.start("store"))
+    assert last["state_type"] == "COMPLETED", (box.folder / "cpu.log").read_text()
+    assert_whole(box, "store", finished)

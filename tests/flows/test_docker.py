@@ -1,0 +1,231 @@
+"""Images, compose file and Kubernetes files as far as they can be judged without an engine."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.server.schemas.actions import WorkPoolCreate
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKER = ROOT / "docker"
+BIN = Path(sys.executable).parent
+DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+MANIFESTS: list[dict[str, Any]] = list(yaml.safe_load_all((DOCKER / "kubernetes" / "wavecity.yaml").read_text("utf-8")))
+TEMPLATES = {
+    pool: json.loads((DOCKER / "kubernetes" / f"{pool}.json").read_text()) for pool in ("cpu-pool", "gpu-pool")
+}
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    found = {
+        doc["metadata"]["name"]: doc["spec"]["template"]["spec"]
+        for doc in MANIFESTS
+        if "template" in doc.get("spec", {})
+    }
+    for pool, template in TEMPLATES.items():
+        found[pool] = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    return found
+
+
+def commands() -> list[list[str]]:
+    """Every `prefect` and `dask` command of the files."""
+    found = [
+        service["command"] for service in SERVICES.values() if service.get("command", [""])[0] in ("prefect", "dask")
+    ]
+    script = SERVICES["setup"]["command"][-1].replace("$$", "$")
+    found += [shlex.split(line) for line in re.findall(r"\bprefect [^>|;\n]+", script)]
+    for pod in pods().values():
+        arguments = pod["containers"][0]["args"]
+        found += [arguments] if isinstance(arguments, list) else []
+    found.append(json.loads(re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)[-1]))
+    return found
+
+
+def test_the_dockerfile_is_clean() -> None:
+    result = subprocess.run([BIN / "hadolint", DOCKER / "Dockerfile"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_compose_file_fits_the_schema() -> None:
+    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", DOCKER / "compose.yaml"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_package_is_in_the_image() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    copied = set(re.findall(r"^COPY (?:--\S+ )*(.+) \S+$", DOCKERFILE, re.MULTILINE))
+    sources = {word for line in copied for word in line.split()}
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    packages = {package.split(".")[0] for package in project["tool"]["setuptools"]["packages"]}
+    needed = packages | {"pyproject.toml", "prefect.yaml", "README.md", "LICENSE"}
+    assert needed <= sources
+    # What is copied is let into the context, and is there.
+    assert sources <= let_in
+    assert all((ROOT / source).exists() for source in sources)
+    entrypoints = {
+        d["entrypoint"].split("/")[0] for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    }
+    assert entrypoints <= packages
+
+
+def test_the_constraints_satisfy_the_project() -> None:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = [
+        line for line in (DOCKER / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")
+    ]
+    pinned = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for line in [*project["dependencies"], *extras["generate"], *extras["train"], *extras["cloud"]]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), line
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_are_confined(name: str) -> None:
+    service = SERVICES[name]
+    user, group = service["user"].split(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert not service.get("privileged")
+    # Pinned, and nothing listens beyond the machine. A host name of its own keeps the builder's lease honest.
+    tag = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", service["image"]).rpartition(":")[2]
+    assert re.match(r"\d+\.\d+", tag)
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert not {"hostname", "network_mode", "pid"} & service.keys()
+
+
+def test_services_are_watched_and_wait_for_health() -> None:
+    once = {name for name, service in SERVICES.items() if service.get("healthcheck", {}).get("disable")}
+    assert once == {"setup"}
+    assert all(SERVICES[name]["healthcheck"]["test"][0] == "CMD" for name in SERVICES.keys() - once)
+    for service in SERVICES.values():
+        for other, how in service.get("depends_on", {}).items():
+            expected = "service_completed_successfully" if other in once else "service_healthy"
+            assert how == {"condition": expected}
+
+
+def test_no_secret_is_in_the_files() -> None:
+    secret = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|CONNECTION_URL")
+    given = {(name, key): value for name, service in SERVICES.items() for key, value in service["environment"].items()}
+    for (_, key), value in given.items():
+        if secret.search(key):
+            assert re.search(r"\$\{\w+:\?[^}]+\}", value), key
+    example = dict(re.findall(r"^(\w+)=(.*)$", (DOCKER / ".env.example").read_text(), re.MULTILINE))
+    assert {key: value for key, value in example.items() if value} == {"AWS_ACCESS_KEY_ID": "wavecity"}
+    required = set(re.findall(r"\$\{(\w+):\?", (DOCKER / "compose.yaml").read_text()))
+    assert required == set(example)
+    assert "docker/.env" in (ROOT / ".gitignore").read_text().splitlines()
+    assert not any(doc["kind"] == "Secret" for doc in MANIFESTS)
+
+
+def test_the_environment_is_what_the_code_reads() -> None:
+    from prefect.settings import get_current_settings
+
+    code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("flows/*.py"))
+    read = set(re.findall(r"environ(?:\.get\(|\[)[\"'](WAVECITY_\w+)", code))
+    assert read >= {"WAVECITY_STORE", "WAVECITY_DASK", "WAVECITY_RUNS", "WAVECITY_MAPS"}
+    # What botocore reads, and PostgreSQL's image.
+    known = read | {
+        "DO_NOT_TRACK",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT_URL",
+    }
+    known |= {"POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD"}
+    settings = set(get_current_settings().to_environment_variables(exclude_unset=False))
+    settings |= {"PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_UI_STATIC_DIRECTORY", "PREFECT_API_URL"}
+    given = {key for service in SERVICES.values() for key in service["environment"]}
+    given |= next(doc for doc in MANIFESTS if doc["kind"] == "ConfigMap")["data"].keys()
+    assert given - known <= settings
+    for name in ("cpu-worker", "gpu-worker", "dask-worker", "setup"):
+        assert read <= SERVICES[name]["environment"].keys()
+    # Everything that runs our code or Prefect's sends no telemetry.
+    for name in SERVICES.keys() - {"postgres", "objects"}:
+        assert SERVICES[name]["environment"]["DO_NOT_TRACK"] == "1"
+        assert SERVICES[name]["environment"].get("PREFECT_SERVER_ANALYTICS_ENABLED", "false") == "false"
+
+
+def test_addresses_name_services() -> None:
+    for name, service in SERVICES.items():
+        text = json.dumps([service.get("command"), service["environment"]])
+        for host in re.findall(r"(?:http|tcp)://([a-z-]+):\d|@([a-z-]+):\d", text):
+            assert "".join(host) in SERVICES, name
+    names = {doc["metadata"]["name"] for doc in MANIFESTS if doc["kind"] == "Service"}
+    settings = next(doc for doc in MANIFESTS if doc["kind"] == "ConfigMap")["data"]
+    for key in ("PREFECT_API_URL", "WAVECITY_DASK"):
+        assert re.search(r"://([a-z-]+):", settings[key])[1] in names  # type: ignore[index]
+
+
+def test_the_gpu_worker_has_the_gpus() -> None:
+    worker = SERVICES["gpu-worker"]
+    assert worker["profiles"] == ["gpu"]
+    assert worker["build"]["args"] == {"FLAVOUR": "cuda"}
+    assert worker["build"]["dockerfile"] == "docker/Dockerfile"
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert all(service.get("profiles") is None for name, service in SERVICES.items() if name != "gpu-worker")
+
+
+def subcommand(words: list[str]) -> tuple[str, ...]:
+    """`prefect deploy` and Dask's are commands of one word, the others of two."""
+    names = [word for word in words if word != "--no-prompt"]
+    return tuple(names[: 2 if names[0] == "dask" or names[1] == "deploy" else 3])
+
+
+@pytest.mark.parametrize("command", sorted({subcommand(words) for words in commands()}), ids=" ".join)
+def test_commands_exist_with_their_options(command: tuple[str, ...]) -> None:
+    result = subprocess.run([BIN / command[0], *command[1:], "--help"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    options = {word for words in commands() if subcommand(words) == command for word in words if word.startswith("--")}
+    for option in options - {"--no-prompt"}:
+        assert re.search(rf"(?<![\w-]){option}(?![\w-])", result.stdout), option
+
+
+@pytest.mark.parametrize("pool", TEMPLATES)
+def test_prefect_accepts_the_job_template(pool: str) -> None:
+    template = TEMPLATES[pool]
+    WorkPoolCreate(name=pool, type="kubernetes", base_job_template=template)
+    undeclared = {**template, "variables": {"type": "object", "properties": {"image": {}}}}
+    with pytest.raises(ValueError, match="undeclared"):
+        WorkPoolCreate(name=pool, type="kubernetes", base_job_template=undeclared)
+    container = pods()[pool]["containers"][0]
+    assert container["args"] == "{{ command }}"
+    limits = container["resources"]["limits"]
+    assert ("nvidia.com/gpu" in limits) == (pool == "gpu-pool")
+    image = template["variables"]["properties"]["image"]["default"]
+    assert image.endswith("-cuda" if pool == "gpu-pool" else "-cpu")
+
+
+@pytest.mark.parametrize("name", pods())
+def test_pods_are_confined(name: str) -> None:
+    pod = pods()[name]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    (container,) = pod["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert re.search(r":\d+\.\d+|^\{\{", container["image"])
+    # What is mounted is there, and the root is read-only: /tmp must be mounted.
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts.keys() == {volume["name"] for volume in pod["volumes"]}
+    assert "/tmp" in mounts.values()
+    claims = {doc["metadata"]["name"] for doc in MANIFESTS if doc["kind"] == "PersistentVolumeClaim"}
+    wanted = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+    assert wanted <= claims
