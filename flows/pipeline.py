@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed import KilledWorker
+from distributed.client import FutureCancelledError
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
@@ -69,6 +70,11 @@ def build_unit(
     future = client.submit(run_unit, draft, unit, jobs, sources, recipe, pure=False)
     try:
         return future.result()
+    except FutureCancelledError as error:
+        if error.reason == "scheduler-connection-lost":
+            msg = "--dask: the scheduler is gone; start one, with its workers, and run the same command to go on"
+            raise InputError(msg) from error
+        raise
     finally:
         future.release()
 

@@ -27,7 +27,7 @@ from geo.tiles import Tile
 # What of `area` says which tiles are wanted, not what is in them.
 PLANNING = {
     "cities", "world", "scenes", "split", "overpass",
-    "min_coverage", "max_coverage", "min_buildings",
+    "min_coverage", "max_coverage", "min_buildings", "stride",
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from model.inputs import prepare
 from model.losses import coarse_spectrum, spectrum
 from model.results import Row, decibel, median_error
 from model.settings import EvaluationSettings
+from model.sparse import sparse_bayesian
 from model.tokens import unpatchify
 
 
@@ -88,6 +89,9 @@ def _at_ratio(
     predictions = predictor.predict(test, visible)
     pursued, pursued_power = omp(test.csi, shown, settings.omp_atoms)
     simple = {f"OMP, {settings.omp_atoms} paths": pursued, "LMMSE": lmmse(test.csi, shown)}
+    if predictor.settings.model.profile == "wavecity":
+        # The model's estimator without training: what is learned shows beside it only.
+        simple["sparse Bayesian learning"] = sparse_bayesian(test.csi, shown)
     rows: list[Row] = []
     if predictions.csi is not None:
         estimates = {"model": predictions.csi, **simple, "zeros": torch.zeros_like(test.csi)}

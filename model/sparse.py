@@ -1,10 +1,14 @@
 """Masked CSI by sparse Bayesian learning over directions, unrolled, with a prior that the model decodes.
 
 Profile `wavecity`, beyond the paper. A channel is a sum of few plane waves, so its covariance is D P D^H: D the
-oversampled 2-D DFT, P the power of each direction. The visible antennas v determine P by the fixed-point iteration of
-MacKay (Tipping 2001, eq. 16, with its posterior variances eliminated), the hidden ones follow as the conditional mean
+oversampled 2-D DFT, P the power of each direction. The visible antennas v determine P by MacKay's fixed-point iteration
+(as in Tipping, "Sparse Bayesian learning and the relevance vector machine", 2001),
 
-    h = D P D_v^H (D_v P D_v^H + s I)^-1 h_v .
+    P_k <- mean_k^2 / (1 - variance_k / P_k) = P_k |a_k^H R^-1 h_v|^2 / (a_k^H R^-1 a_k),   R = D_v P D_v^H + s I,
+
+with the posterior mean and variance of direction k; the hidden antennas follow as the conditional mean
+
+    h = D P D_v^H R^-1 h_v .
 
 The covariance depends on differences of positions only, so D is never formed: everything but one solve of the size
 of h_v is a fast Fourier transform.
@@ -16,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Noise over power, for each visible antenna: with less, float32 does not factor the covariance of 512 antennas.
+# Noise over power, for each visible antenna: at half the least, float32 fails on some channels with 700 antennas.
 NOISE, LEAST_NOISE = 1.5e-6, 1e-6
 # A step divides the power of a direction by at most this; what is taken for nothing may come back.
 LARGEST_CUT = 1e3
@@ -41,7 +45,6 @@ class SparseRecovery(nn.Module):
         super().__init__()
         self.array = (columns, rows)
         self.directions = (oversampling * columns, oversampling * rows)
-        self.oversampling = oversampling
         # Exponent of the zero-filled spectrum that the iteration starts from.
         self.start = nn.Parameter(torch.ones(1))
         self.pace = nn.Parameter(torch.ones(steps))
@@ -62,7 +65,8 @@ class SparseRecovery(nn.Module):
         float32 (B, kx, ky)
             Over all directions.
         """
-        return _of_mean_1(_power(self._analyse(visible, antennas)))
+        power = _power(self._analyse(visible, antennas))
+        return power / power.mean((-2, -1), keepdim=True).clamp_min(1e-30)
 
     def forward(self, visible: Tensor, antennas: Tensor, prior: Tensor) -> Tensor:
         """Whole channels.
@@ -116,7 +120,7 @@ class SparseRecovery(nn.Module):
         return lag_x * self.directions[1] + lag_y
 
     def _inverse(self, power: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
-        """(D_v P D_v^H + s I)^-1, complex64 (B, M, M)."""
+        """R^-1, complex64 (B, M, M)."""
         correlation = torch.fft.ifft2(power.to(torch.complex64), norm="forward").flatten(1)
         covariance = correlation.gather(1, lag.flatten(1)).view_as(lag)
         count = lag.shape[-1]
@@ -150,7 +154,8 @@ def sparse_bayesian(csi: Tensor, shown: Tensor, steps: int = 10, oversampling: i
     -------
     complex64 (B, x, y)
     """
-    recovery = SparseRecovery(*csi.shape[1:], oversampling, steps)
+    columns, rows = shown.shape
+    recovery = SparseRecovery(columns, rows, oversampling, steps)
     antennas = shown.flatten().nonzero()[:, 0]
     parts = []
     for visible in csi[:, shown].split(batch_size):
@@ -171,7 +176,3 @@ def enlarge(maps: Tensor, scale: int) -> Tensor:
 
 def _power(values: Tensor) -> Tensor:
     return values.real.square() + values.imag.square()
-
-
-def _of_mean_1(power: Tensor) -> Tensor:
-    return power / power.mean((-2, -1), keepdim=True).clamp_min(1e-30)

@@ -50,6 +50,11 @@ class Box:
         wait_until(lambda: ask(self.environment, f"flow_runs/{run}")["state_type"] in ENDED, 300, log.read_text)
         return ask(self.environment, f"flow_runs/{run}")
 
+    def flow(self) -> psutil.Process:
+        """The process of the one run that the pool's worker has started."""
+        (process,) = (child for child in self.pool.children() if "prefect" in " ".join(child.cmdline()))
+        return process
+
     def receipts(self, name: str) -> dict[str, tuple[int, bytes]]:
         while True:
             found = (self.folder / name).rglob("receipts/unit-*.json")
@@ -137,7 +142,7 @@ def test_a_cancelled_run_and_a_killed_one_are_picked_up_by_the_next(box: Box) ->
     with frozen(list(box.dask.values())):
         finished = box.receipts("store")
         assert len(finished) < UNITS - 3
-        flow = next(child for child in box.pool.children() if "prefect.flow_engine" in " ".join(child.cmdline()))
+        flow = box.flow()
         answer = prefect(box.environment, "flow-run", "cancel", run)
         assert answer.returncode == 0, answer.stderr
         cancelled = box.end(run)
@@ -151,7 +156,7 @@ def test_a_cancelled_run_and_a_killed_one_are_picked_up_by_the_next(box: Box) ->
     box.wait_for_receipts("store", 5)
     with frozen(list(box.dask.values())):
         finished = {**box.receipts("store"), **finished}
-        flow = next(child for child in box.pool.children() if "prefect.flow_engine" in " ".join(child.cmdline()))
+        flow = box.flow()
         flow.kill()
         assert box.end(killed)["state_type"] == "CRASHED"
     last = box.end(box.start("store"))

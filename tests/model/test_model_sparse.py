@@ -17,7 +17,8 @@ from model.inference import Predictor
 from model.inputs import loss_terms, prepare
 from model.masking import Mask, Plan, draw_mask
 from model.pretrain import load_model, pretrain
-from model.settings import ModelSettings, StageMasks
+from model.reconstruction import reconstruction
+from model.settings import EvaluationSettings, ModelSettings, StageMasks
 from model.sparse import SparseRecovery, enlarge, sparse_bayesian
 
 HIDDEN = Plan("all", 2, 0.9, 0.2, hide_location=True)
@@ -262,6 +263,18 @@ def test_masked_patches_are_those_of_plain_recovery_before_training(data, waveci
     found = predictor.predict(users, visible).csi
     assert float(nmse(found, plain, ~shown).max()) < 1e-4
     assert (found[:, shown] == 0).all()
+
+
+def test_evaluation_sets_the_model_beside_its_untrained_estimator(data, wavecity):
+    like_plain = wavecity.model.model_copy(update={"recovery_steps": 10, "recovery_oversampling": 4})
+    settings = wavecity.model_copy(update={"model": like_plain})
+    model = FoundationModel(like_plain, geometry_of(data, like_plain)).eval()
+    evaluation = EvaluationSettings(masks=(0.94,), max_users=12, spectra_shown=1)
+    predictor = Predictor(model, settings, data.statistics, data, 16)
+    rows, _, _ = reconstruction(predictor, data, evaluation, seed=0)
+    found = next(row for row in rows if row.quantity.startswith("Masked CSI")).values
+    assert found["model"] == pytest.approx(found["sparse Bayesian learning"], abs=0.3)
+    assert found["model"] < found["OMP, 16 paths"] - 3
 
 
 def test_prior_learns_and_all_terms_fall_on_one_repeated_batch(data, wavecity):
