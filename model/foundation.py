@@ -274,8 +274,16 @@ class FoundationModel(nn.Module):
             tokens = block(tokens)
         return self.encoder_norm(tokens)
 
-    def forward(self, inputs: Inputs, mask: Mask) -> Outputs:
-        """Predict everything that `mask` hides, and the spectrum."""
+    def forward(self, inputs: Inputs, mask: Mask, fill_csi: bool = True) -> Outputs:
+        """Predict everything that `mask` hides, and the spectrum.
+
+        Parameters
+        ----------
+        inputs : Inputs
+        mask : Mask
+        fill_csi : bool
+            False leaves out the masked CSI, which costs profile `wavecity` more than all the rest.
+        """
         latents = self.encode(inputs, mask)
         physc = latents[:, 0]
         csi_queries = self._csi_queries(inputs, mask)
@@ -293,7 +301,7 @@ class FoundationModel(nn.Module):
         return Outputs(
             physc=physc,
             spectrum=self.spectrum_head(summary[:, 0] if from_decoded else physc),
-            csi=self._masked_csi(csi, inputs, mask) if csi_masked else None,
+            csi=self._masked_csi(csi, inputs, mask) if csi_masked and fill_csi else None,
             occupancy=self.occupancy_head(scene) if scene_masked else None,
             location=self.location_head(location[:, 0]) if location_masked else None,
         )

@@ -89,6 +89,7 @@ class Predictor:
         location: bool = False,
         scene_ratio: float = 0.0,
         decoy: np.random.Generator | None = None,
+        fill_csi: bool = True,
     ) -> Predictions:
         """Run encoder, decoder and heads.
 
@@ -103,9 +104,11 @@ class Predictor:
             Share of height patches masked, along the link to the user ...
         decoy : numpy.random.Generator, optional
             ... or to a random position instead. Needed whenever the location is to be predicted fairly.
+        fill_csi : bool
+            False where the masked CSI is not asked for: it may cost more than all the rest.
         """
         parts = [
-            self._batch(users.at(index), visible, location, scene_ratio, decoy)
+            self._batch(users.at(index), self.mask(users.at(index), visible, location, scene_ratio, decoy), fill_csi)
             for index in torch.arange(len(users)).split(self.batch_size)
         ]
         joined: dict[str, Any] = {}
@@ -128,13 +131,10 @@ class Predictor:
         csi_visible = visible.expand(batch, -1)
         return Mask(csi_visible, hidden.nonzero()[:, 0].expand(batch, -1), *scene, location_visible=location)
 
-    def _batch(
-        self, users: Users, visible: Tensor, location: bool, scene_ratio: float, decoy: np.random.Generator | None
-    ) -> Predictions:
-        mask = self.mask(users, visible, location, scene_ratio, decoy)
+    def _batch(self, users: Users, mask: Mask, fill_csi: bool) -> Predictions:
         scenes, settings = self.scenes, self.settings
         prepared = prepare(users.csi, users.position, users.scene, mask, scenes, settings, self.statistics)
-        outputs = self.model(prepared.inputs, mask)
+        outputs = self.model(prepared.inputs, mask, fill_csi)
         csi = occupancy = None
         if outputs.csi is not None:
             patches = torch.zeros_like(prepared.inputs.csi)

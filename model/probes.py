@@ -176,7 +176,7 @@ def _localise(
         with torch.no_grad():
             return head(features[known:])
 
-    predictions = predictor.predict(group, visible)
+    predictions = predictor.predict(group, visible, fill_csi=False)
     masked = torch.where(shown, group.csi, torch.zeros((), dtype=group.csi.dtype))
     rms = masked[:, shown].abs().square().mean(1).sqrt().clamp_min(1e-30)
     image = torch.view_as_real(masked / rms[:, None, None]).permute(0, 3, 1, 2).contiguous()
@@ -185,7 +185,7 @@ def _localise(
         "[PHYSC] + MLP": head_on(lambda width: LocationHead(width, scale), predictions.physc),
         "raw CSI + CNN": head_on(lambda _: LocationCnn(scale), image),
         "untrained [PHYSC] + MLP": head_on(
-            lambda width: LocationHead(width, scale), random_encoder.predict(group, visible).physc
+            lambda width: LocationHead(width, scale), random_encoder.predict(group, visible, fill_csi=False).physc
         ),
         "kNN on |DFT|": nearest_neighbours(prints[:known], label[:known], prints[known:]),
         "mean of labelled users": label[:known].mean(0).expand(len(group) - known, -1),
@@ -216,7 +216,7 @@ def beams(
     geometry, patch = predictor.model.geometry, predictor.settings.model.csi_patch
     shown = visible_antennas(visible, geometry.columns, geometry.rows, patch)
     random_encoder = untrained(predictor, data, seed)
-    predictions = [predictor.predict(users, visible) for users in (train, held_back, test)]
+    predictions = [predictor.predict(users, visible, fill_csi=False) for users in (train, held_back, test)]
 
     def raw(users: Users) -> Tensor:
         patches = take(csi_patches(users.csi, patch), visible.expand(len(users), -1)).flatten(1)
@@ -227,7 +227,9 @@ def beams(
         "[PHYSC], linear probe": [prediction.physc for prediction in predictions],
         "raw visible CSI, linear probe": [raw(users) for users in splits],
         "|zero-filled DFT|, linear probe": [fingerprint(users.csi, shown) for users in splits],
-        "untrained [PHYSC], linear probe": [random_encoder.predict(users, visible).physc for users in splits],
+        "untrained [PHYSC], linear probe": [
+            random_encoder.predict(users, visible, fill_csi=False).physc for users in splits
+        ],
     }
     scores = {name: _beam_probe(values, splits, settings, seed) for name, values in features.items()}
     if predictions[2].spectrum.shape[-2:] == (geometry.columns, geometry.rows):
