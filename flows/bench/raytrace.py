@@ -10,7 +10,6 @@ import itertools
 import multiprocessing
 import os
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from rich import box
 from rich.table import Table
 from tqdm import tqdm
 
+from flows.bench.memory import peak_memory
 from flows.tables import console
 from geo.build import build_scene
 from geo.errors import InputError, SceneError
@@ -398,18 +398,7 @@ def _warm_up(scene: Scene, solver: SolverSettings) -> tuple[int, float]:
 def _simulate(scene: Scene, solver: SolverSettings) -> tuple[int, float]:
     """Trace a scene in a worker: its process and the most memory that it ever had, in MB."""
     simulate(scene, RadioSettings(), solver, SEED)
-    return os.getpid(), _peak_memory()
-
-
-def _peak_memory() -> float:
-    """Most resident memory that this process ever had, in MB."""
-    try:
-        # Linux passes `ru_maxrss` on to a new program: a worker would begin with the memory of who started it.
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    except (OSError, IndexError):
-        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return largest / (1024**2 if sys.platform == "darwin" else 1024)
+    return os.getpid(), peak_memory()
 
 
 def print_result(result: dict[str, Any]) -> None:

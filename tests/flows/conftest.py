@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect_api import prefect_server
+
+from flows.bench.prefect_server import prefect_server
 
 
 @pytest.fixture

@@ -1,36 +1,24 @@
 """Deployments against real processes: a server, two pools with a worker each; publishing starts training on the other."""
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from processes import ENDED, ask, deploy, pool_worker, prefect, small_recipe, wait_until
 
-from flows.bench.prefect_server import postgresql, prefect_server
-from geo.errors import InputError
 
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def deployed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+@pytest.fixture
+def deployed(server: dict[str, str], tmp_path: Path) -> dict[str, str]:
     """Environment that reaches a server with the pools and all deployments."""
-    with ExitStack() as stack:
-        database = None
-        if request.param == "postgresql":
-            try:
-                database = stack.enter_context(postgresql())
-            except InputError as error:
-                pytest.skip(str(error))
-        environment = {
-            **stack.enter_context(prefect_server(tmp_path, database)),
-            "WAVECITY_STORE": str(tmp_path / "stores"),
-            "WAVECITY_RUNS": str(tmp_path / "runs"),
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-        }
-        deploy(environment)
-        yield environment
+    environment = {
+        **server,
+        "WAVECITY_STORE": str(tmp_path / "stores"),
+        "WAVECITY_RUNS": str(tmp_path / "runs"),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
+    deploy(environment)
+    return environment
 
 
 def test_from_a_deployment_to_a_model_trained_on_what_it_published(deployed: dict[str, str], tmp_path: Path) -> None:
