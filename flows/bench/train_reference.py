@@ -75,7 +75,7 @@ class FullLengthModel(FoundationModel):
     Weights and outputs are those of `FoundationModel` (its paper's profile); only the work differs.
     """
 
-    def forward(self, inputs: Inputs, mask: Mask) -> Outputs:
+    def forward(self, inputs: Inputs, mask: Mask, fill_csi: bool = True) -> Outputs:
         """Predict everything that `mask` hides, and the spectrum."""
         batch = len(inputs.csi)
         csi_seen = _seen(mask.csi_visible, batch, self.csi_patches)
@@ -106,7 +106,7 @@ class FullLengthModel(FoundationModel):
         return Outputs(
             physc=latents[:, 0],
             spectrum=self.spectrum_head(summary),
-            csi=take(whole_csi, mask.csi_masked) if mask.csi_masked.shape[1] else None,
+            csi=take(whole_csi, mask.csi_masked) if mask.csi_masked.shape[1] and fill_csi else None,
             occupancy=None if masked_scene is None else take(whole_scene, masked_scene),
             location=None if mask.location_visible else self.location_head(location[:, 0]),
         )
