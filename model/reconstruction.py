@@ -89,8 +89,10 @@ def _at_ratio(
     predictions = predictor.predict(test, visible)
     pursued, pursued_power = omp(test.csi, shown, settings.omp_atoms)
     simple = {f"OMP, {settings.omp_atoms} paths": pursued, "LMMSE": lmmse(test.csi, shown)}
-    if predictor.settings.model.profile == "wavecity":
-        # The model's estimator without training: what is learned shows beside it only.
+    model = predictor.settings.model
+    if model.profile == "wavecity" or shown.sum() <= model.recovery_antennas:
+        # The strongest, and the estimator of profile `wavecity` without training: what is learned shows beside it only. Its
+        # cost grows with the cube of the visible antennas.
         simple["sparse Bayesian learning"] = sparse_bayesian(test.csi, shown)
     rows: list[Row] = []
     if predictions.csi is not None:
