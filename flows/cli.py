@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from flows.bench.commands import bench
+from flows.options import import_extra, path, set_option
 from geo.errors import InputError
 
 # Quiet and offline unless the user says otherwise; must be set before Prefect is imported.
@@ -23,12 +25,8 @@ DEFAULTS = {
 }
 
 recipe_argument = click.argument("recipe")
-set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a field, e.g. --set solver.max_depth=4."
-)
 workers_option = click.option("--workers", type=click.IntRange(1), help="Worker processes (default: one a core).")
 dask_option = click.option("--dask", metavar="ADDRESS", help="Scheduler of a running Dask cluster instead.")
-path = click.Path(path_type=Path)
 
 
 class StoreAddress(click.ParamType):
@@ -83,8 +81,8 @@ def run(
     loaded = load_recipe(recipe, overrides)
     out = out or Path("runs") / loaded.name
     make_folder(out)
-    pipeline = _extra("flows.pipeline", "generate,train")
-    with _extra("flows.guard", "generate").no_orphans():
+    pipeline = import_extra("flows.pipeline", "generate,train")
+    with import_extra("flows.guard", "generate").no_orphans():
         result = pipeline.run_recipe(loaded, out, workers, dask, maps)
     click.echo(f"report  {result['report']}\nstore   {result['store']}")
 
@@ -118,7 +116,7 @@ def plan(
         msg = "--fetch: where to? name a folder for the maps, e.g. --maps maps"
         raise InputError(msg)
     loaded = load_recipe(recipe, overrides)
-    build = _extra("flows.build", "generate")
+    build = import_extra("flows.build", "generate")
     with tempfile.TemporaryDirectory() as cache:
         planned = build.show_plan(loaded, maps or Path(cache), fetch, _city_bar)
         print_plan(planned, every)
@@ -126,7 +124,7 @@ def plan(
             write_json(json_path, build.plan_record(planned))
             click.echo(f"wrote {json_path}")
         if png:
-            click.echo(f"wrote {_extra('flows.map_picture', 'generate').draw_plan(planned, png)}")
+            click.echo(f"wrote {import_extra('flows.map_picture', 'generate').draw_plan(planned, png)}")
 
 
 def _city_bar(cities: Any) -> Any:
@@ -165,8 +163,8 @@ def build(
         overrides = (*overrides, f"area.scenes={scenes}")
     loaded = load_recipe(recipe, overrides)
     make_folder(location(out))
-    pipeline = _extra("flows.pipeline", "generate")
-    with _extra("flows.guard", "generate").no_orphans():
+    pipeline = import_extra("flows.pipeline", "generate")
+    with import_extra("flows.guard", "generate").no_orphans():
         version = pipeline.build_dataset(loaded, out, workers, dask, maps)
     print_origins(version.folder)
     click.echo(f"published v{version.number}: {version.data}")
@@ -214,7 +212,7 @@ def inspect(store: str, scenes: bool, card: Path | None) -> None:
 @click.option("--out", type=path, required=True, help="FILE.png, .html (interactive, offline) or .glb (glTF).")
 def preview(store: str, scene_id: str, out: Path) -> None:
     """Draw a scene of a store: buildings by source of height, base station, users, their strongest paths."""
-    click.echo(f"wrote {_extra('dataset.preview', 'generate').draw_scene(store, scene_id, out)}")
+    click.echo(f"wrote {import_extra('dataset.preview', 'generate').draw_scene(store, scene_id, out)}")
 
 
 @cli.command()
@@ -230,7 +228,7 @@ def export(recipe: str, scene_id: str, out: Path, overrides: tuple[str, ...], ma
 
     loaded = load_recipe(recipe, overrides)
     make_folder(out)
-    module = _extra("flows.build", "generate")
+    module = import_extra("flows.build", "generate")
     with tempfile.TemporaryDirectory() as cache:
         for written in module.export_scene(loaded, scene_id, out, maps or Path(cache)):
             click.echo(f"wrote {written}")
@@ -258,7 +256,7 @@ def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...]) -> N
 
     loaded = load_recipe(recipe, overrides)
     write_json(out / "recipe.json", loaded.model_dump(mode="json"))
-    checkpoint = _extra("model.pretrain", "train").pretrain(str(data), loaded.training, out, loaded.seed)
+    checkpoint = import_extra("model.pretrain", "train").pretrain(str(data), loaded.training, out, loaded.seed)
     click.echo(f"checkpoint {checkpoint}")
 
 
@@ -280,7 +278,7 @@ def evaluate(run_folder: Path, name: str, data: str) -> None:
         msg = f"{run_folder}: not a run folder (no recipe.json); name the folder given to `--out` of pretrain"
         raise InputError(msg)
     recipe = parse_recipe(content, str(run_folder / "recipe.json"))
-    result = _extra("model.tasks", "train").evaluate(run_folder, str(data), name, recipe.training, recipe.seed)
+    result = import_extra("model.tasks", "train").evaluate(run_folder, str(data), name, recipe.training, recipe.seed)
     click.echo(json.dumps(result, indent=1))
 
 
@@ -289,206 +287,10 @@ def evaluate(run_folder: Path, name: str, data: str) -> None:
 @click.option("--data", type=address, help="Store of the run (default: RUN/store).")
 def report(run_folder: Path, data: str | None) -> None:
     """Write RUN/report.html from what the run left."""
-    click.echo(_extra("model.report", "train").write_report(run_folder, str(data or run_folder / "store")))
+    click.echo(import_extra("model.report", "train").write_report(run_folder, str(data or run_folder / "store")))
 
 
-@cli.group()
-def bench() -> None:
-    """Measure ratios, side by side on this machine."""
-
-
-@bench.command("raytrace")
-@click.option("--scenes", type=click.IntRange(1), default=4, show_default=True, help="Scenes, evenly from the maps.")
-@click.option("--rays", type=click.IntRange(1000, 100_000_000), default=1_000_000, show_default=True)
-@click.option("--depth", type=click.IntRange(1, 8), default=3, show_default=True, help="Largest number of bounces.")
-@click.option("--users", type=click.IntRange(1, 100_000), default=400, show_default=True, help="Users of every scene.")
-@click.option("--diffraction", is_flag=True, help="With first-order diffraction.")
-@click.option("--map", "maps", multiple=True, metavar="FILE", help="Extract, repeatable (default: helsinki).")
-@click.option("--throughput-scenes", type=click.IntRange(1), help="Scenes for users per second (default: the same).")
-@click.option("--json", "out", type=path, help="File for all figures.")
-def bench_raytrace(
-    scenes: int,
-    rays: int,
-    depth: int,
-    users: int,
-    diffraction: bool,
-    maps: tuple[str, ...],
-    throughput_scenes: int | None,
-    out: Path | None,
-) -> None:
-    """Our solver and Sionna's own PathSolver on real tiles; users per second of the whole stage.
-
-    Both run warm on the same scene with the same rays and depth: specular reflection, no LoS (it would take both the
-    same ray per user), no refraction, one isotropic V antenna at each end. Users per second are those of a build: mesh to
-    channels, with LoS, scenes built beforehand.
-    """
-    from dataset.files import write_json
-
-    _check_json(out)
-    module = _extra("flows.bench.raytrace", "generate")
-    options = module.Options(
-        scenes, rays, depth, users, diffraction, maps or ("helsinki",), throughput_scenes or scenes
-    )
-    result = module.run(options)
-    if out is not None:
-        write_json(out, result)
-
-
-@bench.command("geo")
-@click.option("--tiles", type=click.IntRange(1), default=8, show_default=True, help="Tiles of every map.")
-@click.option("--map", "maps", multiple=True, metavar="FILE", help="Extract, repeatable (default: helsinki).")
-@click.option("--region", is_flag=True, help="Merge the maps into one extract first, as that of a region.")
-@click.option(
-    "--reader", type=click.Choice(["osmium", "osmnx"]), default="osmium", show_default=True,
-    help="How the other one reads; osmnx takes complete .osm files only.",
-)  # fmt: skip
-@click.option(
-    "--copies", type=click.IntRange(1, 60), default=1, show_default=True,
-    help="With --region: the maps so often side by side, to the size of a city's extract.",
-)  # fmt: skip
-@click.option("--json", "out", type=path, help="File for all figures.")
-def bench_geo(tiles: int, maps: tuple[str, ...], region: bool, reader: str, copies: int, out: Path | None) -> None:
-    """Maps to meshes and rasters, beside a pipeline in the manner of Geo2SigMap, on the same real tiles.
-
-    That one reads the extract for every tile, triangulates with Triangle, and writes a PLY file for every building and
-    an XML file; ours goes from the indexed map to a checked scene in memory. Conversion to the index is told apart.
-    How far they are apart depends on the size of the extract, which the other one reads again and again.
-    """
-    from dataset.files import write_json
-
-    _check_json(out)
-    module = _extra("flows.bench.geo", "generate,test")
-    result = module.run(module.Options(tiles, maps or ("helsinki",), region, reader, copies))
-    if out is not None:
-        write_json(out, result)
-
-
-@bench.command("load")
-@click.option("--data", metavar="STORE", help="Local store whose train split is read (default: build one of Helsinki).")
-@click.option("--scenes", type=click.IntRange(1), default=128, show_default=True, help="Scenes of the store built.")
-@click.option("--users", type=click.IntRange(1, 100_000), default=400, show_default=True, help="Users of every scene.")
-@click.option(
-    "--samples", type=click.IntRange(1), default=2000, show_default=True,
-    help="Samples of the tar copy; a fifth is read naively.",
-)  # fmt: skip
-@click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples of a batch.")
-@click.option("--window", type=click.IntRange(1), default=4, show_default=True, help="Units decoded together.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
-@click.option("--json", "out", type=path, help="File for all figures.")
-def bench_load(
-    data: str | None, scenes: int, users: int, samples: int, batch: int, window: int, rounds: int, out: Path | None
-) -> None:
-    """Shuffled whole samples a second, cold and warm, beside memmap, naive indexing and WebDataset.
-
-    A sample is csi, spectrum, height, occupancy, position, LoS and best beam of a user.
-    """
-    from dataset.files import write_json
-
-    _check_json(out)
-    module = _extra("flows.bench.load", "generate,test")
-    result = module.run(module.Options(data, scenes, users, samples, batch, window, rounds))
-    if out is not None:
-        write_json(out, result)
-
-
-@bench.command("orchestrate")
-@click.option("--scenes", type=click.IntRange(1), default=10_000, show_default=True, help="Null scenes.")
-@click.option("--unit", type=click.IntRange(1, 1024), default=16, show_default=True, help="Scenes of a unit.")
-@click.option(
-    "--seconds-per-scene", type=click.FloatRange(0), default=0.0, show_default=True,
-    help="What a scene sleeps in one more run of all of them, e.g. 0.5.",
-)  # fmt: skip
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Worker processes.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
-@click.option("--map-scenes", type=click.IntRange(1), default=500, show_default=True, help="Scenes of Prefect's map.")
-@click.option(
-    "--scaling-scenes", type=click.IntRange(1), default=320, show_default=True,
-    help="Sleeping scenes with one worker and with two.",
-)  # fmt: skip
-@click.option(
-    "--check-units", type=click.IntRange(0), default=64, show_default=True,
-    help="Units of a run whose arrays are held against their receipts.",
-)  # fmt: skip
-@click.option(
-    "--database", type=click.Choice(["sqlite", "postgresql"]), default="sqlite", show_default=True,
-    help="Of the Prefect server.",
-)  # fmt: skip
-@click.option("--json", "out", type=path, help="File for all figures.")
-def bench_orchestrate(out: Path | None, **options: Any) -> None:
-    """What orchestration costs a scene, beside plain Dask and beside Prefect's task.map, with null scenes.
-
-    The flow's own steps, one Prefect task a unit, with real receipts, recorded by a real server. Without
-    --seconds-per-scene the overhead is projected to scenes of 0.5 s.
-    """
-    from dataset.files import write_json
-
-    _check_json(out)
-    module = _extra("flows.bench.orchestrate", "generate")
-    with _extra("flows.guard", "generate").no_orphans():
-        result = module.run(module.Options(**options))
-    if out is not None:
-        write_json(out, result)
-
-
-@bench.command("build")
-@click.option("--scenes", type=click.IntRange(1), default=64, show_default=True, help="Scenes of Helsinki.")
-@click.option("--unit", type=click.IntRange(1, 1024), default=4, show_default=True, help="Scenes of a unit.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
-@set_option
-@click.option("--json", "out", type=path, help="File for all figures.")
-def bench_build(scenes: int, unit: int, rounds: int, overrides: tuple[str, ...], out: Path | None) -> None:
-    """Scenes a second of the real build with one worker and two, beside the bare functions on the same tiles.
-
-    The recipe is pretrain-10k on the packaged map, with changes by --set. The units are timed warm; the start of the
-    workers, their imports and compiling are told apart.
-    """
-    from dataset.files import write_json
-
-    _check_json(out)
-    module = _extra("flows.bench.build", "generate")
-    with _extra("flows.guard", "generate").no_orphans():
-        result = module.run(module.Options(scenes, unit, rounds, overrides))
-    if out is not None:
-        write_json(out, result)
-
-
-@bench.command("train")
-@click.option("--data", metavar="STORE", help="Store to train on (default: build a small one of Helsinki).")
-@click.option("--recipe", default="pretrain-10k", show_default=True, help="Whose training settings count.")
-@click.option("--scenes", type=click.IntRange(8), default=8, show_default=True, help="Scenes of the store built.")
-@click.option("--steps", type=click.IntRange(1), default=40, show_default=True, help="Timed steps of every side.")
-@click.option("--batch", type=click.IntRange(2), default=16, show_default=True, help="Users of a step.")
-@click.option(
-    "--threads", type=click.IntRange(0), default=0, show_default=True, help="Threads of torch; 0: its choice."
-)
-@click.option("--json", "out", type=path, help="File for all figures.")
-def bench_train(
-    data: str | None, recipe: str, scenes: int, steps: int, batch: int, threads: int, out: Path | None
-) -> None:
-    """Lightning training beside a plain loop of the same model and beside full-length attention with masks, on the CPU.
-
-    All sides train on the same batches and masks, step by step in turns; samples a second, peak memory, the share of
-    data loading, and one process beside two.
-    """
-    from dataset.files import write_json
-
-    _check_json(out)
-    module = _extra("flows.bench.train", "generate,train")
-    result = module.run(module.Options(data, recipe, scenes, steps, batch, threads))
-    if out is not None:
-        write_json(out, result)
-
-
-def _check_json(out: Path | None) -> None:
-    """Before the long part of a benchmark: can its figures be written?"""
-    from dataset.files import make_folder
-
-    if out is None:
-        return
-    make_folder(out.parent)
-    if out.is_dir():
-        msg = f"--json {out}: is a folder; name a file"
-        raise InputError(msg)
+cli.add_command(bench)
 
 
 def _own_database() -> str:
@@ -503,17 +305,6 @@ def _own_database() -> str:
     except OSError:  # a home that cannot be written, as in some containers
         folder = Path(tempfile.gettempdir())
     return f"sqlite+aiosqlite:///{folder / f'prefect-{version}.db'}"
-
-
-def _extra(module: str, extra: str) -> Any:
-    """Import what an extra brings; without it say which to install."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("geo", "raytrace", "dataset", "model", "flows"):
-            raise
-        msg = f"this command needs {error.name}: pip install 'wavecity[{extra}]'"
-        raise InputError(msg) from error
 
 
 def check_imports() -> None:

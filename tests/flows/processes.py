@@ -75,13 +75,15 @@ def pool_worker(environment: dict[str, str], pool: str, log: Path) -> Iterator[s
         yield started
 
 
-def deploy(environment: dict[str, str]) -> None:
-    """The two pools, and all deployments of `prefect.yaml`."""
+def deploy(server: dict[str, str], folder: Path) -> dict[str, str]:
+    """Make the two pools and all deployments of `prefect.yaml`; the environment for their workers, who write to `folder`."""
     for pool in ("cpu-pool", "gpu-pool"):
-        result = prefect(environment, "work-pool", "create", pool, "--type", "process")
+        result = prefect(server, "work-pool", "create", pool, "--type", "process")
         assert result.returncode == 0, result.stdout + result.stderr
-    result = prefect(environment, "deploy", "--all")
+    result = prefect(server, "deploy", "--all")
     assert result.returncode == 0, result.stdout + result.stderr
+    folders = {"WAVECITY_STORE": str(folder / "stores"), "WAVECITY_RUNS": str(folder / "runs")}
+    return {**server, **folders, "PREFECT_WORKER_QUERY_SECONDS": "1"}
 
 
 @contextmanager

@@ -11,14 +11,7 @@ from processes import ENDED, ask, deploy, pool_worker, prefect, small_recipe, wa
 @pytest.fixture
 def deployed(server: dict[str, str], tmp_path: Path) -> dict[str, str]:
     """Environment that reaches a server with the pools and all deployments."""
-    environment = {
-        **server,
-        "WAVECITY_STORE": str(tmp_path / "stores"),
-        "WAVECITY_RUNS": str(tmp_path / "runs"),
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-    }
-    deploy(environment)
-    return environment
+    return deploy(server, tmp_path)
 
 
 def test_from_a_deployment_to_a_model_trained_on_what_it_published(deployed: dict[str, str], tmp_path: Path) -> None:

@@ -84,8 +84,7 @@ def frozen(processes: list[psutil.Process]) -> Iterator[None]:
 def box(tmp_path: Path) -> Iterator[Box]:
     with ExitStack() as stack:
         server = stack.enter_context(ExitStack())
-        environment = {**server.enter_context(prefect_server(tmp_path)), "PREFECT_WORKER_QUERY_SECONDS": "1"}
-        deploy(environment)
+        environment = deploy(server.enter_context(prefect_server(tmp_path)), tmp_path)
         machines = {name: dict(os.environ) for name in ("one", "two")}
         scheduler, workers = stack.enter_context(dask_cluster(tmp_path, machines))
         environment["WAVECITY_DASK"] = scheduler

@@ -73,14 +73,7 @@ def deployed(tmp_path: Path) -> Iterator[dict[str, str]]:
             database = stack.enter_context(postgresql())
         except InputError:
             database = None
-        environment = {
-            **stack.enter_context(prefect_server(tmp_path, database)),
-            "WAVECITY_STORE": str(tmp_path / "stores"),
-            "WAVECITY_RUNS": str(tmp_path / "runs"),
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-        }
-        deploy(environment)
-        yield environment
+        yield deploy(stack.enter_context(prefect_server(tmp_path, database)), tmp_path)
 
 
 def ended(environment: dict[str, str], parameter: str) -> dict[str, list[dict[str, Any]]]:

@@ -1,0 +1,169 @@
+"""`wavecity bench ...`: the options of the benchmarks; what each measures is in the module of its name."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.options import import_extra, path, set_option
+from geo.errors import InputError
+
+
+@click.group()
+def bench() -> None:
+    """Measure ratios, side by side on this machine."""
+
+
+@bench.command("raytrace")
+@click.option("--scenes", type=click.IntRange(1), default=4, show_default=True, help="Scenes, evenly from the maps.")
+@click.option("--rays", type=click.IntRange(1000, 100_000_000), default=1_000_000, show_default=True)
+@click.option("--depth", type=click.IntRange(1, 8), default=3, show_default=True, help="Largest number of bounces.")
+@click.option("--users", type=click.IntRange(1, 100_000), default=400, show_default=True, help="Users of every scene.")
+@click.option("--diffraction", is_flag=True, help="With first-order diffraction.")
+@click.option("--map", "maps", multiple=True, metavar="FILE", help="Extract, repeatable (default: helsinki).")
+@click.option("--throughput-scenes", type=click.IntRange(1), help="Scenes for users per second (default: the same).")
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_raytrace(out: Path | None, **options: Any) -> None:
+    """Our solver and Sionna's own PathSolver on real tiles; users per second of the whole stage.
+
+    Both run warm on the same scene with the same rays and depth: specular reflection, no LoS (it would take both the
+    same ray per user), no refraction, one isotropic V antenna at each end. Users per second are those of a build: mesh to
+    channels, with LoS, scenes built beforehand.
+    """
+    options["maps"] = options["maps"] or ("helsinki",)
+    options["throughput_scenes"] = options["throughput_scenes"] or options["scenes"]
+    _measure("raytrace", "generate", out, **options)
+
+
+@bench.command("geo")
+@click.option("--tiles", type=click.IntRange(1), default=8, show_default=True, help="Tiles of every map.")
+@click.option("--map", "maps", multiple=True, metavar="FILE", help="Extract, repeatable (default: helsinki).")
+@click.option("--region", is_flag=True, help="Merge the maps into one extract first, as that of a region.")
+@click.option(
+    "--reader", type=click.Choice(["osmium", "osmnx"]), default="osmium", show_default=True,
+    help="How the other one reads; osmnx takes complete .osm files only.",
+)  # fmt: skip
+@click.option(
+    "--copies", type=click.IntRange(1, 60), default=1, show_default=True,
+    help="With --region: the maps so often side by side, to the size of a city's extract.",
+)  # fmt: skip
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_geo(out: Path | None, **options: Any) -> None:
+    """Maps to meshes and rasters, beside a pipeline in the manner of Geo2SigMap, on the same real tiles.
+
+    That one reads the extract for every tile, triangulates with Triangle, and writes a PLY file for every building and
+    an XML file; ours goes from the indexed map to a checked scene in memory. Conversion to the index is told apart.
+    How far they are apart depends on the size of the extract, which the other one reads again and again.
+    """
+    options["maps"] = options["maps"] or ("helsinki",)
+    _measure("geo", "generate,test", out, **options)
+
+
+@bench.command("load")
+@click.option("--data", metavar="STORE", help="Local store whose train split is read (default: build one of Helsinki).")
+@click.option("--scenes", type=click.IntRange(1), default=128, show_default=True, help="Scenes of the store built.")
+@click.option("--users", type=click.IntRange(1, 100_000), default=400, show_default=True, help="Users of every scene.")
+@click.option(
+    "--samples", type=click.IntRange(1), default=2000, show_default=True,
+    help="Samples of the tar copy; a fifth is read naively.",
+)  # fmt: skip
+@click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples of a batch.")
+@click.option("--window", type=click.IntRange(1), default=4, show_default=True, help="Units decoded together.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_load(out: Path | None, **options: Any) -> None:
+    """Shuffled whole samples a second, cold and warm, beside memmap, naive indexing and WebDataset.
+
+    A sample is csi, spectrum, height, occupancy, position, LoS and best beam of a user.
+    """
+    _measure("load", "generate,test", out, **options)
+
+
+@bench.command("orchestrate")
+@click.option("--scenes", type=click.IntRange(1), default=10_000, show_default=True, help="Null scenes.")
+@click.option("--unit", type=click.IntRange(1, 1024), default=16, show_default=True, help="Scenes of a unit.")
+@click.option(
+    "--seconds-per-scene", type=click.FloatRange(0), default=0.0, show_default=True,
+    help="What a scene sleeps in one more run of all of them, e.g. 0.5.",
+)  # fmt: skip
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Worker processes.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
+@click.option("--map-scenes", type=click.IntRange(1), default=500, show_default=True, help="Scenes of Prefect's map.")
+@click.option(
+    "--scaling-scenes", type=click.IntRange(1), default=320, show_default=True,
+    help="Sleeping scenes with one worker and with two.",
+)  # fmt: skip
+@click.option(
+    "--check-units", type=click.IntRange(0), default=64, show_default=True,
+    help="Units of a run whose arrays are held against their receipts.",
+)  # fmt: skip
+@click.option(
+    "--database", type=click.Choice(["sqlite", "postgresql"]), default="sqlite", show_default=True,
+    help="Of the Prefect server.",
+)  # fmt: skip
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_orchestrate(out: Path | None, **options: Any) -> None:
+    """What orchestration costs a scene, beside plain Dask and beside Prefect's task.map, with null scenes.
+
+    The flow's own steps, one Prefect task a unit, with real receipts, recorded by a real server. Without
+    --seconds-per-scene the overhead is projected to scenes of 0.5 s.
+    """
+    _measure("orchestrate", "generate", out, **options)
+
+
+@bench.command("build")
+@click.option("--scenes", type=click.IntRange(1), default=64, show_default=True, help="Scenes of Helsinki.")
+@click.option("--unit", type=click.IntRange(1, 1024), default=4, show_default=True, help="Scenes of a unit.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
+@set_option
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_build(out: Path | None, **options: Any) -> None:
+    """Scenes a second of the real build with one worker and two, beside the bare functions on the same tiles.
+
+    The recipe is pretrain-10k on the packaged map, with changes by --set. The units are timed warm; the start of the
+    workers, their imports and compiling are told apart.
+    """
+    _measure("build", "generate", out, **options)
+
+
+@bench.command("train")
+@click.option("--data", metavar="STORE", help="Store to train on (default: build a small one of Helsinki).")
+@click.option("--recipe", default="pretrain-10k", show_default=True, help="Whose training settings count.")
+@click.option("--scenes", type=click.IntRange(8), default=8, show_default=True, help="Scenes of the store built.")
+@click.option("--steps", type=click.IntRange(1), default=40, show_default=True, help="Timed steps of every side.")
+@click.option("--batch", type=click.IntRange(2), default=16, show_default=True, help="Users of a step.")
+@click.option(
+    "--threads", type=click.IntRange(0), default=0, show_default=True, help="Threads of torch; 0: its choice."
+)
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_train(out: Path | None, **options: Any) -> None:
+    """Lightning training beside a plain loop of the same model and beside full-length attention with masks, on the CPU.
+
+    All sides train on the same batches and masks, step by step in turns; samples a second, peak memory, the share of
+    data loading, and one process beside two.
+    """
+    _measure("train", "generate,train", out, **options)
+
+
+def _measure(name: str, extra: str, out: Path | None, **options: Any) -> None:
+    """Run a benchmark with its options, and write its figures."""
+    from dataset.files import write_json
+
+    _check_json(out)
+    module = import_extra(f"flows.bench.{name}", extra)
+    with import_extra("flows.guard", "generate").no_orphans():
+        result = module.run(module.Options(**options))
+    if out is not None:
+        write_json(out, result)
+
+
+def _check_json(out: Path | None) -> None:
+    """Before the long part of a benchmark: can its figures be written?"""
+    from dataset.files import make_folder
+
+    if out is None:
+        return
+    make_folder(out.parent)
+    if out.is_dir():
+        msg = f"--json {out}: is a folder; name a file"
+        raise InputError(msg)
