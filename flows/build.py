@@ -183,7 +183,7 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath) -> Draft:
     """Open the draft that this recipe and map fill, with what is already there."""
     layout = Layout(
         scenes=len(plan.accepted),
-        users=recipe.users.maximum,
+        users=recipe.users.most,
         columns=recipe.radio.columns,
         rows=recipe.radio.rows,
         paths=recipe.solver.max_paths,

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from flows.bench.commands import bench
-from flows.options import import_extra, path, set_option
+from flows.options import TASKS, import_extra, path, set_option
 from geo.errors import InputError
 
 # Quiet and offline unless the user says otherwise; must be set before Prefect is imported.
@@ -263,23 +263,50 @@ def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...]) -> N
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=path)
 @click.option(
-    "--task", "name", required=True, type=click.Choice(["reconstruction", "localization", "beams"]), help="What to run."
+    "--task", "name", required=True, type=click.Choice(TASKS), help="What to run; tables and figures go to RUN/results."
 )
 @click.option("--data", type=address, required=True, help="Store with held-out scenes: a folder or a URL.")
-def evaluate(run_folder: Path, name: str, data: str) -> None:
+@set_option
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of the table.")
+def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Evaluate a pretrained run on held-out scenes, beside its baselines."""
     import json
 
+    from flows.tables import print_result
+
+    recipe = _recipe_of(run_folder, overrides)
+    result = import_extra("model.tasks", "train").evaluate(run_folder, str(data), name, recipe.training, recipe.seed)
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+    else:
+        print_result(result, run_folder)
+
+
+@cli.command("export-model")
+@click.argument("run_folder", metavar="RUN", type=path)
+@click.option("--out", type=path, required=True, help="File to write: .onnx, or .pt2 for torch.export.")
+@click.option(
+    "--csi", default=0.25, show_default=True, type=click.FloatRange(0, 1, min_open=True), help="Share of the CSI seen."
+)
+def export_model(run_folder: Path, out: Path, csi: float) -> None:
+    """Write a run's encoder: channel and height map in, [PHYSC] and spatial spectrum out."""
+    differences = import_extra("model.export", "train").export_model(run_folder, out, csi)
+    largest = max(differences.values())
+    click.echo(f"{out}: outputs equal the model's within {largest:.0e} of their RMS, for any batch size")
+
+
+def _recipe_of(run_folder: Path, overrides: tuple[str, ...]) -> Any:
+    """Recipe that a run was made with, with changes."""
     from dataset.files import read_json
-    from flows.recipe import parse_recipe
+    from flows.recipe import apply_override, parse_recipe
 
     content = read_json(run_folder / "recipe.json")
     if content is None:
         msg = f"{run_folder}: not a run folder (no recipe.json); name the folder given to `--out` of pretrain"
         raise InputError(msg)
-    recipe = parse_recipe(content, str(run_folder / "recipe.json"))
-    result = import_extra("model.tasks", "train").evaluate(run_folder, str(data), name, recipe.training, recipe.seed)
-    click.echo(json.dumps(result, indent=1))
+    for override in overrides:
+        apply_override(content, override)
+    return parse_recipe(content, str(run_folder / "recipe.json"))
 
 
 @cli.command()

@@ -29,7 +29,8 @@ from dataset.writer import Draft
 from flows import artifacts, build
 from flows.cluster import compute
 from flows.maps import map_folder, share_maps
-from flows.recipe import Recipe
+from flows.options import TASKS, TaskName
+from flows.recipe import Recipe, parse_recipe
 from geo.cities import City, cities_of
 from geo.errors import InputError, MapError
 from geo.plan import CityPlan, Plan
@@ -41,8 +42,6 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
 
 # As `build.run_unit`: writes a unit and gives its receipt.
 RunUnit = Callable[..., dict[str, Any]]
-
-TASKS = ("reconstruction", "localization", "beams")
 
 
 def _can_pass(task: Any, run: Any, state: Any) -> bool:
@@ -300,11 +299,34 @@ def train_and_evaluate(recipe: Recipe, dataset: Published, out: Path | None = No
     return _train(recipe, location(dataset.data), out)
 
 
+@flow(name="evaluate-run")
+def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]:
+    """Tasks of a pretrained run on a dataset of theirs -> results -> report; what is there already is kept.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a pretraining, with its recipe.
+    store : str
+        Dataset to evaluate on, folder or URL; it need not be what the run was trained on.
+    tasks : list of str
+    """
+    recipe = parse_recipe(read_json(run / "recipe.json") or {}, str(run / "recipe.json"))
+    for name in tasks:
+        evaluate(run, location(store), name, recipe)
+    return {"report": str(report(run, location(store))), "run": str(run)}
+
+
+def tasks_of(recipe: Recipe) -> list[str]:
+    """Tasks that a recipe's dataset allows: several receive antennas are derived from its paths."""
+    return [name for name in TASKS if name != "su-mimo" or recipe.features.paths]
+
+
 def _train(recipe: Recipe, data: StorePath, out: Path) -> dict[str, str]:
     make_folder(out)
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     pretrain(recipe, data, out)
-    for name in TASKS:
+    for name in tasks_of(recipe):
         evaluate(out, data, name, recipe)
     return {"report": str(report(out, data)), "run": str(out)}
 

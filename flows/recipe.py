@@ -112,7 +112,7 @@ def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
         msg = f"{origin}: a recipe is a mapping of keys to values, this is {type(content).__name__}"
         raise InputError(msg)
     for override in overrides:
-        _apply(content, override)
+        apply_override(content, override)
     return parse_recipe(content, origin)
 
 
@@ -134,7 +134,8 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
         raise InputError(msg) from error
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Change one field of a recipe's content, `radio.columns=16`; the value is YAML."""
     path, equals, value = override.partition("=")
     if not equals or not path:
         msg = f"--set {override}: write KEY=VALUE, e.g. --set solver.max_depth=4"

@@ -107,7 +107,9 @@ def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) ->
         before = lineage.get("maps", {}).get(tile.city, {}).get("sha256")
         map_changed = before != maps[tile.city]
         causes = [*changed, f"map of {tile.city}"] if map_changed else changed
-        reasons[tile.id] = f"changed: {', '.join(causes)}" if causes else "changed: name of the tile, or its city"
+        reasons[tile.id] = (
+            f"changed: {', '.join(causes)}" if causes else "changed: name of the tile, its split or its city"
+        )
     return Reuse(inputs, kept, reasons)
 
 
@@ -184,7 +186,9 @@ def _place(city: str, latitude: float, longitude: float) -> tuple[str, float, fl
 
 
 def _inputs_key(tile: Tile, city: City, map_sha: str, parts: dict[str, Any]) -> str:
-    where = {"id": tile.id, "latitude": tile.latitude, "longitude": tile.longitude, "size": tile.size}
+    where: dict[str, Any] = {"id": tile.id, "latitude": tile.latitude, "longitude": tile.longitude, "size": tile.size}
+    if parts["recipe"]["users"]["test"]:
+        where["split"] = tile.split  # decides the number of users
     of_city = {name: value for name, value in asdict(city).items() if name != "scenes"}
     return fingerprint_of({"tile": where, "city": of_city, "map": map_sha, **parts})
 

@@ -44,6 +44,26 @@ def print_plan(plan: Any, every: bool = False) -> None:
         console.print(f"{len(short)} of {len(plan.cities)} cities are {lacking} scenes short.")
 
 
+def print_result(result: dict[str, Any], run: Path) -> None:
+    """A task's rows: this model's best method and the best other one, with their spread over seeds."""
+    from model.results import is_ours
+
+    table = Table("quantity", "condition", "x", "model", "best other", "verdict", title=result["task"])
+    for row in result["rows"]:
+        best = []
+        for ours in (True, False):
+            values = {name: value for name, value in row["values"].items() if is_ours(name) == ours}
+            pick = (max if row["better"] == "higher" else min)(values, key=lambda name: values[name], default=None)
+            spread = row["spread"].get(pick)
+            around = "" if spread is None else f" ± {spread:.2g}"
+            best.append("" if pick is None else f"{values[pick]:.4g}{around} {row['unit']} ({pick})")
+        x = "" if row["x"] is None else f"{row['x']:g}"
+        table.add_row(row["quantity"], row["condition"], x, *best, row["verdict"])
+    console.print(table)
+    place = run / "results" / f"{result['task']}.parquet"
+    console.print(f"{result['seeds']} seed(s), {result['seconds']:.0f} s; every value: {place}", soft_wrap=True)
+
+
 def _print_tiles(tiles: list[Any]) -> None:
     table = Table("tile", "latitude", "longitude", "buildings", "coverage", "split", "outcome")
     for tile in tiles:

@@ -45,7 +45,7 @@ def build_scene(tile: Tile, source: Source, scene: SceneSettings, users: UserSet
     heights = height_map(prints.buildings, tile.size, cells)
     position, shift = place_base_station(prints.buildings, tile.size, scene)
     standing = built_between(prints, 0, head_room(users))
-    positions = place_users(standing, tile.size, users, tile.id, seed)
+    positions = place_users(standing, tile.size, users, tile.id, seed, tile.split)
     gates = measure(mesh, prints.buildings, prints.union, heights, position, positions, tile.size, tile.id, users, seed)
     check(gates, limits(scene, users))
     return Scene(

@@ -95,11 +95,12 @@ def cities_of(area: AreaSettings) -> list[City]:
     if twice:
         msg = f"area.cities: {', '.join(twice[:5])}: two cities of one name; name them apart"
         raise InputError(msg)
-    share, rest = divmod(area.scenes, len(found))
-    return [
-        City(name, country, source, latitude, longitude, radius, share + (number < rest))
-        for number, (name, country, source, latitude, longitude, radius) in enumerate(found)
-    ]
+    own = [city.scenes for city in area.cities] if area.cities and not area.world else [None] * len(found)
+    # What cities with a number of their own leave is spread evenly over the others.
+    others = own.count(None)
+    share, rest = divmod(max(area.scenes - sum(count or 0 for count in own), 0), max(others, 1))
+    even = iter([share + (number < rest) for number in range(others)])
+    return [City(*city, scenes=next(even) if count is None else count) for city, count in zip(found, own, strict=True)]
 
 
 def source_of(source: str, city: str, map_name: str = "") -> str:

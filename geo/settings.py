@@ -29,6 +29,9 @@ class CitySettings(Settings):
         "", pattern=r"^([A-Z]{2})?$", description="ISO 3166-1 alpha-2 code; empty: that of the nearest large city."
     )
     source: str = Field("", description="Its map, if it is not `area.source`.")
+    scenes: int | None = Field(
+        None, ge=1, le=1_000_000, description="Number of scenes wanted of it; empty: its even share of `area.scenes`."
+    )
     map: str = Field("", description="What `{city}` becomes in `area.source`; empty: the name, as `SaoPaulo`.")
     latitude: float | None = Field(None, ge=-85, le=85, description="Centre, WGS84 degrees; empty: the map's middle.")
     longitude: float | None = Field(None, ge=-180, le=180, description="Centre, WGS84 degrees.")
@@ -157,7 +160,13 @@ class UserSettings(Settings):
     """Receivers of a scene."""
 
     minimum: int = Field(300, ge=1, description="Least number of users drawn for a scene.")
-    maximum: int = Field(500, ge=1, le=100_000, description="Largest number; also the padded length of the user axis.")
+    maximum: int = Field(500, ge=1, le=100_000, description="Largest number drawn for a scene.")
+    test: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Number in scenes of the test split, where it is another: heads of a scene need many labels.",
+    )
     height: float = Field(1.5, gt=0, le=50, description="Height of the users' antenna above ground in m.")
     clearance: float = Field(0.5, ge=0, description="Least distance of a user from any wall in m.")
 
@@ -167,6 +176,15 @@ class UserSettings(Settings):
             msg = f"users.minimum {self.minimum} must not exceed users.maximum {self.maximum}"
             raise ValueError(msg)
         return self
+
+    def counts(self, split: str) -> tuple[int, int]:
+        """Least and largest number of users in a scene of a split."""
+        return (self.test, self.test) if self.test and split == "test" else (self.minimum, self.maximum)
+
+    @property
+    def most(self) -> int:
+        """Largest number in any scene: the padded length of the user axis."""
+        return max(self.maximum, self.test or 0)
 
 
 class MobilitySettings(Settings):

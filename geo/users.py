@@ -91,7 +91,7 @@ def open_ground(built: BaseGeometry, size: float, clearance: float) -> BaseGeome
 
 
 def place_users(
-    built: BaseGeometry, size: float, settings: UserSettings, scene_id: str, seed: int
+    built: BaseGeometry, size: float, settings: UserSettings, scene_id: str, seed: int, split: str = ""
 ) -> NDArray[np.float32]:
     """Users spread uniformly over the open ground, their number drawn from the recipe's range.
 
@@ -105,6 +105,8 @@ def place_users(
     scene_id : str
         With `seed` decides every draw.
     seed : int
+    split : str
+        Scenes of the test split may have another number of users.
 
     Returns
     -------
@@ -122,7 +124,7 @@ def place_users(
         msg = f"open ground {100 * share:.1f} % below {100 * MIN_OPEN:g} %"
         raise SceneError(msg)
     random = generator(seed, scene_id, "users")
-    count = int(random.integers(settings.minimum, settings.maximum, endpoint=True))
+    count = int(random.integers(*settings.counts(split), endpoint=True))
     shapely.prepare(ground)
     chosen = np.empty((0, 2), dtype=np.float32)
     while len(chosen) < count:

@@ -140,11 +140,12 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
     store : str
         Folder of a build, of a version, or a `.zarr`.
     splits : sequence of str
+        Those that are needed. Without `train`, a dataset needs no training users, and its statistics are nan.
 
     Raises
     ------
     InputError
-        A split has no scene, an array is missing, or there are no statistics of training users.
+        A split has no scene, an array is missing, or `train` is needed and there are no statistics of its users.
     """
     from dataset.reader import open_store, resolve
     from dataset.torch_data import ChannelDataset
@@ -160,7 +161,9 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
             msg = f"{store}: no attribute {name!r}; the model needs it, rebuild the store"
             raise InputError(msg)
     statistics = dict(opened.attrs["statistics"])
-    if not statistics.get("n_samples") or not statistics.get("csi_rms"):
+    if "train" not in splits:
+        statistics = {"csi_rms": math.nan, "csi_rms_db_mean": math.nan, "csi_rms_db_std": math.nan}
+    elif not statistics.get("n_samples") or not statistics.get("csi_rms"):
         msg = f"{store}: statistics say that no train user has a path; the train split needs scenes with users"
         raise InputError(msg)
     height = torch.from_numpy(opened["height"].values)
@@ -274,6 +277,13 @@ def _check_level(data: WirelessData, refuse: Callable[[str], None]) -> None:
             f"statistics say the train users' mean level is {said:.1f} dB with a deviation of {spread:.1f} dB, "
             f"it is about {found:.1f} dB"
         )
+
+
+def with_antennas(users: Users, csi: Tensor) -> Users:
+    """A user for each receive antenna of each user: (N, R, x, y) channels to N * R users, antennas of a user in a row."""
+    antennas = csi.shape[1]
+    spread = users.at(torch.arange(len(users)).repeat_interleave(antennas))
+    return spread.replace(csi=csi.flatten(0, 1), position=spread.position)
 
 
 def gather(samples: Samples, limit: int | None = None) -> Users:

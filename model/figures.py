@@ -1,23 +1,18 @@
 """Pictures of the report, as PNG in data URIs: scenes with users, loss curves, Figures 3, 4, 9, 10 and 11 of the paper."""
 
-import base64
 import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from model.data import SceneTable, Users
+from model.drawing import ATTRIBUTION, credit, ground, mark_user, picture, style
 
-ATTRIBUTION = "© OpenStreetMap contributors, ODbL"
-# From light to dark grey: low buildings stay visible on white ground.
-GREYS = ListedColormap(colormaps["Greys"](np.linspace(0.2, 0.85, 128)))
 TERMS = {
     "total": "total (eq. 7)",
     "csi": "masked CSI (eq. 2)",
@@ -25,13 +20,6 @@ TERMS = {
     "occupancy": "masked occupancy (eq. 4)",
     "spectrum": "spectrum (eq. 6)",
 }
-
-
-def data_uri(figure: Figure, dpi: int = 110) -> str:
-    """PNG of a figure as a `data:` URI."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tuple[float, float]) -> str:
@@ -50,16 +38,16 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     """
     figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
-    image = _ground(axes, scenes, row)
+    image = ground(axes, scenes, row)
     bs = scenes.bs[row].numpy()
     place = users.position.numpy() + bs
     los, gain = users.los.numpy(), users.path_gain.numpy()
     points: Any = None
-    style: dict[str, Any] = {"vmin": gains[0], "vmax": gains[1], "edgecolors": "white", "linewidths": 0.5}
+    look: dict[str, Any] = {"vmin": gains[0], "vmax": gains[1], "edgecolors": "white", "linewidths": 0.5}
     for shown, marker, size in ((los, "o", 26), (~los, "X", 30)):
         if shown.any():
             x, y = place[shown].T
-            points = axes.scatter(x, y, c=gain[shown], marker=marker, s=size, cmap="plasma", zorder=3, **style)
+            points = axes.scatter(x, y, c=gain[shown], marker=marker, s=size, cmap="plasma", zorder=3, **look)
     share = f"{100 * los.mean():.0f} % LoS" if len(los) else "no users"
     axes.set_title(f"{scenes.names[row]} · {split} · {len(users)} users, {share}", fontsize=10, pad=10)
     axes.set_xlabel("east in m")
@@ -69,25 +57,7 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
         figure.colorbar(points, ax=axes, label="path gain in dB", aspect=40, pad=0.01)
     axes.text(0.99, 0.01, ATTRIBUTION, transform=axes.transAxes, ha="right", va="bottom", fontsize=6, zorder=5,
               bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1})  # fmt: skip
-    return data_uri(figure)
-
-
-def _ground(axes: Any, scenes: SceneTable, row: int) -> Any:
-    """Buildings by height and the base station; returns the image, for a colour bar."""
-    half = scenes.size / 2
-    height = scenes.height[row].numpy()
-    buildings = np.ma.masked_less_equal(height, 0)
-    limits = {"vmin": 0, "vmax": max(float(height.max()), 1.0)}
-    image = axes.imshow(buildings, extent=(-half, half, -half, half), cmap=GREYS, **limits)
-    station = scenes.bs[row].numpy()
-    axes.plot(*station, marker="v", color="#d62728", markersize=12, markeredgecolor="white", zorder=4, clip_on=False)
-    axes.set_xlim(-half, half)
-    axes.set_ylim(-half, half)
-    return image
-
-
-def _user(axes: Any, place: NDArray[Any]) -> None:
-    axes.plot(*place, "o", color="#1f77b4", markersize=8, markeredgecolor="white", zorder=5)
+    return picture(figure)
 
 
 def draw_attention(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
@@ -101,7 +71,7 @@ def draw_attention(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
     for user, row in enumerate(arrays["spectrum_scene"]):
         place = arrays["spectrum_position"][user] + scenes.bs[row].numpy()
         for column, axes in enumerate(grid[user]):
-            _ground(axes, scenes, row)
+            ground(axes, scenes, row)
             if column:
                 image = axes.imshow(
                     attention[user, column - 1],
@@ -111,15 +81,15 @@ def draw_attention(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
                     vmax=1,
                     alpha=0.8,
                 )
-            _user(axes, place)
+            mark_user(axes, place)
             axes.set_xticks([])
             axes.set_yticks([])
             if user == 0:
                 axes.set_title(f"layer {column}" if column else "scene", fontsize=9)
         grid[user][0].set_ylabel(str(arrays["spectrum_users"][user]), fontsize=9)
     figure.colorbar(image, ax=grid.ravel().tolist(), label="attention over its largest", shrink=0.7)
-    _credit(figure)
-    return data_uri(figure, 90)
+    credit(figure)
+    return picture(figure, 90)
 
 
 def draw_spectrum_in_scene(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
@@ -130,10 +100,10 @@ def draw_spectrum_in_scene(arrays: dict[str, NDArray[Any]], scenes: SceneTable) 
     # Direction cosine of the highest frequency, half a turn from element to element.
     edge = 0.5 / float(arrays["spacing"])
     for user, row in enumerate(arrays["spectrum_scene"]):
-        _ground(grid[0][user], scenes, row)
+        ground(grid[0][user], scenes, row)
         place, station = arrays["spectrum_position"][user] + scenes.bs[row].numpy(), scenes.bs[row].numpy()
         grid[0][user].plot(*np.stack((station, place)).T, ":", color="#1f77b4", zorder=4)
-        _user(grid[0][user], place)
+        mark_user(grid[0][user], place)
         grid[0][user].set_title(str(arrays["spectrum_users"][user]), fontsize=9)
         grid[0][user].tick_params(labelsize=7)
         values = np.fft.fftshift(arrays["spectrum_true"][user])
@@ -145,8 +115,8 @@ def draw_spectrum_in_scene(arrays: dict[str, NDArray[Any]], scenes: SceneTable) 
         grid[1][user].tick_params(labelsize=7)
     grid[0][0].set_ylabel("north in m", fontsize=8)
     grid[1][0].set_ylabel("downwards (ky)", fontsize=8)
-    _credit(figure)
-    return data_uri(figure)
+    credit(figure)
+    return picture(figure)
 
 
 def draw_locations(arrays: dict[str, NDArray[Any]], scenes: SceneTable, shown: int = 4, users: int = 25) -> str:
@@ -154,20 +124,20 @@ def draw_locations(arrays: dict[str, NDArray[Any]], scenes: SceneTable, shown: i
     rows = np.unique(arrays["location_scene"])[:shown]
     figure = Figure(figsize=(3.6 * len(rows), 3.9), layout="constrained")
     for axes, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
-        _ground(axes, scenes, int(row))
+        ground(axes, scenes, int(row))
         index = np.flatnonzero(arrays["location_scene"] == row)
         index = index[np.unique(np.linspace(0, len(index) - 1, users).round().astype(int))]
         station = scenes.bs[int(row)].numpy()
         true, found = arrays["location_true"][index] + station, arrays["location_model"][index] + station
         axes.plot(*np.stack((true, found)).transpose(2, 0, 1), color="#888888", linewidth=0.7, zorder=3)
-        axes.plot(*true.T, "o", color="#1f77b4", markersize=5, zorder=4, label="true")
-        axes.plot(*found.T, "x", color="#d62728", markersize=5, zorder=4, label="model")
+        axes.plot(*true.T, "o", color="black", markerfacecolor="white", markersize=5, zorder=4, label="true")
+        axes.plot(*found.T, "X", color=style("model")["color"], markersize=5, zorder=4, label="model")
         error = np.median(np.linalg.norm(true - found, axis=1))
         axes.set_title(f"{scenes.names[int(row)]}: median {error:.0f} m", fontsize=9)
         axes.tick_params(labelsize=7)
         axes.legend(fontsize=7, loc="lower left")
-    _credit(figure)
-    return data_uri(figure)
+    credit(figure)
+    return picture(figure)
 
 
 def draw_occupancy(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
@@ -179,8 +149,8 @@ def draw_occupancy(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
     colours = colormaps["viridis"].with_extremes(bad="#dddddd")
     image: Any = None
     for user, row in enumerate(arrays["spectrum_scene"]):
-        _ground(grid[0][user], scenes, row)
-        _user(grid[0][user], arrays["spectrum_position"][user] + scenes.bs[row].numpy())
+        ground(grid[0][user], scenes, row)
+        mark_user(grid[0][user], arrays["spectrum_position"][user] + scenes.bs[row].numpy())
         grid[0][user].set_title(str(arrays["spectrum_users"][user]), fontsize=9)
         masked = np.isnan(arrays["occupancy_model"][user])
         for axes, name in ((grid[1][user], "occupancy_true"), (grid[2][user], "occupancy_model")):
@@ -191,12 +161,8 @@ def draw_occupancy(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
     for line, label in enumerate(("scene", "true", "model, probability")):
         grid[line][0].set_ylabel(label, fontsize=9)
     figure.colorbar(image, ax=grid[1:].ravel().tolist(), label="occupied", shrink=0.7)
-    _credit(figure)
-    return data_uri(figure)
-
-
-def _credit(figure: Figure) -> None:
-    figure.supxlabel(ATTRIBUTION, fontsize=6, x=0.99, ha="right")
+    credit(figure)
+    return picture(figure)
 
 
 def draw_spectra(arrays: dict[str, NDArray[Any]]) -> str:
@@ -227,7 +193,7 @@ def draw_spectra(arrays: dict[str, NDArray[Any]]) -> str:
                 axes.set_xlabel("kx", fontsize=9)
     if image is not None:
         figure.colorbar(image, ax=grid.ravel().tolist(), label="dB below the strongest bin", shrink=0.7)
-    return data_uri(figure)
+    return picture(figure)
 
 
 def draw_losses(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
@@ -249,7 +215,7 @@ def draw_losses(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> 
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize=7)
-    return data_uri(figure)
+    return picture(figure)
 
 
 def read_curves(logs: Path) -> dict[str, dict[str, tuple[list[int], list[float]]]]:

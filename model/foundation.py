@@ -253,7 +253,7 @@ class FoundationModel(nn.Module):
 
     def visible_tokens(self, inputs: Inputs, mask: Mask) -> Tensor:
         """Embed what is visible, (B, N, d): [PHYSC] first, then CSI, then scene and location if they take part."""
-        batch = len(inputs.csi)
+        batch = inputs.csi.shape[0]  # len() would fix the batch size of an exported model
         csi = self.embed_csi(take(inputs.csi, mask.csi_visible)) + self.encoder_positions.at_csi(mask.csi_visible)
         # The separator that closes the CSI carries its level: a feature, not a token more.
         level = self.separators[0] + self.embed_level(inputs.level)

@@ -1,5 +1,6 @@
 """A pretrained model at work on held-out users: fixed masks, batches, no gradients."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,10 +76,48 @@ class Predictor:
 
         The same ones for every user, as with fixed pilots, and for every task of a seed.
         """
-        patches = self.model.csi_patches
-        count = masked_count(ratio, patches)
-        order = torch.from_numpy(np.random.default_rng([seed, PILOTS, count]).permutation(patches))
-        return order[count:].sort().values
+        return _draw_visible(self.model.csi_patches, masked_count(ratio, self.model.csi_patches), seed)
+
+    def pilots(self, share: float, seed: int) -> Tensor:
+        """Draw the visible CSI patches, at least one, that are a share of all; as `visible_patches`."""
+        return pilots(self.model, share, seed)
+
+    def physc(self, users: Users, visible: Tensor, scene: bool = True) -> Tensor:
+        """Encode a batch, float32 (B, d): the [PHYSC] token, from visible CSI patches and the whole scene.
+
+        The location is hidden and nothing of the scene masked, so that no mask can tell where a user is.
+
+        Parameters
+        ----------
+        users : Users
+        visible : int64 (v,)
+        scene : bool
+            False shows CSI tokens only.
+        """
+        mask = self.mask(users, visible, location=False, scene_ratio=0.0, decoy=None)
+        if not scene:
+            mask = Mask(mask.csi_visible, mask.csi_masked, None, None, location_visible=False)
+        args = (users.csi, users.position, users.scene, mask, self.scenes, self.settings, self.statistics)
+        return self.model.encode(prepare(*args).inputs, mask)[:, 0]
+
+    @torch.no_grad()
+    def encode(self, users: Users, visible: Tensor, scene: bool = True) -> Tensor:
+        """`physc` of any number of users, in batches and without gradients."""
+        return torch.cat(
+            [self.physc(users.at(index), visible, scene) for index in torch.arange(len(users)).split(self.batch_size)]
+        )
+
+    def with_model(self, model: FoundationModel) -> "Predictor":
+        """Another model of the same settings at the same work."""
+        changed = copy.copy(self)
+        changed.model = model
+        return changed
+
+    def untrained(self, seed: int) -> "Predictor":
+        """Build the same model with random weights: what the architecture gives without pretraining."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            return self.with_model(FoundationModel(self.settings.model, self.model.geometry).eval())
 
     @torch.no_grad()
     def predict(
@@ -149,6 +188,16 @@ class Predictor:
             occupancy.scatter_(1, index, outputs.occupancy.sigmoid())
         place = None if outputs.location is None else outputs.location * self.statistics.position_scale
         return Predictions(outputs.physc, outputs.spectrum, csi, place, occupancy)
+
+
+def pilots(model: FoundationModel, share: float, seed: int) -> Tensor:
+    """CSI patches that a model is shown, int64 (v,), sorted: a share of all, at least one."""
+    return _draw_visible(model.csi_patches, model.csi_patches - max(round(share * model.csi_patches), 1), seed)
+
+
+def _draw_visible(patches: int, masked: int, seed: int) -> Tensor:
+    order = torch.from_numpy(np.random.default_rng([seed, PILOTS, masked]).permutation(patches))
+    return order[masked:].sort().values
 
 
 def top_k_hits(scores: Tensor, label: Tensor, k: int) -> float:

@@ -25,25 +25,14 @@ from model.held_out import loss_rows
 from model.inference import Predictions, Predictor, top_k_hits
 from model.inputs import prepare
 from model.losses import coarse_spectrum, spectrum
-from model.results import Row, decibel, median_error
+from model.results import Findings, Row, decibel, median_error, records_of
 from model.settings import EvaluationSettings
 from model.sparse import sparse_bayesian
 from model.tokens import unpatchify
 
 
-def reconstruction(
-    predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int
-) -> tuple[list[Row], dict[str, Any], dict[str, Any]]:
-    """Evaluate all four reconstruction terms on the test split.
-
-    Returns
-    -------
-    rows : list of Row
-    facts : dict
-        Sample sizes and checks.
-    arrays : dict
-        What the report draws.
-    """
+def reconstruction(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
+    """Evaluate all four reconstruction terms on the test split."""
     test = gather(data.splits["test"], settings.max_users)
     train = gather(data.splits["train"], settings.max_users)
     validation = gather(data.splits["validation"], settings.max_users)
@@ -70,7 +59,7 @@ def reconstruction(
         "occupancy_threshold": threshold,
         "mask_leak_check": _leak_check(predictor, test, settings, seed),
     }
-    return rows, facts, arrays
+    return Findings(records_of(rows, seed, len(test)), facts, arrays)
 
 
 def _at_ratio(

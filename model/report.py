@@ -1,6 +1,9 @@
-"""The report of a run: one HTML file that needs nothing else, honest about its size."""
+"""The report of a run: one HTML file that needs nothing else, honest about its size and about the paper's claims."""
 
+import json
 import math
+from collections import Counter
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,25 +14,16 @@ import torch
 
 from dataset import InputError
 from dataset.files import atomic_path, read_json
-from model.data import SPLITS, WirelessData, collate, load_data
-from model.figures import (
-    draw_attention,
-    draw_locations,
-    draw_losses,
-    draw_occupancy,
-    draw_scene,
-    draw_spectra,
-    draw_spectrum_in_scene,
-    read_curves,
-)
+from model.claims import CLAIMS, RULE, Judged, judge
+from model.data import SPLITS, SceneTable, WirelessData, collate, load_data
+from model.figures import draw_losses, draw_scene, read_curves
+from model.outcomes import TITLES, Outcome, command, count, in_words, read_outcomes
+from model.report_figures import FIGURES, rebuild
 from model.results import is_ours
 
-TITLES = {
-    "reconstruction": "Reconstruction of what is masked",
-    "localization": "Localisation probe",
-    "beams": "Beam prediction probe",
-}
 SCENES_SHOWN = 6
+# Conditions of which there are many: their tables are folded.
+FOLDED = ("scene ", "hidden ")
 
 
 def write_report(run: Path, store: str, data: WirelessData | None = None) -> Path:
@@ -40,7 +34,8 @@ def write_report(run: Path, store: str, data: WirelessData | None = None) -> Pat
     run : Path
         Folder of a pretraining.
     store : str
-        The dataset it was made from; scenes are drawn from it.
+        The dataset it was made from; scenes are drawn from it. Those of tasks that were evaluated on another dataset are
+        drawn from that one, if it still lies where it was.
     data : WirelessData, optional
         Instead of opening `store`.
 
@@ -58,21 +53,23 @@ def write_report(run: Path, store: str, data: WirelessData | None = None) -> Pat
         msg = f"{run}: no pretrain.json, so no finished pretraining; run `wavecity pretrain` first"
         raise InputError(msg)
     data = data or load_data(store)
-    results: dict[str, Any] = {}
-    for task in TITLES:
-        if result := read_json(run / "results" / f"{task}.json"):
-            results[task] = result
+    outcomes = read_outcomes(run)
+    tables = _Tables(data)
+    judged = [judge(claim, outcomes) for claim in CLAIMS]
     curves = read_curves(run / "logs")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(resources.files("model").joinpath("report.html.j2").read_text(encoding="utf-8"))
     html = template.render(
-        size=_size(summary, data, results),
+        size=_size(summary, data, outcomes),
+        rule=RULE,
+        judged=judged,
+        figures=[rebuild(figure, outcomes, tables.of) for figure in FIGURES],
+        ran=[_ran(task, outcomes.get(task), summary) for task in TITLES],
+        tasks=[_task(outcome) for outcome in outcomes.values()],
         scenes=_scenes(data),
-        tasks=[_task(task, result) for task, result in results.items()],
-        figures=_figures(run, data),
         losses=draw_losses(curves) if curves["train"] else None,
-        not_shown=_not_shown(summary, results),
-        provenance=_provenance(summary, data, results),
+        not_shown=_not_shown(summary, outcomes, judged),
+        provenance=_provenance(summary, data, outcomes),
         attribution=data.attributes.get("attribution", "© OpenStreetMap contributors, ODbL"),
         licence=data.attributes.get("licence", "ODbL-1.0"),
     )
@@ -82,15 +79,36 @@ def write_report(run: Path, store: str, data: WirelessData | None = None) -> Pat
     return path
 
 
-def _size(summary: dict[str, Any], data: WirelessData, results: dict[str, Any]) -> dict[str, Any]:
+class _Tables:
+    """Scene tables of the datasets that the tasks were evaluated on, by version."""
+
+    def __init__(self, data: WirelessData) -> None:
+        self.known: dict[str, SceneTable | None] = {data.version: data.scenes}
+
+    def of(self, outcome: Outcome) -> SceneTable | None:
+        """Scenes of a task's dataset; None if it is gone or has been published anew since."""
+        version = str(outcome.result["dataset_version"])
+        if version not in self.known:
+            self.known[version] = None
+            if store := outcome.result.get("dataset"):
+                try:
+                    other = load_data(str(store), splits=("test",))
+                except InputError:
+                    return None
+                self.known[version] = other.scenes if other.version == version else None
+        return self.known[version]
+
+
+def _size(summary: dict[str, Any], data: WirelessData, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     model = summary["settings"]["model"]
     scenes = {split: len(np.unique(data.splits[split].scene_index)) for split in SPLITS}
     users = {split: len(data.splits[split]) for split in SPLITS}
-    evaluation = sum(result["seconds"] for result in results.values())
+    evaluation = sum(outcome.result["seconds"] for outcome in outcomes.values())
     cities = sorted({city for city in data.scenes.cities if city})
     shape = (
         f"d {model['width']}, {model['encoder_layers']} + {model['decoder_layers']} layers, {summary['tokens']} tokens"
     )
+    heads = max((outcome.frame["seed"].nunique() for outcome in outcomes.values()), default=0)
     rows = [
         ("scenes (train / validation / test)", " / ".join(str(scenes[split]) for split in SPLITS), "about 10,000"),
         ("users with a path (train / validation / test)", " / ".join(f"{users[split]:,}" for split in SPLITS), "3.5 M"),
@@ -99,7 +117,8 @@ def _size(summary: dict[str, Any], data: WirelessData, results: dict[str, Any]) 
          "50 epochs, about 175 M samples seen"),
         ("time", f"pretraining {_minutes(summary['seconds'])} ({summary['samples_per_second']:.0f} samples/s on "
          f"{summary['device']}), evaluation {_minutes(evaluation)}", "4 × A100, time not stated"),
-        ("seeds", f"1 (seed {summary['seed']})", "not stated"),
+        ("seeds", f"1 of pretraining (seed {summary['seed']}), " + (f"up to {heads} of a task's heads" if heads else
+         "no task run"), "not stated"),
     ]  # fmt: skip
     return {"cities": ", ".join(cities[:8]) + (" and others" if len(cities) > 8 else ""), "rows": rows}
 
@@ -112,9 +131,9 @@ def _scenes(data: WirelessData) -> list[dict[str, Any]]:
     """Draw a few scenes: the held-out ones first, then from the other splits."""
     quota = {"test": 3, "validation": 1, "train": SCENES_SHOWN}
     picked: list[tuple[str, int]] = []
-    for split, count in quota.items():
+    for split, limit in quota.items():
         rows = [int(row) for row in np.unique(data.splits[split].scene_index)]
-        picked += [(split, row) for row in rows[: min(count, SCENES_SHOWN - len(picked))]]
+        picked += [(split, row) for row in rows[: min(limit, SCENES_SHOWN - len(picked))]]
     groups = []
     for split, row in picked:
         samples = data.splits[split]
@@ -130,88 +149,113 @@ def _scenes(data: WirelessData) -> list[dict[str, Any]]:
     return drawn
 
 
-def _figures(run: Path, data: WirelessData) -> list[dict[str, str]]:
-    """Figures 3, 4, 9, 10 and 11 of the paper from this run's reconstructions, those that there is something for."""
-    path = run / "results" / "reconstruction.npz"
-    if not path.is_file():
-        return []
-    with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    # Results of an older version have no attention; `wavecity evaluate` makes them anew.
-    if "attention" not in arrays or not len(arrays["spectrum_true"]):
-        return []
-    condition = str(arrays["spectrum_condition"])
-    seen = "the blue dot is the user, the red triangle the base station"
-    figures = [
-        ("Attention of [PHYSC] to the scene", "Figure 3", draw_attention(arrays, data.scenes),
-         f"Nothing masked, mean over the heads of each encoder layer; {seen}."),
-        ("Spatial spectra in their scenes", "Figure 4", draw_spectrum_in_scene(arrays, data.scenes),
-         f"True spectra over the direction cosines of departure, dB below the strongest bin from black to white; {seen}."),
-        ("Spatial spectra of held-out users", "Figure 10", draw_spectra(arrays),
-         f"{condition}; scene seen, location hidden. Each spectrum is scaled to its own strongest bin; the ring marks the "
-         "true strongest one."),
-        ("Masked occupancy of held-out scenes", "Figure 11", draw_occupancy(arrays, data.scenes),
-         f"All of the CSI and the location seen, patches nearest to the link masked; grey was not masked; {seen}."),
-    ]  # fmt: skip
-    if len(arrays["location_model"]):
-        caption = f"{condition}; scene seen, location hidden. A grey line joins a user's true and predicted position."
-        locations = draw_locations(arrays, data.scenes)
-        figures.insert(2, ("Locations of held-out users", "Figure 9", locations, caption))
-    return [
-        {"title": title, "number": number, "image": image, "caption": text} for title, number, image, text in figures
-    ]
+def _ran(task: str, outcome: Outcome | None, summary: dict[str, Any]) -> dict[str, str]:
+    """Say which dataset a task ran on, how long, with which seeds; or how to run it."""
+    if outcome is None:
+        return {"title": TITLES[task], "task": task, "missing": command(task)}
+    version = str(outcome.result["dataset_version"])
+    name = Path(str(outcome.result.get("dataset", ""))).name
+    same = "that of pretraining" if version == summary["dataset_version"] else "another than that of pretraining"
+    return {
+        "title": TITLES[task],
+        "task": task,
+        "dataset": f"{name} {version[:12]}, {same}".strip(),
+        "seeds": f"{outcome.result['seed']} · {count(outcome.frame['seed'].nunique(), 'seed')} of heads",
+        "time": _minutes(outcome.result["seconds"]),
+        "missing": "",
+    }
 
 
-def _task(task: str, result: dict[str, Any]) -> dict[str, Any]:
-    facts = result["facts"]
-    note = f"{facts['test_users']:,} users of {facts['test_scenes']} test scenes, seed {result['seed']}"
-    if "labels" in facts:
-        note += f", {facts['labels']:,} labels"
+def _task(outcome: Outcome) -> dict[str, Any]:
+    """Tables of all quantities: those without labels in one, the others one a quantity and condition."""
+    facts = outcome.facts
+    note = outcome.sizes()
     if leak := facts.get("mask_leak_check"):
         note += (
             f". Mask leak check: location error {leak['true_link_m']:.1f} m with the scene masked along the true link, "
             f"{leak['decoy_link_m']:.1f} m along a decoy's (a model that reads the location off the mask would differ)"
         )
-    rows = []
-    for row in result["rows"]:
-        sign = 1 if row["better"] == "higher" else -1
-        finite = [sign * value for value in row["values"].values() if value is not None and not math.isnan(value)]
-        entries = [
-            {
-                "name": name,
-                "text": _number(value, row["unit"]),
-                "ours": is_ours(name),
-                "rank": math.inf if value is None or math.isnan(value) else -sign * value,
-                "best": bool(finite) and value is not None and sign * value == max(finite),
-            }
-            for name, value in row["values"].items()
-        ]
-        # Ours first, then the others, the better ones before.
-        entries.sort(key=lambda entry: (not entry["ours"], entry["rank"]))
-        rows.append({**row, "entries": entries})
-    rows.sort(key=lambda row: row["quantity"])
-    return {"title": TITLES[task], "note": note + ".", "rows": rows}
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in outcome.result["rows"]:
+        groups.setdefault((row["quantity"], row["condition"]), []).append(row)
+    plain = [_plain(rows[0]) for rows in groups.values() if rows[0]["x"] is None]
+    swept = [_swept(rows) for rows in groups.values() if rows[0]["x"] is not None]
+    plain.sort(key=lambda row: str(row["quantity"]))
+    return {
+        "task": outcome.task,
+        "title": TITLES[outcome.task],
+        "note": note + ".",
+        "plain": plain,
+        "swept": [table for table in swept if not table["condition"].startswith(FOLDED)],
+        "folded": [table for table in swept if table["condition"].startswith(FOLDED)],
+        "facts": json.dumps(facts, indent=1, ensure_ascii=False),
+    }
 
 
-def _number(value: float | None, unit: str) -> str:
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A quantity without labels: ours first, then the others, the better ones before."""
+    sign = 1 if row["better"] == "higher" else -1
+    best = _best(row)
+    entries = [
+        {"name": name, "text": _cell(row, name), "ours": is_ours(name), "best": name in best,
+         "rank": math.inf if value is None or math.isnan(value) else -sign * value}
+        for name, value in row["values"].items()
+    ]  # fmt: skip
+    entries.sort(key=lambda entry: (not entry["ours"], entry["rank"]))
+    return {**row, "entries": entries}
+
+
+def _swept(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A quantity against the labels: methods down, labels across, and the verdict of each column."""
+    names = list(dict.fromkeys(name for row in rows for name in row["values"]))
+    names.sort(key=lambda name: not is_ours(name))
+    best = [_best(row) for row in rows]
+    lines = [
+        {"name": name, "ours": is_ours(name),
+         "cells": [{"text": _cell(row, name), "best": name in winners} for row, winners in zip(rows, best, strict=True)]}
+        for name in names
+    ]  # fmt: skip
+    return {
+        **{key: rows[0][key] for key in ("quantity", "condition", "unit", "better")},
+        "heads": [in_words(row["x"]) for row in rows],
+        "lines": lines,
+        "verdicts": [row["verdict"] for row in rows],
+    }
+
+
+def _best(row: dict[str, Any]) -> set[str]:
+    """Methods with the best value of a row; an upper bound is no competitor."""
+    finite = {
+        name: value if row["better"] == "higher" else -value
+        for name, value in row["values"].items()
+        if value is not None and not math.isnan(value) and name != "exhaustive search"
+    }
+    return {name for name, value in finite.items() if value == max(finite.values())}
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    value, spread = row["values"].get(name), row["spread"].get(name)
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:.1f}" if unit else f"{value:.2f}"
+    digits = 1 if row["unit"] in ("m", "%", "dB", "°") else 2
+    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
-def _not_shown(summary: dict[str, Any], results: dict[str, Any]) -> list[str]:
+def _not_shown(summary: dict[str, Any], outcomes: Mapping[str, Outcome], judged: list[Judged]) -> list[str]:
+    counts = Counter(item.verdict for item in judged)
     lines = [
-        "The paper's claims themselves: its numbers come from hundreds of times more scenes, users and steps. Nothing "
-        "here confirms or contradicts them.",
-        "Any spread: there is one seed, and the test scenes are few. Differences of a few points, decibels or metres "
-        "may be chance.",
-    ]
-    rows = [row for result in results.values() for row in result["rows"]]
+        f"Of {len(judged)} claims and questions: " + ", ".join(f"{number} {name}" for name, number in counts.items()) + ".",
+        "How the paper's own numbers would come out: they are from hundreds of times more scenes, users and steps. A verdict "
+        "here is about this run.",
+        "How much another pretraining, or other test scenes, would change: there is one pretraining, and the test scenes are "
+        "few. The spread shown is over seeds of the heads only.",
+    ]  # fmt: skip
+    rows = [row for outcome in outcomes.values() for row in outcome.result["rows"]]
     behind = [row for row in rows if row["verdict"].startswith("behind")]
     if behind:
-        quantities = sorted({row["quantity"].lower() for row in behind})
+        quantities = sorted({row["quantity"] for row in behind})
         lines.append(
-            f"An advantage in {len(behind)} of {len(rows)} comparisons, where a simple predictor does better: "
+            f"An advantage in {len(behind)} of {len(rows)} comparisons, where another method does better: "
             + "; ".join(quantities) + "."
         )  # fmt: skip
     if any(row["quantity"].startswith("Masked CSI") for row in rows):
@@ -220,14 +264,13 @@ def _not_shown(summary: dict[str, Any], results: dict[str, Any]) -> list[str]:
         )
     if summary["settings"]["model"]["width"] < 128:
         lines.append("The paper's model size: this is a small profile of the same architecture.")
-    lines.append("Sum-rates, multi-user and single-user MIMO precoding, cross-scene and few-shot localisation.")
-    missing = [TITLES[task].lower() for task in TITLES if task not in results]
+    missing = [task for task in TITLES if task not in outcomes]
     if missing:
         lines.append("Not evaluated in this run: " + ", ".join(missing) + ".")
     return lines
 
 
-def _provenance(summary: dict[str, Any], data: WirelessData, results: dict[str, Any]) -> list[tuple[str, str]]:
+def _provenance(summary: dict[str, Any], data: WirelessData, outcomes: Mapping[str, Outcome]) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     rows = [
         ("dataset version", data.version),
@@ -235,4 +278,4 @@ def _provenance(summary: dict[str, Any], data: WirelessData, results: dict[str, 
         ("trained with", versions),
         ("carrier", f"{float(data.attributes.get('frequency_hz', 28.5e9)) / 1e9:g} GHz"),
     ]
-    return rows + [(f"results of {task}", result["fingerprint"]) for task, result in results.items()]
+    return rows + [(f"results of {task}", outcome.result["fingerprint"]) for task, outcome in outcomes.items()]

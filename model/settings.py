@@ -12,6 +12,9 @@ from dataset.settings import Settings
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 RatioRange = tuple[Ratio, Ratio]
+Share = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class ModelSettings(Settings):
@@ -162,25 +165,114 @@ class AugmentSettings(Settings):
     mirror: bool = Field(True, description="Mirror scene, array and location east-west; needs a panel facing south.")
 
 
+class HeadSettings(Settings):
+    """Heads, baselines and fine-tuning: the same budget and the same choice of learning rates for every method."""
+
+    seeds: int = Field(3, ge=1, le=100, description="Repetitions, each with labels, weights and batches of its own.")
+    steps: int = Field(300, ge=1, description="Optimiser steps of a head.")
+    batch_size: int = Field(256, ge=1, description="Users in a step of a head.")
+    learning_rates: tuple[Rate, ...] = Field(
+        (1e-3, 3e-3, 1e-2),
+        min_length=1,
+        description="Learning rates tried; the best on held-back labels is taken, for each method by itself.",
+    )
+    held_back: float = Field(0.2, gt=0, lt=1, description="Share of the labels that chooses the rate and when to stop.")
+    finetune_steps: int = Field(200, ge=0, description="Steps of training encoder and head together; 0 leaves it out.")
+    finetune_batch: int = Field(32, ge=1, description="Users in such a step.")
+    finetune_rates: tuple[Rate, ...] = Field(
+        (3e-4, 1e-3), min_length=1, description="Learning rates tried for encoder and head together."
+    )
+
+
+class LocalizationSettings(Settings):
+    """Localisation with the scene and partial CSI, the location hidden (section 4.1)."""
+
+    csi: float = Field(0.25, gt=0, le=1, description="Share of CSI patches seen [paper: 0.25].")
+    snr: float = Field(10.0, description="Signal-to-noise ratio of that CSI in dB [paper: 10].")
+    scenes: int = Field(4, ge=1, description="Scenes of the test split, each with heads of its own [paper: 4].")
+    users: int = Field(10_000, ge=10, description="Largest number of users of such a scene [paper: 10,000].")
+    test_share: float = Field(0.2, gt=0, lt=1, description="Share of them that is tested on, never labelled [ours].")
+    labels: tuple[Count, ...] = Field((100, 300, 1000, 3000), min_length=1, description="Labelled users a scene.")
+
+
+class CrossSceneSettings(Settings):
+    """One localisation head for all scenes, tested on unseen ones; CSI and noise as `localization` (section 4.1)."""
+
+    train_users: int = Field(345_000, ge=10, description="Largest number of labelled users of training scenes [paper].")
+    scenes: int = Field(4, ge=1, description="Unseen scenes tested on [paper: 4].")
+    users: int = Field(2000, ge=10, description="Largest number of users of such a scene [paper: 2,000].")
+    labels: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0, 20, 50, 100, 300), min_length=1, description="Labelled users of the unseen scene; 0 is zero-shot."
+    )
+    adapt_rates: tuple[Rate, ...] = Field(
+        (1e-5, 1e-4, 1e-3),
+        min_length=1,
+        description="Learning rates tried for fine-tuning on them [paper: 1e-5 alone].",
+    )
+
+
+class LinkSettings(Settings):
+    """Power of the downlink [ours]."""
+
+    power_dbm: float = Field(30.0, ge=-30, le=80, description="Transmit power in dBm.")
+    bandwidth: float = Field(100e6, gt=0, le=1e10, description="Bandwidth of the noise in Hz.")
+    noise_figure: float = Field(7.0, ge=0, le=50, description="Noise figure of a receiver in dB.")
+
+
+class MuMimoSettings(Settings):
+    """Beams for a cluster of single-antenna users, and the sum-rate they give (section 4.1, Appendix C.1)."""
+
+    csi: float = Field(0.05, gt=0, le=1, description="Share of the CSI patches seen, at least one [paper: 5 %].")
+    users: int = Field(27_000, ge=10, description="Largest number of labelled users of training scenes [paper].")
+    test_users: int = Field(4000, ge=10, description="Largest number of users of test scenes.")
+    cluster: int = Field(8, ge=1, le=64, description="Users of a cluster, and RF chains [paper: 8].")
+    ratios: tuple[Share, ...] = Field(
+        (0.05, 0.1, 0.2, 0.4, 0.8), min_length=1, description="Shares of the labels used."
+    )
+    hidden: tuple[tuple[Count, ...], ...] = Field(
+        ((), (32,), (32, 32)), description="Hidden layers of the heads compared in the ablation; () is a linear probe."
+    )
+    ablation_rates: tuple[Rate, ...] = Field((1e-3, 1e-4), description="Learning rates of the ablation [paper].")
+    link: LinkSettings = LinkSettings()
+
+
+class SuMimoSettings(Settings):
+    """Beam pairs for a user of several antennas, and the rate of two streams (section 4.1, Appendix C.2)."""
+
+    csi: float = Field(0.05, gt=0, le=1, description="Share of the CSI patches seen, at least one [paper: 5 %].")
+    columns: int = Field(2, ge=1, le=16, description="Antennas of the user along x; 2 x 2 are the paper's four.")
+    rows: int = Field(2, ge=1, le=16, description="Antennas of the user along y.")
+    users: int = Field(34_000, ge=10, description="Largest number of labelled users of training scenes [paper].")
+    test_users: int = Field(2000, ge=10, description="Largest number of users of test scenes.")
+    ratios: tuple[Share, ...] = Field(
+        (0.05, 0.1, 0.2, 0.4, 0.8), min_length=1, description="Shares of the labels used."
+    )
+    link: LinkSettings = LinkSettings()
+
+    @model_validator(mode="after")
+    def _two_beams(self) -> "SuMimoSettings":
+        if self.columns * self.rows < 2:
+            msg = "su_mimo.columns * su_mimo.rows must be at least 2: two beams are chosen at the user"
+            raise ValueError(msg)
+        return self
+
+
 class EvaluationSettings(Settings):
-    """Held-out evaluation and probes."""
+    """Held-out evaluation: reconstruction, and the downstream tasks."""
 
     batch_size: int = Field(64, ge=1, description="Users in an evaluation batch.")
     max_users: int = Field(
-        2000, ge=1, description="Largest number of held-out users evaluated, spread over the scenes."
+        2000, ge=1, description="Largest number of held-out users of the reconstruction, spread over the scenes."
     )
     masks: tuple[Ratio, ...] = Field((0.5, 0.7, 0.94), description="CSI mask ratios of the reconstruction table.")
     scene_mask: float = Field(0.2, gt=0, lt=1, description="Share of height patches masked for occupancy.")
     omp_atoms: int = Field(16, ge=1, le=256, description="Paths that orthogonal matching pursuit may use.")
-    localization_csi: float = Field(0.25, gt=0, le=1, description="Share of CSI patches seen [paper: 0.25].")
-    localization_snr: float = Field(10.0, description="Signal-to-noise ratio of that CSI in dB [paper: 10].")
-    localization_labels: float = Field(0.5, gt=0, lt=1, description="Share of a scene's users whose position is known.")
-    localization_scenes: int = Field(4, ge=1, description="Held-out scenes with a probe of their own [paper: 4].")
-    beam_mask: float = Field(0.94, ge=0, lt=1, description="CSI patches masked: 4 of 64 stay [paper: 5 % available].")
-    beam_labels: int = Field(5000, ge=1, description="Largest number of labelled users (of training scenes).")
-    probe_steps: int = Field(300, ge=1, description="Optimiser steps of a probe.")
-    probe_learning_rate: float = Field(3e-3, gt=0, description="Learning rate of every probe and baseline.")
     spectra_shown: int = Field(4, ge=0, le=64, description="Held-out users whose spectra the report shows.")
+    heads: HeadSettings = HeadSettings()
+    localization: LocalizationSettings = LocalizationSettings()
+    cross_scene: CrossSceneSettings = CrossSceneSettings()
+    mu_mimo: MuMimoSettings = MuMimoSettings()
+    su_mimo: SuMimoSettings = SuMimoSettings()
 
 
 class TrainingSettings(Settings):

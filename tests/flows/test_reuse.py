@@ -108,6 +108,21 @@ def test_what_only_puts_scenes_together_keeps_them(tmp_path, no_tracing):
     assert after.attrs["statistics"]["n_samples"] == int((~after["outage"].values[train]).sum())
 
 
+def test_a_scene_that_gets_another_number_of_users_with_its_split_is_traced_again(tmp_path):
+    source = town(tmp_path / "town.osm")
+    recipe = recipe_of(source, users__test=20)
+    first = open_store(build_version(recipe, tmp_path / "store", tmp_path / "maps").folder).load()
+    assert first.sizes["user"] == 20
+    assert (first["n_users"].values == 20).tolist() == (first["split"].values == "test").tolist()
+    more = recipe_of(source, users__test=20, area__split={"by": "scene", "validation": 0.25, "test": 0.5})
+    second = build_version(more, tmp_path / "store", tmp_path / "maps")
+    data = open_store(second.folder)
+    assert (data["n_users"].values == 20).tolist() == (data["split"].values == "test").tolist()
+    moved = int((data["split"].values != first["split"].values).sum())
+    assert moved > 0
+    assert origins(second)["kept from v1: inputs unchanged"] == 4 - moved
+
+
 def test_a_new_map_traces_only_the_tiles_that_changed(tmp_path, no_tracing):
     source = town(tmp_path / "town.osm")
     recipe = recipe_of(source, area__scenes=16)

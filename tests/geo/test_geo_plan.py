@@ -126,6 +126,14 @@ def test_scenes_are_spread_evenly_and_countries_filled_in() -> None:
     assert two.source == "https://example.org/Tampere.osm.pbf"
 
 
+def test_a_citys_own_number_of_scenes_comes_before_the_even_share() -> None:
+    towns = [CitySettings(name=f"Town {k}", country="FI", source="x") for k in range(2)]
+    cities = cities_of(area(HELSINKI.model_copy(update={"scenes": 3}), *towns, scenes=12))
+    assert [city.scenes for city in cities] == [3, 5, 4]
+    # Together more than asked for: what a city names, it gets.
+    assert [city.scenes for city in cities_of(area(HELSINKI.model_copy(update={"scenes": 30}), *towns))] == [30, 0, 0]
+
+
 def test_maps_by_pattern_folder_and_name(tmp_path: Path) -> None:
     assert source_of("https://x/{city}/{city}.osm.pbf", "São Paulo") == "https://x/SaoPaulo/SaoPaulo.osm.pbf"
     assert source_of("maps/{city}.osm", "Munich", "Muenchen") == "maps/Muenchen.osm"

@@ -92,6 +92,14 @@ def test_users_follow_seed_and_scene() -> None:
     assert np.mean(counts) == pytest.approx(400, abs=15)
 
 
+def test_scenes_of_the_test_split_may_have_more() -> None:
+    settings = USERS.model_copy(update={"test": 2000})
+    assert len(place_users(Polygon(), 200.0, settings, "a", 1, "test")) == 2000
+    assert 300 <= len(place_users(Polygon(), 200.0, settings, "a", 1, "train")) <= 500
+    assert settings.most == 2000
+    assert USERS.most == 500
+
+
 def test_too_little_open_ground() -> None:
     with pytest.raises(SceneError, match=r"open ground .* below 5 %"):
         place_users(shapely.box(-100, -100, 100, 96), 200.0, USERS, "a", 0)

@@ -1,23 +1,20 @@
-"""Evaluation and report of a tiny run on synthetic scenes."""
+"""Evaluation of a tiny run on synthetic scenes."""
 
 import json
-import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from torch import nn
 
 from dataset import InputError
 from model.data import gather
 from model.foundation import FoundationModel
 from model.inference import Predictor, add_noise, top_k_hits
 from model.pretrain import load_model, pretrain
-from model.probes import LocationCnn, LocationHead, fit
-from model.report import write_report
-from model.results import Row
-from model.settings import EvaluationSettings, TrainingSettings
-from model.tasks import evaluate
+from model.results import COLUMNS
+from model.settings import TrainingSettings
+from model.tasks import TASKS, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +26,7 @@ def run(data, tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(run, data, tiny):
-    return {
-        task: evaluate(run, "synthetic", task, tiny, 1, data=data)
-        for task in ("reconstruction", "localization", "beams")
-    }
+    return {task: evaluate(run, "synthetic", task, tiny, 1, data=data) for task in ("reconstruction", "mu-mimo")}
 
 
 def row_of(result, quantity, condition=""):
@@ -60,59 +54,40 @@ def test_reconstruction_stands_beside_its_baselines(results, data):
     assert precision["mean of visible neighbours"] > precision["prevalence"]
 
 
-def test_probes_stand_beside_their_baselines(results):
-    place = row_of(results["localization"], "Localisation")["values"]
-    assert {"[PHYSC] + MLP", "raw CSI + CNN", "kNN on |DFT|"} <= set(place)
-    assert results["localization"]["facts"] == {"test_scenes": 2, "labels": 24, "test_users": 24}
-    hits = row_of(results["beams"], "top 5")["values"]
-    names = {"[PHYSC], linear probe", "raw visible CSI, linear probe", "zero-filled DFT, no labels"}
-    assert names | {"OMP, 16 paths, no labels", "|zero-filled DFT|, linear probe"} <= set(hits)
-    assert hits["OMP, 16 paths, no labels"] > 80
-    assert results["beams"]["facts"]["feature_width"]["raw visible CSI, linear probe"] == 4 * 32
+def test_every_seeds_value_is_in_the_table(run, results):
+    frame = pd.read_parquet(run / "results" / "mu-mimo.parquet")
+    assert list(frame.columns) == list(COLUMNS)
+    row = row_of(results["mu-mimo"], "top-5")
+    here = frame[(frame["quantity"] == row["quantity"]) & (frame["condition"] == row["condition"])]
+    for method, mean in row["values"].items():
+        values = here[(here["method"] == method) & ((here["x"] == row["x"]) | here["x"].isna())]["value"]
+        assert values.to_numpy().mean() == pytest.approx(mean)
+        if method in row["spread"]:
+            assert np.std(values, ddof=1) == pytest.approx(row["spread"][method])
+    assert results["mu-mimo"]["seeds"] == 2
 
 
 def test_results_are_kept_and_depend_on_settings_and_seed(run, data, tiny, results):
-    path = run / "results" / "beams.json"
+    path = run / "results" / "mu-mimo.json"
     before = path.stat().st_mtime_ns
-    assert evaluate(run, "synthetic", "beams", tiny, 1, data=data)["rows"] == results["beams"]["rows"]
+    assert evaluate(run, "synthetic", "mu-mimo", tiny, 1, data=data)["rows"] == results["mu-mimo"]["rows"]
     assert path.stat().st_mtime_ns == before
     kept = path.read_text()
-    assert evaluate(run, "synthetic", "beams", tiny, 2, data=data)["fingerprint"] != results["beams"]["fingerprint"]
-    again = evaluate(run, "synthetic", "beams", tiny, 1, data=data)
-    assert again["rows"] == results["beams"]["rows"]
+    assert evaluate(run, "synthetic", "mu-mimo", tiny, 2, data=data)["fingerprint"] != results["mu-mimo"]["fingerprint"]
+    again = evaluate(run, "synthetic", "mu-mimo", tiny, 1, data=data)
+    assert again["rows"] == results["mu-mimo"]["rows"]
     assert json.loads(kept)["rows"] == again["rows"]
 
 
 def test_unknown_task_is_wrong_input(run, data, tiny):
-    with pytest.raises(InputError, match="choose one of reconstruction, localization, beams"):
+    with pytest.raises(InputError, match="choose one of reconstruction, localization, cross-localization, mu-mimo"):
         evaluate(run, "synthetic", "precoding", tiny, 1, data=data)
 
 
-def test_report_needs_nothing_else_and_says_how_small_the_run_was(run, data, results):
-    page = write_report(run, "synthetic", data=data).read_text(encoding="utf-8")
-    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
-    assert sources
-    assert all(source.startswith("data:") for source in sources)
-    assert "<script" not in page
-    assert "@import" not in page
-    assert "url(" not in page
-    assert page.count("data:image/png;base64,") == 6 + 5 + 1
-    for number in (3, 4, 9, 10, 11):
-        assert f"Figure {number} of the paper" in page
-    for words in ("4 / 2 / 2", "96 / 48 / 48", "1 (seed 1)", "OpenStreetMap contributors", "ODbL", "3 epochs, 18 steps",
-                  "What this run does not show", "OMP, 16 paths", "Mask leak check"):  # fmt: skip
-        assert words in page, words
+def test_the_command_line_knows_every_task():
+    from flows.options import TASKS as NAMES
 
-
-def test_report_of_a_run_without_results_says_so(data, tiny, tmp_path):
-    with pytest.raises(InputError, match="no finished pretraining"):
-        write_report(tmp_path, "synthetic", data=data)
-    pretrain("synthetic", tiny.model_copy(update={"epochs": 1}), tmp_path, seed=1, data=data)
-    page = write_report(tmp_path, "synthetic", data=data).read_text(encoding="utf-8")
-    assert "No task has been evaluated yet" in page
-    assert (
-        "Not evaluated in this run: reconstruction of what is masked, localisation probe, beam prediction probe" in page
-    )
+    assert tuple(TASKS) == NAMES
 
 
 def test_predictions_with_the_location_hidden_do_not_use_it(run, data):
@@ -168,49 +143,12 @@ def test_top_k():
     assert [top_k_hits(scores, label, k) for k in (1, 2, 3)] == [0.0, 0.5, 1.0]
 
 
-def test_heads_have_the_papers_shapes():
-    head, cnn = LocationHead(128, 200.0), LocationCnn(200.0)
-    sizes = [layer.out_features for layer in head.layers if isinstance(layer, nn.Linear)]
-    assert sizes == [64, 64, 2]
-    assert head(torch.randn(3, 128)).abs().max() <= 200
-    channels = [layer.out_channels for layer in cnn.layers if isinstance(layer, nn.Conv2d)]
-    assert channels == [16, 32, 64]
-    assert cnn(torch.randn(3, 2, 32, 32)).shape == (3, 2)
-
-
-def test_a_linear_head_learns_a_linear_map_and_is_seeded():
-    rng = np.random.default_rng(0)
-    features = torch.from_numpy(rng.normal(size=(80, 3)).astype(np.float32))
-    labels = features @ torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
-    settings = EvaluationSettings(probe_steps=300, probe_learning_rate=0.03)
-
-    def loss(guess, truth):
-        return (guess - truth).square().mean()
-
-    heads = [
-        fit(lambda: nn.Linear(3, 2), loss, (features[:60], labels[:60]), (features[60:], labels[60:]), settings, 5)
-        for _ in range(2)
-    ]
-    assert loss(heads[0](features[60:]), labels[60:]).item() < 1e-2
-    assert torch.equal(heads[0].weight, heads[1].weight)
-
-
-@pytest.mark.parametrize(
-    ("values", "better", "verdict"),
-    [
-        ({"model": -20.0, "OMP": -10.0, "zeros": 0.0}, "lower", "ahead of OMP"),
-        ({"model": 50.0, "DFT": 83.0}, "higher", "behind DFT"),
-        ({"model": 99.0, "DFT": 100.0}, "higher", "level with DFT"),
-        ({"[PHYSC] + MLP": float("nan"), "CNN": 3.0}, "lower", "not measured"),
-    ],
-)
-def test_verdicts(values, better, verdict):
-    assert Row("q", "c", "", better, values).verdict() == verdict
-
-
 def test_default_settings_are_the_papers():
     settings = TrainingSettings()
     assert settings.epochs == 50
     assert settings.model.width == 128
-    assert settings.evaluation.localization_csi == 0.25
-    assert settings.evaluation.localization_snr == 10
+    assert settings.evaluation.localization.csi == 0.25
+    assert settings.evaluation.localization.snr == 10
+    assert settings.evaluation.mu_mimo.csi == 0.05
+    assert settings.evaluation.mu_mimo.cluster == 8
+    assert settings.evaluation.heads.seeds == 3

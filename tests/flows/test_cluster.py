@@ -1,0 +1,53 @@
+"""The Dask cluster that units are computed on."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import dask
+import pytest
+from distributed import Client
+from processes import DASK, process, wait_until
+
+from flows.bench.prefect_server import free_port
+from flows.cluster import compute
+from flows.pipeline import build_unit
+from geo.errors import InputError
+
+
+def test_local_workers_keep_their_memory() -> None:
+    def environment() -> tuple[str | None, bool]:
+        return os.environ.get("MALLOC_TRIM_THRESHOLD_"), dask.config.get("distributed.worker.profile.enabled")
+
+    with compute(1) as client:
+        assert client.submit(environment).result() == (str(2**28), False)
+    # Only those: whoever else uses Dask in this process has it as it is.
+    assert dask.config.get("distributed.worker.profile.enabled") is True
+
+
+def test_a_scheduler_that_is_lost_is_said_in_one_line(tmp_path: Path) -> None:
+    port, started = free_port(), tmp_path / "started"
+    address = f"tcp://127.0.0.1:{port}"
+    folder = str(started)
+
+    def hold(*_: object) -> None:
+        Path(folder).touch()
+        time.sleep(600)
+
+    scheduler = [DASK, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
+    worker = [DASK, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+    environment = dict(os.environ)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "3s"}),
+        process(scheduler, environment, tmp_path / "scheduler.log", tmp_path) as first,
+        process(worker, environment, tmp_path / "worker.log", tmp_path) as second,
+        ThreadPoolExecutor(1) as threads,
+        Client(address, timeout=60) as client,
+    ):
+        unit = threads.submit(build_unit.fn, client, None, 0, [], {}, None, hold)
+        wait_until(started.exists, 120, (tmp_path / "worker.log").read_text)
+        first.kill()
+        with pytest.raises(InputError, match="--dask: the scheduler is gone; start one, with its workers"):
+            unit.result(timeout=120)
+        second.kill()

@@ -1,0 +1,152 @@
+"""Localisation in one scene and across scenes, on synthetic scenes of two plane waves."""
+
+import numpy as np
+import pytest
+import torch
+from synthetic import make_data
+
+from dataset import InputError
+from model.baselines import nearest_neighbours
+from model.cross_scene import among, cross_localization, nearest
+from model.data import geometry_of
+from model.embeddings import clusters, embed, evenly, silhouette
+from model.foundation import FoundationModel
+from model.inference import Predictor
+from model.localization import localization
+from model.results import rows_of, to_frame
+from model.sites import choose_scenes, make_site, viewer
+
+
+@pytest.fixture(scope="module")
+def large():
+    return make_data((("train", 3), ("validation", 1), ("test", 2)), users=80, seed=3)
+
+
+@pytest.fixture(scope="module")
+def predictor(large, tiny):
+    torch.manual_seed(0)
+    model = FoundationModel(tiny.model, geometry_of(large, tiny.model)).eval()
+    return Predictor(model, tiny, large.statistics, large, 32)
+
+
+@pytest.fixture(scope="module")
+def local(predictor, large, tiny):
+    return localization(predictor, large, tiny.evaluation, 1)
+
+
+@pytest.fixture(scope="module")
+def across(predictor, large, tiny):
+    return cross_localization(predictor, large, tiny.evaluation, 1)
+
+
+def frame_of(findings):
+    return to_frame(findings.records, "task")
+
+
+def test_every_method_is_there_for_every_number_of_labels_and_seed(local):
+    frame = frame_of(local)
+    pooled = frame[frame["condition"] == "all scenes"]
+    swept = pooled.dropna(subset="x").groupby("method")
+    everywhere = {"[PHYSC] + MLP", "raw CSI + CNN", "untrained [PHYSC] + MLP", "kNN on |DFT|", "kNN on |DFT| and level",
+                  "mean of labelled users"}  # fmt: skip
+    for method, group in swept:
+        expected = {8, 16} if method in everywhere else {16}
+        assert {(x, seed) for x, seed in zip(group["x"], group["seed"], strict=True)} == {
+            (x, seed) for x in expected for seed in (0, 1)
+        }, method
+    assert everywhere | {"[PHYSC], fine-tuned", "from-scratch twin"} == set(swept.groups)
+    # 20 % of 80 users in each of two scenes.
+    assert set(pooled["n"]) == {32}
+    assert {"scene synthetic-0004", "scene synthetic-0005"} == set(frame["condition"]) - {"all scenes"}
+    assert local.arrays["layout_places"].shape == (2, 2, 16, 2)
+
+
+def test_a_pooled_median_is_that_of_all_users_errors(local, predictor, large, tiny):
+    """The mean of the labelled users, worked out anew from positions alone."""
+    frame = frame_of(local)
+    here = frame[(frame["method"] == "mean of labelled users") & (frame["x"] == 16) & (frame["seed"] == 1)]
+    errors = []
+    for row in (4, 5):
+        site = make_site(large, row, 10_000, 0.2, 10.0, 1)
+        labelled = site.users.position[site.labelled(16, 1)].numpy()
+        errors.append(np.linalg.norm(site.test.position.numpy() - labelled.mean(0), axis=1))
+        assert not {tuple(p) for p in labelled.tolist()} & {tuple(p) for p in site.test.position.tolist()}
+    values = here.set_index("condition")["value"]
+    # torch's median is the lower of the two in the middle.
+    assert values["all scenes"] == pytest.approx(np.sort(np.concatenate(errors))[15], rel=1e-5)
+    assert values["scene synthetic-0004"] == pytest.approx(np.sort(errors[0])[7], rel=1e-5)
+
+
+def test_more_labels_contain_the_fewer_and_are_the_same_for_all_methods(large):
+    site = make_site(large, 4, 10_000, 0.2, 10.0, 1)
+    assert site.labelled(16, 0)[:8].tolist() == site.labelled(8, 0).tolist()
+    assert site.labelled(16, 0).tolist() != site.labelled(16, 1).tolist()
+    assert (site.labelled(64, 0) >= site.tested).all()
+
+
+def test_what_is_hidden_changes_nothing_that_a_method_sees(predictor, large):
+    visible = predictor.pilots(0.25, 1)
+    look = viewer(predictor, visible)
+    users = make_site(large, 4, 20, 0.2, 10.0, 1).users
+    shown = torch.zeros(64, dtype=torch.bool)
+    shown[visible] = True
+    where = shown.view(8, 8).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    changed = users.replace(torch.where(where, users.csi, torch.ones((), dtype=users.csi.dtype)), -users.position)
+    before, after = look(users), look(changed)
+    for name in ("physc", "entries", "prints", "level"):
+        # |DFT| is scaled by the whole channel before it is cut: rounding only.
+        torch.testing.assert_close(getattr(before, name), getattr(after, name), rtol=1e-4, atol=1e-5)
+
+
+def test_scenes_with_too_few_users_are_refused_in_one_line(large):
+    with pytest.raises(InputError, match=r"500 labels a scene, but the largest test scene has 80 users, 64 of them"):
+        choose_scenes(large.splits["test"], 4, 10_000, (500,), 0.2, "town")
+    assert choose_scenes(large.splits["test"], 4, 10_000, (8, 64, 65), 0.2, "town") == ([4, 5], (8, 64))
+
+
+def test_across_scenes_zero_shot_knows_nothing_of_the_unseen_scene(across, large):
+    frame = frame_of(across)
+    pooled = frame[frame["condition"] == "unseen scenes"]
+    assert {"[PHYSC] + MLP", "raw CSI + CNN", "[PHYSC], fine-tuned", "from-scratch twin", "kNN on |DFT|"} <= set(
+        pooled["method"]
+    )
+    assert {0.0, 8.0} == set(pooled["x"].dropna())
+    train = np.concatenate([large.splits["train"].arrays["user_position"]])[:, :2].mean(0)
+    errors = []
+    for row in (4, 5):
+        site = make_site(large, row, 2000, 0.5, 10.0, 1)
+        errors.append(np.linalg.norm(site.test.position.numpy() - train, axis=1))
+    mean = pooled[(pooled["method"] == "mean of labelled users") & (pooled["x"] == 0)]["value"]
+    assert float(mean.iloc[0]) == pytest.approx(np.sort(np.concatenate(errors))[39], rel=1e-4)
+    rows = rows_of(frame)
+    assert all(np.isfinite(list(row.values.values())).all() for row in rows)
+
+
+def test_neighbours_among_training_and_labelled_users_are_those_of_one_database():
+    rng = np.random.default_rng(0)
+    train, extra, queries = (torch.from_numpy(rng.normal(size=(n, 6)).astype(np.float32)) for n in (50, 7, 20))
+    places, more = (torch.from_numpy(rng.normal(size=(n, 2)).astype(np.float32)) for n in (50, 7))
+    found = among(nearest(train, places, queries), extra, more, queries)
+    whole = nearest_neighbours(torch.cat((train, extra)), torch.cat((places, more)), queries)
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_table(local, predictor, large, tiny):
+    again = localization(predictor, large, tiny.evaluation, 1)
+    assert frame_of(again).equals(frame_of(local))
+
+
+def test_groups_that_lie_apart_are_told_from_those_that_overlap():
+    rng = np.random.default_rng(0)
+    centres = np.repeat([[0, 0], [10, 0], [0, 10]], 30, axis=0)
+    apart = centres + rng.normal(0, 0.5, centres.shape)
+    group = clusters(apart, 3, 0)
+    assert all(len(set(group[start : start + 30])) == 1 for start in (0, 30, 60))
+    assert len(set(group)) == 3
+    assert silhouette(apart, group) > 0.8
+    assert abs(silhouette(rng.normal(size=(90, 2)), group)) < 0.1
+    assert np.isnan(silhouette(apart, np.zeros(90, int)))
+    assert embed(apart, 0, 50).shape == (50, 2)
+    assert evenly(10, 4).tolist() == [0, 3, 6, 9]
+    with pytest.raises(InputError, match="t-SNE of 4 users"):
+        embed(apart[:4], 0)
