@@ -272,9 +272,10 @@ def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...],
     """Evaluate a pretrained run on held-out scenes, beside its baselines."""
     import json
 
+    from flows.recipe import recipe_of_run
     from flows.tables import print_result
 
-    recipe = _recipe_of(run_folder, overrides)
+    recipe = recipe_of_run(run_folder, overrides)
     result = import_extra("model.tasks", "train").evaluate(run_folder, str(data), name, recipe.training, recipe.seed)
     if as_json:
         click.echo(json.dumps(result, indent=1))
@@ -293,20 +294,6 @@ def export_model(run_folder: Path, out: Path, csi: float) -> None:
     differences = import_extra("model.export", "train").export_model(run_folder, out, csi)
     largest = max(differences.values())
     click.echo(f"{out}: outputs equal the model's within {largest:.0e} of their RMS, for any batch size")
-
-
-def _recipe_of(run_folder: Path, overrides: tuple[str, ...]) -> Any:
-    """Recipe that a run was made with, with changes."""
-    from dataset.files import read_json
-    from flows.recipe import apply_override, parse_recipe
-
-    content = read_json(run_folder / "recipe.json")
-    if content is None:
-        msg = f"{run_folder}: not a run folder (no recipe.json); name the folder given to `--out` of pretrain"
-        raise InputError(msg)
-    for override in overrides:
-        apply_override(content, override)
-    return parse_recipe(content, str(run_folder / "recipe.json"))
 
 
 @cli.command()

@@ -30,7 +30,7 @@ from flows import artifacts, build
 from flows.cluster import compute
 from flows.maps import map_folder, share_maps
 from flows.options import TASKS, TaskName
-from flows.recipe import Recipe, parse_recipe
+from flows.recipe import Recipe, recipe_of_run
 from geo.cities import City, cities_of
 from geo.errors import InputError, MapError
 from geo.plan import CityPlan, Plan
@@ -311,7 +311,7 @@ def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]
         Dataset to evaluate on, folder or URL; it need not be what the run was trained on.
     tasks : list of str
     """
-    recipe = parse_recipe(read_json(run / "recipe.json") or {}, str(run / "recipe.json"))
+    recipe = recipe_of_run(run)
     for name in tasks:
         evaluate(run, location(store), name, recipe)
     return {"report": str(report(run, location(store))), "run": str(run)}

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from dataset.files import read_json
 from dataset.settings import FeatureSettings, StoreSettings
 from geo.errors import InputError
 from geo.settings import AreaSettings, SceneSettings, Settings, UserSettings
@@ -112,8 +113,19 @@ def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
         msg = f"{origin}: a recipe is a mapping of keys to values, this is {type(content).__name__}"
         raise InputError(msg)
     for override in overrides:
-        apply_override(content, override)
+        _apply(content, override)
     return parse_recipe(content, origin)
+
+
+def recipe_of_run(run: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Recipe that a run folder was made with, with changes as in `load_recipe`."""
+    content = read_json(run / "recipe.json")
+    if content is None:
+        msg = f"{run}: not a run folder (no recipe.json); name the folder given to `--out` of pretrain"
+        raise InputError(msg)
+    for override in overrides:
+        _apply(content, override)
+    return parse_recipe(content, str(run / "recipe.json"))
 
 
 def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
@@ -134,8 +146,7 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
         raise InputError(msg) from error
 
 
-def apply_override(content: dict[str, Any], override: str) -> None:
-    """Change one field of a recipe's content, `radio.columns=16`; the value is YAML."""
+def _apply(content: dict[str, Any], override: str) -> None:
     path, equals, value = override.partition("=")
     if not equals or not path:
         msg = f"--set {override}: write KEY=VALUE, e.g. --set solver.max_depth=4"

@@ -46,13 +46,13 @@ def print_plan(plan: Any, every: bool = False) -> None:
 
 def print_result(result: dict[str, Any], run: Path) -> None:
     """A task's rows: this model's best method and the best other one, with their spread over seeds."""
-    from model.results import is_ours
+    from model.results import BOUND, is_ours
 
     table = Table("quantity", "condition", "x", "model", "best other", "verdict", title=result["task"])
     for row in result["rows"]:
         best = []
         for ours in (True, False):
-            values = {name: value for name, value in row["values"].items() if is_ours(name) == ours}
+            values = {name: value for name, value in row["values"].items() if is_ours(name) == ours and name != BOUND}
             pick = (max if row["better"] == "higher" else min)(values, key=lambda name: values[name], default=None)
             spread = row["spread"].get(pick)
             around = "" if spread is None else f" ± {spread:.2g}"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.outcomes import Outcome, count, in_words
+from model.results import BOUND
 
 LOCAL, CROSS = "Localisation, median error", "Cross-scene localisation, median error"
 EVERYWHERE, UNSEEN = "all scenes", "unseen scenes"
@@ -21,7 +22,6 @@ MLP, CNN, KNN, TWIN = "[PHYSC] + MLP", "raw CSI + CNN", "kNN on |DFT|", "from-sc
 BEAMS, TUNED, RAW = "[PHYSC], linear probe", "[PHYSC], fine-tuned", "raw CSI, linear probe"
 # Methods whose name begins so: orthogonal matching pursuit carries its number of paths.
 SIMPLE = ("|zero-filled DFT|, linear probe", "zero-filled DFT, no labels", "OMP")
-BOUND = "exhaustive search"
 HEAD, RAW_HEAD = "[PHYSC], head", "raw CSI, head"
 
 

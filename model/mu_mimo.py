@@ -22,9 +22,9 @@ from model.finetune import finetuned
 from model.heads import Loss, Standardiser, apply, classifier, inverse_frequency, tuned
 from model.inference import Predictor, beams_of_spectrum
 from model.precoding import Link, beam_power, best_beams, mu_bound, mu_digital_rate, mu_sum_rate
-from model.receivers import in_chunks, link_facts, link_of, raw_entries, with_channel
+from model.receivers import CHUNK, in_chunks, link_facts, link_of, raw_entries, with_channel
 from model.reconstruction import fingerprint
-from model.results import Findings, Record
+from model.results import BOUND, Findings, Record
 from model.settings import EvaluationSettings, HeadSettings, MuMimoSettings
 from model.sites import shown_antennas
 
@@ -34,7 +34,6 @@ PHYSC, UNTRAINED = "[PHYSC], linear probe", "untrained [PHYSC], linear probe"
 RAW, MAGNITUDES = "raw CSI, linear probe", "|zero-filled DFT|, linear probe"
 FINE_TUNED, TWIN = "[PHYSC], fine-tuned", "from-scratch twin"
 SPECTRUM, ZERO_FILLED = "model's spectrum, no labels", "zero-filled DFT, no labels"
-BOUND = "exhaustive search"
 HEAD, RAW_HEAD = "[PHYSC], head", "raw CSI, head"
 # Fewer labels than these are no training set.
 FEWEST = 10
@@ -399,11 +398,8 @@ def _unlabelled(predictor: Predictor, test: Users, visible: Tensor, omp_atoms: i
     zero = torch.zeros((), dtype=test.csi.dtype)
     yield ZERO_FILLED, in_chunks(lambda csi: beam_power(torch.where(shown, csi, zero)), test.csi)
     for atoms in sorted({4, omp_atoms}):
-
-        def pursued(csi: Tensor, atoms: int = atoms) -> Tensor:
-            return beams_of_spectrum(omp(csi, shown, atoms)[1])
-
-        yield pursuit(atoms), in_chunks(pursued, test.csi)
+        power = torch.cat([omp(csi, shown, atoms)[1] for csi in test.csi.split(CHUNK)])
+        yield pursuit(atoms), beams_of_spectrum(power)
 
 
 def pursuit(atoms: int) -> str:

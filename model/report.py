@@ -19,7 +19,7 @@ from model.data import SPLITS, SceneTable, WirelessData, collate, load_data
 from model.figures import draw_losses, draw_scene, read_curves
 from model.outcomes import TITLES, Outcome, command, count, in_words, read_outcomes
 from model.report_figures import FIGURES, rebuild
-from model.results import is_ours
+from model.results import BOUND, is_ours
 
 SCENES_SHOWN = 6
 # Conditions of which there are many: their tables are folded.
@@ -228,7 +228,7 @@ def _best(row: dict[str, Any]) -> set[str]:
     finite = {
         name: value if row["better"] == "higher" else -value
         for name, value in row["values"].items()
-        if value is not None and not math.isnan(value) and name != "exhaustive search"
+        if value is not None and not math.isnan(value) and name != BOUND
     }
     return {name for name, value in finite.items() if value == max(finite.values())}
 

@@ -19,7 +19,6 @@ from model.finetune import finetuned
 from model.heads import Loss, classifier
 from model.inference import Predictor
 from model.mu_mimo import (
-    BOUND,
     FINE_TUNED,
     MAGNITUDES,
     PHYSC,
@@ -33,7 +32,7 @@ from model.mu_mimo import (
 )
 from model.precoding import Link, Pairs, su_bound, su_labels, su_rate
 from model.receivers import in_chunks, link_facts, link_of, raw_entries, receivers
-from model.results import Findings, Record
+from model.results import BOUND, Findings, Record
 from model.settings import EvaluationSettings, HeadSettings
 from model.sites import shown_antennas
 

@@ -24,7 +24,8 @@ def wavecity(*arguments, cwd=None, **environment):
 def test_help_names_every_command():
     text = wavecity("--help").stdout
     commands = {
-        "run", "plan", "build", "validate", "inspect", "preview", "publish", "pretrain", "evaluate", "report"
+        "run", "plan", "build", "validate", "inspect", "preview", "publish", "pretrain", "evaluate", "report",
+        "export-model",
     }  # fmt: skip
     assert commands <= set(cli.commands)
     for command in commands:
@@ -43,8 +44,10 @@ def test_help_names_every_command():
         (["inspect", "."], "not a Wavecity store"),
         (["publish", "."], "nothing to publish"),
         (["report", "nothing-here"], "nothing-here"),
-        (["evaluate", "nothing-here", "--task", "beams", "--data", "x"], "not a run folder"),
+        (["evaluate", "nothing-here", "--task", "mu-mimo", "--data", "x"], "not a run folder"),
         (["evaluate", "x", "--task", "juggling", "--data", "x"], "juggling"),
+        (["export-model", "nothing-here", "--out", "encoder.onnx"], "no readable checkpoint"),
+        (["export-model", "nothing-here", "--out", "encoder.bin"], "name a file that ends in .pt2 or .onnx"),
         (["nonsense"], "nonsense"),
     ],
 )

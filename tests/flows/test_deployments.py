@@ -30,13 +30,19 @@ def test_from_a_deployment_to_a_model_trained_on_what_it_published(deployed: dic
         assert built.returncode == 0, built.stdout + built.stderr + (tmp_path / "cpu.log").read_text()
         # The event reaches the server, the trigger makes a run, the other pool's worker takes it.
         training = wait_until(lambda: ended_trainings(deployed), 300, gpu_log.read_text)
+        trained, store = tmp_path / "runs" / "small" / "v1", tmp_path / "stores" / "small"
+        (trained / "report.html").unlink()
+        parameters = {"run": str(trained), "store": str(store), "tasks": ["localization", "mu-mimo"]}
+        words = [word for key, value in parameters.items() for word in ("--param", f"{key}={json.dumps(value)}")]
+        evaluated = prefect(deployed, "deployment", "run", "evaluate-run/evaluate", "--watch", *words)
+        assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr + gpu_log.read_text()
     assert [run["state_type"] for run in training] == ["COMPLETED"], gpu_log.read_text()
     assert training[0]["work_pool_name"] == "gpu-pool"
     version = tmp_path / "stores" / "small" / "versions" / "v1"
     dataset = training[0]["parameters"]["dataset"]
     assert dataset["manifest"] == json.loads((version / "manifest.json").read_text())["sha256"]
     assert dataset["data"] == str(version / "data.zarr")
-    assert (tmp_path / "runs" / "small" / "v1" / "report.html").is_file()
+    assert (trained / "report.html").is_file()
     artifacts = {artifact["key"] for artifact in ask(deployed, "artifacts/filter", {})}
     assert {"units-done", "outcomes", "origins", "dataset-card", "training", "report"} <= artifacts
 

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import xarray as xr
 from test_cli import wavecity
 
 from dataset.reader import open_store
+from flows.options import TASKS
 from flows.recipe import load_recipe
 
 SMALL = {
@@ -123,6 +125,38 @@ def test_the_report_opens_in_a_browser(run):
     assert len(pictures) >= 3
     assert all(complete and width > 100 for complete, width in pictures)
     assert "Wavecity" in title
+
+
+def test_every_task_leaves_a_table_with_several_seeds(run):
+    out, _ = run
+    for task in TASKS:
+        frame = pd.read_parquet(out / "results" / f"{task}.parquet")
+        assert len(frame), task
+        assert set(frame["task"]) == {task}
+        if "mimo" in task or "localization" in task:
+            assert set(frame["seed"]) == {0, 1}, task
+    rates = pd.read_parquet(out / "results" / "su-mimo.parquet").query("quantity == 'SU-MIMO sum-rate'")
+    assert (rates["value"] > 0).all()
+
+
+def test_a_task_is_evaluated_again_with_other_settings_and_the_encoder_exported(run, tmp_path):
+    out, _ = run
+    run_folder = shutil.copytree(out, tmp_path / "run", symlinks=True)
+    command = ("evaluate", run_folder, "--task", "mu-mimo", "--data", out / "store")
+    kept = wavecity(*command, "--json")
+    assert kept.returncode == 0, kept.stderr
+    assert json.loads(kept.stdout)["seeds"] == 2
+    other = wavecity(*command, "--set", "training.evaluation.heads.seeds=1")
+    assert other.returncode == 0, other.stderr
+    assert "MU-MIMO sum-rate" in other.stdout
+    assert "1 seed(s)" in other.stdout
+    assert str(run_folder / "results" / "mu-mimo.parquet") in other.stdout
+    wrong = wavecity(*command, "--set", "training.evaluation.heads.seeds=0")
+    assert wrong.returncode == 2
+    assert "training.evaluation.heads.seeds = 0" in wrong.stderr
+    exported = wavecity("export-model", run_folder, "--out", tmp_path / "encoder.pt2")
+    assert exported.returncode == 0, exported.stderr
+    assert (tmp_path / "encoder.pt2").stat().st_size > 1e5
 
 
 def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):

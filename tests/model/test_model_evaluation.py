@@ -15,6 +15,7 @@ from model.foundation import FoundationModel
 from model.inference import Predictor
 from model.inputs import prepare
 from model.reconstruction import occupancy_prior, reconstruction
+from model.results import rows_of, to_frame
 from model.settings import EvaluationSettings
 from raytrace.arrays import direction, panel_axes, steering
 
@@ -131,7 +132,8 @@ def test_the_prior_s_cross_entropy_cell_by_cell(data, tiny, predictor):
 
 def test_reconstruction_has_every_metric_beside_simple_ones(predictor, data):
     settings = EvaluationSettings(masks=(0.5, 0.94), max_users=20)
-    rows, facts, arrays = reconstruction(predictor, data, settings, 0)
+    findings = reconstruction(predictor, data, settings, 0)
+    rows, facts, arrays = rows_of(to_frame(findings.records, "task")), findings.facts, findings.arrays
     found = {(row.quantity, row.condition): row.values for row in rows}
     half, few = ("0.5 of the CSI masked", "0.94 of the CSI masked")
     angle = found["Angle of the strongest path, mean error", half]

@@ -242,7 +242,7 @@ def test_every_method_is_measured_at_every_ratio_with_labels_enough(findings, da
     free = {task.SPECTRUM, task.ZERO_FILLED, "OMP, 4 paths, no labels", "OMP, 6 paths, no labels"}
     for quantity in (task.TOP1, task.TOP5, task.RATE):
         here = frame[(frame["quantity"] == quantity) & (frame["condition"] == "linear probe")]
-        by_method = dict(here.groupby("method"))
+        by_method = {str(name): group for name, group in here.groupby("method")}
         assert set(by_method) == probes | together | free | ({task.BOUND} if quantity == task.RATE else set())
         for name in probes:
             assert sorted(zip(by_method[name]["x"], by_method[name]["seed"], strict=True)) == [

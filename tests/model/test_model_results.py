@@ -44,6 +44,7 @@ def test_rows_of_one_seed_come_back_from_their_records():
         ({"model": 99.0, "DFT": 100.0}, "higher", "level with DFT"),
         ({"[PHYSC] + MLP": float("nan"), "CNN": 3.0}, "lower", "not measured"),
         ({"model": 1.0}, "lower", "not compared"),
+        ({"model": 9.0, "raw": 5.0, "exhaustive search": 10.0}, "higher", "ahead of raw"),
     ],
 )
 def test_verdicts(values, better, verdict):

@@ -18,6 +18,7 @@ from model.inputs import loss_terms, prepare
 from model.masking import Mask, Plan, draw_mask
 from model.pretrain import load_model, pretrain
 from model.reconstruction import reconstruction
+from model.results import rows_of, to_frame
 from model.settings import EvaluationSettings, ModelSettings, StageMasks
 from model.sparse import SparseRecovery, enlarge, sparse_bayesian
 
@@ -271,7 +272,7 @@ def test_evaluation_sets_the_model_beside_its_untrained_estimator(data, wavecity
     model = FoundationModel(like_plain, geometry_of(data, like_plain)).eval()
     evaluation = EvaluationSettings(masks=(0.94,), max_users=12, spectra_shown=1)
     predictor = Predictor(model, settings, data.statistics, data, 16)
-    rows, _, _ = reconstruction(predictor, data, evaluation, seed=0)
+    rows = rows_of(to_frame(reconstruction(predictor, data, evaluation, seed=0).records, "task"))
     found = next(row for row in rows if row.quantity.startswith("Masked CSI")).values
     assert found["model"] == pytest.approx(found["sparse Bayesian learning"], abs=0.3)
     assert found["model"] < found["OMP, 16 paths"] - 3
