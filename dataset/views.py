@@ -26,7 +26,7 @@ from geo.errors import InputError
 from raytrace.channels import ReceiverSettings, csi, csi_axes, subcarrier_frequencies
 from raytrace.settings import RadioSettings
 
-__all__ = ["Chain", "Noise", "Observe", "add_noise", "derived_csi", "observe", "stored_csi"]
+__all__ = ["Chain", "Noise", "Observe", "ReceiverSettings", "add_noise", "derived_csi", "observe", "stored_csi"]
 
 # Share of the carrier that a frequency may lie off it: path gains and the array's spacing in wavelengths are the
 # carrier's. At 10 %, free-space gain alone is off by 0.8 dB.

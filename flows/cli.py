@@ -298,10 +298,10 @@ def export_model(run_folder: Path, out: Path, csi: float) -> None:
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN", type=path)
-@click.option("--data", type=address, help="Store of the run (default: RUN/store).")
+@click.option("--data", type=address, help="Dataset of the pretraining, if it lies elsewhere now.")
 def report(run_folder: Path, data: str | None) -> None:
     """Write RUN/report.html from what the run left."""
-    click.echo(import_extra("model.report", "train").write_report(run_folder, str(data or run_folder / "store")))
+    click.echo(import_extra("model.report", "train").write_report(run_folder, data and str(data)))
 
 
 cli.add_command(bench)

@@ -264,11 +264,11 @@ def evaluate(run: Path, store: StorePath, name: Any, recipe: Recipe) -> dict[str
 
 
 @task(name="report", cache_policy=NO_CACHE)
-def report(run: Path, store: StorePath) -> Path:
+def report(run: Path) -> Path:
     """Run folder -> one self-contained HTML page."""
     from model.report import write_report
 
-    page = write_report(run, str(store))
+    page = write_report(run)
     artifacts.show_report(page)
     return page
 
@@ -314,7 +314,7 @@ def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]
     recipe = recipe_of_run(run)
     for name in tasks:
         evaluate(run, location(store), name, recipe)
-    return {"report": str(report(run, location(store))), "run": str(run)}
+    return {"report": str(report(run)), "run": str(run)}
 
 
 def tasks_of(recipe: Recipe) -> list[str]:
@@ -328,7 +328,7 @@ def _train(recipe: Recipe, data: StorePath, out: Path) -> dict[str, str]:
     pretrain(recipe, data, out)
     for name in tasks_of(recipe):
         evaluate(out, data, name, recipe)
-    return {"report": str(report(out, data)), "run": str(out)}
+    return {"report": str(report(out)), "run": str(out)}
 
 
 @flow(name="wavecity")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import platform
 import shutil
 from importlib import metadata
@@ -113,6 +114,7 @@ def pretrain(
             out / "pretrain.json",
             {
                 **card,
+                "dataset": os.path.abspath(data.name) if Path(data.name).exists() else data.name,
                 "parameters": count_parameters(module.model),
                 "tokens": module.model.tokens,
                 "train_users": len(train_users),

@@ -26,16 +26,16 @@ SCENES_SHOWN = 6
 FOLDED = ("scene ", "hidden ")
 
 
-def write_report(run: Path, store: str, data: WirelessData | None = None) -> Path:
+def write_report(run: Path, store: str | None = None, data: WirelessData | None = None) -> Path:
     """Write `report.html` from a run's pretraining and whatever results it has.
 
     Parameters
     ----------
     run : Path
         Folder of a pretraining.
-    store : str
-        The dataset it was made from; scenes are drawn from it. Those of tasks that were evaluated on another dataset are
-        drawn from that one, if it still lies where it was.
+    store : str, optional
+        The dataset it was pretrained on, if it lies elsewhere now; scenes are drawn from it. Those of tasks that were
+        evaluated on another dataset are drawn from that one, if it still lies where it was.
     data : WirelessData, optional
         Instead of opening `store`.
 
@@ -46,13 +46,18 @@ def write_report(run: Path, store: str, data: WirelessData | None = None) -> Pat
     Raises
     ------
     InputError
-        The run has no finished pretraining.
+        The run has no finished pretraining, or its dataset is gone.
     """
     summary = read_json(run / "pretrain.json")
     if summary is None:
         msg = f"{run}: no pretrain.json, so no finished pretraining; run `wavecity pretrain` first"
         raise InputError(msg)
-    data = data or load_data(store)
+    # `wavecity run` keeps both in one folder, which may have been moved.
+    store = store or (str(run / "store") if (run / "store").exists() else summary.get("dataset"))
+    if data is None and not store:
+        msg = f"{run}: pretrain.json names no dataset; name that of the pretraining with --data"
+        raise InputError(msg)
+    data = data or load_data(str(store))
     outcomes = read_outcomes(run)
     tables = _Tables(data)
     judged = [judge(claim, outcomes) for claim in CLAIMS]

@@ -435,6 +435,15 @@ def test_a_run_without_results_says_what_to_run(data, run, tmp_path):
     assert "Not evaluated in this run: " + ", ".join(TITLES) in text
 
 
+def test_without_a_store_the_report_is_of_the_dataset_of_the_pretraining(run, tmp_path):
+    summary = json.loads((run / "pretrain.json").read_text())
+    assert summary["dataset"] == "synthetic"
+    for dataset, words in ((str(tmp_path / "gone"), "gone"), ("", "pretrain.json names no dataset")):
+        (tmp_path / "pretrain.json").write_text(json.dumps(summary | {"dataset": dataset}))
+        with pytest.raises(InputError, match=words):
+            write_report(tmp_path)
+
+
 def test_maps_of_another_dataset_are_not_drawn_over_this_one(data, run, tmp_path):
     shutil.copy(run / "pretrain.json", tmp_path)
     leave_results(tmp_path, data, ("localization", "reconstruction"), version="elsewhere")
