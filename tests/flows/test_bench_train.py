@@ -83,7 +83,11 @@ def test_all_sides_train_alike(data, settings, tmp_path):
     np.testing.assert_allclose(loops["plain"].losses, turns.losses, rtol=1e-5)
     np.testing.assert_allclose(loops["full_length"].losses, turns.losses, rtol=1e-4)
     for name, value in module.model.named_parameters():
-        torch.testing.assert_close(loops["plain"].module.model.get_parameter(name), value, atol=1e-6, rtol=1e-4)
+        theirs = loops["plain"].module.model.get_parameter(name)
+        if name.endswith("query_key_value.bias"):
+            # A key's bias changes no attention: its gradient is rounding, which Adam scales up.
+            theirs, value = (torch.cat((bias[: len(bias) // 3], bias[-len(bias) // 3 :])) for bias in (theirs, value))
+        torch.testing.assert_close(theirs, value, atol=1e-6, rtol=1e-4)
 
 
 def test_figures_of_a_toy_store(toy_store, capsys, monkeypatch):
