@@ -28,7 +28,8 @@ STYLES: tuple[tuple[str, str, str], ...] = (
     ("kNN", "#009E73", "X"),
     ("|zero-filled DFT|", "#009E73", "X"),
     ("zero-filled DFT", "#66C2A5", "<"),
-    ("OMP", "#E69F00", ">"),
+    ("OMP, 4 paths", "#E69F00", ">"),
+    ("OMP", "#8C5A00", ">"),
     ("exhaustive search", "#000000", "*"),
     ("mean of", "#B8A000", "h"),
 )

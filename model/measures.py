@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.outcomes import Outcome, count, in_words
-from model.results import BOUND
+from model.results import BOUND, is_ours
 
 LOCAL, CROSS = "Localisation, median error", "Cross-scene localisation, median error"
 EVERYWHERE, UNSEEN = "all scenes", "unseen scenes"
@@ -267,6 +267,27 @@ def every_head(rate: float) -> Callable[[Outcome], Measured | None]:
         condition, pair = heads[least]
         text = f"smallest gain {plus_minus(gains[least])} points ({condition}), {count(len(heads), 'head')} compared"
         return Measured(gains[least], text, pair.samples("users", pair.x))
+
+    return measure
+
+
+def beside(quantity: str) -> Callable[[Outcome], Measured | None]:
+    """Name a quantity's values, the model's before the others', under its last condition: the one that is drawn."""
+
+    def measure(outcome: Outcome) -> Measured | None:
+        conditions = outcome.conditions(quantity)
+        if not conditions:
+            return None
+        names = sorted(outcome.methods(quantity, conditions[-1]), key=lambda name: not is_ours(name))
+        curves = {name: outcome.curve(quantity, conditions[-1], name) for name in names}
+        known = {name: curve for name, curve in curves.items() if curve is not None}
+        if not known:
+            return None
+        first = next(iter(known.values()))
+        digits = 1 if first.unit else 2
+        values = ", ".join(f"{name} {plus_minus(curve.values.ravel(), digits)}" for name, curve in known.items())
+        text = f"{quantity}{', ' if first.unit else ''}{first.unit} ({conditions[-1]}): {values}"
+        return Measured(np.array([]), text, f"{first.n:,} users · {count(len(first.seeds), 'seed')}")
 
     return measure
 

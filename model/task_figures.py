@@ -175,7 +175,7 @@ def draw_layouts(outcome: Outcome, scenes: SceneTable) -> str:
             marker = {"marker": look["marker"], "color": look["color"], "markeredgecolor": "white", "markersize": 6.5}
             handles += axes.plot(*ends.T, linestyle="none", zorder=4, label=name, **marker)
         errors = [f"{np.median(np.linalg.norm(p[number] - true[number], axis=1)):.0f}" for p in arrays["layout_places"]]
-        axes.set_title(f"{scenes.names[int(row)]}: median {' / '.join(errors)} m", fontsize=10)
+        axes.set_title(f"{scenes.names[int(row)]}: median {' / '.join(errors)} m", fontsize=10, pad=10)
         axes.tick_params(labelsize=8)
         axes.set_xlabel("east in m", fontsize=8)
         axes.set_ylabel("north in m", fontsize=8)
