@@ -29,7 +29,7 @@ def test_from_a_deployment_to_a_model_trained_on_what_it_published(deployed: dic
         )
         assert built.returncode == 0, built.stdout + built.stderr + (tmp_path / "cpu.log").read_text()
         # The event reaches the server, the trigger makes a run, the other pool's worker takes it.
-        training = wait_until(lambda: ended_trainings(deployed), 300, gpu_log.read_text)
+        training = wait_until(lambda: ended_trainings(deployed), 600, gpu_log.read_text)
         trained, store = tmp_path / "runs" / "small" / "v1", tmp_path / "stores" / "small"
         (trained / "report.html").unlink()
         parameters = {"run": str(trained), "store": str(store), "tasks": ["localization", "mu-mimo"]}

@@ -122,7 +122,7 @@ def test_the_schedule_fires_and_a_newer_map_makes_a_new_version_that_is_trained_
         write_state(served, newest=True)
         wait_until((versions / "v2" / "published.json").is_file, 300, complaint)
         ask(deployed, f"deployments/{regenerate['id']}/schedules/{schedule['id']}", method="DELETE")
-        wait_until(lambda: sum(map(len, ended(deployed, "dataset").values())) == 2, 300, complaint)
+        wait_until(lambda: sum(map(len, ended(deployed, "dataset").values())) == 2, 600, complaint)
         builds, trainings = ended(deployed, "refresh"), ended(deployed, "dataset")
     assert not builds["FAILED"], complaint()
     assert not builds["CRASHED"], complaint()
