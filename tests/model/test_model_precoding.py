@@ -22,7 +22,10 @@ SIZES = [(4, 4), (5, 3), (2, 8), (1, 6), (32, 32)]
 def channels(seed, *shape, gain=1e-12, paths=None):
     """complex64 channels of mean power `gain`: white, or of a few plane waves."""
     rng = np.random.default_rng(seed)
-    normal = lambda *size: (rng.normal(size=size) + 1j * rng.normal(size=size)) / np.sqrt(2)  # noqa: E731
+
+    def normal(*size):
+        return (rng.normal(size=size) + 1j * rng.normal(size=size)) / np.sqrt(2)
+
     if paths is None:
         csi = normal(*shape)
     else:
