@@ -175,8 +175,13 @@ def is_per_user(array: zarr.Array[Any]) -> bool:
     return array.metadata.dimension_names[1:2] == ("user",)  # type: ignore[union-attr, index]
 
 
-def read_scenes(arrays: dict[str, zarr.Array[Any]], scenes: NDArray[np.int64], memory: Recycler | None = None) -> Batch:
-    """Read whole scenes.
+def read_scenes(
+    arrays: dict[str, zarr.Array[Any]],
+    scenes: NDArray[np.int64],
+    memory: Recycler | None = None,
+    users: int | None = None,
+) -> Batch:
+    """Read scenes.
 
     Parameters
     ----------
@@ -185,19 +190,24 @@ def read_scenes(arrays: dict[str, zarr.Array[Any]], scenes: NDArray[np.int64], m
         Ascending. Neighbours are read together, and whole shards at once.
     memory : Recycler, optional
         Where the arrays returned come from.
+    users : int, optional
+        How many users of a scene, from its first on; all by default. The user axis of a store is as long as its largest
+        scene needs, which may be many times what the scenes of a split have.
 
     Returns
     -------
     dict
-        Of every array (S, ...).
+        Of every array (S, ...), those of users (S, users, ...).
     """
     starts = np.flatnonzero(np.diff(scenes, prepend=-2) != 1)
     memory = memory or Recycler(0)
     read = {}
     for name, array in arrays.items():
-        values = memory.empty(name, (len(scenes), *array.shape[1:]), array.dtype)
+        some = (slice(users),) if users is not None and is_per_user(array) and users < array.shape[1] else ()
+        shape = (len(scenes), *(part.stop for part in some), *array.shape[1 + len(some) :])
+        values = memory.empty(name, shape, array.dtype)
         for first, stop in zip(starts, [*starts[1:], len(scenes)], strict=True):
-            run = slice(int(scenes[first]), int(scenes[stop - 1]) + 1)
+            run = (slice(int(scenes[first]), int(scenes[stop - 1]) + 1), *some)
             # Straight into its place: a copy of a window costs as much as decoding some of it.
             array.get_basic_selection(run, out=NDBuffer(values[first:stop]))  # type: ignore[arg-type]
         read[name] = values
@@ -345,7 +355,8 @@ class BatchReader:
         chosen = random.permutation(np.concatenate(samples))
         scene, user = self.users.scene_index[chosen], self.users.user_index[chosen]
         scenes, row = np.unique(scene, return_inverse=True)
-        return _Window(scene, user, row, read_scenes(self.arrays, scenes, memory), self.arrays)
+        read = read_scenes(self.arrays, scenes, memory, int(user.max()) + 1)
+        return _Window(scene, user, row, read, self.arrays)
 
     def _random(self, epoch: int, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.order.seed, epoch, *map(int, purpose)])

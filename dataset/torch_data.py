@@ -19,8 +19,8 @@ from geo.errors import InputError
 FIELDS = ("csi", "height", "user_position")
 # Share of the memory available now that samples may take without being asked for.
 MEMORY_SHARE = 0.4
-# Scenes decoded at a time while samples are brought into memory.
-SCENES_AT_A_TIME = 64
+# Bytes decoded at a time while samples are brought into memory, but one scene at least.
+BLOCK = 2**28
 # Chunks of every field that a lazy dataset keeps decoded.
 CACHED_CHUNKS = 32
 
@@ -106,10 +106,17 @@ class ChannelDataset(Dataset[dict[str, Any]]):
         values = {}
         for name, array in self._arrays.items():
             values[name] = np.empty(self._shape(name), array.dtype)
-        for start in range(0, len(self._scenes), SCENES_AT_A_TIME):
-            scenes = self._scenes[start : start + SCENES_AT_A_TIME]
+        users = int(self.user_index.max(initial=0)) + 1
+        scene_bytes = sum(
+            array.dtype.itemsize
+            * (users * math.prod(array.shape[2:]) if is_per_user(array) else math.prod(array.shape[1:]))
+            for array in self._arrays.values()
+        )
+        step = max(BLOCK // scene_bytes, 1)
+        for start in range(0, len(self._scenes), step):
+            scenes = self._scenes[start : start + step]
             first, stop = np.searchsorted(self._row, [start, start + len(scenes)])
-            read = read_scenes(self._arrays, scenes)
+            read = read_scenes(self._arrays, scenes, users=users)
             for name, array in self._arrays.items():
                 if is_per_user(array):
                     values[name][first:stop] = read[name][self._row[first:stop] - start, self.user_index[first:stop]]

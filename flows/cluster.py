@@ -9,11 +9,18 @@ from distributed import Client, LocalCluster
 
 from geo.errors import InputError
 
-# Dask has malloc give memory back at every chance: ten times the page faults, some 9 % of a tracing worker's time. Nor is
-# anyone to look at a profile for which every worker's stack is sampled a hundred times a second.
-WORKERS = {
+# What Dask does for many short tasks costs a worker that traces, or the two cores of a small machine, several per cent: it
+# has malloc give memory back at every chance (a hundred times the page faults; that either threshold is set keeps malloc
+# from learning, so both are), samples every worker's stack a hundred times a second, and wakes all processes 50 times a
+# second to see how they are. Units take seconds to minutes.
+SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
     "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.scheduler.work-stealing-interval": "1s",
 }
 
 
@@ -47,7 +54,7 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
         return
     n_workers = workers or os.cpu_count() or 1
     with (
-        dask.config.set(WORKERS),
+        dask.config.set(SETTINGS),
         LocalCluster(
             n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
         ) as cluster,

@@ -1,14 +1,18 @@
-"""Encoder and head trained together on few labels: the pretrained model fine-tuned, and its twin from scratch."""
+"""Encoder and head trained together on few labels: the pretrained model fine-tuned, and its twin from scratch.
+
+The head is trained first, on the features of the encoder as it is, and then both together: with a random head the first
+steps would only spoil the encoder. The twin gets the same.
+"""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from model.data import Users, with_antennas
-from model.heads import Loss, Standardiser
+from model.heads import Loss, Standardiser, fit
 from model.inference import Predictor
 from model.settings import HeadSettings
 
@@ -39,10 +43,13 @@ class EncoderWithHead(nn.Module):
         self._visible = visible
         self._standardiser = Standardiser(torch.zeros(()), torch.ones(()))
 
-    def standardise_by(self, users: Users, csi: Tensor) -> None:
-        """Fix the scale of the head's inputs by what the encoder gives for some users before training."""
-        with torch.no_grad():
-            self._standardiser = Standardiser.of(self._features(users, csi))
+    @torch.no_grad()
+    def standardised(self, users: Users, csi: Tensor, reference: int, batch: int = 64) -> Tensor:
+        """Inputs of the head for any number of users, on a scale that the first `reference` of them fix for good."""
+        index = torch.arange(len(users)).split(batch)
+        features = torch.cat([self._features(users.at(part), csi[part]) for part in index])
+        self._standardiser = Standardiser.of(features[:reference])
+        return self._standardiser(features)
 
     def forward(self, users: Users, csi: Tensor) -> Tensor:
         """Outputs of the head for users with channels (B, R, x, y)."""
@@ -50,6 +57,12 @@ class EncoderWithHead(nn.Module):
 
     def _features(self, users: Users, csi: Tensor) -> Tensor:
         return self._predictor.physc(with_antennas(users, csi), self._visible).reshape(len(users), -1)
+
+    def copied(self) -> "EncoderWithHead":
+        """Another one with the same weights; the scenes are shared."""
+        other = EncoderWithHead(self._predictor, copy.deepcopy(self.head), self._visible)
+        other._standardiser = self._standardiser
+        return other
 
     @torch.no_grad()
     def outputs(self, users: Users, csi: Tensor, batch: int = 64) -> Tensor:
@@ -66,9 +79,8 @@ def finetuned(
     draw: Callable[[int], tuple[Users, Tensor, Tensor]],
     visible: Tensor,
     settings: HeadSettings,
-    rates: Sequence[float] | None = None,
 ) -> Iterator[tuple[int, EncoderWithHead, float]]:
-    """Train encoder and head together, once a seed, at the rate that the first seed's held-back labels favour.
+    """Train a head, then encoder and head together, once a seed, at rates that the first seed's held-back labels favour.
 
     Parameters
     ----------
@@ -82,58 +94,73 @@ def finetuned(
         Seed -> users in random order, their channels (N, R, x, y) and labels; the last `held_back` of them choose.
     visible : int64 (v,)
     settings : HeadSettings
-        `finetune_steps` of `finetune_batch` users, the same for everything that is compared.
-    rates : sequence of float, optional
-        Instead of the settings'.
+        `steps` of `batch_size` users at `learning_rates` for the head, `finetune_steps` of `finetune_batch` users at
+        `finetune_rates` for both, the same for everything that is compared.
 
     Yields
     ------
     seed : int
     model : EncoderWithHead
     rate : float
+        Of encoder and head.
     """
-    chosen: float | None = None
+    head_rates, rates = settings.learning_rates, settings.finetune_rates
     for seed in range(settings.seeds):
         users, csi, labels = draw(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            start = EncoderWithHead(predictor(seed), build(), visible)
+        stop = max(len(labels) - max(round(settings.held_back * len(labels)), 1), 1)
+        criterion = loss(labels[:stop])
+        features = start.standardised(users, csi, stop)
+        known, held_back = (features[:stop], labels[:stop]), (features[stop:], labels[stop:])
+        heads = []
+        for rate in head_rates:
+            head = copy.deepcopy(start.head)
+            value = fit(head, criterion, known, held_back, rate, settings.steps, settings.batch_size, seed)
+            heads.append((value, rate, head))
+        _, rate, start.head = min(heads, key=lambda entry: entry[0])
+        head_rates = (rate,)
         tries = []
-        for rate in [chosen] if chosen is not None else rates or settings.finetune_rates:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                model = EncoderWithHead(predictor(seed), build(), visible)
-            tries.append((_train(model, loss, users, csi, labels, rate, settings, seed), rate, model))
-        _, chosen, model = min(tries, key=lambda entry: entry[0])
-        yield seed, model, chosen
+        for rate in rates:
+            model = start.copied()
+            tries.append((_train(model, criterion, users, csi, labels, stop, rate, settings, seed), rate, model))
+        _, rate, model = min(tries, key=lambda entry: entry[0])
+        rates = (rate,)
+        yield seed, model, rate
 
 
 def _train(
     model: EncoderWithHead,
-    loss: Callable[[Tensor], Loss],
+    loss: Loss,
     users: Users,
     csi: Tensor,
     labels: Tensor,
+    stop: int,
     rate: float,
     settings: HeadSettings,
     seed: int,
 ) -> float:
-    """Train in place; the step with the least loss on held-back users wins, and that loss is returned."""
-    stop = max(len(labels) - max(round(settings.held_back * len(labels)), 1), 1)
+    """Train in place on the first `stop` users; the step with the least loss on the others wins, the start included."""
     held_back = torch.arange(stop, len(labels))[:LOOKED_AT]
-    model.standardise_by(users.at(torch.arange(stop)[:LOOKED_AT]), csi[:stop][:LOOKED_AT])
-    criterion = loss(labels[:stop])
+
+    def held_back_loss() -> float:
+        return float(loss(model.outputs(users.at(held_back), csi[held_back]), labels[held_back]))
+
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=max(settings.finetune_steps, 1))
     rng = np.random.default_rng([seed, 21])
-    best, weights = float("inf"), copy.deepcopy(model.state_dict())
+    best, weights = held_back_loss(), copy.deepcopy(model.state_dict())
     for step in range(1, settings.finetune_steps + 1):
         model.train()
         index = torch.from_numpy(rng.permutation(stop)[: settings.finetune_batch])
         optimiser.zero_grad()
-        criterion(model(users.at(index), csi[index]), labels[index]).backward()
+        loss(model(users.at(index), csi[index]), labels[index]).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         if step % LOOK == 0 or step == settings.finetune_steps:
-            value = float(criterion(model.outputs(users.at(held_back), csi[held_back]), labels[held_back]))
+            value = held_back_loss()
             if value < best:
                 best, weights = value, copy.deepcopy(model.state_dict())
     model.load_state_dict(weights)

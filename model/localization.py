@@ -31,6 +31,7 @@ from model.sites import (
     level_weight,
     make_site,
     shown_antennas,
+    site_facts,
     viewer,
     with_level,
 )
@@ -111,16 +112,9 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
                 rates.setdefault(method, {}).setdefault(str(counts[-1]), []).append(rate)
 
     facts = {
-        "scenes": [site.name for site in sites],
-        "users_a_scene": [len(site.users) for site in sites],
-        "test_users_a_scene": [site.tested for site in sites],
-        "labels_a_scene": list(counts),
-        "labels_left_out": sorted(set(config.labels) - set(counts)),
-        "held_back_share_of_labels": settings.heads.held_back,
+        **site_facts(sites, counts, config.labels, settings),
         "csi_patches_seen": len(visible),
         "csi_patches": predictor.model.csi_patches,
-        "snr_db": config.snr,
-        "head_seeds": settings.heads.seeds,
         "learning_rates": rates,
         "split": "users of a scene at random; those tested on are never labelled, more labels contain the fewer",
     }

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from dataset import InputError
 from model.baselines import omp
+from model.beam_probes import Features, Pool, label_counts, probe
+from model.beams import Link, beam_power, best_beams
 from model.data import Samples, Users, WirelessData, collate, gather
 from model.embeddings import clusters, evenly, picture
 from model.finetune import finetuned
-from model.heads import Loss, Standardiser, apply, classifier, inverse_frequency, tuned
+from model.heads import classifier
 from model.inference import Predictor, beams_of_spectrum
-from model.precoding import Link, beam_power, best_beams, mu_bound, mu_digital_rate, mu_sum_rate
+from model.mu_precoding import mu_bound, mu_digital_rate, mu_sum_rate
 from model.receivers import CHUNK, in_chunks, link_facts, link_of, raw_entries, with_channel
 from model.reconstruction import fingerprint
 from model.results import BOUND, Findings, Record
@@ -35,21 +37,17 @@ RAW, MAGNITUDES = "raw CSI, linear probe", "|zero-filled DFT|, linear probe"
 FINE_TUNED, TWIN = "[PHYSC], fine-tuned", "from-scratch twin"
 SPECTRUM, ZERO_FILLED = "model's spectrum, no labels", "zero-filled DFT, no labels"
 HEAD, RAW_HEAD = "[PHYSC], head", "raw CSI, head"
-# Fewer labels than these are no training set.
-FEWEST = 10
 # Groups of neighbouring beams that t-SNE is coloured by, and users shown [ours].
 GROUPS = 8
 EMBEDDED = 1000
-# Streams of random numbers.
-CLUSTERS, LABELS = 40, 41
-
-Features = tuple[Tensor, Tensor]
+# Stream of random numbers.
+CLUSTERS = 40
 
 
 def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Accuracy of beams and sum-rate of clusters against the share of the training labels that is used.
 
-    Sum-rates are means over the clusters, each user served with the beam of the highest score (`precoding.mu_sum_rate`).
+    Sum-rates are means over the clusters, each user served with the beam of the highest score (`mu_precoding.mu_sum_rate`).
     Methods that take no labels have one record (x is not a number). Encoder and head are trained together at the largest
     share only, and not at all when `heads.finetune_steps` is 0.
 
@@ -130,57 +128,6 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     return Findings(trial.records, facts | grouped, shown | trial.ecdf(list(counts)))
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Training users that may be labelled.
-
-    Attributes
-    ----------
-    label : int64 (N, k)
-        Positions in `classes` of a user's beams.
-    classes : int64 (c,)
-        Beams that have an output, ascending.
-    codebook : int
-        All beams.
-    shares : tuple of float
-        Of the target distribution, for each of the k labels.
-    weighted : bool
-        Whether beams are weighted by `inverse_frequency` among the labels.
-    seed : int
-    """
-
-    label: Tensor
-    classes: Tensor
-    codebook: int
-    shares: tuple[float, ...]
-    weighted: bool
-    seed: int
-
-    @classmethod
-    def of(cls, beams: Tensor, codebook: int, shares: tuple[float, ...], seed: int, weighted: bool = True) -> "Pool":
-        """Users with beams int64 (N, k). A beam that none of them has can never be labelled, and gets no output."""
-        classes, label = beams.unique(return_inverse=True)
-        return cls(label, classes, codebook, shares, weighted, seed)
-
-    def labelled(self, count: int, head_seed: int) -> Tensor:
-        """Users labelled for a head's seed, int64 (count,), in random order; more labels contain the fewer."""
-        rng = np.random.default_rng([self.seed, LABELS, head_seed])
-        return torch.from_numpy(rng.permutation(len(self.label))[:count])
-
-    def loss(self, label: Tensor) -> Loss:
-        """Cross-entropy for training labels (n, k); unlabelled beams weigh nothing."""
-        weight = (
-            inverse_frequency(label.flatten(), len(self.classes)) if self.weighted else torch.ones(len(self.classes))
-        )
-        return weighted_cross_entropy(weight, self.shares)
-
-    def scores(self, outputs: Tensor) -> Tensor:
-        """Outputs (M, c) as scores (M, codebook) of all beams: minus infinity where there is no output."""
-        scores = torch.full((len(outputs), self.codebook), float("-inf"))
-        scores[:, self.classes] = outputs
-        return scores
-
-
 @dataclass
 class Trial:
     """Test users in clusters, and what scores of beams are worth for them.
@@ -237,25 +184,6 @@ class Trial:
         }
 
 
-def label_counts(ratios: Sequence[float], total: int, name: str) -> dict[float, int]:
-    """Number of labels of each share of `total` users, ascending; without the shares that give too few.
-
-    Raises
-    ------
-    InputError
-        Not one share gives enough; `name` says of which dataset and task.
-    """
-    counts = {ratio: round(ratio * total) for ratio in sorted(set(ratios))}
-    enough = {ratio: count for ratio, count in counts.items() if count >= FEWEST}
-    if not enough:
-        msg = (
-            f"{name}: the largest of ratios, {max(ratios):g}, gives {max(counts.values())} labels of {total} training "
-            f"users with a path; {FEWEST} are needed, build more users"
-        )
-        raise InputError(msg)
-    return enough
-
-
 def gather_clusters(data: WirelessData, config: MuMimoSettings, seed: int) -> Users:
     """Test users drawn at random, those of a cluster one after the other and from one scene.
 
@@ -298,75 +226,6 @@ def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int
         MAGNITUDES: in_chunks(lambda csi: fingerprint(csi, shown), users.csi),
         UNTRAINED: predictor.untrained(seed).encode(users, visible),
     }
-
-
-def weighted_cross_entropy(weight: Tensor, shares: Sequence[float] = (1.0,)) -> Loss:
-    """Cross-entropy with class weights, to soft targets.
-
-    Parameters
-    ----------
-    weight : float32 (c,)
-        0 of classes that were not labelled: held-back users with such a beam do not count, unless all have one.
-    shares : sequence of float
-        Of the target distribution, for each of a user's k labels.
-
-    Returns
-    -------
-    callable
-        Logits (B, c) and labels int64 (B, k) to a scalar.
-    """
-    share = torch.tensor(shares)
-
-    def loss(logits: Tensor, truth: Tensor) -> Tensor:
-        weights = weight[truth] * share
-        if not weights.any():
-            weights = share.expand_as(weights)
-        return -(weights * logits.log_softmax(-1).gather(1, truth)).sum() / weights.sum()
-
-    return loss
-
-
-def probe(
-    features: Features,
-    pool: Pool,
-    count: int,
-    settings: HeadSettings,
-    hidden: Sequence[int] = (),
-    rates: Sequence[float] | None = None,
-) -> Iterator[tuple[int, Tensor, float]]:
-    """Train a classifier on features of labelled users, once a seed.
-
-    Parameters
-    ----------
-    features : (N, width) and (M, width)
-        Of the users of the pool and of the test users.
-    pool : Pool
-    count : int
-        Labels.
-    settings : HeadSettings
-    hidden : sequence of int
-        Hidden layers; none makes it a linear probe.
-    rates : sequence of float, optional
-        Learning rates tried instead of the settings'.
-
-    Yields
-    ------
-    seed : int
-    scores : float32 (M, codebook)
-    rate : float
-    """
-    train, test = features
-
-    def draw(head_seed: int) -> tuple[Tensor, Tensor]:
-        index = pool.labelled(count, head_seed)
-        return Standardiser.of(train[index])(train[index]), pool.label[index]
-
-    def build() -> nn.Module:
-        return classifier(train.shape[1], hidden, len(pool.classes))
-
-    for head_seed, head, rate in tuned(build, pool.loss, draw, settings, rates):
-        standardise = Standardiser.of(train[pool.labelled(count, head_seed)])
-        yield head_seed, pool.scores(apply(head, standardise(test))), rate
 
 
 def _trained_together(

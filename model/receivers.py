@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset import InputError
+from model.beams import Link, beam_power
 from model.data import Users, WirelessData, collate, dataset_version
 from model.embeddings import evenly
 from model.inference import Predictor
-from model.precoding import Link, beam_power
 from model.settings import LinkSettings
 from model.tokens import csi_patches, level, take, visible_rms
 

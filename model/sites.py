@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from model.heads import distance
 from model.inference import Predictor, add_noise
 from model.reconstruction import fingerprint
 from model.results import Record
+from model.settings import EvaluationSettings
 from model.tokens import level, visible_rms
 
 # Weight of a standard deviation of the level beside a fingerprint of norm 1; held-back labels choose.
@@ -178,6 +180,22 @@ def choose_scenes(
     large = np.flatnonzero(met >= least)
     picked = large[evenly(len(large), wanted).numpy()]
     return [int(row) for row in rows[picked]], tuple(int(count) for count in asked[: met[picked].min()])
+
+
+def site_facts(
+    sites: Sequence[Site], counts: Sequence[int], asked: Sequence[int], settings: EvaluationSettings
+) -> dict[str, Any]:
+    """Sample sizes of an evaluation on sites, with `counts` of the label numbers `asked` for."""
+    return {
+        "scenes": [site.name for site in sites],
+        "users_a_scene": [len(site.users) for site in sites],
+        "test_users_a_scene": [site.tested for site in sites],
+        "labels_a_scene": list(counts),
+        "labels_left_out": sorted(set(asked) - set(counts)),
+        "held_back_share_of_labels": settings.heads.held_back,
+        "snr_db": settings.localization.snr,
+        "head_seeds": settings.heads.seeds,
+    }
 
 
 def make_site(data: WirelessData, row: int, limit: int, tested: float, snr: float, seed: int) -> Site:

@@ -1,7 +1,7 @@
 """Beam pairs for a user of several antennas and the rate of two streams (section 4.1, Appendix C.2; Figure 7).
 
 Labels are two pairs of a transmit and a receive beam by greedy exhaustive search over the whole channel
-(`precoding.su_labels`). The methods see a few CSI patches of every receive antenna, the same ones for all; the model, made
+(`su_precoding.su_labels`). The methods see a few CSI patches of every receive antenna, the same ones for all; the model, made
 for users of one antenna, gives a [PHYSC] token for each, and the tokens are concatenated. Test users are in scenes that
 no method was trained on.
 """
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from model.baselines import omp
+from model.beam_probes import Pool, label_counts, probe
+from model.beams import Link
 from model.data import Users, WirelessData, with_antennas
 from model.finetune import finetuned
 from model.heads import Loss, classifier
@@ -25,16 +27,13 @@ from model.mu_mimo import (
     RAW,
     TWIN,
     ZERO_FILLED,
-    Pool,
-    label_counts,
-    probe,
     pursuit,
 )
-from model.precoding import Link, Pairs, su_bound, su_labels, su_rate
 from model.receivers import in_chunks, link_facts, link_of, raw_entries, receivers
 from model.results import BOUND, Findings, Record
 from model.settings import EvaluationSettings, HeadSettings
 from model.sites import shown_antennas
+from model.su_precoding import Pairs, su_bound, su_labels, su_rate
 
 RECEIVE, TRANSMIT = "Receive beams, top-2 accuracy", "Transmit beams, top-2 accuracy"
 PAIR, RATE = "Dominant beam pair, accuracy", "SU-MIMO sum-rate"
@@ -49,7 +48,7 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
 
     Top-2 accuracy is the mean share of the two labelled beams that are among the two with the highest scores, in any
     order; the dominant pair is right where the highest score at either end is that of the first labelled pair. Rates are
-    means over users (`precoding.su_rate`). Methods that take no labels have one record (x is not a number). Encoder and
+    means over users (`su_precoding.su_rate`). Methods that take no labels have one record (x is not a number). Encoder and
     heads are not trained together when `heads.finetune_steps` is 0.
 
     Parameters

@@ -4,6 +4,7 @@ Real scenes of the packaged map of Helsinki, which is listed under several names
 sides take turns within every round, each in fresh processes:
 
 - bare: `build_scene`, `simulate`, `csi` and `scene_arrays` on every tile, in one process; nothing is written;
+- 2_bare: the same in two processes, each taking the next unit when it is free: what this machine's cores give at best;
 - 1_worker, 2_workers: the pipeline's own steps in a flow, recorded by a real Prefect server: draft, units on Dask workers
   (the same functions, checksums, shards, receipts), finish, validation, publication.
 
@@ -21,6 +22,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,8 @@ from geo.tiles import Tile
 # Of the 19 that the map of Helsinki gives.
 SCENES_OF_A_CITY = 16
 WORKERS = {"1_worker": 1, "2_workers": 2}
-SIDES = ("bare", *WORKERS)
+BARE = {"bare": 1, "2_bare": 2}
+SIDES = (*BARE, *WORKERS)
 PACKAGES = ("prefect", "distributed", "zarr", "sionna-rt", "drjit", "numpy")
 
 
@@ -124,7 +127,11 @@ def run(options: Options) -> dict[str, Any]:
         for turn in tqdm(range(options.rounds), "rounds", unit="round"):
             for side in turned(SIDES, turn):
                 with store_below(folder) as store:
-                    one = run_build(recipe, plan, store, WORKERS[side]) if side in WORKERS else run_bare(recipe, plan)
+                    one = (
+                        run_bare(recipe, plan, BARE[side])
+                        if side in BARE
+                        else run_build(recipe, plan, store, WORKERS[side])
+                    )
                 runs[side].append(one)
     result = {
         **summary(runs, plan_seconds),
@@ -157,28 +164,37 @@ def recipe_of(options: Options) -> Recipe:
     return load_recipe("pretrain-10k", (*ours, *options.overrides))
 
 
-def run_bare(recipe: Recipe, plan: Plan) -> Run:
-    """The bare functions, in a fresh process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_trace_all, plan.accepted, plan.sources, recipe).result()
+def run_bare(recipe: Recipe, plan: Plan, processes: int) -> Run:
+    """The bare functions, in fresh processes."""
+    size = recipe.store.unit
+    units = [plan.accepted[first : first + size] for first in range(0, len(plan.accepted), size)]
+    trace, run = partial(_trace_unit, sources=plan.sources, recipe=recipe), Run()
+    spawn = multiprocessing.get_context("spawn")
+    # Initialised as a worker of the build.
+    with spawn.Manager() as manager, ProcessPoolExecutor(processes, spawn, _one_thread) as pool:
+        start = time.perf_counter()
+        together = partial(trace, barrier=manager.Barrier(processes))
+        list(pool.map(together, units[:1] * processes))
+        run.warm_seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        for checksums in tqdm(pool.map(trace, units), "bare", total=len(units), unit="unit"):
+            run.checksums |= checksums
+        run.units_seconds = time.perf_counter() - start
+    return run
 
 
-def _trace_all(tiles: list[Tile], sources: dict[str, Source], recipe: Recipe) -> Run:
+def _one_thread() -> None:
     from raytrace import backend
 
-    # As a worker of the build.
     backend.prepare(threads=1)
-    start = time.perf_counter()
-    for tile in tiles[: recipe.store.unit]:
-        _trace(tile, sources[tile.city], recipe)
-    run = Run(warm_seconds=time.perf_counter() - start)
-    for tile in tqdm(tiles, "bare", unit="scene"):
-        start = time.perf_counter()
-        arrays = _trace(tile, sources[tile.city], recipe)
-        run.units_seconds += time.perf_counter() - start
-        if arrays is not None:
-            run.checksums[tile.id] = channel_checksum(arrays)
-    return run
+
+
+def _trace_unit(tiles: list[Tile], sources: dict[str, Source], recipe: Recipe, barrier: Any = None) -> dict[str, str]:
+    """Checksums of a unit's scenes by id; with a barrier, every process waits there for the others."""
+    if barrier is not None:
+        barrier.wait()
+    traced = {tile.id: _trace(tile, sources[tile.city], recipe) for tile in tiles}
+    return {name: channel_checksum(arrays) for name, arrays in traced.items() if arrays is not None}
 
 
 def _trace(tile: Tile, source: Source, recipe: Recipe) -> dict[str, Any] | None:
@@ -265,6 +281,7 @@ def summary(runs: dict[str, list[Run]], plan_seconds: float) -> dict[str, Any]:
         "scenes_per_second": len(first) / units["2_workers"],
         "overhead_over_raytrace": units["1_worker"] / units["bare"],
         "scaling_2_workers": units["1_worker"] / units["2_workers"],
+        "scaling_2_bare": units["bare"] / units["2_bare"],
         **{f"scenes_per_second_{side}": len(first) / seconds for side, seconds in units.items()},
         "scenes_per_second_total": len(first) / total,
         "seconds_plan": plan_seconds,
@@ -291,7 +308,7 @@ def print_result(result: dict[str, Any]) -> None:
     console.print(table)
     figures = {
         "overhead": f"the build with one worker takes {result['overhead_over_raytrace']:.3f}x the bare functions' time",
-        "scaling": f"{result['scaling_2_workers']:.2f}x with 2 workers",
+        "scaling": f"{result['scaling_2_workers']:.2f}x with 2 workers, {result['scaling_2_bare']:.2f}x with 2 bare processes",
         "total": f"{result['scenes_per_second_total']:.2f} scenes/s with plan {result['seconds_plan']:.1f} s, workers "
         f"{result['seconds_start']:.1f} s, warm-up {result['seconds_warm']:.1f} s, finish "
         f"{result['seconds_finish']:.1f} s, validation and publication {result['seconds_publish']:.1f} s",

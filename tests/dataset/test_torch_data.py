@@ -1,6 +1,7 @@
 """The torch readers give the store's values, every user once, and go on exactly where they were stopped."""
 
 import pickle
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -93,6 +94,30 @@ def test_preloading_depends_on_the_memory_there_is(toy_store, monkeypatch):
     # 15 users of 8 KiB are more than 40 % of that, their positions are not.
     assert not ChannelDataset(toy_store, "train", ("csi",)).preloaded
     assert ChannelDataset(toy_store, "train", ("user_position",)).preloaded
+
+
+def test_scenes_of_few_users_take_no_room_for_the_largest(tmp_path):
+    """Train scenes of 9 users at most in a store made for 1,000 (8 MB a scene): they are read, their padding is not."""
+    build_store(tmp_path / "store", make_layout(scenes=6, users=1000))
+    ChannelDataset(tmp_path / "store", "train", ("csi",))  # What is imported does not count.
+    channels = ShuffledChannels(tmp_path / "store", "train", ("csi",), batch_size=4)
+    tracemalloc.start()
+    samples = ChannelDataset(tmp_path / "store", "train", ("csi",), preload=True)
+    batches = list(channels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(len(batch["csi"]) for batch in batches) == len(samples) == (8 - 1) + (9 - 1)
+    assert peak < 4e6
+
+
+def test_values_do_not_depend_on_how_many_scenes_are_read_at_a_time(wide_store, monkeypatch):
+    whole = ChannelDataset(wide_store, "train", ("csi", "height", "los"), preload=True)
+    monkeypatch.setattr("dataset.torch_data.BLOCK", 1)
+    single = ChannelDataset(wide_store, "train", ("csi", "height", "los"), preload=True)
+    for index in range(len(whole)):
+        assert all(
+            torch.equal(torch.as_tensor(whole[index][name]), torch.as_tensor(single[index][name])) for name in whole[0]
+        )
 
 
 def test_transforms(toy_store):

@@ -34,6 +34,7 @@ def test_three_real_scenes_on_every_side(tmp_path):
     assert min(seconds.values()) > 0
     assert figures["overhead_over_raytrace"] == pytest.approx(seconds["1_worker"] / seconds["bare"])
     assert figures["scaling_2_workers"] == pytest.approx(seconds["1_worker"] / seconds["2_workers"])
+    assert figures["scaling_2_bare"] == pytest.approx(seconds["bare"] / seconds["2_bare"])
     assert figures["scenes_per_second"] == pytest.approx(3 / seconds["2_workers"])
     # Start, warm-up and what comes after the units are all in the total.
     parts = ("plan", "start", "warm", "units_2_workers", "finish", "publish")
@@ -53,12 +54,14 @@ def test_figures_are_medians_and_scenes_that_differ_are_counted():
     same = {"a": "1", "b": "2"}
     runs = {
         "bare": [Run(same, units_seconds=seconds) for seconds in (9, 10, 50)],
+        "2_bare": [Run(same, units_seconds=4), Run(same, units_seconds=6)],
         "1_worker": [Run(same, units_seconds=seconds, receipts=1) for seconds in (11, 12, 13)],
         "2_workers": [Run(same, 8, 1, 2, 3, 4, receipts=1), Run(same, 6, 1, 2, 3, 4, receipts=1)],
     }
     figures = bench.summary(runs, 5)
     assert figures["overhead_over_raytrace"] == pytest.approx(1.2)
     assert figures["scaling_2_workers"] == pytest.approx(12 / 7)
+    assert figures["scaling_2_bare"] == pytest.approx(10 / 5)
     assert figures["scenes_per_second"] == pytest.approx(2 / 7)
     assert figures["seconds_total"] == pytest.approx(5 + 7 + 1 + 2 + 3 + 4)
     assert (figures["scenes_differing"], figures["receipts"]) == (0, 5)

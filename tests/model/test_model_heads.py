@@ -8,7 +8,17 @@ from torch import nn
 from model.data import gather, with_antennas
 from model.finetune import EncoderWithHead, finetuned
 from model.foundation import FoundationModel
-from model.heads import LocationCnn, LocationHead, Standardiser, classifier, distance, fit, inverse_frequency, tuned
+from model.heads import (
+    LocationCnn,
+    LocationHead,
+    Standardiser,
+    apply,
+    classifier,
+    distance,
+    fit,
+    inverse_frequency,
+    tuned,
+)
 from model.inference import Predictor
 from model.settings import HeadSettings
 
@@ -132,6 +142,27 @@ def test_fine_tuning_changes_a_copy_and_lowers_the_loss(predictor, data):
     places = model.outputs(users, users.csi[:, None])
     mean = users.position.mean(0).expand(len(users), -1)
     assert distance(places, users.position) < 0.8 * distance(mean, users.position)
+
+
+def test_fine_tuning_starts_from_the_trained_head_and_cannot_make_it_worse(predictor, data):
+    """A rate that ruins the encoder leaves what the head alone gives on the features as they are."""
+    users = gather(data.splits["test"], 40)
+    visible = predictor.pilots(0.25, 0)
+    settings = HeadSettings(seeds=1, steps=40, batch_size=16, learning_rates=(1e-3, 1e-2), held_back=0.25,
+                            finetune_steps=3, finetune_batch=16, finetune_rates=(1.0,))  # fmt: skip
+
+    def build():
+        return LocationHead(predictor.settings.model.width, 200.0)
+
+    def draw(_):
+        return users, users.csi[:, None], users.position
+
+    _, model, rate = next(finetuned(lambda _: predictor, build, lambda _: distance, draw, visible, settings))
+    assert rate == 1.0
+    features = predictor.encode(users, visible)
+    features = Standardiser.of(features[:30])(features)
+    _, head, _ = next(tuned(build, lambda _: distance, lambda _: (features, users.position), settings))
+    np.testing.assert_allclose(model.outputs(users, users.csi[:, None]), apply(head, features), atol=1e-3)
 
 
 def test_the_twin_from_scratch_starts_from_other_weights_of_the_same_shape(predictor):

@@ -11,14 +11,15 @@ from toy import ATTRIBUTES, make_arrays
 from dataset import InputError
 from dataset.writer import Layout, finish_draft, open_draft, write_unit
 from model import su_mimo as task
+from model.beam_probes import Pool, probe
 from model.data import geometry_of, load_data
 from model.foundation import FoundationModel
 from model.inference import Predictor
-from model.mu_mimo import BOUND, FINE_TUNED, MAGNITUDES, PHYSC, RAW, TWIN, ZERO_FILLED, Pool, probe
-from model.precoding import Pairs
+from model.mu_mimo import BOUND, FINE_TUNED, MAGNITUDES, PHYSC, RAW, TWIN, ZERO_FILLED
 from model.receivers import panel_channels, receivers
 from model.results import rows_of, to_frame
 from model.settings import EvaluationSettings, HeadSettings, LinkSettings, TrainingSettings
+from model.su_precoding import Pairs
 from raytrace.arrays import dft_codebook
 
 SPLITS = ("train", "train", "validation", "train", "test", "test")
