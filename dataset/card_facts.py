@@ -12,7 +12,7 @@ import xarray as xr
 from dataset.card_source import SPLITS, Source, add_up, by_split, percent, places_of
 from dataset.distributions import HISTOGRAMS
 from dataset.files import folder_size
-from dataset.schema import SCENE_FIELDS, array_specs
+from dataset.schema import SCENE_FIELDS, TRAJECTORY_AXES, array_specs
 
 TOP_CITIES, TOP_MAPS, TOP_REASONS = 30, 20, 12
 SOURCES = {
@@ -106,6 +106,7 @@ def _summary(source: Source) -> str:
     array = attributes["array"]
     held = "the channel of every antenna" + ", the spatial spectrum" * ("spectrum" in source.data)
     held += ", the strongest paths with gain, delay and angles" * (source.paths is not None)
+    held += ", the wideband channel along every user's way" * (source.trajectory is not None)
     return (
         f"Ray-traced wireless channels in real cities. Each scene is a tile of {attributes['tile_size_m']:g} m × "
         f"{attributes['tile_size_m']:g} m cut from OpenStreetMap, with one base station of {array['columns']} × "
@@ -133,6 +134,7 @@ def _glance(source: Source, users: dict[str, Counter[str]]) -> list[tuple[str, s
             f"{array['columns']} × {array['rows']}, {array['spacing_wavelengths']:g} λ apart, "
             f"“{attributes['element_pattern']}” elements",
         ),
+        ("trajectories", trajectory_text(attributes)),
         ("tile", f"{attributes['tile_size_m']:g} m × {attributes['tile_size_m']:g} m"),
         ("size", f"{_bytes(folder_size(source.folder / 'data.zarr'))} stored, {_bytes(raw)} as arrays"),
         ("split by", attributes["split_by"]),
@@ -140,6 +142,17 @@ def _glance(source: Source, users: dict[str, Counter[str]]) -> list[tuple[str, s
         ("licence", attributes["licence"]),
     ]
     return [row for row in rows if row[1]]
+
+
+def trajectory_text(attributes: dict[str, Any]) -> str:
+    """Times and band of users that move, from the attributes of a store; empty where they do not."""
+    if "trajectory" not in attributes:
+        return ""
+    of = attributes["trajectory"]
+    return (
+        f"{of['steps']:,} snapshots every {1e3 * of['interval_s']:g} ms, {of['subcarriers']:,} subcarriers every "
+        f"{of['subcarrier_spacing_hz'] / 1e3:g} kHz; walkers, cyclists, vehicles"
+    )
 
 
 def _city_table(source: Source) -> Table:
@@ -294,6 +307,11 @@ def _steps(source: Source) -> list[str]:
             "(ITU-R P.2040)."
         )
     steps.append("The paths were summed as plane waves over the base station's array.")
+    if source.trajectory is not None:
+        steps.append(
+            "Users moved along the streets and paths of the map. Their ways were traced at waypoints; between two of them each "
+            "path's phase turns by its Doppler shift. Where paths begin or end, every snapshot was traced."
+        )
     return steps
 
 
@@ -345,7 +363,8 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
         "Buildings outside the tile are missing, so none of them blocks or reflects.",
         "Plane waves over the array: no near-field curvature, no coupling of the elements.",
         f"The channel is that of one carrier, {attributes['frequency_hz'] / 1e9:g} GHz"
-        + ("; other bands and times can be derived from the paths." if source.paths is not None else "."),
+        + ("; other bands and times can be derived from the paths." if source.paths is not None else ".")
+        + " trajectory/csi has its own band." * (source.trajectory is not None),
         f"{percent(people['outage'], people.total())} of the users are in outage: the traced mechanisms found no path above "
         "the gain floor.",
     ]
@@ -376,9 +395,14 @@ def _all_arrays(source: Source) -> dict[str, xr.DataArray]:
     arrays = {str(name): array for name, array in source.data.data_vars.items()}
     if source.paths is not None:
         arrays |= {f"paths/{name}": array for name, array in source.paths.data_vars.items()}
-    order = [spec.name for spec in array_specs()]
+    if source.trajectory is not None:
+        arrays |= {f"trajectory/{name}": array for name, array in source.trajectory.data_vars.items()}
+        axes = {f"trajectory/{axis.name}": source.trajectory[axis.name] for axis in TRAJECTORY_AXES}
+    else:
+        axes = {}
+    order = [spec.name for spec in array_specs(trajectory=True)]
     arrays = dict(sorted(arrays.items(), key=lambda item: order.index(item[0])))
-    return arrays | {field.name: source.data[field.name] for field in SCENE_FIELDS}
+    return arrays | axes | {field.name: source.data[field.name] for field in SCENE_FIELDS}
 
 
 def _top(columns: tuple[str, ...], counts: Counter[tuple[str, ...]]) -> Table:

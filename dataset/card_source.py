@@ -25,6 +25,7 @@ class Source:
     folder: StorePath
     data: xr.Dataset
     paths: xr.Dataset | None
+    trajectory: xr.Dataset | None
     receipts: list[dict[str, Any]]
     lineage: dict[str, Any]
     distributions: dict[str, Any]
@@ -67,6 +68,7 @@ def load_source(folder: StorePath) -> Source:
         folder=folder,
         data=open_store(folder),
         paths=open_store(folder, "paths") if draft.layout.with_paths else None,
+        trajectory=open_store(folder, "trajectory") if draft.layout.with_trajectory else None,
         receipts=draft.receipts(),
         lineage=read_json(folder / "lineage.json") or {},
         distributions=read_json(folder / "distributions.json") or {},

@@ -129,6 +129,8 @@ def describe(folder: StorePath) -> dict[str, Any]:
     record_sets += _arrays(data, "user")
     if draft.layout.with_paths:
         record_sets += _arrays(open_store(folder, "paths"), "path")
+    if draft.layout.with_trajectory:
+        record_sets += _arrays(open_store(folder, "trajectory"), "trajectory")
     title = f"Wavecity channels{': ' * bool(recipe)}{recipe}"
     return {
         "@context": CONTEXT,
@@ -165,9 +167,9 @@ def _description(data: xr.Dataset) -> str:
         f"Simulated wireless channels of {data.sizes['scene']:,} scenes: tiles of {attributes['tile_size_m']:g} m cut from "
         f"OpenStreetMap, each with a base station of {array['columns']} x {array['rows']} antennas at "
         f"{attributes['frequency_hz'] / 1e9:g} GHz and up to {data.sizes['user']:,} users, traced with Sionna RT. "
-        "The arrays are Zarr v3, which Croissant loaders do not read: their record sets (scene-arrays, user-arrays, "
-        "path-arrays) describe type, shape, unit and files, but cannot be loaded; open data.zarr with xarray or zarr. The "
-        "record sets splits, scenes and buildings can be loaded from a copy of the whole folder. A FileSet's files are relative "
+        "The arrays are Zarr v3, which Croissant loaders do not read: their record sets (those whose names end in -arrays) "
+        "describe type, shape, unit and files, but cannot be loaded; open data.zarr with xarray or zarr. The record sets splits, "
+        "scenes and buildings can be loaded from a copy of the whole folder. A FileSet's files are relative "
         f"to this file; manifest.json has the SHA-256 of each. {attributes['attribution']}."
     )
 
@@ -261,12 +263,15 @@ def _buildings() -> dict[str, Any]:
 
 
 def _arrays(data: xr.Dataset, record: str) -> list[dict[str, Any]]:
-    """Arrays as fields, one record a scene, a user, or a user with all paths. The validator wants a source for each."""
-    name, prefix = f"{record}-arrays", "paths/" if record == "path" else ""
+    """Arrays as fields, one record a scene, a user, or a user with all paths or along its way.
+
+    The validator wants a source for each.
+    """
+    name, prefix = f"{record}-arrays", {"path": "paths/", "trajectory": "trajectory/"}.get(record, "")
     fields = []
     for key, array in data.data_vars.items():
         leading = 2 if "user" in array.dims else 1
-        if record != "path" and leading != {"scene": 1, "user": 2}[record]:
+        if not prefix and leading != {"scene": 1, "user": 2}[record]:
             continue
         shape, dims = list(array.shape[leading:]), list(map(str, array.dims[leading:]))
         text = f"{_with_unit(array.attrs['long_name'], array.attrs.get('units', ''))}; Zarr array {prefix}{key}"
@@ -279,7 +284,12 @@ def _arrays(data: xr.Dataset, record: str) -> list[dict[str, Any]]:
         if shape:
             more |= {"isArray": True, "arrayShape": ",".join(map(str, shape))}
         fields.append(_field(name, str(key), TYPES[str(array.dtype)], text, **more))
-    per = {"scene": "scene", "user": "user of a scene", "path": "user of a scene, with all of the user's paths"}[record]
+    per = {
+        "scene": "scene",
+        "user": "user of a scene",
+        "path": "user of a scene, with all of the user's paths",
+        "trajectory": "user of a scene, along the user's way",
+    }[record]
     text = f"Arrays of data.zarr, one record a {per}: a description, which Croissant loaders cannot read."
     return [_record_set(name, text, fields)] if fields else []
 

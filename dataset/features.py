@@ -26,7 +26,9 @@ _PATH_FIELDS = (
 )
 
 
-def scene_arrays(scene: Scene, channels: Channels, csi: NDArray[np.complex64]) -> dict[str, NDArray[Any]]:
+def scene_arrays(
+    scene: Scene, channels: Channels, csi: NDArray[np.complex64], moving: NDArray[np.complex64] | None = None
+) -> dict[str, NDArray[Any]]:
     """Every per-unit array of the schema for one scene, users not yet padded.
 
     Parameters
@@ -36,6 +38,8 @@ def scene_arrays(scene: Scene, channels: Channels, csi: NDArray[np.complex64]) -
         Paths of the scene's U users.
     csi : complex64 (U, x, y)
         Channels of the base station's array.
+    moving : complex64 (U, time, subcarrier, x, y), optional
+        Channels along the scene's tracks.
 
     Returns
     -------
@@ -56,12 +60,20 @@ def scene_arrays(scene: Scene, channels: Channels, csi: NDArray[np.complex64]) -
         "best_beam": beams,
     }
     arrays.update({f"paths/{name}": getattr(channels, name) for name in _PATH_FIELDS})
+    if moving is not None and scene.tracks is not None:
+        arrays |= {
+            "trajectory/csi": moving,
+            "trajectory/position": (scene.tracks.position - scene.bs_position).astype(np.float32),
+            "trajectory/velocity": scene.tracks.velocity,
+            "trajectory/kind": scene.tracks.kind,
+        }
     return arrays
 
 
 def channel_checksum(arrays: dict[str, NDArray[Any]]) -> str:
-    """SHA-256 over a scene's channels: CSI and user positions, in this order."""
+    """SHA-256 over a scene's channels: CSI and user positions, then those along trajectories where there are any."""
     digest = hashlib.sha256()
-    for name in ("csi", "user_position"):
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    for name in ("csi", "user_position", "trajectory/csi", "trajectory/position"):
+        if name in arrays:
+            digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()

@@ -50,7 +50,7 @@ def open_store(store: str | StorePath, group: str | None = None) -> xr.Dataset:
     store : path or URL
         Folder of a build, of a version, or a `.zarr`.
     group : str, optional
-        `paths` for the path-level arrays.
+        `paths` for the path-level arrays; `trajectory` for users that move (coordinates `time`, `frequency`).
 
     Returns
     -------
@@ -60,9 +60,15 @@ def open_store(store: str | StorePath, group: str | None = None) -> xr.Dataset:
     Raises
     ------
     InputError
-        Not a store, or a Zarr group that is not of this schema.
+        Not a store, a Zarr group that is not of this schema, or a store without that group.
     """
     path = resolve(store)
+    if group is not None and not (path / group / "zarr.json").is_file():
+        msg = f"{store}: has no group {group!r}; " + {
+            "paths": "build it with features.paths: true",
+            "trajectory": "its users do not move: build it from a recipe with mobility",
+        }.get(group, "there are paths and trajectory")
+        raise InputError(msg)
     try:
         dataset = xr.open_zarr(zarr_store(path, read_only=True), group=group)
     except (ValueError, KeyError, OSError, TypeError) as error:

@@ -32,6 +32,14 @@ CONVENTIONS = {
 }
 
 
+TRAJECTORY_CONVENTION = (
+    "Group trajectory, of users that move: csi[time, subcarrier, x, y] has the conventions of csi, with "
+    "exp(-j 2 pi (f + frequency) delay) at each snapshot, and all paths (csi has the strongest max_paths); a snapshot "
+    "without a path is 0. Positions are relative to the base station. All other arrays are of the first snapshot, at "
+    "the carrier. kind: 0 walker, 1 vehicle, 2 cyclist."
+)
+
+
 @dataclass(frozen=True)
 class ArraySpec:
     """One array of the store.
@@ -47,7 +55,9 @@ class ArraySpec:
     long_name: str
 
 
-def array_specs(spectrum: bool = True, paths: bool = True, gain_floor: float = -200.0) -> list[ArraySpec]:
+def array_specs(
+    spectrum: bool = True, paths: bool = True, gain_floor: float = -200.0, trajectory: bool = False
+) -> list[ArraySpec]:
     """Return the arrays that units write, in writing order.
 
     Parameters
@@ -56,6 +66,8 @@ def array_specs(spectrum: bool = True, paths: bool = True, gain_floor: float = -
         Whether the precomputed spectra and the path-level arrays are stored.
     gain_floor : float
         Path gain in dB of users in outage.
+    trajectory : bool
+        Whether users move.
     """
     user = ("scene", "user")
     specs = [
@@ -84,7 +96,34 @@ def array_specs(spectrum: bool = True, paths: bool = True, gain_floor: float = -
             ArraySpec("paths/n_paths", user, "int32", 0, "1", "paths found, before the cut to the strongest"),
             ArraySpec("paths/power_cut", user, "float32", 0, "1", "share of the power in the paths cut"),
         ]
+    if trajectory:
+        time = (*user, "time")
+        moving = "wideband channel of every antenna along the user's way"
+        specs += [
+            ArraySpec("trajectory/csi", (*time, "subcarrier", "x", "y"), "complex64", 0, "1", moving),
+            ArraySpec(
+                "trajectory/position", (*time, "axis"), "float32", 0, "m", "antenna relative to the base station"
+            ),
+            ArraySpec("trajectory/velocity", (*time, "axis"), "float32", 0, "m s-1", "velocity of the user"),
+            ArraySpec("trajectory/kind", user, "uint8", 0, "1", "0 walker, 1 vehicle, 2 cyclist"),
+        ]
     return specs
+
+
+@dataclass(frozen=True)
+class TrajectoryAxis:
+    """A coordinate of the group `trajectory`, float64, along one dimension; written by the finishing step."""
+
+    name: str
+    dim: str
+    units: str
+    long_name: str
+
+
+TRAJECTORY_AXES = [
+    TrajectoryAxis("time", "time", "s", "time since the first snapshot"),
+    TrajectoryAxis("frequency", "subcarrier", "Hz", "frequency of the subcarrier from the carrier"),
+]
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,18 @@ from numpy.typing import NDArray
 from dataset.files import StorePath, array_of, files_below, open_group, read_json, sha256_of
 from dataset.line_of_sight import check_line_of_sight
 from dataset.reader import resolve
-from dataset.schema import SCENE_FIELDS
+from dataset.schema import SCENE_FIELDS, TRAJECTORY_AXES
 from dataset.statistics import merge_statistics, unit_statistics
-from dataset.writer import UNSEALED, Draft, array_checksum, load_draft, read_sealed, write_sealed
+from dataset.trajectory_checks import TRAJECTORY_CHECKS
+from dataset.writer import (
+    UNSEALED,
+    Draft,
+    array_checksum,
+    load_draft,
+    read_sealed,
+    trajectory_axes,
+    write_sealed,
+)
 from raytrace.arrays import SPEED_OF_LIGHT, best_beam
 
 # Rounding of float32 values of some 1e-6 relative; positions and delays are rounded to float32 independently.
@@ -202,6 +211,12 @@ def _check_coordinates(draft: Draft, report: _Report) -> dict[str, NDArray[Any]]
             if getattr(root[name], "shape", None) != shape:
                 report.add("structure", name, f"shape {getattr(root[name], 'shape', None)}, the layout says {shape}")
         scenes = {field.name: np.asarray(array_of(root, field.name)[:]) for field in SCENE_FIELDS}
+        if draft.layout.with_trajectory:
+            expected_axes = trajectory_axes(draft.layout, dict(root.attrs)["trajectory"])  # type: ignore[arg-type]
+            for axis in TRAJECTORY_AXES:
+                name = f"trajectory/{axis.name}"
+                if not np.array_equal(array_of(root, name)[:], expected_axes[axis.name]):  # type: ignore[arg-type]
+                    report.add("structure", name, "not the times or frequencies that the store's attributes say")
     except Exception as error:  # damaged metadata fail in whichever part of Zarr meets them
         report.add("structure", "data.zarr", f"cannot be opened ({type(error).__name__}: {str(error).splitlines()[0]})")
         return None
@@ -265,7 +280,8 @@ def _check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> _Report:
         gates = outcome.get("provenance", {}).get("gates", {})
         values["users_under_cover"] = np.asarray(gates.get("users_under_cover", 0))
         where = f"scene {outcome['scene_id']}"
-        for name, check in SCENE_CHECKS.items():
+        checks = SCENE_CHECKS | (TRAJECTORY_CHECKS if draft.layout.with_trajectory else {})
+        for name, check in checks.items():
             report.ran(name)
             message = check(values, n_users, attributes)
             if message:
@@ -428,7 +444,8 @@ def _occupancy(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, A
 
 def _padding(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any]) -> str:
     pad = arrays["csi"][n_users:].any() or not arrays["outage"][n_users:].all() or arrays["los"][n_users:].any()
-    return "padding users are not empty" if pad else ""
+    moving = (values for name, values in arrays.items() if name.startswith("trajectory/"))
+    return "padding users are not empty" if pad or any(values[n_users:].any() for values in moving) else ""
 
 
 SCENE_CHECKS: dict[str, Callable[[dict[str, NDArray[Any]], int, dict[str, Any]], str]] = {

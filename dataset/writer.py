@@ -38,20 +38,33 @@ from dataset.files import (
     write_json,
     zarr_store,
 )
-from dataset.schema import ATTRIBUTION, CONVENTIONS, LICENCE, SCENE_FIELDS, SCHEMA_VERSION, ArraySpec, array_specs
+from dataset.schema import (
+    ATTRIBUTION,
+    CONVENTIONS,
+    LICENCE,
+    SCENE_FIELDS,
+    SCHEMA_VERSION,
+    TRAJECTORY_AXES,
+    TRAJECTORY_CONVENTION,
+    ArraySpec,
+    array_specs,
+)
 from dataset.statistics import merge_statistics, unit_statistics
 from geo.errors import InputError
+from raytrace.channels import subcarrier_frequencies
 
 # What is written after the manifest; each carries its own checksum.
 UNSEALED = ("manifest.json", "validation.json", "published.json")
 # Arrays of which a whole unit has no more bytes than this are one chunk a unit.
 SMALL = 2**20
+# Bytes of a chunk of trajectories, one user's at least.
+TRAJECTORY_CHUNK = 2**20
 PACKAGES = ("wavecity", "numpy", "zarr", "shapely", "osmium", "sionna-rt", "mitsuba", "drjit")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of the store's dimensions and its sharding."""
+    """Sizes of the store's dimensions and its sharding; without `steps` its users do not move."""
 
     scenes: int
     users: int
@@ -66,6 +79,13 @@ class Layout:
     with_spectrum: bool
     with_paths: bool
     gain_floor: float
+    steps: int = 0
+    subcarriers: int = 0
+
+    @property
+    def with_trajectory(self) -> bool:
+        """Whether users move."""
+        return self.steps > 0
 
     @property
     def units(self) -> int:
@@ -74,7 +94,7 @@ class Layout:
 
     def specs(self) -> list[ArraySpec]:
         """Arrays that units write."""
-        return array_specs(self.with_spectrum, self.with_paths, self.gain_floor)
+        return array_specs(self.with_spectrum, self.with_paths, self.gain_floor, self.with_trajectory)
 
     def shape(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shape of one array."""
@@ -92,6 +112,8 @@ class Layout:
             "axis": 3,
             "path": self.paths,
             "bounce": self.bounces,
+            "time": self.steps,
+            "subcarrier": self.subcarriers,
         }
         return tuple(sizes[dim] for dim in spec.dims)
 
@@ -218,12 +240,15 @@ def _create_arrays(path: StorePath, layout: Layout) -> None:
 
 
 def _chunk(spec: ArraySpec, layout: Layout) -> list[int]:
-    """Chunk inside a shard: some users of a scene where samples are large, a whole scene or unit where they are small.
+    """Chunk inside a shard: few users of a scene where samples are large, a whole scene or unit where they are small.
 
     Every chunk costs a reader some 0.1 ms of Python whatever its size: a flag a user in chunks of 64 users took 30 times
     as long to read as in chunks of a unit.
     """
     shape = layout.shape(spec)
+    if "subcarrier" in spec.dims:
+        of_user = np.dtype(spec.dtype).itemsize * math.prod(shape[2:])
+        return [1, min(max(1, TRAJECTORY_CHUNK // of_user), layout.users_per_chunk, shape[1]), *shape[2:]]
     if {"x", "kx"} & set(spec.dims):
         return [1, min(layout.users_per_chunk, shape[1]), *shape[2:]]
     of_scene = np.dtype(spec.dtype).itemsize * math.prod(shape[1:])
@@ -294,7 +319,8 @@ def write_unit(
             if arrays is not None:
                 _place(values[row], arrays[spec.name], spec, draft.layout.users)
         # Zarr drops chunks that equal the fill value, and -0.0 does: without this it would come back as +0.0.
-        values = values + values.dtype.type(0) if values.dtype.kind in "fc" else values
+        if values.dtype.kind in "fc":
+            values += values.dtype.type(0)
         write_shards(array_of(root, spec.name), expected.start, values)
         sums[spec.name] = array_checksum(values)
     receipt = {
@@ -351,7 +377,8 @@ def finish_draft(draft: Draft, attributes: dict[str, Any], lineage: dict[str, An
     draft : Draft
         All units done.
     attributes : dict
-        More attributes of the root group (frequency, array, recipe).
+        More attributes of the root group (frequency, array, recipe). Where users move, `trajectory` has at least
+        `interval_s` and `subcarrier_spacing_hz`.
     lineage : dict
         Map, code and package versions, for `lineage.json`.
     """
@@ -371,6 +398,10 @@ def finish_draft(draft: Draft, attributes: dict[str, Any], lineage: dict[str, An
             attributes={"long_name": field.long_name, **({"units": field.units} if field.units else {})},
         )
         array[:] = np.array(values, dtype=object if field.dtype == "str" else field.dtype)
+    conventions = CONVENTIONS
+    if draft.layout.with_trajectory:
+        _write_trajectory_axes(root, draft.layout, attributes["trajectory"])
+        conventions = CONVENTIONS | {"trajectory": TRAJECTORY_CONVENTION}
     root.attrs.update(
         {
             "title": "Wavecity channels",
@@ -379,7 +410,7 @@ def finish_draft(draft: Draft, attributes: dict[str, Any], lineage: dict[str, An
             "fingerprint": draft.fingerprint,
             "licence": LICENCE,
             "attribution": ATTRIBUTION,
-            "conventions": CONVENTIONS,
+            "conventions": conventions,
             "statistics": statistics,
             "coordinates": " ".join(field.name for field in SCENE_FIELDS),
             **attributes,
@@ -394,6 +425,30 @@ def finish_draft(draft: Draft, attributes: dict[str, Any], lineage: dict[str, An
     write_json(draft.folder / "statistics.json", statistics)
     write_json(draft.folder / "distributions.json", merge_distributions([unit["distributions"] for unit in receipts]))
     write_json(draft.folder / "lineage.json", {**lineage, "versions": receipts[0]["versions"]})
+
+
+def trajectory_axes(layout: Layout, trajectory: dict[str, Any]) -> dict[str, NDArray[np.float64]]:
+    """Coordinates of the group `trajectory`: times in s, frequencies of the subcarriers from the carrier in Hz."""
+    return {
+        "time": trajectory["interval_s"] * np.arange(layout.steps, dtype=np.float64),
+        "frequency": subcarrier_frequencies(layout.subcarriers, trajectory["subcarrier_spacing_hz"]),
+    }
+
+
+def _write_trajectory_axes(root: zarr.Group, layout: Layout, trajectory: dict[str, Any]) -> None:
+    values = trajectory_axes(layout, trajectory)
+    for axis in TRAJECTORY_AXES:
+        array = root.create_array(
+            f"trajectory/{axis.name}",
+            shape=values[axis.name].shape,
+            dtype="float64",
+            dimension_names=(axis.dim,),
+            overwrite=True,
+            attributes={"units": axis.units, "long_name": axis.long_name},
+        )
+        array[:] = values[axis.name]
+    # xarray takes what is named here for coordinates.
+    root["trajectory"].attrs["coordinates"] = " ".join(axis.name for axis in TRAJECTORY_AXES)
 
 
 def seal(draft: Draft) -> None:

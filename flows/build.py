@@ -38,7 +38,8 @@ from geo.cities import City, cities_of, slug
 from geo.errors import InputError, MapError, SceneError
 from geo.export import export_gltf, export_mitsuba
 from geo.plan import CityPlan, Plan, join_plans, plan_one
-from geo.scene import Scene
+from geo.scene import Mover, Scene
+from geo.settings import MobilitySettings
 from geo.sources import Source, is_here, open_city
 from geo.tiles import Tile
 from raytrace.settings import RadioSettings
@@ -145,7 +146,7 @@ def export_scene(recipe: Recipe, scene_id: str, out: Path, cache: Path) -> list[
     source = plans[0].source
     assert source is not None  # a tile is accepted on its map only
     try:
-        scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed)
+        scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility)
     except SceneError as error:
         msg = f"--scene {scene_id}: {error}; choose another tile"
         raise InputError(msg) from error
@@ -195,6 +196,8 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath) -> Draft:
         with_spectrum=recipe.features.spectrum,
         with_paths=recipe.features.paths,
         gain_floor=recipe.solver.gain_floor,
+        steps=recipe.mobility.steps if recipe.mobility else 0,
+        subcarriers=recipe.mobility.subcarriers if recipe.mobility else 0,
     )
     return open_draft(store, dataset_fingerprint(recipe, plan), layout)
 
@@ -281,7 +284,7 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any]
     stage, start = "scene", time.perf_counter()
     reason = job.reason or "files of the version before are damaged"
     try:
-        scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed)
+        scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility)
         stage, built = "raytrace", time.perf_counter()
         key = channels_key(scene, recipe, code_fingerprint())
         if job.kept and kept and job.kept.outcome.get("channels") == key:
@@ -332,6 +335,12 @@ def _trace(scene: Scene, recipe: Recipe) -> dict[str, Any]:
 
     backend.prepare(threads=1)
     from raytrace.channels import csi
+
+    if recipe.mobility is not None:
+        from raytrace.moving import simulate_moving
+
+        moving = simulate_moving(scene, recipe.radio, recipe.solver, recipe.mobility, recipe.seed)
+        return scene_arrays(scene, moving.channels, csi(moving.channels, recipe.radio), moving.csi)
     from raytrace.simulate import simulate
 
     channels = simulate(scene, recipe.radio, recipe.solver, recipe.seed)
@@ -367,6 +376,8 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         "split_by": recipe.area.split.by,
         "recipe": recipe.model_dump(mode="json"),
     }
+    if recipe.mobility is not None:
+        attributes["trajectory"] = trajectory_attributes(recipe.mobility)
     scenes = [scene for receipt in draft.receipts() for scene in receipt["scenes"]]
     lineage = {
         "fingerprint": draft.fingerprint,
@@ -380,6 +391,23 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
     write_card(draft.folder)
     write_croissant(draft.folder)
     seal(draft)
+
+
+def trajectory_attributes(mobility: MobilitySettings) -> dict[str, Any]:
+    """What readers need to know of users that move, JSON-ready; `fastest_mps` by `geo.scene.Mover`."""
+    fastest = {
+        Mover.WALKER: mobility.walker_speed[1],
+        Mover.VEHICLE: mobility.vehicle_speed[1],
+        Mover.CYCLIST: mobility.cyclist_speed[1],
+    }
+    return {
+        "interval_s": mobility.interval,
+        "steps": mobility.steps,
+        "subcarriers": mobility.subcarriers,
+        "subcarrier_spacing_hz": mobility.subcarrier_spacing,
+        "kinds": {str(int(mover)): mover.name.lower() for mover in Mover},
+        "fastest_mps": [fastest[mover] for mover in Mover],
+    }
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:

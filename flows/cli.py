@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from flows.bench.commands import bench
-from flows.options import TASKS, import_extra, path, set_option
+from flows.options import import_extra, path, set_option
 from geo.errors import InputError
+from model.task_names import TASKS
 
 # Quiet and offline unless the user says otherwise; must be set before Prefect is imported.
 DEFAULTS = {

@@ -2,15 +2,11 @@
 
 import importlib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import click
 
 from geo.errors import InputError
-
-# Names of `model.tasks.TASKS`, which is not imported before a task is run.
-TaskName = Literal["reconstruction", "localization", "cross-localization", "mu-mimo", "su-mimo", "latency"]
-TASKS: tuple[TaskName, ...] = get_args(TaskName)
 
 path = click.Path(path_type=Path)
 set_option = click.option(

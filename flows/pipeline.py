@@ -29,13 +29,13 @@ from dataset.writer import Draft
 from flows import artifacts, build
 from flows.cluster import compute
 from flows.maps import map_folder, share_maps
-from flows.options import TASKS, TaskName
 from flows.recipe import Recipe, recipe_of_run
 from geo.cities import City, cities_of
 from geo.errors import InputError, MapError
 from geo.plan import CityPlan, Plan
 from geo.settings import Settings
 from geo.sources import refresh_city
+from model.task_names import TASKS, TEMPORAL_TASKS, TaskName
 
 # One thread a unit in flight: it only waits for Dask.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
@@ -318,8 +318,14 @@ def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]
 
 
 def tasks_of(recipe: Recipe) -> list[str]:
-    """Tasks that a recipe's dataset allows: several receive antennas are derived from its paths."""
-    return [name for name in TASKS if name != "su-mimo" or recipe.features.paths]
+    """Tasks that a recipe asks for, of those of its model that its dataset allows.
+
+    Several receive antennas are derived from the paths.
+    """
+    asked = recipe.training.evaluation.tasks or TASKS
+    temporal = recipe.training.backbone == "temporal"
+    fitting = [name for name in asked if (name in TEMPORAL_TASKS) == temporal]
+    return [name for name in fitting if name != "su-mimo" or recipe.features.paths]
 
 
 def _train(recipe: Recipe, data: StorePath, out: Path) -> dict[str, str]:

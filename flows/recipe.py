@@ -2,7 +2,7 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from dataset.files import read_json
 from dataset.settings import FeatureSettings, StoreSettings
 from geo.errors import InputError
-from geo.settings import AreaSettings, SceneSettings, Settings, UserSettings
+from geo.settings import AreaSettings, MobilitySettings, SceneSettings, Settings, UserSettings
 from model.settings import TrainingSettings
 from raytrace.settings import RadioSettings, SolverSettings
 
@@ -18,7 +18,12 @@ RECIPES = resources.files("flows.recipes")
 
 # Parts that decide the bytes of the dataset; training may change without a new version. The number of versions kept
 # belongs to the store, not to its content, and the tracer's memory changes no result.
-DATA_PARTS = ("seed", "area", "scene", "radio", "users", "solver", "features", "store")
+DATA_PARTS = ("seed", "area", "scene", "radio", "users", "mobility", "solver", "features", "store")
+
+# MB that the trajectories of a unit may take in a worker, which has them some three times.
+MOST_TRAJECTORIES = 1000
+# Of the carrier; a wider band would need materials and steering by frequency.
+WIDEST_BAND = 0.1
 
 
 class Recipe(Settings):
@@ -33,6 +38,9 @@ class Recipe(Settings):
     scene: SceneSettings = SceneSettings()
     radio: RadioSettings = RadioSettings()
     users: UserSettings = UserSettings()
+    mobility: MobilitySettings | None = Field(
+        None, description="Users that move, with channels along their ways; null: they stand still."
+    )
     solver: SolverSettings = SolverSettings()
     features: FeatureSettings = FeatureSettings()
     store: StoreSettings = StoreSettings()
@@ -58,6 +66,28 @@ class Recipe(Settings):
                 f"solver.diffuse is {diffuse}, but radio.scattering is {scattering:g}: diffuse scattering needs both, "
                 "and without it nothing may be scattered away"
             )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _ways_can_be_followed(self) -> "Recipe":
+        if self.mobility is None:
+            return self
+        if self.solver.diffuse:
+            msg = "solver.diffuse is true, but diffuse paths cannot be followed along a way; set it to false, or mobility to null"
+            raise ValueError(msg)
+        band = self.mobility.subcarriers * self.mobility.subcarrier_spacing
+        if band > WIDEST_BAND * self.radio.frequency:
+            msg = f"mobility.subcarriers x subcarrier_spacing is {band / 1e6:g} MHz, above {WIDEST_BAND:.0%} of radio.frequency; "
+            msg += "make one of them smaller"
+            raise ValueError(msg)
+        size = 8 * self.mobility.steps * self.mobility.subcarriers * self.radio.columns * self.radio.rows
+        unit = size * self.users.most * self.store.unit / 1e6
+        if unit > MOST_TRAJECTORIES:
+            msg = (
+                f"trajectories of a unit would take {unit:,.0f} MB, more than {MOST_TRAJECTORIES:,}: make store.unit, "
+            )
+            msg += "users.maximum, radio.rows, radio.columns, mobility.steps or mobility.subcarriers smaller"
             raise ValueError(msg)
         return self
 
@@ -164,5 +194,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = Recipe
     for part in location[:-1]:
-        model = model.model_fields[part].annotation
+        annotation = model.model_fields[part].annotation
+        # `MobilitySettings | None`: the one that has fields.
+        model = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
     return list(model.model_fields)

@@ -124,10 +124,11 @@ def scene_parts(recipe: Recipe, code: str) -> dict[str, Any]:
 def channels_key(scene: Scene, recipe: Recipe, code: str) -> str:
     """Key of all that the tracer and the features are given."""
     digest = hashlib.sha256(scene.mesh.checksum.encode())
-    for values in (scene.height, scene.occupancy, scene.bs_position, scene.users):
+    tracks = (scene.tracks.position, scene.tracks.velocity, scene.tracks.kind) if scene.tracks else ()
+    for values in (scene.height, scene.occupancy, scene.bs_position, scene.users, *tracks):
         digest.update(np.ascontiguousarray(values).tobytes())
     parts = scene_parts(recipe, code)
-    settings = {name: parts["recipe"][name] for name in ("seed", "radio", "solver", "features")}
+    settings = {name: parts["recipe"][name] for name in ("seed", "radio", "mobility", "solver", "features")}
     return fingerprint_of(
         {"scene": digest.hexdigest(), "recipe": settings, "code": code, "versions": parts["versions"]}
     )

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dataset.card_facts import trajectory_text
 from dataset.files import StorePath, children, folder_size, location, read_json, write_text
 from dataset.lock import builder_lock
 from dataset.publish import Version, latest, point_latest, publish, versions
@@ -129,6 +130,8 @@ def print_store(store: str) -> None:
     table.add_row("heights from", _height_sources(folder))
     for name, value in data.attrs["statistics"].items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    if "trajectory" in data.attrs:
+        table.add_row("trajectories", trajectory_text(data.attrs))
     cities = lineage.get("cities", [])
     table.add_row("cities", f"{sum(city['scenes'] > 0 for city in cities)} of {len(cities)}")
     table.add_row("maps", _maps(lineage.get("maps", {})))

@@ -9,13 +9,22 @@ from geo.mesh import build_mesh
 from geo.projection import local_crs
 from geo.rasters import grid_length, height_map, occupancy_grid
 from geo.scene import Mesh, Scene
-from geo.settings import SceneSettings, UserSettings
+from geo.settings import MobilitySettings, SceneSettings, UserSettings
 from geo.sources import Source
+from geo.streets import tile_streets
 from geo.tiles import Tile
+from geo.trajectories import trajectories
 from geo.users import head_room, place_base_station, place_users
 
 
-def build_scene(tile: Tile, source: Source, scene: SceneSettings, users: UserSettings, seed: int) -> Scene:
+def build_scene(
+    tile: Tile,
+    source: Source,
+    scene: SceneSettings,
+    users: UserSettings,
+    seed: int,
+    mobility: MobilitySettings | None = None,
+) -> Scene:
     """Scene of an accepted tile; the same bytes for the same map, settings and seed, in whatever process.
 
     Parameters
@@ -26,12 +35,14 @@ def build_scene(tile: Tile, source: Source, scene: SceneSettings, users: UserSet
     users : UserSettings
     seed : int
         The recipe's seed: imputed heights depend on it and the OSM id, users on it and the tile's id.
+    mobility : MobilitySettings, optional
+        Users move: they stand where their ways begin, and the scene has these as `tracks`.
 
     Raises
     ------
     SceneError
-        The tile cannot become a scene: nothing built, no place for the base station, no open ground, or a
-        quality gate missed (see `geo.gates`).
+        The tile cannot become a scene: nothing built, no place for the base station, no open ground, no way for
+        users that move, or a quality gate missed (see `geo.gates`).
     InputError
         `scene.resolution` or `scene.occupancy_patch` does not divide the tile.
     """
@@ -44,8 +55,14 @@ def build_scene(tile: Tile, source: Source, scene: SceneSettings, users: UserSet
     mesh = build_mesh(prints.buildings)
     heights = height_map(prints.buildings, tile.size, cells)
     position, shift = place_base_station(prints.buildings, tile.size, scene)
-    standing = built_between(prints, 0, head_room(users))
-    positions = place_users(standing, tile.size, users, tile.id, seed, tile.split)
+    tracks = None
+    if mobility is None:
+        standing = built_between(prints, 0, head_room(users))
+        positions = place_users(standing, tile.size, users, tile.id, seed, tile.split)
+    else:
+        streets = tile_streets(tile.latitude, tile.longitude, tile.size, source)
+        tracks = trajectories(prints, streets, tile.size, mobility, users, tile.id, seed, tile.split)
+        positions = tracks.position[:, 0].copy()
     gates = measure(mesh, prints.buildings, prints.union, heights, position, positions, tile.size, tile.id, users, seed)
     check(gates, limits(scene, users))
     return Scene(
@@ -65,6 +82,7 @@ def build_scene(tile: Tile, source: Source, scene: SceneSettings, users: UserSet
         users=positions,
         buildings=prints.buildings,
         provenance=_provenance(source, prints, mesh, gates),
+        tracks=tracks,
     )
 
 

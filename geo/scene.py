@@ -47,6 +47,36 @@ class Mesh:
         return digest.hexdigest()
 
 
+class Mover(IntEnum):
+    """Kind of a user that moves."""
+
+    WALKER = 0
+    VEHICLE = 1
+    CYCLIST = 2
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Users of a tile at regular times: walkers, then cyclists, then vehicles.
+
+    Attributes
+    ----------
+    position : float32 (U, T, 3)
+        Antennas in m in the scene's frame (x east, y north, z up, origin at the tile's centre).
+    velocity : float32 (U, T, 3)
+        m/s, derivative of the way taken. At a corner, which is turned at once, that of the piece after it.
+    kind : uint8 (U,)
+        `Mover`.
+    time : float64 (T,)
+        s since the start.
+    """
+
+    position: NDArray[np.float32]
+    velocity: NDArray[np.float32]
+    kind: NDArray[np.uint8]
+    time: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Scene:
     """One tile, ready for ray tracing.
@@ -72,11 +102,13 @@ class Scene:
     bs_position : float64 (3,)
         Base station in m; `bs_shift` says how far it was slid east along the top edge.
     users : float32 (U, 3)
-        User antennas in m, scene frame.
+        User antennas in m, scene frame; where users move, at the start.
     buildings : geopandas.GeoDataFrame
         One row a building: osm_type, osm_id, height, base, height_source, confidence, geometry (local metres).
     provenance : dict
         JSON-ready: map source, date, SHA-256, licence; mesh checksum; quality gates; shares of height sources.
+    tracks : Trajectories, optional
+        Where users move: their ways. `users` are the first positions.
     """
 
     id: str
@@ -95,3 +127,4 @@ class Scene:
     users: NDArray[np.float32]
     buildings: Any
     provenance: dict[str, Any] = field(default_factory=dict)
+    tracks: Trajectories | None = None

@@ -188,15 +188,27 @@ class UserSettings(Settings):
 
 
 class MobilitySettings(Settings):
-    """Users that move: walkers and vehicles on the street network, seen at regular times."""
+    """Users that move, walkers, cyclists and vehicles on the street network, seen at regular times over a band."""
 
-    steps: int = Field(11, ge=2, le=10_000, description="Number of positions along a trajectory.")
-    interval: float = Field(0.1, gt=0, le=10, description="Time in s between two positions.")
+    steps: int = Field(11, ge=2, le=10_000, description="Number of positions (snapshots) along a trajectory.")
+    interval: float = Field(
+        0.1,
+        gt=0,
+        le=10,
+        description="Time in s between two positions. Doppler shifts are unaliased up to a speed of wavelength / (2 interval).",
+    )
     vehicles: float = Field(
         0.3, ge=0, le=1, description="Share of vehicles among the users; fewer where the streets have no room for them."
     )
+    cyclists: float = Field(
+        0.0, ge=0, le=1, description="Share of cyclists among the users; fewer where the streets have no room for them."
+    )
     walker_speed: tuple[float, float] = Field(
         (0.8, 1.8), description="Least and largest speed of walkers in m/s (up to 10), drawn uniformly."
+    )
+    cyclist_speed: tuple[float, float] = Field(
+        (3.5, 6.5),
+        description="Least and largest speed of cyclists in m/s (up to 20), drawn uniformly; a tagged `maxspeed` is kept.",
     )
     vehicle_speed: tuple[float, float] = Field(
         (5.0, 15.0),
@@ -204,11 +216,38 @@ class MobilitySettings(Settings):
         "even if it is below the least.",
     )
     vehicle_height: float = Field(1.5, gt=0, le=50, description="Height of a vehicle's antenna above ground in m.")
+    subcarriers: int = Field(64, ge=1, le=4096, description="Subcarriers of every snapshot, around the carrier.")
+    subcarrier_spacing: float = Field(
+        480e3, gt=0, le=100e6, description="Between two subcarriers in Hz; delays are unambiguous up to 1 / spacing."
+    )
+    waypoint: float = Field(
+        0.5,
+        ge=0.01,
+        le=10,
+        description="Largest way in m between two positions that are traced; what lies between is interpolated path by path.",
+    )
+    tolerance: float = Field(
+        1e-4,
+        gt=0,
+        le=0.1,
+        description="Share of a user's power: where more comes from paths that begin or end, or where interpolation is "
+        "off by more, positions are traced more densely, up to every snapshot.",
+    )
+
+    @model_validator(mode="after")
+    def _shares_leave_room(self) -> "MobilitySettings":
+        if self.vehicles + self.cyclists > 1:
+            msg = (
+                f"vehicles {self.vehicles:g} and cyclists {self.cyclists:g} are shares of all users: together at most 1"
+            )
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _speeds_are_ranges(self) -> "MobilitySettings":
         for name, (least, largest), most in (
             ("walker_speed", self.walker_speed, 10.0),
+            ("cyclist_speed", self.cyclist_speed, 20.0),
             ("vehicle_speed", self.vehicle_speed, 70.0),
         ):
             if not 0 < least <= largest <= most:

@@ -1,4 +1,4 @@
-"""Streets of a tile as networks of straight pieces: one for vehicles, one for walkers.
+"""Streets of a tile as networks of straight pieces: one each for vehicles, cyclists and walkers.
 
 Streets come from the map as lines. What lies under ground or indoors is left out by its tags, what runs through walls is
 cut out by the footprints, and the rest becomes a graph of straight pieces that a user follows piece by piece. The ground
@@ -29,6 +29,11 @@ KERBED |= {f"{kind}_link" for kind in ("primary", "secondary", "tertiary")}
 SHARED = {"living_street", "service"}
 ROADS = KERBED | SHARED | {"motorway", "motorway_link", "trunk", "trunk_link"}
 FOOTWAYS = SHARED | {"footway", "path", "pedestrian", "steps", "track"}
+# Where one cycles unless it is forbidden; and where one does not unless it is allowed.
+CYCLED = KERBED | SHARED | {"cycleway", "path", "track"}
+CYCLED_IF_ALLOWED = {"footway", "pedestrian", "bridleway", "trunk", "trunk_link"}
+CYCLING_ALLOWED = {"yes", "designated", "permissive"}
+CYCLING_FORBIDDEN = {"no", "dismount", "use_sidepath"}
 # Roundabouts and motorways are oneway without saying so.
 ONEWAY_BY_KIND = {"junction": {"roundabout", "circular"}, "highway": {"motorway"}}
 # m; from the middle of a street to where people walk: half the lanes, and a metre of pavement.
@@ -103,15 +108,53 @@ def tile_streets(latitude: float, longitude: float, size: float, source: Source)
 
 def road_network(streets: gpd.GeoDataFrame, ground: BaseGeometry) -> Network:
     """Drivable streets on open ground, with their directions and speed limits; joined where the map joins them."""
+    drivable = [
+        (tags, line, directions(tags))
+        for tags, line in _outdoors(streets)
+        if tags["highway"] in ROADS
+        and tags.get("area") != "yes"
+        and _access(tags, "motorcar", "motor_vehicle", "vehicle", "access") != "no"
+    ]
+    return _directed_network(drivable, ground)
+
+
+def cycle_network(streets: gpd.GeoDataFrame, ground: BaseGeometry) -> Network:
+    """Streets and paths that cyclists may use on open ground, with their directions and speed limits."""
+    lanes = [
+        (tags, line, cycling_directions(tags))
+        for tags, line in _outdoors(streets)
+        if tags.get("area") != "yes" and may_cycle(tags)
+    ]
+    return _directed_network(lanes, ground)
+
+
+def may_cycle(tags: dict[str, str]) -> bool:
+    """Whether a street or path is cycled on (OSM's key `bicycle`, else what its kind and general access say)."""
+    said = _access(tags, "bicycle", "vehicle", "access")
+    if tags["highway"] in CYCLED_IF_ALLOWED:
+        return tags.get("bicycle") in CYCLING_ALLOWED
+    return tags["highway"] in CYCLED and said not in CYCLING_FORBIDDEN
+
+
+def cycling_directions(tags: dict[str, str]) -> tuple[bool, bool]:
+    """Whether a street is cycled along its line, and against it: contraflow lanes open oneways to cyclists."""
+    own = tags.get("oneway:bicycle")
+    contraflow = any(
+        tags.get(f"cycleway{side}", "").startswith("opposite") for side in ("", ":left", ":right", ":both")
+    )
+    if own == "no" or (own is None and contraflow):
+        return True, True
+    return directions(tags if own is None else {**tags, "oneway": own})
+
+
+def _directed_network(
+    lines: list[tuple[dict[str, str], BaseGeometry, tuple[bool, bool]]], ground: BaseGeometry
+) -> Network:
+    """Network of lines with their tags (for the speed limit), each open along its line, against it, or both."""
     starts, ends, limits = [np.empty((0, 2))], [np.empty((0, 2))], [np.empty(0)]
-    for tags, line in _outdoors(streets):
-        if tags["highway"] not in ROADS or tags.get("area") == "yes":
-            continue
-        if _access(tags, "motorcar", "motor_vehicle", "vehicle", "access") == "no":
-            continue
+    for tags, line, (forward, backward) in lines:
         for run in shapely.get_parts(line):
             xy = shapely.get_coordinates(run)
-            forward, backward = directions(tags)
             for there, way, sense in ((forward, xy, "forward"), (backward, xy[::-1], "backward")):
                 if there:
                     starts.append(way[:-1])

@@ -1,8 +1,7 @@
-"""Users that move: vehicles along the drivable streets of a tile, walkers along its paths and pavements."""
+"""Users that move: vehicles and cyclists along the streets of a tile, walkers along its paths and pavements."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import partial
 
 import geopandas as gpd
@@ -13,48 +12,22 @@ from shapely.geometry.base import BaseGeometry
 
 from geo.errors import SceneError
 from geo.footprints import GRID, Footprints, built_between
+from geo.scene import Mover, Trajectories
 from geo.seeding import generator
 from geo.settings import MobilitySettings, UserSettings
-from geo.streets import Network, path_network, road_network
+from geo.streets import Network, cycle_network, path_network, road_network
 from geo.users import MIN_OPEN, open_ground
 
-# m of network a user. More would stand on each other's toes; walkers go on to open ground, vehicles become walkers.
-WALKER_SPACING, VEHICLE_SPACING = 2.0, 8.0
+__all__ = ["Mover", "Trajectories", "trajectories"]
+
+# m of network a user. More would stand on each other's toes; walkers go on to open ground, all others become walkers.
+WALKER_SPACING, CYCLIST_SPACING, VEHICLE_SPACING = 2.0, 4.0, 8.0
 # Walkers on open ground go straight for so many metres.
 STRIDE = (5.0, 40.0)
 # Draws of a way before a user (or the next stride) is given up.
 ATTEMPTS = 60
 # m that the network keeps away from walls beyond the clearance: three overlays, each rounds to the grid.
 MARGIN = 3 * GRID
-
-
-class Mover(IntEnum):
-    """Kind of a user that moves."""
-
-    WALKER = 0
-    VEHICLE = 1
-
-
-@dataclass(frozen=True)
-class Trajectories:
-    """Users of a tile at regular times; walkers first.
-
-    Attributes
-    ----------
-    position : float32 (U, T, 3)
-        Antennas in m in the scene's frame (x east, y north, z up, origin at the tile's centre).
-    velocity : float32 (U, T, 3)
-        m/s, derivative of the way walked. At a corner, which is turned at once, that of the piece after it.
-    kind : uint8 (U,)
-        `Mover`.
-    time : float64 (T,)
-        s since the start.
-    """
-
-    position: NDArray[np.float32]
-    velocity: NDArray[np.float32]
-    kind: NDArray[np.uint8]
-    time: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -78,13 +51,15 @@ def trajectories(
     users: UserSettings,
     scene_id: str,
     seed: int,
+    split: str = "",
 ) -> Trajectories:
-    """Walkers and vehicles of a tile, outdoors, in the tile and `users.clearance` from every wall, also between steps.
+    """Walkers, cyclists and vehicles of a tile, outdoors, in the tile and `users.clearance` from every wall, also between steps.
 
     Vehicles follow the middle of drivable streets in their direction, as fast as they like up to the tagged limit, and
-    take any way on at a junction. Walkers follow paths and the pavements of streets; those who find no room there cross
-    open ground. Dead ends, walls and the tile's edge turn a user round; where a oneway street leads out of the tile, a
-    vehicle is started elsewhere, or, when every start leads there, it stands at the edge. Users do not heed one another.
+    take any way on at a junction; cyclists likewise on the streets and paths that they may use. Walkers follow paths and
+    the pavements of streets; those who find no room there cross open ground. Dead ends, walls and the tile's edge turn
+    a user round; where a oneway street leads out of the tile, a vehicle is started elsewhere, or, when every start leads
+    there, it stands at the edge. Users do not heed one another.
 
     Parameters
     ----------
@@ -100,6 +75,8 @@ def trajectories(
     scene_id : str
         With `seed` decides every draw.
     seed : int
+    split : str
+        Scenes of the test split may have another number of users.
 
     Raises
     ------
@@ -113,13 +90,16 @@ def trajectories(
     clear = open_ground(standing, size, users.clearance + GRID)
     shapely.prepare([ground, clear])
     roads, paths = road_network(streets, ground), path_network(streets, ground)
+    lanes = cycle_network(streets, ground)
 
-    count = int(generator(seed, scene_id, "users").integers(users.minimum, users.maximum, endpoint=True))
+    count = int(generator(seed, scene_id, "users").integers(*users.counts(split), endpoint=True))
     n_vehicles = min(round(mobility.vehicles * count), int(roads.length / VEHICLE_SPACING))
-    n_on_paths = min(count - n_vehicles, int(paths.length / WALKER_SPACING))
+    n_cyclists = min(round(mobility.cyclists * count), int(lanes.length / CYCLIST_SPACING), count - n_vehicles)
+    n_on_paths = min(count - n_vehicles - n_cyclists, int(paths.length / WALKER_SPACING))
+    n_on_streets = n_on_paths + n_cyclists + n_vehicles
     share = ground.area / size**2
-    if n_on_paths + n_vehicles < count and share < MIN_OPEN:
-        msg = f"streets for {n_on_paths + n_vehicles} of {count} users, open ground {100 * share:.1f} % below "
+    if n_on_streets < count and share < MIN_OPEN:
+        msg = f"streets for {n_on_streets} of {count} users, open ground {100 * share:.1f} % below "
         msg += f"{100 * MIN_OPEN:g} %"
         raise SceneError(msg)
 
@@ -128,9 +108,11 @@ def trajectories(
     ways: list[Callable[[np.random.Generator], Route | None]] = [
         partial(follow, paths, mobility.walker_speed, end)
     ] * n_on_paths
-    ways += [partial(roam, ground, mobility.walker_speed, end)] * (count - n_vehicles - n_on_paths)
+    ways += [partial(roam, ground, mobility.walker_speed, end)] * (count - n_on_streets)
+    ways += [partial(follow, lanes, mobility.cyclist_speed, end)] * n_cyclists
     ways += [partial(follow, roads, mobility.vehicle_speed, end)] * n_vehicles
     kind = np.full(count, Mover.WALKER, dtype=np.uint8)
+    kind[count - n_vehicles - n_cyclists :] = Mover.CYCLIST
     kind[count - n_vehicles :] = Mover.VEHICLE
     position = np.zeros((count, len(time), 3), dtype=np.float32)
     velocity = np.zeros_like(position)

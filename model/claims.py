@@ -58,13 +58,19 @@ SILHOUETTE_MARGIN = 0.05
 NEAR, FAR = 95.0, 80.0
 QUICK, SLOW = 10.0, 100.0
 
-RULE = (
-    f"Shown: over at least {SEEDS} seeds, the mean gain less one standard deviation still exceeds the claimed size "
-    f"({ABOUT:.0%} of it where the paper says “about” or “nearly”; {MARGIN:g} % or points where it gives a direction "
-    f"only). Contradicted: the mean gain plus one standard deviation is below -{MARGIN:g} % or points, or beyond the opposite "
-    "that the row names. Not shown: everything between, and whatever has fewer seeds. Not measured: not run. "
-    "Not judged: pictures only."
-)
+
+def rule(margin: str) -> str:
+    """Tell the rule of the verdicts, with the margin of claims that give a direction only."""
+    return (
+        f"Shown: over at least {SEEDS} seeds, the mean gain less one standard deviation still exceeds the claimed size "
+        f"({ABOUT:.0%} of it where the paper says “about” or “nearly”; {margin} where it gives a direction "
+        f"only). Contradicted: the mean gain plus one standard deviation is below -{margin}, or beyond the opposite "
+        "that the row names. Not shown: everything between, and whatever has fewer seeds. Not measured: not run. "
+        "Not judged: pictures only."
+    )
+
+
+RULE = rule(f"{MARGIN:g} % or points")
 
 
 @dataclass(frozen=True)

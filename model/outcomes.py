@@ -18,6 +18,7 @@ TITLES = {
     "su-mimo": "Beam pairs and rate of one user with several antennas",
     "latency": "Time of one inference",
 }
+TEMPORAL_TITLES = {"prediction": "Channel prediction under mobility"}
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Outcome:
 def read_outcomes(run: Path) -> dict[str, Outcome]:
     """Read what `wavecity evaluate` left in a run folder; a task without its table of records counts as not run."""
     outcomes: dict[str, Outcome] = {}
-    for task in TITLES:
+    for task in TITLES | TEMPORAL_TITLES:
         path = run / "results" / f"{task}.json"
         result, table = read_json(path), path.with_suffix(".parquet")
         if result is None or not table.is_file():

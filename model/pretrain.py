@@ -35,7 +35,7 @@ def pretrain(
     resume: bool = True,
     data: WirelessData | None = None,
 ) -> Path:
-    """Pretrain the foundation model on the train split.
+    """Pretrain the model that `settings.backbone` names on the train split.
 
     A finished run of the same settings, seed and dataset version is returned as it is; an unfinished one goes on from
     its last checkpoint and ends with the weights of an uninterrupted run; anything else starts anew.
@@ -51,7 +51,7 @@ def pretrain(
     resume : bool
         False starts anew in any case.
     data : WirelessData, optional
-        Instead of opening `store`.
+        Instead of opening `store`, for the multi-modal model.
 
     Returns
     -------
@@ -64,27 +64,21 @@ def pretrain(
         The dataset does not fit the model or its own statistics, or lacks train or validation scenes; the machine has
         no such devices, or lacks a package or compiler that the settings ask for.
     """
+    if settings.backbone == "temporal":
+        from model.temporal_pretrain import pretrain_temporal
+
+        return pretrain_temporal(store, settings, out, seed, resume)
     version = data.version if data is not None else dataset_version(store)
     fingerprint = pretrain_fingerprint(settings, version, seed)
-    checkpoint = out / CHECKPOINT
-    finished = read_json(out / "pretrain.json")
-    if resume and checkpoint.is_file() and finished and finished["fingerprint"] == fingerprint:
-        log.info("pretraining is finished: %s", checkpoint)
-        return checkpoint
+    if resume and is_finished(out, fingerprint):
+        return out / CHECKPOINT
 
     data = data or load_data(store, ("train", "validation"))
-    train_users = data.splits["train"]
     geometry = geometry_of(data, settings.model)
     check_data(data, geometry)
-    check_machine(settings, len(train_users))
+    check_machine(settings, len(data.splits["train"]))
     _check_mirror(data, settings)
-    make_folder(out)
-    start_from = checkpoint if resume and _card_of(checkpoint).get("fingerprint") == fingerprint else None
-    if start_from is None:
-        for leftover in LEFTOVERS:
-            shutil.rmtree(out / leftover, ignore_errors=True)
-        (out / "pretrain.json").unlink(missing_ok=True)
-
+    start_from = start_of(out, fingerprint, resume)
     card = {
         "fingerprint": fingerprint,
         "settings": settings.model_dump(mode="json"),
@@ -95,9 +89,63 @@ def pretrain(
         "versions": package_versions(),
     }
     batches = PretrainBatches(data, settings, seed)
+    steps_per_epoch = len(batches.sampler())
+    module = PretrainModule(settings, geometry, data.statistics, data.scenes, steps_per_epoch, seed, card)
+    return run_training(module, batches, settings, out, start_from, card, data.name)
+
+
+def is_finished(out: Path, fingerprint: str) -> bool:
+    """Whether a run folder holds the finished pretraining of this fingerprint."""
+    finished = read_json(out / "pretrain.json")
+    if (out / CHECKPOINT).is_file() and finished and finished["fingerprint"] == fingerprint:
+        log.info("pretraining is finished: %s", out / CHECKPOINT)
+        return True
+    return False
+
+
+def start_of(out: Path, fingerprint: str, resume: bool) -> Path | None:
+    """Checkpoint that training goes on from; None, with the run folder cleared, where it starts anew."""
+    make_folder(out)
+    if resume and _card_of(out / CHECKPOINT).get("fingerprint") == fingerprint:
+        return out / CHECKPOINT
+    for leftover in LEFTOVERS:
+        shutil.rmtree(out / leftover, ignore_errors=True)
+    (out / "pretrain.json").unlink(missing_ok=True)
+    return None
+
+
+def run_training(
+    module: Any,
+    batches: PretrainBatches,
+    settings: TrainingSettings,
+    out: Path,
+    start_from: Path | None,
+    card: dict[str, Any],
+    name: str,
+) -> Path:
+    """Train to the last step, and leave `pretrain.json`.
+
+    Parameters
+    ----------
+    module : PretrainModule or TemporalModule
+    batches : PretrainBatches
+    settings : TrainingSettings
+    out : Path
+        Run folder.
+    start_from : Path or None
+        See `start_of`.
+    card : dict
+    name : str
+        The dataset's.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
+    """
+    checkpoint = out / CHECKPOINT
     order = batches.sampler()
     steps = settings.epochs * len(order)
-    module = PretrainModule(settings, geometry, data.statistics, data.scenes, len(order), seed, card)
     trainer = make_trainer(settings, out, len(order), order.batch_size)
     with quiet(), cpu_threads(settings.threads):
         trainer.fit(module, datamodule=batches, ckpt_path=start_from)
@@ -110,17 +158,18 @@ def pretrain(
     if trainer.is_global_zero:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         device = trainer.strategy.root_device.type
+        train, validation = batches.samples("train"), batches.samples("validation")
         write_json(
             out / "pretrain.json",
             {
                 **card,
-                "dataset": os.path.abspath(data.name) if Path(data.name).exists() else data.name,
+                "dataset": os.path.abspath(name) if Path(name).exists() else name,
                 "parameters": count_parameters(module.model),
                 "tokens": module.model.tokens,
-                "train_users": len(train_users),
-                "train_scenes": len({int(scene) for scene in train_users.scene_index}),
-                "validation_users": len(data.splits["validation"]),
-                "validation_scenes": len({int(scene) for scene in data.splits["validation"].scene_index}),
+                "train_users": len(train),
+                "train_scenes": len({int(scene) for scene in train.scene_index}),
+                "validation_users": len(validation),
+                "validation_scenes": len({int(scene) for scene in validation.scene_index}),
                 "epochs": settings.epochs,
                 "steps": steps,
                 "samples": steps * order.batch_size,
@@ -134,10 +183,13 @@ def pretrain(
 
 
 def pretrain_fingerprint(settings: TrainingSettings, version: str, seed: int) -> str:
-    """SHA-256 of what decides the weights: settings but for evaluation, dataset version, seed."""
-    content = settings.model_dump(
-        mode="json", exclude={"evaluation", "threads", "loader_workers", "checkpoint_minutes", "logger"}
-    )
+    """SHA-256 of what decides the weights: settings but for evaluation and the other backbone, dataset version, seed."""
+    left_out = {"evaluation", "threads", "loader_workers", "checkpoint_minutes", "logger"}
+    if settings.backbone == "multimodal":
+        left_out |= {"backbone", "temporal"}
+    else:
+        left_out |= {"model", "masking", "losses", "augment", "normalisation"}
+    content = settings.model_dump(mode="json", exclude=left_out)
     return hashlib.sha256(json.dumps([content, version, seed], sort_keys=True).encode()).hexdigest()
 
 
@@ -175,6 +227,24 @@ def load_model(checkpoint: Path) -> tuple[FoundationModel, TrainingSettings, Sta
     Raises
     ------
     InputError
+        No checkpoint, none of this package, or one of the temporal model.
+    """
+    card, weights = weights_of(checkpoint)
+    settings = TrainingSettings.model_validate(card["settings"])
+    if settings.backbone != "multimodal":
+        msg = f"{checkpoint}: a {settings.backbone} model; a run with training.backbone multimodal is needed here"
+        raise InputError(msg)
+    model = FoundationModel(settings.model, Geometry(**card["geometry"]))
+    model.load_state_dict(weights)
+    return model.eval(), settings, Statistics.from_dict(card["statistics"]), card
+
+
+def weights_of(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Card and weights of a checkpoint, or of that of a run folder.
+
+    Raises
+    ------
+    InputError
         No checkpoint, or none of this package.
     """
     path = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
@@ -182,11 +252,8 @@ def load_model(checkpoint: Path) -> tuple[FoundationModel, TrainingSettings, Sta
     if not card:
         msg = f"{path}: no readable checkpoint of a pretraining; run `wavecity pretrain` first"
         raise InputError(msg)
-    settings = TrainingSettings.model_validate(card["settings"])
-    model = FoundationModel(settings.model, Geometry(**card["geometry"]))
     weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
-    return model.eval(), settings, Statistics.from_dict(card["statistics"]), card
+    return card, {name.removeprefix("model."): value for name, value in weights.items()}
 
 
 def _card_of(checkpoint: Path) -> dict[str, Any]:

@@ -14,16 +14,19 @@ import torch
 
 from dataset import InputError
 from dataset.files import atomic_path, read_json
-from model.claims import CLAIMS, RULE, Judged, judge
+from model.claims import Judged, judge
 from model.data import SPLITS, SceneTable, WirelessData, collate, load_data
-from model.figures import draw_losses, draw_scene, read_curves
-from model.outcomes import TITLES, Outcome, command, count, in_words, read_outcomes
-from model.report_figures import FIGURES, rebuild
+from model.editions import Edition, edition_of
+from model.figures import draw_scene, read_curves
+from model.outcomes import Outcome, command, count, in_words, read_outcomes
+from model.report_figures import rebuild
 from model.results import BOUND, is_ours
 
 SCENES_SHOWN = 6
 # Conditions of which there are many: their tables are folded.
 FOLDED = ("scene ", "hidden ")
+# Quantities that stand beside a better known one: folded too.
+FOLDED_QUANTITIES = ("Channel prediction, median", "Channel prediction without noise")
 
 
 def write_report(run: Path, store: str | None = None, data: WirelessData | None = None) -> Path:
@@ -58,22 +61,25 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
         msg = f"{run}: pretrain.json names no dataset; name that of the pretraining with --data"
         raise InputError(msg)
     data = data or load_data(str(store))
-    outcomes = read_outcomes(run)
+    edition = edition_of(summary)
+    outcomes = {task: outcome for task, outcome in read_outcomes(run).items() if task in edition.titles}
     tables = _Tables(data)
-    judged = [judge(claim, outcomes) for claim in CLAIMS]
+    judged = [judge(claim, outcomes) for claim in edition.claims]
     curves = read_curves(run / "logs")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(resources.files("model").joinpath("report.html.j2").read_text(encoding="utf-8"))
     html = template.render(
-        size=_size(summary, data, outcomes),
-        rule=RULE,
+        words=edition.words,
+        size=_size(summary, data, outcomes, edition),
+        rule=edition.rule,
         judged=judged,
-        figures=[rebuild(figure, outcomes, tables.of) for figure in FIGURES],
-        ran=[_ran(task, outcomes.get(task), summary) for task in TITLES],
-        tasks=[_task(outcome) for outcome in outcomes.values()],
+        plain=edition.plain(outcomes),
+        figures=[rebuild(figure, outcomes, tables.of) for figure in edition.figures],
+        ran=[_ran(task, title, outcomes.get(task), summary) for task, title in edition.titles.items()],
+        tasks=[_task(outcome, edition.titles[task]) for task, outcome in outcomes.items()],
         scenes=_scenes(data),
-        losses=draw_losses(curves) if curves["train"] else None,
-        not_shown=_not_shown(summary, outcomes, judged),
+        losses=edition.losses(curves) if curves["train"] else None,
+        not_shown=_not_shown(summary, outcomes, judged, edition),
         provenance=_provenance(summary, data, outcomes),
         attribution=data.attributes.get("attribution", "© OpenStreetMap contributors, ODbL"),
         licence=data.attributes.get("licence", "ODbL-1.0"),
@@ -104,24 +110,24 @@ class _Tables:
         return self.known[version]
 
 
-def _size(summary: dict[str, Any], data: WirelessData, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    model = summary["settings"]["model"]
+def _size(
+    summary: dict[str, Any], data: WirelessData, outcomes: Mapping[str, Outcome], edition: Edition
+) -> dict[str, Any]:
     scenes = {split: len(np.unique(data.splits[split].scene_index)) for split in SPLITS}
     users = {split: len(data.splits[split]) for split in SPLITS}
     evaluation = sum(outcome.result["seconds"] for outcome in outcomes.values())
     cities = sorted({city for city in data.scenes.cities if city})
-    shape = (
-        f"d {model['width']}, {model['encoder_layers']} + {model['decoder_layers']} layers, {summary['tokens']} tokens"
-    )
     heads = max((outcome.frame["seed"].nunique() for outcome in outcomes.values()), default=0)
     rows = [
-        ("scenes (train / validation / test)", " / ".join(str(scenes[split]) for split in SPLITS), "about 10,000"),
-        ("users with a path (train / validation / test)", " / ".join(f"{users[split]:,}" for split in SPLITS), "3.5 M"),
-        ("model", f"{summary['parameters'] / 1e6:.2f} M parameters: {shape}", "2.4 M: d 128, 8 + 2 layers, 468 tokens"),
+        ("scenes (train / validation / test)", " / ".join(str(scenes[split]) for split in SPLITS),
+         edition.paper["scenes"]),
+        ("users with a path (train / validation / test)", " / ".join(f"{users[split]:,}" for split in SPLITS),
+         edition.paper["users"]),
+        ("model", edition.model(summary), edition.paper["model"]),
         ("pretraining", f"{summary['epochs']} epochs, {summary['steps']:,} steps, {summary['samples']:,} samples seen",
-         "50 epochs, about 175 M samples seen"),
+         edition.paper["pretraining"]),
         ("time", f"pretraining {_minutes(summary['seconds'])} ({summary['samples_per_second']:.0f} samples/s on "
-         f"{summary['device']}), evaluation {_minutes(evaluation)}", "4 × A100, time not stated"),
+         f"{summary['device']}), evaluation {_minutes(evaluation)}", edition.paper["time"]),
         ("seeds", f"1 of pretraining (seed {summary['seed']}), " + (f"up to {heads} of a task's heads" if heads else
          "no task run"), "not stated"),
     ]  # fmt: skip
@@ -154,15 +160,15 @@ def _scenes(data: WirelessData) -> list[dict[str, Any]]:
     return drawn
 
 
-def _ran(task: str, outcome: Outcome | None, summary: dict[str, Any]) -> dict[str, str]:
+def _ran(task: str, title: str, outcome: Outcome | None, summary: dict[str, Any]) -> dict[str, str]:
     """Say which dataset a task ran on, how long, with which seeds; or how to run it."""
     if outcome is None:
-        return {"title": TITLES[task], "task": task, "missing": command(task)}
+        return {"title": title, "task": task, "missing": command(task)}
     version = str(outcome.result["dataset_version"])
     name = Path(str(outcome.result.get("dataset", ""))).name
     same = "that of pretraining" if version == summary["dataset_version"] else "another than that of pretraining"
     return {
-        "title": TITLES[task],
+        "title": title,
         "task": task,
         "dataset": f"{name} {version[:12]}, {same}".strip(),
         "seeds": f"{outcome.result['seed']} · {count(outcome.frame['seed'].nunique(), 'seed')} of heads",
@@ -171,7 +177,7 @@ def _ran(task: str, outcome: Outcome | None, summary: dict[str, Any]) -> dict[st
     }
 
 
-def _task(outcome: Outcome) -> dict[str, Any]:
+def _task(outcome: Outcome, title: str) -> dict[str, Any]:
     """Tables of all quantities: those without labels in one, the others one a quantity and condition."""
     facts = outcome.facts
     note = outcome.sizes()
@@ -188,13 +194,17 @@ def _task(outcome: Outcome) -> dict[str, Any]:
     plain.sort(key=lambda row: str(row["quantity"]))
     return {
         "task": outcome.task,
-        "title": TITLES[outcome.task],
+        "title": title,
         "note": note + ".",
         "plain": plain,
-        "swept": [table for table in swept if not table["condition"].startswith(FOLDED)],
-        "folded": [table for table in swept if table["condition"].startswith(FOLDED)],
+        "swept": [table for table in swept if not _is_folded(table)],
+        "folded": [table for table in swept if _is_folded(table)],
         "facts": json.dumps(facts, indent=1, ensure_ascii=False),
     }
+
+
+def _is_folded(table: dict[str, Any]) -> bool:
+    return table["condition"].startswith(FOLDED) or table["quantity"].startswith(FOLDED_QUANTITIES)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -246,12 +256,13 @@ def _cell(row: dict[str, Any], name: str) -> str:
     return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
-def _not_shown(summary: dict[str, Any], outcomes: Mapping[str, Outcome], judged: list[Judged]) -> list[str]:
+def _not_shown(
+    summary: dict[str, Any], outcomes: Mapping[str, Outcome], judged: list[Judged], edition: Edition
+) -> list[str]:
     counts = Counter(item.verdict for item in judged)
     lines = [
         f"Of {len(judged)} claims and questions: " + ", ".join(f"{number} {name}" for name, number in counts.items()) + ".",
-        "How the paper's own numbers would come out: they are from hundreds of times more scenes, users and steps. A verdict "
-        "here is about this run.",
+        f"How the paper's own numbers would come out: {edition.words['numbers']}. A verdict here is about this run.",
         "How much another pretraining, or other test scenes, would change: there is one pretraining, and the test scenes are "
         "few. The spread shown is over seeds of the heads only.",
     ]  # fmt: skip
@@ -267,9 +278,9 @@ def _not_shown(summary: dict[str, Any], outcomes: Mapping[str, Outcome], judged:
         lines.append(
             "That masked CSI is learned, unless its error is well below 0 dB (what zeros give) and below OMP and LMMSE."
         )
-    if summary["settings"]["model"]["width"] < 128:
+    if edition.small(summary):
         lines.append("The paper's model size: this is a small profile of the same architecture.")
-    missing = [task for task in TITLES if task not in outcomes]
+    missing = [task for task in edition.titles if task not in outcomes]
     if missing:
         lines.append("Not evaluated in this run: " + ", ".join(missing) + ".")
     return lines

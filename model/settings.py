@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dataset.settings import Settings
+from model.prediction_settings import PredictionSettings
+from model.task_names import TaskName
+from model.temporal_settings import TemporalSettings
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 RatioRange = tuple[Ratio, Ratio]
@@ -260,6 +263,9 @@ class SuMimoSettings(Settings):
 class EvaluationSettings(Settings):
     """Held-out evaluation: reconstruction, and the downstream tasks."""
 
+    tasks: tuple[TaskName, ...] | None = Field(
+        None, description="Tasks run after a pretraining; empty: all of the model that the dataset allows."
+    )
     batch_size: int = Field(64, ge=1, description="Users in an evaluation batch.")
     max_users: int = Field(
         2000, ge=1, description="Largest number of held-out users of the reconstruction, spread over the scenes."
@@ -273,11 +279,18 @@ class EvaluationSettings(Settings):
     cross_scene: CrossSceneSettings = CrossSceneSettings()
     mu_mimo: MuMimoSettings = MuMimoSettings()
     su_mimo: SuMimoSettings = SuMimoSettings()
+    prediction: PredictionSettings = PredictionSettings()
 
 
 class TrainingSettings(Settings):
     """Everything between a published dataset and the report."""
 
+    backbone: Literal["multimodal", "temporal"] = Field(
+        "multimodal",
+        description="What is trained: the multi-modal model on single snapshots, or the temporal one on trajectories. For "
+        "the latter `model`, `masking`, `losses`, `augment` and `normalisation` do not count, but `temporal` does.",
+    )
+    temporal: TemporalSettings = TemporalSettings()
     model: ModelSettings = ModelSettings()
     masking: MaskingSettings = MaskingSettings()
     losses: LossSettings = LossSettings()

@@ -1,6 +1,6 @@
 """Pictures of the downstream tasks: Figures 5, 6, 7, 12, 13, 14 and 15 of the paper from a run's results."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,11 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def draw_curves(
-    outcome: Outcome, panels: Sequence[tuple[str, str, str]], x_label: str, columns: int | None = None
+    outcome: Outcome,
+    panels: Sequence[tuple[str, str, str]],
+    x_label: str,
+    columns: int | None = None,
+    look_of: Callable[[str], dict[str, Any]] = style,
 ) -> str:
     """Draw quantities against the labels: means with one standard deviation over seeds, one legend for all panels.
 
@@ -46,6 +50,8 @@ def draw_curves(
     x_label : str
     columns : int, optional
         Panels in a line.
+    look_of : callable
+        Colour, marker and line width of a method.
     """
     columns = columns or len(panels)
     lines = -(-len(panels) // columns)
@@ -57,7 +63,7 @@ def draw_curves(
     handles: dict[str, Any] = {}
     for axes, (quantity, condition, title) in zip(grid, panels, strict=False):
         for name in names:
-            if (handle := _draw_method(axes, outcome, quantity, condition, name)) is not None:
+            if (handle := _draw_method(axes, outcome, quantity, condition, name, look_of(name))) is not None:
                 handles[name] = handle
         _label_x(axes, outcome, quantity, condition, x_label)
         unit = str(outcome.frame.loc[outcome.frame["quantity"] == quantity, "unit"].iloc[0])
@@ -70,15 +76,13 @@ def draw_curves(
     return drawing(figure)
 
 
-def _draw_method(axes: Any, outcome: Outcome, quantity: str, condition: str, name: str) -> Any:
+def _draw_method(axes: Any, outcome: Outcome, quantity: str, condition: str, name: str, look: dict[str, Any]) -> Any:
     """Draw one method; returns its entry for the legend, None if it was not measured here."""
     curve = outcome.curve(quantity, condition, name)
     if curve is None:
         return None
-    look = style(name)
     if not curve.swept:
-        look["linewidth"] = min(look["linewidth"], 1.8)
-        colour, width = look["color"], look["linewidth"]
+        colour, width = look["color"], min(look["linewidth"], 1.8)
         axes.axhline(float(np.nanmean(curve.values)), color=colour, linewidth=width, linestyle="--", zorder=2)
         return Line2D([], [], color=colour, linewidth=width, linestyle="--", label=name)
     spread = np.nanstd(curve.values, axis=1, ddof=1) if len(curve.seeds) > 1 else None

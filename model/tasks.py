@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,32 +19,77 @@ from model.export import latency
 from model.inference import Predictor
 from model.localization import localization
 from model.mu_mimo import mu_mimo
-from model.pretrain import load_model
+from model.prediction import prediction
+from model.pretrain import load_model, weights_of
 from model.reconstruction import reconstruction
 from model.results import Findings, rows_of, to_frame
 from model.settings import EvaluationSettings, TrainingSettings
 from model.su_mimo import su_mimo
+from model.temporal import TemporalModel
+from model.temporal_data import TemporalData, load_temporal
+from model.temporal_pretrain import load_temporal_model
 from model.trainer import cpu_threads
 
 # Raised when rows or arrays of a task change: results of before are then made anew.
-RESULTS = 3
+RESULTS = 4
+
+Data = WirelessData | TemporalData
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task and the splits that its dataset must have."""
+    """A task of the multi-modal model and the splits that its dataset must have."""
 
     run: Callable[[Predictor, WirelessData, EvaluationSettings, int], Findings]
     splits: tuple[str, ...] = SPLITS
 
+    backbone: ClassVar = "multimodal"
+    # Fields of the evaluation settings that results depend on, None for all, and those that they do not.
+    settings: ClassVar[set[str] | None] = None
+    ignored: ClassVar[set[str] | None] = {"prediction", "tasks"}
 
-TASKS = {
+    def measure(
+        self, run: Path, store: str, settings: EvaluationSettings, seed: int, data: Data | None
+    ) -> tuple[str, Findings]:
+        """Load model and data and run it; returns the dataset's name too."""
+        model, trained_with, statistics, _ = load_model(run)
+        wireless = data if isinstance(data, WirelessData) else load_data(store, self.splits)
+        geometry = geometry_of(wireless, trained_with.model)
+        if geometry != model.geometry:
+            msg = f"{store}: {geometry}, but the checkpoint in {run} needs {model.geometry}; evaluate on such a dataset"
+            raise InputError(msg)
+        predictor = Predictor(model, trained_with, statistics, wireless, settings.batch_size)
+        return wireless.name, self.run(predictor, wireless, settings, seed)
+
+
+@dataclass(frozen=True)
+class TemporalTask:
+    """A task of the temporal model and the splits that its dataset must have."""
+
+    run: Callable[[TemporalModel, TrainingSettings, TemporalData, EvaluationSettings, int], Findings]
+    splits: tuple[str, ...] = SPLITS
+
+    backbone: ClassVar = "temporal"
+    settings: ClassVar[set[str] | None] = {"heads", "prediction"}
+    ignored: ClassVar[set[str] | None] = None
+
+    def measure(
+        self, run: Path, store: str, settings: EvaluationSettings, seed: int, data: Data | None
+    ) -> tuple[str, Findings]:
+        """Load model and data and run it; returns the dataset's name too."""
+        model, trained_with, _ = load_temporal_model(run)
+        trajectories = data if isinstance(data, TemporalData) else load_temporal(store, self.splits)
+        return trajectories.name, self.run(model, trained_with, trajectories, settings, seed)
+
+
+TASKS: dict[str, Task | TemporalTask] = {
     "reconstruction": Task(reconstruction),
     "localization": Task(localization, ("test",)),
     "cross-localization": Task(cross_localization),
     "mu-mimo": Task(mu_mimo),
     "su-mimo": Task(su_mimo),
     "latency": Task(latency, ("test",)),
+    "prediction": TemporalTask(prediction, ("train", "test")),
 }
 
 
@@ -54,7 +99,7 @@ def evaluate(
     task: str,
     settings: TrainingSettings,
     seed: int,
-    data: WirelessData | None = None,
+    data: Data | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run and leave `results/<task>.parquet`, `.json` and, for the figures, `.npz` in it.
 
@@ -71,7 +116,7 @@ def evaluate(
     settings : TrainingSettings
         Only `evaluation` and `threads` count; the model's settings are the checkpoint's.
     seed : int
-    data : WirelessData, optional
+    data : WirelessData or TemporalData, optional
         Instead of opening `store`.
 
     Returns
@@ -83,14 +128,21 @@ def evaluate(
     Raises
     ------
     InputError
-        Unknown task, no checkpoint, or a dataset that does not fit the model.
+        Unknown task, no checkpoint, a task of another model than the run's, or a dataset that does not fit the model.
     """
     if task not in TASKS:
         msg = f"task {task!r}: there is no such task; choose one of {', '.join(TASKS)}"
         raise InputError(msg)
-    model, trained_with, statistics, card = load_model(run)
+    chosen = TASKS[task]
+    card, _ = weights_of(run)
+    backbone = card["settings"].get("backbone", "multimodal")
+    if chosen.backbone != backbone:
+        fitting = ", ".join(name for name, other in TASKS.items() if other.backbone == backbone)
+        msg = f"task {task} needs a {chosen.backbone} model, {run} holds a {backbone} one; choose {fitting}"
+        raise InputError(msg)
     version = data.version if data is not None else dataset_version(store)
-    content = [card["fingerprint"], version, settings.evaluation.model_dump(mode="json"), task, seed, RESULTS]
+    evaluation = settings.evaluation.model_dump(mode="json", include=chosen.settings, exclude=chosen.ignored)
+    content = [card["fingerprint"], version, evaluation, task, seed, RESULTS]
     fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     path = run / "results" / f"{task}.json"
     known = read_json(path)
@@ -98,20 +150,14 @@ def evaluate(
         return dict(known)
 
     started = time.perf_counter()
-    data = data or load_data(store, TASKS[task].splits)
-    geometry = geometry_of(data, trained_with.model)
-    if geometry != model.geometry:
-        msg = f"{store}: {geometry}, but the checkpoint in {run} needs {model.geometry}; evaluate on such a dataset"
-        raise InputError(msg)
-    predictor = Predictor(model, trained_with, statistics, data, settings.evaluation.batch_size)
     with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
-        findings = TASKS[task].run(predictor, data, settings.evaluation, seed)
+        name, findings = chosen.measure(run, store, settings.evaluation, seed, data)
     frame = to_frame(findings.records, task)
     result = {
         "task": task,
         "fingerprint": fingerprint,
         "checkpoint": card["fingerprint"],
-        "dataset": data.name,
+        "dataset": name,
         "dataset_version": version,
         "trained_on": card["dataset_version"],
         "seed": seed,

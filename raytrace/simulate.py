@@ -16,7 +16,7 @@ from raytrace.solver import ChainSolver, Paths, join, line_of_sight
 from raytrace.world import build_world
 
 # Dr.Jit's state is the process's: two scenes at once would mix, and each would wait for the other's kernels anyway.
-_ONE_AT_A_TIME = threading.Lock()
+ONE_AT_A_TIME = threading.Lock()
 
 
 def simulate(
@@ -52,7 +52,21 @@ def simulate(
         if velocities.shape != expected or not np.isfinite(velocities).all():
             msg = f"velocities: shape {velocities.shape}; finite m/s of shape {expected}, a row a user, are needed"
             raise InputError(msg)
-    trace = ChainSolver(
+    trace, orientation = chain_solver(solver, seed), panel_orientation(radio)
+    with ONE_AT_A_TIME:
+        world = build_world(scene.mesh, scene.size, radio)
+        paths = trace(world, scene.bs_position, scene.users, orientation, radio.pattern)
+        if solver.diffuse:
+            panel = orientation, radio.pattern
+            scattered = diffuse_paths(world, scene.bs_position, scene.users, trace, solver.diffuse_rays, *panel)
+            paths = join([paths, scattered])
+        visible = line_of_sight(world, scene.bs_position, scene.users)
+    return collect(paths, visible, radio.frequency, solver, velocities)
+
+
+def chain_solver(solver: SolverSettings, seed: int) -> ChainSolver:
+    """The solver of these settings; it knows no diffuse scattering."""
+    return ChainSolver(
         solver.max_depth,
         solver.rays,
         solver.los,
@@ -62,16 +76,11 @@ def simulate(
         seed=seed,
         memory=solver.memory,
     )
-    orientation = (np.deg2rad(radio.azimuth), np.deg2rad(radio.downtilt), 0.0)
-    with _ONE_AT_A_TIME:
-        world = build_world(scene.mesh, scene.size, radio)
-        paths = trace(world, scene.bs_position, scene.users, orientation, radio.pattern)
-        if solver.diffuse:
-            panel = orientation, radio.pattern
-            scattered = diffuse_paths(world, scene.bs_position, scene.users, trace, solver.diffuse_rays, *panel)
-            paths = join([paths, scattered])
-        visible = line_of_sight(world, scene.bs_position, scene.users)
-    return collect(paths, visible, radio.frequency, solver, velocities)
+
+
+def panel_orientation(radio: RadioSettings) -> tuple[float, float, float]:
+    """Azimuth, downtilt and slant of the base station's element in radians."""
+    return float(np.deg2rad(radio.azimuth)), float(np.deg2rad(radio.downtilt)), 0.0
 
 
 def collect(

@@ -115,6 +115,7 @@ class ChainSolver:
         receivers: NDArray[Any],
         orientation: tuple[float, float, float] = (0.0, 0.0, 0.0),
         pattern: str = "iso",
+        chains: Chains | None = None,
     ) -> Paths:
         """Find all paths and their coefficients.
 
@@ -129,8 +130,10 @@ class ChainSolver:
             Of the source's element, radians (azimuth, downtilt, slant).
         pattern : str
             Sionna's name of the source's element pattern; vertical polarisation.
+        chains : Chains, optional
+            Of this world and source (see `chains`); found anew unless given.
         """
-        paths = self.trace(world, source, receivers)
+        paths = self.trace(world, source, receivers, chains)
         if not len(paths):
             return paths
         source, receivers = np.asarray(source, np.float64), np.asarray(receivers, np.float64)
@@ -144,7 +147,23 @@ class ChainSolver:
         paths = replace(paths, coefficient=coefficient).select(coefficient != 0)
         return paths.select(unique_paths(world.surfaces, paths))
 
-    def trace(self, world: World, source: NDArray[np.float64], receivers: NDArray[Any]) -> Paths:
+    def chains(self, world: World, source: NDArray[np.float64]) -> Chains:
+        """Chains of a source, whoever receives: they serve any number of calls."""
+        return find_chains(
+            world,
+            np.asarray(source, np.float64),
+            self.max_depth,
+            self.rays,
+            self.specular,
+            self.diffraction,
+            self.refraction,
+            self.seed,
+            self.memory,
+        )
+
+    def trace(
+        self, world: World, source: NDArray[np.float64], receivers: NDArray[Any], chains: Chains | None = None
+    ) -> Paths:
         """Find all paths, without their coefficients (0), some of them twice (see `unique_paths`).
 
         Parameters
@@ -154,20 +173,12 @@ class ChainSolver:
             Metres.
         receivers : float (R, 3)
             Metres.
+        chains : Chains, optional
+            Of this world and source; found anew unless given.
         """
         source, receivers = np.asarray(source, np.float64), np.asarray(receivers, np.float64)
         at_source, at_receivers = load_rows(mi.Point3f, source), load_table(mi.Point3f, receivers)
-        chains = find_chains(
-            world,
-            source,
-            self.max_depth,
-            self.rays,
-            self.specular,
-            self.diffraction,
-            self.refraction,
-            self.seed,
-            self.memory,
-        )
+        chains = self.chains(world, source) if chains is None else chains
         unfolded = unfold(world.surfaces, source, chains.elements, chains.swapped)
         chain, receiver, faces = self._valid_pairs(world, chains, unfolded, receivers, at_source, at_receivers)
         paths = _with_geometry(world.surfaces, source, receivers, chains, unfolded, chain, receiver, faces)

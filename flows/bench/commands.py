@@ -126,6 +126,21 @@ def bench_build(out: Path | None, **options: Any) -> None:
     _measure("build", "generate", out, **options)
 
 
+@bench.command("moving")
+@click.option("--scenes", type=click.IntRange(1), default=4, show_default=True, help="Scenes of the map.")
+@click.option("--users", type=click.IntRange(1, 100_000), default=60, show_default=True, help="Users of every scene.")
+@click.option("--map", metavar="FILE", default="helsinki", show_default=True, help="Extract.")
+@set_option
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_moving(out: Path | None, **options: Any) -> None:
+    """Channels of users that move, beside tracing every snapshot anew, on the same real scenes.
+
+    The recipe is temporal on one map, with changes by --set. Told are the ratio of the times, and for every kind of user the
+    error of the whole channel (all snapshots, subcarriers and antennas) against tracing every snapshot.
+    """
+    _measure("moving", "generate", out, **options)
+
+
 @bench.command("train")
 @click.option("--data", metavar="STORE", help="Store to train on (default: build a small one of Helsinki).")
 @click.option("--recipe", default="pretrain-10k", show_default=True, help="Whose training settings count.")
@@ -143,6 +158,26 @@ def bench_train(out: Path | None, **options: Any) -> None:
     data loading, and one process beside two.
     """
     _measure("train", "generate,train", out, **options)
+
+
+@bench.command("attention")
+@click.option(
+    "--tokens", type=click.IntRange(512), default=4096, show_default=True,
+    help="Largest number of tokens; 8192 and 16384 take GB with a mask.",
+)  # fmt: skip
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples.")
+@click.option(
+    "--threads", type=click.IntRange(0), default=1, show_default=True, help="Threads of torch; 0: its choice."
+)
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_attention(out: Path | None, **options: Any) -> None:
+    """Sparse spatio-temporal attention beside dense attention, with and without top-k, on the CPU.
+
+    Time and peak memory, forward and with backward, over the number of tokens; the output is that of dense attention
+    under the same mask, which is checked.
+    """
+    _measure("attention", "generate,train", out, **options)
 
 
 def _measure(name: str, extra: str, out: Path | None, **options: Any) -> None:

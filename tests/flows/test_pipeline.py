@@ -12,8 +12,9 @@ import xarray as xr
 from test_cli import wavecity
 
 from dataset.reader import open_store
-from flows.options import TASKS
+from flows.pipeline import tasks_of
 from flows.recipe import load_recipe
+from geo.errors import InputError
 
 SMALL = {
     "area.scenes": 4,
@@ -46,6 +47,19 @@ def run(tmp_path_factory):
     result = wavecity("run", "quickstart", "--out", out, *SET)
     assert result.returncode == 0, result.stderr
     return out, result
+
+
+def test_tasks_are_those_asked_for_that_model_and_dataset_allow():
+    every = ["reconstruction", "localization", "cross-localization", "mu-mimo", "su-mimo", "latency"]
+    assert tasks_of(load_recipe("quickstart")) == every
+    assert tasks_of(load_recipe("quickstart", ("features.paths=false",))) == [t for t in every if t != "su-mimo"]
+    assert tasks_of(load_recipe("quickstart", ("training.evaluation.tasks=[latency, mu-mimo]",))) == [
+        "latency",
+        "mu-mimo",
+    ]
+    assert tasks_of(load_recipe("quickstart", ("training.backbone=temporal",))) == ["prediction"]
+    with pytest.raises(InputError, match=r"training\.evaluation\.tasks"):
+        load_recipe("quickstart", ("training.evaluation.tasks=[beams]",))
 
 
 def snapshot(folder):
@@ -129,7 +143,7 @@ def test_the_report_opens_in_a_browser(run):
 
 def test_every_task_leaves_a_table_with_several_seeds(run):
     out, _ = run
-    for task in TASKS:
+    for task in tasks_of(load_recipe("quickstart")):
         frame = pd.read_parquet(out / "results" / f"{task}.parquet")
         assert len(frame), task
         assert set(frame["task"]) == {task}

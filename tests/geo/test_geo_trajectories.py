@@ -423,7 +423,15 @@ def test_same_bytes_in_every_process(helsinki: Source) -> None:
         {"interval": 0},
         {"vehicles": 1.1},
         {"vehicle_height": 0},
-        {"cyclists": 1},
+        {"riders": 1},
+        {"cyclists": 0.8},
+        {"cyclists": -0.1},
+        {"cyclist_speed": (6, 4)},
+        {"cyclist_speed": (4, 21)},
+        {"subcarriers": 0},
+        {"subcarrier_spacing": 0},
+        {"waypoint": 0},
+        {"tolerance": 0},
     ],
 )
 def test_wrong_settings(wrong: dict[str, object]) -> None:

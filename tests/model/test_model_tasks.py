@@ -85,7 +85,7 @@ def test_unknown_task_is_wrong_input(run, data, tiny):
 
 
 def test_the_command_line_knows_every_task():
-    from flows.options import TASKS as NAMES
+    from model.task_names import TASKS as NAMES
 
     assert tuple(TASKS) == NAMES
 

@@ -1,0 +1,240 @@
+"""`wavecity bench attention`: sparse spatio-temporal attention beside dense attention, on the CPU.
+
+Sides, at equal queries, keys and values, for grids of more and more tokens:
+
+- `sparse` and `sparse_top_k`: `model.ssta.sparse_attention`, all neighbours or the best k of each head;
+- `dense`: PyTorch's fused attention to all tokens, the quickest dense one;
+- `masked` and `masked_top_k`: dense attention under the mask of the neighbourhood, whose output must be that of the
+  sparse sides.
+
+Time is a median over rounds in which the sides take turns. Memory is what a process of its own needs more at its peak for
+one forward and backward pass than with a small grid before.
+
+JSON keys: `<figure>_<side>_<tokens>` with figures `seconds_forward`, `seconds_both` (forward and backward) and
+`memory_mb`; `speedup_forward`, `speedup_both` and `memory_ratio` of the sparse side over `dense`, at the most tokens,
+with `_top_k` for the side with top-k and with `_masked` over the masked dense side of equal output; `difference` and
+`difference_gradient`, the largest between sparse and masked dense; `tokens`, `neighbours` (mean of a token) and `top_k`,
+at the most tokens.
+"""
+
+import multiprocessing
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from rich import box
+from rich.table import Table
+from torch import Tensor
+from tqdm import tqdm
+
+from flows.bench.memory import peak_memory
+from flows.tables import console
+from geo.errors import InputError
+from model.ssta import Grid, Neighbourhood, dense_attention, neighbourhood, sparse_attention
+from model.temporal_settings import TemporalModelSettings
+
+SIDES = ("sparse", "sparse_top_k", "dense", "masked", "masked_top_k")
+# Snapshots, angles, delays.
+GRIDS: tuple[Grid, ...] = ((8, 8, 8), (16, 8, 8), (16, 16, 8), (16, 16, 16), (16, 32, 16), (16, 32, 32))
+SMALL: Grid = (4, 4, 4)
+SEED = 0
+PACKAGES = ("torch", "numpy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured.
+
+    Attributes
+    ----------
+    tokens : int
+        Largest number of tokens.
+    rounds : int
+        In which the sides take turns.
+    batch : int
+        Samples.
+    threads : int
+        Of torch; 0 for its own choice.
+    """
+
+    tokens: int = 4096
+    rounds: int = 3
+    batch: int = 1
+    threads: int = 1
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure, print the table and return all figures, JSON-ready.
+
+    Raises
+    ------
+    InputError
+        Fewer tokens than the smallest grid has.
+    """
+    grids = [grid for grid in GRIDS if int(np.prod(grid)) <= options.tokens]
+    if not grids:
+        msg = f"--tokens {options.tokens}: the smallest grid has {int(np.prod(GRIDS[0]))}"
+        raise InputError(msg)
+    # Not above: the processes that measure memory start sooner without Lightning.
+    from model.trainer import cpu_threads
+
+    result: dict[str, Any] = {}
+    differences = []
+    with cpu_threads(options.threads):
+        for grid in tqdm(grids, "grids"):
+            near = neighbourhood(grid)
+            differences.append(check(near, options.batch))
+            for side, (forward, both) in times(near, options).items():
+                result[f"seconds_forward_{side}_{near.tokens}"] = forward
+                result[f"seconds_both_{side}_{near.tokens}"] = both
+    for grid in tqdm(grids, "memory"):
+        for side in SIDES:
+            result[f"memory_mb_{side}_{int(np.prod(grid))}"] = apart(measure_memory, side, grid, options)
+    result |= {
+        **ratios(result, near.tokens),
+        "difference": max(output for output, _ in differences),
+        "difference_gradient": max(gradient for _, gradient in differences),
+        "tokens": near.tokens,
+        "neighbours": float(near.sizes().mean()),
+        "top_k": near.top_k,
+        "batch": options.batch,
+        "rounds": options.rounds,
+        "threads": options.threads or torch.get_num_threads(),
+        "machine": platform.machine(),
+        "version_python": platform.python_version(),
+        **{f"version_{name}": metadata.version(name) for name in PACKAGES},
+    }
+    print_result(result, [int(np.prod(grid)) for grid in grids])
+    return result
+
+
+def tensors(near: Neighbourhood, batch: int) -> list[Tensor]:
+    """Query, key and value, (B, heads, N, c), at the default model's size."""
+    settings = TemporalModelSettings()
+    generator = torch.Generator().manual_seed(SEED)
+    shape = (batch, settings.heads, near.tokens, settings.width // settings.heads)
+    return [torch.randn(shape, generator=generator, requires_grad=True) for _ in range(3)]
+
+
+def attention_of(side: str, near: Neighbourhood) -> Callable[..., Tensor]:
+    """Attention of a side as a function of query, key and value."""
+    top_k = near.top_k if side.endswith("top_k") else None
+    if side.startswith("sparse"):
+        return lambda query, key, value: sparse_attention(query, key, value, near, top_k=top_k)
+    if side == "dense":
+        return dense_attention
+    mask = near.mask()
+    return lambda query, key, value: dense_attention(query, key, value, mask, top_k=top_k)
+
+
+def check(near: Neighbourhood, batch: int) -> tuple[float, float]:
+    """Largest differences between sparse and masked dense attention: output, and gradient, with and without top-k."""
+    worst = [0.0, 0.0]
+    for end in ("", "_top_k"):
+        found = []
+        for side in (f"sparse{end}", f"masked{end}"):
+            parts = tensors(near, batch)
+            output = attention_of(side, near)(*parts)
+            output.square().sum().backward()
+            found.append((output.detach(), torch.stack([part.grad for part in parts if part.grad is not None])))
+        for number, (ours, theirs) in enumerate(zip(*found, strict=True)):
+            worst[number] = max(worst[number], float((ours - theirs).abs().max()))
+    return worst[0], worst[1]
+
+
+def times(near: Neighbourhood, options: Options) -> dict[str, tuple[float, float]]:
+    """Median seconds of every side: forward alone, forward and backward."""
+    parts = tensors(near, options.batch)
+    sides = {side: attention_of(side, near) for side in SIDES}
+    seconds: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
+    for number in range(options.rounds + 1):
+        for side in SIDES if number % 2 else reversed(SIDES):
+            seconds[side].append((forward_time(sides[side], parts), both_time(sides[side], parts)))
+    # The first round warms up.
+    return {
+        side: (float(np.median([f for f, _ in values[1:]])), float(np.median([b for _, b in values[1:]])))
+        for side, values in seconds.items()
+    }
+
+
+def forward_time(attention: Callable[..., Tensor], parts: list[Tensor]) -> float:
+    """Seconds of a forward pass."""
+    started = time.perf_counter()
+    with torch.no_grad():
+        attention(*parts)
+    return time.perf_counter() - started
+
+
+def both_time(attention: Callable[..., Tensor], parts: list[Tensor]) -> float:
+    """Seconds of a forward and a backward pass."""
+    started = time.perf_counter()
+    output = attention(*parts)
+    torch.autograd.grad(output, parts, torch.ones_like(output))
+    return time.perf_counter() - started
+
+
+def apart(function: Any, *arguments: Any) -> Any:
+    """Call in a fresh process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def measure_memory(side: str, grid: Grid, options: Options) -> float:
+    """MB that a side needs at its peak beyond what this process had with a small grid; at least 0.1."""
+    torch.set_num_threads(options.threads or torch.get_num_threads())
+    small = neighbourhood(SMALL)
+    both_time(attention_of(side, small), tensors(small, 1))
+    near = neighbourhood(grid)
+    parts, attention = tensors(near, options.batch), attention_of(side, near)
+    before = peak_memory()
+    both_time(attention, parts)
+    return max(peak_memory() - before, 0.1)
+
+
+def ratios(result: dict[str, Any], tokens: int) -> dict[str, float]:
+    """What sparse attention saves at so many tokens."""
+    saved = {}
+    for end in ("", "_top_k"):
+        for name, figure in (
+            ("speedup_forward", "seconds_forward"),
+            ("speedup_both", "seconds_both"),
+            ("memory_ratio", "memory_mb"),
+        ):
+            ours = result[f"{figure}_sparse{end}_{tokens}"]
+            saved[f"{name}{end}"] = result[f"{figure}_dense_{tokens}"] / ours
+            saved[f"{name}{end}_masked"] = result[f"{figure}_masked{end}_{tokens}"] / ours
+    return saved
+
+
+def print_result(result: dict[str, Any], sizes: list[int]) -> None:
+    """The table of sides over tokens, and what it comes to."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("tokens", justify="right")
+    table.add_column("side", no_wrap=True)
+    for name in ("forward ms", "forward + backward ms", "peak MB"):
+        table.add_column(name, justify="right")
+    for size in sizes:
+        for side in SIDES:
+            forward, both = result[f"seconds_forward_{side}_{size}"], result[f"seconds_both_{side}_{size}"]
+            memory = result[f"memory_mb_{side}_{size}"]
+            table.add_row(str(size), side, f"{1e3 * forward:.1f}", f"{1e3 * both:.1f}", f"{memory:.1f}")
+    console.print(table)
+    for end, title in (("", "all neighbours"), ("_top_k", f"top {result['top_k']}")):
+        console.print(
+            f"{title}, {result['tokens']} tokens: forward {result[f'speedup_forward{end}']:.1f} times quicker than dense, "
+            f"with backward {result[f'speedup_both{end}']:.1f}, memory {result[f'memory_ratio{end}']:.1f} times less; than "
+            f"masked dense of equal output {result[f'speedup_forward{end}_masked']:.1f}, "
+            f"{result[f'speedup_both{end}_masked']:.1f}, {result[f'memory_ratio{end}_masked']:.1f}",
+            soft_wrap=True,
+        )
+    console.print(
+        f"{result['neighbours']:.0f} neighbours a token; largest difference from masked dense attention "
+        f"{result['difference']:.1e}, of gradients {result['difference_gradient']:.1e}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,236 @@
+"""`wavecity bench moving`: channels along ways, beside tracing every snapshot anew, on the same real scenes.
+
+Three sides, one after the other on each scene, warm, in one process with all threads:
+
+- ours: `simulate_moving`, that is chains once a scene, waypoints, paths evolved in between;
+- brute: `simulate` and `csi` for every snapshot, as if its users stood there;
+- dense: ours with every snapshot traced; it shares the chains and interpolates nothing.
+
+Ours runs before and after the others, so that a machine that gets slower or faster meanwhile favours neither. The error
+is that of the whole channel of a user, all snapshots, subcarriers and antennas, against brute.
+"""
+
+import gc
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.table import Table
+from tqdm import tqdm
+
+from flows.build import plan_scenes
+from flows.recipe import Recipe, load_recipe
+from flows.tables import console
+from geo.build import build_scene
+from geo.errors import SceneError
+from geo.scene import Mover, Scene
+from raytrace import backend
+from raytrace.channels import Channels, csi, subcarrier_frequencies
+from raytrace.moving import Moving, simulate_moving
+from raytrace.simulate import simulate
+
+# Of the brute side: as many as there are, as ours cuts none.
+ALL_PATHS = 1024
+PACKAGES = ("sionna-rt", "drjit", "numpy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured.
+
+    Attributes
+    ----------
+    scenes : int
+    users : int
+        Of every scene.
+    map : str
+        `helsinki`, or the path of an extract.
+    overrides : tuple of str
+        Changes of the recipe `temporal`.
+    """
+
+    scenes: int
+    users: int
+    map: str
+    overrides: tuple[str, ...] = ()
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure, print the table and return all figures, JSON-ready.
+
+    Raises
+    ------
+    InputError
+        The map cannot be read or has no usable tile, or an override is wrong.
+    """
+    backend.prepare()
+    recipe = recipe_of(options)
+    with TemporaryDirectory() as cache:
+        plan = plan_scenes(recipe, Path(cache))
+        scenes = []
+        for tile in plan.accepted:
+            try:
+                source = plan.sources[tile.city]
+                scenes.append(build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility))
+            except SceneError as error:
+                tqdm.write(f"{tile.id}: left out: {error}")
+    rows: list[dict[str, Any]] = []
+    for scene in tqdm(scenes, "scenes", unit="scene"):
+        if not rows:
+            follow(scene, recipe)
+            simulate(scene, recipe.radio, recipe.solver, recipe.seed)
+        rows.append(compare_scene(scene, recipe))
+        # Worlds that linger would change what Dr.Jit compiles.
+        gc.collect()
+    result = {
+        **summary(rows),
+        "scenes": len(rows),
+        "users": options.users,
+        "map": Path(options.map).name,
+        "cores": backend.usable_cores(),
+        "machine": platform.machine(),
+        "version_python": platform.python_version(),
+        **{f"version_{name.replace('-', '_')}": metadata.version(name) for name in PACKAGES},
+    }
+    result["recipe"] = recipe.model_dump(mode="json", include={"mobility", "solver", "radio"})
+    result["per_scene"] = [{key: value for key, value in row.items() if key != "users"} for row in rows]
+    print_result(result)
+    return result
+
+
+def recipe_of(options: Options) -> Recipe:
+    """The recipe `temporal` on one map."""
+    ours = (
+        f"area.source={options.map}",
+        "area.cities=[]",
+        f"area.city={Path(options.map).name.split('.')[0].capitalize()}",
+        "area.country=XX",
+        "area.split.by=scene",
+        f"area.scenes={options.scenes}",
+        f"users.minimum={options.users}",
+        f"users.maximum={options.users}",
+    )
+    return load_recipe("temporal", (*ours, *options.overrides))
+
+
+def compare_scene(scene: Scene, recipe: Recipe) -> dict[str, Any]:
+    """Times of all sides on one scene, and errors of its users."""
+    moving, before = timed(lambda: follow(scene, recipe))
+    brute, seconds_brute = timed(lambda: trace_every_snapshot(scene, recipe))
+    dense, seconds_dense = timed(lambda: follow(scene, recipe, dense=True))
+    moving, after = timed(lambda: follow(scene, recipe))
+    assert scene.tracks is not None
+    return {
+        "scene": scene.id,
+        "seconds_ours": (before + after) / 2,
+        "seconds_brute": seconds_brute,
+        "seconds_dense": seconds_dense,
+        "traced_share": float(moving.traced.mean()),
+        "users": [
+            {"kind": int(kind), "nmse": error, "nmse_dense": error_dense}
+            for kind, error, error_dense in zip(
+                scene.tracks.kind, nmse(moving.csi, brute), nmse(dense.csi, brute), strict=True
+            )
+        ],
+    }
+
+
+def follow(scene: Scene, recipe: Recipe, dense: bool = False) -> Moving:
+    """Our side; `dense` traces every snapshot."""
+    assert recipe.mobility is not None
+    # Below what settings may say: every interval is doubtful.
+    mobility = recipe.mobility.model_copy(update={"tolerance": -1.0}) if dense else recipe.mobility
+    return simulate_moving(scene, recipe.radio, recipe.solver, mobility, recipe.seed)
+
+
+def trace_every_snapshot(scene: Scene, recipe: Recipe) -> NDArray[np.complex64]:
+    """Channels (U, T, F, X, Y) by `simulate` at the positions of every snapshot, no path cut."""
+    assert scene.tracks is not None
+    assert recipe.mobility is not None
+    frequencies = subcarrier_frequencies(recipe.mobility.subcarriers, recipe.mobility.subcarrier_spacing)
+    solver = recipe.solver.model_copy(update={"max_paths": ALL_PATHS})
+    snapshots = []
+    for step in range(scene.tracks.position.shape[1]):
+        standing = replace(scene, users=scene.tracks.position[:, step])
+        channels = without_padding(simulate(standing, recipe.radio, solver, recipe.seed))
+        snapshots.append(csi(channels, recipe.radio, frequencies=frequencies))
+    return np.stack(snapshots, axis=1)
+
+
+def without_padding(channels: Channels) -> Channels:
+    """Channels with no more paths than a user has: sums over zeros take time."""
+    most = max(1, int(channels.n_paths.max(initial=1)))
+    arrays = {field.name: getattr(channels, field.name) for field in fields(Channels)}
+    return Channels(**{name: array[:, :most] if array.ndim > 1 else array for name, array in arrays.items()})
+
+
+def nmse(found: NDArray[np.complex64], truth: NDArray[np.complex64]) -> list[float | None]:
+    """Squared error over power of each user's whole channel; None where both are 0."""
+    axes = tuple(range(1, truth.ndim))
+    power = (np.abs(truth).astype(np.float64) ** 2).sum(axis=axes)
+    error = (np.abs(found - truth).astype(np.float64) ** 2).sum(axis=axes)
+    pairs = zip(error.tolist(), power.tolist(), strict=True)
+    return [(off / of if of else float("inf")) if of or off else None for off, of in pairs]
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """Result and seconds of a call."""
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Ratios over all scenes, errors over all users."""
+    users = [user for row in rows for user in row["users"] if user["nmse"] is not None]
+    total = {side: sum(row[f"seconds_{side}"] for row in rows) for side in ("ours", "brute", "dense")}
+    speedups = [row["seconds_brute"] / row["seconds_ours"] for row in rows]
+    result: dict[str, Any] = {
+        "speedup": total["brute"] / total["ours"],
+        "speedup_least": min(speedups),
+        "speedup_most": max(speedups),
+        "speedup_over_dense": total["dense"] / total["ours"],
+        "traced_share": float(np.mean([row["traced_share"] for row in rows])),
+        **{f"seconds_{side}": seconds for side, seconds in total.items()},
+        "users_heard": len(users),
+        **decibels("nmse_db", [user["nmse"] for user in users]),
+        **decibels("nmse_db_dense", [user["nmse_dense"] for user in users]),
+    }
+    for mover in Mover:
+        own = [user["nmse"] for user in users if user["kind"] == mover]
+        result |= decibels(f"nmse_db_{mover.name.lower()}", own) if own else {}
+    return result
+
+
+def decibels(name: str, errors: list[float]) -> dict[str, float]:
+    """Median, 90th percentile and worst in dB; an error of nothing counts as -200."""
+    decibel = 10 * np.log10(np.maximum(errors, 1e-20))
+    pick = {"median": np.median(decibel), "90": np.percentile(decibel, 90), "worst": decibel.max()}
+    return {f"{name}_{which}": float(value) for which, value in pick.items()}
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """The table of errors, and the times."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("NMSE, dB", no_wrap=True)
+    for name in ("median", "90 % below", "worst"):
+        table.add_column(name, justify="right")
+    names = {"all users": "nmse_db", **{mover.name.lower(): f"nmse_db_{mover.name.lower()}" for mover in Mover}}
+    for label, name in {**names, "every snapshot traced": "nmse_db_dense"}.items():
+        if f"{name}_median" in result:
+            table.add_row(label, *(f"{result[f'{name}_{which}']:.1f}" for which in ("median", "90", "worst")))
+    console.print(table)
+    console.print(
+        f"{result['speedup']:.1f}x as fast as tracing every snapshot anew ({result['speedup_least']:.1f} to "
+        f"{result['speedup_most']:.1f}), {result['speedup_over_dense']:.1f}x as with chains found once; "
+        f"{result['traced_share']:.1%} of the snapshots traced",
+        soft_wrap=True,
+    )

@@ -1,0 +1,258 @@
+"""Channels of users that move: traced where it matters, evolved path by path in between.
+
+A metre grid cannot give phase: 5 mm are half a turn at 28.5 GHz. So a user's way is traced at *waypoints*, and between two
+of them every path that both have (the same sequence of planes and edges) goes on by itself: its length is the cubic
+Hermite polynomial of its lengths and their rates of change, which its directions of arrival give, so that its phase
+turns by its Doppler shift; its coefficient without the carrier and its directions of departure change linearly.
+
+Chains do not depend on who receives (`raytrace.chains`): they are found once a scene, and the waypoints of all users are
+traced together. A waypoint in the middle of an interval checks it: where the interpolation was off, or where paths that
+carry power begin or end, the halves are halved again, down to single snapshots. So a path appears and disappears at the
+right snapshot; what is too weak for that changes in the middle between two waypoints.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo.errors import InputError
+from geo.scene import Scene
+from geo.settings import MobilitySettings
+from raytrace.arrays import panel_axes
+from raytrace.channels import Channels, subcarrier_frequencies
+from raytrace.evolve import Bundle, Evolved, Wave, between, beyond, common, lonely
+from raytrace.settings import RadioSettings, SolverSettings
+from raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation
+from raytrace.solver import Paths, line_of_sight
+from raytrace.world import build_world
+
+# m that a way may leave the straight line between two waypoints. It is corrected to first order; what is left, its square
+# over twice the distance to the last vertex, is 1e-7 m at 5 m.
+STRAIGHT = 1e-3
+# Positions traced at a time.
+BATCH = 512
+
+# From a user's snapshot to another one.
+Interval = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Moving:
+    """What `simulate_moving` finds (U users, T snapshots, F subcarriers, X x Y antennas).
+
+    Attributes
+    ----------
+    channels : Channels
+        Of the first snapshot, with Doppler shifts: what `simulate` gives for it.
+    csi : complex64 (U, T, F, X, Y)
+        Of all paths found, none cut; 0 where a snapshot has no path, or none above the gain floor.
+    traced : bool (U, T)
+        Which snapshots were traced; the others are interpolated.
+    """
+
+    channels: Channels
+    csi: NDArray[np.complex64]
+    traced: NDArray[np.bool_]
+
+
+def simulate_moving(
+    scene: Scene, radio: RadioSettings, solver: SolverSettings, mobility: MobilitySettings, seed: int
+) -> Moving:
+    """Channels of every user of a scene along its way, over a band; the same bytes for the same arguments.
+
+    Parameters
+    ----------
+    scene : Scene
+        With `tracks`, whose first positions are its `users`.
+    radio : RadioSettings
+        Carrier, materials, panel.
+    solver : SolverSettings
+        `max_paths` cuts `channels` only: which paths are strongest changes along a way, and a cut would make jumps.
+    mobility : MobilitySettings
+        Subcarriers, `waypoint` and `tolerance`; number and times of the snapshots are those of the tracks.
+    seed : int
+        As of `simulate`.
+
+    Raises
+    ------
+    InputError
+        Diffuse scattering, whose paths cannot be followed; a scene without tracks; and what `simulate` raises.
+    """
+    if solver.diffuse:
+        msg = "solver.diffuse is true, but diffuse paths cannot be followed along a way; set it to false, or leave mobility out"
+        raise InputError(msg)
+    if scene.tracks is None:
+        msg = f"{scene.id}: its users do not move; build the scene with mobility"
+        raise InputError(msg)
+    trace, orientation = chain_solver(solver, seed), panel_orientation(radio)
+    wave = wave_of(radio, mobility)
+    with ONE_AT_A_TIME:
+        world = build_world(scene.mesh, scene.size, radio)
+        chains = trace.chains(world, scene.bs_position)
+        survey = Survey(
+            scene.tracks.position.astype(np.float64),
+            lambda points: trace(world, scene.bs_position, points, orientation, radio.pattern, chains),
+            panel_axes(radio.azimuth, radio.downtilt)[1:],
+        )
+        first = survey.visit([(user, 0) for user in range(len(scene.users))])
+        visible = line_of_sight(world, scene.bs_position, scene.users)
+        survey.explore(mobility.waypoint, mobility.tolerance, wave)
+    channels = collect(first, visible, radio.frequency, solver, scene.tracks.velocity[:, 0].astype(np.float64))
+    users, steps = scene.tracks.position.shape[:2]
+    csi = np.zeros((users, steps, mobility.subcarriers, radio.columns, radio.rows), np.complex64)
+    floor = 10 ** (solver.gain_floor / 10)
+    for user in range(users):
+        power = np.zeros(steps)
+        for when, paths in survey.evolve(user):
+            wave.add(csi[user], when, paths)
+            power[when] += (np.abs(paths.coefficient) ** 2).sum(axis=1)
+        csi[user, power < floor] = 0
+    return Moving(channels, csi, survey.traced)
+
+
+def wave_of(radio: RadioSettings, mobility: MobilitySettings) -> Wave:
+    """Band and panel of these settings."""
+    first = float(subcarrier_frequencies(mobility.subcarriers, mobility.subcarrier_spacing)[0])
+    band = radio.frequency, first, mobility.subcarrier_spacing, mobility.subcarriers
+    return Wave(*band, radio.columns, radio.rows, radio.spacing)
+
+
+class Survey:
+    """Waypoints of users, and their paths there.
+
+    Parameters
+    ----------
+    position : float64 (U, T, 3)
+        m.
+    trace : callable
+        Positions (R, 3) to their `Paths`.
+    axes : float64 (2, 3)
+        Directions of the panel's x and y axes.
+    """
+
+    def __init__(
+        self,
+        position: NDArray[np.float64],
+        trace: Callable[[NDArray[np.float64]], Paths],
+        axes: NDArray[np.float64],
+    ) -> None:
+        self.position, self._trace, self._axes = position, trace, axes
+        self.traced = np.zeros(position.shape[:2], np.bool_)
+        self._bundles: dict[tuple[int, int], Bundle] = {}
+        # Sequences of planes and edges, numbered as they turn up.
+        self._numbers: dict[bytes, int] = {}
+
+    def visit(self, places: list[tuple[int, int]]) -> Paths:
+        """Trace users at snapshots (user, step) and keep their paths; returns them, receivers in the order of `places`."""
+        points = self.position[tuple(np.array(places, np.int64).reshape(-1, 2).T)]
+        paths = self._trace(points)
+        first = np.searchsorted(paths.receiver, np.arange(len(places) + 1))
+        number = np.array([self._number(elements) for elements in paths.elements], np.int64)
+        cosine = paths.departure @ self._axes.T
+        for row, (user, step) in enumerate(places):
+            own = slice(first[row], first[row + 1])
+            order = np.argsort(number[own])
+            coefficient = paths.coefficient[own].astype(np.complex128)
+            bundle = Bundle(number[own], paths.length[own], paths.arrival[own], cosine[own], coefficient)
+            self._bundles[user, step] = bundle.select(order)
+            self.traced[user, step] = True
+        return paths
+
+    def _number(self, elements: NDArray[np.int32]) -> int:
+        return self._numbers.setdefault(elements.tobytes(), len(self._numbers))
+
+    def _visit_new(self, places: list[tuple[int, int]]) -> None:
+        new = [place for place in dict.fromkeys(places) if place not in self._bundles]
+        for low in range(0, len(new), BATCH):
+            self.visit(new[low : low + BATCH])
+
+    def explore(self, waypoint: float, tolerance: float, wave: Wave) -> None:
+        """Trace waypoints until what lies between them is known.
+
+        Parameters
+        ----------
+        waypoint : float
+            Largest way between two of them, m.
+        tolerance : float
+            Share of a user's power that may be wrong.
+        wave : Wave
+        """
+        ways = [first_waypoints(way, waypoint) for way in self.position]
+        self._visit_new([(user, step) for user, way in enumerate(ways) for step in way])
+        pending = [(user, *ends) for user, way in enumerate(ways) for ends in pairwise(way)]
+        while pending := [(user, start, end) for user, start, end in pending if end - start > 1]:
+            self._visit_new([(user, (start + end) // 2) for user, start, end in pending])
+            pending = [half for interval in pending for half in self._doubtful(interval, tolerance, wave)]
+
+    def _doubtful(self, interval: Interval, tolerance: float, wave: Wave) -> Iterator[Interval]:
+        """Halves of an interval, whose middle was traced, that must be looked at more closely."""
+        user, start, end = interval
+        middle = (start + end) // 2
+        one, here, two = (self._bundles[user, step] for step in (start, middle, end))
+        off = self._error(interval, wave) > tolerance * here.power
+        for ends, bundles in (((start, middle), (one, here)), ((middle, end), (here, two))):
+            if off or lonely(*bundles) > tolerance:
+                yield user, *ends
+
+    def _error(self, interval: Interval, wave: Wave) -> float:
+        """Power by which the interpolation misses the middle of an interval."""
+        user, start, end = interval
+        middle = (start + end) // 2
+        one, here, two = (self._bundles[user, step] for step in (start, middle, end))
+        kept, other = common(one, two)
+        one, two = one.select(kept), two.select(other)
+        kept, other = common(one, here)
+        place = self.position[user]
+        guess = between(one.select(kept), two.select(kept), place[start], place[end], place[middle : middle + 1])
+        return wave.difference(here.select(other), guess)
+
+    def evolve(self, user: int) -> Iterator[tuple[NDArray[np.int64], Evolved]]:
+        """Paths of a user at all its snapshots: groups of snapshots (K,), and of paths that all of these have."""
+        place, way = self.position[user], np.flatnonzero(self.traced[user])
+        for start, end in pairwise(way.tolist()):
+            one, two = self._bundles[user, start], self._bundles[user, end]
+            first, second = common(one, two)
+            inside = np.arange(start, end)
+            yield inside, between(one.select(first), two.select(second), place[start], place[end], place[inside])
+            ending = np.delete(np.arange(len(one.number)), first)
+            beginning = np.delete(np.arange(len(two.number)), second)
+            # In the middle between two waypoints; a snapshot that was traced has its own paths.
+            early, late = inside[inside <= (start + end) // 2], inside[inside > (start + end) // 2]
+            yield early, beyond(one.select(ending), place[start], place[early])
+            yield late, beyond(two.select(beginning), place[end], place[late])
+        last = way[-1:]
+        bundle = self._bundles[user, int(last[0])]
+        yield last, beyond(bundle, place[last[0]], place[last])
+
+
+def first_waypoints(position: NDArray[np.float64], most: float) -> list[int]:
+    """Snapshots that divide a way (T, 3) into parts that are straight, within `STRAIGHT`, and at most `most` m long."""
+    walked = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(position, axis=0), axis=1))])
+    waypoints, parts = {0, len(position) - 1}, [(0, len(position) - 1)]
+    while parts:
+        start, end = parts.pop()
+        if end - start < 2:
+            continue
+        beside = _beside(position[start : end + 1])
+        farthest = start + int(beside.argmax())
+        if beside.max() > STRAIGHT:
+            cut = farthest
+        elif walked[end] - walked[start] > most:
+            cut = int(np.searchsorted(walked[start : end + 1], (walked[start] + walked[end]) / 2)) + start
+        else:
+            continue
+        cut = min(max(cut, start + 1), end - 1)
+        waypoints.add(cut)
+        parts += [(start, cut), (cut, end)]
+    return sorted(waypoints)
+
+
+def _beside(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of points (N, 3) from the straight line between the first and the last."""
+    way = points[-1] - points[0]
+    square = float(way @ way)
+    u = np.clip((points - points[0]) @ way / square, 0, 1) if square > 0 else np.zeros(len(points))
+    return np.asarray(np.linalg.norm(points - points[0] - u[:, None] * way, axis=1), np.float64)

@@ -1,0 +1,347 @@
+"""The prediction task: windows, labels, training, errors by kind of user; from a tiny pretraining to a page in a browser."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from synthetic_temporal import make_temporal, plane_waves, users_of
+
+from dataset import InputError
+from model import prediction as task
+from model.prediction import (
+    CLEAN,
+    DENSE,
+    FINE_TUNED,
+    GRU,
+    MEDIAN,
+    PERSISTENCE,
+    QUANTITY,
+    RIDGE,
+    START,
+    TWIN,
+    ZERO_SHOT,
+    label_counts,
+    pick_test,
+    prediction,
+)
+from model.prediction_settings import PredictionSettings
+from model.prediction_training import Cutter, ratios, trained
+from model.pretrain import pretrain
+from model.report import write_report
+from model.settings import HeadSettings, TrainingSettings
+from model.tasks import evaluate
+from model.temporal import TemporalModel
+from model.temporal_pretrain import pretrain_temporal
+
+HORIZONS = (1, 2, 4)
+SHARES = (0.2, 1.0)
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """A model of few offsets, windows of twelve snapshots: the whole length of a trajectory."""
+    return TrainingSettings.model_validate(
+        {
+            "backbone": "temporal",
+            "temporal": {
+                "model": {"width": 8, "layers": 1, "heads": 2, "mixing": 2, "reach": 1, "past": 1, "future": 1,
+                          "top_k": False},
+                "snapshots": 12, "delays": 4, "align": False,
+            },
+            "evaluation": {
+                "heads": {"seeds": 3},
+                "prediction": {"past": 8, "horizons": HORIZONS, "labels": SHARES, "dense_labels": [1.0], "steps": 2,
+                               "batch_size": 4, "gru_width": 8, "gru_steps": 4, "learning_rates": [3e-3],
+                               "ridge_orders": [1, 3], "ridge_penalties": [1e-8, 1e-2]},
+            },
+            "epochs": 1, "batch_size": 8, "accelerator": "cpu", "optimiser": {"warmup_steps": 2},
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def moving():
+    return make_temporal((("train", 2), ("validation", 1), ("test", 2)), steps=12, subcarriers=8, antennas=4)
+
+
+@pytest.fixture(scope="module")
+def run(settings, moving, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("moving")
+    pretrain_temporal("synthetic", settings, folder, 1, data=moving)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(run, settings, moving):
+    return evaluate(run, "synthetic", "prediction", settings, 1, data=moving)
+
+
+@pytest.fixture(scope="module")
+def frame(run, result):
+    return pd.read_parquet(run / "results" / "prediction.parquet")
+
+
+@pytest.fixture(scope="module")
+def report(run, result, data):
+    return write_report(run, "synthetic", data=data)
+
+
+def test_a_window_goes_on_where_the_past_ends_and_its_noise_has_the_stated_power():
+    rng = np.random.default_rng(0)
+    csi = torch.from_numpy(plane_waves(rng, [15.0] * 5, steps=20, subcarriers=16, antennas=8, paths=1)[0])
+    clean = Cutter(6, 3, 16, False, None).cut(csi, np.random.default_rng(1))
+    series = torch.cat((clean.past, clean.future), 1)
+    assert series.shape == (5, 9, 8, 16)
+    # One path: each snapshot is the one before, turned by the same angle.
+    step = (csi[:, 1] / csi[:, 0])[:, 0, 0]
+    for later, earlier in zip(series.unbind(1)[1:], series.unbind(1)[:-1], strict=True):
+        torch.testing.assert_close(later, earlier * step[:, None, None], rtol=1e-3, atol=1e-3)
+    # Same generator, same place: what differs is the noise, all of it with all delays kept.
+    noisy = Cutter(6, 3, 16, False, 10.0).cut(csi, np.random.default_rng(1))
+    torch.testing.assert_close(noisy.future.abs(), clean.future.abs())
+    power = (noisy.past - clean.past).abs().square().mean() / clean.past.abs().square().mean()
+    assert float(power) == pytest.approx(0.1, rel=0.1)
+    turned = Cutter(6, 3, 16, False, None).cut(csi, np.random.default_rng(1), turn=True)
+    torch.testing.assert_close(turned.past.abs(), clean.past.abs())
+    assert not torch.allclose(turned.past, clean.past)
+
+
+def test_the_future_has_no_say_in_what_is_seen():
+    """Delays are aligned, and the scale is set, by the snapshots seen alone."""
+    rng = np.random.default_rng(0)
+    csi = torch.from_numpy(plane_waves(rng, [5.0] * 6, steps=9, subcarriers=16, antennas=4)[0])
+    other = csi.clone()
+    other[:, 6:] = 100 * torch.from_numpy(plane_waves(rng, [5.0] * 6, steps=3, subcarriers=16, antennas=4)[0])
+    cutter = Cutter(6, 3, 4, True, 20.0)
+    first, second = (cutter.cut(channel, np.random.default_rng(2)) for channel in (csi, other))
+    assert torch.equal(first.past, second.past)
+    assert not torch.allclose(first.future, second.future)
+
+
+def test_users_who_were_never_heard_count_for_nothing():
+    csi = torch.zeros(2, 9, 8, 4, dtype=torch.complex64)
+    csi[:, 7:] = 1e-5
+    windows = Cutter(6, 3, 4, True, None).cut(csi, np.random.default_rng(0))
+    assert ratios(torch.zeros_like(windows.future), windows.future).isnan().all()
+
+
+def test_the_error_is_a_mean_of_ratios_of_each_user(result, frame, moving):
+    """Persistence, worked out anew with numpy from trajectories as long as a window, without noise."""
+    users = users_of(moving, "test")
+    channel = users.csi.numpy().astype(np.complex128)
+    bins = np.fft.ifft(np.fft.fft(channel, axis=3), axis=2)[:, :, :4]
+    for kind, regime in ((0, "walker"), (1, "vehicle"), (2, "cyclist")):
+        mine = bins[users.kind.numpy() == kind]
+        for horizon in HORIZONS:
+            truth = mine[:, 7 + horizon]
+            ratio = (abs(mine[:, 7] - truth) ** 2).sum((1, 2)) / (abs(truth) ** 2).sum((1, 2))
+            here = frame[(frame["condition"] == f"{regime}, horizon {horizon}") & (frame["method"] == PERSISTENCE)]
+            clean = here[here["quantity"] == CLEAN].iloc[0]
+            assert clean["value"] == pytest.approx(10 * np.log10(ratio.mean()), abs=1e-3)
+            assert clean["n"] == len(mine) == result["facts"]["test_users"][regime]["users"]
+            noisy, median = (here[here["quantity"] == name]["value"].item() for name in (QUANTITY, MEDIAN))
+            # 10 dB noise on what is held adds a tenth, less what the dropped delays take with them.
+            assert noisy > clean["value"]
+            assert median != noisy
+
+
+def test_every_method_is_there_for_every_share_and_seed(frame, result):
+    here = frame[(frame["quantity"] == QUANTITY) & (frame["condition"] == "vehicle, horizon 4")]
+    assert set(here["method"]) == {FINE_TUNED, ZERO_SHOT, TWIN, DENSE, GRU, RIDGE, PERSISTENCE, START}
+    for method, group in here.groupby("method"):
+        if method in (ZERO_SHOT, RIDGE, PERSISTENCE, START):
+            assert group["x"].isna().all()
+            assert len(group) == 1
+            continue
+        shares = (1.0,) if method == DENSE else SHARES
+        assert sorted(zip(group["x"], group["seed"], strict=True)) == [(x, seed) for x in shares for seed in range(3)]
+    assert {"walker", "cyclist", "vehicle"} == {name.partition(",")[0] for name in frame["condition"]}
+    assert (frame["better"] == "lower").all()
+    assert np.isfinite(frame["value"]).all()
+    clean = frame[frame["quantity"] == CLEAN]
+    assert set(clean["x"].dropna()) == {1.0}
+    assert result["facts"]["labelled_users"] == {"20 %": 5, "100 %": 24}
+    assert result["facts"]["test_scenes"] == 2
+    # Few paths, no noise: a recursion of each sample is far ahead of holding its last snapshot.
+    values = clean[clean["condition"] == "walker, horizon 4"].set_index("method")["value"]
+    assert values[RIDGE] < values[PERSISTENCE] - 10
+
+
+def test_all_methods_have_the_same_labels_more_contain_the_fewer_and_none_is_a_test_user(monkeypatch, settings, moving):
+    drawn = {}
+
+    def record(build, draw, cutter, config, heads, steps):
+        drawn.setdefault(len(draw(0)), []).append([draw(seed) for seed in range(heads.seeds)])
+        return iter(())
+
+    monkeypatch.setattr(task, "trained", record)
+    torch.manual_seed(0)
+    prediction(TemporalModel(settings.temporal.model, (12, 4, 4)), settings, moving, settings.evaluation, 1)
+    assert {count: len(methods) for count, methods in drawn.items()} == {5: 3, 24: 4}
+    for methods in drawn.values():
+        for other in methods[1:]:
+            assert all(torch.equal(one, two) for one, two in zip(methods[0], other, strict=True))
+    few, many = drawn[5][0], drawn[24][0]
+    for seed in range(3):
+        assert torch.equal(many[seed][:5], few[seed])
+    assert not torch.equal(few[0], few[1])
+    known = {complex(value) for value in users_of(moving, "train").csi[:, 0, 0, 0]}
+    assert {complex(value) for value in many[0][:, 0, 0, 0]} == known
+    assert not known & {complex(value) for value in users_of(moving, "test").csi[:, 0, 0, 0]}
+
+
+def test_small_stores_have_fewer_shares():
+    assert label_counts(1000, (0.01, 0.05, 1.0)) == {0.01: 10, 0.05: 50, 1.0: 1000}
+    # One to train on and one to choose by at least; a share that adds nothing is left out.
+    assert label_counts(30, (0.01, 0.05, 0.1, 0.5, 1.0)) == {0.01: 2, 0.1: 3, 0.5: 15, 1.0: 30}
+    assert label_counts(2, (0.01, 1.0)) == {0.01: 2}
+
+
+def test_test_users_are_of_each_kind_and_no_more_than_wanted(moving):
+    picked = pick_test(moving, 3)
+    assert torch.bincount(picked.kind).tolist() == [3, 3, 3]
+    assert len(picked.scene.unique()) == 2
+
+
+class Scaled(torch.nn.Module):
+    """Predicts the last snapshot times a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, past):
+        return (self.value * past[:, -1:]).expand(-1, 3, -1, -1)
+
+
+def test_the_rate_that_held_back_labels_favour_is_taken_and_training_repeats():
+    """Nothing moves, so that a factor of one is best: from zero, ten steps at the larger rate come nearer."""
+    csi = torch.ones(10, 9, 4, 2, dtype=torch.complex64)
+    config = PredictionSettings(learning_rates=(1e-4, 5e-2), batch_size=4)
+    cutter = Cutter(6, 3, 4, False, None)
+    weights = []
+    for _ in range(2):
+        runs = list(trained(Scaled, lambda _: csi, cutter, config, HeadSettings(seeds=2), 10))
+        assert [(seed, rate) for seed, _, rate in runs] == [(0, 5e-2), (1, 5e-2)]
+        weights.append([model.value.item() for _, model, _ in runs])
+    assert weights[0] == weights[1]
+    assert 0.1 < weights[0][0] < 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"past": 9}, r"trajectories of 12 snapshots, but evaluation.prediction.past 9 and a horizon of 4 need 13"),
+        ({"horizons": (1, 8)}, r"a horizon of 8 need 16; set fewer, or build the dataset with mobility.steps 16"),
+    ],
+)
+def test_trajectories_too_short_are_refused_in_one_line(settings, moving, change, words):
+    config = settings.evaluation.prediction.model_copy(update=change)
+    evaluation = settings.evaluation.model_copy(update={"prediction": config})
+    model = TemporalModel(settings.temporal.model, (12, 4, 4))
+    with pytest.raises(InputError, match=words):
+        prediction(model, settings, moving, evaluation, 1)
+
+
+def test_another_array_is_refused_in_one_line(settings):
+    model = TemporalModel(settings.temporal.model, (12, 4, 4))
+    wide = make_temporal((("train", 1), ("test", 1)), steps=12, subcarriers=8, antennas=8)
+    with pytest.raises(InputError, match="8 antennas, but the model was trained on 4"):
+        prediction(model, settings, wide, settings.evaluation, 1)
+
+
+@pytest.mark.parametrize("change", [{"horizons": [2, 1]}, {"labels": [0.1, 0.1]}, {"dense_labels": [0.3]}])
+def test_settings_that_cannot_be_are_refused(change):
+    with pytest.raises(ValueError, match="prediction"):
+        PredictionSettings.model_validate(change)
+
+
+def test_the_same_seed_gives_the_same_table(run, result, settings, moving, tmp_path):
+    before = pd.read_parquet(run / "results" / "prediction.parquet")
+    assert result["seeds"] == 3
+    assert evaluate(run, "synthetic", "prediction", settings, 1, data=moving) == result
+    again = shutil.copytree(run, tmp_path / "again")
+    shutil.rmtree(again / "results")
+    evaluate(again, "synthetic", "prediction", settings, 1, data=moving)
+    assert pd.read_parquet(again / "results" / "prediction.parquet").equals(before)
+    # What other tasks are set to has no part in it.
+    other = settings.evaluation.model_copy(update={"masks": (0.5,)})
+    kept = evaluate(run, "synthetic", "prediction", settings.model_copy(update={"evaluation": other}), 1, data=moving)
+    assert kept["fingerprint"] == result["fingerprint"]
+
+
+def test_a_task_of_the_other_model_is_refused_in_one_line(run, result, settings, moving, data, tiny, tmp_path):
+    with pytest.raises(
+        InputError, match=r"localization needs a multimodal model, .* holds a temporal one; choose pred"
+    ):
+        evaluate(run, "synthetic", "localization", settings, 1, data=data)
+    pretrain("synthetic", tiny.model_copy(update={"epochs": 1}), tmp_path, seed=1, data=data)
+    with pytest.raises(
+        InputError, match=r"prediction needs a temporal model, .* multimodal one; choose reconstruction"
+    ):
+        evaluate(tmp_path, "synthetic", "prediction", settings, 1, data=moving)
+
+
+def test_a_recipe_has_the_tasks_of_its_model():
+    from flows.pipeline import tasks_of
+    from flows.recipe import load_recipe
+    from model.task_names import TASKS
+
+    recipe = load_recipe("quickstart")
+    assert tasks_of(recipe) == [name for name in TASKS if name != "prediction"]
+    moving = recipe.training.model_copy(update={"backbone": "temporal"})
+    assert tasks_of(recipe.model_copy(update={"training": moving})) == ["prediction"]
+
+
+def test_the_report_tells_how_the_model_stands_against_ridge(report, result):
+    page = report.read_text(encoding="utf-8")
+    rows = [row for row in result["rows"] if row["quantity"] == QUANTITY]
+    assert len(rows) == 9 * len(SHARES)
+    better = sum(row["values"][FINE_TUNED] < row["values"][RIDGE] for row in rows)
+    told = re.search(r"(\d+) of (\d+) comparisons of kind of user, horizon and labels", page)
+    assert told is not None
+    assert int(told[2]) == len(rows)
+    # Level within the noise is not ahead.
+    assert int(told[1]) <= better
+    assert RIDGE in page[page.index('id="standing"') : page.index("How small this run was")]
+    assert "LWM-Temporal: Sparse Spatio-Temporal Attention" in page
+    assert page.count('src="data:image/svg+xml;base64,') == 3
+    for words in ("Prediction error over the horizon", "Prediction error over the labels", "walker, horizon 4"):
+        assert words in page
+    for words in ("Yazdian", "[PHYSC]", "Reconstruction of what is masked"):
+        assert words not in page
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    targets = {source[1:] for source in sources if source.startswith("#")}
+    assert targets <= set(re.findall(r'id="([^"]+)"', page))
+    json.loads(json.dumps(result["facts"]))
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed")
+def test_the_page_opens_in_a_browser(report):
+    """No console error, no request that leaves the page, every picture decoded, nothing wider than the window."""
+    from playwright.sync_api import sync_playwright
+
+    problems, requests = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-background-networking"]
+        )
+        opened = browser.new_page(viewport={"width": 1280, "height": 900})
+        opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        opened.on("request", lambda request: requests.append(request.url[:80]))
+        opened.goto(report.as_uri())
+        pictures = opened.eval_on_selector_all("img", "all => all.map(i => [i.complete, i.naturalWidth])")
+        width = opened.evaluate("document.documentElement.scrollWidth")
+        browser.close()
+    assert problems == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    # Three figures, loss curves, six scenes.
+    assert len(pictures) == 3 + 1 + 6
+    assert all(complete and natural > 300 for complete, natural in pictures)
+    assert width <= 1280
