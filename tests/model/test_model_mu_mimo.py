@@ -10,6 +10,7 @@ import torch
 from synthetic import make_data
 
 from dataset import InputError
+from model import beam_probes
 from model import mu_mimo as task
 from model.data import gather, geometry_of
 from model.foundation import FoundationModel
@@ -69,19 +70,19 @@ def test_one_label_is_torch_s_weighted_cross_entropy():
     logits, truth = torch.randn(9, 5), torch.tensor([0, 1, 2, 3, 3, 3, 0, 1, 4])
     weight = torch.tensor([0.5, 2.0, 1.0, 0.0, 3.0])
     expected = torch.nn.functional.cross_entropy(logits, truth, weight)
-    torch.testing.assert_close(task.weighted_cross_entropy(weight)(logits, truth[:, None]), expected)
+    torch.testing.assert_close(beam_probes.weighted_cross_entropy(weight)(logits, truth[:, None]), expected)
 
 
 def test_two_labels_are_a_soft_target():
     logits, truth = torch.randn(6, 4), torch.tensor([[0, 1], [1, 2], [3, 0], [2, 1], [0, 3], [1, 3]])
     target = torch.zeros(6, 4)
     target[torch.arange(6), truth[:, 0]], target[torch.arange(6), truth[:, 1]] = 0.75, 0.25
-    found = task.weighted_cross_entropy(torch.ones(4), (0.75, 0.25))(logits, truth)
+    found = beam_probes.weighted_cross_entropy(torch.ones(4), (0.75, 0.25))(logits, truth)
     torch.testing.assert_close(found, torch.nn.functional.cross_entropy(logits, target))
 
 
 def test_held_back_users_count_if_labelled_beams_have_no_share_in_them():
-    loss = task.weighted_cross_entropy(torch.tensor([1.0, 0.0, 0.0]))
+    loss = beam_probes.weighted_cross_entropy(torch.tensor([1.0, 0.0, 0.0]))
     logits = torch.randn(4, 3)
     unseen = torch.tensor([1, 2, 1, 2])
     torch.testing.assert_close(loss(logits, unseen[:, None]), torch.nn.functional.cross_entropy(logits, unseen))
@@ -90,7 +91,7 @@ def test_held_back_users_count_if_labelled_beams_have_no_share_in_them():
 
 
 def test_rare_beams_weigh_more_and_beams_without_a_label_nothing():
-    pool = task.Pool.of(torch.tensor([[7], [7], [7], [7], [2], [9]]), 16, (1.0,), 0)
+    pool = beam_probes.Pool.of(torch.tensor([[7], [7], [7], [7], [2], [9]]), 16, (1.0,), 0)
     assert pool.classes.tolist() == [2, 7, 9]
     # Four users of beam 7, one of beam 2, none of 9: weights 1 / sqrt(4), 1 and 0.
     logits = torch.randn(6, 3)
@@ -100,7 +101,7 @@ def test_rare_beams_weigh_more_and_beams_without_a_label_nothing():
 
 
 def test_labels_are_nested_and_of_the_seed_alone():
-    pool = task.Pool.of(torch.arange(50)[:, None], 64, (1.0,), 3)
+    pool = beam_probes.Pool.of(torch.arange(50)[:, None], 64, (1.0,), 3)
     many, few = pool.labelled(40, 1), pool.labelled(10, 1)
     assert few.tolist() == many[:10].tolist()
     assert len(many.unique()) == 40
@@ -115,9 +116,9 @@ def test_a_probe_finds_beams_that_the_features_tell():
     beams = torch.tensor([3, 10, 11, 40])
     label = torch.from_numpy(rng.integers(0, 4, 300))
     features = torch.from_numpy(rows[label] + 0.1 * rng.normal(size=(300, 6))).float()
-    pool = task.Pool.of(beams[label[:200], None], 64, (1.0,), 0)
+    pool = beam_probes.Pool.of(beams[label[:200], None], 64, (1.0,), 0)
     heads = HeadSettings(seeds=2, steps=60, learning_rates=(1e-5, 3e-2))
-    found = list(task.probe((features[:200], features[200:]), pool, 100, heads))
+    found = list(beam_probes.probe((features[:200], features[200:]), pool, 100, heads))
     assert [(seed, rate) for seed, _, rate in found] == [(0, 3e-2), (1, 3e-2)]
     for _, scores, _ in found:
         assert scores.shape == (100, 64)
@@ -178,11 +179,11 @@ def test_too_small_scenes_are_named(data):
 
 
 def test_too_few_labels_are_named():
-    assert task.label_counts((0.4, 0.1, 0.02), 120, "x") == {0.1: 12, 0.4: 48}
+    assert beam_probes.label_counts((0.4, 0.1, 0.02), 120, "x") == {0.1: 12, 0.4: 48}
     with pytest.raises(
         InputError, match=r"x: the largest of ratios, 0\.1, gives 5 labels of 50 training users"
     ) as error:
-        task.label_counts((0.1, 0.02), 50, "x")
+        beam_probes.label_counts((0.1, 0.02), 50, "x")
     assert "\n" not in str(error.value)
 
 
