@@ -21,7 +21,60 @@ from model.tokens import Statistics
 SHARED, TRAINING, VALIDATION = 1, 2, 3
 
 
-class PretrainModule(lightning.LightningModule):
+class MaskedPretraining(lightning.LightningModule):
+    """What the pretrainings have in common: optimiser and schedule, and what a checkpoint carries.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+    steps_per_epoch : int
+    seed : int
+    card : dict
+        Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
+    """
+
+    def __init__(self, settings: TrainingSettings, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> None:
+        super().__init__()
+        self.settings = settings
+        self.seed = seed
+        self.steps_per_epoch = steps_per_epoch
+        self.card = card
+        self.seconds_before = 0.0
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, over all resumed runs."""
+        return self.seconds_before + time.perf_counter() - self._started
+
+    def on_fit_start(self) -> None:
+        """Threads of a process that Lightning has started."""
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
+
+    def optimise(self, decayed: list[Any], plain: list[Any]) -> Any:
+        """AdamW with weight decay on `decayed` alone; linear warm-up, then a cosine."""
+        optimiser = self.settings.optimiser
+        groups = [{"params": decayed, "weight_decay": optimiser.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        adamw = torch.optim.AdamW(groups, lr=optimiser.learning_rate, betas=optimiser.betas)
+        steps = self.settings.epochs * self.steps_per_epoch
+
+        def factor(step: int) -> float:
+            return schedule(step, steps, optimiser.warmup_steps, optimiser.final_share)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, factor)
+        return {"optimizer": adamw, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the card: a checkpoint alone is enough to use the model."""
+        checkpoint["wavecity"] = {**self.card, "seconds": self.seconds}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting the time."""
+        self.seconds_before = float(checkpoint["wavecity"]["seconds"])
+
+
+class PretrainModule(MaskedPretraining):
     """Masked pretraining of the foundation model (Appendix B).
 
     Parameters
@@ -47,24 +100,13 @@ class PretrainModule(lightning.LightningModule):
         seed: int,
         card: dict[str, Any],
     ) -> None:
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings, steps_per_epoch, seed, card)
         self.statistics = statistics
-        self.seed = seed
-        self.steps_per_epoch = steps_per_epoch
-        self.card = card
-        self.seconds_before = 0.0
-        self._started = time.perf_counter()
         self._table = scenes
         self._scenes: ScenePatches | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = FoundationModel(settings.model, geometry)
-
-    @property
-    def seconds(self) -> float:
-        """Training time so far, over all resumed runs."""
-        return self.seconds_before + time.perf_counter() - self._started
 
     @property
     def scenes(self) -> ScenePatches:
@@ -79,11 +121,6 @@ class PretrainModule(lightning.LightningModule):
             for block in (*self.model.encoder, *self.model.decoder):
                 # Every step has its own number of visible tokens.
                 block.compile(dynamic=True)
-
-    def on_fit_start(self) -> None:
-        """Threads of a process that Lightning has started."""
-        if self.settings.threads:
-            torch.set_num_threads(self.settings.threads)
 
     def training_step(self, users: Users, batch_idx: int) -> Tensor:
         """Eq. 7 under this step's plan."""
@@ -149,31 +186,14 @@ class PretrainModule(lightning.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        """AdamW without decay on vectors and embeddings; linear warm-up, then a cosine."""
-        optimiser = self.settings.optimiser
+        """No weight decay on vectors and embeddings."""
         embeddings = ("positions", "physc", "separators", "mask_tokens")
         decayed: list[Any] = []
         plain: list[Any] = []
         for name, parameter in self.model.named_parameters():
             is_plain = parameter.ndim < 2 or any(part in name for part in embeddings)
             (plain if is_plain else decayed).append(parameter)
-        groups = [{"params": decayed, "weight_decay": optimiser.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        adamw = torch.optim.AdamW(groups, lr=optimiser.learning_rate, betas=optimiser.betas)
-        steps = self.settings.epochs * self.steps_per_epoch
-
-        def factor(step: int) -> float:
-            return schedule(step, steps, optimiser.warmup_steps, optimiser.final_share)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, factor)
-        return {"optimizer": adamw, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the card: a checkpoint alone is enough to use the model."""
-        checkpoint["wavecity"] = {**self.card, "seconds": self.seconds}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting the time."""
-        self.seconds_before = float(checkpoint["wavecity"]["seconds"])
+        return self.optimise(decayed, plain)
 
 
 VALIDATION_PLANS = (

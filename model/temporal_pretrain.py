@@ -1,10 +1,8 @@
 """Pretraining of the temporal model: masked prediction in the angle-delay-time domain, under `model.pretrain`'s guarantees."""
 
-import time
 from pathlib import Path
 from typing import Any, cast
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +12,7 @@ from dataset import InputError
 from model.angle_delay import delay_window, to_angle_delay
 from model.batches import PretrainBatches, ResumableLoader
 from model.data import dataset_version
-from model.lightning_module import SHARED, TRAINING, VALIDATION, schedule
+from model.lightning_module import SHARED, TRAINING, VALIDATION, MaskedPretraining
 from model.masking import Draws, RankDraws
 from model.pretrain import (
     is_finished,
@@ -179,7 +177,7 @@ def masked_nmse(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
     return error / energy.clamp_min(torch.finfo(torch.float32).tiny)
 
 
-class TemporalModule(lightning.LightningModule):
+class TemporalModule(MaskedPretraining):
     """Masked prediction for Lightning: window, augmentation, impairments, masks, loss, optimiser, checkpoint's card.
 
     Parameters
@@ -195,32 +193,16 @@ class TemporalModule(lightning.LightningModule):
     def __init__(
         self, settings: TrainingSettings, grid: Grid, steps_per_epoch: int, seed: int, card: dict[str, Any]
     ) -> None:
-        super().__init__()
-        self.settings = settings
-        self.seed = seed
-        self.steps_per_epoch = steps_per_epoch
-        self.card = card
-        self.seconds_before = 0.0
-        self._started = time.perf_counter()
+        super().__init__(settings, steps_per_epoch, seed, card)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = TemporalModel(settings.temporal.model, grid)
-
-    @property
-    def seconds(self) -> float:
-        """Training time so far, over all resumed runs."""
-        return self.seconds_before + time.perf_counter() - self._started
 
     def setup(self, stage: str) -> None:
         """Compile the blocks in place; sparse attention stays as it is."""
         if self.settings.compile:
             for block in self.model.blocks:
                 block.compile()
-
-    def on_fit_start(self) -> None:
-        """Threads of a process that Lightning has started."""
-        if self.settings.threads:
-            torch.set_num_threads(self.settings.threads)
 
     def training_step(self, users: TemporalUsers, batch_idx: int) -> Tensor:
         """Masked NMSE under this step's plan."""
@@ -272,34 +254,11 @@ class TemporalModule(lightning.LightningModule):
         return masked_nmse(self.model(visible, hidden), target, hidden)
 
     def configure_optimizers(self) -> Any:
-        """AdamW without decay on vectors and embeddings; linear warm-up, then a cosine."""
-        optimiser = self.settings.optimiser
+        """No weight decay on vectors and embeddings."""
         groups: dict[bool, list[Any]] = {True: [], False: []}
         for name, parameter in self.model.named_parameters():
             groups[name.endswith("weight") and parameter.ndim > 1].append(parameter)
-        adamw = torch.optim.AdamW(
-            [
-                {"params": groups[True], "weight_decay": optimiser.weight_decay},
-                {"params": groups[False], "weight_decay": 0.0},
-            ],
-            lr=optimiser.learning_rate,
-            betas=optimiser.betas,
-        )
-        steps = self.settings.epochs * self.steps_per_epoch
-
-        def factor(step: int) -> float:
-            return schedule(step, steps, optimiser.warmup_steps, optimiser.final_share)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, factor)
-        return {"optimizer": adamw, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the card: a checkpoint alone is enough to use the model."""
-        checkpoint["wavecity"] = {**self.card, "seconds": self.seconds}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting the time."""
-        self.seconds_before = float(checkpoint["wavecity"]["seconds"])
+        return self.optimise(groups[True], groups[False])
 
 
 class TemporalBatches(PretrainBatches):
