@@ -16,8 +16,9 @@ $(STAMP): pyproject.toml scripts/make_venv.py
 	$(BIN)/python -m pip install --quiet -e ".[all,test]"
 	touch $(STAMP)
 
+# Two processes, a file at a time: many tests wait for servers and workers. One thread each, or they take each other's core.
 test: setup
-	$(BIN)/python -m pytest -m "not heavy"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not heavy" -n 2 --dist loadfile
 
 test-heavy: setup
 	$(BIN)/python -m pytest -m heavy

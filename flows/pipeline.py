@@ -35,7 +35,7 @@ from geo.errors import InputError, MapError
 from geo.plan import CityPlan, Plan
 from geo.settings import Settings
 from geo.sources import refresh_city
-from model.task_names import TASKS, TEMPORAL_TASKS, TaskName
+from model.task_names import ON_REQUEST, TASKS_OF, TaskName
 
 # One thread a unit in flight: it only waits for Dask.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
@@ -322,10 +322,9 @@ def tasks_of(recipe: Recipe) -> list[str]:
 
     Several receive antennas are derived from the paths.
     """
-    asked = recipe.training.evaluation.tasks or TASKS
-    temporal = recipe.training.backbone == "temporal"
-    fitting = [name for name in asked if (name in TEMPORAL_TASKS) == temporal]
-    return [name for name in fitting if name != "su-mimo" or recipe.features.paths]
+    known = TASKS_OF[recipe.training.backbone]
+    asked = recipe.training.evaluation.tasks or [name for name in known if name not in ON_REQUEST]
+    return [name for name in asked if name in known and (name != "su-mimo" or recipe.features.paths)]
 
 
 def _train(recipe: Recipe, data: StorePath, out: Path) -> dict[str, str]:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from model import equivariance_claims
 from model.claims import CLAIMS, RULE, Claim
+from model.equivariance_figures import pictures_of
 from model.figures import draw_losses
 from model.outcomes import TEMPORAL_TITLES, TITLES, Outcome
 from model.prediction import CLEAN, QUANTITY
@@ -150,6 +152,20 @@ TEMPORAL = Edition(
     small=lambda summary: bool(summary["settings"]["temporal"]["model"]["layers"] < 12),
     plain=_stand,
 )  # fmt: skip
+
+
+def physics_of(outcomes: Mapping[str, Outcome]) -> dict[str, Any] | None:
+    """What either model's report says about wave equivariance; None where the task was not run."""
+    outcome = outcomes.get(equivariance_claims.TASK)
+    if outcome is None:
+        return None
+    return {
+        "source": equivariance_claims.SOURCE,
+        "rule": equivariance_claims.RULE,
+        "judged": equivariance_claims.judged(outcome),
+        "pictures": pictures_of(outcome),
+        **equivariance_claims.table_of(outcome),
+    }
 
 
 def edition_of(summary: dict[str, Any]) -> Edition:

@@ -1,11 +1,12 @@
-"""First guess of the snapshots to come: autoregression of each sample on its own past, chosen by its own past [ours].
+"""Guesses of the snapshots to come: autoregressions of each sample on its own past, judged on its own past [ours].
 
 A sum of few paths with steady Dopplers obeys a linear recurrence, which no network needs to learn. The temporal model
-starts from this guess and corrects it. It is a quicker relative of `model.predictors.ridge`, the baseline: one recurrence
-a sample for all horizons.
+starts from these guesses and learns how to combine them. They are quicker relatives of `model.predictors.ridge`, the
+baseline: one recurrence a sample for all horizons.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,19 +14,45 @@ from torch import Tensor
 ORDERS = (1, 2, 3, 4, 6, 8)
 # Over the mean power of the regressors.
 PENALTIES = (1e-12, 1e-8, 1e-4, 1e-2)
-# Share of the past, its end, that chooses.
+# Axes over which coefficients are shared: by all bins of a sample, by those of an angle, by none.
+GROUPS: tuple[tuple[int, ...], ...] = ((1, 2), (2,), ())
+# Guesses of a sample: the best autoregression of each group, and persistence.
+WAYS = 1 + len(GROUPS)
+# Share of the past, its end, that judges.
 JUDGED = 0.25
 # A guess louder than this, over the loudest snapshot seen, is scaled down to it.
 LOUDEST = 2.0
 
 
+@dataclass(frozen=True)
+class Guesses:
+    """Forecasts of a batch by several ways, and how each did on the end of the past.
+
+    Attributes
+    ----------
+    values : complex (B, WAYS, H, A, D)
+    errors : float64 (B, WAYS, A, D)
+        Mean squared error in a bin, over the mean power of the sample's bins: the end of the past predicted from the rest.
+    chosen : int64 (B,)
+        The way with the least error over all bins.
+    """
+
+    values: Tensor
+    errors: Tensor
+    chosen: Tensor
+
+    def best(self) -> Tensor:
+        """Forecast of the chosen way, complex (B, H, A, D)."""
+        return self.values[torch.arange(len(self.values), device=self.values.device), self.chosen]
+
+
 @torch.no_grad()
-def extrapolate(past: Tensor, horizon: int) -> Tensor:
+def extrapolate(past: Tensor, horizon: int) -> Guesses:
     """Guess the next snapshots.
 
-    x(t) = sum over k of c(k) x(t - 1 - k), with c by penalised least squares, forwards and backwards in time, for some
-    orders and penalties, with coefficients shared by all bins, by those of an angle, or by none. Each sample takes what
-    predicts the end of its past best from the rest, then fits that to all of its past.
+    x(t) = sum over k of c(k) x(t - 1 - k), with c by penalised least squares, forwards and backwards in time, with
+    coefficients shared by all bins, by those of an angle, or by none. For each of these three each sample takes the order
+    and penalty that predict the end of its past best from the rest, and fits them anew to all of its past.
 
     Parameters
     ----------
@@ -35,32 +62,38 @@ def extrapolate(past: Tensor, horizon: int) -> Tensor:
 
     Returns
     -------
-    complex (B, horizon, A, D)
-        In the precision of `past`; computed in double precision.
+    Guesses
+        `values` in the precision of `past`; computed in double precision.
     """
     exact = past.to(torch.complex128)
     scale = exact.abs().square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-150)
     seen = exact / scale
     steps = past.shape[1]
     judged = max(round(JUDGED * steps), 1)
+    known, end = seen[:, : steps - judged], seen[:, steps - judged :]
     orders = [order for order in ORDERS if order <= 2 * (steps - judged) // 3] or [1]
     longest = orders[-1]
-    end = seen[:, steps - judged :]
-    least = torch.full((len(past),), torch.inf, dtype=torch.float64, device=past.device)
-    chosen = seen.new_zeros(len(past), *past.shape[2:], longest)
-    # Persistence is among the ways: all weight on the last snapshot.
-    ways = [(_persistence(seen, longest), _persistence(seen, longest))]
+
+    def error_of(coefficients: Tensor) -> Tensor:
+        return (_advance(known, coefficients, judged) - end).abs().square().mean(1)
+
+    hold = _persistence(seen, longest)
+    chosen, errors = [hold] * WAYS, [error_of(hold)] * WAYS
     for order in orders if steps > 2 else []:
-        ways += zip(_fits(seen[:, : steps - judged], order, longest), _fits(seen, order, longest), strict=True)
-    for fitted_before, fitted_on_all in ways:
-        error = (_advance(seen[:, : steps - judged], fitted_before, judged) - end).abs().square().sum((1, 2, 3))
-        better = error < least
-        least = torch.where(better, error, least)
-        chosen = torch.where(better[:, None, None, None], fitted_on_all, chosen)
-    guess = _advance(seen, chosen, horizon)
-    power, loudest = guess.abs().square().mean((2, 3)), seen.abs().square().mean((2, 3)).amax(1, keepdim=True)
-    guess = guess * (LOUDEST * loudest.sqrt() / power.clamp_min(1e-300).sqrt()).clamp_max(1)[..., None, None]
-    return (torch.view_as_complex(torch.nan_to_num(torch.view_as_real(guess))) * scale).to(past.dtype)
+        pairs = zip(_fits(known, order, longest), _fits(seen, order, longest), strict=True)
+        for (group, fitted_before), (_, fitted_on_all) in pairs:
+            error = error_of(fitted_before)
+            better = (error.sum((1, 2)) < errors[1 + group].sum((1, 2)))[:, None, None]
+            errors[1 + group] = torch.where(better, error, errors[1 + group])
+            chosen[1 + group] = torch.where(better[..., None], fitted_on_all, chosen[1 + group])
+    loudest = seen.abs().square().mean((2, 3)).amax(1)[:, None]
+    values = torch.stack([_tamed(_advance(seen, way, horizon), loudest) for way in chosen], 1)
+    judged_errors = torch.stack(errors, 1)
+    return Guesses(
+        (values * scale[:, None]).to(past.dtype),
+        judged_errors,
+        judged_errors.sum((2, 3)).nan_to_num(torch.inf).argmin(1),
+    )
 
 
 def _persistence(seen: Tensor, longest: int) -> Tensor:
@@ -69,8 +102,8 @@ def _persistence(seen: Tensor, longest: int) -> Tensor:
     return coefficients
 
 
-def _fits(seen: Tensor, order: int, longest: int) -> Iterator[Tensor]:
-    """Coefficients (B, A, D, longest) for every penalty and group; beyond the order they are zero."""
+def _fits(seen: Tensor, order: int, longest: int) -> Iterator[tuple[int, Tensor]]:
+    """Group and coefficients (B, A, D, longest) for every penalty and group; beyond the order they are zero."""
     known, target = [], []
     for way in (seen, seen.flip(1).conj()):
         known.append(way[:, :-1].unfold(1, order, 1).flip(-1).permute(0, 2, 3, 1, 4))
@@ -80,12 +113,12 @@ def _fits(seen: Tensor, order: int, longest: int) -> Iterator[Tensor]:
     unit = torch.eye(order, dtype=gram.dtype, device=gram.device)
     mean = gram.diagonal(dim1=-2, dim2=-1).real.mean((1, 2, 3))[:, None, None, None, None]
     for penalty in PENALTIES:
-        for axes in ((1, 2), (2,), ()):
+        for group, axes in enumerate(GROUPS):
             matrix, right = (part.mean(axes, keepdim=True) if axes else part for part in (gram, moment))
             # One penalty for the whole sample: bins that hold noise only are silenced.
             found = torch.linalg.solve(matrix + (penalty * mean).clamp_min(1e-30) * unit, right)[..., 0]
             padded = torch.cat((found, found.new_zeros(*found.shape[:-1], longest - order)), -1)
-            yield padded.expand(len(seen), *seen.shape[2:], longest)
+            yield group, padded.expand(len(seen), *seen.shape[2:], longest)
 
 
 def _advance(seen: Tensor, coefficients: Tensor, steps: int) -> Tensor:
@@ -100,3 +133,10 @@ def _advance(seen: Tensor, coefficients: Tensor, steps: int) -> Tensor:
         window = torch.cat((new[..., None], window[..., :-1]), -1)
         out.append(new)
     return torch.stack(out, 1)
+
+
+def _tamed(guess: Tensor, loudest: Tensor) -> Tensor:
+    """Snapshots (B, H, A, D), none louder than LOUDEST times what was seen, none infinite."""
+    power = guess.abs().square().mean((2, 3))
+    guess = guess * (LOUDEST * loudest.sqrt() / power.clamp_min(1e-300).sqrt()).clamp_max(1)[..., None, None]
+    return torch.view_as_complex(torch.nan_to_num(torch.view_as_real(guess)))

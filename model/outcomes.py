@@ -17,8 +17,9 @@ TITLES = {
     "mu-mimo": "Beams and sum-rate of several users",
     "su-mimo": "Beam pairs and rate of one user with several antennas",
     "latency": "Time of one inference",
+    "equivariance": "Wave equivariance",
 }
-TEMPORAL_TITLES = {"prediction": "Channel prediction under mobility"}
+TEMPORAL_TITLES = {"prediction": "Channel prediction under mobility", "equivariance": "Wave equivariance"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class Outcome:
         """Sample sizes, checks, chosen settings."""
         return dict(self.result["facts"])
 
+    @property
+    def swept(self) -> dict[str, str]:
+        """What x is for quantities that are not swept over labels."""
+        return dict(self.facts.get("swept", {}))
+
     def conditions(self, quantity: str) -> list[str]:
         """Conditions under which a quantity was measured, in the order of the table."""
         return [str(name) for name in self.frame.loc[self.frame["quantity"] == quantity, "condition"].unique()]
@@ -130,7 +136,7 @@ class Outcome:
             if len(counts):
                 low, high = int(counts.min()), int(counts.max())
                 parts.append(f"n = {low:,} a value" if low == high else f"n = {low:,} to {high:,} a value")
-            swept = sorted(frame["x"].dropna().unique())
+            swept = sorted(frame.loc[~frame["quantity"].isin(self.swept), "x"].dropna().unique())
             if swept:
                 parts.append("labels " + ", ".join(in_words(value) for value in swept))
             parts.append(count(frame["seed"].nunique(), "seed"))

@@ -107,7 +107,7 @@ def prediction(
         judge.add(quantity, RIDGE, 0, NAN, simple.values, windows)
         judge.add(quantity, PERSISTENCE, 0, NAN, persistence(windows.past, horizons), windows)
         if model.settings.extrapolation:
-            judge.add(quantity, START, 0, NAN, extrapolate(windows.past, horizons[-1]), windows)
+            judge.add(quantity, START, 0, NAN, extrapolate(windows.past, horizons[-1]).best(), windows)
         choice[quantity] = simple.summary(horizons)
     facts = _sizes(model, data, test, cutter, settings) | {
         "train_users": len(train),

@@ -31,6 +31,12 @@ class PredictionSettings(Settings):
         "predicted and judged is always without noise [ours].",
     )
 
+    fit_windows: int = Field(
+        64,
+        ge=0,
+        description="Windows of the labelled users by which the weights that combine the model's guesses are fitted, by "
+        "least squares, before fine-tuning; 0 leaves that out. The same for every twin.",
+    )
     steps: int = Field(30, ge=1, description="Steps of fine-tuning, and of every twin from random weights.")
     batch_size: int = Field(4, ge=1, description="Users in such a step.")
     learning_rates: tuple[Rate, ...] = Field(

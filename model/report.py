@@ -16,7 +16,7 @@ from dataset import InputError
 from dataset.files import atomic_path, read_json
 from model.claims import Judged, judge
 from model.data import SPLITS, SceneTable, WirelessData, collate, load_data
-from model.editions import Edition, edition_of
+from model.editions import Edition, edition_of, physics_of
 from model.figures import draw_scene, read_curves
 from model.outcomes import Outcome, command, count, in_words, read_outcomes
 from model.report_figures import rebuild
@@ -27,6 +27,8 @@ SCENES_SHOWN = 6
 FOLDED = ("scene ", "hidden ")
 # Quantities that stand beside a better known one: folded too.
 FOLDED_QUANTITIES = ("Channel prediction, median", "Channel prediction without noise")
+# And what is swept over sizes and numbers of users.
+FOLDED_END = " over scale"
 
 
 def write_report(run: Path, store: str | None = None, data: WirelessData | None = None) -> Path:
@@ -75,6 +77,7 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
         judged=judged,
         plain=edition.plain(outcomes),
         figures=[rebuild(figure, outcomes, tables.of) for figure in edition.figures],
+        physics=physics_of(outcomes),
         ran=[_ran(task, title, outcomes.get(task), summary) for task, title in edition.titles.items()],
         tasks=[_task(outcome, edition.titles[task]) for task, outcome in outcomes.items()],
         scenes=_scenes(data),
@@ -190,7 +193,9 @@ def _task(outcome: Outcome, title: str) -> dict[str, Any]:
     for row in outcome.result["rows"]:
         groups.setdefault((row["quantity"], row["condition"]), []).append(row)
     plain = [_plain(rows[0]) for rows in groups.values() if rows[0]["x"] is None]
-    swept = [_swept(rows) for rows in groups.values() if rows[0]["x"] is not None]
+    swept = [
+        _swept(rows, outcome.swept.get(quantity)) for (quantity, _), rows in groups.items() if rows[0]["x"] is not None
+    ]
     plain.sort(key=lambda row: str(row["quantity"]))
     return {
         "task": outcome.task,
@@ -199,12 +204,16 @@ def _task(outcome: Outcome, title: str) -> dict[str, Any]:
         "plain": plain,
         "swept": [table for table in swept if not _is_folded(table)],
         "folded": [table for table in swept if _is_folded(table)],
+        "folded_as": "by size and number of users" if outcome.task == "equivariance" else "",
         "facts": json.dumps(facts, indent=1, ensure_ascii=False),
     }
 
 
 def _is_folded(table: dict[str, Any]) -> bool:
-    return table["condition"].startswith(FOLDED) or table["quantity"].startswith(FOLDED_QUANTITIES)
+    quantity = str(table["quantity"])
+    return (
+        table["condition"].startswith(FOLDED) or quantity.startswith(FOLDED_QUANTITIES) or quantity.endswith(FOLDED_END)
+    )
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -220,8 +229,8 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "entries": entries}
 
 
-def _swept(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A quantity against the labels: methods down, labels across, and the verdict of each column."""
+def _swept(rows: list[dict[str, Any]], over: str | None) -> dict[str, Any]:
+    """A quantity against the labels, or what else is swept: methods down, labels across, the verdict of each column."""
     names = list(dict.fromkeys(name for row in rows for name in row["values"]))
     names.sort(key=lambda name: not is_ours(name))
     best = [_best(row) for row in rows]
@@ -232,7 +241,8 @@ def _swept(rows: list[dict[str, Any]]) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         **{key: rows[0][key] for key in ("quantity", "condition", "unit", "better")},
-        "heads": [in_words(row["x"]) for row in rows],
+        "over": over or "labels",
+        "heads": [f"{row['x']:g}" if over else in_words(row["x"]) for row in rows],
         "lines": lines,
         "verdicts": [row["verdict"] for row in rows],
     }

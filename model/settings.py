@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dataset.settings import Settings
+from model.equivariance_settings import EquivarianceSettings
 from model.prediction_settings import PredictionSettings
 from model.task_names import TaskName
 from model.temporal_settings import TemporalSettings
@@ -264,7 +265,9 @@ class EvaluationSettings(Settings):
     """Held-out evaluation: reconstruction, and the downstream tasks."""
 
     tasks: tuple[TaskName, ...] | None = Field(
-        None, description="Tasks run after a pretraining; empty: all of the model that the dataset allows."
+        None,
+        description="Tasks run after a pretraining; empty: all of the model that the dataset allows, but not equivariance, "
+        "which trains dozens of models.",
     )
     batch_size: int = Field(64, ge=1, description="Users in an evaluation batch.")
     max_users: int = Field(
@@ -280,6 +283,7 @@ class EvaluationSettings(Settings):
     mu_mimo: MuMimoSettings = MuMimoSettings()
     su_mimo: SuMimoSettings = SuMimoSettings()
     prediction: PredictionSettings = PredictionSettings()
+    equivariance: EquivarianceSettings = EquivarianceSettings()
 
 
 class TrainingSettings(Settings):

@@ -85,6 +85,10 @@ class SparseRecovery(nn.Module):
             Proportional to `visible`, phase included.
         """
         columns, rows = self.array
+        dtype = visible.dtype
+        if not self.training:
+            # The iteration amplifies the rounding of float32 to some -45 dB of the channel; in training that is cheaper.
+            visible, prior = visible.to(torch.complex128), prior.double()
         scale = _power(visible).mean(1, keepdim=True).sqrt().clamp_min(1e-30)
         visible = visible / scale
         lag = self._lags(antennas)
@@ -99,7 +103,7 @@ class SparseRecovery(nn.Module):
         power = self._normalised(log_power)
         weights = (self._inverse(power, lag, self.noise[-1]) @ visible[..., None])[..., 0]
         whole = torch.fft.ifft2(power * self._analyse(weights, antennas), norm="forward")
-        return whole[:, :columns, :rows] * scale[..., None]
+        return (whole[:, :columns, :rows] * scale[..., None]).to(dtype)
 
     def _normalised(self, log_power: Tensor) -> Tensor:
         """Powers of sum 1, the mean power of `visible` after its scaling."""
@@ -120,8 +124,8 @@ class SparseRecovery(nn.Module):
         return lag_x * self.directions[1] + lag_y
 
     def _inverse(self, power: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
-        """R^-1, complex64 (B, M, M)."""
-        correlation = torch.fft.ifft2(power.to(torch.complex64), norm="forward").flatten(1)
+        """R^-1, complex (B, M, M), in the precision of `power`."""
+        correlation = torch.fft.ifft2(power + 0j, norm="forward").flatten(1)
         covariance = correlation.gather(1, lag.flatten(1)).view_as(lag)
         count = lag.shape[-1]
         level = count * noise.exp().clamp_min(LEAST_NOISE)
@@ -129,7 +133,7 @@ class SparseRecovery(nn.Module):
         return torch.cholesky_inverse(torch.linalg.cholesky(covariance + level * identity))
 
     def _quadratic(self, inverse: Tensor, lag: Tensor) -> Tensor:
-        """a^H inverse a for the response a of every direction, float32 (B, kx, ky)."""
+        """a^H inverse a for the response a of every direction, real (B, kx, ky)."""
         size = self.directions[0] * self.directions[1]
         sums = torch.zeros(len(inverse), size, dtype=inverse.dtype, device=inverse.device)
         sums = sums.scatter_add(1, lag.flatten(1), inverse.flatten(1)).view(-1, *self.directions)

@@ -3,8 +3,20 @@
 from typing import Literal, get_args
 
 TaskName = Literal[
-    "reconstruction", "localization", "cross-localization", "mu-mimo", "su-mimo", "latency", "prediction"
+    "reconstruction",
+    "localization",
+    "cross-localization",
+    "mu-mimo",
+    "su-mimo",
+    "latency",
+    "prediction",
+    "equivariance",
 ]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
-# Those of the temporal model; all others are of the multi-modal one.
-TEMPORAL_TASKS: tuple[TaskName, ...] = ("prediction",)
+# Those of each model, in the order in which they run.
+TASKS_OF: dict[str, tuple[TaskName, ...]] = {
+    "multimodal": tuple(name for name in TASKS if name != "prediction"),
+    "temporal": ("prediction", "equivariance"),
+}
+# Run only where they are asked for: they train dozens of models.
+ON_REQUEST: tuple[TaskName, ...] = ("equivariance",)

@@ -15,6 +15,7 @@ from dataset import InputError
 from dataset.files import atomic_path, read_json, write_json
 from model.cross_scene import cross_localization
 from model.data import SPLITS, WirelessData, dataset_version, geometry_of, load_data
+from model.equivariance_task import equivariance, equivariance_temporal, versions_of
 from model.export import latency
 from model.inference import Predictor
 from model.localization import localization
@@ -25,6 +26,7 @@ from model.reconstruction import reconstruction
 from model.results import Findings, rows_of, to_frame
 from model.settings import EvaluationSettings, TrainingSettings
 from model.su_mimo import su_mimo
+from model.task_names import TASKS_OF
 from model.temporal import TemporalModel
 from model.temporal_data import TemporalData, load_temporal
 from model.temporal_pretrain import load_temporal_model
@@ -42,11 +44,11 @@ class Task:
 
     run: Callable[[Predictor, WirelessData, EvaluationSettings, int], Findings]
     splits: tuple[str, ...] = SPLITS
+    # Fields of the evaluation settings that results depend on, None for all, and those that they do not.
+    settings: frozenset[str] | None = None
+    ignored: frozenset[str] | None = frozenset({"equivariance", "prediction", "tasks"})
 
     backbone: ClassVar = "multimodal"
-    # Fields of the evaluation settings that results depend on, None for all, and those that they do not.
-    settings: ClassVar[set[str] | None] = None
-    ignored: ClassVar[set[str] | None] = {"prediction", "tasks"}
 
     def measure(
         self, run: Path, store: str, settings: EvaluationSettings, seed: int, data: Data | None
@@ -68,10 +70,10 @@ class TemporalTask:
 
     run: Callable[[TemporalModel, TrainingSettings, TemporalData, EvaluationSettings, int], Findings]
     splits: tuple[str, ...] = SPLITS
+    settings: frozenset[str] | None = frozenset({"heads", "prediction"})
+    ignored: frozenset[str] | None = None
 
     backbone: ClassVar = "temporal"
-    settings: ClassVar[set[str] | None] = {"heads", "prediction"}
-    ignored: ClassVar[set[str] | None] = None
 
     def measure(
         self, run: Path, store: str, settings: EvaluationSettings, seed: int, data: Data | None
@@ -82,14 +84,19 @@ class TemporalTask:
         return trajectories.name, self.run(model, trained_with, trajectories, settings, seed)
 
 
-TASKS: dict[str, Task | TemporalTask] = {
-    "reconstruction": Task(reconstruction),
-    "localization": Task(localization, ("test",)),
-    "cross-localization": Task(cross_localization),
-    "mu-mimo": Task(mu_mimo),
-    "su-mimo": Task(su_mimo),
-    "latency": Task(latency, ("test",)),
-    "prediction": TemporalTask(prediction, ("train", "test")),
+# A task of both models has an entry for each.
+TASKS: dict[str, tuple[Task | TemporalTask, ...]] = {
+    "reconstruction": (Task(reconstruction),),
+    "localization": (Task(localization, ("test",)),),
+    "cross-localization": (Task(cross_localization),),
+    "mu-mimo": (Task(mu_mimo),),
+    "su-mimo": (Task(su_mimo),),
+    "latency": (Task(latency, ("test",)),),
+    "prediction": (TemporalTask(prediction, ("train", "test")),),
+    "equivariance": (
+        Task(equivariance, ("train", "test"), frozenset({"equivariance", "heads"}), None),
+        TemporalTask(equivariance_temporal, ("train", "test"), frozenset({"equivariance", "heads", "prediction"})),
+    ),
 }
 
 
@@ -133,16 +140,24 @@ def evaluate(
     if task not in TASKS:
         msg = f"task {task!r}: there is no such task; choose one of {', '.join(TASKS)}"
         raise InputError(msg)
-    chosen = TASKS[task]
     card, _ = weights_of(run)
     backbone = card["settings"].get("backbone", "multimodal")
-    if chosen.backbone != backbone:
-        fitting = ", ".join(name for name, other in TASKS.items() if other.backbone == backbone)
-        msg = f"task {task} needs a {chosen.backbone} model, {run} holds a {backbone} one; choose {fitting}"
+    chosen = next((one for one in TASKS[task] if one.backbone == backbone), None)
+    if chosen is None:
+        needed = TASKS[task][0].backbone
+        msg = (
+            f"task {task} needs a {needed} model, {run} holds a {backbone} one; choose {', '.join(TASKS_OF[backbone])}"
+        )
         raise InputError(msg)
     version = data.version if data is not None else dataset_version(store)
-    evaluation = settings.evaluation.model_dump(mode="json", include=chosen.settings, exclude=chosen.ignored)
+    evaluation = settings.evaluation.model_dump(
+        mode="json",
+        include=None if chosen.settings is None else set(chosen.settings),
+        exclude=None if chosen.ignored is None else set(chosen.ignored),
+    )
     content = [card["fingerprint"], version, evaluation, task, seed, RESULTS]
+    if task == "equivariance":
+        content.append(versions_of(settings.evaluation.equivariance))
     fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     path = run / "results" / f"{task}.json"
     known = read_json(path)

@@ -1,19 +1,20 @@
 """LWM-Temporal: a transformer over angle, delay and time with sparse spatio-temporal attention (arXiv 2603.10024).
 
 A token is a patch of bins (1 x 1 by default) of one snapshot. A hidden one is replaced by one learned mask token, which
-carries its position like every other. Where a sample's whole future is hidden, the model starts from the autoregression
-of its past and corrects it (`model.extrapolation`). The full paper is not at hand: sizes are those of its model card, and
-what is ours says so in `TemporalModelSettings`.
+carries its position like every other. Where a sample's whole future is hidden, the model starts from autoregressions of
+its past and learns how to combine them (`model.extrapolation`). The full paper is not at hand: sizes are those of its model
+card, and what is ours says so in `TemporalModelSettings`.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.extrapolation import extrapolate
+from model.extrapolation import WAYS, extrapolate
 from model.ssta import Grid, Neighbourhood, dense_attention, neighbourhood, sparse_attention
 from model.temporal_settings import TemporalModelSettings
 
@@ -21,7 +22,55 @@ from model.temporal_settings import TemporalModelSettings
 FLOOR = 1e-3
 # Features of a complex entry: real and imaginary part, those of its phase alone, level.
 FEATURES = 5
+# Of the guesses of a token: how each did in its bins, the level of its past there, how far ahead it lies.
+GUESS_FEATURES = WAYS + 2
 TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Forecasts by autoregression, for the samples whose whole future is hidden; zero elsewhere.
+
+    Attributes
+    ----------
+    values : complex64 (B, WAYS, T, a, d, p)
+    chosen : float32 (B, WAYS)
+        1 for the way that the sample's own past favours.
+    features : float32 (B, T, a, d, F)
+        What the tokens are told of them.
+    guessed : bool (B, T)
+        Snapshots that have a guess.
+    """
+
+    values: Tensor
+    chosen: Tensor
+    features: Tensor
+    guessed: Tensor
+
+    def start(self) -> Tensor:
+        """The chosen way's values, complex64 (B, T, a, d, p)."""
+        return (self.values * self.chosen[..., None, None, None, None]).sum(1)
+
+    def terms(self, predicted: Tensor) -> Tensor:
+        """What a forecast combines: all guesses and the network's own prediction, complex64 (B, T, a, d, WAYS + 1, p)."""
+        return torch.cat((self.values, predicted[:, None]), 1).permute(0, 2, 3, 4, 1, 5)
+
+
+@dataclass(frozen=True)
+class Combined:
+    """A forecast is `start` plus the sum of the terms with weights linear in the embeddings.
+
+    Attributes
+    ----------
+    encoded : float32 (B, H, a, d, width)
+    terms : complex64 (B, H, a, d, WAYS + 1, p)
+        In the unit of the data, as `start`.
+    start : complex64 (B, H, a, d, p)
+    """
+
+    encoded: Tensor
+    terms: Tensor
+    start: Tensor
 
 
 class TemporalBlock(nn.Module):
@@ -131,8 +180,9 @@ class TemporalModel(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 2 * high * wide)
         self.mixing = MixingHead(width, settings.mixing) if settings.mixing else None
-        self.embed_guess = nn.Linear(FEATURES * high * wide, width) if settings.extrapolation else None
-        self.gain = nn.Linear(width, 2) if settings.extrapolation else None
+        self.embed_guess = nn.Linear(FEATURES * high * wide + GUESS_FEATURES, width) if settings.extrapolation else None
+        # Complex weights of a token: of each guess, beside the chosen one's 1, and of the network's own prediction.
+        self.combine = nn.Linear(width, 2 * (WAYS + 1)) if settings.extrapolation else None
         self.apply(_initialise)
         for parameter in (self.mask_token, self.angle_positions, self.delay_positions):
             nn.init.trunc_normal_(parameter, std=0.02)
@@ -140,8 +190,8 @@ class TemporalModel(nn.Module):
         nn.init.zeros_(self.head.weight)
         if self.mixing is not None:
             nn.init.zeros_(self.mixing.query.weight)
-        if self.gain is not None:
-            nn.init.zeros_(self.gain.weight)
+        if self.combine is not None:
+            nn.init.zeros_(self.combine.weight)
 
     @property
     def tokens(self) -> int:
@@ -171,26 +221,36 @@ class TemporalModel(nn.Module):
         if tokens.shape[2:] != self.grid[1:]:
             msg = f"tokens of {tuple(tokens.shape[2:])} bins of angle and delay; the model is built for {self.grid[1:]}"
             raise ValueError(msg)
-        masked = self._patches(hidden).any(-1)
-        entries = self._patches(tokens).masked_fill(masked[..., None], 0)
-        count = (~masked).sum((1, 2, 3)) * entries.shape[-1]
-        power = entries.abs().square().sum((1, 2, 3, 4)) / count.clamp_min(1)
-        # The RMS of what is visible, as in the multi-modal model.
-        scale = power.clamp_min(TINY).sqrt()[:, None, None, None, None]
-        entries = entries / scale
-        guess, guessed = self._guess(entries, masked)
-        encoded = self.encode(entries, masked, guess, guessed)
-        predicted = torch.view_as_complex(self.head(encoded).float().unflatten(-1, (-1, 2)))
-        if self.mixing is not None:
-            predicted = predicted + self.mixing(encoded, entries, ~masked, self.settings.causal)
-        if self.gain is not None:
-            gain = torch.view_as_complex(self.gain(encoded).float())
-            predicted = predicted + guess * (1 + gain[..., None])
+        entries, masked, scale = self._visible(tokens, hidden)
+        guess = self._guess(entries, masked)
+        encoded = self.encode(entries, masked, guess)
+        predicted = self._network(encoded, entries, masked)
+        if self.combine is not None and guess is not None:
+            weights = self._complex(self.combine, encoded)[..., None]
+            combined = guess.start() + (weights * guess.terms(predicted)).sum(-2)
+            predicted = torch.where(guess.guessed[..., None, None, None], combined, predicted)
         return self._bins(predicted * scale)
 
-    def encode(
-        self, entries: Tensor, masked: Tensor, guess: Tensor | None = None, guessed: Tensor | None = None
-    ) -> Tensor:
+    def combined(self, past: Tensor, horizon: int) -> "Combined":
+        """What `predict_tail` combines, for `combine` to be fitted.
+
+        Parameters
+        ----------
+        past : complex64 (B, T, A, D)
+            T of at least 2.
+        horizon : int
+        """
+        entries, masked, scale = self._visible(*_with_tail(past, horizon))
+        guess = self._guess(entries, masked)
+        if guess is None:
+            msg = "nothing to combine without temporal.model.extrapolation"
+            raise ValueError(msg)
+        encoded = self.encode(entries, masked, guess)
+        terms = guess.terms(self._network(encoded, entries, masked)) * scale[..., None]
+        ahead = slice(past.shape[1], None)
+        return Combined(encoded[:, ahead], terms[:, ahead], (guess.start() * scale)[:, ahead])
+
+    def encode(self, entries: Tensor, masked: Tensor, guess: Guess | None = None) -> Tensor:
         """Embeddings of all tokens, the hidden ones' too: the representation of a channel that moves.
 
         Parameters
@@ -198,10 +258,8 @@ class TemporalModel(nn.Module):
         entries : complex64 (B, T, a, d, p)
             Patches over the RMS of the visible ones.
         masked : bool (B, T, a, d)
-        guess : complex64 (B, T, a, d, p), optional
+        guess : Guess, optional
             Of hidden patches.
-        guessed : bool (B, T), optional
-            Snapshots that have one.
 
         Returns
         -------
@@ -211,8 +269,8 @@ class TemporalModel(nn.Module):
         embedded = self.embed(_features(entries))
         # Replaced, not added to: of a hidden entry nothing is left.
         embedded = torch.where(masked[..., None], self.mask_token, embedded)
-        if self.embed_guess is not None and guess is not None and guessed is not None:
-            embedded = embedded + self.embed_guess(_features(guess)) * guessed[..., None, None, None]
+        if self.embed_guess is not None and guess is not None:
+            embedded = embedded + self.embed_guess(guess.features) * guess.guessed[..., None, None, None]
         snapshots = entries.shape[1]
         times = _sinusoids(snapshots, settings.width, embedded.device)[:, None, None]
         embedded = embedded + times + self.angle_positions[:, None] + self.delay_positions
@@ -230,32 +288,58 @@ class TemporalModel(nn.Module):
 
     def predict_tail(self, past: Tensor, horizon: int) -> Tensor:
         """Forecast: complex64 (B, T, A, D) of the past to (B, horizon, A, D)."""
-        tokens = F.pad(torch.view_as_real(past), (0, 0, 0, 0, 0, 0, 0, horizon))
-        hidden = torch.zeros(tokens.shape[:-1], dtype=torch.bool, device=past.device)
-        hidden[:, past.shape[1] :] = True
-        return self(torch.view_as_complex(tokens), hidden)[:, past.shape[1] :]
+        return self(*_with_tail(past, horizon))[:, past.shape[1] :]
 
-    def _guess(self, entries: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-        """First guess of samples that are seen up to some snapshot and hidden from then on.
-
-        Returns
-        -------
-        guess : complex64 (B, T, a, d, p)
-            Zero where there is none.
-        guessed : bool (B, T)
-            Snapshots that have one.
-        """
-        guess, snapshots = torch.zeros_like(entries), entries.shape[1]
+    def _guess(self, entries: Tensor, masked: Tensor) -> Guess | None:
+        """Guess what is to come of samples that are seen up to some snapshot and hidden from then on; None of none."""
+        if self.embed_guess is None:
+            return None
+        batch, snapshots = entries.shape[:2]
         hidden, seen = masked.all((2, 3)), ~masked.any((2, 3))
         past = seen.long().cumprod(1).sum(1)
         forecast = (past >= 2) & (past < snapshots) & (past + hidden.sum(1) == snapshots)
-        guessed = hidden & forecast[:, None]
-        if self.settings.extrapolation:
-            for length in past[forecast].unique().tolist():
-                rows = forecast & (past == length)
-                known = entries[rows, :length].flatten(3)
-                guess[rows, length:] = extrapolate(known, snapshots - length).unflatten(3, entries.shape[3:])
-        return guess, guessed
+        if not forecast.any():
+            return None
+        values = entries.new_zeros(batch, WAYS, *entries.shape[1:])
+        chosen = torch.zeros(batch, WAYS, device=entries.device)
+        features = torch.zeros(*masked.shape, self.embed_guess.in_features, device=entries.device)
+        for length in past[forecast].unique().tolist():
+            rows = torch.nonzero(forecast & (past == length))[:, 0]
+            known = entries[rows, :length]
+            guesses = extrapolate(known.flatten(3), snapshots - length)
+            values[rows, :, length:] = guesses.values.unflatten(4, entries.shape[3:])
+            chosen[rows, guesses.chosen] = 1
+            best = guesses.best().unflatten(3, entries.shape[3:])
+            # Levels over the sample's RMS.
+            errors = guesses.errors.unflatten(3, entries.shape[3:]).mean(-1).sqrt().permute(0, 2, 3, 1)
+            level = known.abs().square().mean((1, 4)).sqrt()[..., None]
+            ahead = torch.arange(1, snapshots - length + 1, device=entries.device).log() / math.log(8)
+            told = torch.cat((_log_level(errors.float()), _log_level(level)), -1)[:, None]
+            told = torch.cat((
+                told.expand(-1, len(ahead), -1, -1, -1), ahead[:, None, None, None].expand(*best.shape[:4], 1)
+            ), -1)  # fmt: skip
+            features[rows, length:] = torch.cat((_features(best), told), -1)
+        return Guess(values, chosen, features, hidden & forecast[:, None])
+
+    def _network(self, encoded: Tensor, entries: Tensor, masked: Tensor) -> Tensor:
+        """The network's own prediction of every entry, complex64 (B, T, a, d, p), over the RMS of the visible ones."""
+        predicted = self._complex(self.head, encoded)
+        if self.mixing is None:
+            return predicted
+        return predicted + self.mixing(encoded, entries, ~masked, self.settings.causal)
+
+    @staticmethod
+    def _complex(head: nn.Linear, encoded: Tensor) -> Tensor:
+        return torch.view_as_complex(head(encoded).float().unflatten(-1, (-1, 2)))
+
+    def _visible(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Patches over the RMS of the visible ones, hidden ones zero; which are hidden; that RMS (B, 1, 1, 1, 1)."""
+        masked = self.patches(hidden).any(-1)
+        entries = self.patches(tokens).masked_fill(masked[..., None], 0)
+        count = (~masked).sum((1, 2, 3)) * entries.shape[-1]
+        power = entries.abs().square().sum((1, 2, 3, 4)) / count.clamp_min(1)
+        scale = power.clamp_min(TINY).sqrt()[:, None, None, None, None]
+        return entries / scale, masked, scale
 
     def _near(self, snapshots: int) -> Neighbourhood:
         settings = self.settings
@@ -267,22 +351,34 @@ class TemporalModel(nn.Module):
         time = torch.arange(snapshots, device=device).repeat_interleave(math.prod(self.token_grid[1:]))
         return time[:, None] >= time
 
-    def _patches(self, bins: Tensor) -> Tensor:
-        """(B, T, A, D) to (B, T, a, d, p)."""
+    def patches(self, bins: Tensor) -> Tensor:
+        """Entries of the tokens: (B, T, A, D) to (B, T, a, d, p)."""
         high, wide = self.settings.patch
         return bins.unflatten(-1, (-1, wide)).unflatten(2, (-1, high)).transpose(3, 4).flatten(-2)
 
     def _bins(self, patches: Tensor) -> Tensor:
-        """Inverse of `_patches`."""
+        """Inverse of `patches`."""
         return patches.unflatten(-1, self.settings.patch).transpose(3, 4).flatten(4, 5).flatten(2, 3)
+
+
+def _with_tail(past: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+    """Entries complex64 (B, T + horizon, A, D), and which are hidden: those that come after the past."""
+    tokens = F.pad(torch.view_as_real(past), (0, 0, 0, 0, 0, 0, 0, horizon))
+    hidden = torch.zeros(tokens.shape[:-1], dtype=torch.bool, device=past.device)
+    hidden[:, past.shape[1] :] = True
+    return torch.view_as_complex(tokens), hidden
 
 
 def _features(entries: Tensor) -> Tensor:
     """Real numbers of complex patches, (..., p) to (..., FEATURES * p): an entry's phase must not drown in its level."""
     level = entries.abs() + FLOOR
     phase = entries / level
-    features = (entries.real, entries.imag, phase.real, phase.imag, level.log() / -math.log(FLOOR))
-    return torch.cat(features, -1)
+    return torch.cat((entries.real, entries.imag, phase.real, phase.imag, _log_level(entries.abs())), -1)
+
+
+def _log_level(level: Tensor) -> Tensor:
+    """Logarithm of a level over the sample's RMS: 0 at it, -1 at the floor."""
+    return (level + FLOOR).log() / -math.log(FLOOR)
 
 
 def _sinusoids(count: int, width: int, device: torch.device) -> Tensor:

@@ -246,10 +246,11 @@ class TemporalModule(MaskedPretraining):
     def _nmse(self, csi: Tensor, seen: Tensor, tokens_hidden: Hidden) -> Tensor:
         """Loss (B,) of predicting channels `csi` (B, T, F, X) from what is not hidden of `seen`, which is disturbed."""
         temporal = self.settings.temporal
-        first = window_of(csi, temporal)
+        hidden = torch.from_numpy(tokens_hidden).to(self.device)
+        # Timing from what a receiver has: no snapshot that is hidden whole.
+        first = window_of(seen.masked_fill(hidden.all((2, 3))[..., None, None], 0), temporal)
         target, visible = (to_angle_delay(part, temporal.delays, first) for part in (csi, seen))
         high, wide = temporal.model.patch
-        hidden = torch.from_numpy(tokens_hidden).to(self.device)
         hidden = hidden.repeat_interleave(high, 2).repeat_interleave(wide, 3)
         return masked_nmse(self.model(visible, hidden), target, hidden)
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -29,13 +30,14 @@ from model.prediction import (
     prediction,
 )
 from model.prediction_settings import PredictionSettings
-from model.prediction_training import Cutter, ratios, trained
+from model.prediction_training import Cutter, Forecaster, forecast, prediction_loss, ratios, trained
 from model.pretrain import pretrain
 from model.report import write_report
 from model.settings import HeadSettings, TrainingSettings
 from model.tasks import evaluate
 from model.temporal import TemporalModel
 from model.temporal_pretrain import pretrain_temporal
+from model.temporal_settings import TemporalModelSettings
 
 HORIZONS = (1, 2, 4)
 SHARES = (0.2, 1.0)
@@ -55,7 +57,7 @@ def settings():
             "evaluation": {
                 "heads": {"seeds": 3},
                 "prediction": {"past": 8, "horizons": HORIZONS, "labels": SHARES, "dense_labels": [1.0], "steps": 2,
-                               "batch_size": 4, "gru_width": 8, "gru_steps": 4, "learning_rates": [3e-3],
+                               "fit_windows": 4, "batch_size": 4, "gru_width": 8, "gru_steps": 4, "learning_rates": [3e-3],
                                "ridge_orders": [1, 3], "ridge_penalties": [1e-8, 1e-2]},
             },
             "epochs": 1, "batch_size": 8, "accelerator": "cpu", "optimiser": {"warmup_steps": 2},
@@ -207,6 +209,49 @@ def test_test_users_are_of_each_kind_and_no_more_than_wanted(moving):
     assert len(picked.scene.unique()) == 2
 
 
+@pytest.mark.parametrize("patch", [(1, 1), (2, 2)])
+def test_the_fitted_combination_is_the_least_squares_one(patch):
+    """No small change of any weight lowers the errors over those of the guess alone, in the mean."""
+    rng = np.random.default_rng(3)
+    csi, _ = plane_waves(rng, [1.4, 15.0, 5.0] * 4, steps=12, subcarriers=8, antennas=4)
+    windows = Cutter(8, 4, 4, False, 10.0).cut(torch.from_numpy(csi), rng)
+    torch.manual_seed(0)
+    shape = {"width": 4, "layers": 1, "heads": 2, "mixing": 2, "past": 1, "future": 1, "patch": patch}
+    model = TemporalModel(TemporalModelSettings(**shape), (12, 4, 4))
+    torch.nn.init.normal_(model.head.weight)
+    forecaster = Forecaster(model, 4)
+    guess = ratios(forecast(forecaster, windows.past), windows.future)
+    before = prediction_loss(forecast(forecaster, windows.past), windows)
+    forecaster.fit(windows, windows)
+    assert prediction_loss(forecast(forecaster, windows.past), windows) < before
+
+    def loss():
+        return float((ratios(forecast(forecaster, windows.past), windows.future) / guess).mean())
+
+    fitted = loss()
+    assert fitted < 1
+    for parameter in (model.combine.weight, model.combine.bias):
+        for _ in range(5):
+            change = 0.05 * torch.randn_like(parameter)
+            with torch.no_grad():
+                parameter += change
+            assert loss() > fitted
+            with torch.no_grad():
+                parameter -= change
+
+
+def test_a_fit_that_does_not_help_where_it_is_judged_is_dropped():
+    rng = np.random.default_rng(4)
+    csi, _ = plane_waves(rng, [1.4, 5.0] * 2, steps=12, subcarriers=8, antennas=4)
+    windows = Cutter(8, 4, 4, False, None).cut(torch.from_numpy(csi), rng)
+    shape = {"width": 4, "layers": 1, "heads": 2, "mixing": 2, "past": 1, "future": 1}
+    forecaster = Forecaster(TemporalModel(TemporalModelSettings(**shape), (12, 4, 4)), 4)
+    start = forecast(forecaster, windows.past)
+    # The start is exact there, so nothing can be better.
+    forecaster.fit(replace(windows, future=windows.future * 3), replace(windows, future=start))
+    torch.testing.assert_close(forecast(forecaster, windows.past), start)
+
+
 class Scaled(torch.nn.Module):
     """Predicts the last snapshot times a number."""
 
@@ -292,7 +337,7 @@ def test_a_recipe_has_the_tasks_of_its_model():
     from model.task_names import TASKS
 
     recipe = load_recipe("quickstart")
-    assert tasks_of(recipe) == [name for name in TASKS if name != "prediction"]
+    assert tasks_of(recipe) == [name for name in TASKS if name not in ("prediction", "equivariance")]
     moving = recipe.training.model_copy(update={"backbone": "temporal"})
     assert tasks_of(recipe.model_copy(update={"training": moving})) == ["prediction"]
 

@@ -135,7 +135,7 @@ def test_a_patch_is_hidden_whole():
     whole = one.clone()
     whole[0, 2, 3:6, 0:2] = True
     torch.testing.assert_close(model(tokens, one), model(tokens, whole))
-    patches = model._patches(tokens)
+    patches = model.patches(tokens)
     np.testing.assert_array_equal(patches[0, 2, 1, 0].numpy(), tokens[0, 2, 3:6, 0:2].reshape(-1).numpy())
     assert torch.equal(model._bins(patches), tokens)
 
@@ -190,8 +190,9 @@ def test_the_default_has_the_size_of_the_model_card():
     model = TemporalModel(TemporalModelSettings(), (24, 16, 8))
     blocks = 12 * (12 * 32**2 + 13 * 32)
     biases = 12 * 8 * 168
-    rest = 2 * (5 * 32 + 32) + 32 + 24 * 32 + 2 * 32 + 2 * (32 * 2 + 2) + 2 * (32 * 16 + 16)
-    assert count_parameters(model) == blocks + biases + rest
+    rest = 5 * 32 + 32 + 32 + 24 * 32 + 2 * 32 + 32 * 2 + 2 + 2 * (32 * 16 + 16)
+    guesses = 11 * 32 + 32 + 32 * 10 + 10
+    assert count_parameters(model) == blocks + biases + rest + guesses
     plain = TemporalModel(TemporalModelSettings(relative_bias=False), (24, 16, 8))
     assert 140_000 < count_parameters(plain) < 160_000
     assert model.tokens == 3072
@@ -201,16 +202,25 @@ def test_the_default_has_the_size_of_the_model_card():
 def test_training_starts_from_nothing_and_forecasts_from_the_guess():
     model, tokens = TemporalModel(TemporalModelSettings(**SMALL), GRID), complex_normal((2, *GRID))
     assert model(tokens, random_mask()).abs().max() == 0
-    torch.testing.assert_close(model.predict_tail(tokens, 3), extrapolate(tokens, 3))
+    torch.testing.assert_close(model.predict_tail(tokens, 3), extrapolate(tokens, 3).best())
     # Each sample by its own mask: forecasts of other lengths, and one that is none.
     hidden = torch.cat((tail_mask(4, 1), tail_mask(5, 1), random_mask(1)))
     out = model(complex_normal((3, *GRID)), hidden)
     for row, past in enumerate((4, 5)):
         seen = complex_normal((3, *GRID))[row : row + 1, :past]
-        torch.testing.assert_close(out[row : row + 1, past:], extrapolate(seen, GRID[0] - past))
+        torch.testing.assert_close(out[row : row + 1, past:], extrapolate(seen, GRID[0] - past).best())
     assert out[2].abs().max() == 0
     without = TemporalModel(TemporalModelSettings(**SMALL, extrapolation=False), GRID)
     assert without.predict_tail(tokens, 3).abs().max() == 0
+
+
+@torch.no_grad()
+def test_a_forecast_is_what_its_parts_combine_to():
+    model, tokens = make(patch=(2, 2)), complex_normal((2, *GRID))
+    parts = model.combined(tokens, 3)
+    weights = torch.view_as_complex(model.combine(parts.encoded).unflatten(-1, (-1, 2)))
+    expected = parts.start + torch.einsum("btadk,btadkp->btadp", weights, parts.terms)
+    torch.testing.assert_close(model.patches(model.predict_tail(tokens, 3)), expected)
 
 
 def test_heads_must_divide_the_width():

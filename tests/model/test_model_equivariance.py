@@ -1,0 +1,586 @@
+"""Modulations against plane waves in NumPy; canonical forms; wrapped maps, both backbones among them, against plain ones."""
+
+import numpy as np
+import pytest
+import torch
+from synthetic_temporal import complex_normal, plane_waves
+from torch import nn
+
+from dataset import InputError
+from dataset.features import best_beam
+from model.equivariance import (
+    Invariant,
+    Wrapped,
+    canonicalise,
+    epsilon,
+    equivariance_error,
+    lag_one,
+    modulate,
+    restore,
+    shift_beam,
+    shift_spectrum,
+)
+from model.equivariant_models import (
+    SPACE,
+    TIME_FREQUENCY_SPACE,
+    CsiEstimator,
+    CsiForecaster,
+    draw_visible,
+    wrapped_spectrum,
+)
+from model.foundation import FoundationModel, Geometry
+from model.inputs import prepare
+from model.losses import spectrum
+from model.masking import Mask
+from model.settings import TrainingSettings
+from model.temporal import TemporalModel
+from model.temporal_settings import TemporalModelSettings
+from model.tokens import Statistics
+
+PAST, HORIZON = 6, 3
+SHAPE = (3, PAST, 8, 5)
+DIMS = TIME_FREQUENCY_SPACE
+
+
+def decibel(ratio):
+    return 10 * np.log10(max(float(torch.as_tensor(ratio).detach()), 1e-40))
+
+
+def channels(shape=SHAPE, seed=0, paths=4):
+    """Sums of plane waves over all axes but the first, complex128, of gains around -100 dB, each sample its own."""
+    rng = np.random.default_rng(seed)
+    axes = np.meshgrid(*map(np.arange, shape[1:]), indexing="ij")
+    turns = rng.uniform(-0.3, 0.3, (shape[0], paths, len(axes)))
+    gain = 10 ** rng.uniform(-5.5, -4.5, (shape[0], paths)) * np.exp(2j * np.pi * rng.random((shape[0], paths)))
+    waves = np.exp(2j * np.pi * np.einsum("bpa,a...->bp...", turns, np.stack(axes)))
+    return torch.from_numpy(np.einsum("bp,bp...->b...", gain, waves))
+
+
+def shifts(batch, axes, seed=1, size=None):
+    """Turns of every sample: anywhere off the grid, or whole bins of axes of `size`."""
+    rng = np.random.default_rng(seed)
+    if size is None:
+        return torch.from_numpy(rng.uniform(-0.5, 0.5, (batch, axes)))
+    return torch.from_numpy(rng.integers(1, np.asarray(size), (batch, axes)) / np.asarray(size))
+
+
+class Network(nn.Module):
+    """A random network on the real and imaginary parts of all entries, equivariant to nothing."""
+
+    def __init__(self, shape, entries=PAST * 8 * 5, dtype=torch.float64):
+        super().__init__()
+        torch.manual_seed(0)
+        self.shape = shape
+        self.layers = nn.Sequential(
+            nn.Linear(2 * entries, 32, dtype=dtype), nn.GELU(), nn.Linear(32, 2 * int(np.prod(shape)), dtype=dtype)
+        )
+
+    def forward(self, csi, visible):
+        values = self.layers(torch.view_as_real(csi).flatten(1).to(self.layers[0].weight.dtype))
+        # bfloat16 under autocast.
+        whole = values.to(torch.promote_types(values.dtype, torch.float32))
+        return torch.view_as_complex(whole.view(len(csi), *self.shape, 2))
+
+
+def random_visible(shape=SHAPE, seed=2, share=0.7):
+    return torch.from_numpy(np.random.default_rng(seed).random(shape) < share)
+
+
+# The group
+
+
+def test_modulation_moves_a_path_in_doppler_delay_and_direction():
+    interval, spacing, elements = 0.35e-3, 480e3, 0.5
+    t, k, n = np.arange(4)[:, None, None], np.arange(6)[:, None], np.arange(5)
+
+    def path(doppler, delay, cosine):
+        return np.exp(2j * np.pi * (doppler * t * interval - delay * k * spacing + elements * cosine * n))
+
+    turns = torch.tensor([[120.0 * interval, -80e-9 * spacing, elements * 0.2]])
+    moved = modulate(torch.from_numpy(path(300.0, 50e-9, -0.4))[None], turns, (1, 2, 3))
+    np.testing.assert_allclose(moved[0].numpy(), path(420.0, 130e-9, -0.2), atol=1e-6)
+    last = modulate(torch.from_numpy(path(300.0, 50e-9, -0.4))[None, 2:], turns, (-3, -2, -1), (2, 0, 0))
+    np.testing.assert_allclose(last[0].numpy(), path(420.0, 130e-9, -0.2)[2:], atol=1e-6)
+
+
+def test_modulations_are_a_group():
+    csi, one, two = channels(), shifts(3, 3), shifts(3, 3, seed=5)
+    composed, sum_of = modulate(modulate(csi, one, DIMS), two, DIMS), modulate(csi, one + two, DIMS)
+    assert decibel(epsilon(composed, sum_of)) < -270
+    assert decibel(epsilon(modulate(modulate(csi, one, DIMS), -one, DIMS), csi)) < -270
+    assert decibel(epsilon(modulate(csi, one + 7, DIMS), modulate(csi, one, DIMS))) < -270
+    assert torch.equal(modulate(csi, torch.zeros(3, 3), DIMS), csi)
+    assert modulate(csi.to(torch.complex64), one, DIMS).dtype == torch.complex64
+
+
+def test_a_forecast_is_the_tail_of_the_whole():
+    whole, turns = channels((2, 9, 4, 3)), shifts(2, 3)
+    tail = modulate(whole[:, 6:], turns, DIMS, (6, 0, 0))
+    assert decibel(epsilon(tail, modulate(whole, turns, DIMS)[:, 6:])) < -270
+
+
+# The mean shift
+
+
+def test_lag_one_is_the_double_loop_over_visible_neighbours():
+    csi, visible = channels((2, 4, 5)), random_visible((2, 4, 5))
+    turns, defined = lag_one(csi.masked_fill(~visible, float("nan")), visible, (1, -1))
+    assert defined.all()
+    for sample in range(2):
+        x, seen = csi[sample].numpy(), visible[sample].numpy()
+        sums = np.zeros(2, complex)
+        for i in range(4):
+            for j in range(5):
+                if i + 1 < 4 and seen[i, j] and seen[i + 1, j]:
+                    sums[0] += x[i + 1, j] * np.conj(x[i, j])
+                if j + 1 < 5 and seen[i, j] and seen[i, j + 1]:
+                    sums[1] += x[i, j + 1] * np.conj(x[i, j])
+        np.testing.assert_allclose(turns[sample].numpy(), np.angle(sums) / (2 * np.pi), atol=1e-12)
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-10, 1e-25])
+def test_lag_one_of_a_wave_is_its_turn_at_any_level(gain):
+    """Squares of 1e-25 underflow in float32."""
+    turns = torch.tensor([[0.31, -0.42, 0.17]], dtype=torch.float64)
+    wave = modulate(torch.full((1, 6, 8, 5), gain, dtype=torch.complex64), turns, DIMS)
+    found, defined = lag_one(wave, torch.ones_like(wave, dtype=torch.bool), DIMS)
+    assert defined.all()
+    torch.testing.assert_close(found, turns, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_vanished_sums_and_combs_count_as_no_shift(dtype):
+    noise = np.random.default_rng(3).random(6)
+    # Two waves that turn in opposite ways by a quarter: 2, 0, -2, 0; and one that turns by 0.2 along the other axis.
+    opposite = torch.from_numpy(np.cos(np.pi / 2 * np.arange(6))[:, None] * np.exp(0.4j * np.pi * np.arange(4)))
+    every_other = torch.from_numpy(np.exp(0.2j * np.pi * np.arange(6))[:, None] * np.exp(0.4j * np.pi * np.arange(4)))
+    csi = torch.stack((opposite, every_other, every_other * torch.from_numpy(noise)[:, None])).to(dtype)
+    visible = torch.ones(3, 6, 4, dtype=torch.bool)
+    visible[1, 1::2] = False
+    turns, defined = lag_one(csi, visible, (1, 2))
+    assert defined.tolist() == [[False, True], [False, True], [True, True]]
+    np.testing.assert_allclose(turns.numpy(), [[0, 0.2], [0, 0.2], [0.1, 0.2]], atol=1e-6)
+    one_row, no_pairs = lag_one(csi[:, :1], visible[:, :1], (1,))
+    assert not no_pairs.any()
+    assert not one_row.any()
+
+
+# The canonical form
+
+
+def test_the_canonical_form_has_no_shift_phase_or_level():
+    csi, visible = channels(), random_visible()
+    form = canonicalise(csi, visible, DIMS)
+    assert not form.csi[~visible].any()
+    left, _ = lag_one(form.csi, visible, DIMS)
+    np.testing.assert_allclose(left.numpy(), 0, atol=1e-12)
+    for sample in range(3):
+        seen = form.csi[sample][visible[sample]].numpy()
+        assert np.mean(np.abs(seen) ** 2) == pytest.approx(1)
+        assert np.angle(seen.sum()) == pytest.approx(0, abs=1e-9)
+    assert decibel(epsilon(restore(form.csi, form, DIMS), csi.masked_fill(~visible, 0))) < -270
+    louder = canonicalise(csi, visible, DIMS, rms=0.01)
+    torch.testing.assert_close(louder.csi, 0.01 * form.csi)
+
+
+@pytest.mark.parametrize("size", [None, SHAPE[1:]], ids=["off the grid", "on the grid"])
+def test_the_canonical_form_is_that_of_all_modulated_channels(size):
+    csi, visible, turns = channels(), random_visible(), shifts(3, 3, size=size)
+    factor = torch.tensor([1e-6 + 2e-6j, -3.0, 40j])[:, None, None, None]
+    moved = modulate(csi * factor, turns, DIMS).masked_fill(~visible, float("nan"))
+    assert decibel(epsilon(canonicalise(moved, visible, DIMS).csi, canonicalise(csi, visible, DIMS).csi)) < -250
+
+
+def test_what_has_no_sum_or_no_energy_stays_finite():
+    # Of lag-1 phase 0 and sum 0: the loudest entry gives the phase.
+    balanced = torch.tensor([3j, 1j, -1j, -3j]).to(torch.complex128)
+    csi = torch.stack((balanced, torch.zeros(4, dtype=torch.complex128), balanced * 1e-12 * np.exp(0.3j)))
+    form = canonicalise(csi, torch.ones(3, 4, dtype=torch.bool), (1,))
+    expected = np.array([3, 1, -1, -3]) / np.sqrt(5)
+    np.testing.assert_allclose(form.csi.numpy(), [expected, np.zeros(4), expected], atol=1e-9)
+    np.testing.assert_allclose(form.factor.numpy()[:2], [np.sqrt(5) * 1j, 1])
+    nothing = canonicalise(csi, torch.zeros(3, 4, dtype=torch.bool), (1,))
+    assert not nothing.csi.any()
+    assert not nothing.defined.any()
+
+
+# Wrapped maps
+
+
+GRIDS = pytest.mark.parametrize("size", [None, SHAPE[1:]], ids=["off the grid", "on the grid"])
+MAPS = pytest.mark.parametrize(
+    ("shape", "origin"), [(SHAPE[1:], 0), ((HORIZON, *SHAPE[2:]), (PAST, 0, 0))], ids=["estimate", "forecast"]
+)
+
+
+def unit(csi):
+    """Channels of power 1."""
+    return csi / csi.abs().square().flatten(1).mean(1).sqrt().view(-1, *[1] * (csi.ndim - 1))
+
+
+@GRIDS
+@MAPS
+def test_a_wrapped_network_is_equivariant_and_a_plain_one_is_not(shape, origin, size):
+    csi, visible, turns = unit(channels()), random_visible(), shifts(3, 3, size=size)
+    how = {"visible": visible, "turns": turns, "dims": DIMS, "origin": origin}
+    plain = Network(shape)
+    assert decibel(equivariance_error(Wrapped(plain, DIMS, origin), csi, **how)) < -250
+    single = Network(shape, dtype=torch.float32)
+    assert decibel(equivariance_error(Wrapped(single, DIMS, origin), csi.to(torch.complex64), **how)) < -100
+    assert decibel(equivariance_error(plain, csi, **how)) > -5
+
+
+@torch.no_grad()
+def test_a_wrapped_network_is_homogeneous_and_takes_samples_one_by_one():
+    csi, visible = channels(), random_visible()
+    wrapped = Wrapped(Network(SHAPE[1:]), DIMS)
+    out = wrapped(csi, visible)
+    factor = torch.tensor([1e-6 + 2e-6j, -3.0, 40j])[:, None, None, None]
+    assert decibel(epsilon(wrapped(factor * csi, visible), factor * out)) < -250
+    assert decibel(epsilon(wrapped(csi.masked_fill(~visible, float("nan")), visible), out)) < -250
+    alone = torch.cat([wrapped(csi[i : i + 1], visible[i : i + 1]) for i in range(3)])
+    assert decibel(epsilon(alone, out)) < -250
+    assert decibel(epsilon(wrapped(csi), wrapped(csi, torch.ones_like(visible)))) < -250
+
+
+def test_along_the_other_axes_a_comb_of_snapshots_is_no_obstacle():
+    csi, visible = channels(), torch.ones(SHAPE, dtype=torch.bool)
+    visible[:, 1::2] = False
+    wrapped, turns = Wrapped(Network(SHAPE[1:]), DIMS), shifts(3, 3)
+    along_time = turns * torch.tensor([1, 0, 0])
+    assert decibel(equivariance_error(wrapped, csi, visible, turns - along_time, DIMS)) < -250
+    assert decibel(equivariance_error(wrapped, csi, visible, along_time, DIMS)) > -10
+
+
+def test_gradients_of_the_inner_map_are_those_of_finite_differences():
+    csi, visible = unit(channels((2, 2, 3), paths=2)), random_visible((2, 2, 3))
+    network = Network((2, 3), entries=6)
+    wrapped = Wrapped(network, (1, 2))
+
+    def first_layer(weight):
+        return torch.func.functional_call(wrapped, {"inner.layers.0.weight": weight}, (csi, visible))
+
+    assert torch.autograd.gradcheck(first_layer, (network.layers[0].weight.detach().requires_grad_(),), fast_mode=True)
+
+
+def test_mixed_precision_stays_inside():
+    """bfloat16 has 8 bits: the plain rounding of it is at -50 dB, but both runs round one and the same input."""
+    csi, visible, turns = unit(channels()).to(torch.complex64), random_visible(), shifts(3, 3)
+    wrapped = Wrapped(Network(SHAPE[1:], dtype=torch.float32), DIMS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert decibel(equivariance_error(wrapped, csi, visible, turns, DIMS)) < -40
+        low = wrapped(csi, visible)
+    assert low.dtype == torch.complex64
+    rounding = decibel(epsilon(low, wrapped(csi, visible)))
+    assert -70 < rounding < -20
+
+
+@torch.no_grad()
+def test_scalar_outputs_are_invariant():
+    csi, visible, turns = channels(), random_visible(), shifts(3, 3)
+    label = Invariant(Network((2,)), DIMS)
+    one, two = label(csi, visible), label(1e-3j * modulate(csi, turns, DIMS), visible)
+    torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-10)
+    # The gain is in the factor.
+    gains = [canonicalise(part, visible, DIMS).factor.abs().log10() * 20 for part in (csi, 1e-3j * csi)]
+    np.testing.assert_allclose((gains[1] - gains[0]).numpy(), -60)
+
+
+def test_the_peak_of_the_spectrum_would_be_exact_on_the_grid_only():
+    """Why the canonical form takes the lag-1 phase."""
+    csi, network = unit(channels((3, 8, 8))), Network((8, 8), entries=64)
+
+    def by_peak(csi, visible):
+        peak = torch.fft.fft2(csi).abs().flatten(1).argmax(1)
+        turns = torch.stack((peak // 8, peak % 8), 1) / 8
+        return modulate(network(modulate(csi, -turns, SPACE), visible), turns, SPACE)
+
+    visible = torch.ones(3, 8, 8, dtype=torch.bool)
+    assert decibel(equivariance_error(by_peak, csi, visible, shifts(3, 2, size=(8, 8)), SPACE)) < -250
+    assert decibel(equivariance_error(by_peak, csi, visible, shifts(3, 2), SPACE)) > -10
+    assert decibel(equivariance_error(Wrapped(network, SPACE), csi, visible, shifts(3, 2), SPACE)) < -250
+
+
+# The measure
+
+
+def test_epsilon_is_the_ratio_of_the_expectations():
+    one, two = (
+        complex_normal((4, 3, 2)),
+        complex_normal((4, 3, 2), seed=1) * torch.tensor([1, 1e-3, 5, 1])[:, None, None],
+    )
+    error, power = np.abs(one.numpy() - two.numpy()) ** 2, np.abs(two.numpy()) ** 2
+    assert float(epsilon(one, two)) == pytest.approx(error.sum() / power.sum(), rel=1e-5)
+    each = (error.sum((1, 2)) / power.sum((1, 2))).mean()
+    assert float(epsilon(one, two, each=True)) == pytest.approx(each, rel=1e-5)
+    weak = [part * 1e-22 for part in (one, two)]
+    assert float(epsilon(*weak)) == pytest.approx(error.sum() / power.sum(), rel=1e-4)
+
+
+def test_the_error_of_a_map_that_ignores_its_input_is_that_of_the_shift():
+    """F = 1 everywhere: |1 - exp(j phase)|^2 = 2 - 2 cos(phase)."""
+    csi, turns = channels((2, 4, 3)), shifts(2, 2)
+    phase = (
+        2 * np.pi * (turns[:, :1, None].numpy() * np.arange(6, 10)[:, None] + turns[:, 1:, None].numpy() * np.arange(3))
+    )
+    args = (torch.ones_like, csi, torch.ones(2, 4, 3, dtype=torch.bool), turns, (1, 2), (6, 0))
+    expected = (2 - 2 * np.cos(phase)).mean()
+    assert equivariance_error(lambda *given: args[0](given[0]), *args[1:]) == pytest.approx(expected)
+    where = random_visible((2, 4, 3))
+    expected = (2 - 2 * np.cos(phase))[where.numpy()].mean()
+    assert equivariance_error(lambda *given: args[0](given[0]), *args[1:], where=where) == pytest.approx(expected)
+
+
+# Spectra and beams
+
+
+@pytest.mark.parametrize("array", [(8, 6), (7, 5)], ids=["even", "odd"])
+def test_a_spectrum_shifts_with_its_channel(array):
+    csi = unit(channels((3, *array)))
+    whole = shifts(3, 2, size=array)
+    torch.testing.assert_close(shift_spectrum(spectrum(csi), whole), spectrum(modulate(csi, whole, SPACE)))
+    # Twice as many bins as antennas hold all lags: then between the bins too.
+    size = (2 * array[0], 2 * array[1])
+    between = shifts(3, 2)
+    fine, moved = (torch.fft.fft2(part, s=size).abs().square() for part in (csi, modulate(csi, between, SPACE)))
+    torch.testing.assert_close(shift_spectrum(fine, between), moved)
+
+
+def test_whole_bins_after_a_part_of_one_add_up():
+    values = torch.from_numpy(np.random.default_rng(0).random((3, 8, 6)))
+    part, bins = shifts(3, 2), (3, -2)
+    together = part + torch.tensor(bins) / torch.tensor([8.0, 6.0], dtype=torch.float64)
+    torch.testing.assert_close(shift_spectrum(values, part).roll(bins, (1, 2)), shift_spectrum(values, together))
+    torch.testing.assert_close(shift_spectrum(values, torch.zeros(3, 2)), values)
+
+
+def test_beam_labels_move_with_their_channel():
+    csi, turns = channels((16, 8, 6)), shifts(16, 2, size=(8, 6))
+    moved = best_beam(modulate(csi, turns, SPACE).numpy())
+    beams = torch.from_numpy(best_beam(csi.numpy()).astype(np.int64))
+    np.testing.assert_array_equal(shift_beam(beams, turns, (8, 6)).numpy(), moved)
+    assert (shift_beam(beams, turns, (8, 6)) != beams).all()
+    with pytest.raises(ValueError, match="whole bins only, 1 / 8 and 1 / 6"):
+        shift_beam(beams, turns + 0.01, (8, 6))
+
+
+# The multi-modal model
+
+ARRAY = Geometry(columns=16, rows=16, height_cells=200, occupancy_patches=20)
+STATISTICS = Statistics(csi_rms=2e-5, csi_rms_db_mean=-97.0, csi_rms_db_std=6.0)
+
+
+def estimator(normalisation="visible", **model):
+    settings = TrainingSettings.model_validate(
+        {"model": {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "spectrum_channels": 4,
+                   "spectrum_size": 16, "recovery_steps": 3, **model},
+         "normalisation": normalisation}
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return CsiEstimator(FoundationModel(settings.model, ARRAY), settings, STATISTICS).eval()
+
+
+def pilots(batch=4, ratio=0.75):
+    return draw_visible(batch, ARRAY, 4, ratio, np.random.default_rng(4))
+
+
+def test_visible_antennas_are_whole_patches_equally_many():
+    visible = pilots(5, 0.9)
+    cells = visible.numpy().reshape(5, 4, 4, 4, 4).sum((2, 4))
+    assert set(np.unique(cells)) == {0, 16}
+    assert ((cells > 0).sum((1, 2)) == 2).all()
+    assert len({row.tobytes() for row in visible.numpy()}) > 1
+    model, csi = estimator(), channels((5, 16, 16))
+    assert torch.equal(model(csi, torch.ones_like(visible)), csi)
+    for wrong in (random_visible((5, 16, 16)), torch.cat((visible[:4], ~visible[4:]))):
+        with pytest.raises(ValueError, match="whole patches, equally many in every sample"):
+            model(csi, wrong)
+
+
+@pytest.mark.parametrize("normalisation", ["visible", "dataset"])
+@torch.no_grad()
+def test_the_estimator_is_the_model_on_csi_alone(normalisation):
+    model, csi, visible = estimator(normalisation), channels((4, 16, 16)).to(torch.complex64), pilots()
+    out = model(csi, visible)
+    assert torch.equal(out[visible], csi[visible])
+    seen = visible.view(4, 4, 4, 4, 4)[:, :, 0, :, 0].flatten(1)
+    positions = [part.nonzero()[:, 1].view(4, -1) for part in (seen, ~seen)]
+    mask = Mask(*positions, None, None, location_visible=False)
+    prepared = prepare(csi, torch.zeros(4, 2), torch.zeros(4), mask, None, model.settings, STATISTICS)
+    patches = model.model(prepared.inputs, mask).csi.numpy()
+    scale = (
+        np.sqrt((np.abs(csi.numpy()) ** 2 * visible.numpy()).sum((1, 2)) / 64)
+        if normalisation == "visible"
+        else [2e-5] * 4
+    )
+    for sample in range(4):
+        for number, patch in zip(positions[1][sample].tolist(), patches[sample], strict=True):
+            x, y = 4 * (number // 4), 4 * (number % 4)
+            expected = scale[sample] * (patch[:16] + 1j * patch[16:]).reshape(4, 4)
+            np.testing.assert_allclose(out[sample, x : x + 4, y : y + 4].numpy(), expected, rtol=1e-4, atol=1e-10)
+
+
+def errors_of_estimator(model, dtype, size=None):
+    """Epsilon of hidden antennas in dB: wrapped, plain."""
+    csi, visible = channels((4, 16, 16)).to(dtype), pilots()
+    args = (csi, visible, shifts(4, 2, size=size), SPACE, 0, ~visible)
+    return [decibel(equivariance_error(f, *args)) for f in (model.wrapped(), model)]
+
+
+@pytest.mark.parametrize("size", [None, (16, 16)], ids=["off the grid", "on the grid"])
+def test_the_wrapped_estimator_is_equivariant(size):
+    wrapped, plain = errors_of_estimator(estimator(), torch.complex64, size)
+    assert wrapped < -50
+    assert plain > -20
+    wrapped, plain = errors_of_estimator(estimator().double(), torch.complex128, size)
+    assert wrapped < -100
+    assert plain > -20
+    # A model in float32 between channels in float64.
+    assert errors_of_estimator(estimator(), torch.complex128, size)[0] < -100
+
+
+@pytest.mark.parametrize("size", [None, (16, 16)], ids=["off the grid", "on the grid"])
+def test_so_is_the_recovery_of_plane_waves(size):
+    model = estimator(profile="wavecity")
+    # A prior that says something: with a flat one the recovery is nearly equivariant by itself.
+    nn.init.normal_(model.model.prior.head.weight, std=0.5)
+    wrapped, plain = errors_of_estimator(model, torch.complex64, size)
+    # The recovery's own rounding is gone, for it computes in float64 but in training.
+    assert wrapped < -100
+    assert plain > -30
+    assert errors_of_estimator(model, torch.complex128, size)[0] < -100
+
+
+def test_the_estimator_trains_within_the_bound_of_the_recovery():
+    csi, visible = channels((4, 16, 16)).to(torch.complex64), pilots()
+    for profile in ("paper", "wavecity"):
+        model = estimator(profile=profile).train()
+        out = model.wrapped()(csi, visible)
+        # Power of one: squares of channels at -100 dB would leave float32.
+        loss = ((out - csi) * 1e5).abs().square().mean()
+        loss.backward()
+        slopes = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        assert all(slope.isfinite().all() for slope in slopes)
+        assert any(slope.any() for slope in slopes)
+    model = estimator(profile="wavecity", recovery_antennas=32).train()
+    with pytest.raises(InputError, match=r"model\.recovery_antennas 32: 64 antennas are visible in training; raise it"):
+        model(csi, visible)
+
+
+@torch.no_grad()
+def test_the_wrapped_spectrum_shifts_with_the_channel():
+    model, csi, visible = estimator(), channels((4, 16, 16)), pilots()
+    bins = torch.tensor([[3, 5], [1, 0], [-2, 4], [8, 8]])
+    moved = 2j * modulate(csi, bins / 16, SPACE)
+    one, two = wrapped_spectrum(model, csi, visible), wrapped_spectrum(model, moved, visible)
+    expected = torch.stack([part.roll(tuple(shift), (0, 1)) for part, shift in zip(one, bins.tolist(), strict=True)])
+    torch.testing.assert_close(two, expected, rtol=1e-4, atol=1e-4)
+    plain = model.spectrum(moved, visible)
+    expected = torch.stack(
+        [
+            part.roll(tuple(shift), (0, 1))
+            for part, shift in zip(model.spectrum(csi, visible), bins.tolist(), strict=True)
+        ]
+    )
+    assert not torch.allclose(plain, expected, rtol=1e-2, atol=1e-2)
+
+
+@torch.no_grad()
+def test_a_label_from_the_encoder_is_invariant():
+    class Label(nn.Module):
+        """As a LoS head would, on [PHYSC]."""
+
+        def forward(self, csi, visible):
+            return model.physc(csi, visible)
+
+    model, csi, visible = estimator(), channels((4, 16, 16)), pilots()
+    moved = 1e-2j * modulate(csi, shifts(4, 2), SPACE)
+    label, plain = Invariant(Label(), SPACE, model.rms), Label()
+    torch.testing.assert_close(label(moved, visible), label(csi, visible), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(plain(moved, visible), plain(csi, visible), rtol=0.1, atol=0.1)
+
+
+# The temporal model
+
+
+def forecaster(trained=True):
+    settings = TemporalModelSettings(width=16, layers=2, heads=4, mixing=2, past=2, future=2)
+    torch.manual_seed(0)
+    model = TemporalModel(settings, (12, 8, 4)).eval()
+    if trained:
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") or not parameter.any():
+                nn.init.normal_(parameter, std=0.3)
+    return CsiForecaster(model, HORIZON)
+
+
+def trajectories(dtype=torch.complex64):
+    csi, _ = plane_waves(np.random.default_rng(0), [1.4, 15.0, 5.0], steps=8, subcarriers=16, antennas=8)
+    return torch.from_numpy(csi).to(dtype)
+
+
+def errors_of_forecaster(model, dtype, size=None, visible=None):
+    """Epsilon of a forecast in dB: wrapped, plain."""
+    csi = trajectories(dtype)
+    visible = torch.ones_like(csi, dtype=torch.bool) if visible is None else visible
+    args = (csi, visible, shifts(3, 3, size=size), TIME_FREQUENCY_SPACE, (8, 0, 0))
+    return [decibel(equivariance_error(f, *args)) for f in (model.wrapped(8), model)]
+
+
+@pytest.mark.parametrize("size", [None, (8, 16, 8)], ids=["off the grid", "on the grid"])
+def test_the_wrapped_forecaster_is_equivariant(size):
+    wrapped, plain = errors_of_forecaster(forecaster(), torch.complex64, size)
+    assert wrapped < -50
+    assert plain > -20
+    # The model in float32 between channels in float64.
+    wrapped, plain = errors_of_forecaster(forecaster(), torch.complex128, size)
+    assert wrapped < -100
+    assert plain > -20
+
+
+def test_hidden_snapshots_do_not_hinder():
+    visible = torch.ones(3, 8, 16, 8, dtype=torch.bool)
+    visible[:, 5] = False
+    assert errors_of_forecaster(forecaster(), torch.complex64, visible=visible)[0] < -50
+    model, csi = forecaster(), trajectories()
+    noisy = csi.masked_fill(~visible, 1e3)
+    assert torch.equal(model(noisy, visible), model(csi, visible))
+    assert not torch.allclose(model(csi, visible), model(csi), atol=1e-7)
+    visible[:, 5, 3:] = True
+    with pytest.raises(ValueError, match="visible must be whole snapshots"):
+        model(csi, visible)
+
+
+@torch.no_grad()
+def test_an_untrained_forecast_goes_on_with_a_wave():
+    """The model starts from the recurrence of its past; off the grid a wave leaves the model's few delays unless wrapped."""
+    turns = torch.tensor([[0.03, -3 / 16, 2 / 8], [0.11, -0.4213, 0.1371]], dtype=torch.float64)
+    whole = modulate(1e-5 * torch.ones(2, 8 + HORIZON, 16, 8, dtype=torch.complex128), turns, TIME_FREQUENCY_SPACE)
+    past, future = whole[:, :8], whole[:, 8:]
+    model = forecaster(trained=False)
+    errors = [(model(past) - future).abs().square().sum((1, 2, 3)) / future.abs().square().sum((1, 2, 3))]
+    errors.append(
+        (model.wrapped(8)(past) - future).abs().square().sum((1, 2, 3)) / future.abs().square().sum((1, 2, 3))
+    )
+    assert decibel(errors[0][0]) < -60
+    assert decibel(errors[0][1]) > -20
+    assert decibel(errors[1].max()) < -60
+
+
+def test_the_wrapped_forecaster_trains():
+    csi = trajectories()
+    model = forecaster()
+    (model.wrapped(8)(csi) * 1e5).abs().square().mean().backward()
+    slopes = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert all(slope.isfinite().all() for slope in slopes)
+    assert sum(bool(slope.any()) for slope in slopes) > len(slopes) / 2
+
+
+@pytest.mark.parametrize("build", [estimator, forecaster])
+def test_both_run_in_mixed_precision(build):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        if build is estimator:
+            wrapped, _ = errors_of_estimator(build(), torch.complex64)
+        else:
+            wrapped, _ = errors_of_forecaster(build(), torch.complex64)
+    assert wrapped < -40
