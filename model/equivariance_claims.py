@@ -38,7 +38,7 @@ RULE = rule(f"{MARGIN:g} dB")
 RIVALS = (NAMES["vanilla"], NAMES["augmented"], NAMES["penalised"])
 VANILLA = (NAMES["vanilla"],)
 
-# The bounds for exactness, and readings of "fails to acquire" and "even with a large number" [ours], dB.
+# Bounds for exactness, and readings of "fails to acquire" and "even with a large number" [ours], dB.
 EXACT = {"float32": 50.0, "float64": 100.0}
 INEXACT = 20.0
 FAILED, ACQUIRED = 20.0, 40.0
