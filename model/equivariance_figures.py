@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from model.drawing import drawing
@@ -32,6 +32,8 @@ LOOKS = {
     OWN: ("#D55E00", "s"),
 }
 ON, OFF = "on", "off"
+# Ratio of two places below which their numbers would overlap.
+CLOSE = 1.2
 
 
 def look_of(method: str) -> dict[str, Any]:
@@ -152,9 +154,14 @@ def draw_scale(outcome: Outcome) -> str:
 
 
 def _ticks(axes: Any, places: list[float]) -> None:
-    axes.xaxis.set_major_locator(FixedLocator(places))
+    """Mark the places of a logarithmic axis; of two that stand too close for their numbers, the first has one."""
+    labels, last = [], 0.0
+    for place in places:
+        close = place < CLOSE * last
+        labels.append("" if close else f"{place:.3g}")
+        last = last if close else place
+    axes.set_xticks(places, labels)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
 

@@ -89,7 +89,7 @@ class EquivarianceSettings(Settings):
     timings: int = Field(30, ge=1, description="Calls of the plain and of the wrapped model, in turn, that are timed.")
     extrapolation: bool | None = Field(
         None,
-        description="Whether temporal models trained here start from each sample's own autoregression; null: as the run's.",
+        description="Whether temporal models trained here start from forecasts by each sample's own past; null: as the run's.",
     )
     estimation: BudgetSettings = BudgetSettings()
     prediction: BudgetSettings = BudgetSettings(

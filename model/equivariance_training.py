@@ -4,7 +4,6 @@
 beside the loss; `wrapped` stands in the canonicalising wrapper and cannot err. All see random phases, as in pretraining.
 """
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,12 +16,12 @@ from torch import Tensor, nn
 from model.equivariance import epsilon, modulate
 from model.equivariance_settings import BudgetSettings, EquivarianceSettings, Method
 from model.results import decibel
+from model.selection import first_held_back, train_selected
 from model.settings import HeadSettings
 
 # Held-back users that are looked at, and how often in a training.
 LOOKED_AT = 16
 LOOKS = 3
-WEIGHT_DECAY = 1e-2
 # Users that a trained map works on at a time.
 BATCH = 16
 # In training, what is asked for weighs as if it had this share of the power of what is seen, if it has less: no fade may
@@ -256,7 +255,7 @@ def trained(
     for seed in range(heads.seeds):
         order = np.random.default_rng([seed, 40]).permutation(len(users))[: cell.samples]
         csi = users[torch.from_numpy(order)]
-        stop = max(len(csi) - max(round(heads.held_back * len(csi)), 1), 1)
+        stop = first_held_back(len(csi), heads.held_back)
         judged = problem.draw(_repeated(csi[stop:], LOOKED_AT), np.random.default_rng([seed, 41]))
         tries = []
         for rate in rates:
@@ -289,27 +288,15 @@ def _train(
         error = _energy(judged.only_asked(outputs(network, judged) - judged.target))
         return float((error / _weighing(judged)).mean())
 
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=budget.steps)
     # Two streams: all methods see the same users, masks and phases, whether they draw shifts or not.
     rng, shifts = np.random.default_rng([seed, 42]), np.random.default_rng([seed, 43])
-    best, weights = held_back_loss(), copy.deepcopy(network.state_dict())
-    for step in range(1, budget.steps + 1):
-        network.train()
+
+    def batch_loss() -> Tensor:
         index = torch.from_numpy(np.resize(rng.permutation(len(csi)), budget.batch_size))
         batch = _turned(problem.draw(csi[index], rng), rng)
-        optimiser.zero_grad()
-        loss_of(network, problem, batch, method, penalty, shifts).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        if step % max(budget.steps // LOOKS, 1) == 0 or step == budget.steps:
-            value = held_back_loss()
-            if value < best:
-                best, weights = value, copy.deepcopy(network.state_dict())
-    network.load_state_dict(weights)
-    network.eval()
-    return best
+        return loss_of(network, problem, batch, method, penalty, shifts)
+
+    return train_selected(network, batch_loss, held_back_loss, rate, budget.steps, max(budget.steps // LOOKS, 1))
 
 
 def _turned(batch: Batch, rng: np.random.Generator) -> Batch:

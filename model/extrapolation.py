@@ -1,8 +1,8 @@
-"""Guesses of the snapshots to come: autoregressions of each sample on its own past, judged on its own past [ours].
+"""Guesses of the snapshots to come, from each sample's own past and judged on its own past [ours].
 
-A sum of few paths with steady Dopplers obeys a linear recurrence, which no network needs to learn. The temporal model
-starts from these guesses and learns how to combine them. They are quicker relatives of `model.predictors.ridge`, the
-baseline: one recurrence a sample for all horizons.
+A sum of few paths with steady Dopplers needs no network to be foretold: it obeys a linear recurrence, and its Dopplers can
+be found. The temporal model starts from these guesses and learns how to combine them. The autoregressions are quicker
+relatives of `model.predictors.ridge`, the baseline: one recurrence a sample for all horizons.
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model import doppler
+
 ORDERS = (1, 2, 3, 4, 6, 8)
 # Over the mean power of the regressors.
 PENALTIES = (1e-12, 1e-8, 1e-4, 1e-2)
 # Axes over which coefficients are shared: by all bins of a sample, by those of an angle, by none.
 GROUPS: tuple[tuple[int, ...], ...] = ((1, 2), (2,), ())
-# Guesses of a sample: the best autoregression of each group, and persistence.
-WAYS = 1 + len(GROUPS)
+# Guesses of a sample: persistence, the best autoregression of each group, and that by Dopplers.
+WAYS = 2 + len(GROUPS)
+# Undamped waves cannot explode behind the snapshots that judge, a recurrence can.
+TRUSTED = 4.0
 # Share of the past, its end, that judges.
 JUDGED = 0.25
 # A guess louder than this, over the loudest snapshot seen, is scaled down to it.
@@ -34,7 +38,7 @@ class Guesses:
     errors : float64 (B, WAYS, A, D)
         Mean squared error in a bin, over the mean power of the sample's bins: the end of the past predicted from the rest.
     chosen : int64 (B,)
-        The way with the least error over all bins.
+        The way with the least error over all bins; any other must be TRUSTED times better than the Dopplers.
     """
 
     values: Tensor
@@ -48,11 +52,11 @@ class Guesses:
 
 @torch.no_grad()
 def extrapolate(past: Tensor, horizon: int) -> Guesses:
-    """Guess the next snapshots.
+    """Guess the next snapshots: by persistence, by autoregressions, and by Dopplers (`model.doppler`).
 
-    x(t) = sum over k of c(k) x(t - 1 - k), with c by penalised least squares, forwards and backwards in time, with
-    coefficients shared by all bins, by those of an angle, or by none. For each of these three each sample takes the order
-    and penalty that predict the end of its past best from the rest, and fits them anew to all of its past.
+    An autoregression is x(t) = sum over k of c(k) x(t - 1 - k), with c by penalised least squares, forwards and backwards
+    in time, with coefficients shared by all bins, by those of an angle, or by none. For each of these three each sample takes
+    the order and penalty that predict the end of its past best from the rest, and fits them anew to all of its past.
 
     Parameters
     ----------
@@ -78,7 +82,8 @@ def extrapolate(past: Tensor, horizon: int) -> Guesses:
         return (_advance(known, coefficients, judged) - end).abs().square().mean(1)
 
     hold = _persistence(seen, longest)
-    chosen, errors = [hold] * WAYS, [error_of(hold)] * WAYS
+    # Persistence and the autoregressions.
+    chosen, errors = [hold] * (WAYS - 1), [error_of(hold)] * WAYS
     for order in orders if steps > 2 else []:
         pairs = zip(_fits(known, order, longest), _fits(seen, order, longest), strict=True)
         for (group, fitted_before), (_, fitted_on_all) in pairs:
@@ -87,13 +92,20 @@ def extrapolate(past: Tensor, horizon: int) -> Guesses:
             errors[1 + group] = torch.where(better, error, errors[1 + group])
             chosen[1 + group] = torch.where(better[..., None], fitted_on_all, chosen[1 + group])
     loudest = seen.abs().square().mean((2, 3)).amax(1)[:, None]
-    values = torch.stack([_tamed(_advance(seen, way, horizon), loudest) for way in chosen], 1)
+    guesses = [_advance(seen, way, horizon) for way in chosen]
+    # Where the past is too short for a Doppler: persistence.
+    by_doppler = guesses[0]
+    if steps - judged > 1:
+        most = min(doppler.MOST, max(2 * (steps - judged) // 3, 1))
+        tried = doppler.forecasts(known, judged, most)
+        weights = doppler.weights((tried - end[:, None]).abs().square().sum((2, 3, 4)))[..., None, None, None]
+        errors[-1] = ((tried * weights).sum(1) - end).abs().square().mean(1)
+        by_doppler = (doppler.forecasts(seen, horizon, most) * weights).sum(1)
+    values = torch.stack([_tamed(guess, loudest) for guess in (*guesses, by_doppler)], 1)
     judged_errors = torch.stack(errors, 1)
-    return Guesses(
-        (values * scale[:, None]).to(past.dtype),
-        judged_errors,
-        judged_errors.sum((2, 3)).nan_to_num(torch.inf).argmin(1),
-    )
+    totals = judged_errors.sum((2, 3)).nan_to_num(torch.inf)
+    totals[:, -1] /= TRUSTED
+    return Guesses((values * scale[:, None]).to(past.dtype), judged_errors, totals.argmin(1))
 
 
 def _persistence(seen: Tensor, longest: int) -> Tensor:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from model.data import Users, with_antennas
 from model.heads import Loss, Standardiser, fit
 from model.inference import Predictor
+from model.selection import first_held_back, train_selected
 from model.settings import HeadSettings
 
 # Held-back users that are looked at, and how often.
 LOOKED_AT = 256
 LOOK = 25
-WEIGHT_DECAY = 1e-2
 
 
 class EncoderWithHead(nn.Module):
@@ -110,7 +110,7 @@ def finetuned(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             start = EncoderWithHead(predictor(seed), build(), visible)
-        stop = max(len(labels) - max(round(settings.held_back * len(labels)), 1), 1)
+        stop = first_held_back(len(labels), settings.held_back)
         criterion = loss(labels[:stop])
         features = start.standardised(users, csi, stop)
         known, held_back = (features[:stop], labels[:stop]), (features[stop:], labels[stop:])
@@ -147,21 +147,10 @@ def _train(
     def held_back_loss() -> float:
         return float(loss(model.outputs(users.at(held_back), csi[held_back]), labels[held_back]))
 
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=max(settings.finetune_steps, 1))
     rng = np.random.default_rng([seed, 21])
-    best, weights = held_back_loss(), copy.deepcopy(model.state_dict())
-    for step in range(1, settings.finetune_steps + 1):
-        model.train()
+
+    def batch_loss() -> Tensor:
         index = torch.from_numpy(rng.permutation(stop)[: settings.finetune_batch])
-        optimiser.zero_grad()
-        loss(model(users.at(index), csi[index]), labels[index]).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        if step % LOOK == 0 or step == settings.finetune_steps:
-            value = held_back_loss()
-            if value < best:
-                best, weights = value, copy.deepcopy(model.state_dict())
-    model.load_state_dict(weights)
-    return best
+        return loss(model(users.at(index), csi[index]), labels[index])
+
+    return train_selected(model, batch_loss, held_back_loss, rate, settings.finetune_steps, LOOK)

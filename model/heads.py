@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.selection import first_held_back, train_selected
 from model.settings import HeadSettings
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Labelled = tuple[Tensor, Tensor]
 # A head is looked at this often.
 LOOK = 10
-WEIGHT_DECAY = 1e-2
 
 
 class LocationHead(nn.Module):
@@ -121,23 +121,14 @@ def fit(
     float
         That least loss.
     """
-    optimiser = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
     rng = np.random.default_rng([seed, 20])
     features, labels = train
-    best, weights = _loss_of(head, loss, held_back), _copy(head)
-    for step in range(1, steps + 1):
-        head.train()
+
+    def batch_loss() -> Tensor:
         index = torch.from_numpy(rng.permutation(len(features))[:batch])
-        optimiser.zero_grad()
-        loss(head(features[index]), labels[index]).backward()
-        optimiser.step()
-        if step % LOOK == 0 or step == steps:
-            value = _loss_of(head, loss, held_back)
-            if value < best:
-                best, weights = value, _copy(head)
-    head.load_state_dict(weights)
-    head.eval()
-    return best
+        return loss(head(features[index]), labels[index])
+
+    return train_selected(head, batch_loss, lambda: _loss_of(head, loss, held_back), rate, steps, LOOK, one_cycle=False)
 
 
 def tuned(
@@ -170,7 +161,7 @@ def tuned(
     chosen: float | None = None
     for seed in range(settings.seeds):
         features, labels = draw(seed)
-        stop = max(len(labels) - max(round(settings.held_back * len(labels)), 1), 1)
+        stop = first_held_back(len(labels), settings.held_back)
         train, held_back = (features[:stop], labels[:stop]), (features[stop:], labels[stop:])
         tries = []
         for rate in [chosen] if chosen is not None else rates or settings.learning_rates:
@@ -192,7 +183,3 @@ def apply(head: nn.Module, features: Tensor, batch: int = 1024) -> Tensor:
 def _loss_of(head: nn.Module, loss: Loss, labelled: Labelled) -> float:
     head.eval()
     return float(loss(apply(head, labelled[0]), labelled[1]))
-
-
-def _copy(head: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in head.state_dict().items()}

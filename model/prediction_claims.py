@@ -215,7 +215,7 @@ TEMPORAL_CLAIMS: tuple[Claim, ...] = (
           "dB with all labels, mean over kinds of users and horizons; trained with noise", "prediction",
           ahead(others=(RIDGE,), labels="most", quantity=CLEAN), MARGIN, -MARGIN),
     Claim("prediction-network", "2", OURS,
-          "Training adds something: the fine-tuned model is ahead of the autoregression that its network starts from.",
+          "Training adds something: the fine-tuned model is ahead of the guess that its network starts from.",
           "dB with all labels, mean over kinds of users and horizons", "prediction",
           ahead(others=(START,), labels="most"), MARGIN, -MARGIN),
     Claim("prediction-zero", "2", OURS, "Without any label the pretrained model is ahead of persistence.",

@@ -50,7 +50,7 @@ class PredictionSettings(Settings):
         "far; empty leaves it out.",
     )
     gru_width: int = Field(128, ge=4, le=4096, description="Hidden width of the GRU.")
-    gru_steps: int = Field(600, ge=1, description="Steps of the GRU: more than the others', for they are quick.")
+    gru_steps: int = Field(2000, ge=1, description="Steps of the GRU: more than the others', for they are quick.")
 
     ridge_orders: tuple[Count, ...] = Field(
         (1, 2, 4, 6, 8, 12),

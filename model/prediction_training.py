@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from model.angle_delay import delay_window, to_angle_delay
 from model.prediction_settings import PredictionSettings
+from model.selection import first_held_back, train_selected
 from model.settings import HeadSettings
 from model.temporal import TemporalModel
 
 # Held-back windows that are looked at, and how often in a training.
 LOOKED_AT = 32
 LOOKS = 3
-WEIGHT_DECAY = 1e-2
 # Windows predicted at a time.
 BATCH = 16
 # Ridge penalties of the combination, over the mean power of its terms; the held-back windows choose.
@@ -241,7 +241,7 @@ def trained(
     rates = settings.learning_rates
     for seed in range(heads.seeds):
         csi = draw(seed)
-        stop = max(len(csi) - max(round(heads.held_back * len(csi)), 1), 1)
+        stop = first_held_back(len(csi), heads.held_back)
         rng = np.random.default_rng([seed, 31])
         judged = cutter.cut(_repeated(csi[stop:], LOOKED_AT), rng)
         with torch.random.fork_rng(devices=[]):
@@ -272,24 +272,12 @@ def _train(
     def held_back_loss() -> float:
         return float(prediction_loss(forecast(model, judged.past), judged))
 
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
     rng = np.random.default_rng([seed, 32])
-    best, weights = held_back_loss(), copy.deepcopy(model.state_dict())
-    for step in range(1, steps + 1):
-        model.train()
+
+    def batch_loss() -> Tensor:
         # With few labels a trajectory comes several times in a step, each time at another place.
         index = torch.from_numpy(np.resize(rng.permutation(len(csi)), batch))
         windows = cutter.cut(csi[index], rng, turn=True)
-        optimiser.zero_grad()
-        prediction_loss(model(windows.past), windows).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        if step % max(steps // LOOKS, 1) == 0 or step == steps:
-            value = held_back_loss()
-            if value < best:
-                best, weights = value, copy.deepcopy(model.state_dict())
-    model.load_state_dict(weights)
-    model.eval()
-    return best
+        return prediction_loss(model(windows.past), windows)
+
+    return train_selected(model, batch_loss, held_back_loss, rate, steps, max(steps // LOOKS, 1))

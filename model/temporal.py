@@ -1,9 +1,9 @@
 """LWM-Temporal: a transformer over angle, delay and time with sparse spatio-temporal attention (arXiv 2603.10024).
 
 A token is a patch of bins (1 x 1 by default) of one snapshot. A hidden one is replaced by one learned mask token, which
-carries its position like every other. Where a sample's whole future is hidden, the model starts from autoregressions of
-its past and learns how to combine them (`model.extrapolation`). The full paper is not at hand: sizes are those of its model
-card, and what is ours says so in `TemporalModelSettings`.
+carries its position like every other. Where a sample's whole future is hidden, the model starts from guesses that take its
+past alone and learns how to combine them (`model.extrapolation`). The full paper is not at hand: sizes are those of its
+model card, and what is ours says so in `TemporalModelSettings`.
 """
 
 import math
@@ -29,7 +29,7 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class Guess:
-    """Forecasts by autoregression, for the samples whose whole future is hidden; zero elsewhere.
+    """Forecasts without a network, for the samples whose whole future is hidden; zero elsewhere.
 
     Attributes
     ----------

@@ -43,8 +43,8 @@ class TemporalModelSettings(Settings):
     )
     extrapolation: bool = Field(
         True,
-        description="Where all later snapshots are hidden, start from autoregressions of the sample's own past, and let the "
-        "model combine them [ours]; false leaves forecasting to the network alone.",
+        description="Where all later snapshots are hidden, start from forecasts by the sample's own past alone (autoregressions, "
+        "Dopplers), and let the model combine them [ours]; false leaves forecasting to the network alone.",
     )
     recompute: bool = Field(
         False, description="Compute each block again in the backward pass: a third more time, far less memory."

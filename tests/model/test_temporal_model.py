@@ -191,7 +191,7 @@ def test_the_default_has_the_size_of_the_model_card():
     blocks = 12 * (12 * 32**2 + 13 * 32)
     biases = 12 * 8 * 168
     rest = 5 * 32 + 32 + 32 + 24 * 32 + 2 * 32 + 32 * 2 + 2 + 2 * (32 * 16 + 16)
-    guesses = 11 * 32 + 32 + 32 * 10 + 10
+    guesses = 12 * 32 + 32 + 32 * 12 + 12
     assert count_parameters(model) == blocks + biases + rest + guesses
     plain = TemporalModel(TemporalModelSettings(relative_bias=False), (24, 16, 8))
     assert 140_000 < count_parameters(plain) < 160_000

@@ -1,0 +1,137 @@
+"""Claims of the paper, judged by one rule: gains from results tables, and what becomes of them."""
+
+import numpy as np
+import pytest
+from synthetic_results import CROSS, LOCAL, claim_of, outcome_of
+
+from model import claims, measures
+from model.claims import judge, verdict
+from model.results import Record
+
+
+@pytest.mark.parametrize(
+    ("gains", "size", "opposite", "expected"),
+    [
+        ((24, 25, 26), 20, -2, "shown"),  # mean 25, standard deviation 1
+        ((15, 25, 35), 20, -2, "not shown"),  # 25 - 10 is below 20
+        ((20.5, 21.5, 22.5), 20, -2, "shown"),
+        ((20.2, 21.0, 21.8), 20.25, -2, "not shown"),  # 21 - 0.8 = 20.2
+        ((-4, -5, -6), 20, -2, "contradicted"),  # -5 + 1 = -4
+        ((-2, -3, -4), 20, -2, "not shown"),  # -3 + 1 = -2 is not below -2
+        ((30, 31), 20, -2, "not shown"),  # two seeds
+        ((30, float("nan"), 31, 32), 20, -2, "shown"),
+        ((float("nan"),) * 3, 20, -2, "not measured"),
+    ],
+)
+def test_the_rule(gains, size, opposite, expected):
+    claim = claims.Claim("k", "5", "s", "t", "c", "mu-mimo", None, size, opposite)
+    assert verdict(claim, np.array(gains, float)) == expected
+
+
+def test_a_gain_is_the_mean_over_labels_of_paired_differences():
+    """Two labels, three seeds, by hand."""
+    ours = {100: (10.0, 11.0, 12.0), 300: (8.0, 8.0, 9.0)}
+    cnn = {100: (20.0, 20.0, 24.0), 300: (16.0, 10.0, 12.0), 1000: (1.0, 1.0, 1.0)}
+    records = [
+        Record(LOCAL, "all scenes", name, value, "m", "lower", seed, 50, x)
+        for name, table in (("[PHYSC] + MLP", ours), ("raw CSI + CNN", cnn))
+        for x, values in table.items()
+        for seed, value in enumerate(values)
+    ]
+    found = claim_of("local-share").measure(outcome_of(records, "localization"))
+    np.testing.assert_allclose(found.gains, [(50 + 50) / 2, (45 + 20) / 2, (50 + 25) / 2])
+    assert "[PHYSC] + MLP 9.7 ± 0.8" in found.text  # means 9, 9.5, 10.5
+    assert found.samples == "50 users · labels 100, 300 · 3 seeds"
+    metres = claim_of("local-metres").measure(outcome_of(records, "localization"))
+    np.testing.assert_allclose(metres.gains, [9, 5.5, 7.5])
+    few = claim_of("local-few").measure(outcome_of(records, "localization"))
+    np.testing.assert_allclose(few.gains, [10 - 8, 9 - 2, 12 - 3])
+
+
+def test_the_best_rival_counts_and_what_takes_no_labels_stands_at_every_ratio():
+    records = []
+    for name, values in (("[PHYSC], linear probe", (80, 90)), ("|zero-filled DFT|, linear probe", (60, 70))):
+        for x, value in zip((0.1, 0.2), values, strict=True):
+            records += [
+                Record(measures.TOP5, "linear probe", name, value + s, "%", "higher", s, 9, x) for s in range(3)
+            ]
+    records.append(Record(measures.TOP5, "linear probe", "OMP, 4 paths, no labels", 91.0, "%", "higher", 0, 9))
+    found = claim_of("mu-simple").measure(outcome_of(records))
+    np.testing.assert_allclose(found.gains, [85 - 91, 86 - 91, 87 - 91])
+    assert "OMP, 4 paths, no labels 91.0" in found.text
+    assert judge(claim_of("mu-simple"), {"mu-mimo": outcome_of(records)}).verdict == "contradicted"
+
+
+def test_zero_shot_and_adaptation():
+    values = {"[PHYSC] + MLP": {0: 20.0, 20: 18.0, 100: 15.0}, "raw CSI + CNN": {0: 40.0, 20: 44.0, 100: 30.0}}
+    records = [
+        Record(CROSS, "unseen scenes", name, value + 0.1 * seed, "m", "lower", seed, 80, x)
+        for name, table in values.items()
+        for x, value in table.items()
+        for seed in range(3)
+    ]
+    # One record stands for all seeds where nothing depends on them.
+    records += [Record(CROSS, "unseen scenes", "kNN on |DFT|", 30.0, "m", "lower", 0, 80, 0)]
+    records += [Record(CROSS, "unseen scenes", "kNN on |DFT|", 10.0, "m", "lower", s, 80, 20) for s in range(3)]
+    outcomes = {"cross-localization": outcome_of(records, "cross-localization")}
+    judged = {key: judge(claim_of(key), outcomes) for key in ("cross-zero", "cross-more", "cross-cnn", "cross-knn")}
+    assert {key: item.verdict for key, item in judged.items()} == {
+        "cross-zero": "shown",
+        "cross-more": "shown",
+        "cross-cnn": "shown",
+        "cross-knn": "contradicted",
+    }
+    np.testing.assert_allclose(claim_of("cross-more").measure(outcomes["cross-localization"]).gains[0], 25.0)
+    np.testing.assert_allclose(claim_of("cross-cnn").measure(outcomes["cross-localization"]).gains[0], 10.0)
+    # 0 labels: (30 - 20)/30, 20 labels: (10 - 18)/10.
+    np.testing.assert_allclose(
+        claim_of("cross-knn").measure(outcomes["cross-localization"]).gains[0], 100 * (1 / 3 - 0.8) / 2
+    )
+
+
+def test_share_of_the_bound_fewer_labels_and_the_ratio_the_paper_names():
+    rate, probe = "MU-MIMO sum-rate", "linear probe"
+    records = []
+    for name, values in (("[PHYSC], linear probe", (30, 38, 39)), ("raw CSI, linear probe", (10, 20, 37))):
+        for x, value in zip((0.05, 0.2, 0.8), values, strict=True):
+            records += [Record(rate, probe, name, value, "bit/s/Hz", "higher", s, 12, x) for s in range(3)]
+    records.append(Record(rate, probe, "exhaustive search", 39.5, "bit/s/Hz", "higher", 0, 12))
+    outcome = outcome_of(records)
+    np.testing.assert_allclose(claim_of("mu-near").measure(outcome).gains, 100 * 38 / 39.5)
+    np.testing.assert_allclose(claim_of("mu-fewer").measure(outcome).gains, 100 * (38 - 37) / 37)
+    assert claim_of("mu-near").measure(outcome).samples == "12 clusters · labels 20 % · 3 seeds"
+    # 10 % was not run, 5 and 20 % are as near as is allowed; nothing within a factor of two of 0.3 % is.
+    assert measures._row_at(np.array([0.05, 0.2, 0.8]), 0.1) in (0, 1)
+    assert measures._row_at(np.array([0.2, 0.8]), 0.05) is None
+    assert claim_of("su-rate").measure(outcome) is None
+
+
+def test_the_weakest_head_counts():
+    records = []
+    for hidden, ours in (("none", 50), ("32", 43), ("32-32", 60)):
+        for name, value in (("[PHYSC], head", ours), ("raw CSI, head", 40)):
+            where = f"hidden {hidden}, learning rate 0.001"
+            records += [Record(measures.TOP5, where, name, value, "%", "higher", s, 9, 0.1) for s in range(3)]
+    found = claim_of("heads-large").measure(outcome_of(records))
+    np.testing.assert_allclose(found.gains, 3)
+    assert "hidden 32, learning rate 0.001" in found.text
+    assert judge(claim_of("heads-small"), {"mu-mimo": outcome_of(records)}).verdict == "not measured"
+
+
+def test_silhouettes_and_milliseconds():
+    facts = {"silhouette_raw": 0.01, "silhouette_physc": 0.2}
+    outcomes = {"mu-mimo": outcome_of([], facts=facts, arrays={"tsne_cluster": np.array([0, 0, 1, 2])})}
+    item = judge(claim_of("mu-clusters"), outcomes)
+    assert (item.verdict, item.samples) == ("shown", "4 users · 3 clusters · one draw")
+    for slowest, expected in ((4.0, "shown"), (40.0, "not shown"), (150.0, "contradicted")):
+        records = [
+            Record("Latency, batch of 1", where, f"model in {way}", value, "ms", "lower", 5, 200)
+            for where, way, value in (
+                ("a", "PyTorch", 2 * slowest),
+                ("a", "ONNX Runtime", slowest),
+                ("b", "PyTorch", 1.0),
+            )
+        ]
+        item = judge(claim_of("latency"), {"latency": outcome_of(records, "latency")})
+        assert item.verdict == expected
+        assert f"{slowest:.2f} ms by model in ONNX Runtime (a)" in item.text
