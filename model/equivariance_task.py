@@ -121,7 +121,8 @@ class Forecasting(Problem):
 
     def build(self, size: Size) -> nn.Module:
         """Random weights: a map from the snapshots seen to those to come."""
-        shape = {"width": size[0], "layers": size[1], "extrapolation": self.extrapolation}
+        # Without the wrapper nothing shall be known of shifts in time.
+        shape = {"width": size[0], "layers": size[1], "extrapolation": self.extrapolation, "steady": False}
         model = TemporalModel(self._model.settings.model_copy(update=shape), self._model.grid)
         return CsiForecaster(model, self._cutter.future, self._temporal.align)
 

@@ -25,6 +25,8 @@ FEATURES = 5
 # Of the guesses of a token: how each did in its bins, the level of its past there, how far ahead it lies.
 GUESS_FEATURES = WAYS + 2
 TINY = 1e-30
+# Where training starts: logarithm of the ratio of the weights of a snapshot and the next one.
+FALL = 2.0
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,9 @@ class MixingHead(nn.Module):
     """Hidden entries as complex combinations of the visible entries of their bin [ours].
 
     A path's entries at two snapshots differ by a phase, so a combination is exact at any level, where a real-valued
-    network would have to learn to multiply. Weight of visible snapshot s for snapshot t: the product of two complex
-    vectors, from the token at t and the token at s.
+    network would have to learn to multiply. Weight of visible snapshot s for snapshot t: one that falls with |t - s|, all of a
+    bin adding up to one, and the product of two complex vectors, from the token at t and the token at s. Training starts from
+    the former alone: interpolation.
 
     Parameters
     ----------
@@ -127,6 +130,7 @@ class MixingHead(nn.Module):
         super().__init__()
         self.query = nn.Linear(width, 2 * rank)
         self.key = nn.Linear(width, 2 * rank)
+        self.fall = nn.Parameter(torch.tensor(FALL))
 
     def forward(self, tokens: Tensor, entries: Tensor, visible: Tensor, causal: bool) -> Tensor:
         """Combinations, complex64 (B, T, a, d, p).
@@ -146,10 +150,12 @@ class MixingHead(nn.Module):
         )
         weights = query @ key.transpose(-2, -1) / (query.shape[-1] * query.shape[-2]) ** 0.5
         allowed = visible.permute(0, 2, 3, 1)[..., None, :]
+        steps = torch.arange(tokens.shape[1], device=tokens.device)
         if causal:
-            steps = torch.arange(tokens.shape[1], device=tokens.device)
             allowed = allowed & (steps[:, None] >= steps)
-        return ((weights * allowed) @ entries.permute(0, 2, 3, 1, 4)).permute(0, 3, 1, 2, 4)
+        distance = (steps[:, None] - steps).abs()
+        near = (-self.fall.float() * distance).masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0)
+        return ((near + weights * allowed) @ entries.permute(0, 2, 3, 1, 4)).permute(0, 3, 1, 2, 4)
 
 
 class TemporalModel(nn.Module):
@@ -186,7 +192,7 @@ class TemporalModel(nn.Module):
         self.apply(_initialise)
         for parameter in (self.mask_token, self.angle_positions, self.delay_positions):
             nn.init.trunc_normal_(parameter, std=0.02)
-        # Training starts from the prediction of nothing, an NMSE of 1, and for forecasts from the guess as it is.
+        # Training starts from interpolation (of nothing, where a bin shows nothing), and for forecasts from the guess as it is.
         nn.init.zeros_(self.head.weight)
         if self.mixing is not None:
             nn.init.zeros_(self.mixing.query.weight)
@@ -333,13 +339,27 @@ class TemporalModel(nn.Module):
         return torch.view_as_complex(head(encoded).float().unflatten(-1, (-1, 2)))
 
     def _visible(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Patches over the RMS of the visible ones, hidden ones zero; which are hidden; that RMS (B, 1, 1, 1, 1)."""
+        """Patches over their scale, hidden ones zero; which are hidden; and that scale, complex (B, T, 1, 1, 1).
+
+        The scale is the RMS of the visible ones, and where `steady` also turns with their mean Doppler.
+        """
         masked = self.patches(hidden).any(-1)
         entries = self.patches(tokens).masked_fill(masked[..., None], 0)
         count = (~masked).sum((1, 2, 3)) * entries.shape[-1]
         power = entries.abs().square().sum((1, 2, 3, 4)) / count.clamp_min(1)
         scale = power.clamp_min(TINY).sqrt()[:, None, None, None, None]
-        return entries / scale, masked, scale
+        turning = self._turning(entries / scale)
+        return entries / scale * turning.conj(), masked, scale * turning
+
+    def _turning(self, entries: Tensor) -> Tensor:
+        """Phasor that turns with the mean Doppler of patches (B, T, a, d, p), zero where hidden: complex (B, T, 1, 1, 1)."""
+        batch, snapshots = entries.shape[:2]
+        phase = torch.zeros(batch, dtype=torch.float64, device=entries.device)
+        if self.settings.steady and not self.settings.causal:
+            # The phase of one snapshot over the one before, weighted by the energy of both.
+            phase = (entries[:, 1:] * entries[:, :-1].conj()).sum((1, 2, 3, 4)).to(torch.complex128).angle()
+        phases = phase[:, None] * torch.arange(snapshots, dtype=torch.float64, device=entries.device)
+        return torch.polar(torch.ones_like(phases), phases).to(entries.dtype)[:, :, None, None, None]
 
     def _near(self, snapshots: int) -> Neighbourhood:
         settings = self.settings

@@ -39,7 +39,12 @@ class TemporalModelSettings(Settings):
         ge=0,
         le=256,
         description="Rank of the mixing head: each hidden entry also is a complex combination of the visible entries of its "
-        "bin, whose weights come from the tokens; 0 leaves it out [ours].",
+        "bin, whose weights come from the tokens and from the distance in time; 0 leaves it out [ours].",
+    )
+    steady: bool = Field(
+        True,
+        description="Turn the mean Doppler of a sample's visible entries out before the network and back in behind it [ours]; "
+        "never with `causal`, for it is that of all snapshots.",
     )
     extrapolation: bool = Field(
         True,

@@ -196,11 +196,12 @@ def errors_of_forecaster(model, dtype, size=None, visible=None):
 def test_the_wrapped_forecaster_is_equivariant(size):
     wrapped, plain = errors_of_forecaster(forecaster(), torch.complex64, size)
     assert wrapped < -50
-    assert plain > -20
+    # Its guesses follow shifts, and what it does in time; its network and its window of delays do not.
+    assert plain > -40
     # The model in float32 between channels in float64.
     wrapped, plain = errors_of_forecaster(forecaster(), torch.complex128, size)
     assert wrapped < -100
-    assert plain > -20
+    assert plain > -40
 
 
 def test_hidden_snapshots_do_not_hinder():

@@ -7,7 +7,7 @@ from synthetic_temporal import complex_normal
 
 from model.extrapolation import extrapolate
 from model.foundation import count_parameters
-from model.temporal import TemporalModel
+from model.temporal import FALL, TemporalModel
 from model.temporal_settings import TemporalModelSettings
 
 GRID = (7, 6, 4)
@@ -32,11 +32,19 @@ def tail_mask(past=4, batch=2, grid=GRID):
     return (torch.arange(grid[0]) >= past)[None, :, None, None].expand(batch, *grid)
 
 
+def moving(batch):
+    """Samples of two undamped Dopplers each, in all bins."""
+    time = torch.arange(GRID[0])[:, None, None]
+    slow, fast = complex_normal((2, batch, 1, *GRID[1:]), seed=3)
+    return slow * torch.polar(torch.ones(()), 0.2 * time) + 0.5 * fast * torch.polar(torch.ones(()), 1.1 * time)
+
+
 VARIANTS = [
     {},
     {"attention": "dense"},
     {"top_k": False},
     {"mixing": 0},
+    {"steady": False},
     {"patch": (2, 2)},
     {"causal": True},
     {"extrapolation": False},
@@ -79,7 +87,7 @@ def test_a_causal_model_does_not_look_ahead(attention, mixing):
 def test_without_reach_a_change_stays_within_as_many_steps_as_layers():
     """Sparse attention with drift 1 and no mixing: a token is heard `layers` bins and `layers * past` snapshots away."""
     grid = (9, 11, 8)
-    model = make(grid, layers=2, reach=1, past=1, future=1, mixing=0)
+    model = make(grid, layers=2, reach=1, past=1, future=1, mixing=0, steady=False)
     tokens, hidden = complex_normal((1, *grid)), torch.zeros((1, *grid), dtype=torch.bool)
     hidden[:, 1] = True
     changed = tokens.clone()
@@ -190,7 +198,7 @@ def test_the_default_has_the_size_of_the_model_card():
     model = TemporalModel(TemporalModelSettings(), (24, 16, 8))
     blocks = 12 * (12 * 32**2 + 13 * 32)
     biases = 12 * 8 * 168
-    rest = 5 * 32 + 32 + 32 + 24 * 32 + 2 * 32 + 32 * 2 + 2 + 2 * (32 * 16 + 16)
+    rest = 5 * 32 + 32 + 32 + 24 * 32 + 2 * 32 + 32 * 2 + 2 + 2 * (32 * 16 + 16) + 1
     guesses = 12 * 32 + 32 + 32 * 12 + 12
     assert count_parameters(model) == blocks + biases + rest + guesses
     plain = TemporalModel(TemporalModelSettings(relative_bias=False), (24, 16, 8))
@@ -199,19 +207,60 @@ def test_the_default_has_the_size_of_the_model_card():
 
 
 @torch.no_grad()
-def test_training_starts_from_nothing_and_forecasts_from_the_guess():
-    model, tokens = TemporalModel(TemporalModelSettings(**SMALL), GRID), complex_normal((2, *GRID))
-    assert model(tokens, random_mask()).abs().max() == 0
-    torch.testing.assert_close(model.predict_tail(tokens, 3), extrapolate(tokens, 3).best())
+def test_training_starts_from_interpolation_and_forecasts_from_the_guess():
+    model, tokens = TemporalModel(TemporalModelSettings(**SMALL), GRID), moving(4)[:2]
+    hidden = random_mask()
+    hidden[:, :, 1] = True
+    out = model(tokens, hidden)
+    assert out[:, :, 1].abs().max() == 0
+    bare = TemporalModel(TemporalModelSettings(**SMALL | {"mixing": 0}), GRID)
+    assert bare(tokens, hidden).abs().max() == 0
+    torch.testing.assert_close(model.predict_tail(tokens, 3), extrapolate(tokens, 3).best(), atol=1e-4, rtol=1e-3)
     # Each sample by its own mask: forecasts of other lengths, and one that is none.
     hidden = torch.cat((tail_mask(4, 1), tail_mask(5, 1), random_mask(1)))
-    out = model(complex_normal((3, *GRID)), hidden)
+    tokens = moving(3)
+    out = model(tokens, hidden)
     for row, past in enumerate((4, 5)):
-        seen = complex_normal((3, *GRID))[row : row + 1, :past]
-        torch.testing.assert_close(out[row : row + 1, past:], extrapolate(seen, GRID[0] - past).best())
-    assert out[2].abs().max() == 0
-    without = TemporalModel(TemporalModelSettings(**SMALL, extrapolation=False), GRID)
-    assert without.predict_tail(tokens, 3).abs().max() == 0
+        expected = extrapolate(tokens[row : row + 1, :past], GRID[0] - past).best()
+        torch.testing.assert_close(out[row : row + 1, past:], expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(out[2:], model(tokens[2:], hidden[2:]))
+
+
+@torch.no_grad()
+def test_interpolation_follows_one_doppler_and_weighs_by_distance():
+    """Where all bins turn alike a hidden entry is found exactly; without the turning it is the mean written out."""
+    wave = torch.polar(torch.ones(GRID[0]), 2.4 * torch.arange(GRID[0]))[:, None, None]
+    tokens = wave * complex_normal((2, 1, *GRID[1:]))
+    hidden = random_mask(share=0.3)
+    hidden[:, :2] = hidden[:, -1] = False
+    out = TemporalModel(TemporalModelSettings(**SMALL), GRID)(tokens, hidden)
+    torch.testing.assert_close(out[hidden], tokens[hidden], atol=1e-4, rtol=1e-3)
+    out = TemporalModel(TemporalModelSettings(**SMALL, steady=False), GRID)(tokens, hidden)
+    for row, time, angle, delay in torch.nonzero(hidden)[:20].tolist():
+        seen = torch.nonzero(~hidden[row, :, angle, delay])[:, 0]
+        weight = torch.exp(-FALL * (seen - time).abs())
+        mean = (weight * tokens[row, seen, angle, delay]).sum() / weight.sum()
+        torch.testing.assert_close(out[row, time, angle, delay], mean)
+
+
+@torch.no_grad()
+def test_what_turns_in_time_gives_what_turns():
+    """The whole network follows a mean Doppler, random weights and all; without `steady` it does not."""
+    wave = torch.polar(torch.ones(GRID[0]), -1.9 * torch.arange(GRID[0]))[:, None, None]
+    tokens, hidden = moving(2), random_mask(share=0.3)
+    for steady in (True, False):
+        model = make(steady=steady)
+        out, turned = model(tokens, hidden), model(tokens * wave, hidden)
+        assert torch.allclose(turned, out * wave, atol=1e-3) == steady
+
+
+def test_gradients_are_finite_where_a_bin_shows_nothing():
+    model, tokens = make(), moving(2)
+    hidden = random_mask()
+    hidden[:, :, 2] = True
+    model(tokens, hidden).abs().square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    assert model.mixing.fall.grad != 0
 
 
 @torch.no_grad()

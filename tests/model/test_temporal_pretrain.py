@@ -187,7 +187,7 @@ def test_compiled_blocks_train_alike(finished, waves, settings, tmp_path, monkey
 
 
 def test_the_loss_falls_on_a_batch_seen_again_and_again(waves, settings):
-    """From 1, that of predicting nothing, to less than a quarter."""
+    """From interpolation, better than nothing, to a tenth of its error."""
     learner = TemporalModule(
         changed(settings, temporal={**settings.temporal.model_dump(), "model": {"width": 16, "layers": 2, "heads": 4}}),
         temporal_grid(waves, settings.temporal), 1000, 0, {},
@@ -201,8 +201,8 @@ def test_the_loss_falls_on_a_batch_seen_again_and_again(waves, settings):
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    assert losses[0] == pytest.approx(1, abs=1e-6)
-    assert losses[-1] < 0.25
+    assert losses[0] < 0.5
+    assert losses[-1] < 0.1 * losses[0]
 
 
 def test_masked_nmse_is_the_ratio_over_the_hidden_entries():
