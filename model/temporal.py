@@ -2,8 +2,9 @@
 
 A token is a patch of bins (1 x 1 by default) of one snapshot. A hidden one is replaced by one learned mask token, which
 carries its position like every other. Where a sample's whole future is hidden, the model starts from guesses that take its
-past alone and learns how to combine them (`model.extrapolation`). The full paper is not at hand: sizes are those of its
-model card, and what is ours says so in `TemporalModelSettings`.
+past alone and learns how to combine them (`model.extrapolation`); other hidden entries start from interpolation, in a frame
+that turns with the sample's mean Doppler. The full paper is not at hand: sizes are those of its model card, and what is ours
+says so in `TemporalModelSettings`.
 """
 
 import math
