@@ -110,3 +110,16 @@ def test_a_recurrence_must_be_far_better_than_waves():
     assert totals[:-1].min() < totals[-1] / TRUSTED
     assert guess.chosen[0] == totals.argmin()
     assert nmse(guess.best(), damped[:, PAST:]) < 1e-4
+
+
+def test_how_much_better_a_recurrence_must_be():
+    """Damping between none and much, with a little noise: all three cases occur, and each goes by the rule."""
+    fall = torch.linspace(0, 0.05, 40)[:, None, None, None] * torch.arange(PAST)[:, None, None]
+    past = unit_power(channel([0.1, -0.2]))[:, :PAST] * torch.exp(-fall)
+    guess = extrapolate(past + 1e-2 * complex_normal(past.shape), AHEAD)
+    totals = guess.errors.sum((2, 3))
+    others, waves, last = totals[:, :-1].amin(1), totals[:, -1], totals.shape[1] - 1
+    cases = (others > waves, (others < waves) & (4 * others > waves), (4 * others < waves) & (1000 * others > waves))
+    assert all(case.any() for case in cases)
+    for case, by_waves in zip(cases, (True, True, False), strict=True):
+        assert ((guess.chosen[case] == last) == by_waves).all()
