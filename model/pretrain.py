@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from dataset import InputError
 from dataset.files import make_folder, read_json, write_json
@@ -227,7 +228,7 @@ def load_model(checkpoint: Path) -> tuple[FoundationModel, TrainingSettings, Sta
     Raises
     ------
     InputError
-        No checkpoint, none of this package, or one of the temporal model.
+        No checkpoint, none of this package, one of another version of the model, or one of the temporal model.
     """
     card, weights = weights_of(checkpoint)
     settings = TrainingSettings.model_validate(card["settings"])
@@ -235,7 +236,7 @@ def load_model(checkpoint: Path) -> tuple[FoundationModel, TrainingSettings, Sta
         msg = f"{checkpoint}: a {settings.backbone} model; a run with training.backbone multimodal is needed here"
         raise InputError(msg)
     model = FoundationModel(settings.model, Geometry(**card["geometry"]))
-    model.load_state_dict(weights)
+    load_weights(model, weights, checkpoint)
     return model.eval(), settings, Statistics.from_dict(card["statistics"]), card
 
 
@@ -254,6 +255,22 @@ def weights_of(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(msg)
     weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     return card, {name.removeprefix("model."): value for name, value in weights.items()}
+
+
+def load_weights(model: nn.Module, weights: dict[str, Any], checkpoint: Path) -> None:
+    """Put the weights of a checkpoint into a model.
+
+    Raises
+    ------
+    InputError
+        They are of a model with other parts: that of another version of the code.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        msg = f"{checkpoint}: weights of another version of the model ({first}); run `wavecity pretrain` again, with a new --out"
+        raise InputError(msg) from error
 
 
 def _card_of(checkpoint: Path) -> dict[str, Any]:

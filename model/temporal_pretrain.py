@@ -16,6 +16,7 @@ from model.lightning_module import SHARED, TRAINING, VALIDATION, MaskedPretraini
 from model.masking import Draws, RankDraws
 from model.pretrain import (
     is_finished,
+    load_weights,
     package_versions,
     pretrain_fingerprint,
     run_training,
@@ -143,7 +144,7 @@ def load_temporal_model(run: Path) -> tuple[TemporalModel, TrainingSettings, dic
     Raises
     ------
     InputError
-        No checkpoint, or one of the multi-modal model.
+        No checkpoint, one of another version of the model, or one of the multi-modal model.
     """
     card, weights = weights_of(run)
     settings = TrainingSettings.model_validate(card["settings"])
@@ -152,7 +153,7 @@ def load_temporal_model(run: Path) -> tuple[TemporalModel, TrainingSettings, dic
         raise InputError(msg)
     snapshots, angles, delays = card["grid"]
     model = TemporalModel(settings.temporal.model, (snapshots, angles, delays))
-    model.load_state_dict(weights)
+    load_weights(model, weights, run)
     return model.eval(), settings, card
 
 

@@ -314,6 +314,20 @@ def test_a_run_of_the_other_model_is_refused(finished, tiny, tmp_path):
         load_temporal_model(tmp_path / "nowhere")
 
 
+def test_weights_of_another_version_of_the_model_are_refused_in_one_line(finished, tmp_path):
+    """A part that the model has now is missing, or has another shape."""
+    state = torch.load(finished / CHECKPOINT, weights_only=True)
+    weights = state["state_dict"]
+    for change in ({"model.mixing.fall": None}, {"model.mixing.fall": torch.zeros(3)}):
+        changed_weights = {name: value for name, value in (weights | change).items() if value is not None}
+        torch.save(state | {"state_dict": changed_weights}, tmp_path / "old.ckpt")
+        with pytest.raises(
+            InputError, match=r"old\.ckpt: weights of another version of the model \(.*mixing\.fall"
+        ) as e:
+            load_temporal_model(tmp_path / "old.ckpt")
+        assert "\n" not in str(e.value)
+
+
 def test_the_window_of_delays_follows_the_energy_where_wanted(settings):
     frequency = (np.arange(8) - 4) / 8
     csi = torch.from_numpy(np.exp(-2j * np.pi * 5 * frequency).astype(np.complex64))[None, None, :, None]
