@@ -31,15 +31,27 @@ def resolve(store: str | StorePath) -> StorePath:
             if (candidate / "zarr.json").is_file():
                 return candidate.resolve() if isinstance(candidate, Path) else candidate
         staged = (path / ".staging").exists()
+        refuse_run_folder(path)
+    except InputError:  # a ValueError too
+        raise
     except (OSError, ValueError) as error:
         # botocore's missing credentials are a ValueError or an OSError, depending on where they are missed.
-        msg = f"{store}: cannot be read ({error}); check the address and the credentials in the environment"
+        remedy = "its permissions" if isinstance(path, Path) else "the address and the credentials in the environment"
+        msg = f"{store}: cannot be read ({error}); check {remedy}"
         raise InputError(msg) from error
     if staged:
         msg = f"{store}: no version is published yet; finish it with `wavecity build`, then `wavecity publish`"
         raise InputError(msg)
     msg = f"{store}: not a Wavecity store; expected latest.zarr, data.zarr or zarr.json in it"
     raise InputError(msg)
+
+
+def refuse_run_folder(path: StorePath) -> None:
+    """Raise `InputError` where a folder is that of a run, which has its store in it."""
+    inner = path / "store"
+    if isinstance(path, Path) and not (path / "versions").exists() and (inner / "versions").exists():
+        msg = f"{path}: the folder of a run, not a store; its store is {inner}"
+        raise InputError(msg)
 
 
 def open_store(store: str | StorePath, group: str | None = None) -> xr.Dataset:

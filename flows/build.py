@@ -17,7 +17,7 @@ from dataset.card import write_card
 from dataset.croissant import write_croissant
 from dataset.features import channel_checksum, scene_arrays
 from dataset.files import StorePath, atomic_path, read_json, write_json
-from dataset.publish import Version, publish, versions
+from dataset.publish import Version, pointed_at, publish, versions
 from dataset.schema import SCHEMA_VERSION
 from dataset.validate import Each, Validation, validate
 from dataset.writer import (
@@ -87,6 +87,18 @@ def plan_one_city(city: City, recipe: Recipe, cache: Path) -> CityPlan:
         source = open_map(city)
     except MapError:
         return planned()
+    path = _plan_path(city, source, recipe, cache)
+    known = _known_plan(path, source)
+    if known is not None:
+        return known
+    plan = planned()
+    if plan.source is not None:
+        write_json(path, {"city": asdict(plan.city), "tiles": [tile_record(tile) for tile in plan.tiles]})
+    return plan
+
+
+def _plan_path(city: City, source: Source, recipe: Recipe, cache: Path) -> Path:
+    """Where the plan of a city lies, by everything that decides it."""
     area = recipe.area.model_dump(mode="json", exclude={"cities", "world", "scenes", "split", "overpass"})
     key = fingerprint_of(
         {
@@ -98,14 +110,31 @@ def plan_one_city(city: City, recipe: Recipe, cache: Path) -> CityPlan:
             "code": code_fingerprint(),
         }
     )
-    path = cache / "plans" / f"{slug(city.name)}-{key[:16]}.json"
+    return cache / "plans" / f"{slug(city.name)}-{key[:16]}.json"
+
+
+def _known_plan(path: Path, source: Source) -> CityPlan | None:
     known = read_json(path)
-    if known is not None:
-        return CityPlan(City(**known["city"]), [Tile(**_with_nan(tile)) for tile in known["tiles"]], source)
-    plan = planned()
-    if plan.source is not None:
-        write_json(path, {"city": asdict(plan.city), "tiles": [tile_record(tile) for tile in plan.tiles]})
-    return plan
+    if known is None:
+        return None
+    return CityPlan(City(**known["city"]), [Tile(**_with_nan(tile)) for tile in known["tiles"]], source)
+
+
+def _planned_before(recipe: Recipe, cache: Path) -> Plan | None:
+    """The plan of a recipe, if that of every city is in the cache; nothing is fetched or planned."""
+    plans = []
+    for city in cities_of(recipe.area):
+        if not is_here(city, recipe.area, cache):
+            return None
+        try:
+            source = open_city(city, recipe.area, cache)
+        except MapError:
+            return None
+        known = _known_plan(_plan_path(city, source, recipe, cache), source)
+        if known is None:
+            return None
+        plans.append(known)
+    return join_plans(plans, recipe.area, recipe.seed)
 
 
 def show_plan(recipe: Recipe, cache: Path, fetch: bool, progress: Callable[[Any], Any] = iter) -> Plan:
@@ -206,6 +235,17 @@ def published(recipe: Recipe, plan: Plan, store: StorePath) -> Version | None:
     """The version that this recipe and map would build, where there is one; it need not be the latest."""
     fingerprint = dataset_fingerprint(recipe, plan)
     return next((version for version in reversed(versions(store)) if version.fingerprint == fingerprint), None)
+
+
+def up_to_date(recipe: Recipe, store: StorePath, cache: Path) -> Version | None:
+    """The latest version of a store, if it is what a build of this recipe would give.
+
+    Answers in a moment, without planning or fetching anything; None where that would be needed to know.
+    """
+    pointed = pointed_at(store)
+    plan = _planned_before(recipe, cache) if pointed else None
+    known = published(recipe, plan, store) if plan and plan.accepted else None
+    return known if known and known.folder.name == pointed else None
 
 
 @dataclass(frozen=True)

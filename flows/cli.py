@@ -5,6 +5,8 @@ import importlib.util
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import click
 
 from flows.bench.commands import bench
+from flows.help import EvaluateCommand, GroupedCommands, RecipeName, SilentCommand, StoreAddress
 from flows.options import import_extra, path, set_option
 from geo.errors import InputError
 from model.task_names import TASKS
@@ -25,31 +28,42 @@ DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 
-recipe_argument = click.argument("recipe")
+# In the message of a RuntimeError of Prefect's client.
+UNREACHABLE = "Failed to reach API at"
+
+recipe_argument = click.argument("recipe", type=RecipeName())
 workers_option = click.option("--workers", type=click.IntRange(1), help="Worker processes (default: one a core).")
 dask_option = click.option("--dask", metavar="ADDRESS", help="Scheduler of a running Dask cluster instead.")
-
-
-class StoreAddress(click.ParamType):
-    """A folder, or a URL on object storage."""
-
-    name = "store"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        """Keep it as it was written: a path type would make `s3:/` of `s3://`."""
-        return str(value)
 
 
 address = StoreAddress()
 maps_option = click.option("--maps", type=path, help="Folder of fetched maps, shared by stores (default: STORE/maps).")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=GroupedCommands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    # In the order in which a newcomer meets them.
+    subjects={
+        "Everything": ("run",),
+        "Data": ("plan", "build", "validate", "publish", "inspect", "preview", "export"),
+        "Models": ("pretrain", "evaluate", "report", "export-model"),
+        "Help with these": ("recipe", "completion", "bench"),
+    },
+    examples=(
+        ("wavecity run quickstart", "from a map of Helsinki to an evaluated model, in minutes"),
+        ("wavecity plan pretrain-10k --png cities.png", "what a recipe would make, without making it"),
+        ("wavecity build quickstart --out stores/helsinki", "only the dataset"),
+        ("wavecity inspect stores/helsinki --scenes", "what is in it"),
+        ("wavecity recipe quickstart solver", "keys for --set, with their values and meanings"),
+    ),
+)
 @click.version_option(package_name="wavecity", prog_name="wavecity")
 def cli() -> None:
     """City maps in, wireless foundation models out.
 
-    RECIPE is a shipped name (quickstart) or a YAML file. Map data © OpenStreetMap contributors, ODbL.
+    RECIPE is a shipped name (quickstart) or a YAML file, STORE a folder or a URL (s3://bucket/store), RUN the folder of
+    a run. `wavecity COMMAND --help` has options and examples. Map data © OpenStreetMap contributors, ODbL.
     """
     defaults = dict(DEFAULTS)
     if importlib.util.find_spec("prefect"):
@@ -60,7 +74,15 @@ def cli() -> None:
     os.environ.update({key: value for key, value in defaults.items() if key not in os.environ})
 
 
-@cli.command()
+@cli.command(
+    examples=(
+        ("wavecity run quickstart", "into runs/quickstart; given again it goes on, or finds all done"),
+        (
+            "wavecity run quickstart --out runs/mine --set area.source=mycity.osm.pbf --set area.city=Mycity",
+            "another map",
+        ),
+    )
+)
 @recipe_argument
 @click.option("--out", type=path, help="Run folder (default: runs/<recipe>).")
 @set_option
@@ -77,15 +99,21 @@ def run(
 ) -> None:
     """The whole DAG: build, validate, publish, pretrain, evaluate, report. Resumes by itself."""
     from dataset.files import make_folder
+    from dataset.progress import say
     from flows.recipe import load_recipe
+    from flows.tables import print_run
 
     loaded = load_recipe(recipe, overrides)
     out = out or Path("runs") / loaded.name
     make_folder(out)
-    pipeline = import_extra("flows.pipeline", "generate,train")
-    with import_extra("flows.guard", "generate").no_orphans():
-        result = pipeline.run_recipe(loaded, out, workers, dask, maps)
-    click.echo(f"report  {result['report']}\nstore   {result['store']}")
+    if import_extra("flows.finished", "generate").find(loaded, out, maps):
+        say("nothing to do: recipe, maps, code and results are those of the run that is there")
+    else:
+        say("starting Prefect")
+        pipeline = import_extra("flows.pipeline", "generate,train")
+        with import_extra("flows.guard", "generate").no_orphans(), _prefect_answers():
+            pipeline.run_recipe(loaded, out, workers, dask, maps)
+    print_run(out)
 
 
 @cli.command()
@@ -129,9 +157,9 @@ def plan(
 
 
 def _city_bar(cities: Any) -> Any:
-    from tqdm import tqdm
+    from dataset.progress import track
 
-    return tqdm(cities, "cities", unit="city", disable=len(cities) < 2)
+    return track(cities, "plan", unit="cities")
 
 
 @cli.command()
@@ -157,16 +185,26 @@ def build(
     told at the end.
     """
     from dataset.files import location, make_folder
+    from dataset.progress import say
+    from dataset.reader import refuse_run_folder
     from flows.recipe import load_recipe
     from flows.tables import print_origins
 
     if scenes:
         overrides = (*overrides, f"area.scenes={scenes}")
     loaded = load_recipe(recipe, overrides)
-    make_folder(location(out))
-    pipeline = import_extra("flows.pipeline", "generate")
-    with import_extra("flows.guard", "generate").no_orphans():
-        version = pipeline.build_dataset(loaded, out, workers, dask, maps)
+    place = location(out)
+    make_folder(place)
+    refuse_run_folder(place)
+    folder = maps or import_extra("flows.maps", "generate").map_folder(place)
+    version = import_extra("flows.build", "generate").up_to_date(loaded, place, folder)
+    if version:
+        say(f"nothing to do: v{version.number} is of this recipe, map and code")
+    else:
+        say("starting Prefect")
+        pipeline = import_extra("flows.pipeline", "generate")
+        with import_extra("flows.guard", "generate").no_orphans(), _prefect_answers():
+            version = pipeline.build_dataset(loaded, out, workers, dask, maps)
     print_origins(version.folder)
     click.echo(f"published v{version.number}: {version.data}")
 
@@ -176,8 +214,7 @@ def build(
 @workers_option
 def validate(store: str, workers: int | None) -> None:
     """Check every byte, structure, physics and splits of a store; exit code 1 when something is wrong."""
-    from tqdm import tqdm
-
+    from dataset.progress import track
     from dataset.reader import resolve
     from dataset.validate import processes
     from dataset.validate import validate as check
@@ -187,7 +224,7 @@ def validate(store: str, workers: int | None) -> None:
     units = load_draft(resolve(store).parent).layout.units
     # A process takes some seconds to start: as long as it checks a few units.
     with processes(workers or min(os.cpu_count() or 1, units // 4)) as each:
-        result = check(store, lambda parts: tqdm(parts, "validate", total=units, unit="unit"), each)
+        result = check(store, lambda parts: track(parts, "validate", units, "units"), each)
     print_validation(result)
     sys.exit(0 if result.ok else 1)
 
@@ -253,18 +290,35 @@ def publish(store: str) -> None:
 def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...]) -> None:
     """Pretrain the foundation model of a recipe on a store. Resumes by itself."""
     from dataset.files import write_json
+    from dataset.progress import stage
     from flows.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
     write_json(out / "recipe.json", loaded.model_dump(mode="json"))
-    checkpoint = import_extra("model.pretrain", "train").pretrain(str(data), loaded.training, out, loaded.seed)
+    with stage("pretrain"):
+        pretrain = import_extra("model.pretrain", "train").pretrain
+        checkpoint = pretrain(str(data), loaded.training, out, loaded.seed)
     click.echo(f"checkpoint {checkpoint}")
 
 
-@cli.command()
+@cli.command(
+    cls=EvaluateCommand,
+    examples=(
+        (
+            "wavecity evaluate runs/quickstart --task localization --data runs/quickstart/store",
+            "on its own test scenes",
+        ),
+        ("wavecity evaluate runs/quickstart --task mu-mimo --data stores/mu-mimo --json > mu-mimo.json", "all values"),
+    ),
+)
 @click.argument("run_folder", metavar="RUN", type=path)
 @click.option(
-    "--task", "name", required=True, type=click.Choice(TASKS), help="What to run; tables and figures go to RUN/results."
+    "--task",
+    "name",
+    metavar="TASK",
+    required=True,
+    type=click.Choice(TASKS),
+    help="What to run, of the list below; tables and figures go to RUN/results.",
 )
 @click.option("--data", type=address, required=True, help="Store with held-out scenes: a folder or a URL.")
 @set_option
@@ -273,11 +327,14 @@ def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...],
     """Evaluate a pretrained run on held-out scenes, beside its baselines."""
     import json
 
+    from dataset.progress import stage
     from flows.recipe import recipe_of_run
     from flows.tables import print_result
 
     recipe = recipe_of_run(run_folder, overrides)
-    result = import_extra("model.tasks", "train").evaluate(run_folder, str(data), name, recipe.training, recipe.seed)
+    with stage(f"evaluate {name}"):
+        evaluate = import_extra("model.tasks", "train").evaluate
+        result = evaluate(run_folder, str(data), name, recipe.training, recipe.seed)
     if as_json:
         click.echo(json.dumps(result, indent=1))
     else:
@@ -305,7 +362,58 @@ def report(run_folder: Path, data: str | None) -> None:
     click.echo(import_extra("model.report", "train").write_report(run_folder, data and str(data)))
 
 
+# Silent on standard error: a shell runs it at every start.
+@cli.command(
+    cls=SilentCommand,
+    examples=(
+        ('eval "$(wavecity completion bash)"', "in ~/.bashrc"),
+        ('eval "$(wavecity completion zsh)"', "in ~/.zshrc"),
+        ("wavecity completion fish > ~/.config/fish/completions/wavecity.fish", "once"),
+    ),
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes commands, options, recipes and tasks in a shell."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(cli, {}, "wavecity", "_WAVECITY_COMPLETE").source())
+
+
+@cli.command(
+    "recipe",
+    cls=SilentCommand,
+    examples=(
+        ("wavecity recipe quickstart", "all keys"),
+        ("wavecity recipe quickstart training.evaluation", "those of a section"),
+    ),
+)
+@recipe_argument
+@click.argument("section", default="")
+@set_option
+def show_recipe(recipe: str, section: str, overrides: tuple[str, ...]) -> None:
+    """List the keys of a recipe with their values and meanings, all or those of a SECTION such as `solver`."""
+    from flows.recipe import load_recipe
+    from flows.tables import print_keys
+
+    print_keys(load_recipe(recipe, overrides), section)
+
+
 cli.add_command(bench)
+
+
+@contextmanager
+def _prefect_answers() -> Iterator[None]:
+    """Say in one line that no Prefect server answers, where its client says it with a traceback."""
+    try:
+        yield
+    except RuntimeError as error:
+        url = os.environ.get("PREFECT_API_URL")
+        if url is None or UNREACHABLE not in str(error):
+            raise
+        msg = f"PREFECT_API_URL={url}: no Prefect server answers there; start one with `prefect server start`, or unset it"
+        raise InputError(msg) from error
 
 
 def _own_database() -> str:
@@ -355,7 +463,9 @@ def main() -> None:
     except Exception as error:
         if type(error).__name__ == "CheckFailed":
             _fail(str(error), 1)
-        if type(error).__module__.startswith("httpx"):
+        if type(error).__module__.startswith("httpx") or (
+            isinstance(error, RuntimeError) and UNREACHABLE in str(error)
+        ):
             _fail(f"the Prefect server stopped answering ({error}); run the same command again to go on", 1)
         raise
 

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import dask
 from distributed import Client, LocalCluster
 
+from dataset.progress import stage
 from geo.errors import InputError
 
 # What Dask does for many short tasks costs a worker that traces, or the two cores of a small machine, several per cent: it
@@ -53,11 +54,15 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
             yield client
         return
     n_workers = workers or os.cpu_count() or 1
-    with (
-        dask.config.set(SETTINGS),
-        LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(SETTINGS))
+        with stage(f"start workers: {n_workers}"):
+            local = LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",
+                silence_logs=50,
+            )
+            client = stack.enter_context(Client(stack.enter_context(local)))
         yield client

@@ -10,7 +10,11 @@ from geo.errors import InputError
 
 path = click.Path(path_type=Path)
 set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a field, e.g. --set solver.max_depth=4."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the recipe, e.g. --set solver.max_depth=4; repeatable. `wavecity recipe` lists them all.",
 )
 
 

@@ -18,15 +18,15 @@ from prefect.events import emit_event
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
-from tqdm import tqdm
 
 from dataset.files import StorePath, location, make_folder, read_json, write_json
 from dataset.lock import Lock, builder_lock
+from dataset.progress import say, stage, track
 from dataset.publish import Version, make_latest, pointed_at
 from dataset.reader import resolve
 from dataset.validate import Each
 from dataset.writer import Draft
-from flows import artifacts, build
+from flows import artifacts, build, finished
 from flows.cluster import compute
 from flows.maps import map_folder, share_maps
 from flows.recipe import Recipe, recipe_of_run
@@ -128,7 +128,8 @@ def build_dataset(
     folder = maps or map_folder(place)
     if refresh:
         _refresh_maps(recipe, folder)
-    plan = _plan(recipe, folder, workers, dask)
+    with stage("build 1/4: plan"):
+        plan = _plan(recipe, folder, workers, dask)
     for city in plan.short:
         logger.warning(
             "%s: %d of %d scenes%s",
@@ -140,6 +141,7 @@ def build_dataset(
     known = build.published(recipe, plan, place)
     if known and known.folder.name == pointed_at(place):
         logger.info("version v%d is up to date, nothing to do", known.number)
+        say(f"build: v{known.number} is up to date")
         return known
     with builder_lock(place) as lock:
         if known:
@@ -155,8 +157,13 @@ def build_dataset(
             if missing:
                 _run_units(client, draft, missing, plan, reuse, recipe, lock)
             lock.check()
-            finish(draft, recipe, plan)
-            version = check_and_publish(draft, recipe, place, _bar, _on_cluster(client))
+            with stage("build 3/4: statistics and card"):
+                finish(draft, recipe, plan)
+
+            def validated(parts: Iterable[Any]) -> Iterator[Any]:
+                return track(parts, "build 4/4: validate", draft.layout.units, "units")
+
+            version = check_and_publish(draft, recipe, place, validated, _on_cluster(client))
     artifacts.show_version(version)
     if announce:
         announce_version(recipe, version)
@@ -190,10 +197,6 @@ def _refresh_maps(recipe: Recipe, folder: Path) -> None:
             logger.warning("%s", error)
 
 
-def _bar(units: Any) -> Any:
-    return tqdm(units, "validate", unit="unit")
-
-
 def _on_cluster(client: Any) -> Each:
     """`map` on the cluster: results in order, each released as soon as it was taken."""
 
@@ -213,7 +216,7 @@ def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> 
 
         def each(job: Any, cities: list[City]) -> list[CityPlan]:
             futures = client.map(job, cities, pure=False)
-            return [future.result() for future in tqdm(futures, desc="cities", unit="city")]
+            return [future.result() for future in track(futures, "plan", unit="cities")]
 
         return plan_scenes(recipe, maps, each)
 
@@ -231,7 +234,8 @@ def _run_units(
     futures: list[PrefectFuture[Any]] = []
     progress = artifacts.Progress(draft.layout.units, draft.layout.units - len(missing))
     sources = plan.sources
-    with tqdm(total=sum(len(draft.layout.scenes_of(unit)) for unit in missing), desc="scenes", unit="scene") as bar:
+    scenes = sum(len(draft.layout.scenes_of(unit)) for unit in missing)
+    with stage("build 2/4: trace", scenes, "scenes") as bar:
         for unit in missing:
             jobs = build.jobs_of(draft, unit, plan, reuse)
             needed = {job.tile.city: sources[job.tile.city] for job in jobs}
@@ -242,7 +246,7 @@ def _run_units(
             future.result()
             lock.check()
             progress.advance()
-            bar.update(len(draft.layout.scenes_of(unit)))
+            bar.advance(len(draft.layout.scenes_of(unit)))
 
 
 @task(name="pretrain", cache_policy=NO_CACHE)
@@ -250,7 +254,8 @@ def pretrain(recipe: Recipe, store: StorePath, out: Path) -> Path:
     """Dataset version -> checkpoint; a finished training is not repeated."""
     from model.pretrain import pretrain as train
 
-    checkpoint = train(str(store), recipe.training, out, recipe.seed)
+    with stage("pretrain"):
+        checkpoint = train(str(store), recipe.training, out, recipe.seed)
     artifacts.show_training(out)
     return checkpoint
 
@@ -268,7 +273,8 @@ def report(run: Path) -> Path:
     """Run folder -> one self-contained HTML page."""
     from model.report import write_report
 
-    page = write_report(run)
+    with stage("report"):
+        page = write_report(run)
     artifacts.show_report(page)
     return page
 
@@ -312,8 +318,7 @@ def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]
     tasks : list of str
     """
     recipe = recipe_of_run(run)
-    for name in tasks:
-        evaluate(run, location(store), name, recipe)
+    _evaluate(run, location(store), tasks, recipe)
     return {"report": str(report(run)), "run": str(run)}
 
 
@@ -331,9 +336,15 @@ def _train(recipe: Recipe, data: StorePath, out: Path) -> dict[str, str]:
     make_folder(out)
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     pretrain(recipe, data, out)
-    for name in tasks_of(recipe):
-        evaluate(out, data, name, recipe)
+    _evaluate(out, data, tasks_of(recipe), recipe)
     return {"report": str(report(out)), "run": str(out)}
+
+
+def _evaluate(run: Path, store: StorePath, tasks: Iterable[Any], recipe: Recipe) -> None:
+    names = list(tasks)
+    for number, name in enumerate(names, 1):
+        with stage(f"evaluate {number}/{len(names)}: {name}"):
+            evaluate(run, store, name, recipe)
 
 
 @flow(name="wavecity")
@@ -357,4 +368,6 @@ def run_recipe(
     """
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     version = build_dataset(recipe, str(out / "store"), workers, dask, maps, announce=False)
-    return {**_train(recipe, version.data, out), "store": str(out / "store")}
+    result = {**_train(recipe, version.data, out), "store": str(out / "store")}
+    finished.record(recipe, version, out)
+    return result

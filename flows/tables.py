@@ -1,5 +1,7 @@
 """What the command line prints: plans, validations, stores."""
 
+import json
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,11 +14,16 @@ from dataset.card_facts import trajectory_text
 from dataset.files import StorePath, children, folder_size, location, read_json, write_text
 from dataset.lock import builder_lock
 from dataset.publish import Version, latest, point_latest, publish, versions
-from dataset.reader import open_store, resolve
+from dataset.reader import open_store, refuse_run_folder, resolve
 from dataset.schema import ATTRIBUTION
 from dataset.validate import Validation
 from dataset.writer import load_draft, read_sealed
+from flows.help import keys_of
 from geo.errors import InputError
+from model.task_names import BOUND, TASKS, is_ours
+
+# The quantity that stands for a task at the end of a run; of other tasks it is their first.
+HEADLINES = {"mu-mimo": "MU-MIMO sum-rate", "su-mimo": "SU-MIMO sum-rate"}
 
 # Tables stay readable when piped to a file, where rich would assume 80 columns.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -47,22 +54,93 @@ def print_plan(plan: Any, every: bool = False) -> None:
 
 def print_result(result: dict[str, Any], run: Path) -> None:
     """A task's rows: this model's best method and the best other one, with their spread over seeds."""
-    from model.results import BOUND, is_ours
-
-    table = Table("quantity", "condition", "x", "model", "best other", "verdict", title=result["task"])
+    swept = result["facts"].get("swept", {})
+    table = Table("quantity", "condition", "at", "model", "best other", "verdict", title=result["task"])
     for row in result["rows"]:
         best = []
         for ours in (True, False):
-            values = {name: value for name, value in row["values"].items() if is_ours(name) == ours and name != BOUND}
-            pick = (max if row["better"] == "higher" else min)(values, key=lambda name: values[name], default=None)
-            spread = row["spread"].get(pick)
+            value, name = best_of(row, ours)
+            spread = row["spread"].get(name)
             around = "" if spread is None else f" ± {spread:.2g}"
-            best.append("" if pick is None else f"{values[pick]:.4g}{around} {row['unit']} ({pick})")
-        x = "" if row["x"] is None else f"{row['x']:g}"
-        table.add_row(row["quantity"], row["condition"], x, *best, row["verdict"])
+            best.append("" if name is None else f"{value:.4g}{around} {row['unit']} ({name})")
+        table.add_row(
+            row["quantity"], row["condition"], _at(row["x"], swept.get(row["quantity"])), *best, row["verdict"]
+        )
     console.print(table)
     place = run / "results" / f"{result['task']}.parquet"
     console.print(f"{result['seeds']} seed(s), {result['seconds']:.0f} s; every value: {place}", soft_wrap=True)
+
+
+def print_run(run: Path) -> None:
+    """Print what a run gave, in five lines: its size, its numbers, its report and store, and what to do next."""
+    version = latest(run / "store")
+    assert version is not None
+    data = open_store(version.data)
+    done = int((data["status"] == "done").sum())
+    size = f"{done:,} scenes, {int(data['n_users'].sum()):,} users, dataset v{version.number}"
+    found = [_headline(result) for task in TASKS if (result := read_json(run / "results" / f"{task}.json"))]
+    numbers = [text for text in found if text]
+    store = run / "store"
+    lines = {
+        "run": f"{run} ({size})",
+        "results": "; ".join(numbers) + " (in brackets the best other method)" * bool(numbers) or "none",
+        "report": str(run / "report.html"),
+        "store": str(store),
+        "next": f"open the report; wavecity inspect {store} --scenes; wavecity export-model {run} --out encoder.onnx",
+    }
+    for name, text in lines.items():
+        print(f"{name:7} {text}")
+
+
+def _at(x: float | None, over: str | None) -> str:
+    """Where in a sweep a row stands: `6 labels`, `5 % of the labels`, `speed in m/s: 14`."""
+    if x is None:
+        return ""
+    if over is not None:
+        return f"{over}: {x:g}"
+    return f"{x:g} labels" if x == 0 or x > 1 else f"{100 * x:g} % of the labels"
+
+
+def _headline(result: dict[str, Any]) -> str:
+    """A task's main quantity where most labels were given: the model's best value, and the best other in brackets."""
+    rows = result.get("rows", [])
+    if not rows:
+        return ""
+    first = next((row for row in rows if row["quantity"] == HEADLINES.get(result["task"])), rows[0])
+    row = [one for one in rows if all(one[key] == first[key] for key in ("quantity", "condition"))][-1]
+    (ours, _), (other, _) = (best_of(row, ours) for ours in (True, False))
+    beside = "" if other is None else f" ({other:.3g})"
+    return "" if ours is None else f"{row['quantity']} {ours:.3g} {row['unit']}{beside}"
+
+
+def best_of(row: dict[str, Any], ours: bool) -> tuple[float | None, str | None]:
+    """Value and name of the best method of a row, of the model's own or of the others; an upper bound is none of them."""
+    values = {
+        name: value
+        for name, value in row["values"].items()
+        if value is not None and not math.isnan(value) and is_ours(name) == ours and name != BOUND
+    }
+    pick = (max if row["better"] == "higher" else min)(values, key=lambda name: values[name], default=None)
+    return values.get(pick), pick
+
+
+def print_keys(recipe: Any, section: str) -> None:
+    """Print the keys of a recipe, with their values and meanings.
+
+    Raises
+    ------
+    InputError
+        No key or section of that name.
+    """
+    rows = keys_of(recipe, section)
+    if not rows:
+        sections = dict.fromkeys(key.split(".")[0] for key, _, _ in keys_of(recipe) if "." in key)
+        msg = f"section {section!r}: the recipe has no such key or section; its sections are {', '.join(sections)}"
+        raise InputError(msg)
+    table = Table("key", "value", "meaning")
+    for key, value, meaning in rows:
+        table.add_row(key, json.dumps(value, default=str, ensure_ascii=False), meaning)
+    console.print(table)
 
 
 def _print_tiles(tiles: list[Any]) -> None:
@@ -197,6 +275,7 @@ def publish_newest(store: str) -> Version:
         Neither a validated draft nor a version is there, or a build is under way.
     """
     place = location(store)
+    refuse_run_folder(place)
     found = [draft for draft in children(place / ".staging") if (draft / "validation.json").exists()]
     version = latest(place) or next(reversed(versions(place)), None)
     if version is None and not found:

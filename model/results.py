@@ -10,10 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.task_names import BOUND, is_ours
+
 # Values as near as this are level, whatever their spread: no figure here is good to two parts in a hundred.
 LEVEL = 0.02
-# What no method can be ahead of by more than luck: no rival.
-BOUND = "exhaustive search"
 COLUMNS = ("task", "quantity", "condition", "x", "method", "seed", "value", "unit", "better", "n")
 
 
@@ -116,11 +116,6 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, the verdict included; x is None where nothing is swept."""
         return {**asdict(self), "x": None if math.isnan(self.x) else self.x, "verdict": self.verdict()}
-
-
-def is_ours(name: str) -> bool:
-    """Whether a predictor is the pretrained model or a head on it."""
-    return name.startswith(("model", "[PHYSC]"))
 
 
 def to_frame(records: Iterable[Record], task: str) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from importlib import util
 from pathlib import Path
@@ -15,9 +15,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
-from tqdm import tqdm
 
 from dataset import InputError
+from dataset.progress import Stage, stage
 from model.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def _loggers(settings: TrainingSettings, out: Path) -> list[Logger]:
 
 
 class SampleProgress(Callback):
-    """One bar over the whole training, in samples; a log line an epoch for those without a terminal.
+    """One bar over the whole training, in samples, and a log line an epoch.
 
     Parameters
     ----------
@@ -151,7 +151,8 @@ class SampleProgress(Callback):
     def __init__(self, batch_size: int, steps: int) -> None:
         self._batch_size = batch_size
         self._steps = steps
-        self._bar: Any = None
+        self._shown = ExitStack()
+        self._bar: Stage | None = None
         self._seen = 0
         self._started = time.perf_counter()
 
@@ -164,23 +165,22 @@ class SampleProgress(Callback):
         """Open the bar where training stands."""
         self._started = time.perf_counter()
         total, done = self._steps * self._batch_size, trainer.global_step * self._batch_size
-        # None: no bar where there is no terminal.
-        hidden = None if trainer.is_global_zero else True
-        self._bar = tqdm(total=total, initial=done, desc="pretrain", unit="sample", unit_scale=True, disable=hidden)
+        if trainer.is_global_zero:
+            self._bar = self._shown.enter_context(stage("train", total, "samples", done))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Count the step's samples."""
         self._seen += self._batch_size
-        if not self._bar.disable:
-            self._bar.set_postfix(
-                epoch=trainer.current_epoch + 1, loss=self._loss(trainer, "train/total"), refresh=False
-            )
-            self._bar.update(self._batch_size)
+        if self._bar is not None:
+            self._bar.advance(self._batch_size)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log the epoch."""
         pl_module.log("samples_per_second", self.rate, sync_dist=True)
         losses = f"train {self._loss(trainer, 'train/total')}, validation {self._loss(trainer, 'validation/total')}"
+        if self._bar is not None:
+            epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+            self._bar.advance(0, f"{epoch} done, losses: {losses}")
         if trainer.is_global_zero:
             log.info(
                 "epoch %d of %s: %s; %.0f samples/s", trainer.current_epoch + 1, trainer.max_epochs, losses, self.rate
@@ -188,7 +188,13 @@ class SampleProgress(Callback):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Close the bar."""
-        self._bar.close()
+        self._shown.close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar of a training that was interrupted."""
+        self._shown.close()
 
     @staticmethod
     def _loss(trainer: lightning.Trainer, name: str) -> str:

@@ -31,8 +31,8 @@ import torch
 from rich import box
 from rich.table import Table
 from torch import Tensor
-from tqdm import tqdm
 
+from dataset.progress import track
 from flows.bench.memory import peak_memory
 from flows.tables import console
 from geo.errors import InputError
@@ -87,13 +87,13 @@ def run(options: Options) -> dict[str, Any]:
     result: dict[str, Any] = {}
     differences = []
     with cpu_threads(options.threads):
-        for grid in tqdm(grids, "grids"):
+        for grid in track(grids, "grids"):
             near = neighbourhood(grid)
             differences.append(check(near, options.batch))
             for side, (forward, both) in times(near, options).items():
                 result[f"seconds_forward_{side}_{near.tokens}"] = forward
                 result[f"seconds_both_{side}_{near.tokens}"] = both
-    for grid in tqdm(grids, "memory"):
+    for grid in track(grids, "memory"):
         for side in SIDES:
             result[f"memory_mb_{side}_{int(np.prod(grid))}"] = apart(measure_memory, side, grid, options)
     result |= {

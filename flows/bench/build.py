@@ -32,10 +32,10 @@ from distributed import Client
 from prefect import flow
 from rich import box
 from rich.table import Table
-from tqdm import tqdm
 
 from dataset.features import channel_checksum, scene_arrays
 from dataset.lock import builder_lock
+from dataset.progress import track
 from flows import build, pipeline
 from flows.bench.orchestrate import store_below, turned
 from flows.bench.prefect_server import client_of, prefect_server
@@ -124,7 +124,7 @@ def run(options: Options) -> dict[str, Any]:
         plan_seconds = time.perf_counter() - start
         stack.enter_context(client_of(stack.enter_context(prefect_server(folder))))
         runs: dict[str, list[Run]] = {side: [] for side in SIDES}
-        for turn in tqdm(range(options.rounds), "rounds", unit="round"):
+        for turn in track(range(options.rounds), "rounds", unit="rounds"):
             for side in turned(SIDES, turn):
                 with store_below(folder) as store:
                     one = (
@@ -177,7 +177,7 @@ def run_bare(recipe: Recipe, plan: Plan, processes: int) -> Run:
         list(pool.map(together, units[:1] * processes))
         run.warm_seconds = time.perf_counter() - start
         start = time.perf_counter()
-        for checksums in tqdm(pool.map(trace, units), "bare", total=len(units), unit="unit"):
+        for checksums in track(pool.map(trace, units), "bare", total=len(units), unit="units"):
             run.checksums |= checksums
         run.units_seconds = time.perf_counter() - start
     return run

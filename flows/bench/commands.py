@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
+from flows.help import GroupedCommands
 from flows.options import import_extra, path, set_option
 from geo.errors import InputError
 
 
-@click.group()
+@click.group(cls=GroupedCommands)
 def bench() -> None:
     """Measure ratios, side by side on this machine."""
 

@@ -18,8 +18,8 @@ import numpy as np
 import osmium
 from rich import box
 from rich.table import Table
-from tqdm import tqdm
 
+from dataset.progress import say, track
 from flows.bench import geo_reference
 from flows.tables import console
 from geo.build import build_scene
@@ -88,7 +88,7 @@ def run(options: Options) -> dict[str, Any]:
             convert, size = convert + seconds, size + path.stat().st_size
         for name, tiles in tiles_of.items():
             path, source, _ = opened[name]
-            for tile in tqdm(tiles, Path(name).name, unit="tile"):
+            for tile in track(tiles, Path(name).name, unit="tiles"):
                 row = compare_tile(tile, source, path, Path(folder) / "reference", options.reader)
                 if row is not None:
                     rows.append(row)
@@ -178,7 +178,7 @@ def compare_tile(tile: Tile, source: Source, path: Path, folder: Path, reader: s
     try:
         ours()
     except SceneError as error:
-        tqdm.write(f"{tile.id}: left out: {error}")
+        say(f"{tile.id}: left out: {error}")
         return None
     reference()
     first, n_ours = _timed(ours)

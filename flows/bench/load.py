@@ -31,10 +31,10 @@ import zarr
 from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
-from tqdm import tqdm
 
 from dataset.features import scene_arrays
 from dataset.loader import Batch, BatchReader, Order, Users, find_users, is_per_user, read_scenes
+from dataset.progress import stage, track
 from dataset.recycler import Recycler
 from dataset.writer import Draft, Layout, finish_draft, open_draft, write_unit
 from flows.tables import console
@@ -118,16 +118,16 @@ def run(options: Options) -> dict[str, Any]:
             "webdataset": (lambda turn: webdataset_batches(tar, options.batch), [tar]),
         }
         rates: dict[str, dict[str, list[float]]] = {side: {"cold": [], "warm": []} for side in SIDES}
-        with tqdm(total=options.rounds * len(SIDES) * 2, desc="rounds", unit="pass") as bar:
+        with stage("rounds", options.rounds * len(SIDES) * 2, "passes") as bar:
             for turn in range(options.rounds):
                 for side in SIDES:
                     batches, files = sides[side]
                     for state in ("cold", "warm"):
-                        bar.set_postfix_str(f"{side}, {state}")
+                        bar.advance(0, f"{side}, {state}")
                         if state == "cold":
                             drop_from_cache(files)
                         rates[side][state].append(measure(batches(2 * turn + (state == "warm"))))
-                        bar.update()
+                        bar.advance()
         store_bytes = sum(path.stat().st_size for name in FIELDS for path in _files(users.path / name))
         memmap_bytes = sum(path.stat().st_size for path in _files(plain))
         sample_bytes = sum(table[0].nbytes for table in open_memmaps(plain).values())
@@ -184,7 +184,7 @@ def build_store(folder: Path, count: int, users: int) -> Path:
             pool.submit(_fill_unit, draft, unit, [scenes[scene] for scene in layout.scenes_of(unit)])
             for unit in range(layout.units)
         ]
-        for task in tqdm(tasks, "store", unit="unit"):
+        for task in track(tasks, "store", unit="units"):
             task.result()
     finish_draft(draft, {"frequency_hz": radio.frequency}, {"map": {"name": "helsinki"}})
     return Path(str(draft.data))
@@ -217,7 +217,7 @@ def copy_arrays(reader: BatchReader, folder: Path) -> Path:
     for name, array in reader.arrays.items():
         shape = (len(row), *array.shape[2:]) if is_per_user(array) else (len(scenes), *array.shape[1:])
         tables[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", array.dtype, shape)
-    for start in tqdm(range(0, len(scenes), SCENES_AT_A_TIME), "copy to memmap"):
+    for start in track(range(0, len(scenes), SCENES_AT_A_TIME), "copy to memmap"):
         some = scenes[start : start + SCENES_AT_A_TIME]
         first, stop = np.searchsorted(row, [start, start + len(some)])
         for name, values in read_scenes(reader.arrays, some).items():
@@ -243,7 +243,7 @@ def copy_samples(plain: Path, users: Users, count: int, path: Path) -> Path:
     _, row = np.unique(users.scene_index, return_inverse=True)
     chosen = np.random.default_rng(SEED).permutation(len(users))[:count]
     with webdataset.TarWriter(str(path)) as writer:
-        for index in tqdm(chosen, "copy to tar", unit="sample"):
+        for index in track(chosen, "copy to tar", unit="samples"):
             sample = {
                 f"{name}.npy": table[index if len(table) == len(users) else row[index]]
                 for name, table in tables.items()

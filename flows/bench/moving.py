@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
-from tqdm import tqdm
 
+from dataset.progress import say, track
 from flows.build import plan_scenes
 from flows.recipe import Recipe, load_recipe
 from flows.tables import console
@@ -81,9 +81,9 @@ def run(options: Options) -> dict[str, Any]:
                 source = plan.sources[tile.city]
                 scenes.append(build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility))
             except SceneError as error:
-                tqdm.write(f"{tile.id}: left out: {error}")
+                say(f"{tile.id}: left out: {error}")
     rows: list[dict[str, Any]] = []
-    for scene in tqdm(scenes, "scenes", unit="scene"):
+    for scene in track(scenes, "scenes", unit="scenes"):
         if not rows:
             follow(scene, recipe)
             simulate(scene, recipe.radio, recipe.solver, recipe.seed)

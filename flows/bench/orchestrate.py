@@ -37,9 +37,9 @@ from prefect import flow, task, unmapped
 from prefect.runtime import flow_run
 from rich import box
 from rich.table import Table
-from tqdm import tqdm
 
 from dataset.lock import builder_lock
+from dataset.progress import track
 from dataset.writer import Draft
 from flows import build, pipeline
 from flows.bench.null import null_scene, null_unit, warm_up, wrong_units
@@ -184,7 +184,7 @@ def run(options: Options) -> dict[str, Any]:
         scaling = case_of(options.scaling_scenes)
         seconds = options.seconds_per_scene or SCALING_SECONDS
         scaled: dict[int, list[Run]] = {1: [], 2: []}
-        for turn in tqdm(range(options.rounds), "rounds", unit="round"):
+        for turn in track(range(options.rounds), "rounds", unit="rounds"):
             for side in turned(SIDES, turn):
                 with store_below(folder) as store:
                     runs[side].append(measure[side](store))

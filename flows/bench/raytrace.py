@@ -10,7 +10,6 @@ import itertools
 import multiprocessing
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
-from tqdm import tqdm
 
+from dataset.progress import say, track
 from flows.bench.memory import peak_memory
 from flows.tables import console
 from geo.build import build_scene
@@ -144,7 +143,7 @@ def run(options: Options) -> dict[str, Any]:
         scenes = pick_scenes(options.maps, wanted, options.users, Path(cache))
     rows, comparisons, ours, stock = [], [], Kernels(), Kernels()
     first = 0
-    for scene in tqdm(scenes[: options.scenes], "both solvers", unit="scene"):
+    for scene in track(scenes[: options.scenes], "both solvers", unit="scenes"):
         row, comparison = compare_scene(scene, options, ours, stock)
         rows.append(row)
         comparisons.append(comparison)
@@ -223,13 +222,13 @@ def pick_scenes(maps: tuple[str, ...], count: int, users: int, cache: Path) -> l
     chosen = [each for turn in turns for each in turn if each is not None]
     scenes = []
     settings = UserSettings(minimum=users, maximum=users)
-    for number in tqdm(range(count), "scenes", unit="scene"):
+    for number in track(range(count), "scenes", unit="scenes"):
         again, position = divmod(number, len(chosen))
         tile, source = chosen[position]
         try:
             scene = build_scene(tile, source, SceneSettings(), settings, SEED + again)
         except SceneError as error:
-            tqdm.write(f"{tile.id}: left out: {error}", file=sys.stderr)
+            say(f"{tile.id}: left out: {error}")
             continue
         if again:
             scene = replace(scene, id=f"{tile.id}+{again}")
@@ -365,7 +364,7 @@ def measure_stage(scenes: list[Scene], solver: SolverSettings, workers: int, thr
             warm = dict(pool.map(_warm_up, [scenes[0]] * workers, [solver] * workers))
             start = time.perf_counter()
             tasks = [pool.submit(_simulate, scene, solver) for scene in scenes]
-            for task in tqdm(as_completed(tasks), title, total=len(tasks), unit="scene"):
+            for task in track(as_completed(tasks), title, total=len(tasks), unit="scenes"):
                 process, memory = task.result()
                 peak[process] = max(memory, peak.get(process, 0.0))
             seconds = time.perf_counter() - start

@@ -14,6 +14,7 @@ import platform
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,8 +27,8 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
-from tqdm import tqdm
 
+from dataset.progress import stage, track
 from flows import build
 from flows.bench.memory import peak_memory
 from flows.bench.train_reference import FullLengthModel, PlainLoop
@@ -97,10 +98,10 @@ def run(options: Options) -> dict[str, Any]:
         turns = Turns(loops, steps + WARM)
         module = make_module("lightning", data, settings)
         train(module, data, settings, steps + WARM, temporary / "run", turns)
-        memory = {side: apart(measure_memory, side, store, settings) for side in tqdm(SIDES, "peak memory")}
+        memory = {side: apart(measure_memory, side, store, settings) for side in track(SIDES, "peak memory")}
         rates = {
             processes: processes_rate(data, settings, processes, steps + WARM, temporary / f"ddp-{processes}")
-            for processes in tqdm(PROCESSES, "processes")
+            for processes in track(PROCESSES, "processes")
         }
     result = {
         "parameters": count_parameters(module.model),
@@ -154,7 +155,7 @@ def build_store(folder: Path, scenes: int) -> Path:
     plan = build.plan_scenes(recipe, folder / "maps")
     reuse = build.reuse_of(recipe, plan, folder)
     draft = build.draft_of(recipe, plan, folder)
-    for unit in tqdm(range(draft.layout.units), "store", unit="unit"):
+    for unit in track(range(draft.layout.units), "store", unit="units"):
         build.run_unit(draft, unit, build.jobs_of(draft, unit, plan, reuse), plan.sources, recipe)
     build.finish(draft, recipe, plan)
     build.check_and_publish(draft, recipe, folder)
@@ -196,12 +197,13 @@ class Turns(Callback):
         self.losses: list[float] = []
         self._loops = loops
         self._steps = steps
+        self._shown = ExitStack()
         self._bar: Any = None
         self._since = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock of the first step."""
-        self._bar = tqdm(total=self._steps, desc="steps in turns", unit="step")
+        self._bar = self._shown.enter_context(stage("steps in turns", self._steps, "steps"))
         self._since = time.perf_counter()
 
     def on_train_batch_end(
@@ -213,12 +215,12 @@ class Turns(Callback):
         sides = list(self._loops)
         for side in sides if len(self.losses) % 2 else reversed(sides):
             self.seconds[side].append(self._loops[side].step())
-        self._bar.update()
+        self._bar.advance()
         self._since = time.perf_counter()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Close the bar."""
-        self._bar.close()
+        self._shown.close()
 
 
 class Clock(Callback):

@@ -1,0 +1,82 @@
+"""What a finished run was made of: the same command again finds it done, and starts neither Prefect nor torch."""
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dataset.files import files_below, read_json, sha256_of, write_json
+from dataset.publish import Version
+from dataset.reader import open_store
+from dataset.writer import fingerprint_of
+from flows import build
+from flows.maps import map_folder
+from flows.recipe import Recipe
+
+RECORD = "finished.json"
+# What training and the report leave in a run folder, and what says what they are of.
+OUTPUTS = ("recipe.json", "pretrain.json", "checkpoints/last.ckpt", "report.html")
+PACKAGES = ("wavecity", "torch", "lightning", "numpy", "pandas", "scikit-learn", "matplotlib")
+
+
+def record(recipe: Recipe, version: Version, run: Path) -> None:
+    """Leave `finished.json` in the folder of a run that came to its end."""
+    write_json(run / RECORD, _state(recipe, version, run))
+
+
+def find(recipe: Recipe, run: Path, maps: Path | None) -> Version | None:
+    """Dataset version of a finished run, if the same command would change nothing.
+
+    Recipe, maps, code, packages and dataset are those of the run, and every file that it left is as it was.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    run : Path
+        Run folder; the store is `run/store`.
+    maps : Path or None
+        Folder of maps, as for `build_dataset`.
+    """
+    known = read_json(run / RECORD)
+    if known is None:
+        return None
+    version = build.up_to_date(recipe, run / "store", maps or map_folder(run / "store"))
+    if version is None or _state(recipe, version, run) != known:
+        return None
+    open_store(version.data)  # refuses a store that lacks something
+    return version
+
+
+def _state(recipe: Recipe, version: Version, run: Path) -> dict[str, Any]:
+    """Everything that the files of a run depend on, and the files."""
+    made_of = {
+        "recipe": recipe.model_dump(mode="json"),
+        "dataset": (read_json(version.folder / "manifest.json") or {}).get("sha256"),
+        "code": _code(),
+        "versions": _versions(),
+    }
+    names = [*OUTPUTS, *(f"results/{name}" for name in files_below(run / "results"))]
+    return {
+        "fingerprint": fingerprint_of(made_of),
+        "files": {name: sha256_of(run / name) for name in names if (run / name).is_file()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "none"
+    return versions
+
+
+def _code() -> str:
+    """SHA-256 of the sources that read the dataset, train, evaluate and report."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for folder in ("dataset", "model"):
+        for path in sorted([*(root / folder).glob("*.py"), *(root / folder).glob("*.j2")]):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,190 @@
+"""What the command line says: its first line, help, completion, and one line for what is wrong."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from toy import build_store, make_layout
+
+from flows import cli as command_line
+from flows.cli import cli
+from geo.errors import InputError
+from model.task_names import TASKS
+
+
+def invoke(*arguments: object) -> Result:
+    """Run a command in this process; what it sets in the environment is undone."""
+    with mock.patch.dict(os.environ):
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="wavecity")
+
+
+def leaves(group: click.Group, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
+    found: dict[tuple[str, ...], click.Command] = {}
+    for name, command in group.commands.items():
+        path = (*prefix, name)
+        found |= leaves(command, path) if isinstance(command, click.Group) else {path: command}
+    return found
+
+
+@pytest.fixture(scope="module")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in the folder of a run. Read only."""
+    store = tmp_path_factory.mktemp("run") / "store"
+    build_store(store, make_layout(scenes=2, unit=2, users=12))
+    return store
+
+
+def test_help_shows_every_command_whole_and_by_subject() -> None:
+    text = invoke("--help").stdout
+    assert "..." not in text.replace("[ARGS]...", "")
+    words = " ".join(text.split())
+    for name, command in cli.commands.items():
+        assert re.search(rf"^  {name}  ", text, re.MULTILINE), name
+        sentence = " ".join((command.help or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+        assert sentence in words
+    for title in ("Data:", "Models:", "Examples:"):
+        assert re.search(rf"^{title}$", text, re.MULTILINE)
+    assert "  wavecity run quickstart\n" in text
+    assert "Other commands:" not in text
+    bench = invoke("bench", "--help").stdout
+    assert "..." not in bench.replace("[ARGS]...", "")
+    assert "attention" in bench
+
+
+def test_a_command_of_no_subject_is_listed_too() -> None:
+    with mock.patch.dict(cli.commands, {"new": click.Command("new", help="Something new.")}):
+        assert re.search(r"^Other commands:\n  new  +Something new$", invoke("--help").stdout, re.MULTILINE)
+
+
+def test_tasks_are_listed_one_a_line() -> None:
+    text = invoke("evaluate", "--help").stdout
+    for task in TASKS:
+        assert re.search(rf"^  {task}  +\w", text, re.MULTILINE), task
+    assert "localization|" not in text
+
+
+@pytest.mark.parametrize("path", leaves(cli))
+def test_every_command_has_help_and_options_with_words(path: tuple[str, ...]) -> None:
+    command = leaves(cli)[path]
+    assert command.help
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help or option.name == "rays", option.name
+
+
+SILENT = {("recipe",), ("completion",)}
+
+
+@pytest.mark.parametrize("path", [path for path in leaves(cli) if path not in SILENT])
+def test_the_first_line_says_what_a_command_does_before_it_imports_anything(path: tuple[str, ...]) -> None:
+    command = leaves(cli)[path]
+    arguments = ["X" for one in command.params if isinstance(one, click.Argument)]
+    options = []
+    for option in command.params:
+        if isinstance(option, click.Option) and option.required:
+            options += [option.opts[0], "latency" if option.name == "name" else "Y"]
+    seen: list[str] = []
+
+    def callback(**_: object) -> None:
+        seen.append("ran")
+
+    with mock.patch.object(command, "callback", callback):
+        result = invoke(*path, *arguments, *options)
+    assert result.exit_code == 0, result.output
+    assert seen == ["ran"]
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"wavecity {' '.join([*path, *arguments])}: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_command_line_and_its_first_line_import_nothing_heavy() -> None:
+    """What takes seconds to import is imported by a command after its first line."""
+    code = (
+        "import sys, dataset.progress, flows.cli\n"
+        "heavy = {'torch', 'prefect', 'sionna', 'numpy', 'pandas', 'zarr', 'xarray', 'distributed', 'shapely', 'pydantic'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_prints_a_script_and_nothing_else(shell: str) -> None:
+    result = invoke("completion", shell)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert "_WAVECITY_COMPLETE" in result.stdout
+
+
+def completed(words: str, **more: str) -> list[str]:
+    environment = {"_WAVECITY_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()))}
+    result = CliRunner().invoke(cli, [], prog_name="wavecity", env=environment | more)
+    return [line.split(",", 1)[1] for line in result.stdout.splitlines()]
+
+
+def test_commands_recipes_and_tasks_complete() -> None:
+    with mock.patch.dict(os.environ):
+        assert "evaluate" in completed("wavecity")
+        assert set(completed("wavecity run")) >= {"quickstart", "pretrain-10k", "temporal"}
+        assert completed("wavecity evaluate runs/x --task") == list(TASKS)
+
+
+def test_the_keys_of_a_recipe_are_listed_with_their_meanings() -> None:
+    everything = invoke("recipe", "quickstart")
+    assert everything.exit_code == 0, everything.output
+    for key in ("seed", "area.split.validation", "solver.max_depth", "training.evaluation.localization.labels"):
+        assert key in everything.stdout
+    solver = invoke("recipe", "quickstart", "solver", "--set", "solver.max_depth=5").stdout
+    assert re.search(r"solver\.max_depth +│ 5 +│ Largest number of interactions", solver)
+    assert "area." not in solver
+    assert isinstance(wrong := invoke("recipe", "quickstart", "solvers").exception, InputError)
+    assert "solvers" in str(wrong)
+    assert "solver," in str(wrong)
+
+
+def test_a_missing_store_is_reported_once_and_without_credentials() -> None:
+    error = invoke("inspect", "nothing-here").exception
+    assert isinstance(error, InputError)
+    assert str(error).count("nothing-here") == 1
+    assert "credentials" not in str(error)
+
+
+@pytest.mark.parametrize("command", ["validate", "inspect", "publish"])
+def test_the_folder_of_a_run_suggests_the_store_in_it(command: str, small_store: Path) -> None:
+    error = invoke(command, small_store.parent).exception
+    assert isinstance(error, InputError)
+    assert str(small_store) in str(error)
+
+
+def test_a_build_does_not_fill_the_folder_of_a_run(small_store: Path) -> None:
+    before = sorted(small_store.parent.iterdir())
+    error = invoke("build", "quickstart", "--out", small_store.parent).exception
+    assert isinstance(error, InputError)
+    assert str(small_store) in str(error)
+    assert sorted(small_store.parent.iterdir()) == before
+
+
+@pytest.mark.system
+@pytest.mark.filterwarnings("ignore")
+def test_a_prefect_server_that_does_not_answer_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    url = "http://127.0.0.1:9/api"  # the discard port, where nothing listens
+    monkeypatch.setattr(sys, "argv", ["wavecity", "build", "quickstart", "--out", str(tmp_path / "store")])
+    with (
+        mock.patch.dict(os.environ, {"PREFECT_API_URL": url}),
+        temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}),
+        pytest.raises(SystemExit) as ended,
+    ):
+        command_line.main()
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"wavecity: PREFECT_API_URL={url}: no Prefect server answers there")
+    assert not list((tmp_path / "store").iterdir())
