@@ -25,7 +25,7 @@ class SpokenCommand(click.Command):
         # Not at the top: `flows.cli.check_imports` comes first.
         from dataset.progress import say
 
-        names = []
+        names: list[str] = []
         here: click.Context | None = ctx
         while here is not None and here.parent is not None:
             names.insert(0, here.info_name or "")

@@ -186,6 +186,8 @@ class ChainSolver:
         paths = paths.select(shortest_step(paths.vertices, paths.types != sionna.NONE) > CONTACT)
         if self.los:
             seen = np.flatnonzero(line_of_sight(world, source, receivers))
+            # A direct path without length, of a receiver at the source, has neither field nor direction.
+            seen = seen[np.linalg.norm(receivers[seen] - source, axis=1) > CONTACT]
             paths = join([_direct_paths(source, receivers, seen, paths.types.shape[1]), paths])
         return paths
 

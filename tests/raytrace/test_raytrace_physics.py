@@ -193,3 +193,18 @@ def test_paths_through_walls_come_with_reflections() -> None:
     size = np.abs(theirs["coefficient"][:, 0])
     difference = np.abs(matched.coefficient - theirs["coefficient"][:, 0]) / size
     assert np.median(difference) < 1e-3
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_receiver_at_the_source_has_no_direct_path_and_keeps_its_reflections() -> None:
+    users = np.array([SOURCE, SOURCE + [0.0, -10.0, 0.0]])
+    direct = ChainSolver(0, 1000)(world_of([]), SOURCE, users)
+    assert direct.receiver.tolist() == [1]
+    paths = ChainSolver(1, 1000)(world_of([]), SOURCE, users)
+    here = paths.receiver == 0
+    # Straight down to the ground, 15 m below, and back.
+    assert paths.length[here].tolist() == [30.0]
+    np.testing.assert_allclose(paths.departure[here], [[0, 0, -1]], atol=1e-12)
+    assert np.isfinite(paths.coefficient).all()
+    expected = WAVELENGTH / (4 * np.pi * 30) * np.abs(slab_reflection("concrete", np.array(1.0))[0])
+    np.testing.assert_allclose(np.abs(paths.coefficient[here]), expected, rtol=1e-4)
