@@ -30,6 +30,8 @@ SYMBOLS = ("circle", "diamond", "cross")
 FLAT = {"ambient": 1.0, "diffuse": 0.0, "specular": 0.0, "fresnel": 0.0}
 BORESIGHT_LENGTH = 25.0
 USER_RADIUS = 0.9
+# Height of plotly's toolbar in pixels, with some room.
+TOOLBAR = 36
 
 # The footer comes before the plot, which takes the room that is left when its script runs.
 PAGE = """<!doctype html>
@@ -63,8 +65,9 @@ def write_page(view: View, out: Path) -> None:
     figure = go.Figure([*_ground(view), *_buildings(view), *_users(view), *_base_station(view), *_paths(view)])
     figure.add_trace(_gain_bar(view))
     figure.update_layout(
-        margin={"l": 0, "r": 0, "t": 0, "b": 0},
-        legend={"x": 1.0, "y": 1.0, "itemsizing": "constant"},
+        # plotly's toolbar stands in the margin at the top, over the legend if there were none.
+        margin={"l": 0, "r": 0, "t": TOOLBAR, "b": 0},
+        legend={"x": 1.0, "y": 1.0, "itemsizing": "constant", "tracegroupgap": 2},
         scene={
             "aspectmode": "data",
             "xaxis": {"title": {"text": "east in m"}, "backgroundcolor": "white", "gridcolor": "#ddd"},
@@ -107,7 +110,7 @@ NORTH_TIP = np.array([[1.08, 0.62, 0], [1.12, 0.7, 0], [1.16, 0.62, 0]])
 def _gain_bar(view: View) -> Any:
     """Colour bar, on a trace without points: legends show colours of points and lines only where these are given."""
     low, high = view.gain_range
-    bar = {"title": {"text": "path gain in dB"}, "len": 0.5, "y": 0.0, "yanchor": "bottom", "x": 1.0}
+    bar = {"title": {"text": "path gain in dB"}, "len": 0.42, "y": 0.0, "yanchor": "bottom", "x": 1.0}
     marker = {"color": [low], "cmin": low, "cmax": high, "colorscale": GAIN_SCALE, "colorbar": bar}
     return go.Scatter3d(x=[None], y=[None], z=[None], mode="markers", marker=marker, showlegend=False)
 
@@ -170,7 +173,7 @@ def _users(view: View) -> list[Any]:
         traces.append(
             go.Scatter3d(
                 x=view.users[chosen, 0], y=view.users[chosen, 1], z=view.users[chosen, 2], mode="markers",
-                marker=marker, name=f"{status}: {len(chosen)} users", hoverinfo="text",
+                marker=marker, name=f"{status}: {len(chosen)} user{'s' * (len(chosen) != 1)}", hoverinfo="text",
                 text=[_user_text(view, user) for user in chosen.tolist()],
             )
         )  # fmt: skip

@@ -126,7 +126,7 @@ class _Display:
                 self._start()
             self._open.append(opened)
             if self._bars is None:
-                size = "" if opened.total is None else f" ({opened.total:,} {opened.unit}".rstrip() + ")"
+                size = f" ({opened.total:,} {opened.unit}".rstrip() + ")" if opened.total and opened.total > 1 else ""
                 _write(f"{opened.text}{size}")
                 return
             row = self._bars.add_task(opened.text, total=opened.total, completed=opened.done, count="", note="")

@@ -47,7 +47,9 @@ def show_version(version: Version) -> None:
         (scene["status"], scene.get("stage", ""), scene.get("reason", "").split(":")[0]) for scene in scenes
     )
     tiles = (read_json(version.folder / "lineage.json") or {}).get("tiles", [])
-    rejected = Counter(tile["reason"] for tile in tiles if tile["status"] == "rejected")
+    rejected = Counter(
+        tile["reason"] for tile in tiles if tile["status"] == "rejected" and tile["reason"] != "not needed"
+    )
     table = [{"outcome": s, "stage": stage, "reason": why, "scenes": n} for (s, stage, why), n in outcomes.items()]
     table += [{"outcome": "rejected", "stage": "plan", "reason": why, "scenes": n} for why, n in rejected.most_common()]
     create_table_artifact(table=table, key="outcomes", description=f"Scenes of {version.folder.name} by outcome")

@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.collections import PatchCollection, PolyCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -18,7 +19,7 @@ mpl.use("Agg")
 
 # Okabe and Ito's palette, which the colour-blind tell apart.
 STATES = {"ready": "#009E73", "short": "#E69F00", "planned": "#0072B2", "missing": "#D55E00"}
-OUTCOMES = {"accepted": "#009E73", "planned": "#0072B2", "rejected": "#D55E00", "not needed": "#999999"}
+OUTCOMES = {"not needed": "#777777", "rejected": "#D55E00", "planned": "#0072B2", "accepted": "#009E73"}
 
 
 def draw_plan(plan: Plan, out: Path) -> Path:
@@ -77,22 +78,31 @@ def _draw_city(plan: CityPlan) -> Figure:
             for polygon in geometry.geoms
         ]
         axes.add_collection(PolyCollection(outlines, facecolor="0.6", edgecolor="none", rasterized=True))
-    for outcome, colour in OUTCOMES.items():
+    # Later ones lie over the borders that they share with earlier ones.
+    for outcome in OUTCOMES:
         squares = [_square(tile) for tile in plan.tiles if _outcome(tile) == outcome]
-        axes.add_collection(PatchCollection(squares, facecolor=colour, alpha=0.25, edgecolor=colour, linewidth=0.8))
+        axes.add_collection(PatchCollection(squares, **_look(outcome), linewidth=0.8))
     west, south, east, north = _bounds(plan)
     middle = np.radians((south + north) / 2)
     axes.set(xlim=(west, east), ylim=(south, north), xlabel="longitude", ylabel="latitude", aspect=1 / np.cos(middle))
     counts = {outcome: sum(_outcome(tile) == outcome for tile in plan.tiles) for outcome in OUTCOMES}
     handles = [
-        Patch(facecolor=colour, alpha=0.5, label=f"{outcome}: {counts[outcome]}")
-        for outcome, colour in OUTCOMES.items()
+        Patch(**_look(outcome), label=f"{outcome}: {counts[outcome]}")
+        for outcome in reversed(OUTCOMES)
         if counts[outcome]
     ]
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=4, frameon=False)
     axes.set_title(f"{plan.city.name}: {len(plan.tiles)} tiles of {plan.tiles[0].size:g} m")
     figure.supxlabel(ATTRIBUTION, fontsize=7, x=0.99, ha="right")
     return figure
+
+
+def _look(outcome: str) -> dict[str, Any]:
+    """Colours of an outcome: what was not looked at is only outlined."""
+    colour = OUTCOMES[outcome]
+    if outcome == "not needed":
+        return {"facecolor": "none", "edgecolor": colour, "linestyle": ":"}
+    return {"facecolor": to_rgba(colour, 0.25), "edgecolor": colour}
 
 
 def _outcome(tile: Any) -> str:

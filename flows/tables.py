@@ -22,6 +22,16 @@ from flows.help import keys_of
 from geo.errors import InputError
 from model.task_names import BOUND, TASKS, is_ours
 
+# What the statistics of a store are, and their units.
+STATISTICS = {
+    "n_samples": ("train users with a path", ""),
+    "csi_rms": ("RMS of |csi| (train)", ""),
+    "csi_rms_db_mean": ("RMS of a user, mean", " dB"),
+    "csi_rms_db_std": ("RMS of a user, deviation", " dB"),
+    "occupied_share": ("share of patches built", ""),
+    "height_scale": ("scale of heights", " m"),
+    "position_scale": ("scale of positions", " m"),
+}
 # The quantity that stands for a task at the end of a run; of other tasks it is their first.
 HEADLINES = {"mu-mimo": "MU-MIMO sum-rate", "su-mimo": "SU-MIMO sum-rate"}
 
@@ -44,8 +54,12 @@ def print_plan(plan: Any, every: bool = False) -> None:
     reasons = Counter[str]()
     for city in plan.cities:
         reasons.update(city.reasons())
+    # Tiles that were not looked at, as enough others had been accepted, are not rejected.
+    spare = reasons.pop("not needed", 0)
     if reasons:
         console.print("rejected: " + ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()))
+    if spare:
+        console.print(f"not needed, so not looked at: {spare}")
     short = [city for city in plan.cities if city.short > 0]
     if short:
         lacking = sum(city.short for city in short)
@@ -207,14 +221,15 @@ def print_store(store: str) -> None:
     table.add_row("users", f"{int(data['n_users'].sum())}, {int(data['los'].sum())} with line of sight")
     table.add_row("heights from", _height_sources(folder))
     for name, value in data.attrs["statistics"].items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        label, unit = STATISTICS.get(name, (name.replace("_", " "), ""))
+        table.add_row(label, f"{value:.4g}{unit}" if isinstance(value, float) else f"{value:,}{unit}")
     if "trajectory" in data.attrs:
         table.add_row("trajectories", trajectory_text(data.attrs))
     cities = lineage.get("cities", [])
     table.add_row("cities", f"{sum(city['scenes'] > 0 for city in cities)} of {len(cities)}")
     table.add_row("maps", _maps(lineage.get("maps", {})))
     table.add_row("scenes from", "\n".join(f"{count} {origin}" for origin, count in _origins(folder)))
-    table.add_row("versions", ", ".join(f"{name} {value}" for name, value in lineage.get("versions", {}).items()))
+    table.add_row("made with", ", ".join(f"{name} {value}" for name, value in lineage.get("versions", {}).items()))
     cards = [name for name in ("card.html", "card.md", "croissant.json") if (folder / name).exists()]
     table.add_row("card", ", ".join(str(folder / name) for name in cards) or "none")
     table.add_row("licence", f"{data.attrs['licence']}. {data.attrs['attribution']}")

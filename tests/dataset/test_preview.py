@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import geopandas as gpd
@@ -248,7 +249,7 @@ def test_the_picture_is_readable_in_size_and_has_the_colours_of_its_legend(store
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed")
 def test_the_page_opens_in_a_browser(store, scene_id, view, tmp_path):
-    """No console error, no request that leaves the page, the scene drawn, the attribution in sight."""
+    """No console error, no request that leaves the page, the scene drawn, the attribution in sight, nothing covered."""
     from playwright.sync_api import sync_playwright
 
     out = draw_scene(store, scene_id, tmp_path / "scene.html")
@@ -260,7 +261,7 @@ def test_the_page_opens_in_a_browser(store, scene_id, view, tmp_path):
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox", "--disable-background-networking", *software],
         )
-        page = browser.new_page(viewport={"width": 1400, "height": 860})
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: requests.append(request.url[:80]))
@@ -268,6 +269,7 @@ def test_the_page_opens_in_a_browser(store, scene_id, view, tmp_path):
         page.wait_for_selector("#scene canvas")
         legend = page.locator("#scene .legendtext").all_text_contents()
         shown = page.get_by_text("OpenStreetMap").is_visible()
+        boxes = [page.locator(f"#scene .{name}").first.bounding_box() for name in ("modebar", "legend", "colorbar")]
         bottom = page.evaluate("document.querySelector('footer').getBoundingClientRect().bottom")
         title, picture = page.title(), page.screenshot()
         browser.close()
@@ -275,11 +277,14 @@ def test_the_page_opens_in_a_browser(store, scene_id, view, tmp_path):
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert title == view.title
     assert shown
-    assert bottom <= 860
+    assert bottom <= 800
+    # From the top: plotly's toolbar, the legend, the colour bar.
+    for above, below in pairwise(boxes):
+        assert above["y"] + above["height"] <= below["y"]
     for source, count in view.source_counts.items():
         assert any(f": {count} ({100 * count / len(view.buildings):.0f} %)" in text for text in legend), source
     for status, count in view.status_counts.items():
-        assert count == 0 or f"{status}: {count} users" in legend
+        assert count == 0 or f"{status}: {count} user{'s' * (count > 1)}" in legend
     (tmp_path / "page.png").write_bytes(picture)
     colours = np.unique(np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).reshape(-1, 3), axis=0)
     assert len(colours) > 100

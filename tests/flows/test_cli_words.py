@@ -9,12 +9,17 @@ from unittest import mock
 
 import click
 import pytest
+import xarray as xr
 from click.testing import CliRunner, Result
 from toy import build_store, make_layout
 
 from flows import cli as command_line
+from flows import tables
 from flows.cli import cli
+from geo.cities import City
 from geo.errors import InputError
+from geo.plan import CityPlan, Plan
+from geo.tiles import Tile
 from model.task_names import TASKS
 
 
@@ -188,3 +193,61 @@ def test_a_prefect_server_that_does_not_answer_is_one_line(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"wavecity: PREFECT_API_URL={url}: no Prefect server answers there")
     assert not list((tmp_path / "store").iterdir())
+
+
+@pytest.fixture(scope="module")
+def town() -> CityPlan:
+    """Three tiles side by side: accepted, rejected, not needed."""
+    where = [(60.0, 25.0), (60.0, 25.004), (60.0, 25.008)]
+    outcomes = [("accepted", ""), ("rejected", "coverage 5.1 % below 10 %"), ("rejected", "not needed")]
+    tiles = [
+        Tile(f"town-{number}", "Town", "FI", *place, 200.0, status=status, reason=reason)
+        for number, (place, (status, reason)) in enumerate(zip(where, outcomes, strict=True))
+    ]
+    return CityPlan(City("Town", "FI", "town.osm", None, None, 1000.0, 1), tiles)
+
+
+def test_tiles_that_were_not_needed_are_not_called_rejected(town: CityPlan, capsys: pytest.CaptureFixture[str]) -> None:
+    tables.print_plan(Plan([town]))
+    lines = capsys.readouterr().out.splitlines()
+    assert "rejected: coverage below 10 % 1" in lines
+    assert "not needed, so not looked at: 1" in lines
+
+
+def test_tiles_that_were_not_needed_are_not_drawn_as_rejected(town: CityPlan) -> None:
+    from matplotlib.colors import to_hex
+
+    from flows.map_picture import OUTCOMES, _draw_city
+
+    fills = {}
+    for collection in _draw_city(town).axes[0].collections:
+        for outline in collection.get_paths():
+            for tile in town.tiles:
+                if outline.contains_point((tile.longitude, tile.latitude)):
+                    fills[tile.id] = collection.get_facecolor()
+    assert to_hex(fills["town-0"][0]) == OUTCOMES["accepted"].lower()
+    assert to_hex(fills["town-1"][0]) == OUTCOMES["rejected"].lower()
+    assert len(fills["town-2"]) == 0 or fills["town-2"][0][3] == 0
+
+
+def test_inspect_shows_words_and_units_instead_of_names(small_store: Path) -> None:
+    shown = invoke("inspect", small_store).stdout
+    for words in ("train users with a path", "RMS of a user, mean", " dB ", "scale of heights", "50 m"):
+        assert words in shown
+    for name in xr.open_zarr(small_store / "latest.zarr").attrs["statistics"]:
+        assert name not in shown
+
+
+def test_a_result_says_what_was_swept(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shared = {"condition": "c", "unit": "m", "better": "lower", "spread": {}, "verdict": "ahead of kNN"}
+    values = {"model": 1.0, "kNN": 2.0, "nothing": None}
+    rows = [
+        {"quantity": quantity, "x": x, "values": values, **shared}
+        for quantity, x in (("error", 6.0), ("share", 0.05), ("shifted", 3.0), ("plain", None))
+    ]
+    facts = {"swept": {"shifted": "shift, bins"}}
+    tables.print_result({"task": "t", "seeds": 1, "seconds": 2.0, "rows": rows, "facts": facts}, tmp_path)
+    shown = capsys.readouterr().out
+    for words in ("6 labels", "5 % of the labels", "shift, bins: 3", "1 m (model)", "2 m (kNN)"):
+        assert words in shown
+    assert " x " not in shown

@@ -197,7 +197,7 @@ def test_paths_through_walls_come_with_reflections() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_a_receiver_at_the_source_has_no_direct_path_and_keeps_its_reflections() -> None:
-    users = np.array([SOURCE, SOURCE + [0.0, -10.0, 0.0]])
+    users = SOURCE + np.array([[0.0, 0.0, 0.0], [0.0, -10.0, 0.0]])
     direct = ChainSolver(0, 1000)(world_of([]), SOURCE, users)
     assert direct.receiver.tolist() == [1]
     paths = ChainSolver(1, 1000)(world_of([]), SOURCE, users)
