@@ -66,10 +66,32 @@ def snapshot(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_it_prints_the_report_and_the_store(run):
+def test_it_ends_with_five_lines_of_what_was_made(run):
     out, result = run
-    assert str(out / "report.html") in result.stdout
-    assert str(out / "store") in result.stdout
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert list(lines) == ["run", "results", "report", "store", "next"]
+    data = xr.open_zarr(out / "store" / "latest.zarr")
+    assert lines["run"] == f"{out} (4 scenes, {int(data['n_users'].sum())} users, dataset v1)"
+    assert lines["report"] == str(out / "report.html")
+    assert lines["store"] == str(out / "store")
+    assert "Localisation, median error" in lines["results"]
+
+
+def test_every_stage_has_a_line(run):
+    _, result = run
+    lines = iter(result.stderr.splitlines())
+    tasks = tasks_of(load_recipe("quickstart"))
+    stages = [
+        "wavecity run quickstart: ",
+        "build 1/4: plan",
+        "build 2/4: trace (4 scenes)",
+        "build 3/4: ",
+        "build 4/4: ",
+        "pretrain",
+    ]
+    stages += [f"evaluate {number}/{len(tasks)}: {task}" for number, task in enumerate(tasks, 1)]
+    for stage in [*stages, "report"]:
+        assert any(line.startswith(stage) for line in lines), stage
 
 
 def test_the_store_is_published_valid_and_readable(run):
@@ -88,6 +110,7 @@ def test_a_second_run_recomputes_nothing(run):
     store, checkpoint = snapshot(out / "store"), snapshot(out / "checkpoints")
     result = wavecity("run", "quickstart", "--out", out, *SET)
     assert result.returncode == 0, result.stderr
+    assert "nothing to do" in result.stderr
     assert snapshot(out / "store") == store
     assert snapshot(out / "checkpoints") == checkpoint
 
