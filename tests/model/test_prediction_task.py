@@ -366,6 +366,7 @@ def test_the_report_tells_how_the_model_stands_against_ridge(report, result):
     json.loads(json.dumps(result["facts"]))
 
 
+@pytest.mark.system
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed")
 def test_the_page_opens_in_a_browser(report):
     """No console error, no request that leaves the page, every picture decoded, nothing wider than the window."""
