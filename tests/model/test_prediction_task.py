@@ -31,7 +31,6 @@ from model.prediction import (
 )
 from model.prediction_settings import PredictionSettings
 from model.prediction_training import Cutter, Forecaster, forecast, prediction_loss, ratios, trained
-from model.pretrain import pretrain
 from model.report import write_report
 from model.settings import HeadSettings, TrainingSettings
 from model.tasks import evaluate
@@ -319,16 +318,15 @@ def test_the_same_seed_gives_the_same_table(run, result, settings, moving, tmp_p
     assert kept["fingerprint"] == result["fingerprint"]
 
 
-def test_a_task_of_the_other_model_is_refused_in_one_line(run, result, settings, moving, data, tiny, tmp_path):
+def test_a_task_of_the_other_model_is_refused_in_one_line(run, result, settings, moving, data, linked):
     with pytest.raises(
         InputError, match=r"localization needs a multimodal model, .* holds a temporal one; choose pred"
     ):
         evaluate(run, "synthetic", "localization", settings, 1, data=data)
-    pretrain("synthetic", tiny.model_copy(update={"epochs": 1}), tmp_path, seed=1, data=data)
     with pytest.raises(
         InputError, match=r"prediction needs a temporal model, .* multimodal one; choose reconstruction"
     ):
-        evaluate(tmp_path, "synthetic", "prediction", settings, 1, data=moving)
+        evaluate(linked, "synthetic", "prediction", settings, 1, data=moving)
 
 
 def test_a_recipe_has_the_tasks_of_its_model():
