@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
@@ -11,6 +10,7 @@ import click
 import pytest
 import xarray as xr
 from click.testing import CliRunner, Result
+from processes import python
 from toy import build_store, make_layout
 
 from flows import cli as command_line
@@ -114,8 +114,7 @@ def test_the_command_line_and_its_first_line_import_nothing_heavy() -> None:
         "heavy = {'torch', 'prefect', 'sionna', 'numpy', 'pandas', 'zarr', 'xarray', 'distributed', 'shapely', 'pydantic'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "[]"
+    assert python(code) == "[]"
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
