@@ -78,21 +78,6 @@ def test_every_package_is_in_the_image() -> None:
     assert entrypoints <= packages
 
 
-def test_the_constraints_satisfy_the_project() -> None:
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    lines = [
-        line for line in (DOCKER / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")
-    ]
-    pinned = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    for line in [*project["dependencies"], *extras["generate"], *extras["train"], *extras["cloud"]]:
-        requirement = Requirement(line)
-        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), line
-
-
 @pytest.mark.parametrize("name", SERVICES)
 def test_services_are_confined(name: str) -> None:
     service = SERVICES[name]
