@@ -19,7 +19,7 @@ from dataset.writer import load_draft, read_sealed
 from geo.errors import InputError
 
 # Tables stay readable when piped to a file, where rich would assume 80 columns.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def print_plan(plan: Any, every: bool = False) -> None:
