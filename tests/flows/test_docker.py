@@ -67,7 +67,7 @@ def test_every_package_is_in_the_image() -> None:
     sources = {word for line in copied for word in line.split()}
     let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     packages = {package.split(".")[0] for package in project["tool"]["setuptools"]["packages"]}
-    needed = packages | {"pyproject.toml", "prefect.yaml", "README.md", "LICENSE"}
+    needed = packages | {"pyproject.toml", "constraints.txt", "prefect.yaml", "README.md", "LICENSE"}
     assert needed <= sources
     # What is copied is let into the context, and is there.
     assert sources <= let_in
@@ -76,6 +76,14 @@ def test_every_package_is_in_the_image() -> None:
         d["entrypoint"].split("/")[0] for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     }
     assert entrypoints <= packages
+
+
+def test_the_images_take_the_tested_versions() -> None:
+    installs = re.findall(r"pip install (.*?)(?:&&|;;|$)", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
+    packages = [line for line in installs if " -r " in line]
+    assert len(packages) == 2  # torch for the CPU, and everything
+    assert all("-c constraints.txt" in line for line in packages)
+    assert all("--no-deps -e ." in line for line in installs if line not in packages)
 
 
 @pytest.mark.parametrize("name", SERVICES)
