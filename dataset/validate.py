@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.files import StorePath, array_of, files_below, open_group, read_json, sha256_of
-from dataset.line_of_sight import check_line_of_sight
 from dataset.reader import resolve
 from dataset.schema import SCENE_FIELDS, TRAJECTORY_AXES
 from dataset.statistics import merge_statistics, unit_statistics
@@ -270,6 +269,8 @@ def _check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> _Report:
     shifts = np.asarray(array_of(root, "bs_shift")[:])
     _check_unit_statistics(receipt, arrays, unit, report)
     buildings = _buildings(draft, unit)
+    if buildings is not None:
+        from dataset.line_of_sight import check_line_of_sight  # needs shapely, as the table needs geopandas
     for row, scene in enumerate(draft.layout.scenes_of(unit)):
         outcome = receipt["scenes"][row]
         if outcome["status"] != "done":
@@ -352,9 +353,11 @@ def _buildings(draft: Draft, unit: int) -> Any:
     import geopandas as gpd
 
     try:
-        return gpd.read_parquet(io.BytesIO(path.read_bytes()))
+        table = gpd.read_parquet(io.BytesIO(path.read_bytes()))
     except Exception:  # damaged: a finding of the checksums
         return None
+    # So is a column whose name was damaged, which a reader may not notice.
+    return table if {"scene_id", "osm_type", "osm_id", "base", "height"} <= set(table.columns) else None
 
 
 def _finite(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ STATISTICS = {
 HEADLINES = {"mu-mimo": "MU-MIMO sum-rate", "su-mimo": "SU-MIMO sum-rate"}
 
 # Tables stay readable when piped to a file, where rich would assume 80 columns.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def print_plan(plan: Any, every: bool = False) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from hashlib import sha256
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import zarr
@@ -128,6 +129,14 @@ def test_a_corrupted_byte_anywhere_is_found_and_named(version, draw):
         assert any(str(file.relative_to(version)) in where for where in named), file
         file.write_bytes(before)
     assert validate(version).ok
+
+
+def test_a_damaged_name_of_a_column_is_found(version):
+    """Readers may take the table for a good one: Arrow's do not check names."""
+    path = sorted((version / "buildings").glob("*.parquet"))[0]
+    gpd.read_parquet(path).rename(columns={"height": "heighv"}).to_parquet(path)
+    findings = validate(version).findings
+    assert [(finding.check, finding.where) for finding in findings] == [("checksum", str(path.relative_to(version)))]
 
 
 def test_several_processes_find_the_same(version):
