@@ -41,6 +41,9 @@ class StoreAddress(click.ParamType):
 
 
 address = StoreAddress()
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace another training, and its results, that the run folder holds."
+)
 maps_option = click.option("--maps", type=path, help="Folder of fetched maps, shared by stores (default: STORE/maps).")
 
 
@@ -67,6 +70,7 @@ def cli() -> None:
 @workers_option
 @dask_option
 @maps_option
+@overwrite_option
 def run(
     recipe: str,
     out: Path | None,
@@ -74,18 +78,28 @@ def run(
     workers: int | None,
     dask: str | None,
     maps: Path | None,
+    overwrite: bool,
 ) -> None:
-    """The whole DAG: build, validate, publish, pretrain, evaluate, report. Resumes by itself."""
+    """The whole DAG: build, validate, publish, pretrain, evaluate, report. Resumes by itself.
+
+    A run folder belongs to one recipe: with other data or another training it is refused, --overwrite replaces it.
+    """
     from dataset.files import make_folder
     from flows.recipe import load_recipe
+    from flows.run_checks import refuse_other_run
 
     loaded = load_recipe(recipe, overrides)
     out = out or Path("runs") / loaded.name
+    if not overwrite:
+        refuse_other_run(loaded, out)
     make_folder(out)
+    _warn_of(loaded)
     pipeline = import_extra("flows.pipeline", "generate,train")
     with import_extra("flows.guard", "generate").no_orphans():
-        result = pipeline.run_recipe(loaded, out, workers, dask, maps)
+        result = pipeline.run_recipe(loaded, out, workers, dask, maps, overwrite)
     click.echo(f"report  {result['report']}\nstore   {result['store']}")
+    if "not_possible" in result:
+        click.echo(result["not_possible"])
 
 
 @cli.command()
@@ -118,6 +132,7 @@ def plan(
         raise InputError(msg)
     loaded = load_recipe(recipe, overrides)
     build = import_extra("flows.build", "generate")
+    _warn_of(loaded)
     with tempfile.TemporaryDirectory() as cache:
         planned = build.show_plan(loaded, maps or Path(cache), fetch, _city_bar)
         print_plan(planned, every)
@@ -126,6 +141,14 @@ def plan(
             click.echo(f"wrote {json_path}")
         if png:
             click.echo(f"wrote {import_extra('flows.map_picture', 'generate').draw_plan(planned, png)}")
+
+
+def _warn_of(recipe: Any, sizes: Any = None) -> None:
+    """Say before anything starts which tasks will not be possible."""
+    from flows.run_checks import warnings_of
+
+    for warning in warnings_of(recipe, sizes):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _city_bar(cities: Any) -> Any:
@@ -250,14 +273,23 @@ def publish(store: str) -> None:
 @click.option("--data", type=address, required=True, help="Store to train on: a folder or a URL.")
 @click.option("--out", type=path, required=True, help="Run folder.")
 @set_option
-def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...]) -> None:
-    """Pretrain the foundation model of a recipe on a store. Resumes by itself."""
-    from dataset.files import write_json
+@overwrite_option
+def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...], overwrite: bool) -> None:
+    """Pretrain the foundation model of a recipe on a store. Resumes by itself.
+
+    A run folder belongs to one training: with other settings or data it is refused, --overwrite replaces it.
+    """
+    from dataset.files import make_folder, write_json
     from flows.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
+    module = import_extra("model.pretrain", "train")
+    _warn_of(loaded, import_extra("model.feasible", "train").sizes_of(data))
+    if not overwrite:  # before the recipe of what is there is replaced
+        module.refuse_other(out, loaded.training, loaded.seed, module.dataset_version(data))
+    make_folder(out)
     write_json(out / "recipe.json", loaded.model_dump(mode="json"))
-    checkpoint = import_extra("model.pretrain", "train").pretrain(str(data), loaded.training, out, loaded.seed)
+    checkpoint = module.pretrain(data, loaded.training, out, loaded.seed, overwrite)
     click.echo(f"checkpoint {checkpoint}")
 
 
@@ -270,14 +302,19 @@ def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...]) -> N
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of the table.")
 def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Evaluate a pretrained run on held-out scenes, beside its baselines."""
+    """Evaluate a pretrained run on held-out scenes, beside its baselines.
+
+    Results with the run's own settings go into the report. Those with --set are kept beside them.
+    """
     import json
 
     from flows.recipe import recipe_of_run
     from flows.tables import print_result
 
-    recipe = recipe_of_run(run_folder, overrides)
-    result = import_extra("model.tasks", "train").evaluate(run_folder, str(data), name, recipe.training, recipe.seed)
+    recipe, own = recipe_of_run(run_folder, overrides), recipe_of_run(run_folder)
+    result = import_extra("model.tasks", "train").evaluate(
+        run_folder, data, name, recipe.training, recipe.seed, own=(own.training, own.seed)
+    )
     if as_json:
         click.echo(json.dumps(result, indent=1))
     else:

@@ -61,7 +61,9 @@ def print_result(result: dict[str, Any], run: Path) -> None:
         x = "" if row["x"] is None else f"{row['x']:g}"
         table.add_row(row["quantity"], row["condition"], x, *best, row["verdict"])
     console.print(table)
-    place = run / "results" / f"{result['task']}.parquet"
+    if changed := result.get("changed"):
+        console.print(f"with {'; '.join(changed)} (the run's own -> used here)", soft_wrap=True)
+    place = run / result.get("table", f"results/{result['task']}.parquet")
     console.print(f"{result['seeds']} seed(s), {result['seconds']:.0f} s; every value: {place}", soft_wrap=True)
 
 

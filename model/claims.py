@@ -40,7 +40,7 @@ from model.measures import (
     share_of_bound,
     silhouettes,
 )
-from model.outcomes import Outcome
+from model.outcomes import Missing, Outcome
 from model.results import LEVEL
 
 Verdict = Literal["shown", "not shown", "contradicted", "not measured", "not judged"]
@@ -122,10 +122,11 @@ class Judged:
     samples: str
 
 
-def judge(claim: Claim, outcomes: Mapping[str, Outcome]) -> Judged:
-    """Hold a claim against the results of a run; the rule is `RULE`."""
+def judge(claim: Claim, outcomes: Mapping[str, Outcome], missing: Mapping[str, Missing] | None = None) -> Judged:
+    """Hold a claim against the results of a run; the rule is `RULE`, and `missing` says why a task has no results."""
     if claim.task not in outcomes:
-        return Judged(claim, "not measured", f"task {claim.task} not run", "")
+        why = missing[claim.task].why if missing and claim.task in missing else "not run"
+        return Judged(claim, "not measured", f"task {claim.task} {why}", "")
     if claim.measure is None:
         return Judged(claim, "not judged", "by eye only", outcomes[claim.task].sizes())
     measured = claim.measure(outcomes[claim.task])

@@ -18,7 +18,7 @@ from model.claims import Judged, judge
 from model.data import SPLITS, SceneTable, WirelessData, collate, load_data
 from model.editions import Edition, edition_of, physics_of
 from model.figures import draw_scene, read_curves
-from model.outcomes import Outcome, command, count, in_words, read_outcomes
+from model.outcomes import Missing, Outcome, count, in_words, missing_tasks, read_outcomes
 from model.report_figures import rebuild
 from model.results import BOUND, is_ours
 
@@ -64,9 +64,11 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
         raise InputError(msg)
     data = data or load_data(str(store))
     edition = edition_of(summary)
-    outcomes = {task: outcome for task, outcome in read_outcomes(run).items() if task in edition.titles}
+    found = {task: outcome for task, outcome in read_outcomes(run).items() if task in edition.titles}
+    missing = missing_tasks(run, summary, edition.titles, found)
+    outcomes = {task: outcome for task, outcome in found.items() if task not in missing}
     tables = _Tables(data)
-    judged = [judge(claim, outcomes) for claim in edition.claims]
+    judged = [judge(claim, outcomes, missing) for claim in edition.claims]
     curves = read_curves(run / "logs")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(resources.files("model").joinpath("report.html.j2").read_text(encoding="utf-8"))
@@ -76,9 +78,11 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
         rule=edition.rule,
         judged=judged,
         plain=edition.plain(outcomes),
-        figures=[rebuild(figure, outcomes, tables.of) for figure in edition.figures],
+        figures=[rebuild(figure, outcomes, tables.of, missing) for figure in edition.figures],
         physics=physics_of(outcomes),
-        ran=[_ran(task, title, outcomes.get(task), summary) for task, title in edition.titles.items()],
+        ran=[
+            _ran(task, title, outcomes.get(task), summary, missing.get(task)) for task, title in edition.titles.items()
+        ],
         tasks=[_task(outcome, edition.titles[task]) for task, outcome in outcomes.items()],
         scenes=_scenes(data),
         losses=edition.losses(curves) if curves["train"] else None,
@@ -163,20 +167,27 @@ def _scenes(data: WirelessData) -> list[dict[str, Any]]:
     return drawn
 
 
-def _ran(task: str, title: str, outcome: Outcome | None, summary: dict[str, Any]) -> dict[str, str]:
-    """Say which dataset a task ran on, how long, with which seeds; or how to run it."""
+def _ran(
+    task: str, title: str, outcome: Outcome | None, summary: dict[str, Any], missing: Missing | None
+) -> dict[str, Any]:
+    """Say which dataset a task ran on, how long, with which seeds; or why it has no results, and how to run it."""
     if outcome is None:
-        return {"title": title, "task": task, "missing": command(task)}
-    version = str(outcome.result["dataset_version"])
-    name = Path(str(outcome.result.get("dataset", ""))).name
+        return {"title": title, "task": task, "missing": missing}
+    result = outcome.result
+    version = str(result["dataset_version"])
+    name = Path(str(result.get("dataset", ""))).name
     same = "that of pretraining" if version == summary["dataset_version"] else "another than that of pretraining"
+    here, trained = (str(part.get("dataset_sha256") or "") for part in (result, summary))
+    if version == summary["dataset_version"] and here and trained and here != trained:
+        same = f"that of pretraining, but with other bytes ({here[:12]}, not {trained[:12]})"
     return {
         "title": title,
         "task": task,
         "dataset": f"{name} {version[:12]}, {same}".strip(),
         "seeds": f"{outcome.result['seed']} · {count(outcome.frame['seed'].nunique(), 'seed')} of heads",
         "time": _minutes(outcome.result["seconds"]),
-        "missing": "",
+        "changed": result.get("changed", []),
+        "missing": None,
     }
 
 
@@ -290,9 +301,9 @@ def _not_shown(
         )
     if edition.small(summary):
         lines.append("The paper's model size: this is a small profile of the same architecture.")
-    missing = [task for task in edition.titles if task not in outcomes]
-    if missing:
-        lines.append("Not evaluated in this run: " + ", ".join(missing) + ".")
+    lacking = [task for task in edition.titles if task not in outcomes]
+    if lacking:
+        lines.append("Not evaluated in this run: " + ", ".join(lacking) + ".")
     return lines
 
 

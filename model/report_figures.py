@@ -12,7 +12,7 @@ from model.figures import (
     draw_spectrum_in_scene,
 )
 from model.measures import CROSS, LOCAL, MU_RATE, SU_RATE, heads_at
-from model.outcomes import Outcome, command
+from model.outcomes import Missing, Outcome
 from model.task_figures import (
     draw_clusters,
     draw_cross,
@@ -168,7 +168,10 @@ FIGURES = (
 
 
 def rebuild(
-    figure: PaperFigure, outcomes: Mapping[str, Outcome], scenes: Callable[[Outcome], SceneTable | None]
+    figure: PaperFigure,
+    outcomes: Mapping[str, Outcome],
+    scenes: Callable[[Outcome], SceneTable | None],
+    missing: Mapping[str, Missing],
 ) -> Rebuilt:
     """Draw what there are results for, and name what there are none for.
 
@@ -178,14 +181,16 @@ def rebuild(
     outcomes : mapping of str to Outcome
     scenes : callable
         Scene table of the dataset that a task was evaluated on, None if it is not at hand.
+    missing : mapping of str to Missing
+        Why the other tasks have no results.
     """
     rebuilt = Rebuilt(figure.number, figure.title)
     for part in figure.parts:
         outcome = outcomes.get(part.task)
         if outcome is None:
-            missing = f"Not run: {command(part.task)}"
-            if missing not in rebuilt.missing:
-                rebuilt.missing.append(missing)
+            line = f"{part.task}: {missing[part.task]}"
+            if line not in rebuilt.missing:
+                rebuilt.missing.append(line)
         elif not part.there(outcome):
             rebuilt.missing.append(f"The results of {part.task} have nothing to draw here: {part.caption}")
         elif part.draw is not None:

@@ -199,7 +199,7 @@ def test_a_set_out_of_distribution_is_read_from_its_store(frame, asked_for, resu
 
 def test_a_set_that_cannot_be_used_is_refused_in_one_line(run, data, tiny, tmp_path, monkeypatch):
     gone = settings_of(tiny, shifted={"downtilt": str(tmp_path / "gone")})
-    with pytest.raises(InputError, match=r"equivariance\.shifted, downtilt: .*gone: no such store") as error:
+    with pytest.raises(InputError, match=r"equivariance\.shifted\.downtilt: .*gone: no such store") as error:
         evaluate(run, "synthetic", "equivariance", gone, 1, data=data)
     assert "\n" not in str(error.value)
     samples = data.splits["test"]
@@ -209,7 +209,7 @@ def test_a_set_that_cannot_be_used_is_refused_in_one_line(run, data, tiny, tmp_p
     small = replace(data, splits={"test": half}, name="half")
     monkeypatch.setattr(equivariance_task, "load_data", lambda *_: small)
     monkeypatch.setattr(equivariance_task, "dataset_version", lambda _: "half")
-    with pytest.raises(InputError, match=r"shifted, frequency: half: .*spectrum_size 32 must not exceed it"):
+    with pytest.raises(InputError, match=r"shifted\.frequency: half: .*spectrum_size 32 must not exceed it"):
         evaluate(run, "synthetic", "equivariance", settings_of(tiny, shifted={"frequency": "half"}), 1, data=data)
 
 

@@ -280,8 +280,14 @@ def test_the_rate_that_held_back_labels_favour_is_taken_and_training_repeats():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"past": 9}, r"trajectories of 12 snapshots, but evaluation.prediction.past 9 and a horizon of 4 need 13"),
-        ({"horizons": (1, 8)}, r"a horizon of 8 need 16; set fewer, or build the dataset with mobility.steps 16"),
+        (
+            {"past": 9},
+            r"trajectories have 12 snapshots, but training.evaluation.prediction.past 9 and the longest of .*, 4, need 13",
+        ),
+        (
+            {"horizons": (1, 8)},
+            r"training\.evaluation\.prediction\.horizons, 8, need 16; set fewer, or build the dataset with mobility.steps 16",
+        ),
     ],
 )
 def test_trajectories_too_short_are_refused_in_one_line(settings, moving, change, words):
