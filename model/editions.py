@@ -121,7 +121,7 @@ TEMPORAL = Edition(
                  "than none.", _there(QUANTITY), draw_horizons),
         )),
         PaperFigure("2", "Prediction error over the labels", (
-            Part("prediction", BARS, _there(QUANTITY), draw_labels),
+            Part("prediction", BARS, _there(QUANTITY), draw_labels, curve=QUANTITY),
         )),
         PaperFigure("3", "Prediction error where what is seen has no noise", (
             Part("prediction", "The same methods, trained with noise, as in Figure 1.", _there(CLEAN),

@@ -127,6 +127,13 @@ class Outcome:
         first = here.iloc[0]
         return Curve(x, seeds, values, int(here["n"].max()), str(first["unit"]), str(first["better"]))
 
+    def points(self, quantity: str, condition: str | None = None) -> int:
+        """How many x a quantity was measured at, under one condition or any."""
+        here = self.frame[self.frame["quantity"] == quantity]
+        if condition is not None:
+            here = here[here["condition"] == condition]
+        return int(here["x"].dropna().nunique())
+
     def sizes(self) -> str:
         """Say what the results rest on: users or clusters tested, what was swept, seeds, dataset."""
         frame = self.frame

@@ -400,7 +400,7 @@ def test_all_methods_meet_at_the_largest_size_with_the_most_users():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"methods": ["vanilla"], "scaled": ["wrapped"]}, "must be among equivariance.methods"),
+        ({"methods": ["vanilla"], "scaled": ["wrapped"]}, "must be among its methods"),
         ({"shifts": [1, 1]}, "each value once"),
         ({"estimation": {"samples": [5, 3]}}, "must ascend"),
         ({"estimation": {"sizes": [[32, 1], [8, 1]]}}, "from small to large"),
