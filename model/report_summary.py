@@ -93,7 +93,7 @@ def first_screen(
     -------
     dict
         `sentences` (three), `counts` (verdict and number, for those that occur), `notes` (tasks without results that
-        were to have some).
+        were to have some), `small` (whether it is too small for any verdict that it would else have).
     """
     counts = Counter(item.verdict for item in judged)
     return {
@@ -103,6 +103,7 @@ def first_screen(
             _cannot_show(summary, outcomes, counts),
         ],
         "counts": [(name, counts[name]) for name in get_args(Verdict) if counts[name]],
+        "small": counts["too small to tell"] > 0,
         "notes": [f"{task}: {reason}" for task, reason in missing.items() if reason.why != "not run"],
     }
 
@@ -113,11 +114,13 @@ def _trained(summary: Mapping[str, Any], cities: str, outcomes: Mapping[str, Out
     tested = tested_users(outcomes)
     evaluated = f"; up to {tested:,} held-out users were tested" if tested else ""
     where = f" ({cities})" if cities else ""
+    paper = (
+        f" (the paper: {edition.paper['users']} users, {edition.paper['scenes']} scenes)" if edition.paper_sizes else ""
+    )
     return (
-        f"A model of {summary['parameters'] / 1e6:.2g} million parameters was pretrained for {time} on "
+        f"A model of {summary['parameters']:,} parameters was pretrained for {time} on "
         f"{count(summary['train_users'], 'user')} of {count(summary['train_scenes'], 'scene')}{where}, in "
-        f"{count(summary['epochs'], 'epoch')}{evaluated} (the paper: {edition.paper['users']} users, "
-        f"{edition.paper['scenes']} scenes)."
+        f"{count(summary['epochs'], 'epoch')}{evaluated}{paper}."
     )
 
 

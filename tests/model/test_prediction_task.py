@@ -358,7 +358,7 @@ def test_the_report_tells_how_the_model_stands_against_ridge(report, result):
     assert int(told[2]) == len(rows)
     # Level within the noise is not ahead.
     assert int(told[1]) <= better
-    assert RIDGE in page[page.index('id="standing"') : page.index("How small this run was")]
+    assert RIDGE in page[page.index('id="standing"') : page.index('id="size"')]
     assert "LWM-Temporal: Sparse Spatio-Temporal Attention" in page
     assert page.count('src="data:image/svg+xml;base64,') == 3
     for words in ("Prediction error over the horizon", "Prediction error over the labels", "walker, horizon 4"):
@@ -392,7 +392,7 @@ def test_the_page_opens_in_a_browser(report):
         browser.close()
     assert problems == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    # Three figures, loss curves, six scenes.
-    assert len(pictures) == 3 + 1 + 6
+    # Three figures, loss curves twice, six scenes.
+    assert len(pictures) == 3 + 2 + 6
     assert all(complete and natural > 300 for complete, natural in pictures)
     assert width <= 1280

@@ -48,7 +48,7 @@ def test_three_sentences_say_what_was_trained_what_it_shows_and_what_it_cannot()
     outcomes = {"localization": outcome_of(records([6, 12]), "localization")}
     first = screen(judged(too_small_to_tell=5, not_judged=2), outcomes)
     trained, shows, cannot = first["sentences"]
-    for words in ("0.5 million parameters", "for 57 s", "24 users of 2 scenes (Helsinki)", "1 epoch", "up to 20 held-out users",
+    for words in ("495,143 parameters", "for 57 s", "24 users of 2 scenes (Helsinki)", "1 epoch", "up to 20 held-out users",
                   "the paper: 3.5 M users"):  # fmt: skip
         assert words in trained
     assert "of 7 claims" in shows
