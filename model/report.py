@@ -59,7 +59,7 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     if summary is None:
         msg = f"{run}: no pretrain.json, so no finished pretraining; run `wavecity pretrain` first"
         raise InputError(msg)
-    data = data or load_data(_store_of(run, store, summary))
+    data = data or load_data(store_of(run, store, summary))
     edition = edition_of(summary)
     found = {task: outcome for task, outcome in read_outcomes(run).items() if task in edition.titles}
     missing = missing_tasks(run, summary, edition.titles, found)
@@ -105,7 +105,7 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     return path
 
 
-def _store_of(run: Path, store: str | None, summary: Mapping[str, Any]) -> str:
+def store_of(run: Path, store: str | None, summary: Mapping[str, Any]) -> str:
     """Where the dataset of the pretraining lies, in the version that was trained on if the store still has it."""
     # `wavecity run` keeps both in one folder, which may have been moved.
     place = store or (str(run / "store") if (run / "store").exists() else str(summary.get("dataset") or ""))

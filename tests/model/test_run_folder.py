@@ -1,6 +1,7 @@
 """A run folder belongs to one training, and its results to that training's checkpoint."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ from synthetic import make_data
 from dataset import InputError
 from model.outcomes import missing_tasks, not_of_this_run, read_outcomes
 from model.pretrain import pretrain
-from model.report import write_report
+from model.report import store_of, write_report
 from model.report_figures import Rebuilt
 from model.run_folder import CHECKPOINT, pretrain_fingerprint, refuse_other, start_of, weights_sha256
 from model.settings import TrainingSettings
@@ -194,4 +195,26 @@ def test_tasks_stand_on_few_users_without_pictures_that_need_more(run, tiny):
     assert (
         not (run / "results" / "localization.npz").exists()
         or "tsne_raw" not in read_outcomes(run)["localization"].arrays
+    )
+
+
+def test_the_report_is_of_the_version_that_was_trained_on(tmp_path):
+    """A store that was built anew since still holds it."""
+    for number, fingerprint in ((1, "first"), (2, "second")):
+        folder = tmp_path / "store" / "versions" / f"v{number}"
+        folder.mkdir(parents=True)
+        (folder / "draft.json").write_text(json.dumps({"fingerprint": fingerprint}))
+    for trained_on, place in (("first", "versions/v1/data.zarr"), ("second", "versions/v2/data.zarr"), ("gone", "")):
+        assert store_of(tmp_path, None, {"dataset_version": trained_on}) == str(tmp_path / "store" / place).rstrip("/")
+    assert store_of(tmp_path / "nowhere", None, {"dataset_version": "first", "dataset": "s3"}) == "s3"
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_scenes_of_another_version_are_marked_as_such(run, data):
+    summary = json.loads((run / "pretrain.json").read_text())
+    assert "which is not at hand" not in write_report(run, "synthetic", data=data).read_text(encoding="utf-8")
+    other = replace(data, attributes=data.attributes | {"fingerprint": "another-version"})
+    page = write_report(run, "synthetic", data=other).read_text(encoding="utf-8")
+    assert (
+        f"those of dataset version another-vers; the model was pretrained on {summary['dataset_version'][:12]}" in page
     )
