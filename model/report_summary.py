@@ -20,7 +20,8 @@ TERMS: tuple[tuple[str, str, str], ...] = (
     ("UPA", r"\bUPA\b", "uniform planar array: antennas on a grid."),
     ("DFT", r"\bDFT\b", "discrete Fourier transform over the antennas: the power by direction. Zero-filled: with zeros where "
      "the channel is not seen."),
-    ("LoS, NLoS", r"\bN?LoS\b", "with and without a line of sight between user and base station."),
+    # Always there: in the titles of the scenes, which are pictures.
+    ("LoS, NLoS", "", "with and without a line of sight between user and base station."),
     ("MU-MIMO, SU-MIMO", r"\b[MS]U-MIMO\b|\bMIMO\b", "several antennas at both ends of the links, for several users at once "
      "(MU) or one user with several antennas (SU)."),
     ("SNR", r"\bSNR\b", "signal-to-noise ratio."),

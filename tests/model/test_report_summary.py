@@ -86,7 +86,7 @@ def test_a_pretraining_needs_ten_users_for_each_beam(shape, needed):
 
 def test_every_term_of_the_page_is_explained_once_and_no_other():
     page = "<style>.OMP { }</style><p title='GRU'>[PHYSC] and CSI at 10 dB <b>SNR</b></p>"
-    assert [term for term, _ in glossary_of(page)] == ["[PHYSC]", "CSI", "SNR", "dB"]
+    assert [term for term, _ in glossary_of(page)] == ["[PHYSC]", "CSI", "LoS, NLoS", "SNR", "dB"]
     names = [term for term, _, _ in TERMS]
     assert len(set(names)) == len(names)
 
