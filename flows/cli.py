@@ -37,6 +37,9 @@ dask_option = click.option("--dask", metavar="ADDRESS", help="Scheduler of a run
 
 
 address = StoreAddress()
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace another training, and its results, that the run folder holds."
+)
 maps_option = click.option("--maps", type=path, help="Folder of fetched maps, shared by stores (default: STORE/maps).")
 
 
@@ -89,6 +92,7 @@ def cli() -> None:
 @workers_option
 @dask_option
 @maps_option
+@overwrite_option
 def run(
     recipe: str,
     out: Path | None,
@@ -96,23 +100,31 @@ def run(
     workers: int | None,
     dask: str | None,
     maps: Path | None,
+    overwrite: bool,
 ) -> None:
-    """The whole DAG: build, validate, publish, pretrain, evaluate, report. Resumes by itself."""
+    """The whole DAG: build, validate, publish, pretrain, evaluate, report. Resumes by itself.
+
+    A run folder belongs to one recipe: with other data or another training it is refused, --overwrite replaces it.
+    """
     from dataset.files import make_folder
     from dataset.progress import say
     from flows.recipe import load_recipe
+    from flows.run_checks import refuse_other_run
     from flows.tables import print_run
 
     loaded = load_recipe(recipe, overrides)
     out = out or Path("runs") / loaded.name
+    if not overwrite:
+        refuse_other_run(loaded, out)
     make_folder(out)
-    if import_extra("flows.finished", "generate").find(loaded, out, maps):
+    if not overwrite and import_extra("flows.finished", "generate").find(loaded, out, maps):
         say("nothing to do: recipe, maps, code and results are those of the run that is there")
     else:
+        _warn_of(loaded)
         say("starting Prefect")
         pipeline = import_extra("flows.pipeline", "generate,train")
         with import_extra("flows.guard", "generate").no_orphans(), _prefect_answers():
-            pipeline.run_recipe(loaded, out, workers, dask, maps)
+            pipeline.run_recipe(loaded, out, workers, dask, maps, overwrite)
     print_run(out)
 
 
@@ -146,6 +158,7 @@ def plan(
         raise InputError(msg)
     loaded = load_recipe(recipe, overrides)
     build = import_extra("flows.build", "generate")
+    _warn_of(loaded)
     with tempfile.TemporaryDirectory() as cache:
         planned = build.show_plan(loaded, maps or Path(cache), fetch, _city_bar)
         print_plan(planned, every)
@@ -154,6 +167,14 @@ def plan(
             click.echo(f"wrote {json_path}")
         if png:
             click.echo(f"wrote {import_extra('flows.map_picture', 'generate').draw_plan(planned, png)}")
+
+
+def _warn_of(recipe: Any, sizes: Any = None) -> None:
+    """Say before anything starts which tasks will not be possible."""
+    from flows.run_checks import warnings_of
+
+    for warning in warnings_of(recipe, sizes):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _city_bar(cities: Any) -> Any:
@@ -287,17 +308,25 @@ def publish(store: str) -> None:
 @click.option("--data", type=address, required=True, help="Store to train on: a folder or a URL.")
 @click.option("--out", type=path, required=True, help="Run folder.")
 @set_option
-def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...]) -> None:
-    """Pretrain the foundation model of a recipe on a store. Resumes by itself."""
-    from dataset.files import write_json
+@overwrite_option
+def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...], overwrite: bool) -> None:
+    """Pretrain the foundation model of a recipe on a store. Resumes by itself.
+
+    A run folder belongs to one training: with other settings or data it is refused, --overwrite replaces it.
+    """
+    from dataset.files import make_folder, write_json
     from dataset.progress import stage
     from flows.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
+    module = import_extra("model.pretrain", "train")
+    _warn_of(loaded, import_extra("model.feasible", "train").sizes_of(data))
+    if not overwrite:  # before the recipe of what is there is replaced
+        module.refuse_other(out, loaded.training, loaded.seed, module.dataset_version(data))
+    make_folder(out)
     write_json(out / "recipe.json", loaded.model_dump(mode="json"))
     with stage("pretrain"):
-        pretrain = import_extra("model.pretrain", "train").pretrain
-        checkpoint = pretrain(str(data), loaded.training, out, loaded.seed)
+        checkpoint = module.pretrain(data, loaded.training, out, loaded.seed, overwrite)
     click.echo(f"checkpoint {checkpoint}")
 
 
@@ -324,17 +353,20 @@ def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...]) -> N
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of the table.")
 def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Evaluate a pretrained run on held-out scenes, beside its baselines."""
+    """Evaluate a pretrained run on held-out scenes, beside its baselines.
+
+    Results with the run's own settings go into the report. Those with --set are kept beside them.
+    """
     import json
 
     from dataset.progress import stage
     from flows.recipe import recipe_of_run
     from flows.tables import print_result
 
-    recipe = recipe_of_run(run_folder, overrides)
+    recipe, own = recipe_of_run(run_folder, overrides), recipe_of_run(run_folder)
     with stage(f"evaluate {name}"):
         evaluate = import_extra("model.tasks", "train").evaluate
-        result = evaluate(run_folder, str(data), name, recipe.training, recipe.seed)
+        result = evaluate(run_folder, data, name, recipe.training, recipe.seed, own=(own.training, own.seed))
     if as_json:
         click.echo(json.dumps(result, indent=1))
     else:

@@ -23,19 +23,22 @@ from dataset.files import StorePath, location, make_folder, read_json, write_jso
 from dataset.lock import Lock, builder_lock
 from dataset.progress import say, stage, track
 from dataset.publish import Version, make_latest, pointed_at
-from dataset.reader import resolve
+from dataset.reader import open_store, resolve
 from dataset.validate import Each
 from dataset.writer import Draft
 from flows import artifacts, build, finished
 from flows.cluster import compute
 from flows.maps import map_folder, share_maps
 from flows.recipe import Recipe, recipe_of_run
+from flows.run_checks import refuse_other_run, tasks_of, warnings_of
 from geo.cities import City, cities_of
 from geo.errors import InputError, MapError
 from geo.plan import CityPlan, Plan
 from geo.settings import Settings
 from geo.sources import refresh_city
-from model.task_names import ON_REQUEST, TASKS_OF, TaskName
+from model.feasible import NotPossible, sizes_of
+from model.run_folder import refuse_other
+from model.task_names import TaskName
 
 # One thread a unit in flight: it only waits for Dask.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
@@ -250,22 +253,28 @@ def _run_units(
 
 
 @task(name="pretrain", cache_policy=NO_CACHE)
-def pretrain(recipe: Recipe, store: StorePath, out: Path) -> Path:
-    """Dataset version -> checkpoint; a finished training is not repeated."""
+def pretrain(recipe: Recipe, store: StorePath, out: Path, overwrite: bool = False) -> Path:
+    """Dataset version -> checkpoint; a finished training is not repeated, another one in the folder is refused."""
     from model.pretrain import pretrain as train
 
     with stage("pretrain"):
-        checkpoint = train(str(store), recipe.training, out, recipe.seed)
+        checkpoint = train(str(store), recipe.training, out, recipe.seed, overwrite)
     artifacts.show_training(out)
     return checkpoint
 
 
 @task(name="evaluate", task_run_name="evaluate-{name}", cache_policy=NO_CACHE)
 def evaluate(run: Path, store: StorePath, name: Any, recipe: Recipe) -> dict[str, Any]:
-    """One downstream task of a pretrained model, beside its baselines."""
+    """One downstream task of a pretrained model, beside its baselines; or why it is not possible, as `not_possible`."""
     from model.tasks import evaluate as run_task
+    from model.tasks import note_not_possible
 
-    return run_task(run, str(store), name, recipe.training, recipe.seed)
+    try:
+        return run_task(run, str(store), name, recipe.training, recipe.seed)
+    except NotPossible as error:
+        get_run_logger().warning("%s", error)
+        note_not_possible(run, name, str(error))
+        return {"task": name, "not_possible": str(error)}
 
 
 @task(name="report", cache_policy=NO_CACHE)
@@ -280,7 +289,9 @@ def report(run: Path) -> Path:
 
 
 @flow(name="train-and-evaluate")
-def train_and_evaluate(recipe: Recipe, dataset: Published, out: Path | None = None) -> dict[str, str]:
+def train_and_evaluate(
+    recipe: Recipe, dataset: Published, out: Path | None = None, overwrite: bool = False
+) -> dict[str, str]:
     """A published version -> checkpoint -> evaluations -> report; runs where the GPU is.
 
     Parameters
@@ -290,11 +301,13 @@ def train_and_evaluate(recipe: Recipe, dataset: Published, out: Path | None = No
         What the event said: exactly this version is trained on, whatever has been published since.
     out : Path, optional
         Run folder; by default `<recipe>/<version>` in that of the environment variable `WAVECITY_RUNS`, or in `runs`.
+    overwrite : bool
+        Replace another training in the folder, and its results.
 
     Raises
     ------
     InputError
-        The version cannot be read here, or is another one than that announced.
+        The version cannot be read here, or is another one than that announced; the folder holds another training.
     """
     folder = resolve(dataset.data).parent
     manifest = read_json(folder / "manifest.json") or {}
@@ -302,7 +315,7 @@ def train_and_evaluate(recipe: Recipe, dataset: Published, out: Path | None = No
         msg = f"{folder}: manifest {str(manifest.get('sha256'))[:12]} is not that announced, {dataset.manifest[:12]}"
         raise InputError(msg)
     out = out or Path(os.environ.get("WAVECITY_RUNS", "runs")) / recipe.name / dataset.version
-    return _train(recipe, location(dataset.data), out)
+    return _train(recipe, location(dataset.data), out, overwrite)
 
 
 @flow(name="evaluate-run")
@@ -318,38 +331,42 @@ def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]
     tasks : list of str
     """
     recipe = recipe_of_run(run)
-    _evaluate(run, location(store), tasks, recipe)
-    return {"report": str(report(run)), "run": str(run)}
+    left_out = _evaluate(run, location(store), tasks, recipe)
+    return {"report": str(report(run)), "run": str(run), **left_out}
 
 
-def tasks_of(recipe: Recipe) -> list[str]:
-    """Tasks that a recipe asks for, of those of its model that its dataset allows.
-
-    Several receive antennas are derived from the paths.
-    """
-    known = TASKS_OF[recipe.training.backbone]
-    asked = recipe.training.evaluation.tasks or [name for name in known if name not in ON_REQUEST]
-    return [name for name in asked if name in known and (name != "su-mimo" or recipe.features.paths)]
-
-
-def _train(recipe: Recipe, data: StorePath, out: Path) -> dict[str, str]:
+def _train(recipe: Recipe, data: StorePath, out: Path, overwrite: bool) -> dict[str, str]:
     make_folder(out)
+    if not overwrite:
+        refuse_other(out, recipe.training, recipe.seed, str(open_store(data).attrs.get("fingerprint", "")))
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
-    pretrain(recipe, data, out)
-    _evaluate(out, data, tasks_of(recipe), recipe)
-    return {"report": str(report(out)), "run": str(out)}
+    for warning in warnings_of(recipe, sizes_of(str(data))):
+        get_run_logger().warning(warning)
+        say(f"warning: {warning}")
+    pretrain(recipe, data, out, overwrite)
+    left_out = _evaluate(out, data, tasks_of(recipe), recipe)
+    return {"report": str(report(out)), "run": str(out), **left_out}
 
 
-def _evaluate(run: Path, store: StorePath, tasks: Iterable[Any], recipe: Recipe) -> None:
-    names = list(tasks)
+def _evaluate(run: Path, store: StorePath, tasks: Iterable[Any], recipe: Recipe) -> dict[str, str]:
+    """Evaluate every task; those that were not possible, with their reasons."""
+    names, reasons = list(tasks), []
     for number, name in enumerate(names, 1):
         with stage(f"evaluate {number}/{len(names)}: {name}"):
-            evaluate(run, store, name, recipe)
+            result = evaluate(run, store, name, recipe)
+        if "not_possible" in result:
+            reasons.append(result["not_possible"])
+    return {"not_possible": "; ".join(reasons)} if reasons else {}
 
 
 @flow(name="wavecity")
 def run_recipe(
-    recipe: Recipe, out: Path, workers: int | None = None, dask: str | None = None, maps: Path | None = None
+    recipe: Recipe,
+    out: Path,
+    workers: int | None = None,
+    dask: str | None = None,
+    maps: Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, str]:
     """The main job: map -> dataset -> model -> report.
 
@@ -360,14 +377,23 @@ def run_recipe(
         Run folder; the store is `out/store`.
     workers, dask, maps
         As for `build_dataset`.
+    overwrite : bool
+        Replace another training in the folder, and its results.
 
     Returns
     -------
     dict
-        Paths of the `report`, the `store` and the `run`.
+        Paths of the `report`, the `store` and the `run`; `not_possible` names the tasks that were not, and why.
+
+    Raises
+    ------
+    InputError
+        The folder holds a training on other data or with other settings.
     """
+    if not overwrite:
+        refuse_other_run(recipe, out)
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     version = build_dataset(recipe, str(out / "store"), workers, dask, maps, announce=False)
-    result = {**_train(recipe, version.data, out), "store": str(out / "store")}
+    result = {**_train(recipe, version.data, out, overwrite), "store": str(out / "store")}
     finished.record(recipe, version, out)
     return result

@@ -1,5 +1,6 @@
 """`Recipe`: everything a run depends on, in one YAML file and one pydantic model."""
 
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -167,9 +168,14 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
         field = ".".join(str(part) for part in problem["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if problem["type"] == "extra_forbidden":
-            text = f"unknown key {field!r}; known there: {', '.join(_known_keys(problem['loc']))}"
+            text = _unknown_key(problem["loc"], problem["input"])
         elif problem["type"] == "value_error":
             text = f"{field or 'recipe'}: {problem['ctx']['error']}"
+        elif problem["type"] in ("tuple_type", "list_type"):
+            written = "" if isinstance(problem["input"], dict) else f", write {_as_list(problem['input'])}"
+            text = f"{field} = {problem['input']!r}: a list is needed{written}"
+        elif problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+            text = f"{field} = {problem['input']!r}: this is a section, set one of its keys{_example(field)}"
         else:
             text = f"{field} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
         msg = f"{origin}: {text}{more}"
@@ -191,10 +197,54 @@ def _apply(content: dict[str, Any], override: str) -> None:
     section[leaf] = yaml.safe_load(value)
 
 
+def _unknown_key(location: tuple[int | str, ...], value: Any) -> str:
+    """Say which key was meant: the full path of one that ends so, one written almost so, or what is known there."""
+    path = [str(part) for part in location]
+    # `localization.labels` is refused at `localization`, with the rest of the path in the value.
+    while isinstance(value, dict) and len(value) == 1:
+        (part,) = value
+        path.append(str(part))
+        value = value[part]
+    written = ".".join(path)
+    # What stands in a list has no path of its own.
+    known = [] if any(isinstance(part, int) for part in location) else _all_keys(Recipe)
+    meant = [key for key in known if key.endswith(f".{written}")]
+    meant = meant or [key for key in known if key.endswith(f".{path[-1]}") and set(path) <= set(key.split("."))]
+    meant = meant or get_close_matches(written, known, 1, 0.85)
+    if meant:
+        return f"unknown key {written!r}; did you mean {' or '.join(meant[:4])}?"
+    return f"unknown key {'.'.join(map(str, location))!r}; known there: {', '.join(_known_keys(location))}"
+
+
+def _all_keys(model: Any, prefix: str = "") -> list[str]:
+    """Full paths of all sections and fields."""
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if (section := _section_of(field.annotation)) is not None:
+            keys += _all_keys(section, f"{prefix}{name}.")
+    return keys
+
+
+def _section_of(annotation: Any) -> Any:
+    """The settings that a field holds, None for a plain value; of `MobilitySettings | None` the one that has fields."""
+    return next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), None)
+
+
+def _as_list(value: Any) -> str:
+    """How a value that should have been a list is written: `20,30` as `[20,30]`, without a space that a shell would split."""
+    parts = value.split(",") if isinstance(value, str) else [value]
+    return "[" + ",".join(str(part).strip() for part in parts) + "]"
+
+
+def _example(section: str) -> str:
+    key = next((key for key in _all_keys(Recipe) if key.startswith(f"{section}.")), "")
+    return f", e.g. {key}" if key else ""
+
+
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = Recipe
     for part in location[:-1]:
-        annotation = model.model_fields[part].annotation
-        # `MobilitySettings | None`: the one that has fields.
-        model = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
+        if isinstance(part, str):  # a number is the place in a list of sections
+            model = _section_of(model.model_fields[part].annotation)
     return list(model.model_fields)

@@ -81,12 +81,17 @@ def print_result(result: dict[str, Any], run: Path) -> None:
             row["quantity"], row["condition"], _at(row["x"], swept.get(row["quantity"])), *best, row["verdict"]
         )
     console.print(table)
-    place = run / "results" / f"{result['task']}.parquet"
+    if changed := result.get("changed"):
+        console.print(f"with {'; '.join(changed)} (the run's own -> used here)", soft_wrap=True)
+    place = run / result.get("table", f"results/{result['task']}.parquet")
     console.print(f"{result['seeds']} seed(s), {result['seconds']:.0f} s; every value: {place}", soft_wrap=True)
 
 
 def print_run(run: Path) -> None:
-    """Print what a run gave, in five lines: its size, its numbers, its report and store, and what to do next."""
+    """Print what a run gave, in five lines: its size, its numbers, its report and store, and what to do next.
+
+    A line more says why a task was not possible.
+    """
     version = latest(run / "store")
     assert version is not None
     data = open_store(version.data)
@@ -104,6 +109,9 @@ def print_run(run: Path) -> None:
     }
     for name, text in lines.items():
         print(f"{name:7} {text}")
+    for task in TASKS:
+        if reason := (read_json(run / "results" / f"{task}.json") or {}).get("not_possible"):
+            print(reason)
 
 
 def _at(x: float | None, over: str | None) -> str:

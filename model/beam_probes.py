@@ -7,12 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset import InputError
+from model.feasible import FEWEST_LABELS, NotPossible, too_few_for_ratios
 from model.heads import Loss, Standardiser, apply, classifier, inverse_frequency, tuned
 from model.settings import HeadSettings
 
-# Fewer labels than these are no training set.
-FEWEST = 10
 # Stream of random numbers.
 LABELS = 41
 
@@ -70,23 +68,19 @@ class Pool:
         return scores
 
 
-def label_counts(ratios: Sequence[float], total: int, name: str) -> dict[float, int]:
+def label_counts(ratios: Sequence[float], total: int, name: str, key: str) -> dict[float, int]:
     """Number of labels of each share of `total` users, ascending; without the shares that give too few.
 
     Raises
     ------
-    InputError
-        Not one share gives enough; `name` says of which dataset and task.
+    NotPossible
+        Not one share gives enough; `name` says of which dataset, `key` which setting below `training.evaluation` it is.
     """
+    if why := too_few_for_ratios(ratios, total, key):
+        msg = f"{name}: {why}"
+        raise NotPossible(msg)
     counts = {ratio: round(ratio * total) for ratio in sorted(set(ratios))}
-    enough = {ratio: count for ratio, count in counts.items() if count >= FEWEST}
-    if not enough:
-        msg = (
-            f"{name}: the largest of ratios, {max(ratios):g}, gives {max(counts.values())} labels of {total} training "
-            f"users with a path; {FEWEST} are needed, build more users"
-        )
-        raise InputError(msg)
-    return enough
+    return {ratio: count for ratio, count in counts.items() if count >= FEWEST_LABELS}
 
 
 def weighted_cross_entropy(weight: Tensor, shares: Sequence[float] = (1.0,)) -> Loss:

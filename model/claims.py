@@ -40,14 +40,19 @@ from model.measures import (
     share_of_bound,
     silhouettes,
 )
-from model.outcomes import Outcome
+from model.outcomes import Missing, Outcome
 from model.results import LEVEL
 
-Verdict = Literal["shown", "not shown", "contradicted", "not measured", "not judged"]
+Verdict = Literal["shown", "not shown", "contradicted", "too small to tell", "not measured", "not judged"]
 OURS = "not in the paper"
 
 # Fewer seeds than these have no spread worth the name.
 SEEDS = 3
+# Fewer tested users say nothing either: between two draws of 50 users a share of them differs by up to 20 points by chance
+# (95 %), which is the size of what the paper claims; seeds of the heads do not show that, for they test the same users.
+USERS = 50
+# Nor does a pretraining on fewer users for each beam that the array forms: a rule of thumb for classifiers [ours].
+PER_BEAM = 10
 # Where the paper says "about" or "nearly" a number, this share of it is enough.
 ABOUT = 0.9
 # Per cent or points: a direction without a stated size must exceed it.
@@ -65,8 +70,10 @@ def rule(margin: str) -> str:
         f"Shown: over at least {SEEDS} seeds, the mean gain less one standard deviation still exceeds the claimed size "
         f"({ABOUT:.0%} of it where the paper says “about” or “nearly”; {margin} where it gives a direction "
         f"only). Contradicted: the mean gain plus one standard deviation is below -{margin}, or beyond the opposite "
-        "that the row names. Not shown: everything between, and whatever has fewer seeds. Not measured: not run. "
-        "Not judged: pictures only."
+        "that the row names. Not shown: everything between. Too small to tell: fewer seeds; fewer than "
+        f"{USERS} tested users, for between two draws of so many a share differs by up to 20 points by chance, as much as the "
+        f"claims say; or, for a pretrained model, a pretraining on fewer than {PER_BEAM} users for each beam that the array can "
+        "form. Not measured: not run. Not judged: pictures only."
     )
 
 
@@ -93,8 +100,9 @@ class Claim:
         From the task's outcome; gives None where its part of the task was not run. None: nothing to judge by.
     size, opposite : float
         The gain must exceed `size` to be shown, and lie below `opposite` to be contradicted.
-    seeds : int
-        Least number of seeds for either.
+    seeds, users : int
+        Least numbers of seeds and of tested users for either; no users for what does not depend on who is drawn: times,
+        counts, and how exact a calculation is.
     by_eye : bool
         The paper shows pictures only: what was measured is told, and not judged.
     """
@@ -109,39 +117,72 @@ class Claim:
     size: float = MARGIN
     opposite: float = -MARGIN
     seeds: int = SEEDS
+    users: int = USERS
     by_eye: bool = False
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with this run's number, what it rests on, and the verdict."""
+    """A claim with this run's number, what it rests on, the verdict, and what is too small for one."""
 
     claim: Claim
     verdict: Verdict
     text: str
     samples: str
+    lacks: str = ""
 
 
-def judge(claim: Claim, outcomes: Mapping[str, Outcome]) -> Judged:
-    """Hold a claim against the results of a run; the rule is `RULE`."""
+def judge(
+    claim: Claim,
+    outcomes: Mapping[str, Outcome],
+    missing: Mapping[str, Missing] | None = None,
+    pretraining: str = "",
+) -> Judged:
+    """Hold a claim against the results of a run; the rule is `RULE`.
+
+    Parameters
+    ----------
+    claim : Claim
+    outcomes : mapping of str to Outcome
+    missing : mapping of str to Missing, optional
+        Why a task has no results.
+    pretraining : str
+        What makes the pretraining too small for a verdict; empty where it is large enough, or does not matter.
+    """
     if claim.task not in outcomes:
-        return Judged(claim, "not measured", f"task {claim.task} not run", "")
+        # The whole reason stands in the page's first screen.
+        why = missing[claim.task].why.partition(":")[0] if missing and claim.task in missing else "not run"
+        return Judged(claim, "not measured", f"task {claim.task} {why}", "")
     if claim.measure is None:
         return Judged(claim, "not judged", "by eye only", outcomes[claim.task].sizes())
     measured = claim.measure(outcomes[claim.task])
     if measured is None:
         return Judged(claim, "not measured", "the results have no such values", outcomes[claim.task].sizes())
-    found: Verdict = "not judged" if claim.by_eye else verdict(claim, measured.gains)
-    return Judged(claim, found, measured.text, measured.samples)
+    if claim.by_eye:
+        return Judged(claim, "not judged", measured.text, measured.samples)
+    found = verdict(claim, measured.gains)
+    lacks = "" if found == "not measured" else lacking(claim, measured, pretraining)
+    return Judged(claim, "too small to tell" if lacks else found, measured.text, measured.samples, lacks)
+
+
+def lacking(claim: Claim, measured: Measured, pretraining: str = "") -> str:
+    """Name what a claim's numbers are too small in for a verdict; empty where they are large enough."""
+    seeds = int(np.isfinite(measured.gains).sum())
+    parts = []
+    if seeds < claim.seeds:
+        parts.append(f"{seeds} of {claim.seeds} seeds")
+    if measured.users < claim.users:
+        parts.append(f"{measured.users} of {claim.users} tested users")
+    if pretraining and claim.users:
+        parts.append(pretraining)
+    return ", ".join(parts)
 
 
 def verdict(claim: Claim, gains: NDArray[np.float64]) -> Verdict:
-    """Apply the rule to the gains of the seeds, float (K,)."""
+    """Apply the rule to the gains of the seeds, float (K,); whether they are enough `lacking` says."""
     gains = gains[np.isfinite(gains)]
     if not len(gains):
         return "not measured"
-    if len(gains) < claim.seeds:
-        return "not shown"
     mean, spread = float(gains.mean()), deviation(gains)
     if mean - spread > claim.size:
         return "shown"
@@ -268,5 +309,5 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("latency", "", "section 3.2", "One inference takes milliseconds.",
           f"median, quickest way on this CPU, batch of 1, a model of the size stated below; below {QUICK:g} ms counts, "
           f"above {SLOW:g} ms is the opposite",
-          "latency", milliseconds, -QUICK, -SLOW, 1),
+          "latency", milliseconds, -QUICK, -SLOW, 1, 0),
 )  # fmt: skip

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from model.data import Users, WirelessData, gather
+from model.feasible import TESTED
 from model.finetune import EncoderWithHead, finetuned
 from model.heads import LocationHead, Standardiser, apply, distance, tuned
 from model.inference import Predictor
@@ -49,8 +50,6 @@ from model.sites import (
 
 QUANTITY = "Cross-scene localisation, median error"
 POOLED = "unseen scenes"
-# Share of an unseen scene's users that is tested on; the paper collects 2,000 "for testing and adaptation" [ours].
-TESTED = 0.5
 NEIGHBOURS_TAKEN = 5
 # Stream of random numbers.
 SOURCES = 32
@@ -122,13 +121,14 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
 
     Raises
     ------
-    InputError
+    NotPossible
         No test scene has users enough for the smallest number of labels.
     """
     config = settings.cross_scene
     visible = predictor.pilots(settings.localization.csi, seed)
-    samples, name = data.splits["test"], f"{data.name}: cross-localization"
-    rows, counts = choose_scenes(samples, config.scenes, config.users, config.labels, TESTED, name)
+    rows, counts = choose_scenes(
+        data.splits["test"], config.scenes, config.users, config.labels, TESTED, data.name, "cross_scene.labels"
+    )
     sites = [make_site(data, row, config.users, TESTED, settings.localization.snr, seed) for row in rows]
     source = make_source(data, settings, seed)
     look = viewer(predictor, visible)

@@ -193,6 +193,14 @@ def dataset_version(store: str) -> str:
     return str(open_store(store).attrs.get("fingerprint", ""))
 
 
+def dataset_sha256(store: str) -> str:
+    """SHA-256 of all bytes of the version that `store` means now, from its manifest; empty where it has none."""
+    from dataset.files import read_json
+    from dataset.reader import resolve
+
+    return str((read_json(resolve(store).parent / "manifest.json") or {}).get("sha256", ""))
+
+
 def geometry_of(data: WirelessData, settings: ModelSettings) -> Geometry:
     """Sizes of the dataset, checked against the model's patches.
 
@@ -206,21 +214,20 @@ def geometry_of(data: WirelessData, settings: ModelSettings) -> Geometry:
     occupancy = data.scenes.occupancy.shape[-1]
     for name, edge in (("csi columns", columns), ("csi rows", rows)):
         if edge % settings.csi_patch:
-            msg = f"{data.name}: {edge} {name}, model.csi_patch {settings.csi_patch} must divide them"
+            msg = f"{data.name}: {edge} {name}, training.model.csi_patch {settings.csi_patch} must divide them"
             raise InputError(msg)
     if height != width or data.scenes.occupancy.shape[-2] != occupancy:
         msg = f"{data.name}: the height map is {height} x {width} cells, the model needs square scenes"
         raise InputError(msg)
     if height % settings.height_patch or occupancy % max(height // settings.height_patch, 1):
         msg = (
-            f"{data.name}: height map of {height} cells and {occupancy} occupancy patches; model.height_patch "
+            f"{data.name}: height map of {height} cells and {occupancy} occupancy patches; training.model.height_patch "
             f"{settings.height_patch} must divide the map and be a multiple of {height // occupancy} cells"
         )
         raise InputError(msg)
     if settings.spectrum_size > min(columns, rows):
-        msg = (
-            f"{data.name}: array of {columns} x {rows}; model.spectrum_size {settings.spectrum_size} must not exceed it"
-        )
+        size = settings.spectrum_size
+        msg = f"{data.name}: array of {columns} x {rows}; training.model.spectrum_size {size} must not exceed it"
         raise InputError(msg)
     return Geometry(columns, rows, height, occupancy)
 

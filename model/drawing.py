@@ -9,6 +9,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from model.data import SceneTable
 
@@ -34,6 +35,8 @@ STYLES: tuple[tuple[str, str, str], ...] = (
     ("mean of", "#B8A000", "h"),
 )
 OTHER = ("#555555", ".")
+# Fewer points show no course.
+FEWEST_POINTS = 3
 
 
 def style(method: str) -> dict[str, Any]:
@@ -45,9 +48,12 @@ def style(method: str) -> dict[str, Any]:
 
 def picture(figure: Figure, dpi: int = 130) -> str:
     """PNG of a figure as a `data:` URI: for maps and whatever else is made of cells."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    # A palette takes a third of the bytes, and maps and colour scales look the same.
+    colours = Image.open(drawn).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    colours.save(small, format="png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(small.getvalue()).decode("ascii")
 
 
 def drawing(figure: Figure) -> str:

@@ -34,6 +34,8 @@ class Edition:
         `numbers`, `losses`.
     paper : dict
         What the paper had: `scenes`, `users`, `model`, `pretraining`, `time`.
+    paper_sizes : bool
+        Whether the paper's numbers of scenes and users are known.
     model : callable
         From `pretrain.json`: the model in a few words.
     losses : callable
@@ -50,6 +52,7 @@ class Edition:
     figures: tuple[PaperFigure, ...]
     words: dict[str, str]
     paper: dict[str, str]
+    paper_sizes: bool
     model: Callable[[dict[str, Any]], str]
     losses: Callable[[Curves], str]
     small: Callable[[dict[str, Any]], bool]
@@ -102,6 +105,7 @@ MULTIMODAL = Edition(
         "pretraining": "50 epochs, about 175 M samples seen",
         "time": "4 × A100, time not stated",
     },
+    paper_sizes=True,
     model=_multimodal_model,
     losses=draw_losses,
     small=lambda summary: bool(summary["settings"]["model"]["width"] < 128),
@@ -121,7 +125,7 @@ TEMPORAL = Edition(
                  "than none.", _there(QUANTITY), draw_horizons),
         )),
         PaperFigure("2", "Prediction error over the labels", (
-            Part("prediction", BARS, _there(QUANTITY), draw_labels),
+            Part("prediction", BARS, _there(QUANTITY), draw_labels, curve=QUANTITY),
         )),
         PaperFigure("3", "Prediction error where what is seen has no noise", (
             Part("prediction", "The same methods, trained with noise, as in Figure 1.", _there(CLEAN),
@@ -147,6 +151,7 @@ TEMPORAL = Edition(
         "pretraining": UNKNOWN,
         "time": UNKNOWN,
     },
+    paper_sizes=False,
     model=_temporal_model,
     losses=draw_temporal_losses,
     small=lambda summary: bool(summary["settings"]["temporal"]["model"]["layers"] < 12),
@@ -159,10 +164,12 @@ def physics_of(outcomes: Mapping[str, Outcome]) -> dict[str, Any] | None:
     outcome = outcomes.get(equivariance_claims.TASK)
     if outcome is None:
         return None
+    judged = equivariance_claims.judged(outcome)
     return {
         "source": equivariance_claims.SOURCE,
         "rule": equivariance_claims.RULE,
-        "judged": equivariance_claims.judged(outcome),
+        "judged": judged,
+        "small": any(item.verdict == "too small to tell" for item in judged),
         "pictures": pictures_of(outcome),
         **equivariance_claims.table_of(outcome),
     }

@@ -98,7 +98,7 @@ def silhouette(features: Values, labels: Values | NDArray[np.int64]) -> float:
 
 def picture(
     features: dict[str, Tensor], group: Values | NDArray[np.int64], seed: int
-) -> tuple[dict[str, float], dict[str, NDArray[np.float32]]]:
+) -> tuple[dict[str, float | None], dict[str, NDArray[np.float32]]]:
     """Show how kinds of features group the same users: each standardised, then t-SNE and silhouette.
 
     Parameters
@@ -112,16 +112,19 @@ def picture(
     Returns
     -------
     facts : dict
-        `silhouette_<name>`.
+        `silhouette_<name>`; None of groups that have none.
     arrays : dict
-        `tsne_<name>`, float32 (N, 2).
+        `tsne_<name>`, float32 (N, 2); none of fewer users than t-SNE takes, whose other results stand.
     """
-    facts, arrays = {}, {}
+    facts: dict[str, float | None] = {}
+    arrays: dict[str, NDArray[np.float32]] = {}
     for name, values in features.items():
         rows = values.flatten(1)
         rows = Standardiser.of(rows)(rows)
-        facts[f"silhouette_{name}"] = silhouette(rows, group)
-        arrays[f"tsne_{name}"] = embed(rows, seed, len(rows))
+        score = silhouette(rows, group)
+        facts[f"silhouette_{name}"] = score if np.isfinite(score) else None
+        if len(rows) >= FEWEST:
+            arrays[f"tsne_{name}"] = embed(rows, seed, len(rows))
     return facts, arrays
 
 

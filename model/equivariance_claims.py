@@ -87,7 +87,7 @@ def ahead(sets: Sets, rivals: Sequence[str] = RIVALS) -> Callable[[Outcome], Mea
             return None
         gains, own, other, name, rival = min(found, key=lambda entry: float(entry[0].mean()))
         text = f"gain {plus_minus(gains)} dB ({WRAPPED} {plus_minus(own)}, {rival} {plus_minus(other)} dB)"
-        return Measured(gains, text, _samples(outcome, name, len(gains)))
+        return Measured(gains, text, _samples(outcome, name, len(gains)), int(outcome.facts["sets"][name]))
 
     return measure
 
@@ -100,7 +100,7 @@ def own_ahead(outcome: Outcome) -> Measured | None:
         return None
     gains = plain[0] - wrapped[0]
     text = f"gain {plus_minus(gains)} dB ({WRAPPED} {plus_minus(wrapped[0])}, {OWN} {plus_minus(plain[0])} dB)"
-    return Measured(gains, text, _samples(outcome, MODULATED, 1))
+    return Measured(gains, text, _samples(outcome, MODULATED, 1), int(outcome.facts["sets"][MODULATED]))
 
 
 def gap(outcome: Outcome) -> Measured | None:
@@ -112,7 +112,7 @@ def gap(outcome: Outcome) -> Measured | None:
         return None
     rival, own = values[0] - values[1], values[2] - values[3]
     text = f"unseen less seen: {VANILLA[0]} {plus_minus(rival)} dB, {WRAPPED} {plus_minus(own)} dB"
-    return Measured(rival - own, text, _samples(outcome, UNSEEN, len(own)))
+    return Measured(rival - own, text, _samples(outcome, UNSEEN, len(own)), int(outcome.facts["sets"][UNSEEN]))
 
 
 def exact(quantity: str, precision: str = "") -> Callable[[Outcome], Measured | None]:
@@ -178,19 +178,20 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("equivariance-vanilla", "", "abstract",
           "A vanilla model fails to acquire the equivariance.",
           "largest error over the shifts along all axes at once, largest size and most users; "
-          f"above -{FAILED:g} dB counts as failed, below -{ACQUIRED:g} dB is the opposite", TASK, fails, 0.0, FAILED - ACQUIRED),
+          f"above -{FAILED:g} dB counts as failed, below -{ACQUIRED:g} dB is the opposite", TASK, fails, 0.0, FAILED - ACQUIRED,
+          users=0),
     Claim("equivariance-scale", "", "abstract", "More parameters and training users do not change that.",
           f"the error of random shifts falls by less than {SCALE_BUYS:g} dB from the smallest to the largest size, and from "
-          "the fewest to the most users; the greater fall counts", TASK, scale_buys, 0.0, -SCALE_BUYS),
+          "the fewest to the most users; the greater fall counts", TASK, scale_buys, 0.0, -SCALE_BUYS, users=0),
     Claim("equivariance-wrapped", "", "abstract",
           "The model with the equivariance built in has it: trained in the wrapper, float32.",
           f"dB below 0 of the largest error over the shifts; at least {EXACT['float32']:g}, less than {INEXACT:g} is the "
-          "opposite", TASK, exact(TRAINED_EPSILON), EXACT["float32"], INEXACT),
+          "opposite", TASK, exact(TRAINED_EPSILON), EXACT["float32"], INEXACT, users=0),
     *(Claim(f"equivariance-{precision}", "", OURS,
             "The run's own model has it too once it is wrapped, on and off the grid, without training: channels and wrapper "
             f"in {precision}, the network as it was trained.",
             f"dB below 0 of the largest error over axes and shifts; at least {bound:g}, less than {INEXACT:g} is the opposite",
-            TASK, exact(EPSILON, precision), bound, INEXACT, 1)
+            TASK, exact(EPSILON, precision), bound, INEXACT, 1, 0)
       for precision, bound in EXACT.items()),
     Claim("equivariance-unseen", "", "abstract", "It generalises better to unseen scenes.",
           "dB over the best of vanilla, augmented and penalised", TASK, ahead(_this(UNSEEN)), MARGIN, -MARGIN),
@@ -208,7 +209,7 @@ CLAIMS: tuple[Claim, ...] = (
           "dB, unseen scenes, each user modulated at random; one draw", TASK, own_ahead, MARGIN, -MARGIN, 1),
     Claim("equivariance-cost", "", OURS, "The wrapper costs little.",
           f"per cent of a forward pass; less than {CHEAP:g} % counts, more than {DEAR:g} % is the opposite", TASK, cost,
-          -CHEAP, -DEAR, 1),
+          -CHEAP, -DEAR, 1, 0),
 )  # fmt: skip
 
 

@@ -106,9 +106,9 @@ class EquivarianceSettings(Settings):
         for name in ("methods", "scaled", "shifts"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
-                msg = f"equivariance.{name} {list(values)}: each value once"
+                msg = f"training.evaluation.equivariance.{name} {list(values)}: each value once"
                 raise ValueError(msg)
         if unknown := sorted(set(self.scaled) - set(self.methods)):
-            msg = f"equivariance.scaled {unknown} must be among equivariance.methods {list(self.methods)}"
+            msg = f"training.evaluation.equivariance.scaled {unknown} must be among its methods {list(self.methods)}"
             raise ValueError(msg)
         return self

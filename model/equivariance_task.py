@@ -19,6 +19,7 @@ from model.equivariance_measures import OTHER, SEEN, SPEEDS, UNSEEN, measure
 from model.equivariance_settings import BudgetSettings, EquivarianceSettings
 from model.equivariance_training import Batch, Problem, Size
 from model.equivariant_models import SPACE, TIME_FREQUENCY_SPACE, CsiEstimator, CsiForecaster, draw_visible
+from model.feasible import FEWEST_TRAINED, NotPossible, too_few_trained
 from model.foundation import FoundationModel
 from model.inference import Predictor
 from model.prediction import check
@@ -260,9 +261,9 @@ def _divided(csi: Tensor, budget: BudgetSettings, name: str, seed: int) -> tuple
     InputError
         Fewer than three.
     """
-    if len(csi) < 3:
-        msg = f"{name}: equivariance needs three training users at least, to train on, to choose by and to test; build more"
-        raise InputError(msg)
+    if len(csi) < FEWEST_TRAINED["equivariance"]:
+        msg = f"{name}: {too_few_trained('equivariance', len(csi))}"
+        raise NotPossible(msg)
     enough = len(csi) >= budget.samples[-1] + budget.test_users
     kept = budget.test_users if enough else min(budget.test_users, max(int(KEPT * len(csi)), 1))
     order = torch.from_numpy(np.random.default_rng([seed, 48]).permutation(len(csi)))
@@ -296,7 +297,7 @@ def _check_sizes(budget: BudgetSettings, heads: int, part: str, field: str) -> N
     """
     for width, _ in budget.sizes:
         if width % heads:
-            msg = f"evaluation.equivariance.{part}.sizes: width {width} must be a multiple of {field} {heads}"
+            msg = f"training.evaluation.equivariance.{part}.sizes: width {width} must be a multiple of {field} {heads}"
             raise InputError(msg)
 
 
@@ -306,5 +307,5 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        msg = f"evaluation.equivariance.shifted, {name}: {error}"
+        msg = f"training.evaluation.equivariance.shifted.{name}: {error}"
         raise InputError(msg) from error

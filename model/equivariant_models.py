@@ -63,7 +63,7 @@ class CsiEstimator(nn.Module):
         outputs, scale = self._run(csi, mask, fill_csi=True)
         if outputs.csi is None:
             bound, count = self.model.settings.recovery_antennas, int(visible[0].sum())
-            msg = f"model.recovery_antennas {bound}: {count} antennas are visible in training; raise it, or mask more"
+            msg = f"training.model.recovery_antennas {bound}: {count} antennas are visible in training; raise it, or mask more"
             raise InputError(msg)
         predicted = complex_entries(outputs.csi) * scale[:, None, None]
         geometry, patch = self.model.geometry, self.model.settings.csi_patch

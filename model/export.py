@@ -55,7 +55,7 @@ class DeployedEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if settings.model.spectrum_from != "encoded":
-            msg = "model.spectrum_from is 'decoded': only a model with an encoded spectrum can be exported"
+            msg = "training.model.spectrum_from is 'decoded': only a model with an encoded spectrum can be exported"
             raise InputError(msg)
         self.model = model
         self.statistics = statistics

@@ -11,7 +11,7 @@ from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from model.data import SceneTable, Users
-from model.drawing import ATTRIBUTION, credit, ground, mark_user, picture, style
+from model.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, mark_user, picture, style
 
 TERMS = {
     "total": "total (eq. 7)",
@@ -217,6 +217,30 @@ def draw_losses(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> 
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize=7)
     return picture(figure)
+
+
+def draw_total_loss(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
+    """Draw the whole loss in training and validation, for the first screen; where points are few it says so."""
+    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+    axes = figure.subplots()
+    steps, values = curves["train"].get("total", ([], []))
+    axes.plot(steps, values, ".-", color="#9ecae1", linewidth=1, markersize=3, label="train, each step its own masks")
+    steps, values = curves["validation"].get("total", ([], []))
+    axes.plot(steps, values, "o-", color="#e6550d", linewidth=1.8, label="validation, once an epoch")
+    axes.set_title(few_points(curves) or "Loss in training and validation, lower is better", fontsize=10)
+    axes.set_xlabel("step")
+    axes.set_ylabel("total loss")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return picture(figure)
+
+
+def few_points(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
+    """Say that the validation losses are too few for a curve, if so."""
+    points = len(curves["validation"].get("total", ([], []))[0])
+    if points >= FEWEST_POINTS:
+        return ""
+    return f"{points} validation {'point' if points == 1 else 'points'}: too few to tell where training leads"
 
 
 def read_curves(logs: Path) -> dict[str, dict[str, tuple[list[int], list[float]]]]:

@@ -73,7 +73,7 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
 
     Raises
     ------
-    InputError
+    NotPossible
         No test scene has users enough for the smallest number of labels.
     """
     config = settings.localization
@@ -81,7 +81,7 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
     look, random_encoder = viewer(predictor, visible), predictor.untrained(seed)
     samples = data.splits["test"]
     rows, counts = choose_scenes(
-        samples, config.scenes, config.users, config.labels, config.test_share, f"{data.name}: localization"
+        samples, config.scenes, config.users, config.labels, config.test_share, data.name, "localization.labels"
     )
     sites = [make_site(data, row, config.users, config.test_share, config.snr, seed) for row in rows]
     views = [look(site.users) for site in sites]

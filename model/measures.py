@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -36,11 +36,14 @@ class Measured:
     text : str
         The numbers, with their spread.
     samples : str
+    users : int
+        Users that were tested; of a rate over clusters, all users of these.
     """
 
     gains: NDArray[np.float64]
     text: str
     samples: str
+    users: int = 0
 
 
 def deviation(values: NDArray[np.float64]) -> float:
@@ -143,9 +146,14 @@ def gain(
             found = None if pair is None else _gain(pair, names[0], rival, at, kind, noun)
             if found is not None and (best is None or float(np.nanmean(found.gains)) < best[0]):
                 best = float(np.nanmean(found.gains)), found
-        return None if best is None else best[1]
+        return None if best is None else replace(best[1], users=best[1].users * _users_each(outcome, noun))
 
     return measure
+
+
+def _users_each(outcome: Outcome, noun: str) -> int:
+    """Users that one of what is counted stands for."""
+    return int(outcome.facts.get("users_a_cluster", 1)) if noun == "clusters" else 1
 
 
 def _gain(pair: _Pair, own: str, rival: str, at: float | str, kind: str, noun: str) -> Measured | None:
@@ -160,7 +168,8 @@ def _gain(pair: _Pair, own: str, rival: str, at: float | str, kind: str, noun: s
     values = gains.mean(0)
     ours, theirs = plus_minus(a.mean(0)), plus_minus(b.mean(0))
     text = f"gain {plus_minus(values)} {unit} ({own} {ours}, {rival} {theirs} {pair.unit})"
-    return Measured(values, text, pair.samples(noun, np.atleast_1d(pair.x[rows]) if len(pair.x) else pair.x))
+    x = np.atleast_1d(pair.x[rows]) if len(pair.x) else pair.x
+    return Measured(values, text, pair.samples(noun, x), pair.n)
 
 
 def more_with_few(quantity: str, condition: str, own: str, other: str) -> Callable[[Outcome], Measured | None]:
@@ -176,7 +185,7 @@ def more_with_few(quantity: str, condition: str, own: str, other: str) -> Callab
             f"gain {plus_minus(few)} {pair.unit} with {in_words(pair.x[0])} labels, {plus_minus(many)} {pair.unit} "
             f"with {in_words(pair.x[-1])}"
         )
-        return Measured(few - many, text, pair.samples("users", pair.x[[0, -1]]))
+        return Measured(few - many, text, pair.samples("users", pair.x[[0, -1]]), pair.n)
 
     return measure
 
@@ -198,7 +207,7 @@ def change(
         )
         x = ", ".join(in_words(value) for value in curve.x[[0, last]])
         samples = f"{curve.n:,} users · labels {x} · {count(len(curve.seeds), 'seed')}"
-        return Measured(-change if worse else change, text, samples)
+        return Measured(-change if worse else change, text, samples, curve.n)
 
     return measure
 
@@ -216,7 +225,8 @@ def share_of_bound(at: float) -> Callable[[Outcome], Measured | None]:
             f"{plus_minus(shares)} % of the bound ({plus_minus(pair.own[row], 2)} of {plus_minus(pair.other[row], 2)} "
             f"{pair.unit})"
         )
-        return Measured(shares, text, pair.samples("clusters", pair.x[[row]]))
+        users = pair.n * _users_each(outcome, "clusters")
+        return Measured(shares, text, pair.samples("clusters", pair.x[[row]]), users)
 
     return measure
 
@@ -241,7 +251,8 @@ def fewer_labels(factor: float) -> Callable[[Outcome], Measured | None]:
             f"{BEAMS} {plus_minus(ours, 2)} with {in_words(pair.x[few])}, {RAW} {plus_minus(theirs, 2)} {pair.unit} "
             f"with {in_words(pair.x[many])}"
         )
-        return Measured(100 * (ours - theirs) / theirs, text, pair.samples("clusters", pair.x[[few, many]]))
+        users = pair.n * _users_each(outcome, "clusters")
+        return Measured(100 * (ours - theirs) / theirs, text, pair.samples("clusters", pair.x[[few, many]]), users)
 
     return measure
 
@@ -266,7 +277,7 @@ def every_head(rate: float) -> Callable[[Outcome], Measured | None]:
         least = int(np.argmin([np.nanmean(values) for values in gains]))
         condition, pair = heads[least]
         text = f"smallest gain {plus_minus(gains[least])} points ({condition}), {count(len(heads), 'head')} compared"
-        return Measured(gains[least], text, pair.samples("users", pair.x))
+        return Measured(gains[least], text, pair.samples("users", pair.x), pair.n)
 
     return measure
 
@@ -301,7 +312,7 @@ def silhouettes(outcome: Outcome) -> Measured | None:
     text = f"silhouette {physc:.2f} of [PHYSC], {raw:.2f} of raw CSI (-1 to 1)"
     clusters = np.asarray(outcome.arrays.get("tsne_cluster", ()))
     samples = f"{len(clusters):,} users · {count(len(np.unique(clusters)), 'cluster')} · one draw"
-    return Measured(np.array([physc - raw]), text, samples)
+    return Measured(np.array([physc - raw]), text, samples, len(clusters))
 
 
 def milliseconds(outcome: Outcome) -> Measured | None:

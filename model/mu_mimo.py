@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dataset import InputError
 from model.baselines import omp
 from model.beam_probes import Features, Pool, label_counts, probe
 from model.beams import Link, beam_power, best_beams
 from model.data import Samples, Users, WirelessData, collate, gather
 from model.embeddings import clusters, evenly, picture
+from model.feasible import NotPossible, too_few_for_clusters
 from model.finetune import finetuned
 from model.heads import classifier
 from model.inference import Predictor, beams_of_spectrum
@@ -68,12 +68,12 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
 
     Raises
     ------
-    InputError
+    NotPossible
         No test scene has users enough for a cluster, or no share gives labels enough.
     """
     config = settings.mu_mimo
     train = with_channel(gather(data.splits["train"], config.users))
-    counts = label_counts(config.ratios, len(train), f"{data.name}: mu-mimo")
+    counts = label_counts(config.ratios, len(train), data.name, "mu_mimo.ratios")
     test = gather_clusters(data, config, seed)
     visible = predictor.pilots(config.csi, seed)
     trial = Trial(test, config.cluster, link_of(config.link))
@@ -191,7 +191,7 @@ def gather_clusters(data: WirelessData, config: MuMimoSettings, seed: int) -> Us
 
     Raises
     ------
-    InputError
+    NotPossible
         No scene has users enough.
     """
     samples, size = data.splits["test"], config.cluster
@@ -204,11 +204,8 @@ def gather_clusters(data: WirelessData, config: MuMimoSettings, seed: int) -> Us
         if whole := len(group) // size * size:
             found.append(group.at(torch.arange(whole)))
     if not found:
-        msg = (
-            f"{data.name}: mu_mimo.cluster {size}: the largest test scene has {users.max(initial=0)} users with a path; "
-            "lower it or build more users a scene"
-        )
-        raise InputError(msg)
+        msg = f"{data.name}: {too_few_for_clusters(users, size)}"
+        raise NotPossible(msg)
     return Users(*(torch.cat([getattr(group, name) for group in found]) for name in Users.__dataclass_fields__))
 
 

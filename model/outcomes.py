@@ -1,5 +1,7 @@
 """Results of a run as the report reads them: every task's table of records, facts and arrays."""
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,13 @@ class Outcome:
         first = here.iloc[0]
         return Curve(x, seeds, values, int(here["n"].max()), str(first["unit"]), str(first["better"]))
 
+    def points(self, quantity: str, condition: str | None = None) -> int:
+        """How many x a quantity was measured at, under one condition or any."""
+        here = self.frame[self.frame["quantity"] == quantity]
+        if condition is not None:
+            here = here[here["condition"] == condition]
+        return int(here["x"].dropna().nunique())
+
     def sizes(self) -> str:
         """Say what the results rest on: users or clusters tested, what was swept, seeds, dataset."""
         frame = self.frame
@@ -144,20 +153,82 @@ class Outcome:
         return " · ".join(parts)
 
 
+@dataclass(frozen=True)
+class Missing:
+    """Why a report has no results of a task, and the command that makes some, if there is one."""
+
+    why: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.why}: {self.remedy}" if self.remedy else self.why
+
+
 def read_outcomes(run: Path) -> dict[str, Outcome]:
-    """Read what `wavecity evaluate` left in a run folder; a task without its table of records counts as not run."""
+    """Read what `wavecity evaluate` left in a run folder; a task without its table of records counts as not run.
+
+    Where a task was only run with other settings than the run's own, the latest of these results are read.
+    """
     outcomes: dict[str, Outcome] = {}
     for task in TITLES | TEMPORAL_TITLES:
-        path = run / "results" / f"{task}.json"
-        result, table = read_json(path), path.with_suffix(".parquet")
-        if result is None or not table.is_file():
+        path = next((path for path in _result_files(run, task) if path.with_suffix(".parquet").is_file()), None)
+        result = None if path is None else read_json(path)
+        if path is None or result is None:
             continue
+        table = path.with_suffix(".parquet")
         arrays: dict[str, NDArray[Any]] = {}
         if path.with_suffix(".npz").is_file():
             with np.load(path.with_suffix(".npz")) as stored:
                 arrays = {name: stored[name] for name in stored.files}
         outcomes[task] = Outcome(task, dict(result), pd.read_parquet(table), arrays)
     return outcomes
+
+
+def _result_files(run: Path, task: str) -> list[Path]:
+    """Results of a task: first those with the run's own settings, then the others, the latest before."""
+    own = run / "results" / f"{task}.json"
+    others = [path for path in own.parent.glob(f"{task}-*.json") if re.fullmatch(f"{task}-[0-9a-f]{{8}}", path.stem)]
+    others.sort(key=lambda path: (-path.stat().st_mtime_ns, path.name))
+    return [own] * own.is_file() + others
+
+
+def missing_tasks(
+    run: Path, summary: Mapping[str, Any], titles: Iterable[str], outcomes: Mapping[str, Outcome]
+) -> dict[str, Missing]:
+    """Tasks that a report has no results for, each with the reason.
+
+    Parameters
+    ----------
+    run : Path
+    summary : dict
+        Its `pretrain.json`.
+    titles : iterable of str
+        Tasks that the report is about.
+    outcomes : dict
+        As `read_outcomes` gives them; those that are not of this run's checkpoint are missing too.
+    """
+    missing = {}
+    for task in titles:
+        note = read_json(run / "results" / f"{task}.json") or {}
+        if task in outcomes:
+            if why := not_of_this_run(outcomes[task].result, summary):
+                missing[task] = Missing(f"left out: {why}", command(task))
+        elif note.get("not_possible") and not not_of_this_run(note, summary):
+            missing[task] = Missing(f"not possible: {note['not_possible'].removeprefix(f'{task} is not possible: ')}")
+        else:
+            missing[task] = Missing("not run", command(task))
+    return missing
+
+
+def not_of_this_run(result: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """Say that a result is of another checkpoint than the one of a run's `pretrain.json`, if so."""
+    if result["checkpoint"] != summary["fingerprint"]:
+        return f"its results are of another training ({result['checkpoint'][:12]}, not {summary['fingerprint'][:12]})"
+    # Results and runs of before the hashes were kept have none.
+    weights, own = result.get("weights_sha256"), summary.get("weights_sha256")
+    if weights and own and weights != own:
+        return f"its results are of other weights of this training ({weights[:12]}, not {own[:12]})"
+    return ""
 
 
 def in_words(x: float) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dataset import InputError
 from model.extrapolation import extrapolate
+from model.feasible import FEWEST_TRAINED, NotPossible, too_few_trained, too_short
 from model.foundation import count_parameters
 from model.outcomes import in_words
 from model.prediction_settings import PredictionSettings
@@ -131,16 +132,12 @@ def check(model: TemporalModel, data: TemporalData, config: PredictionSettings) 
     if antennas != model.grid[1]:
         msg = f"{data.name}: {antennas} antennas, but the model was trained on {model.grid[1]}; evaluate on such a dataset"
         raise InputError(msg)
-    needed = config.past + config.horizons[-1]
-    if steps < needed:
-        msg = (
-            f"{data.name}: trajectories of {steps} snapshots, but evaluation.prediction.past {config.past} and a horizon of "
-            f"{config.horizons[-1]} need {needed}; set fewer, or build the dataset with mobility.steps {needed}"
-        )
-        raise InputError(msg)
-    if len(data.splits["train"]) < 2:
-        msg = f"{data.name}: prediction needs two training users at least, one to train on and one to choose by; build more"
-        raise InputError(msg)
+    why = too_short(steps, config.past, config.horizons[-1])
+    if not why and len(data.splits["train"]) < FEWEST_TRAINED["prediction"]:
+        why = too_few_trained("prediction", len(data.splits["train"]))
+    if why:
+        msg = f"{data.name}: {why}"
+        raise NotPossible(msg)
 
 
 def pick_test(data: TemporalData, limit: int) -> TemporalUsers:

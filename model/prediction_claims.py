@@ -147,9 +147,8 @@ def _measured(
     text = f"gain {plus_minus(gains)} dB ({own} {plus_minus(ours)}, {other} {plus_minus(theirs)} dB)"
     where = f"{', '.join(kinds)} · horizon{'s' if len(horizons) > 1 else ''} {', '.join(map(str, horizons))}"
     swept = f" · labels {', '.join(in_words(value) for value in both.x)}" if len(both.x) else ""
-    return Measured(
-        gains, text, f"{_users(outcome, quantity, kinds):,} users · {where}{swept} · {count(len(gains), 'seed')}"
-    )
+    users = _users(outcome, quantity, kinds)
+    return Measured(gains, text, f"{users:,} users · {where}{swept} · {count(len(gains), 'seed')}", users)
 
 
 def _at_the_end(
@@ -202,7 +201,7 @@ TEMPORAL_CLAIMS: tuple[Claim, ...] = (
     Claim("prediction-pairs", "", "abstract",
           "Sparse attention reduces the complexity of attention by an order of magnitude.",
           f"pairs of tokens of dense attention over those of sparse attention; at least {MAGNITUDE:g}, less than {SMALL:g} is "
-          "the opposite", "prediction", fewer_pairs, MAGNITUDE * (1 - 1e-9), SMALL, 1),
+          "the opposite", "prediction", fewer_pairs, MAGNITUDE * (1 - 1e-9), SMALL, 1, 0),
     Claim("prediction-ridge", "1", OURS,
           "With all labels it also beats ridge (AR), fitted to each sample's own history without any training.",
           "dB, mean over kinds of users and horizons", "prediction",

@@ -68,9 +68,9 @@ class PredictionSettings(Settings):
         for name in ("horizons", "labels"):
             values = getattr(self, name)
             if list(values) != sorted(set(values)):
-                msg = f"prediction.{name} {list(values)} must ascend, each value once"
+                msg = f"training.evaluation.prediction.{name} {list(values)} must ascend, each value once"
                 raise ValueError(msg)
         if unknown := set(self.dense_labels) - set(self.labels):
-            msg = f"prediction.dense_labels {sorted(unknown)} must be among prediction.labels {list(self.labels)}"
+            msg = f"training.evaluation.prediction.dense_labels {sorted(unknown)} must be among its labels {list(self.labels)}"
             raise ValueError(msg)
         return self

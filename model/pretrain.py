@@ -1,11 +1,7 @@
 """Pretraining: dataset and settings in, checkpoint out. Resumes at the step where it was stopped; runs once."""
 
-import hashlib
-import json
-import logging
 import os
 import platform
-import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,16 +10,23 @@ import torch
 from torch import nn
 
 from dataset import InputError
-from dataset.files import make_folder, read_json, write_json
+from dataset.files import write_json
 from model.batches import PretrainBatches
-from model.data import WirelessData, check_data, dataset_version, geometry_of, load_data
+from model.data import WirelessData, check_data, dataset_sha256, dataset_version, geometry_of, load_data
 from model.foundation import FoundationModel, Geometry, count_parameters
 from model.lightning_module import PretrainModule
+from model.run_folder import (
+    CHECKPOINT,
+    card_of,
+    is_finished,
+    pretrain_fingerprint,
+    refuse_other,
+    start_of,
+    weights_sha256,
+)
 from model.settings import TrainingSettings
 from model.tokens import Statistics
-from model.trainer import CHECKPOINT, LEFTOVERS, check_machine, cpu_threads, make_trainer, quiet
-
-log = logging.getLogger(__name__)
+from model.trainer import check_machine, cpu_threads, make_trainer, quiet
 
 PACKAGES = ("wavecity", "torch", "lightning", "numpy")
 
@@ -33,13 +36,13 @@ def pretrain(
     settings: TrainingSettings,
     out: Path,
     seed: int,
-    resume: bool = True,
+    overwrite: bool = False,
     data: WirelessData | None = None,
 ) -> Path:
     """Pretrain the model that `settings.backbone` names on the train split.
 
     A finished run of the same settings, seed and dataset version is returned as it is; an unfinished one goes on from
-    its last checkpoint and ends with the weights of an uninterrupted run; anything else starts anew.
+    its last checkpoint and ends with the weights of an uninterrupted run. A folder with another training is refused.
 
     Parameters
     ----------
@@ -49,8 +52,8 @@ def pretrain(
     out : Path
         Run folder: `checkpoints/last.ckpt`, `logs/*/metrics.csv`, at the end `pretrain.json`.
     seed : int
-    resume : bool
-        False starts anew in any case.
+    overwrite : bool
+        Replace another training in the folder, and its results.
     data : WirelessData, optional
         Instead of opening `store`, for the multi-modal model.
 
@@ -62,30 +65,34 @@ def pretrain(
     Raises
     ------
     InputError
-        The dataset does not fit the model or its own statistics, or lacks train or validation scenes; the machine has
-        no such devices, or lacks a package or compiler that the settings ask for.
+        The folder holds another training; the dataset does not fit the model or its own statistics, or lacks train or
+        validation scenes; the machine has no such devices, or lacks a package or compiler that the settings ask for.
     """
     if settings.backbone == "temporal":
         from model.temporal_pretrain import pretrain_temporal
 
-        return pretrain_temporal(store, settings, out, seed, resume)
+        return pretrain_temporal(store, settings, out, seed, overwrite)
     version = data.version if data is not None else dataset_version(store)
     fingerprint = pretrain_fingerprint(settings, version, seed)
-    if resume and is_finished(out, fingerprint):
+    if is_finished(out, fingerprint):
         return out / CHECKPOINT
+    if not overwrite:
+        refuse_other(out, settings, seed, version)
 
+    manifest = "" if data is not None else dataset_sha256(store)
     data = data or load_data(store, ("train", "validation"))
     geometry = geometry_of(data, settings.model)
     check_data(data, geometry)
     check_machine(settings, len(data.splits["train"]))
     _check_mirror(data, settings)
-    start_from = start_of(out, fingerprint, resume)
+    start_from = start_of(out, fingerprint)
     card = {
         "fingerprint": fingerprint,
         "settings": settings.model_dump(mode="json"),
         "statistics": data.statistics.to_dict(),
         "geometry": vars(geometry),
         "dataset_version": version,
+        "dataset_sha256": manifest,
         "seed": seed,
         "versions": package_versions(),
     }
@@ -93,26 +100,6 @@ def pretrain(
     steps_per_epoch = len(batches.sampler())
     module = PretrainModule(settings, geometry, data.statistics, data.scenes, steps_per_epoch, seed, card)
     return run_training(module, batches, settings, out, start_from, card, data.name)
-
-
-def is_finished(out: Path, fingerprint: str) -> bool:
-    """Whether a run folder holds the finished pretraining of this fingerprint."""
-    finished = read_json(out / "pretrain.json")
-    if (out / CHECKPOINT).is_file() and finished and finished["fingerprint"] == fingerprint:
-        log.info("pretraining is finished: %s", out / CHECKPOINT)
-        return True
-    return False
-
-
-def start_of(out: Path, fingerprint: str, resume: bool) -> Path | None:
-    """Checkpoint that training goes on from; None, with the run folder cleared, where it starts anew."""
-    make_folder(out)
-    if resume and _card_of(out / CHECKPOINT).get("fingerprint") == fingerprint:
-        return out / CHECKPOINT
-    for leftover in LEFTOVERS:
-        shutil.rmtree(out / leftover, ignore_errors=True)
-    (out / "pretrain.json").unlink(missing_ok=True)
-    return None
 
 
 def run_training(
@@ -164,6 +151,7 @@ def run_training(
             out / "pretrain.json",
             {
                 **card,
+                "weights_sha256": weights_sha256(model_weights(state)),
                 "dataset": os.path.abspath(name) if Path(name).exists() else name,
                 "parameters": count_parameters(module.model),
                 "tokens": module.model.tokens,
@@ -181,17 +169,6 @@ def run_training(
             },
         )
     return checkpoint
-
-
-def pretrain_fingerprint(settings: TrainingSettings, version: str, seed: int) -> str:
-    """SHA-256 of what decides the weights: settings but for evaluation and the other backbone, dataset version, seed."""
-    left_out = {"evaluation", "threads", "loader_workers", "checkpoint_minutes", "logger"}
-    if settings.backbone == "multimodal":
-        left_out |= {"backbone", "temporal"}
-    else:
-        left_out |= {"model", "masking", "losses", "augment", "normalisation"}
-    content = settings.model_dump(mode="json", exclude=left_out)
-    return hashlib.sha256(json.dumps([content, version, seed], sort_keys=True).encode()).hexdigest()
 
 
 def _check_mirror(data: WirelessData, settings: TrainingSettings) -> None:
@@ -249,12 +226,16 @@ def weights_of(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         No checkpoint, or none of this package.
     """
     path = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
-    card = _card_of(path)
+    card = card_of(path)
     if not card:
         msg = f"{path}: no readable checkpoint of a pretraining; run `wavecity pretrain` first"
         raise InputError(msg)
-    weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    return card, {name.removeprefix("model."): value for name, value in weights.items()}
+    return card, model_weights(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def model_weights(state: dict[str, Any]) -> dict[str, Any]:
+    """The model's tensors in a checkpoint, by their names in the model."""
+    return {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
 
 
 def load_weights(model: nn.Module, weights: dict[str, Any], checkpoint: Path) -> None:
@@ -271,14 +252,3 @@ def load_weights(model: nn.Module, weights: dict[str, Any], checkpoint: Path) ->
         first = str(error).splitlines()[1].strip()
         msg = f"{checkpoint}: weights of another version of the model ({first}); run `wavecity pretrain` again, with a new --out"
         raise InputError(msg) from error
-
-
-def _card_of(checkpoint: Path) -> dict[str, Any]:
-    """Card of a checkpoint; empty when there is none or it cannot be read."""
-    if not checkpoint.is_file():
-        return {}
-    try:
-        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["wavecity"])
-    except Exception as error:  # torch raises a dozen types for a broken file
-        log.warning("%s cannot be read (%s)", checkpoint, str(error).splitlines()[0])
-        return {}

@@ -14,12 +14,14 @@ import torch
 
 from dataset import InputError
 from dataset.files import atomic_path, read_json
+from dataset.publish import versions
 from model.claims import Judged, judge
 from model.data import SPLITS, SceneTable, WirelessData, collate, load_data
 from model.editions import Edition, edition_of, physics_of
-from model.figures import draw_scene, read_curves
-from model.outcomes import Outcome, command, count, in_words, read_outcomes
+from model.figures import draw_scene, draw_total_loss, few_points, read_curves
+from model.outcomes import Missing, Outcome, count, in_words, missing_tasks, read_outcomes
 from model.report_figures import rebuild
+from model.report_summary import first_screen, glossary_of, small_pretraining
 from model.results import BOUND, is_ours
 
 SCENES_SHOWN = 6
@@ -57,40 +59,71 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     if summary is None:
         msg = f"{run}: no pretrain.json, so no finished pretraining; run `wavecity pretrain` first"
         raise InputError(msg)
-    # `wavecity run` keeps both in one folder, which may have been moved.
-    store = store or (str(run / "store") if (run / "store").exists() else summary.get("dataset"))
-    if data is None and not store:
-        msg = f"{run}: pretrain.json names no dataset; name that of the pretraining with --data"
-        raise InputError(msg)
-    data = data or load_data(str(store))
+    data = data or load_data(store_of(run, store, summary))
     edition = edition_of(summary)
-    outcomes = {task: outcome for task, outcome in read_outcomes(run).items() if task in edition.titles}
+    found = {task: outcome for task, outcome in read_outcomes(run).items() if task in edition.titles}
+    missing = missing_tasks(run, summary, edition.titles, found)
+    outcomes = {task: outcome for task, outcome in found.items() if task not in missing}
     tables = _Tables(data)
-    judged = [judge(claim, outcomes) for claim in edition.claims]
+    small = small_pretraining(summary)
+    judged = [judge(claim, outcomes, missing, small) for claim in edition.claims]
+    physics = physics_of(outcomes)
     curves = read_curves(run / "logs")
+    size = _size(summary, data, outcomes, edition)
+    scenes = _scenes(data)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(resources.files("model").joinpath("report.html.j2").read_text(encoding="utf-8"))
-    html = template.render(
-        words=edition.words,
-        size=_size(summary, data, outcomes, edition),
-        rule=edition.rule,
-        judged=judged,
-        plain=edition.plain(outcomes),
-        figures=[rebuild(figure, outcomes, tables.of) for figure in edition.figures],
-        physics=physics_of(outcomes),
-        ran=[_ran(task, title, outcomes.get(task), summary) for task, title in edition.titles.items()],
-        tasks=[_task(outcome, edition.titles[task]) for task, outcome in outcomes.items()],
-        scenes=_scenes(data),
-        losses=edition.losses(curves) if curves["train"] else None,
-        not_shown=_not_shown(summary, outcomes, judged, edition),
-        provenance=_provenance(summary, data, outcomes),
-        attribution=data.attributes.get("attribution", "© OpenStreetMap contributors, ODbL"),
-        licence=data.attributes.get("licence", "ODbL-1.0"),
-    )
+    content = {
+        "first": first_screen(
+            summary, size["cities"], outcomes, missing, [*judged, *(physics["judged"] if physics else ())], edition
+        ),
+        "other_data": _other_data(summary, data),
+        "words": edition.words,
+        "size": size,
+        "rule": edition.rule,
+        "judged": judged,
+        "plain": edition.plain(outcomes),
+        "figures": [rebuild(figure, outcomes, tables.of, missing) for figure in edition.figures],
+        "physics": physics,
+        "ran": [
+            _ran(task, title, outcomes.get(task), summary, missing.get(task)) for task, title in edition.titles.items()
+        ],
+        "tasks": [_task(outcome, edition.titles[task]) for task, outcome in outcomes.items()],
+        "scenes": scenes,
+        "loss": draw_total_loss(curves) if curves["train"] else None,
+        "few_points": few_points(curves),
+        "losses": edition.losses(curves) if curves["train"] else None,
+        "not_shown": _not_shown(summary, outcomes, judged, edition),
+        "provenance": _provenance(summary, data, outcomes),
+        "attribution": data.attributes.get("attribution", "© OpenStreetMap contributors, ODbL"),
+        "licence": data.attributes.get("licence", "ODbL-1.0"),
+    }
+    html = template.render(content, glossary=glossary_of(template.render(content, glossary=[])))
     path = run / "report.html"
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return path
+
+
+def store_of(run: Path, store: str | None, summary: Mapping[str, Any]) -> str:
+    """Where the dataset of the pretraining lies, in the version that was trained on if the store still has it."""
+    # `wavecity run` keeps both in one folder, which may have been moved.
+    place = store or (str(run / "store") if (run / "store").exists() else str(summary.get("dataset") or ""))
+    if not place:
+        msg = f"{run}: pretrain.json names no dataset; name that of the pretraining with --data"
+        raise InputError(msg)
+    trained_on = [version for version in versions(place) if version.fingerprint == summary["dataset_version"]]
+    return str(trained_on[-1].data) if trained_on else place
+
+
+def _other_data(summary: Mapping[str, Any], data: WirelessData) -> str:
+    """Say that scenes and sizes are not those of the pretraining, if so."""
+    if data.version == summary["dataset_version"]:
+        return ""
+    return (
+        f"Scenes and their numbers here are those of dataset version {data.version[:12]}; the model was pretrained on "
+        f"{summary['dataset_version'][:12]}, which is not at hand."
+    )
 
 
 class _Tables:
@@ -163,20 +196,27 @@ def _scenes(data: WirelessData) -> list[dict[str, Any]]:
     return drawn
 
 
-def _ran(task: str, title: str, outcome: Outcome | None, summary: dict[str, Any]) -> dict[str, str]:
-    """Say which dataset a task ran on, how long, with which seeds; or how to run it."""
+def _ran(
+    task: str, title: str, outcome: Outcome | None, summary: dict[str, Any], missing: Missing | None
+) -> dict[str, Any]:
+    """Say which dataset a task ran on, how long, with which seeds; or why it has no results, and how to run it."""
     if outcome is None:
-        return {"title": title, "task": task, "missing": command(task)}
-    version = str(outcome.result["dataset_version"])
-    name = Path(str(outcome.result.get("dataset", ""))).name
+        return {"title": title, "task": task, "missing": missing}
+    result = outcome.result
+    version = str(result["dataset_version"])
+    name = Path(str(result.get("dataset", ""))).name
     same = "that of pretraining" if version == summary["dataset_version"] else "another than that of pretraining"
+    here, trained = (str(part.get("dataset_sha256") or "") for part in (result, summary))
+    if version == summary["dataset_version"] and here and trained and here != trained:
+        same = f"that of pretraining, but with other bytes ({here[:12]}, not {trained[:12]})"
     return {
         "title": title,
         "task": task,
         "dataset": f"{name} {version[:12]}, {same}".strip(),
         "seeds": f"{outcome.result['seed']} · {count(outcome.frame['seed'].nunique(), 'seed')} of heads",
         "time": _minutes(outcome.result["seconds"]),
-        "missing": "",
+        "changed": result.get("changed", []),
+        "missing": None,
     }
 
 
@@ -290,9 +330,9 @@ def _not_shown(
         )
     if edition.small(summary):
         lines.append("The paper's model size: this is a small profile of the same architecture.")
-    missing = [task for task in edition.titles if task not in outcomes]
-    if missing:
-        lines.append("Not evaluated in this run: " + ", ".join(missing) + ".")
+    lacking = [task for task in edition.titles if task not in outcomes]
+    if lacking:
+        lines.append("Not evaluated in this run: " + ", ".join(lacking) + ".")
     return lines
 
 

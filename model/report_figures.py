@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from model.data import SceneTable
+from model.drawing import FEWEST_POINTS
 from model.figures import (
     draw_attention,
     draw_locations,
@@ -12,7 +13,7 @@ from model.figures import (
     draw_spectrum_in_scene,
 )
 from model.measures import CROSS, LOCAL, MU_RATE, SU_RATE, heads_at
-from model.outcomes import Outcome, command
+from model.outcomes import Missing, Outcome, count
 from model.task_figures import (
     draw_clusters,
     draw_cross,
@@ -52,6 +53,8 @@ class Part:
         From results alone ...
     draw_map : callable, optional
         ... or on the scenes of the task's dataset.
+    curve : str
+        Quantity that is drawn over labels, if it is one: where these are few, the caption says so.
     """
 
     task: str
@@ -59,6 +62,7 @@ class Part:
     there: Callable[[Outcome], bool]
     draw: Callable[[Outcome], str] | None = None
     draw_map: Callable[[Outcome, SceneTable], str] | None = None
+    curve: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,22 +115,23 @@ FIGURES = (
              "clusters mean little in a t-SNE plane; the silhouettes are of the features themselves.",
              _arrays("tsne_raw", "tsne_physc", "tsne_cluster"),
              lambda outcome: draw_clusters(outcome, "clusters of positions")),
-        Part("localization", f"(b) Median over the pooled errors of all scenes. {BARS}", _quantity(LOCAL), draw_local),
+        Part("localization", f"(b) Median over the pooled errors of all scenes. {BARS}", _quantity(LOCAL), draw_local,
+             curve=LOCAL),
         Part("localization", "(b) The same scene by scene.",
-             lambda outcome: len(outcome.conditions(LOCAL)) > 1, draw_local_scenes),
+             lambda outcome: len(outcome.conditions(LOCAL)) > 1, draw_local_scenes, curve=LOCAL),
         Part("cross-localization", f"(c) Heads trained on training scenes, then adapted; 0 labels is zero-shot. {BARS}",
-             _quantity(CROSS), draw_cross),
+             _quantity(CROSS), draw_cross, curve=CROSS),
     )),
     PaperFigure("6", "Multi-user MIMO", (
         Part("mu-mimo", "(a), (b) Colour: k-means clusters of the beams in angle.",
              _arrays("tsne_raw", "tsne_physc", "tsne_cluster"),
              lambda outcome: draw_clusters(outcome, "clusters of beams in angle")),
         Part("mu-mimo", f"(c), (d) Accuracy over users, sum-rate as mean over clusters. {BARS}",
-             _quantity(MU_RATE), draw_mu),
+             _quantity(MU_RATE), draw_mu, curve=MU_RATE),
     )),
     PaperFigure("7", "Single-user MIMO", (
         Part("su-mimo", "Top-2 accuracy is the mean share of the two labelled beams that are among the two predicted. "
-             f"{BARS}", _quantity(SU_RATE), draw_su),
+             f"{BARS}", _quantity(SU_RATE), draw_su, curve=SU_RATE),
     )),
     PaperFigure("9", "Locations of held-out users", (
         Part("reconstruction",
@@ -158,17 +163,20 @@ FIGURES = (
     )),
     PaperFigure("14", "Heads with a learning rate of 1e-3", (
         Part("mu-mimo", f"Hidden layers of the head; nothing tuned. {BARS}",
-             lambda outcome: bool(heads_at(outcome, 1e-3)), lambda outcome: draw_heads(outcome, 1e-3)),
+             lambda outcome: bool(heads_at(outcome, 1e-3)), lambda outcome: draw_heads(outcome, 1e-3), curve=MU_RATE),
     )),
     PaperFigure("15", "Heads with a learning rate of 1e-4", (
         Part("mu-mimo", f"Hidden layers of the head; nothing tuned. {BARS}",
-             lambda outcome: bool(heads_at(outcome, 1e-4)), lambda outcome: draw_heads(outcome, 1e-4)),
+             lambda outcome: bool(heads_at(outcome, 1e-4)), lambda outcome: draw_heads(outcome, 1e-4), curve=MU_RATE),
     )),
 )  # fmt: skip
 
 
 def rebuild(
-    figure: PaperFigure, outcomes: Mapping[str, Outcome], scenes: Callable[[Outcome], SceneTable | None]
+    figure: PaperFigure,
+    outcomes: Mapping[str, Outcome],
+    scenes: Callable[[Outcome], SceneTable | None],
+    missing: Mapping[str, Missing],
 ) -> Rebuilt:
     """Draw what there are results for, and name what there are none for.
 
@@ -178,14 +186,16 @@ def rebuild(
     outcomes : mapping of str to Outcome
     scenes : callable
         Scene table of the dataset that a task was evaluated on, None if it is not at hand.
+    missing : mapping of str to Missing
+        Why the other tasks have no results.
     """
     rebuilt = Rebuilt(figure.number, figure.title)
     for part in figure.parts:
         outcome = outcomes.get(part.task)
         if outcome is None:
-            missing = f"Not run: {command(part.task)}"
-            if missing not in rebuilt.missing:
-                rebuilt.missing.append(missing)
+            line = f"{part.task}: {missing[part.task]}"
+            if line not in rebuilt.missing:
+                rebuilt.missing.append(line)
         elif not part.there(outcome):
             rebuilt.missing.append(f"The results of {part.task} have nothing to draw here: {part.caption}")
         elif part.draw is not None:
@@ -202,4 +212,7 @@ def rebuild(
 def _shown(figure: PaperFigure, part: Part, outcome: Outcome, image: str) -> dict[str, str]:
     condition = _mask(outcome)
     caption = f"{condition}. {part.caption}" if condition and figure.number in ("9", "10") else part.caption
+    points = outcome.points(part.curve) if part.curve else 0
+    if 0 < points < FEWEST_POINTS:
+        caption += f" Only {count(points, 'point')}: too few to read a course from."
     return {"image": image, "caption": caption, "sizes": outcome.sizes(), "alt": f"{figure.title}: {caption}"}

@@ -59,11 +59,12 @@ class ModelSettings(Settings):
     @model_validator(mode="after")
     def _sizes_fit(self) -> "ModelSettings":
         if self.width % self.heads:
-            msg = f"model.width {self.width} must be a multiple of model.heads {self.heads}"
+            msg = f"training.model.width {self.width} must be a multiple of training.model.heads {self.heads}"
             raise ValueError(msg)
         if self.spectrum_size % self.spectrum_map:
             msg = (
-                f"model.spectrum_size {self.spectrum_size} must be a multiple of model.spectrum_map {self.spectrum_map}"
+                f"training.model.spectrum_size {self.spectrum_size} must be a multiple of training.model.spectrum_map "
+                f"{self.spectrum_map}"
             )
             raise ValueError(msg)
         return self
@@ -126,7 +127,7 @@ class MaskingSettings(Settings):
     @model_validator(mode="after")
     def _probabilities_sum_to_one(self) -> "MaskingSettings":
         if abs(sum(self.objectives) - 1) > 1e-6:
-            msg = f"masking.objectives {self.objectives} must sum to 1"
+            msg = f"training.masking.objectives {self.objectives} must sum to 1"
             raise ValueError(msg)
         return self
 
@@ -256,7 +257,7 @@ class SuMimoSettings(Settings):
     @model_validator(mode="after")
     def _two_beams(self) -> "SuMimoSettings":
         if self.columns * self.rows < 2:
-            msg = "su_mimo.columns * su_mimo.rows must be at least 2: two beams are chosen at the user"
+            msg = "training.evaluation.su_mimo.columns times rows must be at least 2: two beams are chosen at the user"
             raise ValueError(msg)
         return self
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset import InputError
 from model.baselines import nearest_neighbours, visible_antennas
 from model.data import Samples, Users, WirelessData, collate
 from model.embeddings import evenly
+from model.feasible import NotPossible, room_of, too_few_to_label
 from model.heads import distance
 from model.inference import Predictor, add_noise
 from model.reconstruction import fingerprint
@@ -135,7 +135,7 @@ class Errors:
 
 
 def choose_scenes(
-    samples: Samples, wanted: int, limit: int, labels: Sequence[int], tested: float, name: str
+    samples: Samples, wanted: int, limit: int, labels: Sequence[int], tested: float, name: str, key: str
 ) -> tuple[list[int], tuple[int, ...]]:
     """Scenes with users enough for the most numbers of labels, and the numbers that every one of them can give.
 
@@ -151,7 +151,9 @@ def choose_scenes(
     tested : float
         Share of a scene's users that is never labelled.
     name : str
-        What the error calls dataset and task.
+        What the error calls the dataset.
+    key : str
+        Where the numbers of labels stand in the recipe, below `training.evaluation`.
 
     Returns
     -------
@@ -162,20 +164,15 @@ def choose_scenes(
 
     Raises
     ------
-    InputError
+    NotPossible
         Not one number of labels can be met.
     """
     rows, users = np.unique(samples.scene_index, return_counts=True)
-    users = np.minimum(users, limit)
-    room = users - np.maximum(np.round(tested * users).astype(int), 1)
+    if why := too_few_to_label(users, limit, labels, tested, key):
+        msg = f"{name}: {why}"
+        raise NotPossible(msg)
     asked = np.unique(labels)
-    met = (asked <= room[:, None]).sum(1)
-    if not met.max(initial=0):
-        msg = (
-            f"{name}: {asked[0]} labels a scene, but the largest test scene has {users.max(initial=0)} users, "
-            f"{room.max(initial=0)} of them not tested on; ask for fewer labels or build more users a scene"
-        )
-        raise InputError(msg)
+    met = (asked <= room_of(users, limit, tested)[:, None]).sum(1)
     least = max(np.sort(met)[::-1][min(wanted, len(met)) - 1], 1)
     large = np.flatnonzero(met >= least)
     picked = large[evenly(len(large), wanted).numpy()]

@@ -76,7 +76,7 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     link = link_of(config.link)
     train, train_csi = receivers(data, "train", config.users, *shape)
     test, test_csi = receivers(data, "test", config.test_users, *shape)
-    counts = label_counts(config.ratios, len(train), f"{data.name}: su-mimo")
+    counts = label_counts(config.ratios, len(train), data.name, "su_mimo.ratios")
     visible = predictor.pilots(config.csi, seed)
     trial = Trial(test_csi, shape, link)
     ends = Ends.of(su_labels(train_csi, shape, link), train_csi, seed)

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from model.data import SceneTable
-from model.drawing import credit, drawing, ground, picture, style
+from model.drawing import FEWEST_POINTS, credit, drawing, ground, picture, style
 from model.measures import (
     BOUND,
     CROSS,
@@ -68,7 +68,9 @@ def draw_curves(
         _label_x(axes, outcome, quantity, condition, x_label)
         unit = str(outcome.frame.loc[outcome.frame["quantity"] == quantity, "unit"].iloc[0])
         axes.set_ylabel(f"{quantity.partition(', ')[2] or quantity}, {unit}", fontsize=9)
-        axes.set_title(title, fontsize=10)
+        points = outcome.points(quantity, condition)
+        few = f" · {points} {'point' if points == 1 else 'points'} only" if 0 < points < FEWEST_POINTS else ""
+        axes.set_title(title + few, fontsize=10)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     shown = [handles[name] for name in names if name in handles]

@@ -14,9 +14,10 @@ import torch
 from dataset import InputError
 from dataset.files import atomic_path, read_json, write_json
 from model.cross_scene import cross_localization
-from model.data import SPLITS, WirelessData, dataset_version, geometry_of, load_data
+from model.data import SPLITS, WirelessData, dataset_sha256, dataset_version, geometry_of, load_data
 from model.equivariance_task import equivariance, equivariance_temporal, versions_of
 from model.export import latency
+from model.feasible import NotPossible
 from model.inference import Predictor
 from model.localization import localization
 from model.mu_mimo import mu_mimo
@@ -24,6 +25,7 @@ from model.prediction import prediction
 from model.pretrain import load_model, weights_of
 from model.reconstruction import reconstruction
 from model.results import Findings, rows_of, to_frame
+from model.run_folder import changed_keys, weights_sha256
 from model.settings import EvaluationSettings, TrainingSettings
 from model.su_mimo import su_mimo
 from model.task_names import TASKS_OF
@@ -107,10 +109,12 @@ def evaluate(
     settings: TrainingSettings,
     seed: int,
     data: Data | None = None,
+    own: tuple[TrainingSettings, int] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run and leave `results/<task>.parquet`, `.json` and, for the figures, `.npz` in it.
 
-    A result of the same checkpoint, dataset version, evaluation settings and seed is returned as it is.
+    A result of the same checkpoint, dataset version, evaluation settings and seed is returned as it is. Results with
+    settings other than the run's own get a name of their own, `results/<task>-<hash of what differs>`.
 
     Parameters
     ----------
@@ -125,22 +129,27 @@ def evaluate(
     seed : int
     data : WirelessData or TemporalData, optional
         Instead of opening `store`.
+    own : (TrainingSettings, int), optional
+        The run's own settings and seed; by default `settings` and `seed`.
 
     Returns
     -------
     dict
         `rows` (quantity, condition, unit, x, means and spreads by method, verdict), `facts` (sample sizes, checks),
-        provenance. The table of records has one line for every seed.
+        provenance, `changed` (settings that are not the run's own), `table` (path of the table of records in the run
+        folder, one line for every seed).
 
     Raises
     ------
     InputError
-        Unknown task, no checkpoint, a task of another model than the run's, or a dataset that does not fit the model.
+        Unknown task, no checkpoint, no such dataset.
+    NotPossible
+        A task of another model than the run's, or a dataset that does not fit the model or is too small for the task.
     """
     if task not in TASKS:
         msg = f"task {task!r}: there is no such task; choose one of {', '.join(TASKS)}"
         raise InputError(msg)
-    card, _ = weights_of(run)
+    card, weights = weights_of(run)
     backbone = card["settings"].get("backbone", "multimodal")
     chosen = next((one for one in TASKS[task] if one.backbone == backbone), None)
     if chosen is None:
@@ -148,25 +157,38 @@ def evaluate(
         msg = (
             f"task {task} needs a {needed} model, {run} holds a {backbone} one; choose {', '.join(TASKS_OF[backbone])}"
         )
-        raise InputError(msg)
+        raise NotPossible(msg)
     version = data.version if data is not None else dataset_version(store)
-    evaluation = settings.evaluation.model_dump(
-        mode="json",
-        include=None if chosen.settings is None else set(chosen.settings),
-        exclude=None if chosen.ignored is None else set(chosen.ignored),
+    evaluation = _read_by(chosen, settings.evaluation)
+    changed = (
+        [] if own is None else changed_keys(_read_by(chosen, own[0].evaluation), evaluation, "training.evaluation.")
     )
+    if own is not None and own[1] != seed:
+        changed.append(f"seed: {own[1]} -> {seed}")
     content = [card["fingerprint"], version, evaluation, task, seed, RESULTS]
     if task == "equivariance":
         content.append(versions_of(settings.evaluation.equivariance))
     fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    path = run / "results" / f"{task}.json"
-    known = read_json(path)
-    if known and known.get("fingerprint") == fingerprint and path.with_suffix(".parquet").exists():
+    path = run / "results" / f"{task}{_suffix(changed)}.json"
+    hashes = {
+        "weights_sha256": weights_sha256(weights),
+        "dataset_sha256": "" if data is not None else dataset_sha256(store),
+    }
+    known = read_json(path) or {}
+    # The checkpoint of an unfinished training has the fingerprint of the finished one, but other weights.
+    same = known.get("fingerprint") == fingerprint and all(
+        known.get(key, value) == value for key, value in hashes.items()
+    )
+    if same and path.with_suffix(".parquet").exists():
         return dict(known)
 
     started = time.perf_counter()
-    with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
-        name, findings = chosen.measure(run, store, settings.evaluation, seed, data)
+    try:
+        with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
+            name, findings = chosen.measure(run, store, settings.evaluation, seed, data)
+    except InputError as error:
+        msg = f"{task} is not possible: {error}"
+        raise NotPossible(msg) from error
     frame = to_frame(findings.records, task)
     result = {
         "task": task,
@@ -175,6 +197,9 @@ def evaluate(
         "dataset": name,
         "dataset_version": version,
         "trained_on": card["dataset_version"],
+        **hashes,
+        "changed": changed,
+        "table": str(path.relative_to(run).with_suffix(".parquet")),
         "seed": seed,
         "seeds": int(frame["seed"].nunique()),
         "seconds": round(time.perf_counter() - started, 1),
@@ -182,11 +207,48 @@ def evaluate(
         "rows": [row.to_dict() for row in rows_of(frame)],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A result is there when its JSON is: that of before goes first, the new one comes last.
+    path.unlink(missing_ok=True)
     with atomic_path(path.with_suffix(".parquet")) as temporary:
         frame.to_parquet(temporary, index=False)
+    path.with_suffix(".npz").unlink(missing_ok=True)
     if findings.arrays:
         with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **findings.arrays)  # type: ignore[arg-type]
-    # Last: with it the others are whole.
     write_json(path, result)
     return result
+
+
+def note_not_possible(run: Path, task: str, why: str) -> None:
+    """Leave in a run's results why a task could not be run, for the report, instead of what was there of it.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a pretraining.
+    task : str
+    why : str
+    """
+    card, _ = weights_of(run)
+    path = run / "results" / f"{task}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".parquet", ".npz"):
+        path.with_suffix(suffix).unlink(missing_ok=True)
+    write_json(path, {"task": task, "checkpoint": card["fingerprint"], "not_possible": why})
+
+
+def _read_by(task: Task | TemporalTask, settings: EvaluationSettings) -> dict[str, Any]:
+    """The part of the evaluation settings that a task's results depend on."""
+    return settings.model_dump(
+        mode="json",
+        include=None if task.settings is None else set(task.settings),
+        exclude=None if task.ignored is None else set(task.ignored),
+    )
+
+
+def _suffix(changed: list[str]) -> str:
+    """What the name of results has behind the task's: nothing for the run's own settings."""
+    if not changed:
+        return ""
+    used = [f"{text.partition(': ')[0]}: {text.rpartition(' -> ')[2]}" for text in changed]
+    return "-" + hashlib.sha256(json.dumps(used).encode()).hexdigest()[:8]

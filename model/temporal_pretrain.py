@@ -11,25 +11,18 @@ from torch.utils.data import DataLoader
 from dataset import InputError
 from model.angle_delay import delay_window, to_angle_delay
 from model.batches import PretrainBatches, ResumableLoader
-from model.data import dataset_version
+from model.data import dataset_sha256, dataset_version
 from model.lightning_module import SHARED, TRAINING, VALIDATION, MaskedPretraining
 from model.masking import Draws, RankDraws
-from model.pretrain import (
-    is_finished,
-    load_weights,
-    package_versions,
-    pretrain_fingerprint,
-    run_training,
-    start_of,
-    weights_of,
-)
+from model.pretrain import load_weights, package_versions, run_training, weights_of
+from model.run_folder import CHECKPOINT, is_finished, pretrain_fingerprint, refuse_other, start_of
 from model.settings import TrainingSettings
 from model.ssta import Grid
 from model.temporal import TemporalModel
 from model.temporal_data import TemporalData, TemporalUsers, check_temporal, collate_temporal, load_temporal
 from model.temporal_masking import Hidden, TemporalPlan, draw_hidden, draw_plan, impair
 from model.temporal_settings import TemporalAugmentSettings, TemporalSettings
-from model.trainer import CHECKPOINT, check_machine
+from model.trainer import check_machine
 
 # Hidden entries of nothing must not blow the loss up: their energy counts as 1 % of what the sample's mean would be.
 FLOOR = 0.01
@@ -40,7 +33,7 @@ def pretrain_temporal(
     settings: TrainingSettings,
     out: Path,
     seed: int,
-    resume: bool = True,
+    overwrite: bool = False,
     data: TemporalData | None = None,
 ) -> Path:
     """Pretrain the temporal model on the train split's trajectories; see `model.pretrain.pretrain`.
@@ -53,8 +46,8 @@ def pretrain_temporal(
     out : Path
         Run folder.
     seed : int
-    resume : bool
-        False starts anew in any case.
+    overwrite : bool
+        Replace another training in the folder, and its results.
     data : TemporalData, optional
         Instead of opening `store`.
 
@@ -66,25 +59,29 @@ def pretrain_temporal(
     Raises
     ------
     InputError
-        The dataset has no trajectories or does not fit the model, or lacks train or validation scenes; the machine has
-        no such devices, or lacks a package or compiler that the settings ask for.
+        The folder holds another training; the dataset has no trajectories or does not fit the model, or lacks train or
+        validation scenes; the machine has no such devices, or lacks a package or compiler that the settings ask for.
     """
     version = data.version if data is not None else dataset_version(store)
     fingerprint = pretrain_fingerprint(settings, version, seed)
-    if resume and is_finished(out, fingerprint):
+    if is_finished(out, fingerprint):
         return out / CHECKPOINT
+    if not overwrite:
+        refuse_other(out, settings, seed, version)
 
+    manifest = "" if data is not None else dataset_sha256(store)
     data = data or load_temporal(store, ("train", "validation"))
     grid = temporal_grid(data, settings.temporal)
     check_temporal(data)
     check_machine(settings, len(data.splits["train"]))
-    start_from = start_of(out, fingerprint, resume)
+    start_from = start_of(out, fingerprint)
     card = {
         "fingerprint": fingerprint,
         "settings": settings.model_dump(mode="json"),
         "grid": list(grid),
         "trajectory": data.attributes["trajectory"],
         "dataset_version": version,
+        "dataset_sha256": manifest,
         "seed": seed,
         "versions": package_versions(),
     }

@@ -58,7 +58,7 @@ class TemporalModelSettings(Settings):
     @model_validator(mode="after")
     def _heads_divide(self) -> "TemporalModelSettings":
         if self.width % self.heads:
-            msg = f"temporal.model.width {self.width} must be a multiple of temporal.model.heads {self.heads}"
+            msg = f"training.temporal.model.width {self.width} must be a multiple of training.temporal.model.heads {self.heads}"
             raise ValueError(msg)
         return self
 
@@ -86,11 +86,11 @@ class TemporalMaskingSettings(Settings):
     @model_validator(mode="after")
     def _ranges_ascend(self) -> "TemporalMaskingSettings":
         if len(set(self.kinds)) < len(self.kinds):
-            msg = f"temporal.masking.kinds {list(self.kinds)}: each kind once"
+            msg = f"training.temporal.masking.kinds {list(self.kinds)}: each kind once"
             raise ValueError(msg)
         for name, low, high in (("ratio_start", self.ratio_start, self.ratio_end), ("snr", *self.snr)):
             if low > high:
-                msg = f"temporal.masking.{name} {low:g} must not exceed {high:g}"
+                msg = f"training.temporal.masking.{name} {low:g} must not exceed {high:g}"
                 raise ValueError(msg)
         return self
 

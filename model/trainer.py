@@ -18,13 +18,10 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from dataset import InputError
 from dataset.progress import Stage, stage
+from model.run_folder import CHECKPOINT
 from model.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT = Path("checkpoints") / "last.ckpt"
-# What a run's folder holds of an earlier training.
-LEFTOVERS = (CHECKPOINT.parent, Path("logs"), Path("tensorboard"), Path("wandb"))
 
 
 def check_machine(settings: TrainingSettings, train_users: int) -> None:

@@ -24,10 +24,11 @@ def run(tmp_path_factory):
     return out, result
 
 
-def test_tasks_are_those_asked_for_that_model_and_dataset_allow():
+def test_tasks_are_those_asked_for_or_all_of_the_model():
     every = ["reconstruction", "localization", "cross-localization", "mu-mimo", "su-mimo", "latency"]
     assert tasks_of(load_recipe("quickstart")) == every
-    assert tasks_of(load_recipe("quickstart", ("features.paths=false",))) == [t for t in every if t != "su-mimo"]
+    # What its dataset does not allow is said, not dropped in silence.
+    assert tasks_of(load_recipe("quickstart", ("features.paths=false",))) == every
     assert tasks_of(load_recipe("quickstart", ("training.evaluation.tasks=[latency, mu-mimo]",))) == [
         "latency",
         "mu-mimo",
@@ -160,7 +161,7 @@ def test_every_task_leaves_a_table_with_several_seeds(run):
 
 
 @pytest.mark.system
-def test_a_task_is_evaluated_again_with_other_settings_and_the_encoder_exported(run, tmp_path):
+def test_results_with_other_settings_stand_beside_the_runs_own_and_the_encoder_is_exported(run, tmp_path):
     out, _ = run
     run_folder = shutil.copytree(out, tmp_path / "run", symlinks=True)
     command = ("evaluate", run_folder, "--task", "mu-mimo", "--data", out / "store")
@@ -171,7 +172,10 @@ def test_a_task_is_evaluated_again_with_other_settings_and_the_encoder_exported(
     assert other.returncode == 0, other.stderr
     assert "MU-MIMO sum-rate" in other.stdout
     assert "1 seed(s)" in other.stdout
-    assert str(run_folder / "results" / "mu-mimo.parquet") in other.stdout
+    assert "training.evaluation.heads.seeds: 2 -> 1" in other.stdout
+    assert str(run_folder / "results" / "mu-mimo-") in other.stdout
+    again = wavecity(*command, "--json")
+    assert json.loads(again.stdout) == json.loads(kept.stdout)
     wrong = wavecity(*command, "--set", "training.evaluation.heads.seeds=0")
     assert wrong.returncode == 2
     assert "training.evaluation.heads.seeds = 0" in wrong.stderr
@@ -181,6 +185,25 @@ def test_a_task_is_evaluated_again_with_other_settings_and_the_encoder_exported(
 
 
 @pytest.mark.system
+def test_a_task_that_is_not_possible_is_told_and_the_others_go_on(run, tmp_path):
+    out, _ = run
+    copied = shutil.copytree(out, tmp_path / "run", symlinks=True)
+    tasks = ("--set", "training.evaluation.tasks=[localization, latency]")
+    result = wavecity_process(
+        "run", "quickstart", "--out", copied, *SET, *tasks, "--set", "training.evaluation.localization.labels=[25]"
+    )
+    assert result.returncode == 0, result.stderr
+    why = "training.evaluation.localization.labels asks for 25 labelled users of a scene at least"
+    assert result.stderr.index(f"localization will not be possible: {why}") >= 0
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("localization is not possible: ")
+    assert why in last
+    page = (copied / "report.html").read_text(encoding="utf-8")
+    assert why in page
+    assert 'id="results-latency"' in page
+    assert 'id="results-localization"' not in page
+
+
 def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
     """One process here against two there; units redone after a kill are the same too."""
     from flows import build

@@ -47,7 +47,23 @@ def test_data_parts_leave_training_and_retention_out():
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("radio.colums=16", "unknown key 'radio.colums'; known there: frequency, columns"),
+        ("radio.colums=16", "unknown key 'radio.colums'; did you mean radio.columns?"),
+        ("radio.size=16", "unknown key 'radio.size'; known there: frequency, columns"),
+        (
+            "localization.labels=[20]",
+            "unknown key 'localization.labels'; did you mean training.evaluation.localization.labels?",
+        ),
+        ("training.localization.labels=[20]", "did you mean training.evaluation.localization.labels?"),
+        ("epochs=3", "unknown key 'epochs'; did you mean training.epochs?"),
+        (
+            "labels=[20]",
+            "did you mean training.evaluation.localization.labels or training.evaluation.cross_scene.labels",
+        ),
+        ("area.cities=[{name: A, contry: DE}]", "unknown key 'area.cities.0.contry'; known there: name, country"),
+        ("training.evaluation.localization.labels=20,30", "labels = '20,30': a list is needed, write [20,30]"),
+        ("training.evaluation.heads.learning_rates=0.01", "a list is needed, write [0.01]"),
+        ("area.cities={a: 1}", "area.cities = {'a': 1}: a list is needed"),
+        ("training.model=5", "training.model = 5: this is a section, set one of its keys, e.g. training.model.profile"),
         ("radio.columns=0", "radio.columns = 0: input should be greater than or equal to 1"),
         ("radio.wall_material=wet_ground", "radio.wall_material = 'wet_ground'"),
         ("users.minimum=1000", "users.minimum 1000 must not exceed users.maximum 100"),

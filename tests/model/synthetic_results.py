@@ -189,7 +189,8 @@ MAKERS = {
 
 
 def leave_results(run, data, tasks=tuple(MAKERS), version=None):
-    """Results in the form that `evaluate` leaves them in."""
+    """Results in the form that `evaluate` leaves them in, of the run's own checkpoint."""
+    checkpoint = json.loads((run / "pretrain.json").read_text())["fingerprint"]
     (run / "results").mkdir(exist_ok=True)
     for task in tasks:
         records, facts, arrays = MAKERS[task](np.random.default_rng(3), data)
@@ -198,7 +199,7 @@ def leave_results(run, data, tasks=tuple(MAKERS), version=None):
         if arrays:
             np.savez_compressed(run / "results" / f"{task}.npz", **arrays)
         result = {
-            "task": task, "fingerprint": "f" * 64, "checkpoint": "c" * 64, "dataset": "stores/synthetic",
+            "task": task, "fingerprint": "f" * 64, "checkpoint": checkpoint, "dataset": "stores/synthetic",
             "dataset_version": version or data.version, "trained_on": data.version, "seed": 7,
             "seeds": int(frame["seed"].nunique()), "seconds": 12.0, "facts": facts,
             "rows": [row.to_dict() for row in rows_of(frame)],

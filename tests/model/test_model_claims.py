@@ -18,7 +18,6 @@ from model.results import Record
         ((20.2, 21.0, 21.8), 20.25, -2, "not shown"),  # 21 - 0.8 = 20.2
         ((-4, -5, -6), 20, -2, "contradicted"),  # -5 + 1 = -4
         ((-2, -3, -4), 20, -2, "not shown"),  # -3 + 1 = -2 is not below -2
-        ((30, 31), 20, -2, "not shown"),  # two seeds
         ((30, float("nan"), 31, 32), 20, -2, "shown"),
         ((float("nan"),) * 3, 20, -2, "not measured"),
     ],
@@ -26,6 +25,50 @@ from model.results import Record
 def test_the_rule(gains, size, opposite, expected):
     claim = claims.Claim("k", "5", "s", "t", "c", "mu-mimo", None, size, opposite)
     assert verdict(claim, np.array(gains, float)) == expected
+
+
+@pytest.mark.parametrize(
+    ("seeds", "users", "pretraining", "expected", "lacks"),
+    [
+        (3, 50, "", "shown", ""),
+        (2, 50, "", "too small to tell", "2 of 3 seeds"),
+        (3, 49, "", "too small to tell", "49 of 50 tested users"),
+        (3, 50, "pretrained on 9 of 10 users", "too small to tell", "pretrained on 9 of 10 users"),
+        (1, 24, "p", "too small to tell", "1 of 3 seeds, 24 of 50 tested users, p"),
+    ],
+)
+def test_a_verdict_needs_seeds_and_users(seeds, users, pretraining, expected, lacks):
+    records = [
+        Record(LOCAL, "all scenes", name, value, "m", "lower", seed, users, 100)
+        for name, value in (("[PHYSC] + MLP", 10.0), ("raw CSI + CNN", 20.0))
+        for seed in range(seeds)
+    ]
+    item = judge(claim_of("local-share"), {"localization": outcome_of(records, "localization")}, None, pretraining)
+    assert (item.verdict, item.lacks) == (expected, lacks)
+    # What does not depend on who is drawn needs no users, and was not pretrained to be quick.
+    records = [Record("Latency, batch of 1", "a", "model in ONNX Runtime", 4.0, "ms", "lower", 5, 2)]
+    assert judge(claim_of("latency"), {"latency": outcome_of(records, "latency")}, None, pretraining).verdict == "shown"
+
+
+def test_fifty_users_are_as_many_as_the_rule_says():
+    """Two shares of 50 independent users each differ by up to 20 points in 95 of 100 draws, where users are half and half."""
+    rng = np.random.default_rng(0)
+    first, second = rng.binomial(claims.USERS, 0.5, (2, 100_000)) / claims.USERS
+    # Between two possible values, for a share of 50 comes in steps of 2 points.
+    assert np.mean(np.abs(first - second) < 0.195) < 0.95 < np.mean(np.abs(first - second) < 0.215)
+
+
+def test_users_of_a_rate_over_clusters_are_those_in_them():
+    records = [
+        Record(measures.MU_RATE, "linear probe", name, value, "bit/s/Hz", "higher", seed, 7, x)
+        for name, value in (("[PHYSC], linear probe", 30.0), ("OMP, 4 paths", 20.0), ("raw CSI, linear probe", 20.0))
+        for x in (0.2, 0.8)
+        for seed in range(3)
+    ]
+    records.append(Record(measures.MU_RATE, "linear probe", "exhaustive search", 31.0, "bit/s/Hz", "higher", 0, 7))
+    outcome = outcome_of(records, facts={"users_a_cluster": 8})
+    for key in ("mu-simple-rate", "mu-near", "mu-fewer"):
+        assert claim_of(key).measure(outcome).users == 56, key
 
 
 def test_a_gain_is_the_mean_over_labels_of_paired_differences():
@@ -53,9 +96,9 @@ def test_the_best_rival_counts_and_what_takes_no_labels_stands_at_every_ratio():
     for name, values in (("[PHYSC], linear probe", (80, 90)), ("|zero-filled DFT|, linear probe", (60, 70))):
         for x, value in zip((0.1, 0.2), values, strict=True):
             records += [
-                Record(measures.TOP5, "linear probe", name, value + s, "%", "higher", s, 9, x) for s in range(3)
+                Record(measures.TOP5, "linear probe", name, value + s, "%", "higher", s, 90, x) for s in range(3)
             ]
-    records.append(Record(measures.TOP5, "linear probe", "OMP, 4 paths, no labels", 91.0, "%", "higher", 0, 9))
+    records.append(Record(measures.TOP5, "linear probe", "OMP, 4 paths, no labels", 91.0, "%", "higher", 0, 90))
     found = claim_of("mu-simple").measure(outcome_of(records))
     np.testing.assert_allclose(found.gains, [85 - 91, 86 - 91, 87 - 91])
     assert "OMP, 4 paths, no labels 91.0" in found.text
@@ -120,9 +163,9 @@ def test_the_weakest_head_counts():
 
 def test_silhouettes_and_milliseconds():
     facts = {"silhouette_raw": 0.01, "silhouette_physc": 0.2}
-    outcomes = {"mu-mimo": outcome_of([], facts=facts, arrays={"tsne_cluster": np.array([0, 0, 1, 2])})}
+    outcomes = {"mu-mimo": outcome_of([], facts=facts, arrays={"tsne_cluster": np.repeat([0, 0, 1, 2], 15)})}
     item = judge(claim_of("mu-clusters"), outcomes)
-    assert (item.verdict, item.samples) == ("shown", "4 users · 3 clusters · one draw")
+    assert (item.verdict, item.samples) == ("shown", "60 users · 3 clusters · one draw")
     for slowest, expected in ((4.0, "shown"), (40.0, "not shown"), (150.0, "contradicted")):
         records = [
             Record("Latency, batch of 1", where, f"model in {way}", value, "ms", "lower", 5, 200)

@@ -80,7 +80,7 @@ def outcome_of(found):
     frame = to_frame(found, "equivariance")
     facts = {
         "quantity": CSI,
-        "sets": dict.fromkeys(ERRORS, 20),
+        "sets": dict.fromkeys(ERRORS, 60),
         "shift_users": 8,
         "head_seeds": 3,
         "unseen_are": "cities",
@@ -125,7 +125,7 @@ def test_verdicts_follow_the_rule(outcome):
 def test_gains_are_those_of_the_set_and_the_rival_where_they_are_least(outcome):
     found = found_by(outcome)
     assert found["unseen"].text == "gain 2.0 ± 0.0 dB (model in the wrapper -6.0 ± 0.1, augmented -4.0 ± 0.1 dB)"
-    assert found["unseen"].samples == "20 users · unseen scenes · 3 seeds"
+    assert found["unseen"].samples == "60 users · unseen scenes · 3 seeds"
     assert "gain -0.2" in found["other"].text
     assert found["gap"].text == "unseen less seen: vanilla 3.0 ± 0.0 dB, model in the wrapper 0.2 ± 0.0 dB"
     # The largest of all axes and shifts, on and off the grid.
@@ -147,8 +147,8 @@ def test_speeds_count_among_what_is_other():
     more = [one for method in NAMES.values() for one in seeds(CSI, SPEEDS, method, -9.0 if method == WRAPPED else 0.0)]
     kept = [one for one in records() if one.condition != AZIMUTH]
     outcome = outcome_of(kept + more)
-    outcome.result["facts"]["sets"][SPEEDS] = 20
-    assert found_by(outcome)["other"].samples == f"20 users · {SPEEDS} · 3 seeds"
+    outcome.result["facts"]["sets"][SPEEDS] = 60
+    assert found_by(outcome)["other"].samples == f"60 users · {SPEEDS} · 3 seeds"
 
 
 def test_the_table_has_a_verdict_for_every_set(outcome):
@@ -185,7 +185,11 @@ def run(linked):
 
 def leave(outcome, run):
     (run / "results").mkdir()
-    (run / "results" / "equivariance.json").write_text(json.dumps(outcome.result))
+    summary = (
+        json.loads((run / "pretrain.json").read_text()) if (run / "pretrain.json").exists() else {"fingerprint": "c"}
+    )
+    result = outcome.result | {"checkpoint": summary["fingerprint"]}
+    (run / "results" / "equivariance.json").write_text(json.dumps(result))
     outcome.frame.to_parquet(run / "results" / "equivariance.parquet", index=False)
 
 
@@ -203,14 +207,14 @@ def test_the_report_of_either_model_tells_it(outcome, data, run, tmp_path, backb
         assert words not in before
     leave(outcome, folder)
     page = write_report(folder, "synthetic", data=data).read_text(encoding="utf-8")
-    section = page[page.index('id="physics"') : page.index("Results on held-out scenes")]
+    section = page[page.index('id="physics"') : page.index('id="results"')]
     assert "Against the best of the others, the wrapped model is ahead in 3, behind in 1 of 4 test sets." in section
     assert "mean ± standard deviation over 3 seeds; what is unseen are cities" in section
     for name in ERRORS:
         assert f"<td>{name}</td>" in section
     assert section.count('class="verdict ') == len(CLAIMS)
     assert section.count('src="data:image/svg+xml;base64,') == 3
-    tables = page[page.index("Results on held-out scenes") :]
+    tables = page[page.index('id="results"') :]
     # Shifts are no shares of labels, and tables over scale are folded.
     heads = re.findall(r"<tr><th>([^<]+)</th><th>([^<]+)</th>", tables)
     assert ("shift, bins", "0.5") in heads
@@ -218,7 +222,7 @@ def test_the_report_of_either_model_tells_it(outcome, data, run, tmp_path, backb
     assert not any(name == "labels" for name, _ in heads)
     assert "more tables, by size and number of users" in tables
     # Other sections are as before.
-    assert before[before.index('id="claims"') : before.index("How small this run was")] in page
+    assert before[before.index('id="claims"') : before.index('id="size"')] in page
 
 
 def test_sizes_do_not_call_shifts_labels(outcome, tmp_path):

@@ -196,7 +196,7 @@ def test_a_set_out_of_distribution_is_read_from_its_store(frame, asked_for, resu
 
 def test_a_set_that_cannot_be_used_is_refused_in_one_line(run, data, tiny, tmp_path, monkeypatch):
     gone = settings_of(tiny, shifted={"downtilt": str(tmp_path / "gone")})
-    with pytest.raises(InputError, match=r"equivariance\.shifted, downtilt: .*gone: no such store") as error:
+    with pytest.raises(InputError, match=r"equivariance\.shifted\.downtilt: .*gone: no such store") as error:
         evaluate(run, "synthetic", "equivariance", gone, 1, data=data)
     assert "\n" not in str(error.value)
     samples = data.splits["test"]
@@ -206,7 +206,7 @@ def test_a_set_that_cannot_be_used_is_refused_in_one_line(run, data, tiny, tmp_p
     small = replace(data, splits={"test": half}, name="half")
     monkeypatch.setattr(equivariance_task, "load_data", lambda *_: small)
     monkeypatch.setattr(equivariance_task, "dataset_version", lambda _: "half")
-    with pytest.raises(InputError, match=r"shifted, frequency: half: .*spectrum_size 32 must not exceed it"):
+    with pytest.raises(InputError, match=r"shifted\.frequency: half: .*spectrum_size 32 must not exceed it"):
         evaluate(run, "synthetic", "equivariance", settings_of(tiny, shifted={"frequency": "half"}), 1, data=data)
 
 
@@ -397,7 +397,7 @@ def test_all_methods_meet_at_the_largest_size_with_the_most_users():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"methods": ["vanilla"], "scaled": ["wrapped"]}, "must be among equivariance.methods"),
+        ({"methods": ["vanilla"], "scaled": ["wrapped"]}, "must be among its methods"),
         ({"shifts": [1, 1]}, "each value once"),
         ({"estimation": {"samples": [5, 3]}}, "must ascend"),
         ({"estimation": {"sizes": [[32, 1], [8, 1]]}}, "from small to large"),

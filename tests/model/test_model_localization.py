@@ -99,9 +99,15 @@ def test_what_is_hidden_changes_nothing_that_a_method_sees(predictor, large):
 
 
 def test_scenes_with_too_few_users_are_refused_in_one_line(large):
-    with pytest.raises(InputError, match=r"500 labels a scene, but the largest test scene has 80 users, 64 of them"):
-        choose_scenes(large.splits["test"], 4, 10_000, (500,), 0.2, "town")
-    assert choose_scenes(large.splits["test"], 4, 10_000, (8, 64, 65), 0.2, "town") == ([4, 5], (8, 64))
+    with pytest.raises(
+        InputError,
+        match=r"training\.evaluation\.localization\.labels asks for 500 labelled users .* has 80 users with a path, 64 of them",
+    ):
+        choose_scenes(large.splits["test"], 4, 10_000, (500,), 0.2, "town", "localization.labels")
+    assert choose_scenes(large.splits["test"], 4, 10_000, (8, 64, 65), 0.2, "town", "localization.labels") == (
+        [4, 5],
+        (8, 64),
+    )
 
 
 def test_across_scenes_zero_shot_knows_nothing_of_the_unseen_scene(across, large):

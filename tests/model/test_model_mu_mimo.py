@@ -174,16 +174,20 @@ def test_clusters_are_of_one_scene_and_disjoint(data):
 
 
 def test_too_small_scenes_are_named(data):
-    with pytest.raises(InputError, match=r"synthetic: mu_mimo\.cluster 30: the largest test scene has 24 users"):
+    with pytest.raises(
+        InputError,
+        match=r"synthetic: training\.evaluation\.mu_mimo\.cluster is 30, but the largest test scene has 24 users",
+    ):
         task.gather_clusters(data, MuMimoSettings(cluster=30), 0)
 
 
 def test_too_few_labels_are_named():
-    assert beam_probes.label_counts((0.4, 0.1, 0.02), 120, "x") == {0.1: 12, 0.4: 48}
+    assert beam_probes.label_counts((0.4, 0.1, 0.02), 120, "x", "mu_mimo.ratios") == {0.1: 12, 0.4: 48}
     with pytest.raises(
-        InputError, match=r"x: the largest of ratios, 0\.1, gives 5 labels of 50 training users"
+        InputError,
+        match=r"x: training\.evaluation\.mu_mimo\.ratios: the largest, 0\.1, gives 5 labels of 50 training users",
     ) as error:
-        beam_probes.label_counts((0.1, 0.02), 50, "x")
+        beam_probes.label_counts((0.1, 0.02), 50, "x", "mu_mimo.ratios")
     assert "\n" not in str(error.value)
 
 

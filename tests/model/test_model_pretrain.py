@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -106,14 +107,29 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(finished, data, tiny
     assert state["global_step"] == 18
 
 
-def test_other_settings_or_a_broken_checkpoint_start_anew(finished, data, tiny, tmp_path):
+def test_a_broken_checkpoint_starts_anew(finished, data, tiny, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / CHECKPOINT).write_bytes(b"half a file")
     checkpoint = pretrain("synthetic", tiny, tmp_path, seed=3, data=data)
     assert same(weights(checkpoint), weights(finished / CHECKPOINT))
+
+
+def test_another_training_in_the_folder_is_refused_and_replaced_on_request(finished, data, tiny, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "results").mkdir()
+    (run / "results" / "mu-mimo.json").write_text("{}")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     shorter = tiny.model_copy(update={"epochs": 1})
-    pretrain("synthetic", shorter, tmp_path, seed=3, data=data)
+    with pytest.raises(
+        InputError, match=r"run holds another training; what differs: training\.epochs: 3 -> 1, seed: 3 -> 4"
+    ):
+        pretrain("synthetic", shorter, run, seed=4, data=data)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    checkpoint = pretrain("synthetic", shorter, run, seed=4, data=data, overwrite=True)
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 6
+    assert json.loads((run / "pretrain.json").read_text())["epochs"] == 1
+    # They were of the training that is gone.
+    assert not (run / "results").exists()
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,28 @@ def test_the_rule_is_told_in_the_page_as_it_is_computed(page):
     assert "2 % or points" in page
 
 
+def test_the_first_screen_comes_before_tables_and_leads_to_all_of_them(page):
+    head = page[: page.index('id="contents"')]
+    assert "<table" not in head
+    assert "pretrained for" in head
+    assert "a verdict needs 3 seeds, 50 tested users and a pretraining on 10,240; this run has 3, 400 and 96" in head
+    assert head.count("<img") == 2
+    counts = [int(number) for number in re.findall(r'class="tally [a-z-]+">(\d+) ', head)]
+    assert sum(counts) == len(CLAIMS)
+    # The pretraining on 96 users decides nothing; only the time of an inference does not depend on it.
+    assert 'class="tally shown">1 shown<' in head
+    contents = page[page.index('id="contents"') : page.index('id="claims"')]
+    sections = set(re.findall(r'href="#([a-z]+)"', contents))
+    assert sections == {"claims", "size", "ran", "figures", "results", "scenes", "losses", "limits", "terms", "origin"}
+
+
+def test_the_page_is_small_and_explains_its_terms(page):
+    assert len(page.encode()) < 5e6
+    terms = page[page.index('id="terms"') :]
+    for term in ("[PHYSC]", "CSI", "OMP", "kNN", "LoS", "MLP", "CNN", "t-SNE"):
+        assert len(re.findall(rf"<dt>[^<]*{re.escape(term)}[^<]*</dt>", terms)) == 1, term
+
+
 def test_where_the_paper_has_pictures_only_our_number_is_told_and_not_judged(run):
     outcomes = read_outcomes(run)
     for key, text in (
@@ -83,8 +105,8 @@ def test_the_page_needs_nothing_else(page):
     assert targets <= set(re.findall(r'id="([^"]+)"', page))
     for needle in ("<script", "@import", "url("):
         assert needle not in page
-    # Attention, spectra in scenes, locations, spectra, occupancy, two layouts, losses, six scenes.
-    assert page.count('src="data:image/png;base64,') == 5 + 2 + 1 + 6
+    # Attention, spectra in scenes, locations, spectra, occupancy, two layouts, losses twice, six scenes.
+    assert page.count('src="data:image/png;base64,') == 5 + 2 + 2 + 6
     # Figure 5 has four drawings, Figure 6 two, Figures 7, 13, 14 and 15 one each.
     assert page.count('src="data:image/svg+xml;base64,') == 4 + 2 + 4
     for number in (3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15):
@@ -175,7 +197,7 @@ def test_the_page_opens_in_a_browser(report):
         browser.close()
     assert problems == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    assert len(pictures) == 24
+    assert len(pictures) == 25
     assert all(complete and natural > 300 for complete, natural in pictures)
     assert width <= 1280
     assert max(tables) <= 1
@@ -183,6 +205,32 @@ def test_the_page_opens_in_a_browser(report):
 
 
 @pytest.mark.system
+@chromium
+def test_the_page_is_read_on_a_phone(report):
+    """Nothing wider than the screen but what is moved sideways; letters of a size to read; rows of claims as cards."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-background-networking"]
+        )
+        opened = browser.new_page(viewport={"width": 390, "height": 844}, is_mobile=True)
+        opened.goto(report.as_uri())
+        width = opened.evaluate("document.documentElement.scrollWidth")
+        cards = opened.eval_on_selector_all(".claims td", "all => all.map(i => getComputedStyle(i).display)")
+        overflowing = opened.eval_on_selector_all(
+            "img, table", "all => all.filter(i => i.getBoundingClientRect().right > 391 && !i.closest('.wide')).length"
+        )
+        sizes = opened.eval_on_selector_all(
+            "p, td, dd", "all => all.map(i => parseFloat(getComputedStyle(i).fontSize))"
+        )
+        browser.close()
+    assert width == 390
+    assert set(cards) == {"block"}
+    assert overflowing == 0
+    assert min(sizes) >= 11
+
+
 @chromium
 def test_the_page_prints(report, tmp_path):
     """Landscape pages of A4, and no picture taller than one of them."""

@@ -304,5 +304,8 @@ def test_all_of_the_channel_gives_the_labels_without_labels(predictor, stored):
 
 
 def test_too_few_labels_are_named(predictor, stored):
-    with pytest.raises(InputError, match=r"su-mimo: the largest of ratios, 0\.1, gives 4 labels of 39 training users"):
+    with pytest.raises(
+        InputError,
+        match=r"training\.evaluation\.su_mimo\.ratios: the largest, 0\.1, gives 4 labels of 39 training users",
+    ):
         task.su_mimo(predictor, stored[0], settings_of(ratios=(0.1,)), 0)

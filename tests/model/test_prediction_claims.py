@@ -19,12 +19,12 @@ def outcome_of(values, facts=None):
     for (method, kind, horizon), value in values.items():
         where = f"{kind}, horizon {horizon}"
         if isinstance(value, float):
-            records.append(Record(QUANTITY, where, method, value, "dB", "lower", 0, 20))
+            records.append(Record(QUANTITY, where, method, value, "dB", "lower", 0, 60))
             continue
         for share, level in zip(SHARES, value, strict=True):
             if level is not None:
                 records += [
-                    Record(QUANTITY, where, method, level + 0.1 * (seed - 1), "dB", "lower", seed, 20, share)
+                    Record(QUANTITY, where, method, level + 0.1 * (seed - 1), "dB", "lower", seed, 60, share)
                     for seed in range(3)
                 ]
     frame = to_frame(records, "prediction")
@@ -62,7 +62,7 @@ def test_gains_are_means_over_conditions_against_the_best_rival_by_seed(outcome)
     found = ahead(labels="most", longest=True)(outcome)
     np.testing.assert_allclose(sorted(found.gains), [2.4, 2.5, 2.6])
     assert RIDGE in found.text
-    assert found.samples == "40 users · walker, vehicle · horizon 8 · labels 100 % · 3 seeds"
+    assert found.samples == "120 users · walker, vehicle · horizon 8 · labels 100 % · 3 seeds"
     # Ridge among walkers: (-30 + 24) and (-13 + 14), mean -2.5; the others are farther.
     np.testing.assert_allclose(np.mean(ahead(labels="most", weakest=True)(outcome).gains), -2.5)
     # Fewest labels: ridge -10, -1, 2, 2; mean -1.75.
@@ -94,6 +94,14 @@ def test_verdicts_follow_the_rule(outcome):
     }
     assert "0.5 dB where it gives a direction only" in TEMPORAL_RULE
     assert judge(claim_of("prediction-long"), {}).verdict == "not measured"
+
+
+def test_users_of_one_kind_may_be_too_few_where_those_of_all_are_not(outcome):
+    few = Outcome(outcome.task, outcome.result, outcome.frame.assign(n=30), {})
+    assert judge(claim_of("prediction-long"), {"prediction": few}).verdict == "shown"
+    item = judge(claim_of("prediction-regimes"), {"prediction": few})
+    assert (item.verdict, item.lacks) == ("too small to tell", "30 of 50 tested users")
+    assert judge(claim_of("prediction-pairs"), {"prediction": few}, None, "little").verdict == "shown"
 
 
 def test_plain_words_count_comparisons_with_one_rival_at_a_time(outcome):

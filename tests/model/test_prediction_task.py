@@ -279,8 +279,14 @@ def test_the_rate_that_held_back_labels_favour_is_taken_and_training_repeats():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"past": 9}, r"trajectories of 12 snapshots, but evaluation.prediction.past 9 and a horizon of 4 need 13"),
-        ({"horizons": (1, 8)}, r"a horizon of 8 need 16; set fewer, or build the dataset with mobility.steps 16"),
+        (
+            {"past": 9},
+            r"trajectories have 12 snapshots, but training.evaluation.prediction.past 9 and the longest of .*, 4, need 13",
+        ),
+        (
+            {"horizons": (1, 8)},
+            r"training\.evaluation\.prediction\.horizons, 8, need 16; set fewer, or build the dataset with mobility.steps 16",
+        ),
     ],
 )
 def test_trajectories_too_short_are_refused_in_one_line(settings, moving, change, words):
@@ -350,7 +356,7 @@ def test_the_report_tells_how_the_model_stands_against_ridge(report, result):
     assert int(told[2]) == len(rows)
     # Level within the noise is not ahead.
     assert int(told[1]) <= better
-    assert RIDGE in page[page.index('id="standing"') : page.index("How small this run was")]
+    assert RIDGE in page[page.index('id="standing"') : page.index('id="size"')]
     assert "LWM-Temporal: Sparse Spatio-Temporal Attention" in page
     assert page.count('src="data:image/svg+xml;base64,') == 3
     for words in ("Prediction error over the horizon", "Prediction error over the labels", "walker, horizon 4"):
@@ -385,7 +391,7 @@ def test_the_page_opens_in_a_browser(report):
         browser.close()
     assert problems == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    # Three figures, loss curves, six scenes.
-    assert len(pictures) == 3 + 1 + 6
+    # Three figures, loss curves twice, six scenes.
+    assert len(pictures) == 3 + 2 + 6
     assert all(complete and natural > 300 for complete, natural in pictures)
     assert width <= 1280

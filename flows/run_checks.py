@@ -1,0 +1,58 @@
+"""What is known before anything is built: a folder that holds another run, tasks that the dataset is too small for."""
+
+from pathlib import Path
+
+import numpy as np
+
+from flows.recipe import Recipe, recipe_of_run
+from geo.cities import cities_of
+from geo.errors import InputError
+from model.feasible import Sizes, obstacles
+from model.run_folder import changed_keys, held_training, refuse_other, refuse_run
+from model.task_names import ON_REQUEST, TASKS_OF
+
+
+def tasks_of(recipe: Recipe) -> list[str]:
+    """Tasks that a recipe asks for; by default all of its model but those on request."""
+    known = TASKS_OF[recipe.training.backbone]
+    return list(recipe.training.evaluation.tasks or [name for name in known if name not in ON_REQUEST])
+
+
+def planned_sizes(recipe: Recipe) -> Sizes:
+    """The most users that a recipe's dataset can have: fewer will have a path, and not every scene will be found."""
+    scenes = sum(city.scenes for city in cities_of(recipe.area))
+    steps = None if recipe.mobility is None else recipe.mobility.steps
+    test = np.full(scenes, recipe.users.counts("test")[1])
+    return Sizes(scenes * recipe.users.maximum, test, steps, recipe.features.paths, most=True)
+
+
+def warnings_of(recipe: Recipe, sizes: Sizes | None = None) -> list[str]:
+    """A line for each task of a recipe that will not be possible.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    sizes : Sizes, optional
+        Of the dataset, once it is there; by default the most that the recipe can give.
+    """
+    found = obstacles(tasks_of(recipe), recipe.training, sizes or planned_sizes(recipe))
+    return [f"{task} will not be possible: {why}" for task, why in found.items()]
+
+
+def refuse_other_run(recipe: Recipe, out: Path) -> None:
+    """Refuse, before anything is built, a folder with a training on other data or with other settings.
+
+    Raises
+    ------
+    InputError
+        It names what differs.
+    """
+    if not held_training(out):
+        return
+    refuse_other(out, recipe.training, recipe.seed)
+    try:
+        known = recipe_of_run(out).data_parts()
+    except InputError:  # of another version of the code; the training itself is compared once the data are there
+        return
+    if changes := changed_keys(known, recipe.data_parts()):
+        refuse_run(out, changes)

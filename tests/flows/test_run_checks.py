@@ -1,0 +1,162 @@
+"""A run folder with another training is refused at once; tasks that cannot be are said before, and do not end a run."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import zarr
+
+from flows import pipeline
+from flows.cli import cli
+from flows.recipe import load_recipe
+from flows.run_checks import planned_sizes, refuse_other_run, warnings_of
+from geo.errors import InputError
+from model.feasible import NotPossible, Sizes, obstacle, sizes_of
+from model.run_folder import pretrain_fingerprint
+from model.settings import TrainingSettings
+
+TINY = ("training.epochs=1", "training.batch_size=4")
+
+
+def run_command(*arguments):
+    cli.main(list(map(str, arguments)), standalone_mode=False)
+
+
+def with_sets(*changes):
+    return [word for change in changes for word in ("--set", change)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder of a finished run of the quickstart, as far as it tells which one it is."""
+    recipe = load_recipe("quickstart", TINY)
+    card = {
+        "fingerprint": pretrain_fingerprint(recipe.training, "v1", recipe.seed), "dataset_version": "v1", "seed": recipe.seed,
+        "settings": recipe.training.model_dump(mode="json"),
+    }  # fmt: skip
+    (tmp_path / "pretrain.json").write_text(json.dumps(card))
+    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("training.epochs=2", "training.epochs: 1 -> 2"),
+        ("area.scenes=20", "area.scenes: 16 -> 20"),
+        ("seed=8", "seed: 7 -> 8"),
+    ],
+)
+def test_run_refuses_a_folder_of_another_run_before_anything_starts(run, monkeypatch, change, words):
+    monkeypatch.setattr(pipeline, "run_recipe", lambda *_: pytest.fail("started"))
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(InputError) as error:
+        run_command("run", "quickstart", "--out", run, *with_sets(*TINY, change))
+    assert words in str(error.value)
+    assert "--overwrite" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_run_goes_on_in_a_folder_of_its_own_or_when_told_to_replace(run, monkeypatch, capsys):
+    calls = []
+
+    def started(recipe, out, workers, dask, maps, overwrite):
+        calls.append((recipe.training.epochs, overwrite))
+        return {"report": "r", "store": "s", "run": "x", "not_possible": "localization is not possible: why"}
+
+    monkeypatch.setattr(pipeline, "run_recipe", started)
+    # Evaluation is no part of the training, retention none of the data.
+    same = with_sets(*TINY, "training.evaluation.heads.seeds=5", "store.keep=2")
+    run_command("run", "quickstart", "--out", run, *same)
+    run_command("run", "quickstart", "--out", run, *with_sets(*TINY, "training.epochs=9"), "--overwrite")
+    assert calls == [(1, False), (9, True)]
+    assert capsys.readouterr().out.splitlines()[-1] == "localization is not possible: why"
+
+
+def test_a_recipe_of_another_version_of_the_code_leaves_the_check_to_the_training(run):
+    (run / "recipe.json").write_text('{"name": "old", "gone": 1}')
+    refuse_other_run(load_recipe("quickstart", (*TINY, "area.scenes=20")), run)
+
+
+def test_pretrain_refuses_another_dataset_and_keeps_the_recipe(run, toy_store):
+    before = (run / "recipe.json").read_bytes()
+    with pytest.raises(InputError, match=r"dataset version: v1 -> 0123456789ab"):
+        run_command("pretrain", "quickstart", "--data", toy_store, "--out", run, *with_sets(*TINY))
+    assert (run / "recipe.json").read_bytes() == before
+
+
+def test_sizes_are_the_users_with_a_path(toy_store):
+    data = zarr.open_group(
+        str(toy_store / "latest.zarr") if (toy_store / "latest.zarr").exists() else str(toy_store), mode="r"
+    )
+    n_users, outage, split = (np.asarray(data[name][:]) for name in ("n_users", "outage", "split"))
+    expected = [int((~outage[row, : n_users[row]].astype(bool)).sum()) for row in range(len(n_users))]
+    sizes = sizes_of(str(toy_store))
+    assert sizes.train == sum(count for count, name in zip(expected, split, strict=True) if name == "train")
+    assert list(sizes.test) == [count for count, name in zip(expected, split, strict=True) if name == "test"]
+    assert sizes.steps is None
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "sizes", "words"),
+    [
+        ("localization", {"localization": {"labels": [17, 40]}}, Sizes(100, np.array([20, 9]), None, True),
+         "training.evaluation.localization.labels asks for 17 labelled users of a scene at least, but the largest test scene "
+         "has 20 users with a path, 16"),
+        ("localization", {"localization": {"labels": [16]}}, Sizes(100, np.array([20]), None, True), ""),
+        ("localization", {"localization": {"labels": [16], "users": 10}}, Sizes(100, np.array([20]), None, True), "labels"),
+        ("cross-localization", {"cross_scene": {"labels": [11]}}, Sizes(100, np.array([20]), None, True),
+         "training.evaluation.cross_scene.labels asks for 11"),
+        ("cross-localization", {"cross_scene": {"labels": [0, 11]}}, Sizes(100, np.array([20]), None, True), ""),
+        ("mu-mimo", {"mu_mimo": {"cluster": 21}}, Sizes(100, np.array([20]), None, True, True),
+         "training.evaluation.mu_mimo.cluster is 21, but a test scene has 20 users at most"),
+        ("mu-mimo", {"mu_mimo": {"ratios": [0.1, 0.5]}}, Sizes(18, np.array([20]), None, True),
+         "training.evaluation.mu_mimo.ratios: the largest, 0.5, gives 9 labels of 18 training users"),
+        ("su-mimo", {}, Sizes(100, np.array([20]), None, False), "features.paths is false"),
+        ("prediction", {}, Sizes(100, np.array([20]), None, True), "needs a temporal model (training.backbone)"),
+        ("reconstruction", {}, Sizes(1, np.array([1]), None, False), ""),
+    ],
+)  # fmt: skip
+def test_what_stands_in_the_way_is_known_from_the_numbers_of_users(task, changes, sizes, words):
+    why = obstacle(task, TrainingSettings.model_validate({"evaluation": changes}), sizes)
+    assert words in why if words else not why
+
+
+def test_trajectories_too_short_are_known_from_the_recipe():
+    recipe = load_recipe("temporal", ("mobility.steps=20",))
+    (warning,) = warnings_of(recipe)
+    assert "training.evaluation.prediction.past 16" in warning
+    assert "build the dataset with mobility.steps 24" in warning
+    assert warnings_of(load_recipe("temporal")) == []
+
+
+def test_plan_warns_of_tasks_that_no_dataset_of_the_recipe_allows(capsys):
+    run_command("plan", "quickstart", *with_sets("users.minimum=10", "users.maximum=12", "area.scenes=2"))
+    warning = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: "))
+    assert "localization will not be possible: training.evaluation.localization.labels asks for 20" in warning
+
+
+def test_the_users_test_scenes_may_have_more(capsys):
+    sizes = planned_sizes(load_recipe("quickstart", ("users.test=300",)))
+    assert sizes.test.max() == 300
+    assert warnings_of(load_recipe("quickstart")) == []
+
+
+def test_a_task_that_is_not_possible_does_not_end_the_run(monkeypatch, tmp_path):
+    notes = []
+
+    def impossible(run, store, name, training, seed):
+        if name == "localization":
+            raise NotPossible("localization is not possible: too few")
+        return {"task": name}
+
+    monkeypatch.setattr("model.tasks.evaluate", impossible)
+    monkeypatch.setattr("model.tasks.note_not_possible", lambda run, name, why: notes.append((name, why)))
+    monkeypatch.setattr(pipeline, "get_run_logger", lambda: logging.getLogger("test"))
+    recipe = load_recipe("quickstart")
+    results = [pipeline.evaluate.fn(tmp_path, tmp_path, name, recipe) for name in ("localization", "mu-mimo")]
+    assert notes == [("localization", "localization is not possible: too few")]
+    assert pipeline._left_out(results) == {"not_possible": "localization is not possible: too few"}
+    assert pipeline._left_out(results[1:]) == {}
