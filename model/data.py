@@ -326,6 +326,7 @@ class ScenePatches:
     def __init__(
         self, scenes: SceneTable, settings: ModelSettings, statistics: Statistics, device: torch.device
     ) -> None:
+        # Divided once: training asks for the same maps again and again.
         self._height = (scenes.height / statistics.height_scale).to(device)
         self._occupancy = scenes.occupancy.to(device)
         self._patch = settings.height_patch
@@ -342,6 +343,11 @@ class ScenePatches:
     def occupancy(self, scene: Tensor, mirror: Tensor | None = None) -> Tensor:
         """Occupancy cells of each height patch, uint8 (B, Q, c)."""
         return patchify(_mirrored(self._occupancy[scene], mirror), self._occupancy_patch)
+
+
+def height_patches(height: Tensor, patch: int, statistics: Statistics) -> Tensor:
+    """Normalised patches of height maps without a table of scenes: (B, rows, columns) in m to (B, Q, patch^2)."""
+    return patchify(height / statistics.height_scale, patch)
 
 
 def _mirrored(maps: Tensor, mirror: Tensor | None) -> Tensor:

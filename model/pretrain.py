@@ -19,6 +19,7 @@ from model.batches import PretrainBatches
 from model.data import WirelessData, check_data, dataset_version, geometry_of, load_data
 from model.foundation import FoundationModel, Geometry, count_parameters
 from model.lightning_module import PretrainModule
+from model.pretrained import Pretrained
 from model.settings import TrainingSettings
 from model.tokens import Statistics
 from model.trainer import CHECKPOINT, LEFTOVERS, check_machine, cpu_threads, make_trainer, quiet
@@ -207,28 +208,29 @@ def package_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
 
 
-def load_model(checkpoint: Path) -> tuple[FoundationModel, TrainingSettings, Statistics, dict[str, Any]]:
-    """Rebuild the model from a checkpoint alone.
+def load_model(checkpoint: str | Path) -> Pretrained:
+    """Rebuild the multi-modal model from a checkpoint alone.
 
     Parameters
     ----------
-    checkpoint : Path
-        The file, or the run folder it lies in.
+    checkpoint : str or Path
+        A run folder, its folder `checkpoints`, or the file.
 
     Returns
     -------
-    model : FoundationModel
-        In evaluation mode, on the CPU.
-    settings : TrainingSettings
-    statistics : Statistics
-        Scales of the inputs.
-    card : dict
-        Fingerprint, dataset version, seed, package versions.
+    Pretrained
+        Model (in evaluation mode, on the CPU), settings, statistics and card; its `embed` takes channels as they are.
 
     Raises
     ------
     InputError
-        No checkpoint, none of this package, one of another version of the model, or one of the temporal model.
+        No checkpoint, none of this package, one of another version of the model, or one of the temporal model
+        (`model.temporal_pretrain.load_temporal_model` loads that).
+
+    Examples
+    --------
+    >>> model = load_model("runs/quickstart")
+    >>> features = model.embed(csi, height)  # complex (N, 32, 32), m (N, 200, 200) -> (N, d)
     """
     card, weights = weights_of(checkpoint)
     settings = TrainingSettings.model_validate(card["settings"])
@@ -237,10 +239,18 @@ def load_model(checkpoint: Path) -> tuple[FoundationModel, TrainingSettings, Sta
         raise InputError(msg)
     model = FoundationModel(settings.model, Geometry(**card["geometry"]))
     load_weights(model, weights, checkpoint)
-    return model.eval(), settings, Statistics.from_dict(card["statistics"]), card
+    return Pretrained(model.eval(), settings, Statistics.from_dict(card["statistics"]), card)
 
 
-def weights_of(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def checkpoint_file(checkpoint: str | Path) -> Path:
+    """File that a run folder, its folder of checkpoints, or the file itself means; it need not be there."""
+    path = Path(checkpoint)
+    if not path.is_dir():
+        return path
+    return next((file for file in (path / CHECKPOINT, path / CHECKPOINT.name) if file.is_file()), path / CHECKPOINT)
+
+
+def weights_of(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Card and weights of a checkpoint, or of that of a run folder.
 
     Raises
@@ -248,7 +258,7 @@ def weights_of(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     InputError
         No checkpoint, or none of this package.
     """
-    path = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
+    path = checkpoint_file(checkpoint)
     card = _card_of(path)
     if not card:
         msg = f"{path}: no readable checkpoint of a pretraining; run `wavecity pretrain` first"
@@ -257,7 +267,7 @@ def weights_of(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return card, {name.removeprefix("model."): value for name, value in weights.items()}
 
 
-def load_weights(model: nn.Module, weights: dict[str, Any], checkpoint: Path) -> None:
+def load_weights(model: nn.Module, weights: dict[str, Any], checkpoint: str | Path) -> None:
     """Put the weights of a checkpoint into a model.
 
     Raises

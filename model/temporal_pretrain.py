@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dataset import InputError
-from model.angle_delay import delay_window, to_angle_delay
+from model.angle_delay import to_angle_delay
 from model.batches import PretrainBatches, ResumableLoader
 from model.data import dataset_version
 from model.lightning_module import SHARED, TRAINING, VALIDATION, MaskedPretraining
@@ -23,6 +23,7 @@ from model.pretrain import (
     start_of,
     weights_of,
 )
+from model.pretrained import PretrainedTemporal, window_of
 from model.settings import TrainingSettings
 from model.ssta import Grid
 from model.temporal import TemporalModel
@@ -118,33 +119,24 @@ def temporal_grid(data: TemporalData, settings: TemporalSettings) -> Grid:
     return settings.snapshots, antennas, settings.delays
 
 
-def window_of(csi: Tensor, settings: TemporalSettings) -> Tensor:
-    """First bin of delay that is kept, int64 (B,), from the snapshots that may be looked at, (B, T, F, X)."""
-    if settings.align:
-        return delay_window(csi, settings.delays)
-    return torch.zeros(len(csi), dtype=torch.int64, device=csi.device)
-
-
-def load_temporal_model(run: Path) -> tuple[TemporalModel, TrainingSettings, dict[str, Any]]:
+def load_temporal_model(run: str | Path) -> PretrainedTemporal:
     """Rebuild the temporal model from a checkpoint alone.
 
     Parameters
     ----------
-    run : Path
-        The checkpoint, or the run folder it lies in.
+    run : str or Path
+        A run folder, its folder `checkpoints`, or the file.
 
     Returns
     -------
-    model : TemporalModel
-        In evaluation mode, on the CPU.
-    settings : TrainingSettings
-    card : dict
-        Fingerprint, grid, dataset version, seed, package versions.
+    PretrainedTemporal
+        Model (in evaluation mode, on the CPU), settings and card; its `embed` takes channels as they are.
 
     Raises
     ------
     InputError
-        No checkpoint, one of another version of the model, or one of the multi-modal model.
+        No checkpoint, one of another version of the model, or one of the multi-modal model
+        (`model.pretrain.load_model` loads that).
     """
     card, weights = weights_of(run)
     settings = TrainingSettings.model_validate(card["settings"])
@@ -154,7 +146,7 @@ def load_temporal_model(run: Path) -> tuple[TemporalModel, TrainingSettings, dic
     snapshots, angles, delays = card["grid"]
     model = TemporalModel(settings.temporal.model, (snapshots, angles, delays))
     load_weights(model, weights, run)
-    return model.eval(), settings, card
+    return PretrainedTemporal(model.eval(), settings, card)
 
 
 def masked_nmse(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
