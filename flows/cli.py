@@ -249,12 +249,22 @@ def publish(store: str) -> None:
 @recipe_argument
 @click.option("--data", type=address, required=True, help="Store to train on: a folder or a URL.")
 @click.option("--out", type=path, required=True, help="Run folder.")
+@click.option(
+    "--init-from",
+    type=path,
+    help="Run or checkpoint whose weights to start from (training.init_from), not its optimiser.",
+)
 @set_option
-def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...]) -> None:
+def pretrain(recipe: str, data: str, out: Path, init_from: Path | None, overrides: tuple[str, ...]) -> None:
     """Pretrain the foundation model of a recipe on a store. Resumes by itself."""
+    import json
+
     from dataset.files import write_json
     from flows.recipe import load_recipe
 
+    if init_from is not None:
+        # Whole, so that the command can be given again from another folder; as JSON, which is YAML for any name.
+        overrides = (*overrides, f"training.init_from={json.dumps(str(init_from.resolve()))}")
     loaded = load_recipe(recipe, overrides)
     write_json(out / "recipe.json", loaded.model_dump(mode="json"))
     checkpoint = import_extra("model.pretrain", "train").pretrain(str(data), loaded.training, out, loaded.seed)

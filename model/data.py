@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset import InputError
+from dataset.files import location, read_json
 from model.foundation import Geometry
 from model.settings import ModelSettings
 from model.tokens import TINY, Statistics, patch_centres, patchify
 
 SPLITS = ("train", "validation", "test")
 FIELDS = ("csi", "user_position", "los", "path_gain", "best_beam")
+# Attributes of a dataset that a checkpoint carries.
+CARRIED = ("manifest", "frequency_hz", "array", "element_pattern", "tile_size_m", "licence", "attribution")
 # Users of a split that are looked at before training.
 CHECKED = 256
 
@@ -75,7 +78,8 @@ class WirelessData:
         Rows as in the store: `scene_index` points into it.
     statistics : Statistics
     attributes : dict
-        Of the store: `fingerprint` names the version, `attribution` and `licence` go into the report.
+        Of the store: `fingerprint` names the version, `attribution` and `licence` go into the report; and `manifest`, the
+        SHA-256 of the version's manifest.
     name : str
         What error messages call it.
     """
@@ -183,7 +187,20 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
         if not len(users):
             msg = f"{store}: split {split!r} has scenes but no user with a path; build more scenes"
             raise InputError(msg)
-    return WirelessData(samples, scenes, Statistics.from_dict(statistics), dict(opened.attrs), store)
+    attributes = {**opened.attrs, "manifest": manifest_of(path)}
+    return WirelessData(samples, scenes, Statistics.from_dict(statistics), attributes, store)
+
+
+def manifest_of(path: str) -> str:
+    """SHA-256 of the manifest beside a version's Zarr group, and so of all its bytes; empty where there is none."""
+    return str((read_json(location(path).parent / "manifest.json") or {}).get("sha256", ""))
+
+
+def data_facts(attributes: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint carries of the dataset it was trained on, from a store's attributes."""
+    facts = {name: attributes[name] for name in CARRIED if name in attributes}
+    recipe = attributes.get("recipe", {}).get("name")
+    return facts if recipe is None else {**facts, "recipe": recipe}
 
 
 def dataset_version(store: str) -> str:

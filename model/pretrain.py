@@ -16,8 +16,9 @@ from torch import nn
 from dataset import InputError
 from dataset.files import make_folder, read_json, write_json
 from model.batches import PretrainBatches
-from model.data import WirelessData, check_data, dataset_version, geometry_of, load_data
+from model.data import WirelessData, check_data, data_facts, dataset_version, geometry_of, load_data
 from model.foundation import FoundationModel, Geometry, count_parameters
+from model.initial import Initial, sizes_of
 from model.lightning_module import PretrainModule
 from model.pretrained import Pretrained
 from model.settings import TrainingSettings
@@ -64,20 +65,24 @@ def pretrain(
     ------
     InputError
         The dataset does not fit the model or its own statistics, or lacks train or validation scenes; the machine has
-        no such devices, or lacks a package or compiler that the settings ask for.
+        no such devices, or lacks a package or compiler that the settings ask for; `init_from` names no checkpoint, or
+        one of another architecture.
     """
     if settings.backbone == "temporal":
         from model.temporal_pretrain import pretrain_temporal
 
         return pretrain_temporal(store, settings, out, seed, resume)
     version = data.version if data is not None else dataset_version(store)
-    fingerprint = pretrain_fingerprint(settings, version, seed)
+    initial = initial_of(settings, out)
+    fingerprint = pretrain_fingerprint(settings, version, seed, initial)
     if resume and is_finished(out, fingerprint):
         return out / CHECKPOINT
 
     data = data or load_data(store, ("train", "validation"))
     geometry = geometry_of(data, settings.model)
     check_data(data, geometry)
+    if initial is not None:
+        initial.check(settings, sizes_of({"geometry": vars(geometry)}))
     check_machine(settings, len(data.splits["train"]))
     _check_mirror(data, settings)
     start_from = start_of(out, fingerprint, resume)
@@ -87,13 +92,34 @@ def pretrain(
         "statistics": data.statistics.to_dict(),
         "geometry": vars(geometry),
         "dataset_version": version,
+        "data": data_facts(data.attributes),
         "seed": seed,
         "versions": package_versions(),
     }
     batches = PretrainBatches(data, settings, seed)
     steps_per_epoch = len(batches.sampler())
     module = PretrainModule(settings, geometry, data.statistics, data.scenes, steps_per_epoch, seed, card)
+    if initial is not None:
+        card["init_from"] = initial.record()
+        load_weights(module.model, initial.weights, initial.path)
     return run_training(module, batches, settings, out, start_from, card, data.name)
+
+
+def initial_of(settings: TrainingSettings, out: Path) -> Initial | None:
+    """Checkpoint that `training.init_from` names; None where training starts from random weights.
+
+    Raises
+    ------
+    InputError
+        It is no checkpoint, or that of the run itself.
+    """
+    if settings.init_from is None:
+        return None
+    path = checkpoint_file(settings.init_from)
+    if path.resolve() == (out / CHECKPOINT).resolve():
+        msg = f"training.init_from {settings.init_from}: the run to be trained, {out}; name another --out"
+        raise InputError(msg)
+    return Initial(Path(settings.init_from), *weights_of(path))
 
 
 def is_finished(out: Path, fingerprint: str) -> bool:
@@ -184,15 +210,20 @@ def run_training(
     return checkpoint
 
 
-def pretrain_fingerprint(settings: TrainingSettings, version: str, seed: int) -> str:
-    """SHA-256 of what decides the weights: settings but for evaluation and the other backbone, dataset version, seed."""
-    left_out = {"evaluation", "threads", "loader_workers", "checkpoint_minutes", "logger"}
+def pretrain_fingerprint(settings: TrainingSettings, version: str, seed: int, initial: Initial | None = None) -> str:
+    """SHA-256 of what decides the weights: settings but for evaluation and the other backbone, dataset version, seed.
+
+    Of a checkpoint to start from its weights count, not its place.
+    """
+    left_out = {"evaluation", "threads", "loader_workers", "checkpoint_minutes", "logger", "init_from"}
     if settings.backbone == "multimodal":
         left_out |= {"backbone", "temporal"}
     else:
         left_out |= {"model", "masking", "losses", "augment", "normalisation"}
-    content = settings.model_dump(mode="json", exclude=left_out)
-    return hashlib.sha256(json.dumps([content, version, seed], sort_keys=True).encode()).hexdigest()
+    content = [settings.model_dump(mode="json", exclude=left_out), version, seed]
+    if initial is not None:
+        content.append(initial.digest)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _check_mirror(data: WirelessData, settings: TrainingSettings) -> None:

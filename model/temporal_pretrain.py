@@ -11,10 +11,12 @@ from torch.utils.data import DataLoader
 from dataset import InputError
 from model.angle_delay import to_angle_delay
 from model.batches import PretrainBatches, ResumableLoader
-from model.data import dataset_version
+from model.data import data_facts, dataset_version
+from model.initial import sizes_of
 from model.lightning_module import SHARED, TRAINING, VALIDATION, MaskedPretraining
 from model.masking import Draws, RankDraws
 from model.pretrain import (
+    initial_of,
     is_finished,
     load_weights,
     package_versions,
@@ -68,16 +70,20 @@ def pretrain_temporal(
     ------
     InputError
         The dataset has no trajectories or does not fit the model, or lacks train or validation scenes; the machine has
-        no such devices, or lacks a package or compiler that the settings ask for.
+        no such devices, or lacks a package or compiler that the settings ask for; `init_from` names no checkpoint, or
+        one of another architecture.
     """
     version = data.version if data is not None else dataset_version(store)
-    fingerprint = pretrain_fingerprint(settings, version, seed)
+    initial = initial_of(settings, out)
+    fingerprint = pretrain_fingerprint(settings, version, seed, initial)
     if resume and is_finished(out, fingerprint):
         return out / CHECKPOINT
 
     data = data or load_temporal(store, ("train", "validation"))
     grid = temporal_grid(data, settings.temporal)
     check_temporal(data)
+    if initial is not None:
+        initial.check(settings, sizes_of({"grid": grid}))
     check_machine(settings, len(data.splits["train"]))
     start_from = start_of(out, fingerprint, resume)
     card = {
@@ -86,11 +92,15 @@ def pretrain_temporal(
         "grid": list(grid),
         "trajectory": data.attributes["trajectory"],
         "dataset_version": version,
+        "data": data_facts(data.attributes),
         "seed": seed,
         "versions": package_versions(),
     }
     batches = TemporalBatches(data, settings, seed)
     module = TemporalModule(settings, grid, len(batches.sampler()), seed, card)
+    if initial is not None:
+        card["init_from"] = initial.record()
+        load_weights(module.model, initial.weights, initial.path)
     return run_training(module, batches, settings, out, start_from, card, data.name)
 
 

@@ -1,9 +1,8 @@
-"""A loaded model takes channels, maps and positions as they are, and gives what the evaluation and exported files give."""
+"""A loaded model takes channels, maps and positions as they are, and gives what the evaluation gives."""
 
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 import xarray as xr
@@ -11,7 +10,6 @@ from synthetic_temporal import make_temporal, users_of
 
 from dataset import InputError
 from model.data import gather, load_data
-from model.export import export_model
 from model.inference import Predictor
 from model.pretrain import load_model, pretrain
 from model.settings import TrainingSettings
@@ -91,19 +89,6 @@ def test_torch_in_torch_out_one_map_for_all_and_a_single_user(loaded, users):
     assert loaded.embed(csi[0], height[0], position[0]).shape == (16,)
     # Double precision, as NumPy computes by default.
     np.testing.assert_allclose(loaded.embed(csi[same].astype(complex), height[0].astype(float)), expected, atol=1e-5)
-
-
-def test_embeddings_are_those_of_exported_encoders(run, loaded, users, tmp_path):
-    csi, height, _ = users
-    parts = np.stack((csi.real, csi.imag), -1)
-    expected = loaded.embed(csi, height, share=0.25)
-    export_model(run, tmp_path / "encoder.onnx", 0.25)
-    session = onnxruntime.InferenceSession(str(tmp_path / "encoder.onnx"), providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(session.run(["physc"], {"csi": parts, "height": height})[0], expected, atol=2e-5)
-    export_model(run, tmp_path / "encoder.pt2", 0.25)
-    module = torch.export.load(tmp_path / "encoder.pt2").module()
-    physc = module(torch.from_numpy(parts), torch.from_numpy(height))[0]
-    np.testing.assert_allclose(physc.detach(), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", [".", "checkpoints", "checkpoints/last.ckpt"])
