@@ -1,6 +1,7 @@
 """What training and evaluation take from a dataset: users' samples by index, and one table of the scenes they share."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from dataset import InputError
 from dataset.files import location, read_json
 from model.foundation import Geometry
 from model.settings import ModelSettings
-from model.tokens import TINY, Statistics, patch_centres, patchify
+from model.tokens import LEAST_SPREAD, TINY, Statistics, patch_centres, patchify
 
 SPLITS = ("train", "validation", "test")
 FIELDS = ("csi", "user_position", "los", "path_gain", "best_beam")
@@ -264,7 +265,9 @@ def check_data(data: WirelessData, geometry: Geometry) -> None:
         raise InputError(msg)
 
     for name, value in data.statistics.to_dict().items():
-        if not math.isfinite(value) or (value <= 0 and name != "csi_rms_db_mean"):
+        # Normalised channels all have one level.
+        least = {"csi_rms_db_mean": -math.inf, "csi_rms_db_std": 0.0}.get(name, sys.float_info.min)
+        if not math.isfinite(value) or value < least:
             refuse(f"statistics say {name} = {value:g}, it must be finite and positive")
     scenes = data.scenes
     for name, maps in (("height", scenes.height), ("bs_position_m", scenes.bs)):
@@ -288,7 +291,7 @@ def _check_level(data: WirelessData, refuse: Callable[[str], None]) -> None:
     """Refuse statistics that are those of other channels: training would go on with inputs far from order one."""
     csi = gather(data.splits["train"], CHECKED).csi.to(torch.complex128)
     found = float((10 * torch.log10(csi.abs().square().mean((-2, -1)) + TINY)).mean())
-    said, spread = data.statistics.csi_rms_db_mean, data.statistics.csi_rms_db_std
+    said, spread = data.statistics.csi_rms_db_mean, max(data.statistics.csi_rms_db_std, LEAST_SPREAD)
     if abs(found - said) > 2 * spread:
         refuse(
             f"statistics say the train users' mean level is {said:.1f} dB with a deviation of {spread:.1f} dB, "

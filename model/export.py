@@ -23,7 +23,7 @@ from model.masking import Mask
 from model.pretrain import load_model
 from model.results import Findings, Record
 from model.settings import EvaluationSettings, TrainingSettings
-from model.tokens import TINY, Statistics, patchify
+from model.tokens import LEAST_SPREAD, TINY, Statistics, patchify
 
 # Runs that are timed, after as many as it takes to warm up.
 WARM_UP, RUNS = 20, 200
@@ -94,7 +94,7 @@ class DeployedEncoder(nn.Module):
         rms = (power + TINY).sqrt()
         scale = rms if self.by_sample else torch.full_like(rms, self.statistics.csi_rms)
         decibel = 20 * torch.log10(rms)
-        spread = max(self.statistics.csi_rms_db_std, 1e-6)
+        spread = max(self.statistics.csi_rms_db_std, LEAST_SPREAD)
         inputs = Inputs(
             csi=(patches / scale[:, None, None]).float(),
             level=((decibel - self.statistics.csi_rms_db_mean) / spread).float()[:, None],

@@ -228,9 +228,10 @@ def pretrain_fingerprint(settings: TrainingSettings, version: str, seed: int, in
 
 def _check_mirror(data: WirelessData, settings: TrainingSettings) -> None:
     """Refuse to mirror a world whose panel does not face along the axis of the mirror."""
-    azimuth = data.attributes.get("recipe", {}).get("radio", {}).get("azimuth", -90.0)
+    of_recipe = data.attributes.get("recipe", {}).get("radio", {}).get("azimuth", -90.0)
+    azimuth = data.attributes.get("array", {}).get("azimuth_deg", of_recipe)
     if settings.augment.mirror and abs(azimuth) != 90.0:
-        msg = f"{data.name}: radio.azimuth is {azimuth:g}, mirroring needs -90; set training.augment.mirror to false"
+        msg = f"{data.name}: the panel's azimuth is {azimuth:g}, mirroring needs -90; set training.augment.mirror to false"
         raise InputError(msg)
 
 
