@@ -1,14 +1,12 @@
 """Channels of one's own -> a published store: arrays in NumPy's `.npz`, measured or from another simulator.
 
-The layout of a file is `LAYOUT`; a file holds one scene, or several.
+The layout of a file is `dataset.channel_files.LAYOUT`; a file holds one scene, or several.
 """
 
 import hashlib
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dataset.channel_files import CELLS, LAYOUT, PATCH, SPLITS, Arrays, load_channels
 from dataset.files import location, make_folder, remove_folder, sha256_of
 from dataset.lock import builder_lock
 from dataset.publish import Version, latest, make_latest, publish, versions
@@ -29,19 +28,6 @@ from raytrace.arrays import best_beam, spectrum
 
 # Raised when the same files would give other arrays.
 IMPORTER = 1
-SPLITS = ("train", "validation", "test")
-LAYOUT = {
-    "csi": "complex (user, x, y): sqrt(power gain), axes as in a store",
-    "user_position": "float (user, 3): m, relative to the base station; x east, y north, z up",
-    "scene": "int (user,), optional: number of the user's scene in this file, from 0; without it the file is one scene",
-    "scene_id": "str (scene,), optional: names of the scenes; without it they are made from the file's name",
-    "height": "float (scene, row, column) or (row, column), optional: m, row 0 = north; without it open ground, 0",
-    "split": "str (scene,) or (user,), optional: train, validation or test",
-    "path_gain": "float (user,), optional: dB; without it the mean of |csi|^2 over the antennas",
-    "los": "bool (user,), optional: line of sight; without it false, not known",
-}
-# Cells of the map where none is given, and cells along a patch of the occupancy grid: as in recipes.
-CELLS, PATCH = 200, 10
 OCCUPIED = 0.6
 # dB; a user at or below it counts as without a path, as in recipes.
 FLOOR = -200.0
@@ -49,8 +35,6 @@ FLOOR = -200.0
 USER_HEIGHT = 1.5
 # Bytes of the channels of a unit, which is in memory as a whole.
 UNIT_BYTES = 2**28
-
-Arrays = dict[str, NDArray[Any]]
 
 
 class ImportSettings(Settings):
@@ -110,7 +94,7 @@ def import_channels(
     Parameters
     ----------
     files : sequence of Path
-        `.npz` of `LAYOUT`. One of them is in memory at a time.
+        `.npz` of `dataset.channel_files.LAYOUT`. One of them is in memory at a time.
     store : str
         Folder or URL; a new one, or one of imported channels.
     settings : ImportSettings
@@ -137,11 +121,13 @@ def import_channels(
     if before is not None and "imported" not in open_store(before.folder).attrs:
         msg = f"{store}: holds a dataset that was built from a recipe; name another store"
         raise InputError(msg)
-    _load.cache_clear()
+    load_channels.cache_clear()
     scenes, layout, known, positions = _plan(files, settings)
     base = _base_station(positions, settings)
     sums = {file.name: sha256_of(file) for file in files}
-    fingerprint = fingerprint_of([IMPORTER, SCHEMA_VERSION, settings.model_dump(mode="json"), sums, package_versions()])
+    # The order of the files is that of the scenes.
+    content = [IMPORTER, SCHEMA_VERSION, settings.model_dump(mode="json"), list(sums.items()), package_versions()]
+    fingerprint = fingerprint_of(content)
     defaults = StoreSettings()
     make_folder(place)
     with builder_lock(place):
@@ -182,7 +168,7 @@ def _plan(
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
     known = set(LAYOUT)
     for file in files:
-        arrays = _load(file)
+        arrays = load_channels(file)
         known &= arrays.keys()
         positions[file] = arrays["user_position"]
         height = arrays.get("height", np.zeros((CELLS, CELLS)))
@@ -245,86 +231,6 @@ def _shares(count: int, settings: ImportSettings, what: str, rng: np.random.Gene
     return [ordered[place] for place in rng.permutation(count)]
 
 
-@lru_cache(1)
-def _load(file: Path) -> Arrays:
-    """Arrays of a file, each checked."""
-
-    def refuse(what: str) -> None:
-        msg = f"{file}: {what}"
-        raise InputError(msg)
-
-    try:
-        opened = np.load(file, allow_pickle=False)
-        if isinstance(opened, np.ndarray):
-            refuse(f"a single array; expected an .npz of {', '.join(LAYOUT)}")
-        with opened as archive:
-            unknown = sorted(set(archive.files) - LAYOUT.keys())
-            if unknown:
-                refuse(f"array {unknown[0]!r} is not known; known are {', '.join(LAYOUT)}")
-            for name in ("csi", "user_position"):
-                if name not in archive.files:
-                    refuse(f"no array {name!r}; expected {LAYOUT[name]}")
-            arrays = {name: archive[name] for name in archive.files}
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        msg = f"{file}: cannot be read as .npz ({str(error).splitlines()[0]})"
-        raise InputError(msg) from error
-
-    csi = arrays["csi"]
-    users = len(csi) if csi.ndim else 0
-    if csi.ndim != 3 or not csi.size:
-        refuse(f"csi has shape {csi.shape}, expected {LAYOUT['csi']}")
-    if csi.dtype.kind != "c":
-        refuse(f"csi is {csi.dtype}, expected complex numbers: real + 1j * imaginary")
-    for name in ("user_position", "scene", "path_gain", "los"):
-        expected = (users, 3) if name == "user_position" else (users,)
-        if name in arrays and arrays[name].shape != expected:
-            refuse(f"{name} has shape {arrays[name].shape}, expected {expected}: {LAYOUT[name]}")
-    for name, kinds in {"user_position": "iuf", "scene": "iu", "scene_id": "U", "height": "iuf", "split": "U",
-                        "path_gain": "iuf", "los": "b"}.items():  # fmt: skip
-        if name in arrays and arrays[name].dtype.kind not in kinds:
-            refuse(f"{name} is {arrays[name].dtype}, expected {LAYOUT[name]}")
-    for name in ("csi", "user_position", "height", "path_gain"):
-        if name in arrays and not np.isfinite(arrays[name]).all():
-            where = np.argwhere(~np.isfinite(arrays[name]))[0]
-            refuse(f"{name}[{', '.join(map(str, where))}] is not finite; leave such users out")
-    with np.errstate(over="ignore"):
-        arrays["csi"] = csi.astype(np.complex64)
-    if not np.isfinite(arrays["csi"]).all():
-        refuse("csi is too large for complex64; expected sqrt(power gain)")
-    scenes = _check_scenes(arrays, refuse)
-    height = arrays.get("height", np.zeros((CELLS, CELLS)))
-    if height.shape[-1] != height.shape[-2] or height.shape[-1] % PATCH or height.shape[:-2] not in ((), (scenes,)):
-        refuse(
-            f"height has shape {height.shape}, expected ({scenes}, n, n) or (n, n), n a multiple of {PATCH}: "
-            f"{LAYOUT['height']}"
-        )
-    if height.min() < 0:
-        refuse(
-            f"height is {height.min():g} m somewhere, expected 0 on open ground and above it where there is a building"
-        )
-    return arrays
-
-
-def _check_scenes(arrays: Arrays, refuse: Callable[[str], None]) -> int:
-    """Numbers, names and splits of a file's scenes; returns how many there are."""
-    users = len(arrays["csi"])
-    number = arrays.get("scene", np.zeros(users, np.int64))
-    scenes = int(number.max()) + 1
-    if number.min() < 0 or len(np.unique(number)) < scenes:
-        refuse(f"scene has numbers {number.min()} to {number.max()}, some without users; expected 0, 1, 2, ...")
-    if "scene_id" in arrays and arrays["scene_id"].shape != (scenes,):
-        refuse(f"scene_id has shape {arrays['scene_id'].shape}, expected ({scenes},): {LAYOUT['scene_id']}")
-    if "split" in arrays:
-        if arrays["split"].shape not in ((scenes,), (users,)):
-            refuse(f"split has shape {arrays['split'].shape}, expected ({scenes},) or ({users},): {LAYOUT['split']}")
-        wrong = sorted(set(arrays["split"].tolist()) - set(SPLITS))
-        if wrong:
-            refuse(f"split holds {wrong[0]!r}, expected {', '.join(SPLITS)}")
-    return scenes
-
-
 def _base_station(positions: dict[Path, NDArray[Any]], settings: ImportSettings) -> NDArray[np.float64]:
     """Position of the base station, the same in all scenes; users must lie on the map around it."""
     lowest = min(float(position[:, 2].min()) for position in positions.values())
@@ -345,7 +251,7 @@ def _base_station(positions: dict[Path, NDArray[Any]], settings: ImportSettings)
 
 def _scene_arrays(scene: _Scene, settings: ImportSettings, base: NDArray[np.float64], layout: Layout) -> Arrays:
     """Arrays of the schema, but for paths."""
-    given = _load(scene.file)
+    given = load_channels(scene.file)
     csi = given["csi"][scene.users]
     power = np.mean(np.abs(csi.astype(np.complex128)) ** 2, axis=(1, 2))
     with np.errstate(divide="ignore"):

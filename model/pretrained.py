@@ -41,7 +41,6 @@ class Pretrained(NamedTuple):
     statistics: Statistics
     card: dict[str, Any]
 
-    @torch.no_grad()
     def embed(
         self,
         csi: Values,
@@ -51,6 +50,7 @@ class Pretrained(NamedTuple):
         share: float = 1.0,
         seed: int | None = None,
         batch_size: int = 64,
+        grad: bool = False,
     ) -> Values:
         """Encode channels: the [PHYSC] token, which the downstream tasks are learnt on.
 
@@ -69,6 +69,8 @@ class Pretrained(NamedTuple):
             Draws those patches, as the evaluation does; by default the seed of the pretraining.
         batch_size : int
             Users encoded at a time.
+        grad : bool
+            Keep what the gradients of the weights need, to train the encoder with a head; torch only.
 
         Returns
         -------
@@ -101,6 +103,8 @@ class Pretrained(NamedTuple):
                 _refuse("user_position without height: the model has seen positions only with a map; give height too")
         if not 0 < share <= 1:
             _refuse(f"share is {share:g}, expected a number above 0, at most 1")
+        if grad and not isinstance(csi, Tensor):
+            _refuse("grad=True with NumPy arrays, which carry no gradient; give torch tensors")
 
         visible = pilots(self.model, share, self.card["seed"] if seed is None else seed).to(device)
         patch = self.settings.model.height_patch
@@ -113,7 +117,8 @@ class Pretrained(NamedTuple):
             if places is not None:
                 position = places[index, :2].to(device)
             part = channels[index].to(device)
-            found.append(physc_of(self.model, self.settings, self.statistics, visible, part, patches, position))
+            with torch.set_grad_enabled(grad):
+                found.append(physc_of(self.model, self.settings, self.statistics, visible, part, patches, position))
         embedded = torch.cat(found)
         return _like(embedded[0] if single else embedded, csi)
 

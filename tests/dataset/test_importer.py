@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from toy import build_store
 
 from dataset import InputError
-from dataset.importer import LAYOUT, ImportSettings, import_channels
+from dataset.channel_files import LAYOUT
+from dataset.importer import ImportSettings, import_channels
 from dataset.publish import versions
 from dataset.torch_data import ChannelDataset
 from dataset.validate import validate

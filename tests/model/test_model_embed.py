@@ -124,6 +124,17 @@ def test_what_does_not_fit_gets_one_line(loaded, arguments, words):
     assert "\n" not in str(caught.value)
 
 
+def test_gradients_reach_the_encoder_where_asked_for(run, users):
+    loaded = load_model(run)
+    csi, height = torch.from_numpy(users[0]), torch.from_numpy(users[1])
+    features = loaded.embed(csi, height, grad=True)
+    torch.testing.assert_close(features.detach(), loaded.embed(csi, height))
+    features.square().mean().backward()
+    assert float(loaded.model.embed_csi.weight.grad.abs().max()) > 0
+    with pytest.raises(InputError, match="give torch tensors"):
+        loaded.embed(*users[:2], grad=True)
+
+
 def test_a_share_of_nothing_is_refused(loaded):
     with pytest.raises(InputError, match="share is 0, expected"):
         loaded.embed(CSI, share=0)
