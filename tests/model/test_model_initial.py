@@ -12,6 +12,7 @@ import model.pretrain as module
 from dataset import InputError
 from flows.cli import cli
 from model.pretrain import CHECKPOINT, load_model, pretrain, pretrain_fingerprint
+from model.report import write_report
 from model.settings import TrainingSettings
 from model.temporal_pretrain import pretrain_temporal
 
@@ -51,6 +52,8 @@ def test_training_starts_from_the_weights_and_says_so(source, standing_still, tm
     assert summary["init_from"]["fingerprint"] == json.loads((source / "pretrain.json").read_text())["fingerprint"]
     assert summary["init_from"]["dataset_version"] == "synthetic-0"
     assert load_model(tmp_path).card["init_from"] == summary["init_from"]
+    report = write_report(tmp_path, data=other).read_text()
+    assert f"{source}, pretraining {summary['init_from']['fingerprint']}" in report
     # The scales are those of its own data.
     assert load_model(tmp_path).statistics == other.statistics
 
