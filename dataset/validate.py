@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.files import StorePath, array_of, files_below, open_group, read_json, sha256_of
-from dataset.line_of_sight import check_line_of_sight
 from dataset.reader import resolve
 from dataset.schema import SCENE_FIELDS, TRAJECTORY_AXES
 from dataset.statistics import merge_statistics, unit_statistics
@@ -287,6 +286,9 @@ def _check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> _Report:
             if message:
                 report.add(name, where, message)
         if buildings is not None:
+            # Needs shapely, which comes with what reads the buildings.
+            from dataset.line_of_sight import check_line_of_sight
+
             report.ran("los")
             message = check_line_of_sight(
                 buildings[buildings["scene_id"] == outcome["scene_id"]],

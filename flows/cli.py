@@ -275,7 +275,8 @@ def import_channels(files: tuple[Path, ...], out: str, **given: Any) -> None:
     from pydantic import ValidationError
     from tqdm import tqdm
 
-    importer = import_extra("dataset.importer", "generate")
+    from dataset import importer
+
     try:
         settings = importer.ImportSettings.model_validate(
             {name: value for name, value in given.items() if value is not None}

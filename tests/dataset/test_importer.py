@@ -1,6 +1,8 @@
 """Arrays of one's own become a valid store that all readers take, or are refused in one line."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from dataset.torch_data import ChannelDataset
 from dataset.validate import validate
 from flows.cli import cli
 
+ROOT = Path(__file__).resolve().parents[2]
 CARRIER = ImportSettings(frequency=3.5e9)
 
 
@@ -273,3 +276,20 @@ def test_the_command_line_imports_inspects_and_validates(tmp_path):
     assert str(wrong.exception) == "--frequency -5.0: input should be greater than 0"
     card = run("inspect", store, "--card", tmp_path / "card.html")
     assert "imported channels have none" in str(card.exception)
+
+
+def test_importing_and_validating_need_the_base_install_alone(tmp_path):
+    """Without the extras there is neither shapely nor geopandas."""
+    file = save(tmp_path / "yard.npz", **make())
+    code = (
+        "import sys; sys.modules['shapely'] = sys.modules['geopandas'] = None\n"
+        "from flows.cli import cli\n"
+        "cli.main(sys.argv[1:5] + ['--frequency', '3.5e9'], standalone_mode=False)\n"
+        "cli.main(['inspect', sys.argv[4]], standalone_mode=False)\n"
+        "cli.main(['validate', sys.argv[4], '--workers', '1'], standalone_mode=False)\n"
+    )
+    command = [sys.executable, "-c", code, "import-channels", str(file), "--out", str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "not checked: los" in done.stdout
+    assert done.stdout.rstrip().endswith("valid")
