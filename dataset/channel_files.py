@@ -15,8 +15,8 @@ SPLITS = ("train", "validation", "test")
 LAYOUT = {
     "csi": "complex (user, x, y): sqrt(power gain), axes as in a store",
     "user_position": "float (user, 3): m, relative to the base station; x east, y north, z up",
-    "scene": "int (user,), optional: number of the user's scene in this file, from 0; without it the file is one scene",
-    "scene_id": "str (scene,), optional: names of the scenes; without it they are made from the file's name",
+    "scene": "int or str (user,), optional: the user's scene, a number from 0 or a name; without it the file is one scene",
+    "scene_id": "str (scene,), optional: names of numbered scenes; without it they are made from the file's name",
     "height": "float (scene, row, column) or (row, column), optional: m, row 0 = north; without it open ground, 0",
     "split": "str (scene,) or (user,), optional: train, validation or test",
     "path_gain": "float (user,), optional: dB; without it the mean of |csi|^2 over the antennas",
@@ -40,7 +40,7 @@ def load_channels(file: Path) -> Arrays:
     Returns
     -------
     dict
-        The arrays that it has; `csi` is complex64.
+        The arrays that it has; `csi` is complex64, scenes are numbered (those with names in alphabetical order).
 
     Raises
     ------
@@ -80,7 +80,7 @@ def load_channels(file: Path) -> Arrays:
         expected = (users, 3) if name == "user_position" else (users,)
         if name in arrays and arrays[name].shape != expected:
             refuse(f"{name} has shape {arrays[name].shape}, expected {expected}: {LAYOUT[name]}")
-    for name, kinds in {"user_position": "iuf", "scene": "iu", "scene_id": "U", "height": "iuf", "split": "U",
+    for name, kinds in {"user_position": "iuf", "scene": "iuU", "scene_id": "U", "height": "iuf", "split": "U",
                         "path_gain": "iuf", "los": "b"}.items():  # fmt: skip
         if name in arrays and arrays[name].dtype.kind not in kinds:
             refuse(f"{name} is {arrays[name].dtype}, expected {LAYOUT[name]}")
@@ -92,6 +92,10 @@ def load_channels(file: Path) -> Arrays:
         arrays["csi"] = csi.astype(np.complex64)
     if not np.isfinite(arrays["csi"]).all():
         refuse("csi is too large for complex64; expected sqrt(power gain)")
+    if "scene" in arrays and arrays["scene"].dtype.kind == "U":
+        if "scene_id" in arrays:
+            refuse("scene has names already, and there is scene_id too; leave one of them out, or number the scenes")
+        arrays["scene_id"], arrays["scene"] = np.unique(arrays["scene"], return_inverse=True)
     scenes = _check_scenes(arrays, refuse)
     height = arrays.get("height", np.zeros((CELLS, CELLS)))
     if height.shape[-1] != height.shape[-2] or height.shape[-1] % PATCH or height.shape[:-2] not in ((), (scenes,)):

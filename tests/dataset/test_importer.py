@@ -109,6 +109,20 @@ def test_scenes_maps_names_splits_gains_and_sight_are_taken_as_given(tmp_path):
     assert "height is 0" not in store.attrs["conventions"]["imported"]
 
 
+def test_scenes_may_be_named_instead_of_numbered(tmp_path):
+    arrays = make(6)
+    scene = np.array(["yard", "hall", "roof", "yard", "hall", "roof"])
+    height = np.stack([np.full((20, 20), value, np.float32) for value in (1, 2, 3)])
+    import_channels([save(tmp_path / "x.npz", **arrays, scene=scene, height=height)], str(tmp_path / "store"), CARRIER)
+    store = opened(tmp_path / "store")
+    assert list(store.scene_id.values) == ["hall", "roof", "yard"]
+    np.testing.assert_array_equal(store.height[:, 0, 0], [1, 2, 3])
+    for row, name in enumerate(store.scene_id.values):
+        np.testing.assert_array_equal(
+            store.user_position[row], arrays["user_position"][scene == name].astype(np.float32)
+        )
+
+
 def test_several_files_are_several_scenes_and_are_divided_as_wholes(tmp_path):
     files = [save(tmp_path / f"{name}.npz", **make(5, seed=seed)) for seed, name in enumerate("abcd")]
     import_channels(files, str(tmp_path / "store"), CARRIER)
@@ -203,6 +217,7 @@ BAD = {
     "flat": ({**GOOD, "user_position": GOOD["user_position"][:, :2]}, "user_position has shape (6, 2), expected (6, 3)"),
     "far": ({**GOOD, "user_position": GOOD["user_position"] * 9}, "give --tile-size, or the base station's place"),
     "gap": ({**GOOD, "scene": np.array([0, 0, 2, 2, 2, 2])}, "scene has numbers 0 to 2, some without users"),
+    "twice": ({**GOOD, "scene": np.array(["a"] * 6), "scene_id": np.array(["b"])}, "scene has names already"),
     "names": ({**GOOD, "scene_id": np.array(["a", "b"])}, "scene_id has shape (2,), expected (1,)"),
     "split": ({**GOOD, "split": np.array(["train", "dev"] * 3)}, "split holds 'dev', expected train, validation, test"),
     "oblong": ({**GOOD, "height": np.zeros((40, 30))}, "height has shape (40, 30), expected (1, n, n) or (n, n)"),
