@@ -288,6 +288,9 @@ def _check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> _Report:
             if message:
                 report.add(name, where, message)
         if buildings is not None:
+            # Needs shapely, which comes with what reads the buildings.
+            from dataset.line_of_sight import check_line_of_sight
+
             report.ran("los")
             message = check_line_of_sight(
                 buildings[buildings["scene_id"] == outcome["scene_id"]],

@@ -303,26 +303,83 @@ def publish(store: str) -> None:
     click.echo(f"published v{version.number}: {version.data}")
 
 
+@cli.command("import-channels")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=path)
+@click.option("--out", type=address, required=True, help="Store: a folder, or a URL such as s3://bucket/store.")
+@click.option("--frequency", required=True, type=float, help="Carrier in Hz, e.g. 28.5e9.")
+@click.option("--spacing", type=float, help="Distance of neighbouring antennas in wavelengths (default: 0.5).")
+@click.option("--azimuth", type=float, help="Boresight in degrees from east towards north (default: -90, south).")
+@click.option("--tile-size", type=float, help="Edge of a scene's map in m (default: 200).")
+@click.option(
+    "--bs-position",
+    nargs=3,
+    type=float,
+    metavar="X Y Z",
+    help="Base station on the map, m (default: middle of its north edge).",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["scene", "user", "test"]),
+    help="Divide whole scenes, or each one's users; or all for test.",
+)
+@click.option("--validation", type=float, help="Share of scenes, or users, for validation (default: 0.1).")
+@click.option("--test", type=float, help="Share of scenes, or users, for test (default: 0.1).")
+@click.option("--normalised", is_flag=True, help="The channels' level means nothing.")
+@click.option("--licence", help="Licence of the data, for the metadata.")
+@click.option("--attribution", help="Whom to name, for the metadata.")
+@click.option("--seed", type=int, help="Of the division into splits (default: 0).")
+def import_channels(files: tuple[Path, ...], out: str, **given: Any) -> None:
+    """Make a store of channels of one's own: .npz files with csi, user_position and more (see docs/model.md)."""
+    from pydantic import ValidationError
+    from tqdm import tqdm
+
+    from dataset import importer
+
+    try:
+        settings = importer.ImportSettings.model_validate(
+            {name: value for name, value in given.items() if value is not None}
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = "--" + str(problem["loc"][0]).replace("_", "-")
+        msg = f"{option} {problem['input']}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        raise InputError(msg) from error
+    version = importer.import_channels(files, out, settings, lambda units: tqdm(units, "import", unit="unit"))
+    click.echo(f"published v{version.number}: {version.data}")
+
+
 @cli.command()
 @recipe_argument
 @click.option("--data", type=address, required=True, help="Store to train on: a folder or a URL.")
 @click.option("--out", type=path, required=True, help="Run folder.")
+@click.option(
+    "--init-from",
+    type=path,
+    help="Run or checkpoint whose weights to start from (training.init_from), not its optimiser.",
+)
 @set_option
 @overwrite_option
-def pretrain(recipe: str, data: str, out: Path, overrides: tuple[str, ...], overwrite: bool) -> None:
+def pretrain(
+    recipe: str, data: str, out: Path, init_from: Path | None, overrides: tuple[str, ...], overwrite: bool
+) -> None:
     """Pretrain the foundation model of a recipe on a store. Resumes by itself.
 
     A run folder belongs to one training: with other settings or data it is refused, --overwrite replaces it.
     """
+    import json
+
     from dataset.files import make_folder, write_json
     from dataset.progress import stage
     from flows.recipe import load_recipe
 
+    if init_from is not None:
+        # Whole, so that the command can be given again from another folder; as JSON, which is YAML for any name.
+        overrides = (*overrides, f"training.init_from={json.dumps(str(init_from.resolve()))}")
     loaded = load_recipe(recipe, overrides)
     module = import_extra("model.pretrain", "train")
     _warn_of(loaded, import_extra("model.feasible", "train").sizes_of(data))
     if not overwrite:  # before the recipe of what is there is replaced
-        module.refuse_other(out, loaded.training, loaded.seed, module.dataset_version(data))
+        module.refuse_other_training(out, loaded.training, loaded.seed, module.dataset_version(data))
     make_folder(out)
     write_json(out / "recipe.json", loaded.model_dump(mode="json"))
     with stage("pretrain"):

@@ -37,7 +37,6 @@ from geo.plan import CityPlan, Plan
 from geo.settings import Settings
 from geo.sources import refresh_city
 from model.feasible import NotPossible, sizes_of
-from model.run_folder import refuse_other
 from model.task_names import TaskName
 
 # One thread a unit in flight: it only waits for Dask.
@@ -336,9 +335,11 @@ def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]
 
 
 def _train(recipe: Recipe, data: StorePath, out: Path, overwrite: bool) -> dict[str, str]:
+    from model.pretrain import refuse_other_training
+
     make_folder(out)
     if not overwrite:
-        refuse_other(out, recipe.training, recipe.seed, str(open_store(data).attrs.get("fingerprint", "")))
+        refuse_other_training(out, recipe.training, recipe.seed, str(open_store(data).attrs.get("fingerprint", "")))
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     for warning in warnings_of(recipe, sizes_of(str(data))):
         get_run_logger().warning(warning)

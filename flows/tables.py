@@ -16,6 +16,7 @@ from dataset.lock import builder_lock
 from dataset.publish import Version, latest, point_latest, publish, versions
 from dataset.reader import open_store, refuse_run_folder, resolve
 from dataset.schema import ATTRIBUTION
+from dataset.settings import StoreSettings
 from dataset.validate import Validation
 from dataset.writer import load_draft, read_sealed
 from flows.help import keys_of
@@ -234,8 +235,11 @@ def print_store(store: str) -> None:
     if "trajectory" in data.attrs:
         table.add_row("trajectories", trajectory_text(data.attrs))
     cities = lineage.get("cities", [])
-    table.add_row("cities", f"{sum(city['scenes'] > 0 for city in cities)} of {len(cities)}")
-    table.add_row("maps", _maps(lineage.get("maps", {})))
+    if "imported" in data.attrs:
+        table.add_row("imported", data.attrs["conventions"]["imported"])
+    else:
+        table.add_row("cities", f"{sum(city['scenes'] > 0 for city in cities)} of {len(cities)}")
+        table.add_row("maps", _maps(lineage.get("maps", {})))
     table.add_row("scenes from", "\n".join(f"{count} {origin}" for origin, count in _origins(folder)))
     table.add_row("made with", ", ".join(f"{name} {value}" for name, value in lineage.get("versions", {}).items()))
     cards = [name for name in ("card.html", "card.md", "croissant.json") if (folder / name).exists()]
@@ -283,7 +287,10 @@ def copy_card(store: str, target: Path) -> Path:
         raise InputError(msg)
     card = resolve(store).parent / names[target.suffix]
     if not card.exists():
-        msg = f"{store}: its version has no {card.name}; build the store again"
+        imported = "imported" in open_store(store).attrs
+        msg = f"{store}: its version has no {card.name}; " + (
+            "imported channels have none" if imported else "build the store again"
+        )
         raise InputError(msg)
     write_text(target, card.read_bytes().decode())
     return target
@@ -307,7 +314,9 @@ def publish_newest(store: str) -> Version:
     with builder_lock(place):
         if found:
             draft = max(found, key=lambda folder: (folder / "validation.json").stat().st_mtime)
-            settings = open_store(draft).attrs["recipe"]["store"]
+            # Imported channels have no recipe.
+            recipe = open_store(draft).attrs.get("recipe", {})
+            settings = recipe.get("store") or StoreSettings().model_dump()
             return publish(place, draft, settings["keep"], settings["grace"])
         assert version is not None
         point_latest(version)

@@ -1,6 +1,7 @@
 """What training and evaluation take from a dataset: users' samples by index, and one table of the scenes they share."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset import InputError
+from dataset.files import location, read_json
 from model.foundation import Geometry
 from model.settings import ModelSettings
-from model.tokens import TINY, Statistics, patch_centres, patchify
+from model.tokens import LEAST_SPREAD, TINY, Statistics, patch_centres, patchify
 
 SPLITS = ("train", "validation", "test")
 FIELDS = ("csi", "user_position", "los", "path_gain", "best_beam")
+# Attributes of a dataset that a checkpoint carries.
+CARRIED = ("manifest", "frequency_hz", "array", "element_pattern", "tile_size_m", "licence", "attribution")
 # Users of a split that are looked at before training.
 CHECKED = 256
 
@@ -75,7 +79,8 @@ class WirelessData:
         Rows as in the store: `scene_index` points into it.
     statistics : Statistics
     attributes : dict
-        Of the store: `fingerprint` names the version, `attribution` and `licence` go into the report.
+        Of the store: `fingerprint` names the version, `attribution` and `licence` go into the report; and `manifest`, the
+        SHA-256 of the version's manifest.
     name : str
         What error messages call it.
     """
@@ -183,7 +188,20 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
         if not len(users):
             msg = f"{store}: split {split!r} has scenes but no user with a path; build more scenes"
             raise InputError(msg)
-    return WirelessData(samples, scenes, Statistics.from_dict(statistics), dict(opened.attrs), store)
+    attributes = {**opened.attrs, "manifest": manifest_of(path)}
+    return WirelessData(samples, scenes, Statistics.from_dict(statistics), attributes, store)
+
+
+def manifest_of(path: str) -> str:
+    """SHA-256 of the manifest beside a version's Zarr group, and so of all its bytes; empty where there is none."""
+    return str((read_json(location(path).parent / "manifest.json") or {}).get("sha256", ""))
+
+
+def data_facts(attributes: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint carries of the dataset it was trained on, from a store's attributes."""
+    facts = {name: attributes[name] for name in CARRIED if name in attributes}
+    recipe = attributes.get("recipe", {}).get("name")
+    return facts if recipe is None else {**facts, "recipe": recipe}
 
 
 def dataset_version(store: str) -> str:
@@ -254,7 +272,9 @@ def check_data(data: WirelessData, geometry: Geometry) -> None:
         raise InputError(msg)
 
     for name, value in data.statistics.to_dict().items():
-        if not math.isfinite(value) or (value <= 0 and name != "csi_rms_db_mean"):
+        # Normalised channels all have one level.
+        least = {"csi_rms_db_mean": -math.inf, "csi_rms_db_std": 0.0}.get(name, sys.float_info.min)
+        if not math.isfinite(value) or value < least:
             refuse(f"statistics say {name} = {value:g}, it must be finite and positive")
     scenes = data.scenes
     for name, maps in (("height", scenes.height), ("bs_position_m", scenes.bs)):
@@ -278,7 +298,7 @@ def _check_level(data: WirelessData, refuse: Callable[[str], None]) -> None:
     """Refuse statistics that are those of other channels: training would go on with inputs far from order one."""
     csi = gather(data.splits["train"], CHECKED).csi.to(torch.complex128)
     found = float((10 * torch.log10(csi.abs().square().mean((-2, -1)) + TINY)).mean())
-    said, spread = data.statistics.csi_rms_db_mean, data.statistics.csi_rms_db_std
+    said, spread = data.statistics.csi_rms_db_mean, max(data.statistics.csi_rms_db_std, LEAST_SPREAD)
     if abs(found - said) > 2 * spread:
         refuse(
             f"statistics say the train users' mean level is {said:.1f} dB with a deviation of {spread:.1f} dB, "
@@ -333,6 +353,7 @@ class ScenePatches:
     def __init__(
         self, scenes: SceneTable, settings: ModelSettings, statistics: Statistics, device: torch.device
     ) -> None:
+        # Divided once: training asks for the same maps again and again.
         self._height = (scenes.height / statistics.height_scale).to(device)
         self._occupancy = scenes.occupancy.to(device)
         self._patch = settings.height_patch
@@ -349,6 +370,11 @@ class ScenePatches:
     def occupancy(self, scene: Tensor, mirror: Tensor | None = None) -> Tensor:
         """Occupancy cells of each height patch, uint8 (B, Q, c)."""
         return patchify(_mirrored(self._occupancy[scene], mirror), self._occupancy_patch)
+
+
+def height_patches(height: Tensor, patch: int, statistics: Statistics) -> Tensor:
+    """Normalised patches of height maps without a table of scenes: (B, rows, columns) in m to (B, Q, patch^2)."""
+    return patchify(height / statistics.height_scale, patch)
 
 
 def _mirrored(maps: Tensor, mirror: Tensor | None) -> Tensor:

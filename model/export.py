@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from dataset import InputError
 from dataset.files import atomic_path
 from model.data import Users, WirelessData, gather
+from model.export_metadata import EXTRA_FILE, as_json, describe_onnx, metadata_of
 from model.foundation import FoundationModel, Inputs
 from model.inference import Predictor, pilots
 from model.masking import Mask
 from model.pretrain import load_model
 from model.results import Findings, Record
 from model.settings import EvaluationSettings, TrainingSettings
-from model.tokens import TINY, Statistics, patchify
+from model.tokens import LEAST_SPREAD, TINY, Statistics, patchify
 
 # Runs that are timed, after as many as it takes to warm up.
 WARM_UP, RUNS = 20, 200
@@ -93,7 +94,7 @@ class DeployedEncoder(nn.Module):
         rms = (power + TINY).sqrt()
         scale = rms if self.by_sample else torch.full_like(rms, self.statistics.csi_rms)
         decibel = 20 * torch.log10(rms)
-        spread = max(self.statistics.csi_rms_db_std, 1e-6)
+        spread = max(self.statistics.csi_rms_db_std, LEAST_SPREAD)
         inputs = Inputs(
             csi=(patches / scale[:, None, None]).float(),
             level=((decibel - self.statistics.csi_rms_db_mean) / spread).float()[:, None],
@@ -113,13 +114,15 @@ class DeployedEncoder(nn.Module):
         return physc, spectrum
 
 
-def export_model(run: Path, out: Path, share: float) -> dict[str, float]:
+def export_model(run: str | Path, out: Path, share: float) -> dict[str, float]:
     """Write a run's encoder as `.pt2` (torch.export) or `.onnx`, after checking that its outputs are the model's.
+
+    The file says itself what it is (`model.export_metadata`).
 
     Parameters
     ----------
-    run : Path
-        Folder of a pretraining.
+    run : str or Path
+        Folder of a pretraining, or a checkpoint.
     out : Path
         The suffix decides.
     share : float
@@ -138,15 +141,19 @@ def export_model(run: Path, out: Path, share: float) -> dict[str, float]:
     if out.suffix not in SUFFIXES:
         msg = f"--out {out}: name a file that ends in {' or '.join(SUFFIXES)}"
         raise InputError(msg)
-    model, settings, statistics, card = load_model(run)
-    encoder = DeployedEncoder(model, settings, statistics, pilots(model, share, card["seed"])).eval()
+    pretrained = load_model(run)
+    model, settings, statistics, card = pretrained
+    visible = pilots(model, share, card["seed"])
+    encoder = DeployedEncoder(model, settings, statistics, visible).eval()
+    facts = metadata_of(pretrained, visible)
     example = example_inputs(model, 3)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as temporary:
         # The exporters look at the suffix.
         named = temporary.with_name(f".{temporary.name}{out.suffix}")
         try:
-            run_exported = write_onnx(encoder, named) if out.suffix == ".onnx" else write_exported(encoder, named)
+            write = write_onnx if out.suffix == ".onnx" else write_exported
+            run_exported = write(encoder, named, facts)
             differences = compare(encoder, run_exported, example)
             named.replace(temporary)
         finally:
@@ -165,20 +172,21 @@ def example_inputs(model: FoundationModel, batch: int, seed: int = 0) -> tuple[T
 Run = Callable[[Tensor, Tensor], tuple[Any, ...]]
 
 
-def write_exported(encoder: DeployedEncoder, path: Path) -> Run:
-    """Write a `.pt2` of any batch size; returns the file's own program, read back."""
+def write_exported(encoder: DeployedEncoder, path: Path, facts: dict[str, Any] | None = None) -> Run:
+    """Write a `.pt2` of any batch size, `facts` as its extra file `metadata.json`; returns its own program, read back."""
     batch = torch.export.Dim("batch", min=1, max=4096)
     program = torch.export.export(
         encoder, example_inputs(encoder.model, 2), dynamic_shapes={"csi": {0: batch}, "height": {0: batch}}
     )
-    torch.export.save(program, path)
+    torch.export.save(program, path, extra_files={EXTRA_FILE: as_json(facts)} if facts else None)
     module = torch.export.load(path).module()
     return lambda csi, height: module(csi, height)
 
 
-def write_onnx(encoder: DeployedEncoder, path: Path) -> Run:
-    """Write an `.onnx` of any batch size; returns a session of ONNX Runtime on the file."""
+def write_onnx(encoder: DeployedEncoder, path: Path, facts: dict[str, Any] | None = None) -> Run:
+    """Write an `.onnx` of any batch size, `facts` as its metadata; returns a session of ONNX Runtime on the file."""
     try:
+        import onnx
         import onnxruntime
         import onnxscript  # noqa: F401  torch.onnx needs it
     except ModuleNotFoundError as error:
@@ -200,6 +208,11 @@ def write_onnx(encoder: DeployedEncoder, path: Path) -> Run:
             external_data=False,
             verbose=False,
         )
+    if facts:
+        # Not through the exporter, whose versions differ in what they let one set.
+        model = onnx.load(path)
+        describe_onnx(model, facts)
+        onnx.save(model, path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.data import ScenePatches, Users, WirelessData
 from model.foundation import FoundationModel
-from model.inputs import prepare
+from model.inputs import normalise, prepare
 from model.masking import Mask, draw_decoy, masked_count, split_along_link
 from model.settings import TrainingSettings
 from model.tokens import Statistics, complex_entries, unpatchify
@@ -94,11 +94,8 @@ class Predictor:
         scene : bool
             False shows CSI tokens only.
         """
-        mask = self.mask(users, visible, location=False, scene_ratio=0.0, decoy=None)
-        if not scene:
-            mask = Mask(mask.csi_visible, mask.csi_masked, None, None, location_visible=False)
-        args = (users.csi, users.position, users.scene, mask, self.scenes, self.settings, self.statistics)
-        return self.model.encode(prepare(*args).inputs, mask)[:, 0]
+        height = self.scenes.height(users.scene) if scene else None
+        return physc_of(self.model, self.settings, self.statistics, visible, users.csi, height)
 
     @torch.no_grad()
     def encode(self, users: Users, visible: Tensor, scene: bool = True) -> Tensor:
@@ -160,15 +157,12 @@ class Predictor:
         self, users: Users, visible: Tensor, location: bool, scene_ratio: float, decoy: np.random.Generator | None
     ) -> Mask:
         """Build the mask of a batch; arguments as for `predict`."""
-        batch, patches = len(users), self.model.csi_patches
-        hidden = torch.ones(patches, dtype=torch.bool)
-        hidden[visible] = False
+        batch = len(users)
         bs = self.scenes.bs[users.scene]
         end = bs + users.position if decoy is None else draw_decoy(batch, self.scenes.size, decoy)
         count = masked_count(scene_ratio, len(self.scenes.centres))
         scene = split_along_link(self.scenes.centres, bs, end, count)
-        csi_visible = visible.expand(batch, -1)
-        return Mask(csi_visible, hidden.nonzero()[:, 0].expand(batch, -1), *scene, location_visible=location)
+        return Mask(*split_visible(visible, self.model.csi_patches, batch), *scene, location_visible=location)
 
     def _batch(self, users: Users, mask: Mask, fill_csi: bool) -> Predictions:
         scenes, settings = self.scenes, self.settings
@@ -188,6 +182,44 @@ class Predictor:
             occupancy.scatter_(1, index, outputs.occupancy.sigmoid())
         place = None if outputs.location is None else outputs.location * self.statistics.position_scale
         return Predictions(outputs.physc, outputs.spectrum, csi, place, occupancy)
+
+
+def physc_of(
+    model: FoundationModel,
+    settings: TrainingSettings,
+    statistics: Statistics,
+    visible: Tensor,
+    csi: Tensor,
+    height: Tensor | None,
+    position: Tensor | None = None,
+) -> Tensor:
+    """Encode a batch, float32 (B, d): the [PHYSC] token; of map and location nothing is masked.
+
+    Parameters
+    ----------
+    model : FoundationModel
+    settings : TrainingSettings
+        Those it was trained with.
+    statistics : Statistics
+    visible : int64 (v,)
+        CSI patches that it sees.
+    csi : complex64 (B, x, y)
+    height : float32 (B, Q, patch^2), optional
+        See `data.height_patches`; None shows no map.
+    position : float32 (B, 2), optional
+        Relative to the base station, m; None hides it.
+    """
+    whole = None if height is None else torch.arange(height.shape[1], device=csi.device).expand(len(csi), -1)
+    csi_split = split_visible(visible, model.csi_patches, len(csi))
+    mask = Mask(*csi_split, whole, None, location_visible=position is not None)
+    return model.encode(normalise(csi, height, position, mask, settings, statistics).inputs, mask)[:, 0]
+
+
+def split_visible(visible: Tensor, patches: int, batch: int) -> tuple[Tensor, Tensor]:
+    """The same visible patches, int64 (v,), and all others for every sample: int64 (B, v), (B, patches - v)."""
+    hidden = torch.ones(patches, dtype=torch.bool, device=visible.device)
+    hidden[visible] = False
+    return visible.expand(batch, -1), hidden.nonzero()[:, 0].expand(batch, -1)
 
 
 def pilots(model: FoundationModel, share: float, seed: int) -> Tensor:

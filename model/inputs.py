@@ -60,6 +60,35 @@ def prepare(
     -------
     Prepared
     """
+    height = None if mask.scene_visible is None else scenes.height(scene, mirror)
+    return normalise(csi, height, position, mask, settings, statistics)
+
+
+def normalise(
+    csi: Tensor,
+    height: Tensor | None,
+    position: Tensor | None,
+    mask: Mask,
+    settings: TrainingSettings,
+    statistics: Statistics,
+) -> Prepared:
+    """As `prepare`, of height patches instead of scenes.
+
+    Parameters
+    ----------
+    csi : complex64 (B, x, y)
+    height : float32 (B, Q, patch^2), optional
+        See `data.height_patches`.
+    position : float32 (B, 2), optional
+        Relative to the base station, m.
+    mask : Mask
+    settings : TrainingSettings
+    statistics : Statistics
+
+    Returns
+    -------
+    Prepared
+    """
     patch = settings.model.csi_patch
     rms = visible_rms(csi_patches(csi, patch), mask.csi_visible)
     scale = rms if settings.normalisation == "visible" else torch.full_like(rms, statistics.csi_rms)
@@ -68,8 +97,8 @@ def prepare(
     inputs = Inputs(
         csi=csi_patches(normalised, patch),
         level=level(rms, statistics),
-        height=None if mask.scene_visible is None else scenes.height(scene, mirror),
-        location=position / statistics.position_scale,
+        height=height,
+        location=None if position is None else position / statistics.position_scale,
     )
     return Prepared(inputs, normalised, scale.float())
 

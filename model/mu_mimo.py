@@ -24,7 +24,7 @@ from model.finetune import finetuned
 from model.heads import classifier
 from model.inference import Predictor, beams_of_spectrum
 from model.mu_precoding import mu_bound, mu_digital_rate, mu_sum_rate
-from model.receivers import CHUNK, in_chunks, link_facts, link_of, raw_entries, with_channel
+from model.receivers import CHUNK, check_level, in_chunks, link_facts, link_of, raw_entries, with_channel
 from model.reconstruction import fingerprint
 from model.results import BOUND, Findings, Record
 from model.settings import EvaluationSettings, HeadSettings, MuMimoSettings
@@ -71,6 +71,7 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     NotPossible
         No test scene has users enough for a cluster, or no share gives labels enough.
     """
+    check_level(data)
     config = settings.mu_mimo
     train = with_channel(gather(data.splits["train"], config.users))
     counts = label_counts(config.ratios, len(train), data.name, "mu_mimo.ratios")

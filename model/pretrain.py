@@ -12,9 +12,11 @@ from torch import nn
 from dataset import InputError
 from dataset.files import write_json
 from model.batches import PretrainBatches
-from model.data import WirelessData, check_data, dataset_sha256, dataset_version, geometry_of, load_data
+from model.data import WirelessData, check_data, data_facts, dataset_sha256, dataset_version, geometry_of, load_data
 from model.foundation import FoundationModel, Geometry, count_parameters
+from model.initial import Initial, sizes_of
 from model.lightning_module import PretrainModule
+from model.pretrained import Pretrained
 from model.run_folder import (
     CHECKPOINT,
     card_of,
@@ -66,23 +68,28 @@ def pretrain(
     ------
     InputError
         The folder holds another training; the dataset does not fit the model or its own statistics, or lacks train or
-        validation scenes; the machine has no such devices, or lacks a package or compiler that the settings ask for.
+        validation scenes; the machine has no such devices, or lacks a package or compiler that the settings ask for;
+        `init_from` names no checkpoint, or one of another architecture.
     """
     if settings.backbone == "temporal":
         from model.temporal_pretrain import pretrain_temporal
 
         return pretrain_temporal(store, settings, out, seed, overwrite)
     version = data.version if data is not None else dataset_version(store)
-    fingerprint = pretrain_fingerprint(settings, version, seed)
+    initial = initial_of(settings, out)
+    digest = None if initial is None else initial.digest
+    fingerprint = pretrain_fingerprint(settings, version, seed, digest)
     if is_finished(out, fingerprint):
         return out / CHECKPOINT
     if not overwrite:
-        refuse_other(out, settings, seed, version)
+        refuse_other(out, settings, seed, version, digest)
 
     manifest = "" if data is not None else dataset_sha256(store)
     data = data or load_data(store, ("train", "validation"))
     geometry = geometry_of(data, settings.model)
     check_data(data, geometry)
+    if initial is not None:
+        initial.check(settings, sizes_of({"geometry": vars(geometry)}))
     check_machine(settings, len(data.splits["train"]))
     _check_mirror(data, settings)
     start_from = start_of(out, fingerprint)
@@ -93,13 +100,46 @@ def pretrain(
         "geometry": vars(geometry),
         "dataset_version": version,
         "dataset_sha256": manifest,
+        "data": data_facts(data.attributes),
         "seed": seed,
         "versions": package_versions(),
     }
     batches = PretrainBatches(data, settings, seed)
     steps_per_epoch = len(batches.sampler())
     module = PretrainModule(settings, geometry, data.statistics, data.scenes, steps_per_epoch, seed, card)
+    if initial is not None:
+        card["init_from"] = initial.record()
+        load_weights(module.model, initial.weights, initial.path)
     return run_training(module, batches, settings, out, start_from, card, data.name)
+
+
+def initial_of(settings: TrainingSettings, out: Path) -> Initial | None:
+    """Checkpoint that `training.init_from` names; None where training starts from random weights.
+
+    Raises
+    ------
+    InputError
+        It is no checkpoint, or that of the run itself.
+    """
+    if settings.init_from is None:
+        return None
+    path = checkpoint_file(settings.init_from)
+    if path.resolve() == (out / CHECKPOINT).resolve():
+        msg = f"training.init_from {settings.init_from}: the run to be trained, {out}; name another --out"
+        raise InputError(msg)
+    return Initial(Path(settings.init_from), *weights_of(path))
+
+
+def refuse_other_training(out: Path, settings: TrainingSettings, seed: int, version: str) -> None:
+    """Refuse a folder that holds another training, as `refuse_other` does; with the weights that it starts from.
+
+    Raises
+    ------
+    InputError
+        The folder holds another training; `init_from` names no checkpoint.
+    """
+    initial = initial_of(settings, out)
+    refuse_other(out, settings, seed, version, None if initial is None else initial.digest)
 
 
 def run_training(
@@ -173,9 +213,10 @@ def run_training(
 
 def _check_mirror(data: WirelessData, settings: TrainingSettings) -> None:
     """Refuse to mirror a world whose panel does not face along the axis of the mirror."""
-    azimuth = data.attributes.get("recipe", {}).get("radio", {}).get("azimuth", -90.0)
+    of_recipe = data.attributes.get("recipe", {}).get("radio", {}).get("azimuth", -90.0)
+    azimuth = data.attributes.get("array", {}).get("azimuth_deg", of_recipe)
     if settings.augment.mirror and abs(azimuth) != 90.0:
-        msg = f"{data.name}: radio.azimuth is {azimuth:g}, mirroring needs -90; set training.augment.mirror to false"
+        msg = f"{data.name}: the panel's azimuth is {azimuth:g}, mirroring needs -90; set training.augment.mirror to false"
         raise InputError(msg)
 
 
@@ -184,28 +225,29 @@ def package_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
 
 
-def load_model(checkpoint: Path) -> tuple[FoundationModel, TrainingSettings, Statistics, dict[str, Any]]:
-    """Rebuild the model from a checkpoint alone.
+def load_model(checkpoint: str | Path) -> Pretrained:
+    """Rebuild the multi-modal model from a checkpoint alone.
 
     Parameters
     ----------
-    checkpoint : Path
-        The file, or the run folder it lies in.
+    checkpoint : str or Path
+        A run folder, its folder `checkpoints`, or the file.
 
     Returns
     -------
-    model : FoundationModel
-        In evaluation mode, on the CPU.
-    settings : TrainingSettings
-    statistics : Statistics
-        Scales of the inputs.
-    card : dict
-        Fingerprint, dataset version, seed, package versions.
+    Pretrained
+        Model (in evaluation mode, on the CPU), settings, statistics and card; its `embed` takes channels as they are.
 
     Raises
     ------
     InputError
-        No checkpoint, none of this package, one of another version of the model, or one of the temporal model.
+        No checkpoint, none of this package, one of another version of the model, or one of the temporal model
+        (`model.temporal_pretrain.load_temporal_model` loads that).
+
+    Examples
+    --------
+    >>> model = load_model("runs/quickstart")
+    >>> features = model.embed(csi, height)  # complex (N, 32, 32), m (N, 200, 200) -> (N, d)
     """
     card, weights = weights_of(checkpoint)
     settings = TrainingSettings.model_validate(card["settings"])
@@ -214,10 +256,18 @@ def load_model(checkpoint: Path) -> tuple[FoundationModel, TrainingSettings, Sta
         raise InputError(msg)
     model = FoundationModel(settings.model, Geometry(**card["geometry"]))
     load_weights(model, weights, checkpoint)
-    return model.eval(), settings, Statistics.from_dict(card["statistics"]), card
+    return Pretrained(model.eval(), settings, Statistics.from_dict(card["statistics"]), card)
 
 
-def weights_of(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def checkpoint_file(checkpoint: str | Path) -> Path:
+    """File that a run folder, its folder of checkpoints, or the file itself means; it need not be there."""
+    path = Path(checkpoint)
+    if not path.is_dir():
+        return path
+    return next((file for file in (path / CHECKPOINT, path / CHECKPOINT.name) if file.is_file()), path / CHECKPOINT)
+
+
+def weights_of(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Card and weights of a checkpoint, or of that of a run folder.
 
     Raises
@@ -225,7 +275,7 @@ def weights_of(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     InputError
         No checkpoint, or none of this package.
     """
-    path = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
+    path = checkpoint_file(checkpoint)
     card = card_of(path)
     if not card:
         msg = f"{path}: no readable checkpoint of a pretraining; run `wavecity pretrain` first"
@@ -238,7 +288,7 @@ def model_weights(state: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
 
 
-def load_weights(model: nn.Module, weights: dict[str, Any], checkpoint: Path) -> None:
+def load_weights(model: nn.Module, weights: dict[str, Any], checkpoint: str | Path) -> None:
     """Put the weights of a checkpoint into a model.
 
     Raises

@@ -108,6 +108,19 @@ def with_channel(users: Users) -> Users:
     return users.at(torch.nonzero((users.csi != 0).flatten(1).any(1))[:, 0])
 
 
+def check_level(data: WirelessData) -> None:
+    """Refuse channels whose level means nothing: no rate follows from a power budget.
+
+    Raises
+    ------
+    InputError
+        The store holds normalised channels without gains.
+    """
+    if data.attributes.get("imported", {}).get("level") == "normalised":
+        msg = f"{data.name}: normalised channels, so that there is no SNR and no rate; import them with path_gain"
+        raise InputError(msg)
+
+
 def link_of(settings: LinkSettings) -> Link:
     """Powers of a recipe's link."""
     return Link.of(settings.power_dbm, settings.bandwidth, settings.noise_figure)

@@ -21,7 +21,7 @@ from model.baselines import (
 )
 from model.data import Users, WirelessData, gather
 from model.directions import angle_between, direction_of_bin, strongest_direction
-from model.held_out import loss_rows
+from model.held_out import TITLES, loss_rows
 from model.inference import Predictions, Predictor, top_k_hits
 from model.inputs import prepare
 from model.losses import coarse_spectrum, spectrum
@@ -47,18 +47,23 @@ def reconstruction(predictor: Predictor, data: WirelessData, settings: Evaluatio
         )
         rows += found
         arrays = drawn
-    prior = occupancy_prior(data)
-    occupancy_rows, threshold = _occupancy(predictor, test, validation, prior, settings)
-    rows += occupancy_rows
-    rows += loss_rows(predictor, test, train, prior, settings, seed)
-    arrays |= {**_shown(predictor, test, settings), "spacing": np.array(spacing)}
-    facts = {
+    facts: dict[str, Any] = {
         "test_users": len(test),
         "test_scenes": len(test.scene.unique()),
         "train_users": len(train),
-        "occupancy_threshold": threshold,
         "mask_leak_check": _leak_check(predictor, test, settings, seed),
     }
+    prior = occupancy_prior(data)
+    losses = loss_rows(predictor, test, train, prior, settings, seed)
+    if data.scenes.occupancy[test.scene.unique()].any():
+        occupancy_rows, facts["occupancy_threshold"] = _occupancy(predictor, test, validation, prior, settings)
+        rows += occupancy_rows + losses
+    else:
+        facts["not possible: occupancy"] = "no patch of the test scenes is built; give maps with buildings"
+        rows += [row for row in losses if row.quantity != TITLES["occupancy"]]
+        # What is drawn of it shows nothing either.
+        settings = settings.model_copy(update={"spectra_shown": 0})
+    arrays |= {**_shown(predictor, test, settings), "spacing": np.array(spacing)}
     return Findings(records_of(rows, seed, len(test)), facts, arrays)
 
 

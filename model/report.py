@@ -344,4 +344,6 @@ def _provenance(summary: dict[str, Any], data: WirelessData, outcomes: Mapping[s
         ("trained with", versions),
         ("carrier", f"{float(data.attributes.get('frequency_hz', 28.5e9)) / 1e9:g} GHz"),
     ]
+    if start := summary.get("init_from"):
+        rows.insert(2, ("started from the weights of", f"{start['path']}, pretraining {start['fingerprint']}"))
     return rows + [(f"results of {task}", outcome.result["fingerprint"]) for task, outcome in outcomes.items()]

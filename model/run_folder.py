@@ -20,7 +20,7 @@ LEFTOVERS = (CHECKPOINT.parent, Path("logs"), Path("tensorboard"), Path("wandb")
 RESULTS = (Path("results"), Path("report.html"))
 
 # They change no weight.
-INDIFFERENT = ("evaluation", "threads", "loader_workers", "checkpoint_minutes", "logger")
+INDIFFERENT = ("evaluation", "threads", "loader_workers", "checkpoint_minutes", "logger", "init_from")
 # Parts of the settings that only the other backbone reads.
 OF_THE_OTHER = {
     "multimodal": ("backbone", "temporal"),
@@ -30,10 +30,15 @@ OF_THE_OTHER = {
 NAMED = 4
 
 
-def pretrain_fingerprint(settings: TrainingSettings, version: str, seed: int) -> str:
-    """SHA-256 of what decides the weights: settings but for evaluation and the other backbone, dataset version, seed."""
-    content = decisive(settings.model_dump(mode="json"))
-    return hashlib.sha256(json.dumps([content, version, seed], sort_keys=True).encode()).hexdigest()
+def pretrain_fingerprint(settings: TrainingSettings, version: str, seed: int, initial: str | None = None) -> str:
+    """SHA-256 of what decides the weights: settings but for evaluation and the other backbone, dataset version, seed.
+
+    Of a checkpoint to start from the hash of its weights counts (`initial`), not its place.
+    """
+    content = [decisive(settings.model_dump(mode="json")), version, seed]
+    if initial is not None:
+        content.append(initial)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def decisive(settings: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +52,9 @@ def held_training(out: Path) -> dict[str, Any]:
     return dict(read_json(out / "pretrain.json") or {}) or card_of(out / CHECKPOINT)
 
 
-def refuse_other(out: Path, settings: TrainingSettings, seed: int, version: str | None = None) -> None:
+def refuse_other(
+    out: Path, settings: TrainingSettings, seed: int, version: str | None = None, initial: str | None = None
+) -> None:
     """Refuse to train into a folder that holds another training.
 
     Parameters
@@ -58,6 +65,8 @@ def refuse_other(out: Path, settings: TrainingSettings, seed: int, version: str 
     seed : int
     version : str, optional
         Fingerprint of the dataset version; without it, only settings and seed are compared.
+    initial : str, optional
+        Hash of the weights that training starts from.
 
     Raises
     ------
@@ -69,13 +78,19 @@ def refuse_other(out: Path, settings: TrainingSettings, seed: int, version: str 
     >>> refuse_other(Path("runs/new"), TrainingSettings(), seed=0)
     """
     held = held_training(out)
-    if not held or (version is not None and held["fingerprint"] == pretrain_fingerprint(settings, version, seed)):
+    if not held or (
+        version is not None and held["fingerprint"] == pretrain_fingerprint(settings, version, seed, initial)
+    ):
         return
     changes = differences(held["settings"], settings.model_dump(mode="json"))
     if seed != held["seed"]:
         changes.append(f"seed: {held['seed']} -> {seed}")
     if version is not None and version != held["dataset_version"]:
         changes.append(f"dataset version: {held['dataset_version'][:12]} -> {version[:12]}")
+    before = (held.get("init_from") or {}).get("weights")
+    if version is not None and before != initial:
+        weights = [f"weights {digest[:12]}" if digest else "random weights" for digest in (before, initial)]
+        changes.append(f"training.init_from: {weights[0]} -> {weights[1]}")
     if version is not None and not changes:
         changes.append("it was made by another version of wavecity")
     if changes:

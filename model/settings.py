@@ -295,6 +295,12 @@ class TrainingSettings(Settings):
         description="What is trained: the multi-modal model on single snapshots, or the temporal one on trajectories. For "
         "the latter `model`, `masking`, `losses`, `augment` and `normalisation` do not count, but `temporal` does.",
     )
+    init_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Run folder or checkpoint whose weights the pretraining starts from, not its optimiser; of the same "
+        "architecture. Empty: random weights.",
+    )
     temporal: TemporalSettings = TemporalSettings()
     model: ModelSettings = ModelSettings()
     masking: MaskingSettings = MaskingSettings()

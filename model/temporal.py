@@ -293,6 +293,11 @@ class TemporalModel(nn.Module):
                 states = block(states, near, top_k, causal)
         return self.norm(states).unflatten(1, grid)
 
+    def represent(self, tokens: Tensor) -> Tensor:
+        """Embeddings of all tokens where nothing is hidden: complex64 (B, T, A, D) in any unit to (B, T, a, d, width)."""
+        entries, masked, _ = self._visible(tokens, torch.zeros(tokens.shape, dtype=torch.bool, device=tokens.device))
+        return self.encode(entries, masked)
+
     def predict_tail(self, past: Tensor, horizon: int) -> Tensor:
         """Forecast: complex64 (B, T, A, D) of the past to (B, horizon, A, D)."""
         return self(*_with_tail(past, horizon))[:, past.shape[1] :]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dataset import InputError
 from model.angle_delay import single_row
-from model.data import CHECKED, SPLITS, Samples
+from model.data import CHECKED, SPLITS, Samples, manifest_of
 
 FIELDS = ("trajectory/csi", "trajectory/velocity", "trajectory/kind")
 # `trajectory/kind`, in the order of its numbers.
@@ -118,7 +118,7 @@ def load_temporal(store: str, splits: Sequence[str] = SPLITS) -> TemporalData:
 
     path = str(resolve(store))
     opened = open_store(path)
-    attributes = dict(opened.attrs)
+    attributes = {**opened.attrs, "manifest": manifest_of(path)}
     try:
         open_arrays(path, FIELDS)
     except InputError as error:

@@ -9,12 +9,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dataset import InputError
-from model.angle_delay import delay_window, to_angle_delay
+from model.angle_delay import to_angle_delay
 from model.batches import PretrainBatches, ResumableLoader
-from model.data import dataset_sha256, dataset_version
+from model.data import data_facts, dataset_sha256, dataset_version
+from model.initial import sizes_of
 from model.lightning_module import SHARED, TRAINING, VALIDATION, MaskedPretraining
 from model.masking import Draws, RankDraws
-from model.pretrain import load_weights, package_versions, run_training, weights_of
+from model.pretrain import initial_of, load_weights, package_versions, run_training, weights_of
+from model.pretrained import PretrainedTemporal, window_of
 from model.run_folder import CHECKPOINT, is_finished, pretrain_fingerprint, refuse_other, start_of
 from model.settings import TrainingSettings
 from model.ssta import Grid
@@ -60,19 +62,24 @@ def pretrain_temporal(
     ------
     InputError
         The folder holds another training; the dataset has no trajectories or does not fit the model, or lacks train or
-        validation scenes; the machine has no such devices, or lacks a package or compiler that the settings ask for.
+        validation scenes; the machine has no such devices, or lacks a package or compiler that the settings ask for;
+        `init_from` names no checkpoint, or one of another architecture.
     """
     version = data.version if data is not None else dataset_version(store)
-    fingerprint = pretrain_fingerprint(settings, version, seed)
+    initial = initial_of(settings, out)
+    digest = None if initial is None else initial.digest
+    fingerprint = pretrain_fingerprint(settings, version, seed, digest)
     if is_finished(out, fingerprint):
         return out / CHECKPOINT
     if not overwrite:
-        refuse_other(out, settings, seed, version)
+        refuse_other(out, settings, seed, version, digest)
 
     manifest = "" if data is not None else dataset_sha256(store)
     data = data or load_temporal(store, ("train", "validation"))
     grid = temporal_grid(data, settings.temporal)
     check_temporal(data)
+    if initial is not None:
+        initial.check(settings, sizes_of({"grid": grid}))
     check_machine(settings, len(data.splits["train"]))
     start_from = start_of(out, fingerprint)
     card = {
@@ -82,11 +89,15 @@ def pretrain_temporal(
         "trajectory": data.attributes["trajectory"],
         "dataset_version": version,
         "dataset_sha256": manifest,
+        "data": data_facts(data.attributes),
         "seed": seed,
         "versions": package_versions(),
     }
     batches = TemporalBatches(data, settings, seed)
     module = TemporalModule(settings, grid, len(batches.sampler()), seed, card)
+    if initial is not None:
+        card["init_from"] = initial.record()
+        load_weights(module.model, initial.weights, initial.path)
     return run_training(module, batches, settings, out, start_from, card, data.name)
 
 
@@ -115,33 +126,24 @@ def temporal_grid(data: TemporalData, settings: TemporalSettings) -> Grid:
     return settings.snapshots, antennas, settings.delays
 
 
-def window_of(csi: Tensor, settings: TemporalSettings) -> Tensor:
-    """First bin of delay that is kept, int64 (B,), from the snapshots that may be looked at, (B, T, F, X)."""
-    if settings.align:
-        return delay_window(csi, settings.delays)
-    return torch.zeros(len(csi), dtype=torch.int64, device=csi.device)
-
-
-def load_temporal_model(run: Path) -> tuple[TemporalModel, TrainingSettings, dict[str, Any]]:
+def load_temporal_model(run: str | Path) -> PretrainedTemporal:
     """Rebuild the temporal model from a checkpoint alone.
 
     Parameters
     ----------
-    run : Path
-        The checkpoint, or the run folder it lies in.
+    run : str or Path
+        A run folder, its folder `checkpoints`, or the file.
 
     Returns
     -------
-    model : TemporalModel
-        In evaluation mode, on the CPU.
-    settings : TrainingSettings
-    card : dict
-        Fingerprint, grid, dataset version, seed, package versions.
+    PretrainedTemporal
+        Model (in evaluation mode, on the CPU), settings and card; its `embed` takes channels as they are.
 
     Raises
     ------
     InputError
-        No checkpoint, one of another version of the model, or one of the multi-modal model.
+        No checkpoint, one of another version of the model, or one of the multi-modal model
+        (`model.pretrain.load_model` loads that).
     """
     card, weights = weights_of(run)
     settings = TrainingSettings.model_validate(card["settings"])
@@ -151,7 +153,7 @@ def load_temporal_model(run: Path) -> tuple[TemporalModel, TrainingSettings, dic
     snapshots, angles, delays = card["grid"]
     model = TemporalModel(settings.temporal.model, (snapshots, angles, delays))
     load_weights(model, weights, run)
-    return model.eval(), settings, card
+    return PretrainedTemporal(model.eval(), settings, card)
 
 
 def masked_nmse(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 # Visible patches may lie in a fade; 1e-30 (-300 dB) only keeps an all-zero channel finite.
 TINY = 1e-30
+# Least spread of levels in dB: visible patches differ by that much even where all whole channels have the same level.
+LEAST_SPREAD = 1.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def visible_rms(patches: Tensor, visible: Tensor) -> Tensor:
 def level(rms: Tensor, statistics: Statistics) -> Tensor:
     """Standardised level of a channel, (20 log10 rms - mean) / std, shape (B,) to float32 (B, 1)."""
     decibel = 20 * torch.log10(rms.double())
-    return ((decibel - statistics.csi_rms_db_mean) / max(statistics.csi_rms_db_std, 1e-6)).float().unsqueeze(-1)
+    return ((decibel - statistics.csi_rms_db_mean) / max(statistics.csi_rms_db_std, LEAST_SPREAD)).float().unsqueeze(-1)
 
 
 def patch_centres(rows: int, columns: int, size: float) -> Tensor:
