@@ -49,7 +49,7 @@ maps_option = click.option("--maps", type=path, help="Folder of fetched maps, sh
     # In the order in which a newcomer meets them.
     subjects={
         "Everything": ("run",),
-        "Data": ("plan", "build", "validate", "publish", "inspect", "preview", "export"),
+        "Data": ("plan", "build", "import-channels", "validate", "publish", "inspect", "preview", "export"),
         "Models": ("pretrain", "evaluate", "report", "export-model"),
         "Help with these": ("recipe", "completion", "bench"),
     },
@@ -329,11 +329,14 @@ def publish(store: str) -> None:
 @click.option("--attribution", help="Whom to name, for the metadata.")
 @click.option("--seed", type=int, help="Of the division into splits (default: 0).")
 def import_channels(files: tuple[Path, ...], out: str, **given: Any) -> None:
-    """Make a store of channels of one's own: .npz files with csi, user_position and more (see docs/model.md)."""
+    """Make a store of channels of your own.
+
+    FILE is an .npz with csi, user_position and more; docs/model.md has the layout.
+    """
     from pydantic import ValidationError
-    from tqdm import tqdm
 
     from dataset import importer
+    from dataset.progress import track
 
     try:
         settings = importer.ImportSettings.model_validate(
@@ -344,7 +347,7 @@ def import_channels(files: tuple[Path, ...], out: str, **given: Any) -> None:
         option = "--" + str(problem["loc"][0]).replace("_", "-")
         msg = f"{option} {problem['input']}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
         raise InputError(msg) from error
-    version = importer.import_channels(files, out, settings, lambda units: tqdm(units, "import", unit="unit"))
+    version = importer.import_channels(files, out, settings, lambda units: track(units, "import", unit="units"))
     click.echo(f"published v{version.number}: {version.data}")
 
 

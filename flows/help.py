@@ -30,7 +30,8 @@ class SpokenCommand(click.Command):
         while here is not None and here.parent is not None:
             names.insert(0, here.info_name or "")
             here = here.parent
-        arguments = [str(ctx.params[one.name]) for one in self.params if isinstance(one, click.Argument) and one.name]
+        values = [ctx.params[one.name] for one in self.params if isinstance(one, click.Argument) and one.name]
+        arguments = [str(word) for value in values for word in (value if isinstance(value, tuple) else (value,))]
         does = first_sentence(self)
         say(f"wavecity {' '.join([*names, *arguments])}: {does[:1].lower()}{does[1:]}")
         return super().invoke(ctx)

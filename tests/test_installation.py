@@ -7,8 +7,6 @@ import re
 import shutil
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import tomllib
 import zipfile
@@ -25,6 +23,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from processes import finished, python
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -131,10 +130,9 @@ def test_the_base_install_inspects_and_validates(toy_store: Path) -> None:
         "for command in ('inspect', 'validate'):\n"
         "    cli.cli.main([command, sys.argv[1]], standalone_mode=False)\n"
     )
-    command = [sys.executable, "-c", code, str(toy_store), ",".join(hidden)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "pip install 'wavecity[generate]'" in done.stdout  # what was not checked is said
+    assert "pip install 'wavecity[generate]'" in python(
+        code, toy_store, ",".join(hidden)
+    )  # what was not checked is said
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
@@ -144,7 +142,7 @@ def test_the_base_install_inspects_and_validates(toy_store: Path) -> None:
 def test_the_quickstart_installs_only_what_it_runs_on(target: str, extras: list[str], tmp_path: Path) -> None:
     command = ["make", "--dry-run", target, f"VENV={tmp_path / 'venv'}"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    done = finished(command, environment, ROOT)
     installs = [line for line in done.stdout.splitlines() if "pip install" in line]
     assert [re.findall(r'-e "\.\[(.*)\]"', line) for line in installs] == [[extra] for extra in extras], done.stderr
     # At the tested versions, and one sees it.
@@ -229,10 +227,11 @@ def test_a_machine_without_a_gpu_gets_the_cpu_build(
 def installs(torch_cpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands that would install something; each of them fails."""
     called: list[list[str]] = []
+    really = torch_cpu.subprocess.run
 
     def run(command: list[str], **options: Any) -> Any:
         if "install" not in command:
-            return subprocess.run(command, timeout=60, **options)
+            return really(command, timeout=60, **options)
         called.append(command)
         return SimpleNamespace(returncode=1)
 

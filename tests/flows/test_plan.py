@@ -83,6 +83,7 @@ def test_plan_shows_cities_tiles_and_what_is_short(recipe_file: Path, tmp_path: 
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.system
 def test_plan_of_the_world_asks_no_server(tmp_path: Path) -> None:
     """Every connection would be refused by a proxy that is not there."""
     proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
