@@ -77,7 +77,7 @@ class ChannelDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled batches, from the position on that a checkpoint or `set_epoch` set."""
-        return _PositionedLoader(self, self._training(), num_workers=self.workers, **self._loader_options)
+        return _ResumableLoader(self, self._training(), self.position, num_workers=self.workers, **self._loader_options)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Every user of the validation split once."""
@@ -130,7 +130,7 @@ class ChannelDataModule(LightningDataModule):
 
     def _plain(self, split: str) -> DataLoader[dict[str, Any]]:
         dataset = ShuffledChannels(self.store, split, **self._place(), **self._options)
-        return DataLoader(dataset, batch_size=None, num_workers=self.workers, **self._loader_options)
+        return _PositionedLoader(dataset, lambda: (0, 0), num_workers=self.workers, **self._loader_options)
 
     def _place(self) -> dict[str, Any]:
         if self.trainer is None:
@@ -139,19 +139,24 @@ class ChannelDataModule(LightningDataModule):
 
 
 class _PositionedLoader(DataLoader[dict[str, Any]]):
-    """A loader whose every iterator starts where its data module says.
+    """A loader whose every iterator starts where `position` says: epoch and first batch."""
 
-    `state_dict` and `load_state_dict` tell Lightning that it can resume.
-    """
-
-    def __init__(self, module: ChannelDataModule, dataset: ShuffledChannels, **options: Any) -> None:
+    def __init__(self, dataset: ShuffledChannels, position: Callable[[], tuple[int, int]], **options: Any) -> None:
         super().__init__(dataset, batch_size=None, **options)
         self._set_epoch: Callable[..., None] = dataset.set_epoch
-        self._module = module
+        self._position = position
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        self._set_epoch(*self._module.position())
+        self._set_epoch(*self._position())
         return super().__iter__()
+
+
+class _ResumableLoader(_PositionedLoader):
+    """A loader that Lightning can resume, as `state_dict` and `load_state_dict` tell it."""
+
+    def __init__(self, module: ChannelDataModule, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._module = module
 
     def state_dict(self) -> dict[str, Any]:
         return self._module.state_dict()

@@ -1,12 +1,14 @@
 """The dataset for TensorFlow: shuffled batches as a `tf.data.Dataset`. The only module here that imports TensorFlow."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count, repeat
 from typing import Any
 
 import numpy as np
 
+from dataset.arrays import Batch, is_per_user
 from dataset.files import StorePath
-from dataset.loader import Batch, BatchReader, Order, find_users, is_per_user
+from dataset.loader import BatchReader, Order, find_users
 from geo.errors import InputError
 
 
@@ -40,7 +42,8 @@ def tf_dataset(
     epoch : int
         The first one read; every epoch has its own order.
     epochs : int, optional
-        How many are read, one after the other; None goes on without end.
+        How many an iterator reads, one after the other; None goes on without end. The next iterator goes on with the
+        epochs after those, so that every epoch of `Model.fit` is shuffled anew.
     window : int
         Units mixed with each other; two windows are in memory.
     drop_last : bool
@@ -68,11 +71,11 @@ def tf_dataset(
     order = Order(batch_size, seed, window, drop_last, rank, world)
     reader = BatchReader(find_users(store, split, include_outage), fields, order)
 
+    numbers = count(epoch)
+
     def batches() -> Iterator[Batch]:
-        number = epoch
-        while epochs is None or number < epoch + epochs:
-            yield from reader.batches(number)
-            number += 1
+        for _ in repeat(None) if epochs is None else range(epochs):
+            yield from reader.batches(next(numbers))
 
     rows = batch_size if drop_last else None
     signature = {
