@@ -36,6 +36,8 @@ class ChannelDataModule(LightningDataModule):
         Whether users without a path count.
     transform : callable, optional
         Batch (dict of tensors) to batch.
+    verify : bool
+        Whether every byte of the store is compared with its manifest, once, before anything is read.
     loader_options : dict, optional
         More arguments of `DataLoader`, e.g. `pin_memory`, `persistent_workers`, `multiprocessing_context`.
 
@@ -58,6 +60,7 @@ class ChannelDataModule(LightningDataModule):
         include_outage: bool = False,
         transform: Transform | None = None,
         loader_options: dict[str, Any] | None = None,
+        verify: bool = False,
     ) -> None:
         super().__init__()
         self.store = store
@@ -72,6 +75,7 @@ class ChannelDataModule(LightningDataModule):
         }
         self._drop_last = drop_last
         self._loader_options = loader_options or {}
+        self._verify = verify
         self._train: ShuffledChannels | None = None
         self._position = (0, 0)
 
@@ -123,14 +127,16 @@ class ChannelDataModule(LightningDataModule):
 
     def _training(self) -> ShuffledChannels:
         if self._train is None:
-            self._train = ShuffledChannels(
-                self.store, "train", drop_last=self._drop_last, **self._place(), **self._options
-            )
+            self._train = self._open("train", drop_last=self._drop_last)
         return self._train
 
     def _plain(self, split: str) -> DataLoader[dict[str, Any]]:
-        dataset = ShuffledChannels(self.store, split, **self._place(), **self._options)
+        dataset = self._open(split)
         return _PositionedLoader(dataset, lambda: (0, 0), num_workers=self.workers, **self._loader_options)
+
+    def _open(self, split: str, **options: Any) -> ShuffledChannels:
+        verify, self._verify = self._verify, False
+        return ShuffledChannels(self.store, split, verify=verify, **self._place(), **self._options, **options)
 
     def _place(self) -> dict[str, Any]:
         if self.trainer is None:

@@ -104,7 +104,7 @@ class Order:
         return -(-self.users(count) // self.batch_size)
 
 
-def find_users(store: str | StorePath, split: str, include_outage: bool = False) -> Users:
+def find_users(store: str | StorePath, split: str, include_outage: bool = False, verify: bool = False) -> Users:
     """Look up the users of a split.
 
     Parameters
@@ -115,14 +115,16 @@ def find_users(store: str | StorePath, split: str, include_outage: bool = False)
         `train`, `validation` or `test`.
     include_outage : bool
         Whether users without a path count.
+    verify : bool
+        Whether every byte of the store is compared with its manifest.
 
     Raises
     ------
     InputError
-        Not a store, or a split without scenes.
+        Not a store, files of it are missing or damaged, or a split without scenes.
     """
     path = resolve(store)
-    data = open_store(path)
+    data = open_store(path, verify=verify)
     splits = data["split"].values.astype(str)
     n_users = data["n_users"].values
     scenes = np.flatnonzero((splits == split) & (n_users > 0))

@@ -25,6 +25,7 @@ def tf_dataset(
     include_outage: bool = False,
     rank: int = 0,
     world: int = 1,
+    verify: bool = False,
 ) -> Any:
     """Shuffled batches of one split, decoded shard by shard, in the order of `dataset.loader`.
 
@@ -52,6 +53,8 @@ def tf_dataset(
         Whether users without a path count.
     rank, world : int
         Of the processes that train together; every one gets other users and the same number of batches.
+    verify : bool
+        Whether every byte of the store is compared with its manifest before anything is read.
 
     Returns
     -------
@@ -61,7 +64,7 @@ def tf_dataset(
     Raises
     ------
     InputError
-        TensorFlow is not installed; not a store, a split without scenes, or no such array.
+        TensorFlow is not installed; not a store, files of it are missing or damaged, a split without scenes, or no such array.
     """
     try:
         import tensorflow as tf
@@ -69,7 +72,7 @@ def tf_dataset(
         msg = f"tf_dataset needs TensorFlow ({error}): pip install 'wavecity[tensorflow]'"
         raise InputError(msg) from error
     order = Order(batch_size, seed, window, drop_last, rank, world)
-    reader = BatchReader(find_users(store, split, include_outage), fields, order)
+    reader = BatchReader(find_users(store, split, include_outage, verify), fields, order)
 
     numbers = count(epoch)
 

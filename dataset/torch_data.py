@@ -48,6 +48,8 @@ class ChannelDataset(Dataset[dict[str, Any]]):
         they are asked for: right for any size, but slow in random order, for which `ShuffledChannels` is made.
     transform : callable, optional
         Sample (dict) to sample.
+    verify : bool
+        Whether every byte of the store is compared with its manifest before anything is read.
 
     Attributes
     ----------
@@ -60,7 +62,7 @@ class ChannelDataset(Dataset[dict[str, Any]]):
     Raises
     ------
     InputError
-        Not a store, a split without scenes, or no such array.
+        Not a store, files of it are missing or damaged, a split without scenes, or no such array.
     """
 
     def __init__(
@@ -71,8 +73,9 @@ class ChannelDataset(Dataset[dict[str, Any]]):
         include_outage: bool = False,
         preload: bool | None = None,
         transform: Transform | None = None,
+        verify: bool = False,
     ) -> None:
-        users = find_users(store, split, include_outage)
+        users = find_users(store, split, include_outage, verify)
         self.scene_index, self.user_index = users.scene_index, users.user_index
         self.fields = tuple(fields)
         self.attrs = users.attrs
@@ -198,6 +201,8 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         Batch (dict of tensors (B, ...), with `scene` and `user`) to batch.
     timeout : float
         Seconds after which the decoding of a window is given up (`dataset.loader.Stalled`).
+    verify : bool
+        Whether every byte of the store is compared with its manifest before anything is read.
 
     Attributes
     ----------
@@ -208,7 +213,7 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
     Raises
     ------
     InputError
-        Not a store, a split without scenes, or no such array.
+        Not a store, files of it are missing or damaged, a split without scenes, or no such array.
 
     Examples
     --------
@@ -234,11 +239,12 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         world: int | None = None,
         transform: Transform | None = None,
         timeout: float = TIMEOUT,
+        verify: bool = False,
     ) -> None:
         if (rank is None) != (world is None):
             msg = f"rank {rank}, world {world}: give both or none"
             raise InputError(msg)
-        self.users = find_users(store, split, include_outage)
+        self.users = find_users(store, split, include_outage, verify)
         self.attrs = self.users.attrs
         self.statistics: dict[str, Any] = dict(self.attrs["statistics"])
         self.fields = tuple(fields)

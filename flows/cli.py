@@ -142,6 +142,7 @@ def _city_bar(cities: Any) -> Any:
 @workers_option
 @dask_option
 @maps_option
+@click.option("--verify", is_flag=True, help="Compare every byte of finished units before going on, not only sizes.")
 def build(
     recipe: str,
     out: str,
@@ -150,6 +151,7 @@ def build(
     workers: int | None,
     dask: str | None,
     maps: Path | None,
+    verify: bool,
 ) -> None:
     """Build, validate and publish the dataset of a recipe. Resumes by itself.
 
@@ -166,7 +168,7 @@ def build(
     make_folder(location(out))
     pipeline = import_extra("flows.pipeline", "generate")
     with import_extra("flows.guard", "generate").no_orphans():
-        version = pipeline.build_dataset(loaded, out, workers, dask, maps)
+        version = pipeline.build_dataset(loaded, out, workers, dask, maps, verify=verify)
     print_origins(version.folder)
     click.echo(f"published v{version.number}: {version.data}")
 
