@@ -258,7 +258,10 @@ def _height_table(source: Source) -> Table:
         )
         for kind in [*SOURCES, *sorted(total.keys() - SOURCES.keys())]
     ]
-    note = "A building on the edge of two tiles counts in both. Confidence is a rank, not a probability."
+    note = (
+        "Shares are of the buildings of all scenes; one on the edge of two tiles counts in both. Confidence is a rank, "
+        "not a probability."
+    )
     return Table(("source", "meaning", "buildings", "share", "mean confidence"), rows, (2, 3, 4), note=note)
 
 

@@ -36,6 +36,8 @@ class ChannelDataModule(LightningDataModule):
         Whether users without a path count.
     transform : callable, optional
         Batch (dict of tensors) to batch.
+    verify : bool
+        Whether every byte of the store is compared with its manifest, once, before anything is read.
     loader_options : dict, optional
         More arguments of `DataLoader`, e.g. `pin_memory`, `persistent_workers`, `multiprocessing_context`.
 
@@ -58,6 +60,7 @@ class ChannelDataModule(LightningDataModule):
         include_outage: bool = False,
         transform: Transform | None = None,
         loader_options: dict[str, Any] | None = None,
+        verify: bool = False,
     ) -> None:
         super().__init__()
         self.store = store
@@ -72,12 +75,13 @@ class ChannelDataModule(LightningDataModule):
         }
         self._drop_last = drop_last
         self._loader_options = loader_options or {}
+        self._verify = verify
         self._train: ShuffledChannels | None = None
         self._position = (0, 0)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Shuffled batches, from the position on that a checkpoint or `set_epoch` set."""
-        return _PositionedLoader(self, self._training(), num_workers=self.workers, **self._loader_options)
+        return _ResumableLoader(self, self._training(), self.position, num_workers=self.workers, **self._loader_options)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Every user of the validation split once."""
@@ -123,14 +127,16 @@ class ChannelDataModule(LightningDataModule):
 
     def _training(self) -> ShuffledChannels:
         if self._train is None:
-            self._train = ShuffledChannels(
-                self.store, "train", drop_last=self._drop_last, **self._place(), **self._options
-            )
+            self._train = self._open("train", drop_last=self._drop_last)
         return self._train
 
     def _plain(self, split: str) -> DataLoader[dict[str, Any]]:
-        dataset = ShuffledChannels(self.store, split, **self._place(), **self._options)
-        return DataLoader(dataset, batch_size=None, num_workers=self.workers, **self._loader_options)
+        dataset = self._open(split)
+        return _PositionedLoader(dataset, lambda: (0, 0), num_workers=self.workers, **self._loader_options)
+
+    def _open(self, split: str, **options: Any) -> ShuffledChannels:
+        verify, self._verify = self._verify, False
+        return ShuffledChannels(self.store, split, verify=verify, **self._place(), **self._options, **options)
 
     def _place(self) -> dict[str, Any]:
         if self.trainer is None:
@@ -139,19 +145,24 @@ class ChannelDataModule(LightningDataModule):
 
 
 class _PositionedLoader(DataLoader[dict[str, Any]]):
-    """A loader whose every iterator starts where its data module says.
+    """A loader whose every iterator starts where `position` says: epoch and first batch."""
 
-    `state_dict` and `load_state_dict` tell Lightning that it can resume.
-    """
-
-    def __init__(self, module: ChannelDataModule, dataset: ShuffledChannels, **options: Any) -> None:
+    def __init__(self, dataset: ShuffledChannels, position: Callable[[], tuple[int, int]], **options: Any) -> None:
         super().__init__(dataset, batch_size=None, **options)
         self._set_epoch: Callable[..., None] = dataset.set_epoch
-        self._module = module
+        self._position = position
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        self._set_epoch(*self._module.position())
+        self._set_epoch(*self._position())
         return super().__iter__()
+
+
+class _ResumableLoader(_PositionedLoader):
+    """A loader that Lightning can resume, as `state_dict` and `load_state_dict` tell it."""
+
+    def __init__(self, module: ChannelDataModule, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._module = module
 
     def state_dict(self) -> dict[str, Any]:
         return self._module.state_dict()

@@ -5,23 +5,28 @@ permuted, some of them are decoded together as a *window*, and the users of a wi
 function of (seed, epoch, stream), so that reading can start anywhere in it without decoding what comes before.
 """
 
+import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
-import zarr.registry
 from numpy.typing import NDArray
-from zarr.buffer.cpu import NDBuffer
 
-from dataset.files import StorePath, open_group
+from dataset.arrays import Batch, is_per_user, open_arrays, read_scenes
+from dataset.files import StorePath
 from dataset.reader import open_store, resolve
 from dataset.recycler import Recycler
 from geo.errors import InputError
 
-Batch = dict[str, NDArray[Any]]
+# Seconds in which a window is decoded or never: it takes less than one from a disk, minutes over a slow connection.
+TIMEOUT = 600.0
+
+
+class Stalled(TimeoutError):
+    """Reading does not go on."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class Order:
         return -(-self.users(count) // self.batch_size)
 
 
-def find_users(store: str | StorePath, split: str, include_outage: bool = False) -> Users:
+def find_users(store: str | StorePath, split: str, include_outage: bool = False, verify: bool = False) -> Users:
     """Look up the users of a split.
 
     Parameters
@@ -110,14 +115,16 @@ def find_users(store: str | StorePath, split: str, include_outage: bool = False)
         `train`, `validation` or `test`.
     include_outage : bool
         Whether users without a path count.
+    verify : bool
+        Whether every byte of the store is compared with its manifest.
 
     Raises
     ------
     InputError
-        Not a store, or a split without scenes.
+        Not a store, files of it are missing or damaged, or a split without scenes.
     """
     path = resolve(store)
-    data = open_store(path)
+    data = open_store(path, verify=verify)
     splits = data["split"].values.astype(str)
     n_users = data["n_users"].values
     scenes = np.flatnonzero((splits == split) & (n_users > 0))
@@ -136,84 +143,6 @@ def find_users(store: str | StorePath, split: str, include_outage: bool = False)
     )
 
 
-def open_arrays(store: str | StorePath, fields: Sequence[str]) -> dict[str, zarr.Array[Any]]:
-    """Open arrays for fast reading of whole scenes.
-
-    The codec pipeline of package `zarrs` decodes a shard several times faster than zarr's own, and is used where it is
-    installed. It gets one thread: its pool of several does not survive a fork, and the next read would hang.
-
-    Raises
-    ------
-    InputError
-        No such array.
-    """
-    # By its name: a connection to object storage that was opened before a fork cannot be used after it.
-    path = resolve(str(store))
-    settings: dict[str, Any] = {}
-    try:
-        from zarrs import ZarrsCodecPipeline
-    except ImportError:
-        pass
-    else:
-        zarr.registry.register_pipeline(ZarrsCodecPipeline)
-        settings = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
-    # zarr's own threads are started by the first thing opened; those it gets by default.
-    group = open_group(path)
-    # A pipeline is chosen, and its threads are counted, when an array is opened.
-    with zarr.config.set(settings):
-        known = {name: array for name, array in group.members(max_depth=1) if isinstance(array, zarr.Array)}
-    for field in fields:
-        if field not in known or known[field].dtype.kind not in "biufc":
-            numeric = sorted(name for name, array in known.items() if array.dtype.kind in "biufc")
-            msg = f"{store}: no array {field!r}; it has {', '.join(numeric)}"
-            raise InputError(msg)
-    return {field: known[field] for field in fields}
-
-
-def is_per_user(array: zarr.Array[Any]) -> bool:
-    """Whether an array has a user axis, or holds one value for all users of a scene."""
-    return array.metadata.dimension_names[1:2] == ("user",)  # type: ignore[union-attr, index]
-
-
-def read_scenes(
-    arrays: dict[str, zarr.Array[Any]],
-    scenes: NDArray[np.int64],
-    memory: Recycler | None = None,
-    users: int | None = None,
-) -> Batch:
-    """Read scenes.
-
-    Parameters
-    ----------
-    arrays : dict
-    scenes : int64 (S,)
-        Ascending. Neighbours are read together, and whole shards at once.
-    memory : Recycler, optional
-        Where the arrays returned come from.
-    users : int, optional
-        How many users of a scene, from its first on; all by default. The user axis of a store is as long as its largest
-        scene needs, which may be many times what the scenes of a split have.
-
-    Returns
-    -------
-    dict
-        Of every array (S, ...), those of users (S, users, ...).
-    """
-    starts = np.flatnonzero(np.diff(scenes, prepend=-2) != 1)
-    memory = memory or Recycler(0)
-    read = {}
-    for name, array in arrays.items():
-        some = (slice(users),) if users is not None and is_per_user(array) and users < array.shape[1] else ()
-        shape = (len(scenes), *(part.stop for part in some), *array.shape[1 + len(some) :])
-        values = memory.empty(name, shape, array.dtype)
-        for first, stop in zip(starts, [*starts[1:], len(scenes)], strict=True):
-            run = (slice(int(scenes[first]), int(scenes[stop - 1]) + 1), *some)
-            # Straight into its place: a copy of a window costs as much as decoding some of it.
-            array.get_basic_selection(run, out=NDBuffer(values[first:stop]))  # type: ignore[arg-type]
-        read[name] = values
-    return read
-
-
 class BatchReader:
     """Batches of an epoch, from any of them on.
 
@@ -223,6 +152,8 @@ class BatchReader:
     fields : sequence of str
         Arrays of the schema, `paths/...` among them. Those of scenes (`height`, `occupancy`) are repeated for every user.
     order : Order
+    timeout : float
+        Seconds after which the decoding of a window is given up.
 
     Raises
     ------
@@ -230,10 +161,11 @@ class BatchReader:
         No such array, or not one full batch with `drop_last`.
     """
 
-    def __init__(self, users: Users, fields: Sequence[str], order: Order) -> None:
+    def __init__(self, users: Users, fields: Sequence[str], order: Order, timeout: float = TIMEOUT) -> None:
         self.users = users
         self.order = order
-        self.arrays = open_arrays(users.path, fields)
+        self.timeout = timeout
+        self._open(fields)
         self._first = np.flatnonzero(np.diff(users.unit, prepend=-1))
         self._counts = np.diff(self._first, append=len(users))
         if not len(self):
@@ -241,6 +173,10 @@ class BatchReader:
             if len(users):
                 msg += f" of {order.batch_size} on each of {order.world} ranks; lower batch_size or leave drop_last off"
             raise InputError(msg)
+
+    def _open(self, fields: Sequence[str]) -> None:
+        self._process = os.getpid()
+        self.arrays = open_arrays(self.users.path, fields)
 
     def __len__(self) -> int:
         return self.order.batches(len(self.users))
@@ -300,7 +236,15 @@ class BatchReader:
         ------
         dict
             Every field (B, ...), and `scene` and `user`, int64 (B,), as in the store. Arrays are the caller's to keep.
+
+        Raises
+        ------
+        Stalled
+            A window was not decoded within `timeout` seconds.
         """
+        if self._process != os.getpid():
+            # A forked process: connections do not survive that.
+            self._open(list(self.arrays))
         plan = self.windows(epoch, stream, streams)
         sizes = [sum(int(stop - first) for _, first, stop in window) for window in plan]
         ends = np.cumsum([0, *sizes])
@@ -311,23 +255,25 @@ class BatchReader:
         place = start * self.order.batch_size - int(ends[number])
         # A window is decoded while another is in use; the caller holds a batch while it asks for the next.
         window_memory, batch_memory = Recycler(2), Recycler(3)
-        with ThreadPoolExecutor(1, thread_name_prefix="wavecity-decode") as pool:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="wavecity-decode")
 
-            def ahead(number: int) -> "Future[_Window] | None":
-                if number == len(plan):
-                    return None
-                random = self._random(epoch, _WINDOWS, self.order.rank, stream, number)
-                return pool.submit(self._decode, epoch, plan[number], random, window_memory)
+        def ahead(number: int) -> "Future[_Window] | None":
+            if number == len(plan):
+                return None
+            random = self._random(epoch, _WINDOWS, self.order.rank, stream, number)
+            return pool.submit(self._decode, epoch, plan[number], random, window_memory)
 
-            coming = ahead(number)
-            window: _Window | None = None
+        coming = ahead(number)
+        window: _Window | None = None
+        ends_by_itself = True
+        try:
             while left:
                 batch = self._empty(min(self.order.batch_size, left), batch_memory)
                 filled = 0
                 while filled < len(batch["scene"]):
                     if window is None:
                         assert coming is not None
-                        window = coming.result()
+                        window = self._wait(coming)
                         number += 1
                         coming = ahead(number)
                     taken = window.fill(batch, filled, place)
@@ -337,6 +283,20 @@ class BatchReader:
                 left -= filled
                 yield batch
                 del batch
+        except Stalled:
+            ends_by_itself = False
+            raise
+        finally:
+            pool.shutdown(ends_by_itself, cancel_futures=True)
+
+    def _wait(self, coming: "Future[_Window]") -> "_Window":
+        if wait([coming], self.timeout).done:
+            return coming.result()
+        msg = (
+            f"{self.users.path}: {self.order.window} units of split {self.users.split!r} were not read within "
+            f"{self.timeout:g} s in process {os.getpid()}; is the storage reachable? A larger `timeout` waits longer"
+        )
+        raise Stalled(msg)
 
     def _empty(self, count: int, memory: Recycler) -> Batch:
         batch = {

@@ -7,7 +7,9 @@ import numpy as np
 import xarray as xr
 
 from dataset.files import StorePath, location, zarr_store
+from dataset.integrity import damages, named
 from dataset.publish import pointed_at
+from dataset.writer import read_sealed
 from geo.errors import InputError
 
 
@@ -54,8 +56,46 @@ def refuse_run_folder(path: StorePath) -> None:
         raise InputError(msg)
 
 
-def open_store(store: str | StorePath, group: str | None = None) -> xr.Dataset:
+def check_version(folder: StorePath, verify: bool = False, below: str = "data.zarr/") -> None:
+    """Refuse a version of which files are missing or cut short; what its manifest does not name is not asked for.
+
+    A `.zarr` folder that was copied without its manifest, and a draft, are taken as they are.
+
+    Parameters
+    ----------
+    folder : path
+        Of the version.
+    verify : bool
+        Whether every byte is compared, too.
+    below : str
+        Beginning of the names that count.
+
+    Raises
+    ------
+    InputError
+        A file is missing or has another size, or with `verify` other bytes; or the manifest itself was changed.
+    """
+    path = folder / "manifest.json"
+    content = read_sealed(path)
+    if content is None:
+        if path.exists():
+            msg = f"{path}: cut short or changed, so no file can be checked; copy the version again, or build it again"
+            raise InputError(msg)
+        return
+    sums = {name: digest for name, digest in content["files"].items() if name.startswith(below)}
+    wrong = damages(folder, sums, content.get("sizes", {}), verify)
+    if wrong:
+        msg = (
+            f"{folder}: {len(wrong)} of {len(sums)} files are damaged: {named(wrong)}; copy the version again, or "
+            "build it again"
+        )
+        raise InputError(msg)
+
+
+def open_store(store: str | StorePath, group: str | None = None, verify: bool = False) -> xr.Dataset:
     """Open the published version lazily.
+
+    A file that is missing would be read as fill values, so presence and size of all files are compared with the manifest.
 
     Parameters
     ----------
@@ -63,6 +103,8 @@ def open_store(store: str | StorePath, group: str | None = None) -> xr.Dataset:
         Folder of a build, of a version, or a `.zarr`.
     group : str, optional
         `paths` for the path-level arrays; `trajectory` for users that move (coordinates `time`, `frequency`).
+    verify : bool
+        Whether every byte is compared with the manifest, too.
 
     Returns
     -------
@@ -72,9 +114,12 @@ def open_store(store: str | StorePath, group: str | None = None) -> xr.Dataset:
     Raises
     ------
     InputError
-        Not a store, a Zarr group that is not of this schema, or a store without that group.
+        Not a store, a Zarr group that is not of this schema, or a store without that group; files that are missing or
+        are not what was written.
     """
     path = resolve(store)
+    if path.name == "data.zarr":
+        check_version(path.parent, verify)
     if group is not None and not (path / group / "zarr.json").is_file():
         msg = f"{store}: has no group {group!r}; " + {
             "paths": "build it with features.paths: true",

@@ -1,12 +1,14 @@
 """The dataset for TensorFlow: shuffled batches as a `tf.data.Dataset`. The only module here that imports TensorFlow."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count, repeat
 from typing import Any
 
 import numpy as np
 
+from dataset.arrays import Batch, is_per_user
 from dataset.files import StorePath
-from dataset.loader import Batch, BatchReader, Order, find_users, is_per_user
+from dataset.loader import BatchReader, Order, find_users
 from geo.errors import InputError
 
 
@@ -23,6 +25,7 @@ def tf_dataset(
     include_outage: bool = False,
     rank: int = 0,
     world: int = 1,
+    verify: bool = False,
 ) -> Any:
     """Shuffled batches of one split, decoded shard by shard, in the order of `dataset.loader`.
 
@@ -40,7 +43,8 @@ def tf_dataset(
     epoch : int
         The first one read; every epoch has its own order.
     epochs : int, optional
-        How many are read, one after the other; None goes on without end.
+        How many an iterator reads, one after the other; None goes on without end. The next iterator goes on with the
+        epochs after those, so that every epoch of `Model.fit` is shuffled anew.
     window : int
         Units mixed with each other; two windows are in memory.
     drop_last : bool
@@ -49,6 +53,8 @@ def tf_dataset(
         Whether users without a path count.
     rank, world : int
         Of the processes that train together; every one gets other users and the same number of batches.
+    verify : bool
+        Whether every byte of the store is compared with its manifest before anything is read.
 
     Returns
     -------
@@ -58,7 +64,7 @@ def tf_dataset(
     Raises
     ------
     InputError
-        TensorFlow is not installed; not a store, a split without scenes, or no such array.
+        TensorFlow is not installed; not a store, files of it are missing or damaged, a split without scenes, or no such array.
     """
     try:
         import tensorflow as tf
@@ -66,13 +72,13 @@ def tf_dataset(
         msg = f"tf_dataset needs TensorFlow ({error}): pip install 'wavecity[tensorflow]'"
         raise InputError(msg) from error
     order = Order(batch_size, seed, window, drop_last, rank, world)
-    reader = BatchReader(find_users(store, split, include_outage), fields, order)
+    reader = BatchReader(find_users(store, split, include_outage, verify), fields, order)
+
+    numbers = count(epoch)
 
     def batches() -> Iterator[Batch]:
-        number = epoch
-        while epochs is None or number < epoch + epochs:
-            yield from reader.batches(number)
-            number += 1
+        for _ in repeat(None) if epochs is None else range(epochs):
+            yield from reader.batches(next(numbers))
 
     rows = batch_size if drop_last else None
     signature = {

@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from dataset.arrays import is_per_user, open_arrays, read_scenes
+from dataset.epochs import EpochCounter
 from dataset.files import StorePath
-from dataset.loader import BatchReader, Order, find_users, is_per_user, open_arrays, read_scenes
+from dataset.loader import TIMEOUT, BatchReader, Order, find_users
 from geo.errors import InputError
 
 FIELDS = ("csi", "height", "user_position")
@@ -46,6 +48,8 @@ class ChannelDataset(Dataset[dict[str, Any]]):
         they are asked for: right for any size, but slow in random order, for which `ShuffledChannels` is made.
     transform : callable, optional
         Sample (dict) to sample.
+    verify : bool
+        Whether every byte of the store is compared with its manifest before anything is read.
 
     Attributes
     ----------
@@ -58,7 +62,7 @@ class ChannelDataset(Dataset[dict[str, Any]]):
     Raises
     ------
     InputError
-        Not a store, a split without scenes, or no such array.
+        Not a store, files of it are missing or damaged, a split without scenes, or no such array.
     """
 
     def __init__(
@@ -69,8 +73,9 @@ class ChannelDataset(Dataset[dict[str, Any]]):
         include_outage: bool = False,
         preload: bool | None = None,
         transform: Transform | None = None,
+        verify: bool = False,
     ) -> None:
-        users = find_users(store, split, include_outage)
+        users = find_users(store, split, include_outage, verify)
         self.scene_index, self.user_index = users.scene_index, users.user_index
         self.fields = tuple(fields)
         self.attrs = users.attrs
@@ -171,7 +176,8 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
 
     Memory does not grow with the store: two windows of shards a worker (`dataset.loader`). The order depends on seed,
     epoch, rank, world and the number of workers alone. Every user occurs once an epoch, and all ranks get the same number
-    of batches (see `dataset.loader.Order`).
+    of batches (see `dataset.loader.Order`). Every iterator, of the dataset or of a DataLoader of it, reads the next epoch;
+    `set_epoch` names it.
 
     Parameters
     ----------
@@ -193,6 +199,10 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         By default those of `torch.distributed`, where it is initialised.
     transform : callable, optional
         Batch (dict of tensors (B, ...), with `scene` and `user`) to batch.
+    timeout : float
+        Seconds after which the decoding of a window is given up (`dataset.loader.Stalled`).
+    verify : bool
+        Whether every byte of the store is compared with its manifest before anything is read.
 
     Attributes
     ----------
@@ -203,7 +213,16 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
     Raises
     ------
     InputError
-        Not a store, a split without scenes, or no such array.
+        Not a store, files of it are missing or damaged, a split without scenes, or no such array.
+
+    Examples
+    --------
+    >>> train = ShuffledChannels("STORE", "train", batch_size=256)
+    >>> loader = DataLoader(train, batch_size=None, num_workers=2)
+    >>> for epoch in range(10):
+    ...     train.set_epoch(epoch)  # may be left out: the epochs follow each other by themselves
+    ...     for batch in loader:
+    ...         step(batch["csi"])
     """
 
     def __init__(
@@ -219,20 +238,22 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         rank: int | None = None,
         world: int | None = None,
         transform: Transform | None = None,
+        timeout: float = TIMEOUT,
+        verify: bool = False,
     ) -> None:
         if (rank is None) != (world is None):
             msg = f"rank {rank}, world {world}: give both or none"
             raise InputError(msg)
-        self.users = find_users(store, split, include_outage)
+        self.users = find_users(store, split, include_outage, verify)
         self.attrs = self.users.attrs
         self.statistics: dict[str, Any] = dict(self.attrs["statistics"])
         self.fields = tuple(fields)
         self.transform = transform
         self._settings = {"batch_size": batch_size, "seed": seed, "window": window, "drop_last": drop_last}
         self._include_outage = include_outage
+        self._timeout = timeout
         self._place = None if rank is None or world is None else (rank, world)
-        # Epoch and first batch, in shared memory: workers that stay alive see what is set between epochs.
-        self._position = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._epochs = EpochCounter()
         # Wrong arguments are found here, not in a worker.
         BatchReader(self.users, self.fields, self.order())
 
@@ -252,11 +273,15 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
     @property
     def epoch(self) -> int:
         """Epoch that the next iterator reads."""
-        return int(self._position[0])
+        return self._epochs.following()[0]
 
     def set_epoch(self, epoch: int, batch: int = 0) -> None:
-        """The next iterator reads this epoch, from this batch on."""
-        self._position.copy_(torch.tensor([epoch, batch]))
+        """The next iterator reads this epoch, from this batch on, and those after it the epochs after it.
+
+        Without it the first iterator reads epoch 0. Call it where the order must not depend on what was read before, e.g.
+        at the beginning of every epoch of a training that may be resumed.
+        """
+        self._epochs.move_to(epoch, batch)
 
     def state_dict(self, epoch: int, batches: int, workers: int = 0) -> dict[str, Any]:
         """Where reading stands, with what the order depends on.
@@ -292,13 +317,18 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         return {**identity, **self._settings, "include_outage": self._include_outage, "workers": workers}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        epoch, batch = self._position.tolist()
+        """Batches of the next epoch; with workers those of this worker."""
         info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        if info is None:
+            return self._read(*self._epochs.take(), 0, 1)
+        # torch adds the worker's number to the seed of the iterator.
+        return self._read(*self._epochs.take(info.seed - info.id, info.id), info.id, info.num_workers)
+
+    def _read(self, epoch: int, batch: int, worker: int, workers: int) -> Iterator[dict[str, Any]]:
         # A DataLoader takes batches from its workers in turn, from worker 0 on: that one gets the stream that is next.
         stream = (worker + batch) % workers
         start = len(range(stream, batch, workers))
-        reader = BatchReader(self.users, self.fields, self.order())
+        reader = BatchReader(self.users, self.fields, self.order(), self._timeout)
         for arrays in reader.batches(epoch, start, stream, workers):
             tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
             yield self.transform(tensors) if self.transform else tensors

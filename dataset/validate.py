@@ -63,6 +63,20 @@ class Validation:
         """No finding."""
         return not self.findings
 
+    @property
+    def found(self) -> str:
+        """How many findings there are, in words."""
+        return f"{len(self.findings)} finding{'s' * (len(self.findings) != 1)}"
+
+
+class CheckFailed(Exception):
+    """Validation found something (exit code 1)."""
+
+    def __init__(self, validation: Validation) -> None:
+        first = validation.findings[0]
+        super().__init__(f"validation failed: {first.check} at {first.where}: {first.message} ({validation.found})")
+        self.validation = validation
+
 
 @dataclass
 class _Report:
@@ -135,6 +149,22 @@ def validate(store: str | StorePath, progress: Callable[[Any], Any] = iter, each
             {"ok": result.ok, "checks": result.checks, "findings": found, "manifest": manifest},
         )
     return result
+
+
+def validate_bytes(folder: StorePath) -> Validation:
+    """Check every byte of a draft or version against its manifest, and nothing else.
+
+    Raises
+    ------
+    InputError
+        Not the folder of a draft or version.
+    """
+    draft, report = load_draft(folder), _Report(Counter(), [])
+    for listed in _check_manifest(draft, report).items():
+        part = _check_unit_files(draft, listed)
+        report.counts.update(part.counts)
+        report.findings.extend(part.findings)
+    return Validation(dict(report.counts), report.findings, [])
 
 
 NO_GEOMETRY = "los: needs the buildings, pip install 'wavecity[generate]'"

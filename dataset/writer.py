@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,13 @@ from dataset.files import (
     make_folder,
     open_group,
     read_json,
+    remove_folder,
     sha256_of,
     sweep_partials,
     write_json,
     zarr_store,
 )
+from dataset.integrity import damages, named, sizes_of
 from dataset.schema import (
     ATTRIBUTION,
     CONVENTIONS,
@@ -159,6 +162,33 @@ class Draft:
         """Units without a valid receipt."""
         return [unit for unit, receipt in enumerate(self.all_receipts()) if receipt is None]
 
+    def discard_damaged(self, verify: bool = False) -> list[str]:
+        """Remove receipts and damaged files of finished units whose files are not what was written: they are built again.
+
+        Parameters
+        ----------
+        verify : bool
+            Whether every byte is read; by default a file is damaged that is missing or has another size.
+
+        Returns
+        -------
+        list of str
+            A line for each such unit.
+        """
+        receipts = [receipt for receipt in self.all_receipts() if receipt is not None]
+        sums = {name: digest for receipt in receipts for name, digest in receipt["files"].items()}
+        sizes = {name: size for receipt in receipts for name, size in receipt.get("sizes", {}).items()}
+        damaged = damages(self.folder, sums, sizes, verify)
+        lines = []
+        for receipt in receipts:
+            wrong = {name: what for name, what in damaged.items() if name in receipt["files"]}
+            if wrong:
+                self.receipt_path(receipt["unit"]).unlink()
+                for name in wrong:
+                    (self.folder / name).unlink(missing_ok=True)
+                lines.append(f"unit {receipt['unit']}: {named(wrong)}")
+        return lines
+
     def receipts(self) -> list[dict[str, Any]]:
         """All receipts in the order of their units; only for a draft without missing units."""
         receipts = self.all_receipts()
@@ -199,8 +229,9 @@ def open_draft(store: str | StorePath, fingerprint: str, layout: Layout) -> Draf
     make_folder(staging)
     sweep_partials(staging)
     draft = Draft(staging / fingerprint[:16], fingerprint, layout)
-    # draft.json comes last: a draft without it was not made to its end, and holds nothing yet.
-    if read_json(draft.folder / "draft.json") is None:
+    # draft.json comes last: a draft without it was not made to its end, and holds nothing yet. One whose arrays cannot be
+    # opened any more begins anew; what its receipts name is gone then.
+    if read_json(draft.folder / "draft.json") is None or not _has_arrays(draft):
         _create_arrays(draft.data, layout)
         make_folder(draft.folder / "receipts")
         make_folder(draft.folder / "buildings")
@@ -216,6 +247,16 @@ def load_draft(folder: StorePath) -> Draft:
     except (TypeError, KeyError) as error:
         msg = f"{folder}: no readable draft.json, so its receipts cannot be checked; name a whole version, not a copied .zarr"
         raise InputError(msg) from error
+
+
+def _has_arrays(draft: Draft) -> bool:
+    """Whether the metadata of all arrays can be read."""
+    try:
+        # Of each by itself: the root's consolidated metadata would hide that those of an array are gone.
+        root = zarr.open_group(zarr_store(draft.data, read_only=True), mode="r", use_consolidated=False)
+        return all(array_of(root, spec.name).shape == draft.layout.shape(spec) for spec in draft.layout.specs())
+    except (OSError, KeyError, ValueError, TypeError):
+        return False
 
 
 def _create_arrays(path: StorePath, layout: Layout) -> None:
@@ -302,7 +343,8 @@ def write_unit(
     Returns
     -------
     dict
-        The receipt: outcomes, SHA-256 of every array's values, statistics, versions.
+        The receipt: outcomes, SHA-256 of every array's values, SHA-256 and bytes of every file of the unit, statistics,
+        versions.
     """
     start = time.perf_counter()
     expected = draft.layout.scenes_of(unit)
@@ -321,14 +363,25 @@ def write_unit(
         # Zarr drops chunks that equal the fill value, and -0.0 does: without this it would come back as +0.0.
         if values.dtype.kind in "fc":
             values += values.dtype.type(0)
+        if isinstance(draft.data, Path):
+            # Zarr reads a shard first of whose last chunk the user axis fills a part; one that was cut short fails there.
+            # An object is whole or absent.
+            remove_folder(draft.data / spec.name / "c" / str(unit))
         write_shards(array_of(root, spec.name), expected.start, values)
         sums[spec.name] = array_checksum(values)
+    files = {f"data.zarr/{name}": digest for name, digest in store.sums.items()}
+    sizes = {f"data.zarr/{name}": size for name, size in store.sizes.items()}
+    buildings = draft.buildings_path(unit)
+    if buildings.exists():
+        name, content = f"buildings/{buildings.name}", buildings.read_bytes()
+        files[name], sizes[name] = hashlib.sha256(content).hexdigest(), len(content)
     receipt = {
         "fingerprint": draft.fingerprint,
         "unit": unit,
         "scenes": list(outcomes),
         "sha256": sums,
-        "files": {f"data.zarr/{name}": digest for name, digest in sorted(store.sums.items())},
+        "files": files,
+        "sizes": sizes,
         "statistics": unit_statistics(scenes, [outcome["split"] for outcome in outcomes]),
         "distributions": unit_distributions(scenes, [outcome["split"] for outcome in outcomes]),
         "versions": package_versions(),
@@ -340,14 +393,16 @@ def write_unit(
 
 
 class _Hashing(zarr.storage.WrapperStore[Any]):
-    """Keeps the SHA-256 of every file on its way into the store, so that none has to be read back."""
+    """Keeps SHA-256 and size of every file on its way into the store, so that none has to be read back."""
 
     def __init__(self, store: Any) -> None:
         super().__init__(store)
         self.sums: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
 
     async def set(self, key: str, value: Buffer) -> None:
         self.sums[key] = hashlib.sha256(value.as_buffer_like()).hexdigest()
+        self.sizes[key] = len(value)
         await super().set(key, value)
 
 
@@ -382,6 +437,8 @@ def finish_draft(draft: Draft, attributes: dict[str, Any], lineage: dict[str, An
     lineage : dict
         Map, code and package versions, for `lineage.json`.
     """
+    # What an earlier attempt sealed is written anew from here on.
+    (draft.folder / "manifest.json").unlink(missing_ok=True)
     receipts = draft.receipts()
     outcomes = [outcome for receipt in receipts for outcome in receipt["scenes"]]
     statistics = merge_statistics([receipt["statistics"] for receipt in receipts])
@@ -452,17 +509,20 @@ def _write_trajectory_axes(root: zarr.Group, layout: Layout, trajectory: dict[st
 
 
 def seal(draft: Draft) -> None:
-    """Write `manifest.json`: the SHA-256 of every file of the version. From here on nothing may change.
+    """Write `manifest.json`: SHA-256 and bytes of every file of the version. From here on nothing may change.
 
-    Shards are not read again: their sums were taken while they were written.
+    Shards are not read again: their sums and sizes were taken while they were written.
     """
     sums: dict[str, str] = {}
+    sizes: dict[str, int] = {}
     for receipt in draft.receipts():
         sums |= receipt["files"]
+        sizes |= receipt.get("sizes", {})
     rest = [name for name in files_below(draft.folder) if name not in sums and name not in UNSEALED]
     with ThreadPoolExecutor(16) as threads:
         sums |= zip(rest, threads.map(lambda name: sha256_of(draft.folder / name), rest), strict=True)
-    write_sealed(draft.folder / "manifest.json", {"files": sums})
+    sizes = sizes_of(draft.folder, sums) | sizes
+    write_sealed(draft.folder / "manifest.json", {"files": sums, "sizes": sizes})
 
 
 def write_sealed(path: StorePath, content: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from dataset.features import channel_checksum, scene_arrays
 from dataset.files import StorePath, atomic_path, read_json, write_json
 from dataset.publish import Version, pointed_at, publish, versions
 from dataset.schema import SCHEMA_VERSION
-from dataset.validate import Each, Validation, validate
+from dataset.validate import CheckFailed, Each, validate
 from dataset.writer import (
     Draft,
     Layout,
@@ -320,7 +320,8 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any]
     if job.kept and kept and not job.reason:
         arrays, table = kept
         origin = f"kept from {job.kept.version}: inputs unchanged"
-        return arrays, {**job.kept.outcome, **outcome, **_result(arrays), "origin": origin}, _named(table, tile)
+        result = {**_result(arrays, table), "origin": origin}
+        return arrays, {**job.kept.outcome, **outcome, **result}, _named(table, tile)
     stage, start = "scene", time.perf_counter()
     reason = job.reason or "files of the version before are damaged"
     try:
@@ -347,7 +348,7 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any]
         }
         return None, outcome, None
     outcome |= {
-        **_result(arrays),
+        **_result(arrays, scene.buildings),
         "bs_shift": float(scene.bs_shift),
         "mesh_checksum": scene.mesh.checksum,
         "channels": key,
@@ -359,13 +360,14 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any]
     return arrays, outcome, _named(scene.buildings, tile)
 
 
-def _result(arrays: dict[str, Any]) -> dict[str, Any]:
+def _result(arrays: dict[str, Any], buildings: Any) -> dict[str, Any]:
     return {
         "status": "done",
         "n_users": len(arrays["csi"]),
         "n_outage": int(arrays["outage"].sum()),
         "n_los": int(arrays["los"].sum()),
         "channel_checksum": channel_checksum(arrays),
+        "heights_from": {kind: int(count) for kind, count in sorted(buildings["height_source"].value_counts().items())},
     }
 
 
@@ -495,14 +497,3 @@ def check_and_publish(
     if not validation.ok:
         raise CheckFailed(validation)
     return publish(store, draft.folder, recipe.store.keep, recipe.store.grace)
-
-
-class CheckFailed(Exception):
-    """Validation found something (exit code 1)."""
-
-    def __init__(self, validation: Validation) -> None:
-        first = validation.findings[0]
-        super().__init__(
-            f"validation failed: {first.check} at {first.where}: {first.message} ({len(validation.findings)} findings)"
-        )
-        self.validation = validation

@@ -191,6 +191,7 @@ def _city_bar(cities: Any) -> Any:
 @workers_option
 @dask_option
 @maps_option
+@click.option("--verify", is_flag=True, help="Compare every byte of finished units before going on, not only sizes.")
 def build(
     recipe: str,
     out: str,
@@ -199,6 +200,7 @@ def build(
     workers: int | None,
     dask: str | None,
     maps: Path | None,
+    verify: bool,
 ) -> None:
     """Build, validate and publish the dataset of a recipe. Resumes by itself.
 
@@ -218,14 +220,14 @@ def build(
     make_folder(place)
     refuse_run_folder(place)
     folder = maps or import_extra("flows.maps", "generate").map_folder(place)
-    version = import_extra("flows.build", "generate").up_to_date(loaded, place, folder)
+    version = None if verify else import_extra("flows.build", "generate").up_to_date(loaded, place, folder)
     if version:
         say(f"nothing to do: v{version.number} is of this recipe, map and code")
     else:
         say("starting Prefect")
         pipeline = import_extra("flows.pipeline", "generate")
         with import_extra("flows.guard", "generate").no_orphans(), _prefect_answers():
-            version = pipeline.build_dataset(loaded, out, workers, dask, maps)
+            version = pipeline.build_dataset(loaded, out, workers, dask, maps, verify=verify)
     print_origins(version.folder)
     click.echo(f"published v{version.number}: {version.data}")
 

@@ -105,6 +105,7 @@ def build_dataset(
     maps: Path | None = None,
     refresh: bool = False,
     announce: bool = True,
+    verify: bool = False,
 ) -> Version:
     """Maps -> published dataset version; whatever is already there is kept.
 
@@ -123,6 +124,9 @@ def build_dataset(
         Ask the servers that maps came from for newer ones first.
     announce : bool
         Whether a new version is announced as an event, `wavecity.dataset.published`.
+    verify : bool
+        Whether every byte of units that an interrupted build has finished is compared with its receipt before it goes on;
+        by default the presence and size of their files. Before a version is published every byte is checked in any case.
     """
     logger = get_run_logger()
     place = location(store or f"{os.environ.get('WAVECITY_STORE', 'stores')}/{recipe.name}")
@@ -152,24 +156,42 @@ def build_dataset(
             return known
         reuse = build.reuse_of(recipe, plan, place)
         draft = build.draft_of(recipe, plan, place)
+        _discard_damaged(draft, verify)
         missing = draft.missing()
         logger.info("%d scenes, %d of %d units to build", len(plan.accepted), len(missing), draft.layout.units)
         share_maps(plan.sources, place)
         with compute(workers, dask) as client:
-            if missing:
-                _run_units(client, draft, missing, plan, reuse, recipe, lock)
-            lock.check()
-            with stage("build 3/4: statistics and card"):
-                finish(draft, recipe, plan)
 
             def validated(parts: Iterable[Any]) -> Iterator[Any]:
                 return track(parts, "build 4/4: validate", draft.layout.units, "units")
 
-            version = check_and_publish(draft, recipe, place, validated, _on_cluster(client))
+            def complete(missing: list[int]) -> Version:
+                if missing:
+                    _run_units(client, draft, missing, plan, reuse, recipe, lock)
+                lock.check()
+                with stage("build 3/4: statistics and card"):
+                    finish(draft, recipe, plan)
+                return check_and_publish(draft, recipe, place, validated, _on_cluster(client))
+
+            try:
+                version = complete(missing)
+            except build.CheckFailed:
+                # Bytes of a finished unit may have changed where it lies; what is wrong for another reason stays wrong.
+                if not _discard_damaged(draft, verify=True):
+                    raise
+                version = complete(draft.missing())
     artifacts.show_version(version)
     if announce:
         announce_version(recipe, version)
     return version
+
+
+def _discard_damaged(draft: Draft, verify: bool) -> bool:
+    """Have finished units whose files are damaged built again, and say which; returns whether there are any."""
+    damaged = draft.discard_damaged(verify)
+    for line in damaged:
+        get_run_logger().warning("finished, but damaged since, so it is built again: %s", line)
+    return bool(damaged)
 
 
 def announce_version(recipe: Recipe, version: Version) -> Published:

@@ -10,14 +10,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dataset.card_facts import trajectory_text
+from dataset.card_facts import add_up, percent, trajectory_text
 from dataset.files import StorePath, children, folder_size, location, read_json, write_text
 from dataset.lock import builder_lock
 from dataset.publish import Version, latest, point_latest, publish, versions
 from dataset.reader import open_store, refuse_run_folder, resolve
 from dataset.schema import ATTRIBUTION
 from dataset.settings import StoreSettings
-from dataset.validate import Validation
+from dataset.validate import CheckFailed, Validation, validate_bytes
 from dataset.writer import load_draft, read_sealed
 from flows.help import keys_of
 from geo.errors import InputError
@@ -210,7 +210,7 @@ def print_validation(validation: Validation) -> None:
         console.print(f"not checked: {text}", soft_wrap=True)
     for finding in validation.findings:
         console.print(f"{finding.check}: {finding.where}: {finding.message}", soft_wrap=True)
-    console.print("valid" if validation.ok else f"{len(validation.findings)} findings")
+    console.print("valid" if validation.ok else validation.found)
 
 
 def print_store(store: str) -> None:
@@ -297,10 +297,12 @@ def copy_card(store: str, target: Path) -> Path:
 
 
 def publish_newest(store: str) -> Version:
-    """Publish the newest validated draft, or point at the newest version again.
+    """Publish the newest validated draft, or point at the newest version again, if every byte is the one that was written.
 
     Raises
     ------
+    CheckFailed
+        A file has changed since it was written; nothing is published.
     InputError
         Neither a validated draft nor a version is there, or a build is under way.
     """
@@ -314,13 +316,21 @@ def publish_newest(store: str) -> Version:
     with builder_lock(place):
         if found:
             draft = max(found, key=lambda folder: (folder / "validation.json").stat().st_mtime)
+            _check_bytes(draft)
             # Imported channels have no recipe.
             recipe = open_store(draft).attrs.get("recipe", {})
             settings = recipe.get("store") or StoreSettings().model_dump()
             return publish(place, draft, settings["keep"], settings["grace"])
         assert version is not None
+        _check_bytes(version.folder)
         point_latest(version)
         return version
+
+
+def _check_bytes(folder: StorePath) -> None:
+    validation = validate_bytes(folder)
+    if not validation.ok:
+        raise CheckFailed(validation)
 
 
 def _origins(folder: StorePath) -> list[tuple[str, int]]:
@@ -329,13 +339,13 @@ def _origins(folder: StorePath) -> list[tuple[str, int]]:
 
 
 def _height_sources(folder: StorePath) -> str:
-    """Mean over the scenes of the share of their buildings by source of height."""
+    """Share of the buildings of all scenes by source of their height, as on the card."""
     scenes = [scene for receipt in load_draft(folder).receipts() for scene in receipt["scenes"]]
-    shares = [
-        scene["provenance"]["height_sources"] for scene in scenes if "height_sources" in scene.get("provenance", {})
-    ]
-    names = sorted({name for share in shares for name in share})
-    return ", ".join(f"{name} {sum(share.get(name, 0) for share in shares) / len(shares):.0%}" for name in names)
+    counts = add_up(Counter(scene.get("heights_from", {})) for scene in scenes)
+    if not counts:
+        return "see the card"  # older versions do not count buildings in their receipts
+    shares = ", ".join(f"{source} {percent(count, counts.total())}" for source, count in sorted(counts.items()))
+    return f"{shares} (of {counts.total():,} buildings)"
 
 
 def _maps(maps: dict[str, Any]) -> str:

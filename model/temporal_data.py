@@ -112,7 +112,7 @@ def load_temporal(store: str, splits: Sequence[str] = SPLITS) -> TemporalData:
     InputError
         The store has no trajectories, a planar array, or no user in one of the splits.
     """
-    from dataset.loader import open_arrays
+    from dataset.arrays import open_arrays
     from dataset.reader import open_store, resolve
     from dataset.torch_data import ChannelDataset
 

@@ -32,8 +32,9 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
+from dataset.arrays import Batch, is_per_user, read_scenes
 from dataset.features import scene_arrays
-from dataset.loader import Batch, BatchReader, Order, Users, find_users, is_per_user, read_scenes
+from dataset.loader import BatchReader, Order, Users, find_users
 from dataset.progress import stage, track
 from dataset.recycler import Recycler
 from dataset.writer import Draft, Layout, finish_draft, open_draft, write_unit

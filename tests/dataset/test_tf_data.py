@@ -26,6 +26,8 @@ def users(dataset):
     return [[int(a), int(b)] for batch in dataset.as_numpy_iterator() for a, b in zip(batch["scene"], batch["user"])]
 
 two = users(tf_dataset(store, "train", ("los",), batch_size=4, seed=1, epochs=2))
+passes = tf_dataset(store, "train", ("los",), batch_size=4, seed=1)
+passes = users(passes) + users(passes)
 endless = users(tf_dataset(store, "train", ("los",), batch_size=4, seed=1, epochs=None).take(12))
 full = tf_dataset(store, "train", ("los",), batch_size=4, seed=1, drop_last=True)
 # What a model is trained with: a function traced for these types.
@@ -33,7 +35,8 @@ norm = tf.function(lambda batch: tf.reduce_sum(tf.abs(batch["csi"]) ** 2))
 power = float(sum(norm(batch) for batch in data))
 print(json.dumps({
     "spec": spec, "sizes": [len(batch["scene"]) for batch in batches], "cardinality": int(data.cardinality()),
-    "two": two, "endless": endless, "power": power, "full": [list(part) for part in [full.element_spec["los"].shape]],
+    "two": two, "passes": passes,
+    "endless": endless, "power": power, "full": [list(part) for part in [full.element_spec["los"].shape]],
     "full_sizes": [len(batch["los"]) for batch in full],
 }))
 """
@@ -90,6 +93,7 @@ def test_every_user_once_an_epoch(answers):
     assert sorted(first) == sorted(second) == train
     assert first != second
     assert first == [[int(a), int(b)] for a, b in zip(values["scene"], values["user"], strict=True)]
+    assert said["passes"] == said["two"]
     # Twelve batches of an endless dataset: three epochs.
     assert said["endless"][:30] == said["two"]
     assert len(said["endless"]) == 45

@@ -1,0 +1,108 @@
+"""Arrays of a store, opened and read for speed: whole scenes, straight into their place."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.registry
+from numpy.typing import NDArray
+from zarr.buffer.cpu import NDBuffer
+
+from dataset.files import StorePath, open_group
+from dataset.reader import resolve
+from dataset.recycler import Recycler
+from geo.errors import InputError
+
+Batch = dict[str, NDArray[Any]]
+
+
+def open_arrays(store: str | StorePath, fields: Sequence[str]) -> dict[str, zarr.Array[Any]]:
+    """Open arrays for fast reading of whole scenes.
+
+    The codec pipeline of package `zarrs` decodes a shard several times faster than zarr's own, and is used where it is
+    installed, without its pool of threads: that does not survive a fork, and the next read would wait for it for ever.
+
+    Raises
+    ------
+    InputError
+        No such array.
+    """
+    # By its name: a connection to object storage that was opened before a fork cannot be used after it.
+    known = {
+        name: array
+        for name, array in open_group(resolve(str(store))).members(max_depth=1)
+        if isinstance(array, zarr.Array)
+    }
+    for field in fields:
+        if field not in known or known[field].dtype.kind not in "biufc":
+            numeric = sorted(name for name, array in known.items() if array.dtype.kind in "biufc")
+            msg = f"{store}: no array {field!r}; it has {', '.join(numeric)}"
+            raise InputError(msg)
+    arrays = {field: known[field] for field in fields}
+    try:
+        from zarrs import ZarrsCodecPipeline
+    except ImportError:
+        return arrays
+    zarr.registry.register_pipeline(ZarrsCodecPipeline)
+    # An array takes its pipeline, and the pipeline its number of threads, when it is made. zarrs decodes at least
+    # `chunk_concurrent_minimum` shards at a time in its pool, whatever the number of threads.
+    with zarr.config.set(_ZARRS):
+        return {name: _made_again(array) for name, array in arrays.items()}
+
+
+_ZARRS = {
+    "codec_pipeline.path": "zarrs.ZarrsCodecPipeline",
+    "codec_pipeline.chunk_concurrent_minimum": 1,
+    "threading.max_workers": 1,
+}
+
+
+def _made_again(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Make the same array with the pipeline configured now; nothing is read, so zarr starts no thread for it."""
+    made = array.async_array
+    return zarr.Array(zarr.AsyncArray(made.metadata, made.store_path, made.config))
+
+
+def is_per_user(array: zarr.Array[Any]) -> bool:
+    """Whether an array has a user axis, or holds one value for all users of a scene."""
+    return array.metadata.dimension_names[1:2] == ("user",)  # type: ignore[union-attr, index]
+
+
+def read_scenes(
+    arrays: dict[str, zarr.Array[Any]],
+    scenes: NDArray[np.int64],
+    memory: Recycler | None = None,
+    users: int | None = None,
+) -> Batch:
+    """Read scenes.
+
+    Parameters
+    ----------
+    arrays : dict
+    scenes : int64 (S,)
+        Ascending. Neighbours are read together, and whole shards at once.
+    memory : Recycler, optional
+        Where the arrays returned come from.
+    users : int, optional
+        How many users of a scene, from its first on; all by default. The user axis of a store is as long as its largest
+        scene needs, which may be many times what the scenes of a split have.
+
+    Returns
+    -------
+    dict
+        Of every array (S, ...), those of users (S, users, ...).
+    """
+    starts = np.flatnonzero(np.diff(scenes, prepend=-2) != 1)
+    memory = memory or Recycler(0)
+    read = {}
+    for name, array in arrays.items():
+        some = (slice(users),) if users is not None and is_per_user(array) and users < array.shape[1] else ()
+        shape = (len(scenes), *(part.stop for part in some), *array.shape[1 + len(some) :])
+        values = memory.empty(name, shape, array.dtype)
+        for first, stop in zip(starts, [*starts[1:], len(scenes)], strict=True):
+            run = (slice(int(scenes[first]), int(scenes[stop - 1]) + 1), *some)
+            # Straight into its place: a copy of a window costs as much as decoding some of it.
+            array.get_basic_selection(run, out=NDBuffer(values[first:stop]))  # type: ignore[arg-type]
+        read[name] = values
+    return read

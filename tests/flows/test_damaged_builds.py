@@ -1,0 +1,112 @@
+"""A build goes on after damage to what it had finished, in one command; units come from the toy's generator."""
+
+import logging
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import pytest
+from toy import ATTRIBUTES, make_layout, write_synthetic_unit
+
+from dataset.reader import open_store
+from dataset.validate import CheckFailed, validate
+from dataset.writer import finish_draft, open_draft, seal
+from flows import build, pipeline
+from flows.recipe import load_recipe
+
+SHARD = "data.zarr/csi/c/1/0/0/0"
+
+
+@pytest.fixture
+def parts(monkeypatch, tmp_path):
+    """`build_dataset` with a toy's plan, units and finish; notes which units were built."""
+    built = []
+
+    def draft_of(*_):
+        return open_draft(tmp_path / "store", "0123456789abcdef0123", make_layout())
+
+    def run_units(client, draft, missing, *_):
+        for unit in missing:
+            write_synthetic_unit(draft, unit)
+            built.append(unit)
+
+    def finish(draft, *_):
+        finish_draft(draft, ATTRIBUTES, {"map": {"name": "toy"}})
+        seal(draft)
+
+    @contextmanager
+    def lock(place):
+        yield SimpleNamespace(check=lambda: None)
+
+    for module, name, part in (
+        (pipeline, "_plan", lambda *_: SimpleNamespace(short=[], accepted=[0] * 6, sources={})),
+        (build, "published", lambda *_: None),
+        (build, "reuse_of", lambda *_: None),
+        (build, "draft_of", draft_of),
+        (pipeline, "share_maps", lambda *_: None),
+        (pipeline, "compute", lambda *_: nullcontext()),
+        (pipeline, "builder_lock", lock),
+        (pipeline, "_run_units", run_units),
+        (pipeline, "finish", finish),
+        (pipeline, "check_and_publish", build.check_and_publish),
+        (pipeline, "_on_cluster", lambda client: map),
+        (pipeline, "get_run_logger", lambda: logging.getLogger("build")),
+        (pipeline.artifacts, "show_version", lambda version: None),
+    ):
+        monkeypatch.setattr(module, name, part)
+
+    def run(verify=False):
+        built.clear()
+        recipe = load_recipe("quickstart", ())
+        version = pipeline.build_dataset.fn(recipe, str(tmp_path / "store"), announce=False, verify=verify)
+        return version, list(built)
+
+    draft = draft_of()
+    run_units(None, draft, [0, 1])
+    return SimpleNamespace(run=run, draft=draft, store=tmp_path / "store")
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def test_finished_units_stay(parts):
+    assert parts.run()[1] == [2]
+
+
+@pytest.mark.parametrize("name", [SHARD, "buildings/unit-00001.parquet", "receipts/unit-00001.json"])
+def test_a_unit_of_which_a_file_was_cut_is_built_again(parts, name):
+    cut(parts.draft.folder / name)
+    version, built = parts.run()
+    assert built == [1, 2]
+    assert validate(version.folder).ok
+
+
+@pytest.mark.parametrize(("verify", "order"), [(True, [1, 2]), (False, [2, 1])])
+def test_a_unit_of_which_a_byte_has_changed_is_built_again_before_publishing(parts, caplog, verify, order):
+    """By sizes nothing is wrong: the check of every byte before publishing finds it, unless it was asked for at once."""
+    flip(parts.draft.folder / SHARD)
+    version, built = parts.run(verify)
+    assert built == order
+    assert f"finished, but damaged since, so it is built again: unit 1: {SHARD} has changed" in caplog.text
+    assert open_store(parts.store, verify=True).sizes["scene"] == 6
+    assert validate(version.folder).ok
+
+
+def test_what_is_wrong_for_another_reason_is_not_built_for_ever(parts, monkeypatch):
+    write = write_synthetic_unit
+
+    def wrong(draft, unit):
+        with monkeypatch.context() as patch:
+            patch.setattr("toy.FREQUENCY", 40e9)
+            return write(draft, unit)
+
+    monkeypatch.setitem(globals(), "write_synthetic_unit", wrong)
+    with pytest.raises(CheckFailed, match=r"validation failed: friis at scene toy-0004"):
+        parts.run()
+    assert not (parts.store / "versions").exists()
