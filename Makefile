@@ -1,10 +1,10 @@
-# Two commands: `make quickstart` and `make test`. Both set everything up in .venv, without root.
+# `make quickstart` and `make test` set everything up in .venv, without root.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup quickstart test test-heavy lint clean
+.PHONY: setup quickstart test test-system test-heavy lint clean
 
 quickstart: setup
 	$(BIN)/wavecity run quickstart
@@ -16,9 +16,15 @@ $(STAMP): pyproject.toml scripts/make_venv.py
 	$(BIN)/python -m pip install --quiet -e ".[all,test]"
 	touch $(STAMP)
 
-# Two processes, a file at a time: many tests wait for servers and workers. One thread each, or they take each other's core.
+# One thread a process, or they take each other's core. A test goes to whichever process is free.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=30
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not heavy" -n 2 --dist loadfile
+	$(PYTEST) -n 2 --dist worksteal -m "not system and not heavy"
+
+# A file to a process: what its tests share (a run, a store) is made once.
+test-system: setup
+	$(PYTEST) -n 2 --dist loadfile -m system
 
 test-heavy: setup
 	$(BIN)/python -m pytest -m heavy

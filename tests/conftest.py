@@ -1,15 +1,40 @@
-"""Fixtures of all folders."""
+"""Fixtures of all folders; what is expensive is made once a session, whichever process needs it first."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from s3_server import s3_server
 from toy import build_store
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+pytest_plugins = ["keeper"]
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`shared(name, make)` -> a folder filled by `make(folder)`, once for all processes of the session. Read only."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    root.mkdir(exist_ok=True)
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = root / name, root / f"{name}.done"
+        # Waits as long as the maker works; a limit would be one for slow machines.
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a maker that failed or was ended
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
 
 
 @pytest.fixture(scope="session")
@@ -23,17 +48,29 @@ def shared_osm() -> Path:
 
 
 @pytest.fixture(scope="session")
-def toy_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A published store of six scenes, one of them quarantined. Read only."""
-    store = tmp_path_factory.mktemp("toy") / "store"
-    build_store(store)
-    return store
+def maps(shared: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """Folder of fetched maps that holds the packaged Helsinki, read and planned."""
+
+    def make(folder: Path) -> None:
+        from flows.build import plan_scenes
+        from flows.recipe import load_recipe
+
+        plan_scenes(load_recipe("quickstart"), folder)
+
+    return shared("maps", make)
 
 
 @pytest.fixture(scope="session")
-def bucket() -> Iterator[str]:
+def toy_store(shared: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A published store of six scenes, one of them quarantined. Read only."""
+    return shared("toy", lambda folder: build_store(folder / "store")) / "store"
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a bucket on a real S3-compatible server; its address and credentials are in the environment."""
-    with s3_server("wavecity-test") as environment, pytest.MonkeyPatch.context() as patch:
+    log = tmp_path_factory.mktemp("s3") / "server.log"
+    with s3_server("wavecity-test", log) as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
         yield "s3://wavecity-test"

@@ -1,10 +1,13 @@
 """moto's S3-compatible server as a process of its own."""
 
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from processes import process
+
+from flows.bench.prefect_server import free_port
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "key",
@@ -14,16 +17,14 @@ CREDENTIALS = {
 
 
 @contextmanager
-def s3_server(bucket: str) -> Iterator[dict[str, str]]:
+def s3_server(bucket: str, log: Path) -> Iterator[dict[str, str]]:
     """Run the server with one bucket; yields the environment that reaches it."""
     import boto3
     from botocore.config import Config
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    port = free_port()
+    # Nothing it holds is worth waiting for at the end.
+    with process([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], log, patience=0.0):
         url = f"http://127.0.0.1:{port}"
         client = boto3.client(
             "s3",
@@ -33,8 +34,5 @@ def s3_server(bucket: str) -> Iterator[dict[str, str]]:
             region_name="us-east-1",
             config=Config(retries={"total_max_attempts": 12, "mode": "standard"}),  # until the server is up
         )
-        try:
-            client.create_bucket(Bucket=bucket)
-            yield {**CREDENTIALS, "AWS_ENDPOINT_URL": url}
-        finally:
-            server.terminate()
+        client.create_bucket(Bucket=bucket)
+        yield {**CREDENTIALS, "AWS_ENDPOINT_URL": url}

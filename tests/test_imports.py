@@ -1,11 +1,10 @@
 """Who may import whom (read from the sources), and what a light import must not load."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import python
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {"geo", "raytrace", "dataset", "model", "flows"}
@@ -50,13 +49,19 @@ def test_reading_a_dataset_needs_neither_sionna_nor_prefect_nor_torch():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "import dataset as d; print(d.__file__)"
     )
-    origin = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
-    assert Path(origin).parent.parent == ROOT
+    assert Path(python(code)).parent.parent == ROOT
 
 
 def test_a_foreign_package_of_the_same_name_is_refused(tmp_path):
     (tmp_path / "dataset.py").write_text("")
     code = "import sys; sys.path.insert(0, sys.argv[1]); import dataset; from flows.cli import check_imports\n"
     code += "try:\n    check_imports()\nexcept ValueError as error:\n    print(error)"
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-    assert "package 'dataset' comes from" in run.stdout + run.stderr
+    assert "package 'dataset' comes from" in python(code, tmp_path)
+
+
+def test_processes_are_started_by_one_helper() -> None:
+    """Which ends them whatever happens; see `processes` and `keeper`."""
+    allowed = {"processes.py", "keeper.py", "command.py"}
+    for path in (ROOT / "tests").rglob("*.py"):
+        if path.name not in allowed:
+            assert "subprocess" not in imports(path), f"{path.name}: start it with tests/processes.py"

@@ -294,6 +294,7 @@ def test_object_storage_gives_the_same_card(folder, bucket):
         assert (draft.folder / name).read_bytes() == (folder / name).read_bytes(), name
 
 
+@pytest.mark.system
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed")
 @pytest.mark.parametrize("width", [1400, 400])
 def test_the_page_opens_in_a_browser(folder, width):

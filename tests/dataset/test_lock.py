@@ -3,10 +3,12 @@
 import json
 import os
 import socket
-import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
+from processes import PIPE, ROOT, Process, process
 
 from dataset import InputError, lock
 from dataset.files import location
@@ -22,65 +24,67 @@ HOLD = (
 )
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.system)])
 def store(request, tmp_path):
-    return location(f"{request.getfixturevalue('bucket')}/{tmp_path.name}") if request.param == "s3" else tmp_path
+    if request.param == "s3":
+        return location(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
+    return tmp_path / "store"
 
 
-def holder(store):
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
-    return process
+@contextmanager
+def holder(store, tmp_path, code=HOLD) -> Iterator[Process]:
+    """A process that holds the store's lock until its input ends."""
+    log = tmp_path / "holder.log"
+    with process([sys.executable, "-c", code, str(store)], log, cwd=ROOT, stdin=PIPE, stdout=PIPE) as started:
+        yield started
 
 
 def leases(store):
     return sorted(path.name for path in (store / ".staging").glob("lease-*"))
 
 
-def test_the_second_builder_is_refused_and_the_first_is_named(store):
-    first = holder(store)
-    with (
-        pytest.raises(InputError, match=f"process {first.pid} on {socket.gethostname()} is building"),
-        builder_lock(store),
-    ):
-        pass
-    first.communicate()
+def test_the_second_builder_is_refused_and_the_first_is_named(store, tmp_path):
+    with holder(store, tmp_path) as first:
+        assert first.stdout.readline() == b"held\n"
+        words = f"process {first.pid} on {socket.gethostname()} is building"
+        with pytest.raises(InputError, match=words), builder_lock(store):
+            pass
+        first.communicate()
     with builder_lock(store) as lock:
         lock.check()
     assert leases(store) == ["lease-000002.json"]
 
 
-def test_a_killed_builder_holds_nothing(store):
-    first = holder(store)
-    first.kill()
-    first.communicate()
+def test_a_killed_builder_holds_nothing(store, tmp_path):
+    with holder(store, tmp_path) as first:
+        assert first.stdout.readline() == b"held\n"
+        first.kill()
+        first.communicate()
     with builder_lock(store) as lock:
         assert lock.number == 2
         lock.check()
 
 
-def test_of_many_that_come_at_once_one_wins(store):
+def test_of_many_that_come_at_once_one_wins(store, tmp_path):
     code = HOLD.replace("with builder_lock", "sys.stdin.readline()\nwith builder_lock")
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE)
-        for _ in range(4)
-    ]  # fmt: skip
-    for process in processes:
-        process.stdin.write(b"go\n")
-        process.stdin.flush()
-    # Losers end by themselves; the winner waits for the end of its input.
-    said = [process.stdout.readline() for process in processes]
-    assert said.count(b"held\n") == 1
-    errors = [process.communicate()[1] for process in processes]
-    assert sum(b"is building in this store" in error for error in errors) == 3
+    with ExitStack() as stack:
+        many = [stack.enter_context(holder(store, tmp_path / str(number), code)) for number in range(4)]
+        for each in many:
+            each.stdin.write(b"go\n")
+            each.stdin.flush()
+        # Losers end by themselves; the winner waits for the end of its input.
+        said = [each.stdout.readline() for each in many]
+        assert said.count(b"held\n") == 1
+        for each in many:
+            each.communicate()
+    logs = [(tmp_path / str(number) / "holder.log").read_text() for number in range(4)]
+    assert sum("is building in this store" in log for log in logs) == 3
 
 
 def other_host(store, beat):
     folder = store / ".staging"
     if not hasattr(folder, "fs"):
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     (folder / "lease-000005.json").write_text(json.dumps({"host": "elsewhere", "pid": 1, "beat": beat}))
 
 

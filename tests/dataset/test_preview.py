@@ -2,15 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
 import trimesh
+from builds import build_version, recipe_with
 from PIL import Image
 from shapely import MultiPolygon, Polygon
 
@@ -21,6 +19,7 @@ from dataset.preview_scene import STATUSES, first_hit, load_view, nearest_point,
 from dataset.reader import open_store, resolve
 
 SMALL = {
+    "area.scenes": 1,
     "seed": 3,  # a tile with all four sources of heights, and paths of every kind
     "solver.rays": 20_000,
     "solver.diffraction": "true",
@@ -33,15 +32,10 @@ COURTYARD = Polygon([(0, 0), (30, 0), (30, 20), (0, 20)], [[(5, 5), (10, 5), (10
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(shared, maps):
     """One real scene of Helsinki, with diffraction."""
-    out = tmp_path_factory.mktemp("preview") / "store"
-    settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
-    wavecity = str(Path(sys.executable).with_name("wavecity"))
-    command = [wavecity, "build", "quickstart", "--out", str(out), "--scenes", "1", *settings]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return out
+    recipe = recipe_with("quickstart", SMALL)
+    return shared("preview", lambda folder: build_version(recipe, folder / "store", maps)) / "store"
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +240,7 @@ def test_the_picture_is_readable_in_size_and_has_the_colours_of_its_legend(store
     assert [path.name for path in out.parent.iterdir()] == ["scene.png"]
 
 
+@pytest.mark.system
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed")
 def test_the_page_opens_in_a_browser(store, scene_id, view, tmp_path):
     """No console error, no request that leaves the page, the scene drawn, the attribution in sight."""

@@ -2,8 +2,6 @@
 
 import json
 import resource
-import subprocess
-import sys
 import time
 import tracemalloc
 from collections import Counter
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from processes import python
 from synthetic_scale import Scale, build_units, make_arrays, make_plan
 
 from dataset.loader import BatchReader, Order, find_users
@@ -192,11 +191,7 @@ def test_a_store_of_ten_thousand_scenes_lives(tmp_path, capsys):
     store = tmp_path / "store"
     seconds = live(store, LARGE, workers=2)
     seconds |= check_opening(store, LARGE)
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", ITERATE, str(store)], capture_output=True, text=True, check=True, cwd=root
-    )
-    figures = json.loads(done.stdout)
+    figures = json.loads(python(ITERATE, store))
     check_iteration(store, LARGE, samples=100)
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     with capsys.disabled():

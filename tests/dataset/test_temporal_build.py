@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import yaml
+from builds import build_version
 
 from dataset.files import files_below
 from dataset.reader import open_store
 from dataset.validate import validate
 from dataset.writer import load_draft
-from flows import build
 from flows.recipe import Recipe, load_recipe
 from geo.errors import InputError
 from raytrace.arrays import SPEED_OF_LIGHT
@@ -26,28 +26,9 @@ def small(*more: str) -> Recipe:
     return load_recipe("temporal", (*SMALL, *more))
 
 
-def build_version(recipe: Recipe, store, maps, stop_after: int = 99):
-    plan = build.plan_scenes(recipe, maps)
-    reuse = build.reuse_of(recipe, plan, store)
-    draft = build.draft_of(recipe, plan, store)
-    for number, unit in enumerate(draft.missing()):
-        if number == stop_after:
-            return None
-        build.run_unit(draft, unit, build.jobs_of(draft, unit, plan, reuse), plan.sources, recipe)
-    build.finish(draft, recipe, plan)
-    return build.check_and_publish(draft, recipe, store)
-
-
 @pytest.fixture(scope="module")
-def maps(tmp_path_factory):
-    return tmp_path_factory.mktemp("maps")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory, maps):
-    store = tmp_path_factory.mktemp("temporal") / "store"
-    build_version(small(), store, maps)
-    return store
+def store(shared, maps):
+    return shared("temporal", lambda folder: build_version(small(), folder / "store", maps)) / "store"
 
 
 def test_it_is_valid_and_has_what_it_says(store):

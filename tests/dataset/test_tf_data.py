@@ -1,11 +1,10 @@
 """`tf.data`: right types and values, every user once an epoch. In a process of its own: TensorFlow starts slowly."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from processes import python
 
 from dataset import InputError
 from dataset.reader import open_store
@@ -43,16 +42,10 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def answers(toy_store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tf")
-    run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(toy_store), str(folder / "values.npz")],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).resolve().parents[2],
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    printed = python(SCRIPT, toy_store, folder / "values.npz")
     import numpy as np
 
-    return json.loads(run.stdout.strip().splitlines()[-1]), dict(np.load(folder / "values.npz"))
+    return json.loads(printed.splitlines()[-1]), dict(np.load(folder / "values.npz"))
 
 
 def test_signature_and_batches(answers):

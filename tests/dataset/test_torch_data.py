@@ -184,6 +184,7 @@ def test_workers_that_stay_see_the_next_epoch(wide_store, train_pairs):
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("workers", [0, 2])
 def test_two_ddp_ranks_share_the_users(wide_store, train_pairs, tmp_path, workers):
     arguments = (2, str(wide_store), str(tmp_path), workers)

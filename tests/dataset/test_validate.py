@@ -91,13 +91,32 @@ def test_one_corrupted_byte_is_found_and_named(version):
     assert [(finding.check, finding.where) for finding in findings] == [("checksum", str(shard.relative_to(version)))]
 
 
-def test_a_corrupted_byte_anywhere_is_found_and_named(version):
-    """One random bit of one random file, a hundred times; large files are hit no more often than small ones."""
+def files_of(version):
+    return sorted(path for path in version.rglob("*") if path.is_file())
+
+
+def one_of_each_kind(version, rng):
+    """One random file of each kind: shards and metadata of arrays, receipts, buildings, pages, records at the top."""
+    kinds = {}
+    for path in files_of(version):
+        parts = path.relative_to(version).parts
+        kinds.setdefault((len(parts) > 1 and parts[0], "c" in parts, path.suffix), []).append(path)
+    return [paths[rng.integers(len(paths))] for paths in kinds.values()]
+
+
+def any_hundred(version, rng):
+    """Random files; large ones no more often than small ones."""
+    files = files_of(version)
+    return [files[rng.integers(len(files))] for _ in range(100)]
+
+
+@pytest.mark.parametrize("draw", [one_of_each_kind, pytest.param(any_hundred, marks=pytest.mark.heavy)])
+def test_a_corrupted_byte_anywhere_is_found_and_named(version, draw):
+    """One random bit of each of the files drawn."""
     rng = np.random.default_rng(3)
-    files = sorted(path for path in version.rglob("*") if path.is_file())
-    assert {"manifest.json", "published.json", "validation.json"} < {path.name for path in files}
-    for _ in range(100):
-        file = files[rng.integers(len(files))]
+    drawn = draw(version, rng)
+    assert len(drawn) >= 7
+    for file in [*drawn, *(version / name for name in ("manifest.json", "published.json", "validation.json"))]:
         before = file.read_bytes()
         content = bytearray(before)
         content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))

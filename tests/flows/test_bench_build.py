@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from test_cli import wavecity
+from command import wavecity, wavecity_process
 
 from flows.bench import build as bench
 from flows.bench.build import Run
@@ -13,10 +13,11 @@ SMALL = ("users.minimum=20", "users.maximum=24", "solver.rays=20_000", "solver.m
 SET = [word for change in SMALL for word in ("--set", change)]
 
 
+@pytest.mark.system
 def test_three_real_scenes_on_every_side(tmp_path):
     out = tmp_path / "build.json"
     arguments = ("--scenes", 3, "--unit", 2, "--rounds", 1, *SET, "--json", out)
-    result = wavecity("bench", "build", *arguments, cwd=tmp_path)
+    result = wavecity_process("bench", "build", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     figures = json.loads(out.read_text())
     assert not [name for name, value in figures.items() if isinstance(value, list | dict)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import wavecity
+from command import wavecity, wavecity_process
 
 from dataset.files import read_json, write_json
 from flows import build
@@ -16,11 +16,12 @@ from flows.bench.orchestrate import Run
 from geo.errors import InputError
 
 
+@pytest.mark.system
 def test_a_small_run_against_a_real_server(tmp_path):
     out = tmp_path / "figures" / "orchestrate.json"
     arguments = ("--scenes", 40, "--unit", 16, "--rounds", 1, "--map-scenes", 12, "--scaling-scenes", 4)
     arguments += ("--seconds-per-scene", 0.01, "--check-units", 3, "--json", out)
-    result = wavecity("bench", "orchestrate", *arguments, cwd=tmp_path)
+    result = wavecity_process("bench", "orchestrate", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     figures = json.loads(out.read_text())
     assert not [name for name, value in figures.items() if isinstance(value, list | dict)]

@@ -1,28 +1,15 @@
 """The command line as a user meets it: exit codes and one clear line."""
 
-import os
 import sqlite3
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from command import wavecity, wavecity_process
 
 from flows.cli import cli
 
 
-def wavecity(*arguments, cwd=None, **environment):
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("wavecity")), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | environment,
-    )
-
-
 def test_help_names_every_command():
-    text = wavecity("--help").stdout
+    text = wavecity_process("--help").stdout
     commands = {
         "run", "plan", "build", "validate", "inspect", "preview", "publish", "pretrain", "evaluate", "report",
         "export-model",
@@ -82,13 +69,16 @@ def test_preview_draws_a_picture(toy_store, tmp_path):
     assert wavecity("preview", toy_store, "--scene", "toy-0003", "--out", tmp_path / "x.png").returncode == 2
 
 
+@pytest.mark.system
 def test_a_database_of_another_prefect_version_does_not_matter(tmp_path):
     """Prefect refuses a database that a newer version migrated; ours is not the one in PREFECT_HOME."""
     with sqlite3.connect(tmp_path / "prefect.db") as database:
         database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
         database.execute("INSERT INTO alembic_version VALUES ('from-the-future')")
     arguments = ("build", "quickstart", "--out", tmp_path / "store", "--set", "area.source=missing.osm.pbf")
-    result = wavecity(*arguments, PREFECT_HOME=str(tmp_path), PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="30")
+    result = wavecity_process(
+        *arguments, PREFECT_HOME=str(tmp_path), PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="30"
+    )
     # The flow started: the build got as far as the map that is not there.
     assert result.returncode == 2, result.stderr
     assert "missing.osm.pbf" in result.stderr

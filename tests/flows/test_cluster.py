@@ -1,6 +1,5 @@
 """The Dask cluster that units are computed on."""
 
-import os
 import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,8 @@ import dask
 import numpy as np
 import pytest
 from distributed import Client
-from processes import DASK, process, wait_until
+from processes import process, wait_until
+from servers import DASK
 
 from flows.bench.prefect_server import free_port
 from flows.cluster import compute
@@ -18,6 +18,7 @@ from flows.pipeline import build_unit
 from geo.errors import InputError
 
 
+@pytest.mark.system
 def test_local_workers_keep_their_memory_and_are_left_alone() -> None:
     def faults() -> int:
         """Page faults of ten arrays of 16 MB, one after the other; each has 4,096 pages."""
@@ -36,6 +37,7 @@ def test_local_workers_keep_their_memory_and_are_left_alone() -> None:
     assert [dask.config.get(name) for name in settings] == [True, "20ms"]
 
 
+@pytest.mark.system
 def test_a_scheduler_that_is_lost_is_said_in_one_line(tmp_path: Path) -> None:
     port, started = free_port(), tmp_path / "started"
     address = f"tcp://127.0.0.1:{port}"
@@ -47,11 +49,10 @@ def test_a_scheduler_that_is_lost_is_said_in_one_line(tmp_path: Path) -> None:
 
     scheduler = [DASK, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
     worker = [DASK, "worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
-    environment = dict(os.environ)
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "3s"}),
-        process(scheduler, environment, tmp_path / "scheduler.log", tmp_path) as first,
-        process(worker, environment, tmp_path / "worker.log", tmp_path) as second,
+        process(scheduler, tmp_path / "scheduler.log", cwd=tmp_path) as first,
+        process(worker, tmp_path / "worker.log", cwd=tmp_path) as second,
         ThreadPoolExecutor(1) as threads,
         Client(address, timeout=60) as client,
     ):

@@ -5,36 +5,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ENDED, ask, deploy, pool_worker, prefect, small_recipe, wait_until
+from processes import wait_until
+from servers import ENDED, ask, pool_worker, prefect, small_recipe
+
+pytestmark = pytest.mark.system
 
 
-@pytest.fixture
-def deployed(server: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """Environment that reaches a server with the pools and all deployments."""
-    return deploy(server, tmp_path)
-
-
-def test_from_a_deployment_to_a_model_trained_on_what_it_published(deployed: dict[str, str], tmp_path: Path) -> None:
+def test_from_a_deployment_to_a_model_trained_on_what_it_published(
+    deployed_server: dict[str, str], tmp_path: Path
+) -> None:
+    server = deployed_server
     bad = small_recipe("small", **{"radio.rows": -1})
-    refused = prefect(deployed, "deployment", "run", "build-dataset/quickstart", "--param", f"recipe={json.dumps(bad)}")
+    refused = prefect(server, "deployment", "run", "build-dataset/quickstart", "--param", f"recipe={json.dumps(bad)}")
     assert refused.returncode != 0
     assert "recipe.radio.rows" in refused.stdout + refused.stderr
-    assert ask(deployed, "flow_runs/filter", {}) == []
+    assert ask(server, "flow_runs/filter", {}) == []
 
     gpu_log = tmp_path / "gpu.log"
-    with pool_worker(deployed, "cpu-pool", tmp_path / "cpu.log"), pool_worker(deployed, "gpu-pool", gpu_log):
+    with pool_worker(server, "cpu-pool", tmp_path / "cpu.log"), pool_worker(server, "gpu-pool", gpu_log):
         recipe = json.dumps(small_recipe("small"))
         built = prefect(
-            deployed, "deployment", "run", "build-dataset/quickstart", "--param", f"recipe={recipe}", "--watch"
+            server, "deployment", "run", "build-dataset/quickstart", "--param", f"recipe={recipe}", "--watch"
         )
         assert built.returncode == 0, built.stdout + built.stderr + (tmp_path / "cpu.log").read_text()
         # The event reaches the server, the trigger makes a run, the other pool's worker takes it.
-        training = wait_until(lambda: ended_trainings(deployed), 600, gpu_log.read_text)
+        training = wait_until(lambda: ended_trainings(server), 600, gpu_log.read_text)
         trained, store = tmp_path / "runs" / "small" / "v1", tmp_path / "stores" / "small"
         (trained / "report.html").unlink()
         parameters = {"run": str(trained), "store": str(store), "tasks": ["localization", "mu-mimo"]}
         words = [word for key, value in parameters.items() for word in ("--param", f"{key}={json.dumps(value)}")]
-        evaluated = prefect(deployed, "deployment", "run", "evaluate-run/evaluate", "--watch", *words)
+        evaluated = prefect(server, "deployment", "run", "evaluate-run/evaluate", "--watch", *words)
         assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr + gpu_log.read_text()
     assert [run["state_type"] for run in training] == ["COMPLETED"], gpu_log.read_text()
     assert training[0]["work_pool_name"] == "gpu-pool"
@@ -43,7 +43,7 @@ def test_from_a_deployment_to_a_model_trained_on_what_it_published(deployed: dic
     assert dataset["manifest"] == json.loads((version / "manifest.json").read_text())["sha256"]
     assert dataset["data"] == str(version / "data.zarr")
     assert (trained / "report.html").is_file()
-    artifacts = {artifact["key"] for artifact in ask(deployed, "artifacts/filter", {})}
+    artifacts = {artifact["key"] for artifact in ask(server, "artifacts/filter", {})}
     assert {"units-done", "outcomes", "origins", "dataset-card", "training", "report"} <= artifacts
 
 

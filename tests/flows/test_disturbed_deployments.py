@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -15,10 +16,13 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from distributed import Client
-from processes import ENDED, ask, dask_cluster, deploy, pool_worker, prefect, small_recipe, wait_until
+from processes import wait_until
+from servers import ENDED, ask, dask_cluster, pool_worker, prefect, small_recipe, workers_of
 
 from dataset.validate import validate
 from flows.bench.prefect_server import prefect_server
+
+pytestmark = pytest.mark.system
 
 UNITS = 12
 SCENES = {"area.scenes": UNITS, "store.unit": 1, "solver.rays": 1_000_000, "solver.max_depth": 3}
@@ -81,10 +85,11 @@ def frozen(processes: list[psutil.Process]) -> Iterator[None]:
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
+def box(deployed_home: Path, tmp_path: Path) -> Iterator[Box]:
     with ExitStack() as stack:
         server = stack.enter_context(ExitStack())
-        environment = deploy(server.enter_context(prefect_server(tmp_path)), tmp_path)
+        shutil.copytree(deployed_home, tmp_path, dirs_exist_ok=True)
+        environment = workers_of(server.enter_context(prefect_server(tmp_path)), tmp_path)
         machines = {name: dict(os.environ) for name in ("one", "two")}
         scheduler, workers = stack.enter_context(dask_cluster(tmp_path, machines))
         environment["WAVECITY_DASK"] = scheduler

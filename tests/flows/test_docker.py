@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect.server.schemas.actions import WorkPoolCreate
+from processes import finished
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -50,14 +50,16 @@ def commands() -> list[list[str]]:
     return found
 
 
+@pytest.mark.system
 def test_the_dockerfile_is_clean() -> None:
-    result = subprocess.run([BIN / "hadolint", DOCKER / "Dockerfile"], capture_output=True, text=True)
+    result = finished([BIN / "hadolint", DOCKER / "Dockerfile"])
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.system
 def test_the_compose_file_fits_the_schema() -> None:
     command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", DOCKER / "compose.yaml"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = finished(command)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -189,9 +191,10 @@ def subcommand(words: list[str]) -> tuple[str, ...]:
     return tuple(names[: 2 if names[0] == "dask" or names[1] == "deploy" else 3])
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("command", sorted({subcommand(words) for words in commands()}), ids=" ".join)
 def test_commands_exist_with_their_options(command: tuple[str, ...]) -> None:
-    result = subprocess.run([BIN / command[0], *command[1:], "--help"], capture_output=True, text=True)
+    result = finished([BIN / command[0], *command[1:], "--help"])
     assert result.returncode == 0, result.stdout + result.stderr
     options = {word for words in commands() if subcommand(words) == command for word in words if word.startswith("--")}
     for option in options - {"--no-prompt"}:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
-from test_cli import wavecity
+from command import wavecity
 
 from flows import build
 from flows.recipe import load_recipe

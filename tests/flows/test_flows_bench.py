@@ -1,12 +1,9 @@
 """`wavecity bench`: what it measures is there and right; how fast it was is not tested."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from command import wavecity, wavecity_process
 
 from flows.cli import cli
 
@@ -18,20 +15,11 @@ KEYS = {
 }  # fmt: skip
 
 
-def wavecity(*arguments, cwd):
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("wavecity")), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ,
-    )
-
-
+@pytest.mark.system
 def test_raytrace_on_two_real_tiles(tmp_path):
     out = tmp_path / "figures" / "raytrace.json"
     arguments = ("--scenes", 2, "--rays", 20_000, "--depth", 2, "--users", 30, "--throughput-scenes", 3, "--json", out)
-    result = wavecity("bench", "raytrace", *arguments, cwd=tmp_path)
+    result = wavecity_process("bench", "raytrace", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "speed-up" in result.stdout
     figures = json.loads(out.read_text())

@@ -3,18 +3,21 @@
 import json
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from test_cli import wavecity
+from command import wavecity_process
+from processes import Process, process
 
 from flows.guard import MARK
+
+pytestmark = pytest.mark.system
 
 SETTINGS = {
     "area.scenes": 8,
@@ -29,16 +32,11 @@ TIMES = ("seconds_write", "seconds_scene", "seconds_raytrace")
 
 
 @pytest.fixture(scope="module")
-def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("maps")
-
-
-@pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, maps: Path) -> tuple[dict[str, Any], float]:
     """Content of the version that a build in peace makes, and how long it takes."""
     store = tmp_path_factory.mktemp("peace") / "store"
     start = time.monotonic()
-    assert wavecity(*BUILD, "--out", store, "--maps", maps).returncode == 0
+    assert wavecity_process(*BUILD, "--out", store, "--maps", maps).returncode == 0
     return content(store), time.monotonic() - start
 
 
@@ -59,15 +57,9 @@ def content(store: Path) -> dict[str, Any]:
     return found
 
 
-def start(store: Path, maps: Path) -> subprocess.Popen[bytes]:
+def start(store: Path, maps: Path) -> AbstractContextManager[Process]:
     command = [sys.executable, "-m", "flows.cli", *BUILD, "--out", str(store), "--maps", str(maps)]
-    # A file, not a pipe: what outlives the command would keep a pipe open, and a full one stops the command.
-    with (store.parent / f"{store.name}.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
-
-
-def log(store: Path) -> str:
-    return (store.parent / f"{store.name}.log").read_text()
+    return process(command, store.parent / f"{store.name}.log")
 
 
 def receipts(store: Path) -> dict[str, tuple[int, bytes]]:
@@ -78,7 +70,7 @@ def receipts(store: Path) -> dict[str, tuple[int, bytes]]:
             continue  # a folder was made anew or published while it was listed: its receipts lie elsewhere now
 
 
-def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def family(process: Process) -> list[psutil.Process]:
     me = psutil.Process(process.pid)
     # One that ended by itself a moment ago, and that nobody has asked about yet, cannot be killed.
     return [me, *(child for child in me.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE)]
@@ -94,25 +86,23 @@ def role(command: str) -> str:
     return next((name for word, name in names.items() if word in command), command)
 
 
-def disturb(
-    store: Path, maps: Path, moment: Callable[[subprocess.Popen[bytes]], None], pick: Callable[[list[Any]], Any]
-) -> str:
+def disturb(store: Path, maps: Path, moment: Callable[[Process], None], pick: Callable[[list[Any]], Any]) -> str:
     """Start a build, kill one of its processes at a moment, build again if that ended it. Returns whom it hit."""
-    process = start(store, maps)
-    moment(process)
-    if process.poll() is not None:
-        assert process.returncode == 0, log(store)
-        return "nobody, the build was over"
-    everybody = family(process)
-    victim = pick(everybody)
-    kind = "the command" if victim.pid == process.pid else role(" ".join(victim.cmdline()))
-    finished = receipts(store)
-    victim.send_signal(signal.SIGKILL)
-    process.wait()
-    _, alive = psutil.wait_procs(everybody, timeout=60)
-    assert not alive, f"left running after {kind} was killed: {[p.cmdline() for p in alive]}"
-    if process.returncode != 0:
-        again = wavecity(*BUILD, "--out", store, "--maps", maps)
+    with start(store, maps) as build:
+        moment(build)
+        if build.poll() is not None:
+            assert build.returncode == 0
+            return "nobody, the build was over"
+        everybody = family(build)
+        victim = pick(everybody)
+        kind = "the command" if victim.pid == build.pid else role(" ".join(victim.cmdline()))
+        finished = receipts(store)
+        victim.send_signal(signal.SIGKILL)
+        build.wait()
+        _, alive = psutil.wait_procs(everybody, timeout=60)
+        assert not alive, f"left running after {kind} was killed: {[p.cmdline() for p in alive]}"
+    if build.returncode != 0:
+        again = wavecity_process(*BUILD, "--out", store, "--maps", maps)
         assert again.returncode == 0, again.stderr
     now = receipts(store)
     assert {name: now[name] for name in finished} == finished, "a finished unit was done again"
@@ -125,8 +115,8 @@ def check(store: Path, expected: dict[str, Any]) -> None:
     assert [path.name[:6] for path in (store / ".staging").iterdir()] == ["lease-"]
 
 
-def after_units(store: Path, count: int) -> Callable[[subprocess.Popen[bytes]], None]:
-    def wait(process: subprocess.Popen[bytes]) -> None:
+def after_units(store: Path, count: int) -> Callable[[Process], None]:
+    def wait(process: Process) -> None:
         while len(receipts(store)) < count and process.poll() is None:
             time.sleep(0.01)
 
@@ -175,13 +165,13 @@ def test_a_second_build_in_the_same_store_is_refused_and_harms_nothing(
     tmp_path: Path, maps: Path, undisturbed: tuple[dict[str, Any], float]
 ) -> None:
     store = tmp_path / "store"
-    first = start(store, maps)
-    after_units(store, 1)(first)
-    first.send_signal(signal.SIGSTOP)  # or it might be done before the second one has begun
-    second = wavecity(*BUILD, "--out", store, "--maps", maps)
-    first.send_signal(signal.SIGCONT)
+    with start(store, maps) as first:
+        after_units(store, 1)(first)
+        first.send_signal(signal.SIGSTOP)  # or it might be done before the second one has begun
+        second = wavecity_process(*BUILD, "--out", store, "--maps", maps)
+        first.send_signal(signal.SIGCONT)
+        assert first.wait() == 0
     assert second.returncode == 2
     assert f"process {first.pid} on" in second.stderr
     assert "Traceback" not in second.stderr
-    assert first.wait() == 0, log(store)
     check(store, undisturbed[0])

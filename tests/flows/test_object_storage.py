@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import dask_cluster
-from test_cli import wavecity
+from command import wavecity, wavecity_process
+from servers import dask_cluster
 from test_kill import content
 
 from dataset.files import files_below, location
 from dataset.publish import latest
+
+pytestmark = pytest.mark.system
 
 SETTINGS = ["area.scenes=2", "users.minimum=20", "users.maximum=24", "solver.rays=20000", "store.unit=1"]
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
@@ -20,7 +22,7 @@ SET = [word for setting in SETTINGS for word in ("--set", setting)]
 def store(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     url = f"{bucket}/helsinki"
     maps = tmp_path_factory.mktemp("maps")
-    result = wavecity("build", "quickstart", "--out", url, "--maps", maps, "--workers", "2", *SET)
+    result = wavecity_process("build", "quickstart", "--out", url, "--maps", maps, "--workers", "2", *SET)
     assert result.returncode == 0, result.stderr
     assert "2 scenes traced: no version before" in result.stdout
     assert f"published v1: {url}/versions/v1/data.zarr" in result.stdout
@@ -31,7 +33,7 @@ def store(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 def on_a_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Content of what one process builds on a disk."""
     local = tmp_path_factory.mktemp("disk") / "store"
-    assert wavecity("build", "quickstart", "--out", local, "--workers", "1", *SET).returncode == 0
+    assert wavecity_process("build", "quickstart", "--out", local, "--workers", "1", *SET).returncode == 0
     return content(local)
 
 
@@ -71,7 +73,7 @@ def test_two_machines_that_share_only_the_store_make_the_bytes_of_one(
         words = ["build", "quickstart", "--out", url, "--maps", "maps", "--dask", scheduler, *SET]
         planner = tmp_path / "planner"
         planner.mkdir()
-        result = wavecity(*words, cwd=planner)
+        result = wavecity_process(*words, cwd=planner)
         assert result.returncode == 0, result.stderr
     # Both took part: each fetched the map of its own.
     assert all(list((tmp_path / f"home-{name}" / "maps").rglob("*.parquet")) for name in machines)
@@ -94,7 +96,7 @@ def test_validate_inspect_preview_and_publish_take_the_url(store: str, tmp_path:
 
 def test_a_second_build_finds_everything_done(store: str, tmp_path: Path) -> None:
     before = set(files_below(location(store)))
-    result = wavecity("build", "quickstart", "--out", store, "--maps", tmp_path, *SET)
+    result = wavecity_process("build", "quickstart", "--out", store, "--maps", tmp_path, *SET)
     assert result.returncode == 0, result.stderr
     assert set(files_below(location(store))) == before
 

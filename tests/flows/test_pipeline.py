@@ -2,49 +2,24 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import xarray as xr
-from test_cli import wavecity
+from command import wavecity, wavecity_process
+from processes import python
+from small import SET, SMALL
 
 from dataset.reader import open_store
 from flows.pipeline import tasks_of
 from flows.recipe import load_recipe
 from geo.errors import InputError
 
-SMALL = {
-    "area.scenes": 4,
-    "area.split.validation": 0.25,
-    "users.minimum": 24,
-    "users.maximum": 30,
-    "solver.rays": 20_000,
-    "solver.max_depth": 2,
-    "store.unit": 2,
-    "training.epochs": 1,
-    "training.batch_size": 8,
-    "training.evaluation.max_users": 24,
-    "training.evaluation.heads.seeds": 2,
-    "training.evaluation.heads.steps": 5,
-    "training.evaluation.heads.learning_rates": [0.003],
-    "training.evaluation.heads.finetune_steps": 2,
-    "training.evaluation.heads.finetune_rates": [0.001],
-    "training.evaluation.localization.labels": [6, 12],
-    "training.evaluation.cross_scene.labels": [0, 6],
-    "training.evaluation.mu_mimo.ratios": [0.5, 1.0],
-    "training.evaluation.mu_mimo.hidden": [[], [8]],
-    "training.evaluation.su_mimo.ratios": [0.5, 1.0],
-}
-SET = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
-    result = wavecity("run", "quickstart", "--out", out, *SET)
+    result = wavecity_process("run", "quickstart", "--out", out, *SET)
     assert result.returncode == 0, result.stderr
     return out, result
 
@@ -66,12 +41,14 @@ def snapshot(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.system
 def test_it_prints_the_report_and_the_store(run):
     out, result = run
     assert str(out / "report.html") in result.stdout
     assert str(out / "store") in result.stdout
 
 
+@pytest.mark.system
 def test_the_store_is_published_valid_and_readable(run):
     out, _ = run
     assert wavecity("validate", out / "store").returncode == 0
@@ -83,22 +60,24 @@ def test_the_store_is_published_valid_and_readable(run):
     assert sum(len(receipt["scenes"]) for receipt in receipts) == 4
 
 
+@pytest.mark.system
 def test_a_second_run_recomputes_nothing(run):
     out, _ = run
     store, checkpoint = snapshot(out / "store"), snapshot(out / "checkpoints")
-    result = wavecity("run", "quickstart", "--out", out, *SET)
+    result = wavecity_process("run", "quickstart", "--out", out, *SET)
     assert result.returncode == 0, result.stderr
     assert snapshot(out / "store") == store
     assert snapshot(out / "checkpoints") == checkpoint
 
 
+@pytest.mark.system
 def test_killed_before_the_pointer_was_moved_a_version_is_found_again(run, tmp_path):
     out, _ = run
     store = shutil.copytree(out / "store", tmp_path / "store", symlinks=True)
     (store / "latest.zarr").unlink()
     (store / "versions" / "v1" / "published.json").unlink()
     before = snapshot(store / "versions")
-    result = wavecity("build", "quickstart", "--out", store, *SET)
+    result = wavecity_process("build", "quickstart", "--out", store, *SET)
     assert result.returncode == 0, result.stderr
     assert (store / "latest.zarr").resolve() == store / "versions" / "v1" / "data.zarr"
     after = snapshot(store / "versions")
@@ -106,6 +85,7 @@ def test_killed_before_the_pointer_was_moved_a_version_is_found_again(run, tmp_p
     assert {path: after[path] for path in before} == before
 
 
+@pytest.mark.system
 def test_the_report_needs_no_network(run):
     out, _ = run
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -115,6 +95,7 @@ def test_the_report_needs_no_network(run):
         assert needle not in page
 
 
+@pytest.mark.system
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed")
 def test_the_report_opens_in_a_browser(run):
     """No console error, no request that leaves the page, every picture decoded."""
@@ -141,6 +122,7 @@ def test_the_report_opens_in_a_browser(run):
     assert "Wavecity" in title
 
 
+@pytest.mark.system
 def test_every_task_leaves_a_table_with_several_seeds(run):
     out, _ = run
     for task in tasks_of(load_recipe("quickstart")):
@@ -153,6 +135,7 @@ def test_every_task_leaves_a_table_with_several_seeds(run):
     assert (rates["value"] > 0).all()
 
 
+@pytest.mark.system
 def test_a_task_is_evaluated_again_with_other_settings_and_the_encoder_exported(run, tmp_path):
     out, _ = run
     run_folder = shutil.copytree(out, tmp_path / "run", symlinks=True)
@@ -173,6 +156,7 @@ def test_a_task_is_evaluated_again_with_other_settings_and_the_encoder_exported(
     assert (tmp_path / "encoder.pt2").stat().st_size > 1e5
 
 
+@pytest.mark.system
 def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
     """One process here against two there; units redone after a kill are the same too."""
     from flows import build
@@ -191,7 +175,7 @@ def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
     job = tmp_path / "job.pickle"
     jobs = build.jobs_of(draft, 0, plan, build.reuse_of(recipe, plan, tmp_path / "store"))
     job.write_bytes(pickle.dumps((draft, jobs, plan.sources, recipe)))
-    subprocess.run([sys.executable, "-c", code, str(job)], check=True, cwd=Path(build.__file__).parents[1])
+    python(code, job)
     published = open_store(out / "store")
     folder = (out / "store" / "latest.zarr").resolve().parent
     theirs = json.loads((folder / "receipts" / "unit-00000.json").read_text())
@@ -201,9 +185,10 @@ def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
     assert published.attrs["fingerprint"] == draft.fingerprint
 
 
+@pytest.mark.system
 def test_input_that_is_wrong_for_every_scene_stops_the_build(tmp_path):
     """ITU's marble ends at 60 GHz: no scene can be traced at 90, and none is quarantined for it."""
-    result = wavecity("build", "quickstart", "--out", tmp_path, *SET, "--set", "radio.wall_material=marble",
+    result = wavecity_process("build", "quickstart", "--out", tmp_path, *SET, "--set", "radio.wall_material=marble",
                       "--set", "radio.frequency=9.0e+10")  # fmt: skip
     assert result.returncode == 2, result.stderr
     assert "marble" in result.stderr

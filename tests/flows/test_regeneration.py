@@ -12,13 +12,16 @@ from typing import Any
 
 import osmium
 import pytest
-from processes import ENDED, ask, deploy, pool_worker, small_recipe, wait_until
+from processes import wait_until
 from pyproj import Geod
+from servers import ENDED, ask, deploy, pool_worker, small_recipe, workers_of
 
 from dataset.validate import validate
 from flows.bench.prefect_server import postgresql, prefect_server
 from geo.errors import InputError
 from geo.extract import find_helsinki
+
+pytestmark = pytest.mark.system
 
 HELSINKI = str(find_helsinki())
 # What was edited later is missing in the older state.
@@ -73,7 +76,9 @@ def deployed(tmp_path: Path) -> Iterator[dict[str, str]]:
             database = stack.enter_context(postgresql())
         except InputError:
             database = None
-        yield deploy(stack.enter_context(prefect_server(tmp_path, database)), tmp_path)
+        server = stack.enter_context(prefect_server(tmp_path, database))
+        deploy(server)
+        yield workers_of(server, tmp_path)
 
 
 def ended(environment: dict[str, str], parameter: str) -> dict[str, list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builds import build_version
 from geo_maps import box, osm_xml
 
 from dataset.files import files_below
@@ -42,16 +43,6 @@ def recipe_of(source: Path, **changes: object) -> Recipe:
         section, name = key.split("__")
         content[section][name] = value
     return parse_recipe(content, "test")
-
-
-def build_version(recipe: Recipe, store: Path, maps: Path):
-    plan = build.plan_scenes(recipe, maps)
-    reuse = build.reuse_of(recipe, plan, store)
-    draft = build.draft_of(recipe, plan, store)
-    for unit in draft.missing():
-        build.run_unit(draft, unit, build.jobs_of(draft, unit, plan, reuse), plan.sources, recipe)
-    build.finish(draft, recipe, plan)
-    return build.check_and_publish(draft, recipe, store)
 
 
 def origins(version) -> Counter[str]:

@@ -31,8 +31,9 @@ def middle() -> Tile:
 
 
 @pytest.fixture(scope="session")
-def map_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("maps")
+def map_cache(shared: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """Folder of maps that were read, the packaged Helsinki among them."""
+    return shared("geo-maps", lambda folder: open_source(AreaSettings(), folder))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 import hashlib
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import shapely
 from geo_maps import Building, box
+from processes import python
 
 from geo.build import build_scene
 from geo.errors import InputError, SceneError
@@ -130,10 +130,7 @@ from geo.sources import open_source
 source = open_source(AreaSettings(), Path({str(map_cache)!r}))
 print(digest(build_scene(first_tiles(source, 1)[0], source, SCENE, USERS, 5)))
 """
-    run = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={"PYTHONHASHSEED": "12345"}
-    )
-    assert run.stdout.strip() == digest(scene)
+    assert python(code, env={**os.environ, "PYTHONHASHSEED": "12345"}) == digest(scene)
 
 
 def test_seed_changes_users(scene: Scene, helsinki: Source) -> None:

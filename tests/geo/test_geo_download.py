@@ -1,15 +1,16 @@
 import errno
 import hashlib
 import json
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from file_server import Fault, FileServer, send, status
 from geo_maps import LATITUDE, LONGITUDE, box, osm_xml
+from processes import PIPE, ROOT, Process, process
 
 from geo import network
 from geo.cities import City
@@ -300,8 +301,8 @@ print(download(sys.argv[1], Path(sys.argv[2])).stat().st_size, flush=True)
 """
 
 
-def child(url: str, cache: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", CHILD, url, str(cache)], stdout=subprocess.PIPE, text=True)
+def child(url: str, cache: Path, log: Path) -> AbstractContextManager[Process]:
+    return process([sys.executable, "-c", CHILD, url, str(cache)], log, cwd=ROOT, stdout=PIPE)
 
 
 def test_two_processes_load_once(server: FileServer, data: bytes, tmp_path: Path) -> None:
@@ -312,14 +313,11 @@ def test_two_processes_load_once(server: FileServer, data: bytes, tmp_path: Path
         server.serve(handler, body)  # type: ignore[arg-type]
 
     server.faults = [hold]
-    children = [child(server.url + MAP, tmp_path) for _ in range(2)]
-    try:
-        assert [process.stdout.readline() for process in children if process.stdout] == ["ready\n"] * 2
+    url = server.url + MAP
+    with child(url, tmp_path, tmp_path / "1.log") as first, child(url, tmp_path, tmp_path / "2.log") as second:
+        assert [each.stdout.readline() for each in (first, second) if each.stdout] == [b"ready\n"] * 2
         ready.set()
-        assert [process.communicate(timeout=120)[0] for process in children] == [f"{len(data)}\n"] * 2
-    finally:
-        for process in children:
-            process.kill()
+        assert [each.communicate()[0] for each in (first, second)] == [f"{len(data)}\n".encode()] * 2
     assert len(server.asked) == 1
 
 
@@ -332,12 +330,10 @@ def test_killed_in_the_middle(server: FileServer, data: bytes, tmp_path: Path) -
         server.over.wait(60)
 
     server.faults = [stall]
-    process = child(server.url + MAP, tmp_path)
-    try:
+    with child(server.url + MAP, tmp_path, tmp_path / "child.log") as killed:
         assert half.wait(60)
-    finally:
-        process.kill()
-        process.wait()
+        killed.kill()
+        killed.wait()
     target = download_path(server.url + MAP, tmp_path)
     assert not target.exists()
     kept = target.with_name(target.name + ".partial")

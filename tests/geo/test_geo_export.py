@@ -2,13 +2,12 @@
 
 import json
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
+from processes import python
 
 from geo.build import build_scene
 from geo.errors import InputError
@@ -139,6 +138,4 @@ def test_wrong_input(scene: Scene, tmp_path: Path) -> None:
 
 def test_export_needs_no_ray_tracer() -> None:
     code = "import sys, geo.export; print(sorted({'sionna', 'mitsuba', 'drjit'} & set(sys.modules)))"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
+    assert python(code) == "[]"

@@ -222,7 +222,7 @@ def test_rings_are_repaired(ring: list[tuple[float, float]], area: float) -> Non
 RINGS = st.lists(st.tuples(st.integers(-40, 40), st.integers(-40, 40)), min_size=3, max_size=9)
 
 
-@settings(deadline=None, derandomize=True, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, derandomize=True, max_examples=50, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(RINGS, st.integers(0, 10), st.integers(1, 20)), min_size=1, max_size=5))
 def test_any_rings_become_closed_solids_without_shared_volume(
     drawn: list[tuple[list[tuple[int, int]], int, int]],

@@ -120,7 +120,7 @@ TAG_CASES = st.tuples(
 )
 
 
-@settings(FAST, max_examples=400)
+@settings(FAST, max_examples=50)
 @given(TAG_CASES)
 def test_any_tags(case: tuple[Any, ...]) -> None:
     check_tags(*case)
@@ -265,7 +265,7 @@ def check_map(drawn: list[Drawn], scene_settings: SceneSettings = SETTINGS) -> N
     assert scene.height.min() >= 0
 
 
-@settings(FAST, max_examples=300)
+@settings(FAST, max_examples=50)
 @given(maps())
 def test_any_rings(drawn: list[Drawn]) -> None:
     check_map(drawn)

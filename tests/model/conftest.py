@@ -1,3 +1,3 @@
 """Fixtures of the model's tests."""
 
-from synthetic import data, one_thread, tiny  # noqa: F401
+from synthetic import data, linked, one_thread, tiny, trained  # noqa: F401

@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +138,18 @@ def tiny():
             "accelerator": "cpu",
         }
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(shared, data, tiny):
+    """Folder of a run of one epoch. Read only: `linked` gives a copy that results can be written to."""
+    from model.pretrain import pretrain
+
+    settings = tiny.model_copy(update={"epochs": 1})
+    return shared("trained", lambda folder: pretrain("synthetic", settings, folder, seed=1, data=data))
+
+
+@pytest.fixture(scope="module")
+def linked(trained, tmp_path_factory):
+    """The trained run as a folder of this module's own, of hard links: new files may be added, none changed in place."""
+    return shutil.copytree(trained, tmp_path_factory.mktemp("trained") / "run", copy_function=os.link)

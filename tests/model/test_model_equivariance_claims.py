@@ -26,7 +26,6 @@ from model.equivariance_measures import (
     scale_name,
 )
 from model.outcomes import Outcome, read_outcomes
-from model.pretrain import pretrain
 from model.report import write_report
 from model.results import Record, rows_of, to_frame
 
@@ -180,10 +179,8 @@ def test_each_method_has_a_marker_of_its_own():
 
 
 @pytest.fixture(scope="module")
-def run(data, tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("told")
-    pretrain("synthetic", tiny.model_copy(update={"epochs": 1}), folder, seed=1, data=data)
-    return folder
+def run(linked):
+    return linked
 
 
 def leave(outcome, run):

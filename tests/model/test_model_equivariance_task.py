@@ -30,7 +30,6 @@ from model.equivariance_measures import (
 from model.equivariance_settings import BudgetSettings, EquivarianceSettings
 from model.equivariance_task import equivariance_temporal
 from model.equivariance_training import Batch, Cell, Problem, cells_of, loss_of, nmse, shift_error, trained
-from model.pretrain import pretrain
 from model.results import Findings, Record
 from model.settings import HeadSettings, TrainingSettings
 from model.tasks import Task, evaluate
@@ -53,10 +52,8 @@ def settings_of(base, **changes):
 
 
 @pytest.fixture(scope="module")
-def run(data, tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("still")
-    pretrain("synthetic", tiny.model_copy(update={"epochs": 1}), folder, seed=1, data=data)
-    return folder
+def run(linked):
+    return linked
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,12 @@ from dataset import InputError
 from model.data import gather
 from model.export import DeployedEncoder, compare, export_model, latency
 from model.inference import Predictor
-from model.pretrain import load_model, pretrain
+from model.pretrain import load_model
 
 
 @pytest.fixture(scope="module")
-def run(data, tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    pretrain("synthetic", tiny.model_copy(update={"epochs": 1}), folder, seed=1, data=data)
-    return folder
+def run(linked):
+    return linked
 
 
 @pytest.fixture(scope="module")

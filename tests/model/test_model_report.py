@@ -151,6 +151,7 @@ def test_a_method_has_one_colour_that_no_rival_has():
 chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed")
 
 
+@pytest.mark.system
 @chromium
 def test_the_page_opens_in_a_browser(report):
     """No console error, no request that leaves the page, every picture decoded, nothing wider than the window."""
@@ -181,6 +182,7 @@ def test_the_page_opens_in_a_browser(report):
     assert scrolled > 0
 
 
+@pytest.mark.system
 @chromium
 def test_the_page_prints(report, tmp_path):
     """Landscape pages of A4, and no picture taller than one of them."""

@@ -70,6 +70,7 @@ def test_ranks_draw_together_what_one_process_draws():
         np.testing.assert_array_equal(together, draw(whole, 12))
 
 
+@pytest.mark.system
 def test_two_processes_train_as_one(data, tiny, tmp_path):
     """Two gloo processes, the same global batch: the same losses at every step, the same weights at the end."""
     losses, states = [], []

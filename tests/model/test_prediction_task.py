@@ -31,7 +31,6 @@ from model.prediction import (
 )
 from model.prediction_settings import PredictionSettings
 from model.prediction_training import Cutter, Forecaster, forecast, prediction_loss, ratios, trained
-from model.pretrain import pretrain
 from model.report import write_report
 from model.settings import HeadSettings, TrainingSettings
 from model.tasks import evaluate
@@ -319,16 +318,15 @@ def test_the_same_seed_gives_the_same_table(run, result, settings, moving, tmp_p
     assert kept["fingerprint"] == result["fingerprint"]
 
 
-def test_a_task_of_the_other_model_is_refused_in_one_line(run, result, settings, moving, data, tiny, tmp_path):
+def test_a_task_of_the_other_model_is_refused_in_one_line(run, result, settings, moving, data, linked):
     with pytest.raises(
         InputError, match=r"localization needs a multimodal model, .* holds a temporal one; choose pred"
     ):
         evaluate(run, "synthetic", "localization", settings, 1, data=data)
-    pretrain("synthetic", tiny.model_copy(update={"epochs": 1}), tmp_path, seed=1, data=data)
     with pytest.raises(
         InputError, match=r"prediction needs a temporal model, .* multimodal one; choose reconstruction"
     ):
-        evaluate(tmp_path, "synthetic", "prediction", settings, 1, data=moving)
+        evaluate(linked, "synthetic", "prediction", settings, 1, data=moving)
 
 
 def test_a_recipe_has_the_tasks_of_its_model():
@@ -366,6 +364,7 @@ def test_the_report_tells_how_the_model_stands_against_ridge(report, result):
     json.loads(json.dumps(result["facts"]))
 
 
+@pytest.mark.system
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed")
 def test_the_page_opens_in_a_browser(report):
     """No console error, no request that leaves the page, every picture decoded, nothing wider than the window."""

@@ -166,6 +166,7 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == 12
 
 
+@pytest.mark.system
 def test_two_processes_train_as_one(finished, waves, settings, tmp_path):
     """Two gloo processes, the same global batch: the same losses, nearly the same weights."""
     pretrain_temporal("synthetic", changed(settings, devices=2), tmp_path, seed=3, data=waves)

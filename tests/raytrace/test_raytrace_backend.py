@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import python
 
 from geo.errors import InputError
 from raytrace import backend
@@ -88,8 +88,7 @@ def test_fresh_process_is_prepared_once() -> None:
         "print(json.dumps([first.variant, first.library, first.threads, second.threads, third.threads]))"
     )
     environment = {key: value for key, value in os.environ.items() if key != backend.LIBRARY_VARIABLE}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    variant, library, *threads = json.loads(run.stdout.splitlines()[-1])
+    variant, library, *threads = json.loads(python(code, env=environment).splitlines()[-1])
     assert threads == [1, 1, 2]
     assert (variant == "cuda_ad_mono_polarized") == backend.has_cuda()
     if variant.startswith("llvm"):

@@ -1,7 +1,5 @@
 """CSI of any array, band and time against Sionna RT's `cfr`, Sionna PHY's `cir_to_ofdm_channel` and closed forms."""
 
-import subprocess
-import sys
 from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from processes import python
 from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, scene_of, users_around, world_of
 
 from geo.errors import InputError
@@ -417,5 +416,4 @@ def test_gradients_are_right(batch: int) -> None:
 
 def test_torch_is_loaded_by_its_own_module_only() -> None:
     code = "import raytrace.channels, raytrace.arrays, sys; print('torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
+    assert python(code) == "False"

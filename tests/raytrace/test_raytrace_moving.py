@@ -1,14 +1,13 @@
 """Channels along ways, against formulas and against tracing every snapshot."""
 
 import hashlib
-import subprocess
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from processes import python
 from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, scene_of, users_around, world_of
 
 from geo.build import build_scene
@@ -201,11 +200,7 @@ def digest() -> str:
 
 def test_another_process_gives_the_same_bytes() -> None:
     folder = str(Path(__file__).parent)
-    run = subprocess.run(
-        [sys.executable, "-c", CODE.format(folder=folder, threads=1)],
-        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert run.stdout.split()[-1] == digest()
+    assert python(CODE.format(folder=folder, threads=1)).split()[-1] == digest()
 
 
 def test_what_cannot_be_followed_is_refused() -> None:

@@ -1,13 +1,12 @@
 """What a scene's channels look like, and that they are the same everywhere."""
 
 import hashlib
-import subprocess
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import python
 from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, box, real_scenes, scene_of, users_around, world_of
 
 from geo.errors import InputError
@@ -113,14 +112,7 @@ print(digest(simulate(scene_of(BLOCKS, users_around(BLOCKS, 40)), RADIO, solver,
 
 def test_two_processes_give_the_same_bytes() -> None:
     folder = str(Path(__file__).parent)
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", CODE.format(folder=folder, threads=threads)],
-            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
-        )
-        for threads in (1, 2)
-    ]  # fmt: skip
-    first, second = (run.stdout.splitlines()[-1] for run in runs)
+    first, second = (python(CODE.format(folder=folder, threads=threads)).splitlines()[-1] for threads in (1, 2))
     assert len(first) == 64
     assert first == second
 
@@ -227,5 +219,4 @@ def test_another_sionna_is_refused() -> None:
 def test_stored_paths_are_read_without_sionna() -> None:
     heavy = ("drjit", "mitsuba", "sionna")
     code = f"import raytrace.channels, raytrace.arrays, sys; print([m for m in {heavy} if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    assert python(code) == "[]"

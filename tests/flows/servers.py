@@ -1,17 +1,15 @@
-"""What runs beside Prefect's server, each as a process of its own: workers of its pools, a Dask cluster; its commands."""
+"""Prefect's server, pools and commands, and a Dask cluster, each as a process of its own."""
 
 import json
-import os
-import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from test_pipeline import SMALL
+from processes import Finished, Process, finished, process
+from small import SMALL
 
 from flows.bench.prefect_server import free_port
 
@@ -37,15 +35,6 @@ def small_recipe(name: str, **changes: Any) -> dict[str, Any]:
     return recipe
 
 
-def wait_until(what: Callable[[], Any], seconds: float, complaint: Callable[[], str] = str) -> Any:
-    """Ask until the answer is true; the time is a limit for what hangs, not for what is slow."""
-    deadline = time.monotonic() + seconds
-    while not (answer := what()):
-        assert time.monotonic() < deadline, complaint()
-        time.sleep(0.1)
-    return answer
-
-
 def ask(environment: dict[str, str], path: str, body: Any = None, method: str | None = None) -> Any:
     """The server's answer to a request, with a JSON body or without one."""
     data = None if body is None else json.dumps(body).encode()
@@ -55,44 +44,36 @@ def ask(environment: dict[str, str], path: str, body: Any = None, method: str | 
         return json.loads(answer.read() or "null")
 
 
-@contextmanager
-def process(command: list[str], environment: dict[str, str], log: Path, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("a") as out, subprocess.Popen(command, env=environment, cwd=cwd, stdout=out, stderr=out) as started:
-        try:
-            yield started
-        finally:
-            started.terminate()
-
-
-def prefect(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def prefect(environment: dict[str, str], *arguments: str) -> Finished:
     """Run a command of Prefect's where `prefect.yaml` lies."""
     # The width keeps lines whole.
-    command = [PREFECT, "--no-prompt", *arguments]
-    return subprocess.run(command, env={**environment, "COLUMNS": "200"}, cwd=ROOT, capture_output=True, text=True)
+    return finished([PREFECT, "--no-prompt", *arguments], env={**environment, "COLUMNS": "200"}, cwd=ROOT)
 
 
 @contextmanager
-def pool_worker(environment: dict[str, str], pool: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def pool_worker(environment: dict[str, str], pool: str, log: Path) -> Iterator[Process]:
     command = [PREFECT, "worker", "start", "--pool", pool, "--type", "process"]
-    with process(command, environment, log, ROOT) as started:
+    with process(command, log, environment, ROOT) as started:
         yield started
 
 
-def deploy(server: dict[str, str], folder: Path) -> dict[str, str]:
-    """Make the two pools and all deployments of `prefect.yaml`; the environment for their workers, who write to `folder`."""
+def deploy(server: dict[str, str]) -> None:
+    """Make the two pools and all deployments of `prefect.yaml`."""
     for pool in ("cpu-pool", "gpu-pool"):
         result = prefect(server, "work-pool", "create", pool, "--type", "process")
         assert result.returncode == 0, result.stdout + result.stderr
     result = prefect(server, "deploy", "--all")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def workers_of(server: dict[str, str], folder: Path) -> dict[str, str]:
+    """Environment for workers of the pools who write to `folder`."""
     folders = {"WAVECITY_STORE": str(folder / "stores"), "WAVECITY_RUNS": str(folder / "runs")}
     return {**server, **folders, "PREFECT_WORKER_QUERY_SECONDS": "1"}
 
 
 @contextmanager
-def dask_cluster(
-    folder: Path, machines: dict[str, dict[str, str]]
-) -> Iterator[tuple[str, dict[str, subprocess.Popen[bytes]]]]:
+def dask_cluster(folder: Path, machines: dict[str, dict[str, str]]) -> Iterator[tuple[str, dict[str, Process]]]:
     """A scheduler and one worker of one thread per machine: name -> its environment, in a folder of its name.
 
     Yields the scheduler's address and the workers' processes.
@@ -102,11 +83,11 @@ def dask_cluster(
     with ExitStack() as stack:
         # A worker that is killed is not started again by a nanny: another one must take over.
         scheduler = [DASK, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
-        stack.enter_context(process(scheduler, dict(os.environ), folder / "scheduler.log", folder))
+        stack.enter_context(process(scheduler, folder / "scheduler.log", cwd=folder))
         workers = {}
         for name, environment in machines.items():
             cwd = folder / name
             cwd.mkdir()
             command = [DASK, "worker", address, "--name", name, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
-            workers[name] = stack.enter_context(process(command, environment, folder / f"{name}.log", cwd))
+            workers[name] = stack.enter_context(process(command, folder / f"{name}.log", environment, cwd))
         yield address, workers
