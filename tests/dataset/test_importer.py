@@ -1,14 +1,13 @@
 """Arrays of one's own become a valid store that all readers take, or are refused in one line."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
+from processes import python
 from toy import build_store
 
 from dataset import InputError
@@ -19,7 +18,6 @@ from dataset.torch_data import ChannelDataset
 from dataset.validate import validate
 from flows.cli import cli
 
-ROOT = Path(__file__).resolve().parents[2]
 CARRIER = ImportSettings(frequency=3.5e9)
 
 
@@ -303,8 +301,6 @@ def test_importing_and_validating_need_the_base_install_alone(tmp_path):
         "cli.main(['inspect', sys.argv[4]], standalone_mode=False)\n"
         "cli.main(['validate', sys.argv[4], '--workers', '1'], standalone_mode=False)\n"
     )
-    command = [sys.executable, "-c", code, "import-channels", str(file), "--out", str(tmp_path / "store")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert "not checked: los" in done.stdout
-    assert done.stdout.rstrip().endswith("valid")
+    shown = python(code, "import-channels", file, "--out", tmp_path / "store")
+    assert "not checked: los" in shown
+    assert shown.rstrip().endswith("valid")
