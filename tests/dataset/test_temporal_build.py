@@ -86,7 +86,7 @@ def test_a_longer_list_keeps_scenes_and_other_ways_trace_anew(store, maps, tmp_p
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("mobility.cyclist=1", r"unknown key 'mobility.cyclist'; known there: .*cyclists, .*waypoint"),
+        ("mobility.cyclist=1", r"unknown key 'mobility.cyclist'; did you mean mobility.cyclists\?"),
         ("mobility.interval=0", r"mobility.interval = 0: input should be greater than 0"),
         ("mobility.cyclists=0.9", r"mobility: vehicles 0.33 and cyclists 0.9 .* together at most 1"),
         (

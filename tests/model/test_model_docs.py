@@ -44,6 +44,7 @@ def here(recipe: Path, toy_store: Path, tmp_path: Path, monkeypatch: pytest.Monk
     return tmp_path
 
 
+@pytest.mark.system
 def test_the_page_works_from_top_to_bottom(here: Path, recipe: Path, toy_store: Path) -> None:
     names: dict[str, Any] = {}
     for language, block in re.findall(r"```(\w*)\n(.*?)```", PAGE, re.DOTALL):
