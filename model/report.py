@@ -229,6 +229,8 @@ def _task(outcome: Outcome, title: str) -> dict[str, Any]:
             f". Mask leak check: location error {leak['true_link_m']:.1f} m with the scene masked along the true link, "
             f"{leak['decoy_link_m']:.1f} m along a decoy's (a model that reads the location off the mask would differ)"
         )
+    if changed := outcome.result.get("changed"):
+        note += f". With settings other than the run's own: {', '.join(changed)}"
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in outcome.result["rows"]:
         groups.setdefault((row["quantity"], row["condition"]), []).append(row)
