@@ -10,7 +10,7 @@ import zarr
 from toy import write_synthetic_unit
 
 from dataset import InputError
-from dataset.validate import Finding, Validation, validate
+from dataset.validate import Finding, Validation, _users, processes, validate
 from dataset.writer import array_checksum, load_draft, seal
 
 
