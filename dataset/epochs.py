@@ -49,9 +49,8 @@ class EpochCounter:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        parent = multiprocessing.parent_process()
-        if parent is None or parent.pid != self._process:
-            # Not a worker of the process that pickled: an own counter.
+        if self._process == os.getpid():
+            # Another counter of this process; elsewhere the number of the process tells the files apart.
             self._base = _new_base()
         self._clean_up()
 

@@ -24,7 +24,7 @@ def test_the_examples_run(page: str, toy_store: Path) -> None:
     for block in blocks:
         code = block.replace("runs/quickstart/store", str(toy_store)).replace('"STORE', f'"{toy_store}')
         code = "\n".join(line for line in code.splitlines() if "s3://" not in line)
-        exec(code.replace("num_workers=2", "num_workers=0"), names)
+        exec(code, names)
     if page == "docs/dataset.md":
         assert names["small"].shape[-2:] == (8, 8)
         assert names["wide"].sizes["subcarrier"] == 64

@@ -11,7 +11,7 @@ import zarr
 from toy import write_synthetic_unit
 
 from dataset import InputError
-from dataset.validate import _users, processes, validate
+from dataset.validate import Finding, Validation, _users, processes, validate
 from dataset.writer import array_checksum, load_draft, seal
 
 
@@ -244,3 +244,12 @@ def test_users_under_raised_buildings_are_outdoors(under_cover: int, message: st
     found = _users(arrays, 4, {"tile_size_m": 200.0, "bs_position_m": [0.0, 100.0, 15.0]})
     assert found.startswith(message)
     assert bool(found) == bool(message)
+
+
+def test_findings_are_counted_in_words():
+    finding = Finding("los", "scene toy-0001", "no path")
+    assert [Validation({}, [finding] * count, []).found for count in (0, 1, 2)] == [
+        "0 findings",
+        "1 finding",
+        "2 findings",
+    ]
