@@ -47,6 +47,14 @@ def run(tmp_path: Path) -> tuple[Path, Recipe, Version]:
     for name in ("recipe.json", "pretrain.json", "report.html", "checkpoints/last.ckpt", "results/localization.json"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(RESULT))
+    card = {
+        "fingerprint": "of a training",
+        "dataset_version": version.fingerprint,
+        "seed": recipe.seed,
+        "settings": recipe.training.model_dump(mode="json"),
+    }
+    (folder / "pretrain.json").write_text(json.dumps(card))
+    (folder / "recipe.json").write_text(recipe.model_dump_json())
     finished.record(recipe, version, folder)
     return folder, recipe, version
 
@@ -69,6 +77,11 @@ def test_a_finished_run_is_found(run: tuple[Path, Recipe, Version]) -> None:
     assert lines["report"] == str(folder / "report.html")
     assert lines["store"] == str(folder / "store")
     assert list(lines) == ["run", "results", "report", "store", "next"]
+    # A task that was not possible is a line more.
+    why = "mu-mimo is not possible: too few users"
+    (folder / "results" / "mu-mimo.json").write_text(json.dumps({"task": "mu-mimo", "not_possible": why}))
+    finished.record(recipe, version, folder)
+    assert invoke("run", folder.parent / "recipe.yaml", "--out", folder).stdout.splitlines()[-1] == why
 
 
 def test_a_finished_build_is_found(run: tuple[Path, Recipe, Version]) -> None:

@@ -204,6 +204,7 @@ def test_a_task_that_is_not_possible_is_told_and_the_others_go_on(run, tmp_path)
     assert 'id="results-localization"' not in page
 
 
+@pytest.mark.system
 def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
     """One process here against two there; units redone after a kill are the same too."""
     from flows import build

@@ -273,5 +273,8 @@ def test_a_forecast_is_what_its_parts_combine_to():
 
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(ValueError, match=r"temporal\.model\.width 30 must be a multiple of temporal\.model\.heads 8"):
+    with pytest.raises(
+        ValueError,
+        match=r"training\.temporal\.model\.width 30 must be a multiple of training\.temporal\.model\.heads 8",
+    ):
         TemporalModelSettings(width=30)

@@ -184,7 +184,7 @@ def test_doppler_is_the_rate_of_the_delay() -> None:
 
 
 CODE = """
-import sys, hashlib; sys.path.insert(0, {folder!r})
+import sys, hashlib; sys.path[:0] = [{folder!r}, {folder!r} + "/.."]
 from raytrace.backend import prepare; prepare({threads})
 from test_raytrace_moving import digest
 print(digest())

@@ -99,7 +99,7 @@ def test_no_users_no_buildings_no_depth() -> None:
 
 
 CODE = """
-import sys; sys.path.insert(0, {folder!r})
+import sys; sys.path[:0] = [{folder!r}, {folder!r} + "/.."]
 from raytrace.backend import prepare; prepare({threads})
 from raytrace_helpers import BLOCKS, scene_of, users_around
 from test_raytrace_simulate import RADIO, digest
