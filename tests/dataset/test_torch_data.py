@@ -159,7 +159,9 @@ def test_resume_at_every_batch_gives_the_identical_rest(wide_store, workers):
     channels = shuffled(wide_store)
     channels.set_epoch(2)
     whole = list(load(channels, workers))
-    for used in range(len(whole) + 1):
+    # Every one in this process; of worker processes, which take a second to start, the ends and two between.
+    some = range(len(whole) + 1) if not workers else (0, 1, len(whole) // 2, len(whole))
+    for used in some:
         state = pickle.loads(pickle.dumps(channels.state_dict(2, used, workers)))
         resumed = shuffled(wide_store)
         resumed.load_state_dict(state, workers)

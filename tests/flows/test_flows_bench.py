@@ -122,6 +122,7 @@ def test_geo_names_what_is_wrong(arguments, words, tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.system  # reads two whole extracts twice, by two readers
 def test_geo_on_a_region_read_by_osmnx(shared_osm, tmp_path):
     maps = [argument for name in ("berlin", "sofia") for argument in ("--map", next(shared_osm.glob(f"{name}*.osm")))]
     out = tmp_path / "geo.json"
@@ -141,6 +142,7 @@ def test_every_bench_is_in_the_help(tmp_path):
         assert command.help
 
 
+@pytest.mark.system  # forty real scenes
 def test_small_maps_are_made_up_for_by_larger_ones_and_then_by_other_users(shared_osm, tmp_path):
     import numpy as np
 

@@ -196,7 +196,7 @@ def test_the_loss_falls_on_a_batch_seen_again_and_again(waves, settings):
     users = users_of(waves, "train", 8)
     optimiser = torch.optim.AdamW(learner.parameters(), lr=1e-2)
     losses = []
-    for _ in range(150):
+    for _ in range(90):
         loss = learner.step_nmse(users, 0).mean()
         optimiser.zero_grad()
         loss.backward()
