@@ -415,9 +415,9 @@ def pretrain(
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of the table.")
 def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Evaluate a pretrained run on held-out scenes, beside its baselines.
+    """Evaluate a pretrained run on held-out scenes, compared with its baselines.
 
-    Results with the run's own settings go into the report. Those with --set are kept beside them.
+    Results with the run's own settings go into the report. Those with --set are kept under names of their own.
     """
     import json
 

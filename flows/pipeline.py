@@ -286,7 +286,7 @@ def pretrain(recipe: Recipe, store: StorePath, out: Path, overwrite: bool = Fals
 
 @task(name="evaluate", task_run_name="evaluate-{name}", cache_policy=NO_CACHE)
 def evaluate(run: Path, store: StorePath, name: Any, recipe: Recipe) -> dict[str, Any]:
-    """One downstream task of a pretrained model, beside its baselines; or why it is not possible, as `not_possible`."""
+    """One downstream task of a pretrained model, compared with its baselines; or why it is not possible, as `not_possible`."""
     from model.tasks import evaluate as run_task
     from model.tasks import note_not_possible
 

@@ -132,8 +132,8 @@ def _headline(result: dict[str, Any]) -> str:
     first = next((row for row in rows if row["quantity"] == HEADLINES.get(result["task"])), rows[0])
     row = [one for one in rows if all(one[key] == first[key] for key in ("quantity", "condition"))][-1]
     (ours, _), (other, _) = (best_of(row, ours) for ours in (True, False))
-    beside = "" if other is None else f" ({other:.3g})"
-    return "" if ours is None else f"{row['quantity']} {ours:.3g} {row['unit']}{beside}"
+    rival = "" if other is None else f" ({other:.3g})"
+    return "" if ours is None else f"{row['quantity']} {ours:.3g} {row['unit']}{rival}"
 
 
 def best_of(row: dict[str, Any], ours: bool) -> tuple[float | None, str | None]:

@@ -193,7 +193,7 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
 
 
 def manifest_of(path: str) -> str:
-    """SHA-256 of the manifest beside a version's Zarr group, and so of all its bytes; empty where there is none."""
+    """SHA-256 of the manifest next to a version's Zarr group, and so of all its bytes; empty where there is none."""
     return str((read_json(location(path).parent / "manifest.json") or {}).get("sha256", ""))
 
 

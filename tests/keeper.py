@@ -1,7 +1,7 @@
 """Plugin of the test suite: no test runs for ever, none leaves a process behind, none that is not marked takes long.
 
 pytest-timeout interrupts a test at its limit, so that its fixtures and blocks end what they started. What cannot be
-interrupted, a wait in C or a teardown that hangs, is ended by the watcher: a process of its own that is told of each test
+interrupted, a wait in C or a teardown that hangs, is ended by the watcher: a process of its own that is notified of each test
 when it begins, and that outlives this one. Whatever ends this process, `kill -9` included, the watcher then kills every
 process that carries this run's mark in its environment.
 """
