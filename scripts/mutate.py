@@ -1,9 +1,11 @@
 """Change single lines of the code and see whether the tests notice.
 
-Usage: python scripts/mutate.py [--per-folder 12] [--seed 1] [--tests TREE] [--marks EXPRESSION] [--skip NAME ...] [--json FILE]
+Usage: python scripts/mutate.py [--per-folder 12] [--seed 1] [--marks EXPRESSION ...] [--skip NAME ...] [--json FILE]
+       python scripts/mutate.py --checkout TREE --also-in TREE ...
 
 Draws lines of each folder at random, changes one operator or constant in each in a copy of the tree, and runs the test files
-that import the changed module. `--tests` takes the tests of another checkout, to compare two suites on the same mutants.
+that import the changed module. A mutant is killed where a test fails that passes on the unchanged code. To compare the suites
+of two checkouts on the same mutants, run it once for each with `--also-in` the other: only lines that both have are drawn.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import ast
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -38,7 +41,7 @@ class Mutant:
     after: str
 
 
-def mutants(path: Path) -> Iterator[Mutant]:
+def mutants(path: Path, root: Path) -> Iterator[Mutant]:
     """Every change of one operator or number within functions of a file."""
     source = path.read_text(encoding="utf-8")
     lines = source.splitlines()
@@ -52,7 +55,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
         text = lines[node.lineno - 1].encode()
         after = text[: node.col_offset] + ast.unparse(changed).encode() + text[node.end_col_offset :]
         if after != text:
-            yield Mutant(str(path.relative_to(ROOT)), node.lineno, text.decode().strip(), after.decode())
+            yield Mutant(str(path.relative_to(root)), node.lineno, text.decode().strip(), after.decode())
 
 
 def _changed(node: ast.AST) -> ast.expr | None:
@@ -89,68 +92,103 @@ def tests_of(module: str, tests: Path, skip: Container[str]) -> list[str]:
     return [str(path) for path in chosen]
 
 
-def killed(mutant: Mutant, tree: Path, files: list[str], marks: str, seconds: float) -> bool:
-    """Whether a test fails with the change."""
+def failing(tree: Path, files: list[str], marks: str, seconds: float) -> str | None:
+    """The first test that fails, "timed out", or None."""
+    # -P: the working folder, which holds the unchanged code, is not searched for modules. The limits of a test are for whole
+    # machines, not for one that runs mutants besides.
+    command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-o", "cpu_limit=1000"]
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            [*command, "-o", "timeout=300", "-m", marks, *files],
+            cwd=Path(files[0].partition("::")[0]).parent,
+            env=environment, capture_output=True, text=True, timeout=seconds, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return "timed out"
+    if done.returncode in (0, 5):
+        return None
+    named = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, flags=re.MULTILINE)
+    return named[0] if named else "collection"
+
+
+def outcome(mutant: Mutant, tree: Path, tests: Path, files: list[str], tiers: list[str], seconds: float) -> str:
+    """What happens to a mutant: "survived", "timed out", "unclear: ...", or the test that killed it."""
     path = tree / mutant.path
     before = path.read_text(encoding="utf-8")
     lines = before.splitlines(keepends=True)
     lines[mutant.line - 1] = mutant.after + "\n"
-    path.write_text("".join(lines), encoding="utf-8")
-    # -P: the working folder, which holds the unchanged code, is not searched for modules.
-    command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", marks, *files]
-    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=Path(files[0]).parent,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        return done.returncode not in (0, 5)
-    except subprocess.TimeoutExpired:
-        return True  # it hangs, which is noticed
-    finally:
-        path.write_text(before, encoding="utf-8")
+    for marks in tiers:
+        path.write_text("".join(lines), encoding="utf-8")
+        try:
+            test = failing(tree, files, marks, seconds)
+        finally:
+            path.write_text(before, encoding="utf-8")
+        if test is None:
+            continue
+        if test in ("timed out", "collection"):
+            return test
+        # The same test on the unchanged code: what fails there too has killed nothing.
+        name = str(tests.parent / test) if test.startswith("tests/") else str(tests.parent / "tests" / test)
+        return test if failing(tree, [name], marks, seconds) is None else f"unclear: {test}"
+    return "survived"
 
 
 def main() -> None:
     """Draw, change, test, and print a line for each mutant and a table by folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--per-folder", type=int, default=12)
+    parser.add_argument("--folders", nargs="*", default=FOLDERS, choices=FOLDERS)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--tests", type=Path, default=ROOT, help="checkout whose tests/ is run")
-    parser.add_argument("--marks", default="not system and not heavy")
+    parser.add_argument("--checkout", type=Path, default=ROOT, help="the tree of which code and tests are taken")
+    parser.add_argument("--also-in", type=Path, help="another checkout: only lines that both have are changed")
+    parser.add_argument(
+        "--marks", nargs="+", default=["not system and not heavy"], help="tiers, in the order they are run"
+    )
     parser.add_argument("--skip", nargs="*", default=(), metavar="NAME", help="test files to leave out, e.g. test_kill")
-    parser.add_argument("--seconds", type=float, default=400, help="limit of a mutant's tests")
+    parser.add_argument("--seconds", type=float, default=400, help="limit of a mutant's tests in one tier")
     parser.add_argument("--json", type=Path, help="file for the outcomes")
     options = parser.parse_args()
+    root = options.checkout.resolve()
     outcomes: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         for name in FOLDERS:
-            shutil.copytree(ROOT / name, tree / name)
-        tests = options.tests.resolve() / "tests"
-        for name in FOLDERS:
-            choice = random.Random(f"{options.seed} {name}")
-            every = [mutant for path in sorted((ROOT / name).rglob("*.py")) for mutant in mutants(path)]
-            for mutant in choice.sample(every, options.per_folder):
-                files = tests_of(mutant.path.removesuffix(".py").replace("/", "."), tests, options.skip)
-                found = killed(mutant, tree, files, options.marks, options.seconds)
-                outcomes.append({**asdict(mutant), "killed": found})
-                print(
-                    "killed  " if found else "SURVIVED",
-                    f"{mutant.path}:{mutant.line}",
-                    mutant.after.strip(),
-                    flush=True,
-                )
-    for name in FOLDERS:
-        ours = [outcome["killed"] for outcome in outcomes if str(outcome["path"]).startswith(f"{name}/")]
-        print(f"{name}: {sum(map(bool, ours))} of {len(ours)} killed")
-    if options.json:
-        options.json.write_text(json.dumps(outcomes, indent=1))
+            shutil.copytree(root / name, tree / name)
+        for name in options.folders:
+            for mutant in drawn(root, options.also_in, name, options.per_folder, options.seed):
+                files = tests_of(mutant.path.removesuffix(".py").replace("/", "."), root / "tests", options.skip)
+                found = outcome(mutant, tree, root / "tests", files, options.marks, options.seconds)
+                outcomes.append({**asdict(mutant), "outcome": found})
+                print(f"{mutant.path}:{mutant.line}: {mutant.after.strip()}: {found}", flush=True)
+                if options.json:
+                    options.json.write_text(json.dumps(outcomes, indent=1))
+    for name in options.folders:
+        ours = [str(outcome["outcome"]) for outcome in outcomes if str(outcome["path"]).startswith(f"{name}/")]
+        print(f"{name}: {sum('::' in each and not each.startswith('unclear') for each in ours)} of {len(ours)} killed")
+
+
+def drawn(root: Path, other: Path | None, folder: str, number: int, seed: int) -> list[Mutant]:
+    """Mutants of one folder, one a line at most, in an order that does not depend on which of two checkouts is asked."""
+    every: dict[tuple[str, str], Mutant] = {}
+    for path in sorted((root / folder).rglob("*.py")):
+        for mutant in mutants(path, root):
+            every[mutant.path, mutant.before] = mutant
+    if other is not None:
+        lines = {path: text.splitlines() for path, text in _sources(other.resolve() / folder, other.resolve()).items()}
+        here = {path: text.splitlines() for path, text in _sources(root / folder, root).items()}
+        every = {
+            (path, before): mutant
+            for (path, before), mutant in every.items()
+            # Once in each of them: the line is then surely the same one.
+            if all([line.strip() for line in tree.get(path, ())].count(before) == 1 for tree in (lines, here))
+        }
+    choice = random.Random(f"{seed} {folder}")
+    return [every[key] for key in choice.sample(sorted(every), min(number, len(every)))]
+
+
+def _sources(folder: Path, root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in folder.rglob("*.py")}
 
 
 if __name__ == "__main__":
