@@ -112,7 +112,7 @@ def failing(tree: Path, files: list[str], marks: str, seconds: float) -> str | N
     return named[0] if named else "collection"
 
 
-def outcome(mutant: Mutant, tree: Path, tests: Path, files: list[str], tiers: list[str], seconds: float) -> str:
+def outcome(mutant: Mutant, tree: Path, files: list[str], tiers: list[str], seconds: float) -> str:
     """What happens to a mutant: "survived", "timed out", "unclear: ...", or the test that killed it."""
     path = tree / mutant.path
     before = path.read_text(encoding="utf-8")
@@ -128,8 +128,8 @@ def outcome(mutant: Mutant, tree: Path, tests: Path, files: list[str], tiers: li
             continue
         if test in ("timed out", "collection"):
             return test
-        # The same test on the unchanged code: what fails there too has killed nothing.
-        name = str(tests.parent / test) if test.startswith("tests/") else str(tests.parent / "tests" / test)
+        # The same test on the unchanged code: what fails there too has killed nothing. pytest names it from its working folder.
+        name = str(Path(files[0]).parent / test)
         return test if failing(tree, [name], marks, seconds) is None else f"unclear: {test}"
     return "survived"
 
@@ -158,7 +158,7 @@ def main() -> None:
         for name in options.folders:
             for mutant in drawn(root, options.also_in, name, options.per_folder, options.seed):
                 files = tests_of(mutant.path.removesuffix(".py").replace("/", "."), root / "tests", options.skip)
-                found = outcome(mutant, tree, root / "tests", files, options.marks, options.seconds)
+                found = outcome(mutant, tree, files, options.marks, options.seconds)
                 outcomes.append({**asdict(mutant), "outcome": found})
                 print(f"{mutant.path}:{mutant.line}: {mutant.after.strip()}: {found}", flush=True)
                 if options.json:
