@@ -1,8 +1,8 @@
 """Channels -> Zarr store -> readers. Light: importing the package loads neither zarr nor torch.
 
-`dataset.reader.open_store` for xarray, `dataset.torch_data` for torch; plain `xarray.open_zarr` works as well.
+`wavecity.dataset.reader.open_store` for xarray, `wavecity.dataset.torch_data` for torch; plain `xarray.open_zarr` works as well.
 """
 
-from geo.errors import InputError
+from wavecity.geo.errors import InputError
 
 __all__ = ["InputError"]

@@ -9,10 +9,10 @@ import zarr.registry
 from numpy.typing import NDArray
 from zarr.buffer.cpu import NDBuffer
 
-from dataset.files import StorePath, open_group
-from dataset.reader import resolve
-from dataset.recycler import Recycler
-from geo.errors import InputError
+from wavecity.dataset.files import StorePath, open_group
+from wavecity.dataset.reader import resolve
+from wavecity.dataset.recycler import Recycler
+from wavecity.geo.errors import InputError
 
 Batch = dict[str, NDArray[Any]]
 

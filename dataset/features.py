@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.scene import Scene
-from raytrace.arrays import beam_gain, best_beam, dft_codebook, spectrum
-from raytrace.channels import Channels
+from wavecity.geo.scene import Scene
+from wavecity.raytrace.arrays import beam_gain, best_beam, dft_codebook, spectrum
+from wavecity.raytrace.channels import Channels
 
 __all__ = ["beam_gain", "best_beam", "channel_checksum", "dft_codebook", "scene_arrays", "spectrum"]
 

@@ -22,7 +22,7 @@ import zarr
 import zarr.storage
 from zarr.abc.store import Store
 
-from geo.errors import InputError
+from wavecity.geo.errors import InputError
 
 if TYPE_CHECKING:
     from upath import UPath

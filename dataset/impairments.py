@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from geo.errors import InputError
+from wavecity.geo.errors import InputError
 
 Pattern = Literal["random", "columns", "rows", "comb", "patches"]
 

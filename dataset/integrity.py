@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dataset.files import StorePath, sha256_of
+from wavecity.dataset.files import StorePath, sha256_of
 
 # How many files a message names.
 NAMED = 3

@@ -6,8 +6,8 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from dataset.files import StorePath
-from dataset.torch_data import FIELDS, ShuffledChannels, Transform
+from wavecity.dataset.files import StorePath
+from wavecity.dataset.torch_data import FIELDS, ShuffledChannels, Transform
 
 
 class ChannelDataModule(LightningDataModule):
@@ -29,7 +29,7 @@ class ChannelDataModule(LightningDataModule):
         Worker processes of every loader; 0 reads in this process, with a thread that decodes ahead.
     seed : int
     window : int
-        Units mixed with each other (`dataset.loader.Order`).
+        Units mixed with each other (`wavecity.dataset.loader.Order`).
     drop_last : bool
         Full training batches only.
     include_outage : bool

@@ -15,11 +15,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from dataset.arrays import Batch, is_per_user, open_arrays, read_scenes
-from dataset.files import StorePath
-from dataset.reader import open_store, resolve
-from dataset.recycler import Recycler
-from geo.errors import InputError
+from wavecity.dataset.arrays import Batch, is_per_user, open_arrays, read_scenes
+from wavecity.dataset.files import StorePath
+from wavecity.dataset.reader import open_store, resolve
+from wavecity.dataset.recycler import Recycler
+from wavecity.geo.errors import InputError
 
 # Seconds in which a window is decoded or never: it takes less than one from a disk, minutes over a slow connection.
 TIMEOUT = 600.0

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataset.files import StorePath, children, make_folder, read_json, write_json
-from geo.errors import InputError
+from wavecity.dataset.files import StorePath, children, make_folder, read_json, write_json
+from wavecity.geo.errors import InputError
 
 # Seconds without a beat after which a holder on another host, or one that was suspended, counts as gone.
 LEASE = 120.0

@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from dataset.files import StorePath, children, location, make_folder, move_folder, read_json, remove_folder, write_json
-from dataset.writer import load_draft, read_sealed, write_sealed
-from geo.errors import InputError
+from wavecity.dataset.files import (
+    StorePath,
+    children,
+    location,
+    make_folder,
+    move_folder,
+    read_json,
+    remove_folder,
+    write_json,
+)
+from wavecity.dataset.writer import load_draft, read_sealed, write_sealed
+from wavecity.geo.errors import InputError
 
 
 @dataclass(frozen=True)

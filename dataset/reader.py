@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dataset.files import StorePath, location, zarr_store
-from dataset.integrity import damages, named
-from dataset.publish import pointed_at
-from dataset.writer import read_sealed
-from geo.errors import InputError
+from wavecity.dataset.files import StorePath, location, zarr_store
+from wavecity.dataset.integrity import damages, named
+from wavecity.dataset.publish import pointed_at
+from wavecity.dataset.writer import read_sealed
+from wavecity.geo.errors import InputError
 
 
 def resolve(store: str | StorePath) -> StorePath:
@@ -146,5 +146,5 @@ def open_store(store: str | StorePath, group: str | None = None, verify: bool = 
 
 
 def statistics(store: str | StorePath) -> dict[str, Any]:
-    """Statistics of the train split, as stored in the version (see `dataset.statistics`)."""
+    """Statistics of the train split, as stored in the version (see `wavecity.dataset.statistics`)."""
     return dict(open_store(store).attrs["statistics"])

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from geo.settings import Settings
+from wavecity.geo.settings import Settings
 
 __all__ = ["FeatureSettings", "Settings", "StoreSettings"]
 

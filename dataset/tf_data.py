@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from dataset.arrays import Batch, is_per_user
-from dataset.files import StorePath
-from dataset.loader import BatchReader, Order, find_users
-from geo.errors import InputError
+from wavecity.dataset.arrays import Batch, is_per_user
+from wavecity.dataset.files import StorePath
+from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.geo.errors import InputError
 
 
 def tf_dataset(
@@ -27,7 +27,7 @@ def tf_dataset(
     world: int = 1,
     verify: bool = False,
 ) -> Any:
-    """Shuffled batches of one split, decoded shard by shard, in the order of `dataset.loader`.
+    """Shuffled batches of one split, decoded shard by shard, in the order of `wavecity.dataset.loader`.
 
     Parameters
     ----------

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from dataset.arrays import is_per_user, open_arrays, read_scenes
-from dataset.epochs import EpochCounter
-from dataset.files import StorePath
-from dataset.loader import TIMEOUT, BatchReader, Order, find_users
-from geo.errors import InputError
+from wavecity.dataset.arrays import is_per_user, open_arrays, read_scenes
+from wavecity.dataset.epochs import EpochCounter
+from wavecity.dataset.files import StorePath
+from wavecity.dataset.loader import TIMEOUT, BatchReader, Order, find_users
+from wavecity.geo.errors import InputError
 
 FIELDS = ("csi", "height", "user_position")
 # Share of the memory available now that samples may take without being asked for.
@@ -174,9 +174,9 @@ class ChannelDataset(Dataset[dict[str, Any]]):
 class ShuffledChannels(IterableDataset[dict[str, Any]]):
     """Shuffled batches of one split, decoded shard by shard; give it to `DataLoader(batch_size=None)`.
 
-    Memory does not grow with the store: two windows of shards a worker (`dataset.loader`). The order depends on seed,
+    Memory does not grow with the store: two windows of shards a worker (`wavecity.dataset.loader`). The order depends on seed,
     epoch, rank, world and the number of workers alone. Every user occurs once an epoch, and all ranks get the same number
-    of batches (see `dataset.loader.Order`). Every iterator, of the dataset or of a DataLoader of it, reads the next epoch;
+    of batches (see `loader.Order`). Every iterator, of the dataset or of a DataLoader of it, reads the next epoch;
     `set_epoch` names it.
 
     Parameters
@@ -200,13 +200,13 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
     transform : callable, optional
         Batch (dict of tensors (B, ...), with `scene` and `user`) to batch.
     timeout : float
-        Seconds after which the decoding of a window is given up (`dataset.loader.Stalled`).
+        Seconds after which the decoding of a window is given up (`wavecity.dataset.loader.Stalled`).
     verify : bool
         Whether every byte of the store is compared with its manifest before anything is read.
 
     Attributes
     ----------
-    users : dataset.loader.Users
+    users : wavecity.dataset.loader.Users
     statistics, attrs : dict
         Train-split statistics and attributes of the store.
 
@@ -366,7 +366,7 @@ def _distributed() -> tuple[int, int]:
 def __getattr__(name: str) -> Any:
     # Only who asks for the data module needs Lightning.
     if name == "ChannelDataModule":
-        from dataset.lightning_data import ChannelDataModule
+        from wavecity.dataset.lightning_data import ChannelDataModule
 
         return ChannelDataModule
     msg = f"module {__name__!r} has no attribute {name!r}"

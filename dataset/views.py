@@ -1,6 +1,6 @@
 """Views of a store without new ray tracing: other arrays, bands and times from the stored paths.
 
-Views are lazy (dask) and xarray all through. `dataset.impairments` (offered here too) goes on from them: `Noise` at a
+Views are lazy (dask) and xarray all through. `wavecity.dataset.impairments` (offered here too) goes on from them: `Noise` at a
 given SNR, and `Observe` for partial CSI.
 
 What no view restores: paths are cut to the strongest `solver.max_paths` of a user (coordinate `power_cut` says what
@@ -18,13 +18,13 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from dataset.files import open_group
-from dataset.impairments import Chain, Noise, Observe, add_noise, observe
-from dataset.reader import open_store, resolve
-from dataset.schema import SCENE_FIELDS
-from geo.errors import InputError
-from raytrace.channels import ReceiverSettings, csi, csi_axes, subcarrier_frequencies
-from raytrace.settings import RadioSettings
+from wavecity.dataset.files import open_group
+from wavecity.dataset.impairments import Chain, Noise, Observe, add_noise, observe
+from wavecity.dataset.reader import open_store, resolve
+from wavecity.dataset.schema import SCENE_FIELDS
+from wavecity.geo.errors import InputError
+from wavecity.raytrace.channels import ReceiverSettings, csi, csi_axes, subcarrier_frequencies
+from wavecity.raytrace.settings import RadioSettings
 
 __all__ = ["Chain", "Noise", "Observe", "ReceiverSettings", "add_noise", "derived_csi", "observe", "stored_csi"]
 
@@ -64,7 +64,7 @@ def derived_csi(
     bandwidth: float | None = None,
     normalize_delays: bool = False,
 ) -> xr.DataArray:
-    """Channels of any array, band and time from the stored paths, by `raytrace.channels.csi`.
+    """Channels of any array, band and time from the stored paths, by `wavecity.raytrace.channels.csi`.
 
     Plane waves over the panel, all frequencies with the carrier's steering vectors (no beam squint: at the ends of 32
     antennas a path 60 degrees off boresight is 0.3 rad off, 200 MHz from 28.5 GHz). Stored delays are float32, exact to

@@ -24,8 +24,8 @@ import zarr.storage
 from numpy.typing import NDArray
 from zarr.core.buffer import Buffer
 
-from dataset.distributions import merge_distributions, unit_distributions
-from dataset.files import (
+from wavecity.dataset.distributions import merge_distributions, unit_distributions
+from wavecity.dataset.files import (
     StorePath,
     array_of,
     files_below,
@@ -40,8 +40,8 @@ from dataset.files import (
     write_json,
     zarr_store,
 )
-from dataset.integrity import damages, named, sizes_of
-from dataset.schema import (
+from wavecity.dataset.integrity import damages, named, sizes_of
+from wavecity.dataset.schema import (
     ATTRIBUTION,
     CONVENTIONS,
     LICENCE,
@@ -52,9 +52,9 @@ from dataset.schema import (
     ArraySpec,
     array_specs,
 )
-from dataset.statistics import merge_statistics, unit_statistics
-from geo.errors import InputError
-from raytrace.channels import subcarrier_frequencies
+from wavecity.dataset.statistics import merge_statistics, unit_statistics
+from wavecity.geo.errors import InputError
+from wavecity.raytrace.channels import subcarrier_frequencies
 
 # What is written after the manifest; each carries its own checksum.
 UNSEALED = ("manifest.json", "validation.json", "published.json")

@@ -1,26 +1,24 @@
 """Recipe -> published dataset version, as plain functions: they run without Prefect, which only wraps them."""
 
-import hashlib
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from functools import cache as keep_result
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from shapely.errors import ShapelyError
 
-from dataset.card import write_card
-from dataset.croissant import write_croissant
-from dataset.features import channel_checksum, scene_arrays
-from dataset.files import StorePath, atomic_path, read_json, write_json
-from dataset.publish import Version, pointed_at, publish, versions
-from dataset.schema import SCHEMA_VERSION
-from dataset.validate import CheckFailed, Each, validate
-from dataset.writer import (
+from wavecity.dataset.card.croissant import write_croissant
+from wavecity.dataset.card.page import write_card
+from wavecity.dataset.checks.validate import CheckFailed, Each, validate
+from wavecity.dataset.features import channel_checksum, scene_arrays
+from wavecity.dataset.files import StorePath, atomic_path, read_json, write_json
+from wavecity.dataset.publish import Version, pointed_at, publish, versions
+from wavecity.dataset.schema import SCHEMA_VERSION
+from wavecity.dataset.writer import (
     Draft,
     Layout,
     fingerprint_of,
@@ -30,19 +28,20 @@ from dataset.writer import (
     seal,
     write_unit,
 )
-from flows.maps import at_hand
-from flows.recipe import Recipe
-from flows.reuse import Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
-from geo.build import build_scene
-from geo.cities import City, cities_of, slug
-from geo.errors import InputError, MapError, SceneError
-from geo.export import export_gltf, export_mitsuba
-from geo.plan import CityPlan, Plan, join_plans, plan_one
-from geo.scene import Mover, Scene
-from geo.settings import MobilitySettings
-from geo.sources import Source, is_here, open_city
-from geo.tiles import Tile
-from raytrace.settings import RadioSettings
+from wavecity.flows.fingerprint import code_fingerprint
+from wavecity.flows.maps import at_hand
+from wavecity.flows.recipe import Recipe
+from wavecity.flows.reuse import Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
+from wavecity.geo.build import build_scene
+from wavecity.geo.cities import City, cities_of, slug
+from wavecity.geo.errors import InputError, MapError, SceneError
+from wavecity.geo.export import export_gltf, export_mitsuba
+from wavecity.geo.plan import CityPlan, Plan, join_plans, plan_one
+from wavecity.geo.scene import Mover, Scene
+from wavecity.geo.settings import MobilitySettings
+from wavecity.geo.sources import Source, is_here, open_city
+from wavecity.geo.tiles import Tile
+from wavecity.raytrace.settings import RadioSettings
 
 # Element gain of Sionna's patterns over isotropic, dB: the bound of the Friis check.
 ELEMENT_GAIN = {"iso": 0.0, "dipole": 1.76, "hw_dipole": 2.15, "tr38901": 8.0}
@@ -195,18 +194,6 @@ def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:
             "code": code_fingerprint(),
         }
     )
-
-
-@keep_result
-def code_fingerprint() -> str:
-    """SHA-256 of the sources that make data: changed code makes a new dataset, not a mixture of two."""
-    root = Path(__file__).resolve().parents[1]
-    files = [*(root / "geo").glob("*.py"), *(root / "raytrace").glob("*.py")]
-    files += [root / "dataset" / name for name in ("distributions.py", "features.py", "schema.py", "statistics.py")]
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def draft_of(recipe: Recipe, plan: Plan, store: StorePath) -> Draft:
@@ -373,17 +360,17 @@ def _result(arrays: dict[str, Any], buildings: Any) -> dict[str, Any]:
 
 def _trace(scene: Scene, recipe: Recipe) -> dict[str, Any]:
     """Channels and features of a scene; the ray tracer is imported by the first one that needs it."""
-    from raytrace import backend
+    from wavecity.raytrace import backend
 
     backend.prepare(threads=1)
-    from raytrace.channels import csi
+    from wavecity.raytrace.channels import csi
 
     if recipe.mobility is not None:
-        from raytrace.moving import simulate_moving
+        from wavecity.raytrace.moving import simulate_moving
 
         moving = simulate_moving(scene, recipe.radio, recipe.solver, recipe.mobility, recipe.seed)
         return scene_arrays(scene, moving.channels, csi(moving.channels, recipe.radio), moving.csi)
-    from raytrace.simulate import simulate
+    from wavecity.raytrace.simulate import simulate
 
     channels = simulate(scene, recipe.radio, recipe.solver, recipe.seed)
     return scene_arrays(scene, channels, csi(channels, recipe.radio))
@@ -436,7 +423,7 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
 
 
 def trajectory_attributes(mobility: MobilitySettings) -> dict[str, Any]:
-    """What readers need to know of users that move, JSON-ready; `fastest_mps` by `geo.scene.Mover`."""
+    """What readers need to know of users that move, JSON-ready; `fastest_mps` by `wavecity.geo.scene.Mover`."""
     fastest = {
         Mover.WALKER: mobility.walker_speed[1],
         Mover.VEHICLE: mobility.vehicle_speed[1],

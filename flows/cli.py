@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
-from flows.bench.commands import bench
-from flows.help import EvaluateCommand, GroupedCommands, RecipeName, SilentCommand, StoreAddress
-from flows.options import import_extra, path, set_option
-from geo.errors import InputError
-from model.task_names import TASKS
+from wavecity.flows.bench.commands import bench
+from wavecity.flows.help import EvaluateCommand, GroupedCommands, RecipeName, SilentCommand, StoreAddress
+from wavecity.flows.options import import_extra, path, set_option
+from wavecity.geo.errors import InputError
+from wavecity.model.settings.tasks import TASKS
 
 # Quiet and offline unless the user says otherwise; must be set before Prefect is imported.
 DEFAULTS = {
@@ -106,24 +106,24 @@ def run(
 
     A run folder belongs to one recipe: with other data or another training it is refused, --overwrite replaces it.
     """
-    from dataset.files import make_folder
-    from dataset.progress import say
-    from flows.recipe import load_recipe
-    from flows.run_checks import refuse_other_run
-    from flows.tables import print_run
+    from wavecity.dataset.files import make_folder
+    from wavecity.dataset.progress import say
+    from wavecity.flows.recipe import load_recipe
+    from wavecity.flows.run_checks import refuse_other_run
+    from wavecity.flows.tables import print_run
 
     loaded = load_recipe(recipe, overrides)
     out = out or Path("runs") / loaded.name
     if not overwrite:
         refuse_other_run(loaded, out)
     make_folder(out)
-    if not overwrite and import_extra("flows.finished", "generate").find(loaded, out, maps):
+    if not overwrite and import_extra("wavecity.flows.finished", "generate").find(loaded, out, maps):
         say("nothing to do: recipe, maps, code and results are those of the run that is there")
     else:
         _warn_of(loaded)
         say("starting Prefect")
-        pipeline = import_extra("flows.pipeline", "generate,train")
-        with import_extra("flows.guard", "generate").no_orphans(), _prefect_answers():
+        pipeline = import_extra("wavecity.flows.pipeline", "generate,train")
+        with import_extra("wavecity.flows.guard", "generate").no_orphans(), _prefect_answers():
             pipeline.run_recipe(loaded, out, workers, dask, maps, overwrite)
     print_run(out)
 
@@ -149,15 +149,15 @@ def plan(
 
     Where a map is not there, tiles are planned by their positions; nothing is downloaded without --fetch.
     """
-    from dataset.files import write_json
-    from flows.recipe import load_recipe
-    from flows.tables import print_plan
+    from wavecity.dataset.files import write_json
+    from wavecity.flows.recipe import load_recipe
+    from wavecity.flows.tables import print_plan
 
     if fetch and maps is None:
         msg = "--fetch: where to? name a folder for the maps, e.g. --maps maps"
         raise InputError(msg)
     loaded = load_recipe(recipe, overrides)
-    build = import_extra("flows.build", "generate")
+    build = import_extra("wavecity.flows.build", "generate")
     _warn_of(loaded)
     with tempfile.TemporaryDirectory() as cache:
         planned = build.show_plan(loaded, maps or Path(cache), fetch, _city_bar)
@@ -171,14 +171,14 @@ def plan(
 
 def _warn_of(recipe: Any, sizes: Any = None) -> None:
     """Say before anything starts which tasks will not be possible."""
-    from flows.run_checks import warnings_of
+    from wavecity.flows.run_checks import warnings_of
 
     for warning in warnings_of(recipe, sizes):
         click.echo(f"warning: {warning}", err=True)
 
 
 def _city_bar(cities: Any) -> Any:
-    from dataset.progress import track
+    from wavecity.dataset.progress import track
 
     return track(cities, "plan", unit="cities")
 
@@ -207,11 +207,11 @@ def build(
     Scenes of the latest version whose inputs have not changed are kept; what was kept and what was traced, and why, is
     told at the end.
     """
-    from dataset.files import location, make_folder
-    from dataset.progress import say
-    from dataset.reader import refuse_run_folder
-    from flows.recipe import load_recipe
-    from flows.tables import print_origins
+    from wavecity.dataset.files import location, make_folder
+    from wavecity.dataset.progress import say
+    from wavecity.dataset.reader import refuse_run_folder
+    from wavecity.flows.recipe import load_recipe
+    from wavecity.flows.tables import print_origins
 
     if scenes:
         overrides = (*overrides, f"area.scenes={scenes}")
@@ -219,14 +219,14 @@ def build(
     place = location(out)
     make_folder(place)
     refuse_run_folder(place)
-    folder = maps or import_extra("flows.maps", "generate").map_folder(place)
-    version = None if verify else import_extra("flows.build", "generate").up_to_date(loaded, place, folder)
+    folder = maps or import_extra("wavecity.flows.maps", "generate").map_folder(place)
+    version = None if verify else import_extra("wavecity.flows.build", "generate").up_to_date(loaded, place, folder)
     if version:
         say(f"nothing to do: v{version.number} is of this recipe, map and code")
     else:
         say("starting Prefect")
-        pipeline = import_extra("flows.pipeline", "generate")
-        with import_extra("flows.guard", "generate").no_orphans(), _prefect_answers():
+        pipeline = import_extra("wavecity.flows.pipeline", "generate")
+        with import_extra("wavecity.flows.guard", "generate").no_orphans(), _prefect_answers():
             version = pipeline.build_dataset(loaded, out, workers, dask, maps, verify=verify)
     print_origins(version.folder)
     click.echo(f"published v{version.number}: {version.data}")
@@ -237,12 +237,12 @@ def build(
 @workers_option
 def validate(store: str, workers: int | None) -> None:
     """Check every byte, structure, physics and splits of a store; exit code 1 when something is wrong."""
-    from dataset.progress import track
-    from dataset.reader import resolve
-    from dataset.validate import processes
-    from dataset.validate import validate as check
-    from dataset.writer import load_draft
-    from flows.tables import print_validation
+    from wavecity.dataset.checks.validate import processes
+    from wavecity.dataset.checks.validate import validate as check
+    from wavecity.dataset.progress import track
+    from wavecity.dataset.reader import resolve
+    from wavecity.dataset.writer import load_draft
+    from wavecity.flows.tables import print_validation
 
     units = load_draft(resolve(store).parent).layout.units
     # A process takes some seconds to start: as long as it checks a few units.
@@ -258,7 +258,7 @@ def validate(store: str, workers: int | None) -> None:
 @click.option("--card", type=path, help="Copy the dataset card to FILE.html or .md, or its Croissant to .json.")
 def inspect(store: str, scenes: bool, card: Path | None) -> None:
     """Sizes, scenes, cities, splits, height provenance, outcomes and lineage of a store."""
-    from flows.tables import copy_card, print_scenes, print_store
+    from wavecity.flows.tables import copy_card, print_scenes, print_store
 
     print_store(store)
     if scenes:
@@ -284,12 +284,12 @@ def preview(store: str, scene_id: str, out: Path) -> None:
 @maps_option
 def export(recipe: str, scene_id: str, out: Path, overrides: tuple[str, ...], maps: Path | None) -> None:
     """Write a scene of a recipe as Mitsuba XML and PLY (for sionna.rt.load_scene) and as glTF."""
-    from dataset.files import make_folder
-    from flows.recipe import load_recipe
+    from wavecity.dataset.files import make_folder
+    from wavecity.flows.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
     make_folder(out)
-    module = import_extra("flows.build", "generate")
+    module = import_extra("wavecity.flows.build", "generate")
     with tempfile.TemporaryDirectory() as cache:
         for written in module.export_scene(loaded, scene_id, out, maps or Path(cache)):
             click.echo(f"wrote {written}")
@@ -299,7 +299,7 @@ def export(recipe: str, scene_id: str, out: Path, overrides: tuple[str, ...], ma
 @click.argument("store", type=address)
 def publish(store: str) -> None:
     """Publish the newest validated draft of a store."""
-    from flows.tables import publish_newest
+    from wavecity.flows.tables import publish_newest
 
     version = publish_newest(store)
     click.echo(f"published v{version.number}: {version.data}")
@@ -337,8 +337,8 @@ def import_channels(files: tuple[Path, ...], out: str, **given: Any) -> None:
     """
     from pydantic import ValidationError
 
-    from dataset import importer
-    from dataset.progress import track
+    from wavecity.dataset.importing import importer
+    from wavecity.dataset.progress import track
 
     try:
         settings = importer.ImportSettings.model_validate(
@@ -373,16 +373,16 @@ def pretrain(
     """
     import json
 
-    from dataset.files import make_folder, write_json
-    from dataset.progress import stage
-    from flows.recipe import load_recipe
+    from wavecity.dataset.files import make_folder, write_json
+    from wavecity.dataset.progress import stage
+    from wavecity.flows.recipe import load_recipe
 
     if init_from is not None:
         # Whole, so that the command can be given again from another folder; as JSON, which is YAML for any name.
         overrides = (*overrides, f"training.init_from={json.dumps(str(init_from.resolve()))}")
     loaded = load_recipe(recipe, overrides)
-    module = import_extra("model.pretrain", "train")
-    _warn_of(loaded, import_extra("model.feasible", "train").sizes_of(data))
+    module = import_extra("wavecity.model.training.pretrain", "train")
+    _warn_of(loaded, import_extra("wavecity.model.data.feasible", "train").sizes_of(data))
     if not overwrite:  # before the recipe of what is there is replaced
         module.refuse_other_training(out, loaded.training, loaded.seed, module.dataset_version(data))
     make_folder(out)
@@ -421,13 +421,13 @@ def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...],
     """
     import json
 
-    from dataset.progress import stage
-    from flows.recipe import recipe_of_run
-    from flows.tables import print_result
+    from wavecity.dataset.progress import stage
+    from wavecity.flows.recipe import recipe_of_run
+    from wavecity.flows.tables import print_result
 
     recipe, own = recipe_of_run(run_folder, overrides), recipe_of_run(run_folder)
     with stage(f"evaluate {name}"):
-        evaluate = import_extra("model.tasks", "train").evaluate
+        evaluate = import_extra("wavecity.model.tasks.evaluate", "train").evaluate
         result = evaluate(run_folder, data, name, recipe.training, recipe.seed, own=(own.training, own.seed))
     if as_json:
         click.echo(json.dumps(result, indent=1))
@@ -443,7 +443,7 @@ def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...],
 )
 def export_model(run_folder: Path, out: Path, csi: float) -> None:
     """Write a run's encoder: channel and height map in, [PHYSC] and spatial spectrum out."""
-    differences = import_extra("model.export", "train").export_model(run_folder, out, csi)
+    differences = import_extra("wavecity.model.training.export", "train").export_model(run_folder, out, csi)
     largest = max(differences.values())
     click.echo(f"{out}: outputs equal the model's within {largest:.0e} of their RMS, for any batch size")
 
@@ -453,7 +453,7 @@ def export_model(run_folder: Path, out: Path, csi: float) -> None:
 @click.option("--data", type=address, help="Dataset of the pretraining, if it lies elsewhere now.")
 def report(run_folder: Path, data: str | None) -> None:
     """Write RUN/report.html from what the run left."""
-    click.echo(import_extra("model.report", "train").write_report(run_folder, data and str(data)))
+    click.echo(import_extra("wavecity.model.report.page", "train").write_report(run_folder, data and str(data)))
 
 
 # Silent on standard error: a shell runs it at every start.
@@ -488,8 +488,8 @@ def completion(shell: str) -> None:
 @set_option
 def show_recipe(recipe: str, section: str, overrides: tuple[str, ...]) -> None:
     """List the keys of a recipe with their values and meanings, all or those of a SECTION such as `solver`."""
-    from flows.recipe import load_recipe
-    from flows.tables import print_keys
+    from wavecity.flows.recipe import load_recipe
+    from wavecity.flows.tables import print_keys
 
     print_keys(load_recipe(recipe, overrides), section)
 
@@ -524,26 +524,9 @@ def _own_database() -> str:
     return f"sqlite+aiosqlite:///{folder / f'prefect-{version}.db'}"
 
 
-def check_imports() -> None:
-    """`dataset` and `model` are names that others use too: refuse to run with somebody else's package.
-
-    Raises
-    ------
-    InputError
-        A package of ours was imported from somewhere else.
-    """
-    home = Path(__file__).resolve().parents[1]
-    for name in ("geo", "raytrace", "dataset", "model"):
-        origin = Path(importlib.import_module(name).__file__ or "").resolve()
-        if origin.parents[1] != home:
-            msg = f"package {name!r} comes from {origin}, not from Wavecity in {home}; uninstall or rename the other"
-            raise InputError(msg)
-
-
 def main() -> None:
     """Entry point: user errors are one line and exit code 2, failed checks exit code 1."""
     try:
-        check_imports()
         cli(standalone_mode=False)
     except InputError as error:
         _fail(str(error), 2)

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 import dask
 from distributed import Client, LocalCluster
 
-from dataset.progress import stage
-from geo.errors import InputError
+from wavecity.dataset.progress import stage
+from wavecity.geo.errors import InputError
 
 # What Dask does for many short tasks costs a worker that traces, or the two cores of a small machine, several per cent: it
 # has malloc give memory back at every chance (a hundred times the page faults; that either threshold is set keeps malloc

@@ -5,13 +5,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dataset.files import files_below, read_json, sha256_of, write_json
-from dataset.publish import Version
-from dataset.reader import open_store
-from dataset.writer import fingerprint_of
-from flows import build
-from flows.maps import map_folder
-from flows.recipe import Recipe
+from wavecity.dataset.files import files_below, read_json, sha256_of, write_json
+from wavecity.dataset.publish import Version
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.writer import fingerprint_of
+from wavecity.flows import build
+from wavecity.flows.maps import map_folder
+from wavecity.flows.recipe import Recipe
 
 RECORD = "finished.json"
 # What training and the report leave in a run folder, and what says what they are of.
@@ -77,6 +77,6 @@ def _code() -> str:
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for folder in ("dataset", "model"):
-        for path in sorted([*(root / folder).glob("*.py"), *(root / folder).glob("*.j2")]):
+        for path in sorted([*(root / folder).rglob("*.py"), *(root / folder).rglob("*.j2")]):
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -7,7 +7,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from model.task_names import MEANINGS
+from wavecity.dataset.progress import say
+from wavecity.model.settings.tasks import MEANINGS
 
 # A command line, and what it is for.
 Example = tuple[str, str]
@@ -22,9 +23,6 @@ class SpokenCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Say it on standard error, and run the command."""
-        # Not at the top: `flows.cli.check_imports` comes first.
-        from dataset.progress import say
-
         names: list[str] = []
         here: click.Context | None = ctx
         while here is not None and here.parent is not None:
@@ -116,7 +114,7 @@ class RecipeName(click.ParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Shipped names, and files."""
-        # Not from `flows.recipe`, which takes most of a second to import.
+        # Not from `wavecity.flows.recipe`, which takes most of a second to import.
         shipped = sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.yaml"))
         names = [CompletionItem(name) for name in shipped if name.startswith(incomplete)]
         return names or [CompletionItem(incomplete, type="file")]

@@ -10,10 +10,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from dataset.files import atomic_path, make_folder
-from dataset.schema import ATTRIBUTION
-from geo.cities import all_positions
-from geo.plan import CityPlan, Plan
+from wavecity.dataset.files import atomic_path, make_folder
+from wavecity.dataset.schema import ATTRIBUTION
+from wavecity.geo.cities import all_positions
+from wavecity.geo.plan import CityPlan, Plan
 
 mpl.use("Agg")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from dataset.files import StorePath, files_below
-from geo.errors import InputError
-from geo.sources import Source
+from wavecity.dataset.files import StorePath, files_below
+from wavecity.geo.errors import InputError
+from wavecity.geo.sources import Source
 
 
 def map_folder(store: StorePath) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from geo.errors import InputError
+from wavecity.geo.errors import InputError
 
 path = click.Path(path_type=Path)
 set_option = click.option(

@@ -1,6 +1,6 @@
 """The whole system, top to bottom: recipe -> plan -> units -> validated, published version -> checkpoint -> report.
 
-Prefect wraps the plain functions of `flows.build` and `model`: it shows, schedules and retries; what is done is decided
+Prefect wraps the plain functions of `wavecity.flows.build` and `model`: it shows, schedules and retries; what is done is decided
 by receipts and fingerprints, so a second run recomputes nothing.
 """
 
@@ -19,25 +19,25 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from dataset.files import StorePath, location, make_folder, read_json, write_json
-from dataset.lock import Lock, builder_lock
-from dataset.progress import say, stage, track
-from dataset.publish import Version, make_latest, pointed_at
-from dataset.reader import open_store, resolve
-from dataset.validate import Each
-from dataset.writer import Draft
-from flows import artifacts, build, finished
-from flows.cluster import compute
-from flows.maps import map_folder, share_maps
-from flows.recipe import Recipe, recipe_of_run
-from flows.run_checks import refuse_other_run, tasks_of, warnings_of
-from geo.cities import City, cities_of
-from geo.errors import InputError, MapError
-from geo.plan import CityPlan, Plan
-from geo.settings import Settings
-from geo.sources import refresh_city
-from model.feasible import NotPossible, sizes_of
-from model.task_names import TaskName
+from wavecity.dataset.checks.validate import Each
+from wavecity.dataset.files import StorePath, location, make_folder, read_json, write_json
+from wavecity.dataset.lock import Lock, builder_lock
+from wavecity.dataset.progress import say, stage, track
+from wavecity.dataset.publish import Version, make_latest, pointed_at
+from wavecity.dataset.reader import open_store, resolve
+from wavecity.dataset.writer import Draft
+from wavecity.flows import artifacts, build, finished
+from wavecity.flows.cluster import compute
+from wavecity.flows.maps import map_folder, share_maps
+from wavecity.flows.recipe import Recipe, recipe_of_run
+from wavecity.flows.run_checks import refuse_other_run, tasks_of, warnings_of
+from wavecity.geo.cities import City, cities_of
+from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.plan import CityPlan, Plan
+from wavecity.geo.settings import Settings
+from wavecity.geo.sources import refresh_city
+from wavecity.model.data.feasible import NotPossible, sizes_of
+from wavecity.model.settings.tasks import TaskName
 
 # One thread a unit in flight: it only waits for Dask.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
@@ -276,7 +276,7 @@ def _run_units(
 @task(name="pretrain", cache_policy=NO_CACHE)
 def pretrain(recipe: Recipe, store: StorePath, out: Path, overwrite: bool = False) -> Path:
     """Dataset version -> checkpoint; a finished training is not repeated, another one in the folder is refused."""
-    from model.pretrain import pretrain as train
+    from wavecity.model.training.pretrain import pretrain as train
 
     with stage("pretrain"):
         checkpoint = train(str(store), recipe.training, out, recipe.seed, overwrite)
@@ -287,8 +287,8 @@ def pretrain(recipe: Recipe, store: StorePath, out: Path, overwrite: bool = Fals
 @task(name="evaluate", task_run_name="evaluate-{name}", cache_policy=NO_CACHE)
 def evaluate(run: Path, store: StorePath, name: Any, recipe: Recipe) -> dict[str, Any]:
     """One downstream task of a pretrained model, compared with its baselines; or why it is not possible, as `not_possible`."""
-    from model.tasks import evaluate as run_task
-    from model.tasks import note_not_possible
+    from wavecity.model.tasks.evaluate import evaluate as run_task
+    from wavecity.model.tasks.evaluate import note_not_possible
 
     try:
         return run_task(run, str(store), name, recipe.training, recipe.seed)
@@ -301,7 +301,7 @@ def evaluate(run: Path, store: StorePath, name: Any, recipe: Recipe) -> dict[str
 @task(name="report", cache_policy=NO_CACHE)
 def report(run: Path) -> Path:
     """Run folder -> one self-contained HTML page."""
-    from model.report import write_report
+    from wavecity.model.report.page import write_report
 
     with stage("report"):
         page = write_report(run)
@@ -357,7 +357,7 @@ def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]
 
 
 def _train(recipe: Recipe, data: StorePath, out: Path, overwrite: bool) -> dict[str, str]:
-    from model.pretrain import refuse_other_training
+    from wavecity.model.training.pretrain import refuse_other_training
 
     make_folder(out)
     if not overwrite:

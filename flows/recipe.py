@@ -8,14 +8,14 @@ from typing import Any, get_args
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from dataset.files import read_json
-from dataset.settings import FeatureSettings, StoreSettings
-from geo.errors import InputError
-from geo.settings import AreaSettings, MobilitySettings, SceneSettings, Settings, UserSettings
-from model.settings import TrainingSettings
-from raytrace.settings import RadioSettings, SolverSettings
+from wavecity.dataset.files import read_json
+from wavecity.dataset.settings import FeatureSettings, StoreSettings
+from wavecity.geo.errors import InputError
+from wavecity.geo.settings import AreaSettings, MobilitySettings, SceneSettings, Settings, UserSettings
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.raytrace.settings import RadioSettings, SolverSettings
 
-RECIPES = resources.files("flows.recipes")
+RECIPES = resources.files("wavecity.flows.recipes")
 
 # Parts that decide the bytes of the dataset; training may change without a new version. The number of versions kept
 # belongs to the store, not to its content, and the tracer's memory changes no result.

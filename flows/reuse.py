@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.files import StorePath, array_of, open_group, read_json, sha256_of
-from dataset.publish import Version, latest
-from dataset.writer import Draft, fingerprint_of, load_draft, package_versions
-from flows.recipe import Recipe
-from geo.cities import City
-from geo.plan import Plan
-from geo.scene import Scene
-from geo.tiles import Tile
+from wavecity.dataset.files import StorePath, array_of, open_group, read_json, sha256_of
+from wavecity.dataset.publish import Version, latest
+from wavecity.dataset.writer import Draft, fingerprint_of, load_draft, package_versions
+from wavecity.flows.recipe import Recipe
+from wavecity.geo.cities import City
+from wavecity.geo.plan import Plan
+from wavecity.geo.scene import Scene
+from wavecity.geo.tiles import Tile
 
 # What of `area` says which tiles are wanted, not what is in them.
 PLANNING = {

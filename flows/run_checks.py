@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.recipe import Recipe, recipe_of_run
-from geo.cities import cities_of
-from geo.errors import InputError
-from model.feasible import Sizes, obstacles
-from model.run_folder import changed_keys, held_training, refuse_other, refuse_run
-from model.task_names import ON_REQUEST, TASKS_OF
+from wavecity.flows.recipe import Recipe, recipe_of_run
+from wavecity.geo.cities import cities_of
+from wavecity.geo.errors import InputError
+from wavecity.model.data.feasible import Sizes, obstacles
+from wavecity.model.settings.tasks import ON_REQUEST, TASKS_OF
+from wavecity.model.training.run_folder import changed_keys, held_training, refuse_other, refuse_run
 
 
 def tasks_of(recipe: Recipe) -> list[str]:

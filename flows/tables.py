@@ -10,18 +10,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dataset.card_facts import add_up, percent, trajectory_text
-from dataset.files import StorePath, children, folder_size, location, read_json, write_text
-from dataset.lock import builder_lock
-from dataset.publish import Version, latest, point_latest, publish, versions
-from dataset.reader import open_store, refuse_run_folder, resolve
-from dataset.schema import ATTRIBUTION
-from dataset.settings import StoreSettings
-from dataset.validate import CheckFailed, Validation, validate_bytes
-from dataset.writer import load_draft, read_sealed
-from flows.help import keys_of
-from geo.errors import InputError
-from model.task_names import BOUND, TASKS, is_ours
+from wavecity.dataset.card.facts import add_up, percent, trajectory_text
+from wavecity.dataset.checks.validate import CheckFailed, Validation, validate_bytes
+from wavecity.dataset.files import StorePath, children, folder_size, location, read_json, write_text
+from wavecity.dataset.lock import builder_lock
+from wavecity.dataset.publish import Version, latest, point_latest, publish, versions
+from wavecity.dataset.reader import open_store, refuse_run_folder, resolve
+from wavecity.dataset.schema import ATTRIBUTION
+from wavecity.dataset.settings import StoreSettings
+from wavecity.dataset.writer import load_draft, read_sealed
+from wavecity.flows.help import keys_of
+from wavecity.geo.errors import InputError
+from wavecity.model.settings.tasks import BOUND, TASKS, is_ours
 
 # What the statistics of a store are, and their units.
 STATISTICS = {

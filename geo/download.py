@@ -16,9 +16,9 @@ import requests
 import urllib3
 from filelock import FileLock
 
-from geo import network
-from geo.errors import InputError, MapError
-from geo.network import Passing, Refused
+from wavecity.geo import network
+from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.network import Passing, Refused
 
 # progress(what, done, total): bytes of a file or requests of a city; total is 0 when unknown.
 Progress = Callable[[str, int, int], None]

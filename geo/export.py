@@ -8,8 +8,8 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from geo.errors import InputError
-from geo.scene import Scene, Surface
+from wavecity.geo.errors import InputError
+from wavecity.geo.scene import Scene, Surface
 
 ATTRIBUTION = "Map data © OpenStreetMap contributors, ODbL 1.0"
 SURFACES = ("wall", "roof", "ground")

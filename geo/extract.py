@@ -25,9 +25,9 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from geo.errors import InputError, MapError
-from geo.heights import HeightStatistics, height_statistics
-from geo.projection import WGS84, cached_crs
+from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.heights import HeightStatistics, height_statistics
+from wavecity.geo.projection import WGS84, cached_crs
 
 Bounds = tuple[float, float, float, float]
 
@@ -201,9 +201,9 @@ def write_map(
     folder : Path
         See `map_folder`.
     frame : geopandas.GeoDataFrame
-        osm_type, osm_id, tags (JSON text), outline_of, geometry (WGS84); see `geo.sources.Source.buildings`.
+        osm_type, osm_id, tags (JSON text), outline_of, geometry (WGS84); see `wavecity.geo.sources.Source.buildings`.
     streets : geopandas.GeoDataFrame
-        osm_id, tags (JSON text), geometry (WGS84); see `geo.sources.Source.streets`.
+        osm_id, tags (JSON text), geometry (WGS84); see `wavecity.geo.sources.Source.streets`.
     bounds : (west, south, east, north)
         WGS84 degrees that the map covers.
     provenance : dict

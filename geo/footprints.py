@@ -15,11 +15,11 @@ from pyproj import CRS
 from shapely import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from geo.errors import SceneError
-from geo.heights import CONFIDENCE, NEIGHBOUR_RADIUS, Height, impute_height, nearest_heights, tagged_height
-from geo.projection import cached_crs, local_crs, project, world_bounds
-from geo.settings import SceneSettings
-from geo.sources import Source
+from wavecity.geo.errors import SceneError
+from wavecity.geo.heights import CONFIDENCE, NEIGHBOUR_RADIUS, Height, impute_height, nearest_heights, tagged_height
+from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
+from wavecity.geo.settings import SceneSettings
+from wavecity.geo.sources import Source
 
 # All coordinates lie on a 1 mm grid: equal corners are equal bits. Every overlay of this package names a grid, so that
 # GEOS rounds robustly; without one it is wrong now and then (GEOS 3.14.1: an overlap of 10 m2 where there is none).

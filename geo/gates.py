@@ -14,14 +14,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from shapely.geometry.base import BaseGeometry
 
-from geo.errors import SceneError
-from geo.footprints import GRID, TOUCH
-from geo.mesh import VOLUME_TOLERANCE, check_mesh
-from geo.rasters import cell_centres
-from geo.scene import Mesh, Surface
-from geo.seeding import generator
-from geo.settings import SceneSettings, UserSettings
-from geo.users import front_sector, head_room
+from wavecity.geo.errors import SceneError
+from wavecity.geo.footprints import GRID, TOUCH
+from wavecity.geo.mesh import VOLUME_TOLERANCE, check_mesh
+from wavecity.geo.rasters import cell_centres
+from wavecity.geo.scene import Mesh, Surface
+from wavecity.geo.seeding import generator
+from wavecity.geo.settings import SceneSettings, UserSettings
+from wavecity.geo.users import front_sector, head_room
 
 # Cells of the height map that are compared with the mesh in every build.
 SAMPLED_CELLS = 400

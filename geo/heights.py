@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.seeding import generator
+from wavecity.geo.seeding import generator
 
 HeightSource = Literal["tag", "levels", "part", "imputed"]
 

@@ -8,9 +8,9 @@ import shapely
 from numpy.typing import NDArray
 from shapely import Polygon
 
-from geo.errors import SceneError
-from geo.footprints import polygons
-from geo.scene import Mesh, Surface
+from wavecity.geo.errors import SceneError
+from wavecity.geo.footprints import polygons
+from wavecity.geo.scene import Mesh, Surface
 
 VOLUME_TOLERANCE = 1e-6
 

@@ -3,7 +3,7 @@
 osmnx words the query and speaks to the server. Its geometry is not used: `features_from_polygon` drops the members of
 relations, so a way that repeats its relation's outer ring would fill the courtyard; it passes every ring through
 `make_valid`; and it fails on extracts that are cut (Helsinki). Where both read a map they agree, but for 3 of Baltimore's
-1736 buildings. The raw answers become an extract that the one reader of `geo.extract` reads: the same map gives the same
+1736 buildings. The raw answers become an extract that the one reader of `wavecity.geo.extract` reads: the same map gives the same
 buildings, whichever way it came.
 """
 
@@ -29,14 +29,14 @@ import urllib3
 from filelock import FileLock
 from pyproj import Geod
 
-from geo import network
-from geo.cities import City, cities_of, slug
-from geo.download import Progress
-from geo.errors import InputError, MapError
-from geo.extract import LICENCE, Bounds, ExtractSource, map_folder, open_map, read_extract, write_map
-from geo.network import Passing, Refused
-from geo.projection import world_bounds
-from geo.settings import AreaSettings, OverpassSettings
+from wavecity.geo import network
+from wavecity.geo.cities import City, cities_of, slug
+from wavecity.geo.download import Progress
+from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.extract import LICENCE, Bounds, ExtractSource, map_folder, open_map, read_extract, write_map
+from wavecity.geo.network import Passing, Refused
+from wavecity.geo.projection import world_bounds
+from wavecity.geo.settings import AreaSettings, OverpassSettings
 
 BUILDINGS: dict[str, bool | str | list[str]] = {"building": True, "building:part": True}
 TAGS: dict[str, bool | str | list[str]] = {**BUILDINGS, "highway": True}

@@ -13,11 +13,11 @@ import geopandas as gpd
 import numpy as np
 import pyarrow.parquet as pq
 
-from geo.cities import City
-from geo.errors import MapError
-from geo.extract import Bounds, ExtractSource, map_folder, open_map, sha256_of, street_frame, write_map
-from geo.projection import WGS84, world_bounds
-from geo.settings import AreaSettings
+from wavecity.geo.cities import City
+from wavecity.geo.errors import MapError
+from wavecity.geo.extract import Bounds, ExtractSource, map_folder, open_map, sha256_of, street_frame, write_map
+from wavecity.geo.projection import WGS84, world_bounds
+from wavecity.geo.settings import AreaSettings
 
 LICENCE = "© OpenStreetMap contributors, Overture Maps Foundation, ODbL 1.0"
 # Overture's columns and the tags that they are made of. Heights are metres; `height` is OpenStreetMap's, so the top above

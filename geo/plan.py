@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from geo.cities import City, cities_of, nearest_country
-from geo.errors import InputError, MapError
-from geo.settings import AreaSettings, SceneSettings
-from geo.sources import Source
-from geo.tiles import Tile, assign_splits, plan_city
+from wavecity.geo.cities import City, cities_of, nearest_country
+from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.settings import AreaSettings, SceneSettings
+from wavecity.geo.sources import Source
+from wavecity.geo.tiles import Tile, assign_splits, plan_city
 
 
 @dataclass(frozen=True)

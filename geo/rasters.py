@@ -6,7 +6,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from geo.errors import InputError
+from wavecity.geo.errors import InputError
 
 # Finer than the footprints' grid, so that areas keep seven digits; see footprints.GRID for why there is one.
 AREA_GRID = 1e-6

@@ -8,14 +8,22 @@ import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.cities import City, cities_of
-from geo.download import Progress, described, download, download_path, drop_outdated
-from geo.errors import MapError
-from geo.extract import HELSINKI_SHA256, SUFFIXES, Bounds, ExtractSource, Unreadable, find_helsinki, open_extract
-from geo.heights import HeightStatistics
-from geo.overpass import missing_boxes, open_overpass
-from geo.overture import open_overture
-from geo.settings import AreaSettings
+from wavecity.geo.cities import City, cities_of
+from wavecity.geo.download import Progress, described, download, download_path, drop_outdated
+from wavecity.geo.errors import MapError
+from wavecity.geo.extract import (
+    HELSINKI_SHA256,
+    SUFFIXES,
+    Bounds,
+    ExtractSource,
+    Unreadable,
+    find_helsinki,
+    open_extract,
+)
+from wavecity.geo.heights import HeightStatistics
+from wavecity.geo.overpass import missing_boxes, open_overpass
+from wavecity.geo.overture import open_overture
+from wavecity.geo.settings import AreaSettings
 
 
 class Source(Protocol):

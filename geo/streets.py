@@ -17,10 +17,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from shapely.geometry.base import BaseGeometry
 
-from geo.footprints import GRID
-from geo.projection import cached_crs, local_crs, project, world_bounds
-from geo.sources import Source
-from geo.users import QUARTER
+from wavecity.geo.footprints import GRID
+from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
+from wavecity.geo.sources import Source
+from wavecity.geo.users import QUARTER
 
 # Streets with kerbs: vehicles in the middle, walkers on the pavements beside them.
 KERBED = {"primary", "secondary", "tertiary", "unclassified", "residential", "road"}

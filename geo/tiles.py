@@ -8,14 +8,14 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geo.cities import City, cities_of, slug
-from geo.errors import InputError, MapError, SceneError
-from geo.footprints import Footprints, tile_footprints
-from geo.projection import project, unproject
-from geo.seeding import generator
-from geo.settings import AreaSettings, SceneSettings, SplitSettings
-from geo.sources import Source
-from geo.users import place_base_station
+from wavecity.geo.cities import City, cities_of, slug
+from wavecity.geo.errors import InputError, MapError, SceneError
+from wavecity.geo.footprints import Footprints, tile_footprints
+from wavecity.geo.projection import project, unproject
+from wavecity.geo.seeding import generator
+from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings
+from wavecity.geo.sources import Source
+from wavecity.geo.users import place_base_station
 
 # More candidates than this are not a city; building them all would take days.
 MAX_CANDIDATES = 4_000_000

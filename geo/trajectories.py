@@ -10,13 +10,13 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from geo.errors import SceneError
-from geo.footprints import GRID, Footprints, built_between
-from geo.scene import Mover, Trajectories
-from geo.seeding import generator
-from geo.settings import MobilitySettings, UserSettings
-from geo.streets import Network, cycle_network, path_network, road_network
-from geo.users import MIN_OPEN, open_ground
+from wavecity.geo.errors import SceneError
+from wavecity.geo.footprints import GRID, Footprints, built_between
+from wavecity.geo.scene import Mover, Trajectories
+from wavecity.geo.seeding import generator
+from wavecity.geo.settings import MobilitySettings, UserSettings
+from wavecity.geo.streets import Network, cycle_network, path_network, road_network
+from wavecity.geo.users import MIN_OPEN, open_ground
 
 __all__ = ["Mover", "Trajectories", "trajectories"]
 

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from geo.errors import SceneError
-from geo.footprints import GRID
-from geo.seeding import generator
-from geo.settings import SceneSettings, UserSettings
+from wavecity.geo.errors import SceneError
+from wavecity.geo.footprints import GRID
+from wavecity.geo.seeding import generator
+from wavecity.geo.settings import SceneSettings, UserSettings
 
 SLIDE_STEP = 1.0
 # The panel looks into the tile through this half-angle (degrees); a wall in there within `bs_front` blinds it.

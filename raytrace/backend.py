@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from geo.errors import InputError
+from wavecity.geo.errors import InputError
 
 LIBRARY_VARIABLE = "DRJIT_LIBLLVM_PATH"
 

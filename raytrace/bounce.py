@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace.device import dr, load, load_table, mi
-from raytrace.world import World
+from wavecity.raytrace.device import dr, load, load_table, mi
+from wavecity.raytrace.world import World
 
 # Above this many possible (chain, element) pairs new chains are numbered by sorting instead of by a table.
 TABLE_LIMIT = 50_000_000

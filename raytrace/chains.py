@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace.bounce import Hits, Rays, Search, merge
-from raytrace.device import dr, load_rows, mi
-from raytrace.edges import Wedges, aimed_rays, keller_rays, lit_edges
-from raytrace.elements import are_edges
-from raytrace.geometry import images
-from raytrace.surfaces import Surfaces
-from raytrace.world import World
+from wavecity.raytrace.bounce import Hits, Rays, Search, merge
+from wavecity.raytrace.device import dr, load_rows, mi
+from wavecity.raytrace.edges import Wedges, aimed_rays, keller_rays, lit_edges
+from wavecity.raytrace.elements import are_edges
+from wavecity.raytrace.geometry import images
+from wavecity.raytrace.surfaces import Surfaces
+from wavecity.raytrace.world import World
 
 # Rays that leave the edges which the source sees, for each ray that leaves the source. Small far planes are the hard ones
 # to find.

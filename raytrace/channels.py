@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from geo.errors import InputError
-from geo.settings import Settings
-from raytrace.arrays import axis_steering, direction, element_positions
-from raytrace.settings import RadioSettings
+from wavecity.geo.errors import InputError
+from wavecity.geo.settings import Settings
+from wavecity.raytrace.arrays import axis_steering, direction, element_positions
+from wavecity.raytrace.settings import RadioSettings
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def csi(
     """Channel of the base station's UPA: the sum over paths of gain times steering vector.
 
     Plane waves over the panel (paper eq. 1), as Sionna's synthetic arrays. The gain carries the element pattern and the
-    carrier phase already. See `raytrace.arrays` for the directions of x and y. With no keyword it is the narrowband
+    carrier phase already. See `wavecity.raytrace.arrays` for the directions of x and y. With no keyword it is the narrowband
     channel at the carrier, of one antenna, at time 0. Each of `receiver`, `times` and `frequencies` adds its axis.
 
     It equals Sionna RT's `Paths.cfr` and, fed with these paths, `cir_to_ofdm_channel` of Sionna PHY. As in both, paths

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from raytrace import backend
+from wavecity.raytrace import backend
 
 backend.prepare()
 

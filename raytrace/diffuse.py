@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace import sionna_private as sionna
-from raytrace.device import rt
-from raytrace.geometry import path_lengths
-from raytrace.solver import ChainSolver, Paths, join
-from raytrace.world import World
+from wavecity.raytrace import sionna_private as sionna
+from wavecity.raytrace.device import rt
+from wavecity.raytrace.geometry import path_lengths
+from wavecity.raytrace.solver import ChainSolver, Paths, join
+from wavecity.raytrace.world import World
 
 # Bytes of a path in the stock solver's buffer at depth 3, with what it needs to fill it.
 PATH_BYTES = 1000

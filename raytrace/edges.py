@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace import sionna_private as sionna
-from raytrace.bounce import Rays, Search
-from raytrace.device import dr, load, load_rows, load_table, mi, rt
-from raytrace.elements import chain_buffer
-from raytrace.geometry import oriented_edges
-from raytrace.surfaces import Surfaces
+from wavecity.raytrace import sionna_private as sionna
+from wavecity.raytrace.bounce import Rays, Search
+from wavecity.raytrace.device import dr, load, load_rows, load_table, mi, rt
+from wavecity.raytrace.elements import chain_buffer
+from wavecity.raytrace.geometry import oriented_edges
+from wavecity.raytrace.surfaces import Surfaces
 
 # Rays leave an edge this far outside it, as in Sionna's image method.
 EDGE_OFFSET = 1e-3

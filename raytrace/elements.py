@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace import sionna_private as sionna
-from raytrace.geometry import oriented_edges
-from raytrace.surfaces import Surfaces
-from raytrace.world import World
+from wavecity.raytrace import sionna_private as sionna
+from wavecity.raytrace.geometry import oriented_edges
+from wavecity.raytrace.surfaces import Surfaces
+from wavecity.raytrace.world import World
 
 
 def chain_buffer(world: World, elements: NDArray[np.int32], swapped: NDArray[np.bool_], diffraction: bool) -> Any:

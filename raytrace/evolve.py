@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace.arrays import SPEED_OF_LIGHT
+from wavecity.raytrace.arrays import SPEED_OF_LIGHT
 
 # Bytes of the factors of a channel at a time.
 WORKING = 2**25

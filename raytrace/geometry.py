@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace.surfaces import Surfaces
+from wavecity.raytrace.surfaces import Surfaces
 
 
 @dataclass(frozen=True)

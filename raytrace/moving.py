@@ -5,7 +5,7 @@ of them every path that both have (the same sequence of planes and edges) goes o
 Hermite polynomial of its lengths and their rates of change, which its directions of arrival give, so that its phase
 turns by its Doppler shift; its coefficient without the carrier and its directions of departure change linearly.
 
-Chains do not depend on who receives (`raytrace.chains`): they are found once a scene, and the waypoints of all users are
+Chains do not depend on who receives (`wavecity.raytrace.chains`): they are found once a scene, and the waypoints of all users are
 traced together. A waypoint in the middle of an interval checks it: where the interpolation was off, or where paths that
 carry power begin or end, the halves are halved again, down to single snapshots. So a path appears and disappears at the
 right snapshot; what is too weak for that changes in the middle between two waypoints.
@@ -18,16 +18,16 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.errors import InputError
-from geo.scene import Scene
-from geo.settings import MobilitySettings
-from raytrace.arrays import panel_axes
-from raytrace.channels import Channels, subcarrier_frequencies
-from raytrace.evolve import Bundle, Evolved, Wave, between, beyond, common, lonely
-from raytrace.settings import RadioSettings, SolverSettings
-from raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation
-from raytrace.solver import Paths, line_of_sight
-from raytrace.world import build_world
+from wavecity.geo.errors import InputError
+from wavecity.geo.scene import Scene
+from wavecity.geo.settings import MobilitySettings
+from wavecity.raytrace.arrays import panel_axes
+from wavecity.raytrace.channels import Channels, subcarrier_frequencies
+from wavecity.raytrace.evolve import Bundle, Evolved, Wave, between, beyond, common, lonely
+from wavecity.raytrace.settings import RadioSettings, SolverSettings
+from wavecity.raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation
+from wavecity.raytrace.solver import Paths, line_of_sight
+from wavecity.raytrace.world import build_world
 
 # m that a way may leave the straight line between two waypoints. It is corrected to first order; what is left, its square
 # over twice the distance to the last vertex, is 1e-7 m at 5 m.

@@ -9,9 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from raytrace.device import dr, load_table, mi
-from raytrace.geometry import Unfolded
-from raytrace.surfaces import Surfaces
+from wavecity.raytrace.device import dr, load_table, mi
+from wavecity.raytrace.geometry import Unfolded
+from wavecity.raytrace.surfaces import Surfaces
 
 # Slack in m for the rounding of float32, far more than it needs: a pair too many costs a ray, one too few loses a path.
 SLACK = 0.02

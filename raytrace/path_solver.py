@@ -1,6 +1,6 @@
 """`ChainPathSolver`: in place of `sionna.rt.PathSolver`, on any Sionna RT scene.
 
-    from raytrace.path_solver import ChainPathSolver
+    from wavecity.raytrace.path_solver import ChainPathSolver
 
     paths = ChainPathSolver()(scene, max_depth=3, refraction=False)   # a sionna.rt.Paths
     paths.cfr(frequencies)
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace import sionna_private as sionna
-from raytrace.arrays import SPEED_OF_LIGHT
-from raytrace.device import dr, rt
-from raytrace.solver import ChainSolver, Paths, path_buffer, unique_paths
-from raytrace.world import World, world_of
+from wavecity.raytrace import sionna_private as sionna
+from wavecity.raytrace.arrays import SPEED_OF_LIGHT
+from wavecity.raytrace.device import dr, rt
+from wavecity.raytrace.solver import ChainSolver, Paths, path_buffer, unique_paths
+from wavecity.raytrace.world import World, world_of
 
 
 class ChainPathSolver:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from geo.settings import Settings
+from wavecity.geo.settings import Settings
 
 # ITU-R P.2040 materials that are defined at 28.5 GHz; its *ground* materials stop at 10 GHz.
 Material = Literal["concrete", "brick", "metal", "glass", "wood", "marble", "asphalt_concrete"]

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.errors import InputError
-from geo.scene import Scene
-from raytrace.arrays import SPEED_OF_LIGHT
-from raytrace.channels import Channels
-from raytrace.diffuse import diffuse_paths
-from raytrace.settings import RadioSettings, SolverSettings
-from raytrace.solver import ChainSolver, Paths, join, line_of_sight
-from raytrace.world import build_world
+from wavecity.geo.errors import InputError
+from wavecity.geo.scene import Scene
+from wavecity.raytrace.arrays import SPEED_OF_LIGHT
+from wavecity.raytrace.channels import Channels
+from wavecity.raytrace.diffuse import diffuse_paths
+from wavecity.raytrace.settings import RadioSettings, SolverSettings
+from wavecity.raytrace.solver import ChainSolver, Paths, join, line_of_sight
+from wavecity.raytrace.world import build_world
 
 # Dr.Jit's state is the process's: two scenes at once would mix, and each would wait for the other's kernels anyway.
 ONE_AT_A_TIME = threading.Lock()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.errors import InputError
-from raytrace.device import dr, load, load_rows, mi, rt
-from raytrace.world import World
+from wavecity.geo.errors import InputError
+from wavecity.raytrace.device import dr, load, load_rows, mi, rt
+from wavecity.raytrace.world import World
 
 TESTED_SERIES = "2.2."
 

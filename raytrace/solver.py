@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raytrace import sionna_private as sionna
-from raytrace.chains import Chains, find_chains
-from raytrace.device import dr, load_rows, load_table, mi, rt
-from raytrace.elements import are_edges, chain_buffer, element_types, element_wedges
-from raytrace.geometry import Unfolded, path_lengths, shortest_step, trace_back, unfold
-from raytrace.pairs import PairFinder
-from raytrace.surfaces import Surfaces
-from raytrace.world import World
+from wavecity.raytrace import sionna_private as sionna
+from wavecity.raytrace.chains import Chains, find_chains
+from wavecity.raytrace.device import dr, load_rows, load_table, mi, rt
+from wavecity.raytrace.elements import are_edges, chain_buffer, element_types, element_wedges
+from wavecity.raytrace.geometry import Unfolded, path_lengths, shortest_step, trace_back, unfold
+from wavecity.raytrace.pairs import PairFinder
+from wavecity.raytrace.surfaces import Surfaces
+from wavecity.raytrace.world import World
 
 # Paths of one receiver with the same interactions whose vertices all agree within this are one path. Sionna's image
 # method accepts a neighbouring face as the same mirror up to the same distance.

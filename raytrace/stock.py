@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from raytrace import sionna_private as sionna
-from raytrace.arrays import SPEED_OF_LIGHT
-from raytrace.device import dr, rt
-from raytrace.solver import DUPLICATE_TOLERANCE, Paths
-from raytrace.world import World
+from wavecity.raytrace import sionna_private as sionna
+from wavecity.raytrace.arrays import SPEED_OF_LIGHT
+from wavecity.raytrace.device import dr, rt
+from wavecity.raytrace.solver import DUPLICATE_TOLERANCE, Paths
+from wavecity.raytrace.world import World
 
 # Columns of the stock solver's paths, one row a path: see `stock_table`.
 Table = dict[str, NDArray[Any]]

@@ -8,13 +8,13 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from geo.scene import Mesh, Surface
+from wavecity.geo.scene import Mesh, Surface
 
 # Faces on one plane within these are one mirror. Sionna's plane hash quantises to the same steps.
 NORMAL_TOLERANCE = 1e-5
 OFFSET_TOLERANCE = 1e-3
 
-# The ground's own kind of surface, after those of `geo.scene.Surface`.
+# The ground's own kind of surface, after those of `wavecity.geo.scene.Surface`.
 GROUND = 1 + max(Surface)
 
 

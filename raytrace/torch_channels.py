@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from raytrace.arrays import element_offsets, panel_axes
-from raytrace.channels import ReceiverSettings, csi_axes
-from raytrace.settings import RadioSettings
+from wavecity.raytrace.arrays import element_offsets, panel_axes
+from wavecity.raytrace.channels import ReceiverSettings, csi_axes
+from wavecity.raytrace.settings import RadioSettings
 
 
 def csi(
@@ -29,12 +29,12 @@ def csi(
     frequencies: ArrayLike | None = None,
     normalize_delays: bool = False,
 ) -> Tensor:
-    """Channel of the base station's UPA; see `raytrace.channels.csi` for what it is and for the arguments.
+    """Channel of the base station's UPA; see `wavecity.raytrace.channels.csi` for what it is and for the arguments.
 
     Parameters
     ----------
     paths : object
-        With the attributes that `raytrace.channels.csi` reads, as tensors on one device (which must know float64).
+        With the attributes that `wavecity.raytrace.channels.csi` reads, as tensors on one device (which must know float64).
         Gradients flow to those that require them. With gradients, each batch is computed again in the backward pass,
         so that memory stays bounded by `batch` there too.
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geo.errors import InputError
-from geo.scene import Mesh, Surface
-from raytrace.device import dr, load, mi, rt
-from raytrace.settings import RadioSettings
-from raytrace.surfaces import GROUND, Surfaces, analyse, survey
+from wavecity.geo.errors import InputError
+from wavecity.geo.scene import Mesh, Surface
+from wavecity.raytrace.device import dr, load, mi, rt
+from wavecity.raytrace.settings import RadioSettings
+from wavecity.raytrace.surfaces import GROUND, Surfaces, analyse, survey
 
 
 class FaceMaterial(rt.RadioMaterial):

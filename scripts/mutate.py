@@ -74,7 +74,7 @@ def _changed(node: ast.AST) -> ast.expr | None:
 
 
 def tests_of(module: str, tests: Path, skip: Container[str]) -> list[str]:
-    """Test files that import a module (`geo.heights`), directly or through a file of helpers."""
+    """Test files that import a module (`wavecity.geo.heights`), directly or through a file of helpers."""
     package = module.split(".")[0]
     imported = {}
     for path in sorted(path for path in tests.rglob("*.py") if path.stem not in skip):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from dataset.publish import Version
-from flows import build
-from flows.recipe import Recipe, load_recipe
+from wavecity.dataset.publish import Version
+from wavecity.flows import build
+from wavecity.flows.recipe import Recipe, load_recipe
 
 
 def recipe_with(name: str, changes: dict[str, object]) -> Recipe:

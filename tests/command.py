@@ -18,7 +18,7 @@ def wavecity(*arguments: object, cwd: Path | None = None, **environment: str) ->
 
     For everything but `build` and `run`, which start Prefect and Dask for as long as their process lives.
     """
-    from flows.cli import main
+    from wavecity.flows.cli import main
 
     command = ["wavecity", *map(str, arguments)]
     out, err, code = io.StringIO(), io.StringIO(), 0

@@ -52,8 +52,8 @@ def maps(shared: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """Folder of fetched maps that holds the packaged Helsinki, read and planned."""
 
     def make(folder: Path) -> None:
-        from flows.build import plan_scenes
-        from flows.recipe import load_recipe
+        from wavecity.flows.build import plan_scenes
+        from wavecity.flows.recipe import load_recipe
 
         plan_scenes(load_recipe("quickstart"), folder)
 

@@ -4,7 +4,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from geo.projection import unproject
+from wavecity.geo.projection import unproject
 
 LATITUDE, LONGITUDE = 60.17, 24.94
 Ring = list[tuple[float, float]]

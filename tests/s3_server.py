@@ -7,7 +7,7 @@ from pathlib import Path
 
 from processes import process
 
-from flows.bench.prefect_server import free_port
+from wavecity.flows.bench.prefect_server import free_port
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "key",

@@ -126,7 +126,7 @@ def test_the_base_install_inspects_and_validates(toy_store: Path) -> None:
     assert {"shapely", "geopandas", "pyarrow", "prefect", "torch", "upath"} <= set(hidden)
     code = (
         "import sys; sys.modules.update(dict.fromkeys(sys.argv[2].split(',')))\n"
-        "from flows import cli\n"
+        "from wavecity.flows import cli\n"
         "for command in ('inspect', 'validate'):\n"
         "    cli.cli.main([command, sys.argv[1]], standalone_mode=False)\n"
     )

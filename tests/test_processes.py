@@ -90,7 +90,9 @@ def suite(folder: Path, code: str, **limits: float) -> Finished:
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    system\n    heavy\n" + "\n".join(lines))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "keeper", "-p", "no:cacheprovider", "-p", "no:xdist"]
     # With CI set pytest repeats whole messages in its summary.
-    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS")}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS")
+    }
     return finished(command, {**environment, "PYTHONPATH": str(ROOT / "tests")}, folder, seconds=120)
 
 

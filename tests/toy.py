@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from dataset.files import StorePath, atomic_path
-from dataset.publish import Version, publish
-from dataset.validate import validate
-from dataset.writer import Draft, Layout, finish_draft, open_draft, seal, write_unit
-from raytrace.arrays import SPEED_OF_LIGHT
+from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.files import StorePath, atomic_path
+from wavecity.dataset.publish import Version, publish
+from wavecity.dataset.writer import Draft, Layout, finish_draft, open_draft, seal, write_unit
+from wavecity.raytrace.arrays import SPEED_OF_LIGHT
 
 FREQUENCY = 28.5e9
 BASE = np.array([0.0, 100.0, 15.0])

@@ -2,7 +2,7 @@
 
 Sides, at equal queries, keys and values, for grids of more and more tokens:
 
-- `sparse` and `sparse_top_k`: `model.ssta.sparse_attention`, all neighbours or the best k of each head;
+- `sparse` and `sparse_top_k`: `wavecity.model.temporal.attention.sparse_attention`, all neighbours or the best k of each head;
 - `dense`: PyTorch's fused attention to all tokens, the quickest dense one;
 - `masked` and `masked_top_k`: dense attention under the mask of the neighbourhood, whose output must be that of the
   sparse sides.
@@ -32,12 +32,12 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from dataset.progress import track
-from flows.bench.memory import peak_memory
-from flows.tables import console
-from geo.errors import InputError
-from model.ssta import Grid, Neighbourhood, dense_attention, neighbourhood, sparse_attention
-from model.temporal_settings import TemporalModelSettings
+from wavecity.dataset.progress import track
+from wavecity.flows.bench.memory import peak_memory
+from wavecity.flows.tables import console
+from wavecity.geo.errors import InputError
+from wavecity.model.settings.temporal import TemporalModelSettings
+from wavecity.model.temporal.attention import Grid, Neighbourhood, dense_attention, neighbourhood, sparse_attention
 
 SIDES = ("sparse", "sparse_top_k", "dense", "masked", "masked_top_k")
 # Snapshots, angles, delays.
@@ -82,7 +82,7 @@ def run(options: Options) -> dict[str, Any]:
         msg = f"--tokens {options.tokens}: the smallest grid has {int(np.prod(GRIDS[0]))}"
         raise InputError(msg)
     # Not above: the processes that measure memory start sooner without Lightning.
-    from model.trainer import cpu_threads
+    from wavecity.model.training.trainer import cpu_threads
 
     result: dict[str, Any] = {}
     differences = []

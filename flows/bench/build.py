@@ -33,20 +33,20 @@ from prefect import flow
 from rich import box
 from rich.table import Table
 
-from dataset.features import channel_checksum, scene_arrays
-from dataset.lock import builder_lock
-from dataset.progress import track
-from flows import build, pipeline
-from flows.bench.orchestrate import store_below, turned
-from flows.bench.prefect_server import client_of, prefect_server
-from flows.cluster import compute
-from flows.recipe import Recipe, load_recipe
-from flows.tables import console
-from geo.build import build_scene
-from geo.errors import SceneError
-from geo.plan import Plan
-from geo.sources import Source
-from geo.tiles import Tile
+from wavecity.dataset.features import channel_checksum, scene_arrays
+from wavecity.dataset.lock import builder_lock
+from wavecity.dataset.progress import track
+from wavecity.flows import build, pipeline
+from wavecity.flows.bench.orchestrate import store_below, turned
+from wavecity.flows.bench.prefect_server import client_of, prefect_server
+from wavecity.flows.cluster import compute
+from wavecity.flows.recipe import Recipe, load_recipe
+from wavecity.flows.tables import console
+from wavecity.geo.build import build_scene
+from wavecity.geo.errors import SceneError
+from wavecity.geo.plan import Plan
+from wavecity.geo.sources import Source
+from wavecity.geo.tiles import Tile
 
 # Of the 19 that the map of Helsinki gives.
 SCENES_OF_A_CITY = 16
@@ -184,7 +184,7 @@ def run_bare(recipe: Recipe, plan: Plan, processes: int) -> Run:
 
 
 def _one_thread() -> None:
-    from raytrace import backend
+    from wavecity.raytrace import backend
 
     backend.prepare(threads=1)
 
@@ -198,8 +198,8 @@ def _trace_unit(tiles: list[Tile], sources: dict[str, Source], recipe: Recipe, b
 
 
 def _trace(tile: Tile, source: Source, recipe: Recipe) -> dict[str, Any] | None:
-    from raytrace.channels import csi
-    from raytrace.simulate import simulate
+    from wavecity.raytrace.channels import csi
+    from wavecity.raytrace.simulate import simulate
 
     try:
         scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed)

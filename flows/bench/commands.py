@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from flows.help import GroupedCommands
-from flows.options import import_extra, path, set_option
-from geo.errors import InputError
+from wavecity.flows.help import GroupedCommands
+from wavecity.flows.options import import_extra, path, set_option
+from wavecity.geo.errors import InputError
 
 
 @click.group(cls=GroupedCommands)
@@ -183,11 +183,11 @@ def bench_attention(out: Path | None, **options: Any) -> None:
 
 def _measure(name: str, extra: str, out: Path | None, **options: Any) -> None:
     """Run a benchmark with its options, and write its figures."""
-    from dataset.files import write_json
+    from wavecity.dataset.files import write_json
 
     _check_json(out)
     module = import_extra(f"flows.bench.{name}", extra)
-    with import_extra("flows.guard", "generate").no_orphans():
+    with import_extra("wavecity.flows.guard", "generate").no_orphans():
         result = module.run(module.Options(**options))
     if out is not None:
         write_json(out, result)
@@ -195,7 +195,7 @@ def _measure(name: str, extra: str, out: Path | None, **options: Any) -> None:
 
 def _check_json(out: Path | None) -> None:
     """Before the long part of a benchmark: can its figures be written?"""
-    from dataset.files import make_folder
+    from wavecity.dataset.files import make_folder
 
     if out is None:
         return

@@ -2,7 +2,7 @@
 
 1. Every map is converted to its index, once; what that takes is told apart.
 2. On every tile both pipelines run, warm, in turn, in this process: ours from the index (`build_scene`, with heights,
-   overlaps, base station, users and all quality gates), the other one from the extract (`flows.bench.geo_reference`).
+   overlaps, base station, users and all quality gates), the other one from the extract (`wavecity.flows.bench.geo_reference`).
 """
 
 import platform
@@ -19,14 +19,14 @@ import osmium
 from rich import box
 from rich.table import Table
 
-from dataset.progress import say, track
-from flows.bench import geo_reference
-from flows.tables import console
-from geo.build import build_scene
-from geo.errors import InputError, SceneError
-from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-from geo.sources import Source, find_helsinki, open_source
-from geo.tiles import Tile, grid, plan_tiles
+from wavecity.dataset.progress import say, track
+from wavecity.flows.bench import geo_reference
+from wavecity.flows.tables import console
+from wavecity.geo.build import build_scene
+from wavecity.geo.errors import InputError, SceneError
+from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.sources import Source, find_helsinki, open_source
+from wavecity.geo.tiles import Tile, grid, plan_tiles
 
 # Above every id of OpenStreetMap.
 ID_STEP = 20_000_000_000

@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from shapely import Polygon
 from shapely.affinity import translate
 
-from geo.export import write_ply
+from wavecity.geo.export import write_ply
 
 STOREY = 3.5
 SHAPE = (

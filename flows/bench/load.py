@@ -3,7 +3,7 @@
 A sample is all that is stored of a user and its scene: `FIELDS`. Every side gives shuffled batches of whole samples, in
 numpy, from one process:
 
-- ours: `dataset.loader`, from the compressed shards;
+- ours: `wavecity.dataset.loader`, from the compressed shards;
 - memmap: the same arrays decoded into plain files, gathered in a globally shuffled order; no decoding, but all the disk
   that the store saves, and no object storage; once into new arrays, as indexing gives them, and once (recycled) into
   memory that is used again, as our reader does it: without that, page faults cost more than the copying;
@@ -32,16 +32,16 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from dataset.arrays import Batch, is_per_user, read_scenes
-from dataset.features import scene_arrays
-from dataset.loader import BatchReader, Order, Users, find_users
-from dataset.progress import stage, track
-from dataset.recycler import Recycler
-from dataset.writer import Draft, Layout, finish_draft, open_draft, write_unit
-from flows.tables import console
-from geo.errors import InputError
-from geo.scene import Scene
-from raytrace.settings import RadioSettings, SolverSettings
+from wavecity.dataset.arrays import Batch, is_per_user, read_scenes
+from wavecity.dataset.features import scene_arrays
+from wavecity.dataset.loader import BatchReader, Order, Users, find_users
+from wavecity.dataset.progress import stage, track
+from wavecity.dataset.recycler import Recycler
+from wavecity.dataset.writer import Draft, Layout, finish_draft, open_draft, write_unit
+from wavecity.flows.tables import console
+from wavecity.geo.errors import InputError
+from wavecity.geo.scene import Scene
+from wavecity.raytrace.settings import RadioSettings, SolverSettings
 
 FIELDS = ("csi", "spectrum", "height", "occupancy", "user_position", "los", "best_beam")
 SIDES = ("ours", "memmap", "memmap_recycled", "naive", "webdataset")
@@ -160,7 +160,7 @@ def build_store(folder: Path, count: int, users: int) -> Path:
 
     Where the map has fewer tiles, they come again with other users. Few rays: what is measured is reading.
     """
-    from flows.bench.raytrace import pick_scenes
+    from wavecity.flows.bench.raytrace import pick_scenes
 
     scenes = pick_scenes(("helsinki",), count, users, folder / "maps")
     radio = RadioSettings()
@@ -192,11 +192,11 @@ def build_store(folder: Path, count: int, users: int) -> Path:
 
 
 def _fill_unit(draft: Draft, unit: int, scenes: list[Scene]) -> None:
-    from raytrace import backend
+    from wavecity.raytrace import backend
 
     backend.prepare(threads=1)
-    from raytrace.channels import csi
-    from raytrace.simulate import simulate
+    from wavecity.raytrace.channels import csi
+    from wavecity.raytrace.simulate import simulate
 
     radio = RadioSettings()
     solver = SolverSettings(max_depth=2, rays=20_000, max_paths=MAX_PATHS)

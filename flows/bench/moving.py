@@ -25,17 +25,17 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from dataset.progress import say, track
-from flows.build import plan_scenes
-from flows.recipe import Recipe, load_recipe
-from flows.tables import console
-from geo.build import build_scene
-from geo.errors import SceneError
-from geo.scene import Mover, Scene
-from raytrace import backend
-from raytrace.channels import Channels, csi, subcarrier_frequencies
-from raytrace.moving import Moving, simulate_moving
-from raytrace.simulate import simulate
+from wavecity.dataset.progress import say, track
+from wavecity.flows.build import plan_scenes
+from wavecity.flows.recipe import Recipe, load_recipe
+from wavecity.flows.tables import console
+from wavecity.geo.build import build_scene
+from wavecity.geo.errors import SceneError
+from wavecity.geo.scene import Mover, Scene
+from wavecity.raytrace import backend
+from wavecity.raytrace.channels import Channels, csi, subcarrier_frequencies
+from wavecity.raytrace.moving import Moving, simulate_moving
+from wavecity.raytrace.simulate import simulate
 
 # Of the brute side: as many as there are, as ours cuts none.
 ALL_PATHS = 1024

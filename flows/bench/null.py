@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.files import array_of, open_group
-from dataset.writer import Draft, array_checksum, write_unit
-from flows.build import Job
-from flows.recipe import Recipe
-from geo.sources import Source
+from wavecity.dataset.files import array_of, open_group
+from wavecity.dataset.writer import Draft, array_checksum, write_unit
+from wavecity.flows.build import Job
+from wavecity.flows.recipe import Recipe
+from wavecity.geo.sources import Source
 
 
 def warm_up() -> None:

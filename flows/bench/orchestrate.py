@@ -38,19 +38,19 @@ from prefect.runtime import flow_run
 from rich import box
 from rich.table import Table
 
-from dataset.lock import builder_lock
-from dataset.progress import track
-from dataset.writer import Draft
-from flows import build, pipeline
-from flows.bench.null import null_scene, null_unit, warm_up, wrong_units
-from flows.bench.prefect_server import client_of, post, postgresql, prefect_server
-from flows.cluster import compute
-from flows.recipe import Recipe, load_recipe
-from flows.tables import console
-from geo.cities import City
-from geo.plan import CityPlan, Plan
-from geo.sources import open_source
-from geo.tiles import Tile
+from wavecity.dataset.lock import builder_lock
+from wavecity.dataset.progress import track
+from wavecity.dataset.writer import Draft
+from wavecity.flows import build, pipeline
+from wavecity.flows.bench.null import null_scene, null_unit, warm_up, wrong_units
+from wavecity.flows.bench.prefect_server import client_of, post, postgresql, prefect_server
+from wavecity.flows.cluster import compute
+from wavecity.flows.recipe import Recipe, load_recipe
+from wavecity.flows.tables import console
+from wavecity.geo.cities import City
+from wavecity.geo.plan import CityPlan, Plan
+from wavecity.geo.sources import open_source
+from wavecity.geo.tiles import Tile
 
 SIDES = ("ours", "dask_units", "dask_scenes", "prefect_map")
 # As in the recipe of 10,000 scenes.

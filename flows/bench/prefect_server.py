@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from geo.errors import InputError
+from wavecity.geo.errors import InputError
 
 # A server that has not come up by then will not.
 STARTUP_SECONDS = 90

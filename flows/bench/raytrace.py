@@ -26,23 +26,23 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from dataset.progress import say, track
-from flows.bench.memory import peak_memory
-from flows.tables import console
-from geo.build import build_scene
-from geo.errors import InputError, SceneError
-from geo.scene import Scene
-from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-from geo.sources import Source, open_source
-from geo.tiles import Tile, grid, plan_tiles
-from raytrace import backend
-from raytrace.chains import find_chains
-from raytrace.device import dr
-from raytrace.settings import RadioSettings, SolverSettings
-from raytrace.simulate import simulate
-from raytrace.solver import ChainSolver
-from raytrace.stock import Comparison, compare, place_link, stock_table, trace_link
-from raytrace.world import build_world
+from wavecity.dataset.progress import say, track
+from wavecity.flows.bench.memory import peak_memory
+from wavecity.flows.tables import console
+from wavecity.geo.build import build_scene
+from wavecity.geo.errors import InputError, SceneError
+from wavecity.geo.scene import Scene
+from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.sources import Source, open_source
+from wavecity.geo.tiles import Tile, grid, plan_tiles
+from wavecity.raytrace import backend
+from wavecity.raytrace.chains import find_chains
+from wavecity.raytrace.device import dr
+from wavecity.raytrace.settings import RadioSettings, SolverSettings
+from wavecity.raytrace.simulate import simulate
+from wavecity.raytrace.solver import ChainSolver
+from wavecity.raytrace.stock import Comparison, compare, place_link, stock_table, trace_link
+from wavecity.raytrace.world import build_world
 
 SEED = 0
 # For the stock solver: enough to find paths of every kind, so that its kernels get compiled, in a fraction of the time.
@@ -164,7 +164,7 @@ def run(options: Options) -> dict[str, Any]:
         "kernels_compiled_after_first": sum(ours.compiled[first:]),
         "users_per_second_threads": threads.users_per_second,
         "users_per_second_processes": processes.users_per_second,
-        # A build has one process a core: `flows.cluster`.
+        # A build has one process a core: `wavecity.flows.cluster`.
         "users_per_second": processes.users_per_second,
         "peak_memory_mb": max(threads.peak_mb, processes.peak_mb),
         "peak_memory_growth_mb": max(threads.growth_mb, processes.growth_mb),

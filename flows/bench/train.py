@@ -28,18 +28,18 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from dataset.progress import stage, track
-from flows import build
-from flows.bench.memory import peak_memory
-from flows.bench.train_reference import FullLengthModel, PlainLoop
-from flows.recipe import load_recipe
-from flows.tables import console
-from model.batches import PretrainBatches
-from model.data import WirelessData, geometry_of, load_data
-from model.foundation import count_parameters
-from model.lightning_module import PretrainModule
-from model.settings import TrainingSettings
-from model.trainer import check_machine, cpu_threads, make_trainer, quiet
+from wavecity.dataset.progress import stage, track
+from wavecity.flows import build
+from wavecity.flows.bench.memory import peak_memory
+from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
+from wavecity.flows.recipe import load_recipe
+from wavecity.flows.tables import console
+from wavecity.model.data.batches import PretrainBatches
+from wavecity.model.data.users import WirelessData, geometry_of, load_data
+from wavecity.model.multimodal.module import PretrainModule
+from wavecity.model.multimodal.network import count_parameters
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.training.trainer import check_machine, cpu_threads, make_trainer, quiet
 
 SIDES = ("lightning", "plain", "full_length")
 PROCESSES = (1, 2)

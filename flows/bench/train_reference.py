@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model import losses
-from model.batches import PretrainBatches
-from model.data import collate
-from model.foundation import FoundationModel, Inputs, Outputs
-from model.lightning_module import PretrainModule
-from model.masking import Mask
-from model.tokens import take
+from wavecity.model.data.batches import PretrainBatches
+from wavecity.model.data.tokens import take
+from wavecity.model.data.users import collate
+from wavecity.model.multimodal import losses
+from wavecity.model.multimodal.masking import Mask
+from wavecity.model.multimodal.module import PretrainModule
+from wavecity.model.multimodal.network import FoundationModel, Inputs, Outputs
 
 
 class PlainLoop:

@@ -9,16 +9,16 @@ from functools import partial
 
 import numpy as np
 
-from dataset.features import best_beam, spectrum
-from dataset.files import StorePath, atomic_path
-from dataset.writer import Draft, Layout, fingerprint_of, write_unit
-from geo.cities import cities_of
-from geo.plan import Plan, join_plans, plan_one
-from geo.settings import AreaSettings, CitySettings, SceneSettings
-from geo.tiles import Tile
-from raytrace.arrays import SPEED_OF_LIGHT
-from raytrace.channels import Channels, csi
-from raytrace.settings import RadioSettings
+from wavecity.dataset.features import best_beam, spectrum
+from wavecity.dataset.files import StorePath, atomic_path
+from wavecity.dataset.writer import Draft, Layout, fingerprint_of, write_unit
+from wavecity.geo.cities import cities_of
+from wavecity.geo.plan import Plan, join_plans, plan_one
+from wavecity.geo.settings import AreaSettings, CitySettings, SceneSettings
+from wavecity.geo.tiles import Tile
+from wavecity.raytrace.arrays import SPEED_OF_LIGHT
+from wavecity.raytrace.channels import Channels, csi
+from wavecity.raytrace.settings import RadioSettings
 
 FREQUENCY = 28.5e9
 BASE = np.array([0.0, 100.0, 15.0])
@@ -178,7 +178,7 @@ def build_unit(draft: Draft, scale: Scale, unit: int, tiles: list[Tile]) -> int:
 
 
 def build_units(draft: Draft, scale: Scale, plan: Plan, units: list[int], each=map) -> list[int]:
-    """Write units, each with its own tiles; `each` as in `dataset.validate`."""
+    """Write units, each with its own tiles; `each` as in `wavecity.dataset.checks.validate`."""
     accepted = plan.accepted
     tiles = [[accepted[scene] for scene in draft.layout.scenes_of(unit)] for unit in units]
     return list(each(partial(_build_one, draft, scale), list(zip(units, tiles, strict=True))))

@@ -13,12 +13,12 @@ import xarray as xr
 import yaml
 from markdown_it import MarkdownIt
 
-from dataset.card import write_card
-from dataset.card_facts import gather_facts
-from dataset.card_source import load_source
-from dataset.croissant import write_croissant
-from dataset.files import read_json, write_json
-from dataset.writer import finish_draft, open_draft, write_unit
+from wavecity.dataset.card.croissant import write_croissant
+from wavecity.dataset.card.facts import gather_facts
+from wavecity.dataset.card.page import write_card
+from wavecity.dataset.card.source import load_source
+from wavecity.dataset.files import read_json, write_json
+from wavecity.dataset.writer import finish_draft, open_draft, write_unit
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_the_snippets_run(folder, monkeypatch):
 
 def test_recipe_and_its_consequences(folder, tmp_path):
     """What the recipe left out is named among the limits, and all of its settings are listed."""
-    flows = pytest.importorskip("flows.recipe")
+    flows = pytest.importorskip("wavecity.flows.recipe")
     copy = tmp_path / "version"
     shutil.copytree(folder, copy)
     recipe = flows.load_recipe("quickstart").model_dump(mode="json")

@@ -9,10 +9,10 @@ import pytest
 import toy
 import xarray as xr
 
-from dataset.card import write_card
-from dataset.croissant import describe, write_croissant
-from dataset.schema import array_specs
-from dataset.writer import finish_draft, open_draft
+from wavecity.dataset.card.croissant import describe, write_croissant
+from wavecity.dataset.card.page import write_card
+from wavecity.dataset.schema import array_specs
+from wavecity.dataset.writer import finish_draft, open_draft
 
 mlcroissant = pytest.importorskip("mlcroissant")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy
 
-from dataset.distributions import HISTOGRAMS, delay_spread, merge_distributions, unit_distributions
+from wavecity.dataset.distributions import HISTOGRAMS, delay_spread, merge_distributions, unit_distributions
 
 SPLITS = ["train", "test", "train", "validation", "train", "test"]
 

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 from torch_runs import pairs_of
 from toy import build_store, make_layout
 
-from dataset.epochs import EpochCounter
-from dataset.loader import BatchReader, Order, find_users
-from dataset.torch_data import ChannelDataModule, ShuffledChannels
+from wavecity.dataset.epochs import EpochCounter
+from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.torch_data import ChannelDataModule, ShuffledChannels
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*worker process", "ignore:.*`IterableDataset` has `__len__`")
 BATCH = 5

@@ -11,11 +11,11 @@ import zarr
 from torch.utils.data import DataLoader
 from torch_runs import pairs_of
 
-from dataset import loader
-from dataset.arrays import open_arrays
-from dataset.loader import BatchReader, Order, Stalled, find_users
-from dataset.reader import open_store
-from dataset.torch_data import ChannelDataset, ShuffledChannels
+from wavecity.dataset import loader
+from wavecity.dataset.arrays import open_arrays
+from wavecity.dataset.loader import BatchReader, Order, Stalled, find_users
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.torch_data import ChannelDataset, ShuffledChannels
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*worker process", "ignore:.*`IterableDataset` has `__len__`")
 UNITS = (1, 2, 4)

@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from processes import python
 from toy import build_store
 
-from dataset import InputError
-from dataset.channel_files import LAYOUT
-from dataset.importer import ImportSettings, import_channels
-from dataset.publish import versions
-from dataset.torch_data import ChannelDataset
-from dataset.validate import validate
-from flows.cli import cli
+from wavecity.dataset import InputError
+from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.importing.channel_files import LAYOUT
+from wavecity.dataset.importing.importer import ImportSettings, import_channels
+from wavecity.dataset.publish import versions
+from wavecity.dataset.torch_data import ChannelDataset
+from wavecity.flows.cli import cli
 
 CARRIER = ImportSettings(frequency=3.5e9)
 
@@ -189,7 +189,7 @@ def test_the_same_again_changes_nothing_other_channels_are_the_next_version(tmp_
 
 def test_an_import_that_was_killed_goes_on(tmp_path, monkeypatch):
     files = [save(tmp_path / f"{name}.npz", **make(5, seed=seed)) for seed, name in enumerate("abc")]
-    monkeypatch.setattr("dataset.importer.UNIT_BYTES", 1)  # a unit for every scene
+    monkeypatch.setattr("wavecity.dataset.importing.importer.UNIT_BYTES", 1)  # a unit for every scene
 
     def killed(units):
         yield from units[:2]
@@ -296,7 +296,7 @@ def test_importing_and_validating_need_the_base_install_alone(tmp_path):
     file = save(tmp_path / "yard.npz", **make())
     code = (
         "import sys; sys.modules['shapely'] = sys.modules['geopandas'] = None\n"
-        "from flows.cli import cli\n"
+        "from wavecity.flows.cli import cli\n"
         "cli.main(sys.argv[1:5] + ['--frequency', '3.5e9'], standalone_mode=False)\n"
         "cli.main(['inspect', sys.argv[4]], standalone_mode=False)\n"
         "cli.main(['validate', sys.argv[4], '--workers', '1'], standalone_mode=False)\n"

@@ -8,15 +8,15 @@ import pytest
 import xarray as xr
 from toy import ATTRIBUTES, build_store, make_layout, write_synthetic_unit
 
-from dataset import InputError
-from dataset.files import location, remove_folder
-from dataset.loader import find_users
-from dataset.publish import pointed_at
-from dataset.reader import open_store, resolve
-from dataset.torch_data import ChannelDataModule, ChannelDataset, ShuffledChannels
-from dataset.validate import CheckFailed, validate
-from dataset.writer import finish_draft, load_draft, open_draft, read_sealed, seal, write_sealed
-from flows.tables import publish_newest
+from wavecity.dataset import InputError
+from wavecity.dataset.checks.validate import CheckFailed, validate
+from wavecity.dataset.files import location, remove_folder
+from wavecity.dataset.loader import find_users
+from wavecity.dataset.publish import pointed_at
+from wavecity.dataset.reader import open_store, resolve
+from wavecity.dataset.torch_data import ChannelDataModule, ChannelDataset, ShuffledChannels
+from wavecity.dataset.writer import finish_draft, load_draft, open_draft, read_sealed, seal, write_sealed
+from wavecity.flows.tables import publish_newest
 
 SHARD = "data.zarr/csi/c/1/0/0/0"
 READERS = {

@@ -8,7 +8,7 @@ import pytest
 import shapely
 from shapely import MultiPolygon, Point, Polygon, box
 
-from dataset.line_of_sight import TOLERANCE, blocked_users, check_line_of_sight
+from wavecity.dataset.checks.line_of_sight import TOLERANCE, blocked_users, check_line_of_sight
 
 BASE = np.array([0.0, 100.0, 15.0])
 
@@ -178,8 +178,8 @@ def test_sampled_lines_agree_wherever_it_is_certain(seed):
 
 def test_labels_of_traced_scenes_hold(tmp_path):
     """The tracer works on float32 triangles; this check never sees them."""
-    from raytrace.settings import RadioSettings, SolverSettings
-    from raytrace.simulate import simulate
+    from wavecity.raytrace.settings import RadioSettings, SolverSettings
+    from wavecity.raytrace.simulate import simulate
 
     users = undecided = hidden = 0
     for scene in helsinki(tmp_path, 2):
@@ -194,10 +194,10 @@ def test_labels_of_traced_scenes_hold(tmp_path):
 
 
 def helsinki(cache, count):
-    from geo.build import build_scene
-    from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-    from geo.sources import open_source
-    from geo.tiles import plan_tiles
+    from wavecity.geo.build import build_scene
+    from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+    from wavecity.geo.sources import open_source
+    from wavecity.geo.tiles import plan_tiles
 
     area = AreaSettings(scenes=count, split=SplitSettings(by="scene"))
     source = open_source(area, cache)

@@ -11,9 +11,9 @@ import pytest
 import xarray as xr
 from toy import build_store, make_layout
 
-from dataset import InputError, loader
-from dataset.loader import BatchReader, Order, find_users
-from dataset.recycler import Recycler
+from wavecity.dataset import InputError, loader
+from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.recycler import Recycler
 
 
 @pytest.fixture(scope="module")

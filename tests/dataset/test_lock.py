@@ -10,14 +10,14 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from processes import PIPE, ROOT, Process, process
 
-from dataset import InputError, lock
-from dataset.files import location
-from dataset.lock import builder_lock
+from wavecity.dataset import InputError, lock
+from wavecity.dataset.files import location
+from wavecity.dataset.lock import builder_lock
 
 HOLD = (
     "import sys\n"
-    "from dataset.files import location\n"
-    "from dataset.lock import builder_lock\n"
+    "from wavecity.dataset.files import location\n"
+    "from wavecity.dataset.lock import builder_lock\n"
     "with builder_lock(location(sys.argv[1])):\n"
     "    print('held', flush=True)\n"
     "    sys.stdin.read()\n"

@@ -13,11 +13,11 @@ from builds import build_version, recipe_with
 from PIL import Image
 from shapely import MultiPolygon, Polygon
 
-from dataset import InputError
-from dataset.preview import draw_scene
-from dataset.preview_picture import SOURCE_COLOURS, look, render
-from dataset.preview_scene import STATUSES, first_hit, load_view, nearest_point, prism, rebuild_path, surface
-from dataset.reader import open_store, resolve
+from wavecity.dataset import InputError
+from wavecity.dataset.preview.output import draw_scene
+from wavecity.dataset.preview.picture import SOURCE_COLOURS, look, render
+from wavecity.dataset.preview.scene import STATUSES, first_hit, load_view, nearest_point, prism, rebuild_path, surface
+from wavecity.dataset.reader import open_store, resolve
 
 SMALL = {
     "area.scenes": 1,
@@ -85,11 +85,11 @@ def test_real_buildings_have_the_volume_that_shapely_gives(view, table):
 
 def test_every_path_of_a_real_scene_is_rebuilt_where_the_tracer_found_it(store, scene_id, view, table):
     """Vertices of the tracer, in float64, against those rebuilt from the directions, rounded as the store rounds."""
-    from geo.mesh import build_mesh
-    from geo.settings import SceneSettings
-    from raytrace.settings import RadioSettings
-    from raytrace.solver import ChainSolver
-    from raytrace.world import build_world
+    from wavecity.geo.mesh import build_mesh
+    from wavecity.geo.settings import SceneSettings
+    from wavecity.raytrace.settings import RadioSettings
+    from wavecity.raytrace.solver import ChainSolver
+    from wavecity.raytrace.world import build_world
 
     mesh = build_mesh(table)
     traced = open_store(store).attrs["recipe"]
@@ -358,7 +358,7 @@ def test_a_failing_drawing_leaves_nothing_behind(toy_store, tmp_path, monkeypatc
         out.write_bytes(b"half")
         raise RuntimeError
 
-    monkeypatch.setattr("dataset.preview.write_model", fail)
+    monkeypatch.setattr("wavecity.dataset.preview.output.write_model", fail)
     (tmp_path / "scene.glb").write_bytes(b"the one before")
     with pytest.raises(RuntimeError):
         draw_scene(toy_store, "toy-0001", tmp_path / "scene.glb")
@@ -375,6 +375,6 @@ def test_scenes_without_outage_paths_or_reflections_can_be_drawn_too(toy_store, 
     from dataclasses import replace
 
     silent = replace(view, paths=[], n_paths=None, status=np.full(len(view.users), 2), gain=view.gain * 0 - 200)
-    monkeypatch.setattr("dataset.preview.load_view", lambda *_: silent)
+    monkeypatch.setattr("wavecity.dataset.preview.output.load_view", lambda *_: silent)
     assert draw_scene(toy_store, "toy-0001", tmp_path / f"b.{suffix}").stat().st_size > 1000
     assert "keeps no paths" in silent.path_note

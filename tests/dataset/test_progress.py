@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dataset import progress
+from wavecity.dataset import progress
 
 
 class Terminal(io.StringIO):

@@ -13,12 +13,12 @@ import xarray as xr
 from processes import python
 from synthetic_scale import Scale, build_units, make_arrays, make_plan
 
-from dataset.loader import BatchReader, Order, find_users
-from dataset.publish import latest, publish
-from dataset.reader import open_store
-from dataset.validate import processes, validate
-from dataset.views import add_noise, derived_csi
-from dataset.writer import finish_draft, open_draft, seal
+from wavecity.dataset.checks.validate import processes, validate
+from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.publish import latest, publish
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.views import add_noise, derived_csi
+from wavecity.dataset.writer import finish_draft, open_draft, seal
 
 SMALL = Scale(scenes=200, cities=8, users=16, columns=16, rows=16)
 LARGE = Scale(scenes=10_000, cities=200, users=4, columns=32, rows=32)
@@ -157,8 +157,8 @@ ITERATE = """
 import json, re, resource, sys, time
 from pathlib import Path
 import dask.array, xarray
-from dataset.reader import open_store
-from dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.loader import BatchReader, Order, find_users
 
 def peak():
     # Linux hands the parent's ru_maxrss down to a new program; VmHWM starts anew.

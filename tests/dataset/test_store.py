@@ -9,12 +9,20 @@ import xarray as xr
 import zarr
 from toy import ATTRIBUTES, build_store, make_arrays, make_layout, write_synthetic_unit
 
-from dataset import InputError
-from dataset.files import files_below, location, write_json
-from dataset.publish import latest, publish, retire, versions
-from dataset.reader import open_store, resolve, statistics
-from dataset.validate import validate
-from dataset.writer import array_checksum, finish_draft, open_draft, seal, write_sealed, write_shards, write_unit
+from wavecity.dataset import InputError
+from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.files import files_below, location, write_json
+from wavecity.dataset.publish import latest, publish, retire, versions
+from wavecity.dataset.reader import open_store, resolve, statistics
+from wavecity.dataset.writer import (
+    array_checksum,
+    finish_draft,
+    open_draft,
+    seal,
+    write_sealed,
+    write_shards,
+    write_unit,
+)
 
 
 def test_plain_xarray_reads_names_units_and_finite_values(toy_store):

@@ -7,13 +7,13 @@ import pytest
 import yaml
 from builds import build_version
 
-from dataset.files import files_below
-from dataset.reader import open_store
-from dataset.validate import validate
-from dataset.writer import load_draft
-from flows.recipe import Recipe, load_recipe
-from geo.errors import InputError
-from raytrace.arrays import SPEED_OF_LIGHT
+from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.files import files_below
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.writer import load_draft
+from wavecity.flows.recipe import Recipe, load_recipe
+from wavecity.geo.errors import InputError
+from wavecity.raytrace.arrays import SPEED_OF_LIGHT
 
 SMALL = (
     "area.source=helsinki", "area.cities=[]", "area.city=Helsinki", "area.country=FI", "area.scenes=2",

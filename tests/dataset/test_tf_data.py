@@ -6,13 +6,13 @@ import sys
 import pytest
 from processes import python
 
-from dataset import InputError
-from dataset.reader import open_store
+from wavecity.dataset import InputError
+from wavecity.dataset.reader import open_store
 
 SCRIPT = """
 import json, sys
 import numpy as np
-from dataset.tf_data import tf_dataset
+from wavecity.dataset.tf_data import tf_dataset
 import tensorflow as tf
 
 store = sys.argv[1]
@@ -100,7 +100,7 @@ def test_every_user_once_an_epoch(answers):
 
 
 def test_without_tensorflow_the_extra_is_named(toy_store, monkeypatch):
-    from dataset.tf_data import tf_dataset
+    from wavecity.dataset.tf_data import tf_dataset
 
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(InputError, match=r"pip install 'wavecity\[tensorflow\]'") as error:

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 from torch_runs import double, fit, pairs_of, run_rank
 from toy import build_store, make_layout
 
-from dataset import InputError
-from dataset.reader import open_store
-from dataset.torch_data import CACHED_CHUNKS, ChannelDataModule, ChannelDataset, ShuffledChannels
+from wavecity.dataset import InputError
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.torch_data import CACHED_CHUNKS, ChannelDataModule, ChannelDataset, ShuffledChannels
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*worker process", "ignore:.*`IterableDataset` has `__len__`"),
@@ -90,7 +90,7 @@ def test_a_lazy_dataset_keeps_few_chunks_and_gives_copies(wide_store):
 
 
 def test_preloading_depends_on_the_memory_there_is(toy_store, monkeypatch):
-    monkeypatch.setattr("dataset.torch_data.available_memory", lambda: 200_000)
+    monkeypatch.setattr("wavecity.dataset.torch_data.available_memory", lambda: 200_000)
     # 15 users of 8 KiB are more than 40 % of that, their positions are not.
     assert not ChannelDataset(toy_store, "train", ("csi",)).preloaded
     assert ChannelDataset(toy_store, "train", ("user_position",)).preloaded
@@ -112,7 +112,7 @@ def test_scenes_of_few_users_take_no_room_for_the_largest(tmp_path):
 
 def test_values_do_not_depend_on_how_many_scenes_are_read_at_a_time(wide_store, monkeypatch):
     whole = ChannelDataset(wide_store, "train", ("csi", "height", "los"), preload=True)
-    monkeypatch.setattr("dataset.torch_data.BLOCK", 1)
+    monkeypatch.setattr("wavecity.dataset.torch_data.BLOCK", 1)
     single = ChannelDataset(wide_store, "train", ("csi", "height", "los"), preload=True)
     for index in range(len(whole)):
         assert all(

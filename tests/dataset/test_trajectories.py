@@ -11,15 +11,15 @@ import toy
 import xarray as xr
 import zarr
 
-from dataset import InputError
-from dataset.card import write_card
-from dataset.croissant import write_croissant
-from dataset.loader import BatchReader, Order, find_users
-from dataset.publish import publish
-from dataset.reader import open_store
-from dataset.torch_data import ChannelDataset
-from dataset.validate import validate
-from dataset.writer import Layout, array_checksum, finish_draft, load_draft, open_draft, seal, write_unit
+from wavecity.dataset import InputError
+from wavecity.dataset.card.croissant import write_croissant
+from wavecity.dataset.card.page import write_card
+from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.publish import publish
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.torch_data import ChannelDataset
+from wavecity.dataset.writer import Layout, array_checksum, finish_draft, load_draft, open_draft, seal, write_unit
 
 STEPS, SUBCARRIERS, INTERVAL, SPACING = 6, 4, 1e-3, 1e6
 LAYOUT = replace(toy.make_layout(scenes=2), with_spectrum=False, steps=STEPS, subcarriers=SUBCARRIERS)

@@ -10,9 +10,9 @@ import pytest
 import zarr
 from toy import write_synthetic_unit
 
-from dataset import InputError
-from dataset.validate import Finding, Validation, _users, processes, validate
-from dataset.writer import array_checksum, load_draft, seal
+from wavecity.dataset import InputError
+from wavecity.dataset.checks.validate import Finding, Validation, _users, processes, validate
+from wavecity.dataset.writer import array_checksum, load_draft, seal
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import pytest
 import xarray as xr
 from toy import ATTRIBUTES, build_store, make_layout
 
-from dataset import InputError
-from dataset.features import scene_arrays
-from dataset.reader import open_store
-from dataset.views import Chain, Noise, Observe, add_noise, derived_csi, observe, stored_csi
-from dataset.writer import Layout, finish_draft, open_draft, write_unit
-from raytrace.channels import Channels, ReceiverSettings
-from raytrace.channels import csi as channel_of
-from raytrace.settings import RadioSettings, SolverSettings
+from wavecity.dataset import InputError
+from wavecity.dataset.features import scene_arrays
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.views import Chain, Noise, Observe, add_noise, derived_csi, observe, stored_csi
+from wavecity.dataset.writer import Layout, finish_draft, open_draft, write_unit
+from wavecity.raytrace.channels import Channels, ReceiverSettings
+from wavecity.raytrace.channels import csi as channel_of
+from wavecity.raytrace.settings import RadioSettings, SolverSettings
 
 C = 299_792_458.0
 CARRIER = 28.5e9
@@ -45,13 +45,13 @@ def write_store(folder, scenes, radio):
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
     """A Helsinki scene: the tracer's paths in float64, and a store written from its float32 channels."""
-    from geo.build import build_scene
-    from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-    from geo.sources import open_source
-    from geo.tiles import plan_tiles
-    from raytrace.simulate import simulate
-    from raytrace.solver import ChainSolver
-    from raytrace.world import build_world
+    from wavecity.geo.build import build_scene
+    from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+    from wavecity.geo.sources import open_source
+    from wavecity.geo.tiles import plan_tiles
+    from wavecity.raytrace.simulate import simulate
+    from wavecity.raytrace.solver import ChainSolver
+    from wavecity.raytrace.world import build_world
 
     folder = tmp_path_factory.mktemp("views")
     area = AreaSettings(split=SplitSettings(by="scene"))
@@ -406,7 +406,7 @@ def test_a_batch_gets_what_its_samples_get(toy_store, transform, wide):
 
 
 def test_the_torch_readers_take_them(toy_store):
-    torch_data = pytest.importorskip("dataset.torch_data")
+    torch_data = pytest.importorskip("wavecity.dataset.torch_data")
     view = Chain((Noise(10.0, 5), Observe(0.25, "patches", 5)))
     expected = view(stored_csi(toy_store)).load()
     for sample in torch_data.ChannelDataset(toy_store, fields=("csi",), transform=view):

@@ -10,7 +10,7 @@ import torch.distributed
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from dataset.torch_data import ChannelDataModule, ShuffledChannels
+from wavecity.dataset.torch_data import ChannelDataModule, ShuffledChannels
 
 Pairs = list[tuple[int, int]]
 

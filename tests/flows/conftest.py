@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from servers import deploy, workers_of
 
-from flows.bench.prefect_server import prefect_server
+from wavecity.flows.bench.prefect_server import prefect_server
 
 
 @pytest.fixture(scope="session")

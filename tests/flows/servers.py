@@ -11,7 +11,7 @@ from typing import Any
 from processes import Finished, Process, finished, process
 from small import SMALL
 
-from flows.bench.prefect_server import free_port
+from wavecity.flows.bench.prefect_server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))

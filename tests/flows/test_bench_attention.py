@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from flows.bench import attention
-from geo.errors import InputError
+from wavecity.flows.bench import attention
+from wavecity.geo.errors import InputError
 
 
 def test_all_figures_are_there_and_outputs_are_equal(monkeypatch):

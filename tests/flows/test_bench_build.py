@@ -6,8 +6,8 @@ import math
 import pytest
 from command import wavecity, wavecity_process
 
-from flows.bench import build as bench
-from flows.bench.build import Run
+from wavecity.flows.bench import build as bench
+from wavecity.flows.bench.build import Run
 
 SMALL = ("users.minimum=20", "users.maximum=24", "solver.rays=20_000", "solver.max_depth=2")
 SET = [word for change in SMALL for word in ("--set", change)]

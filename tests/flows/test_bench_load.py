@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dataset.loader import BatchReader, Order, find_users
-from dataset.reader import open_store
-from dataset.recycler import Recycler
-from flows.bench import load
-from geo.errors import InputError
+from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.recycler import Recycler
+from wavecity.flows.bench import load
+from wavecity.geo.errors import InputError
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from command import wavecity, wavecity_process
 
-from dataset.files import read_json, write_json
-from flows import build
-from flows.bench import orchestrate, prefect_server
-from flows.bench.null import null_unit, wrong_units
-from flows.bench.orchestrate import Run
-from geo.errors import InputError
+from wavecity.dataset.files import read_json, write_json
+from wavecity.flows import build
+from wavecity.flows.bench import orchestrate, prefect_server
+from wavecity.flows.bench.null import null_unit, wrong_units
+from wavecity.flows.bench.orchestrate import Run
+from wavecity.geo.errors import InputError
 
 
 @pytest.mark.system

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from flows.bench import train as bench
-from flows.bench.train_reference import FullLengthModel, PlainLoop
-from flows.recipe import load_recipe
-from geo.errors import InputError
-from model.batches import PretrainBatches
-from model.data import ScenePatches, gather, geometry_of, load_data
-from model.inputs import loss_terms, prepare
-from model.masking import Plan, draw_mask
-from model.settings import ModelSettings
+from wavecity.flows.bench import train as bench
+from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
+from wavecity.flows.recipe import load_recipe
+from wavecity.geo.errors import InputError
+from wavecity.model.data.batches import PretrainBatches
+from wavecity.model.data.users import ScenePatches, gather, geometry_of, load_data
+from wavecity.model.multimodal.inputs import loss_terms, prepare
+from wavecity.model.multimodal.masking import Plan, draw_mask
+from wavecity.model.settings.training import ModelSettings
 
 TINY = ModelSettings(width=16, encoder_layers=2, decoder_layers=2, heads=2, height_patch=20, spectrum_channels=4)
 PLANS = (

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 from command import wavecity, wavecity_process
 
-from flows.cli import cli
+from wavecity.flows.cli import cli
 
 
 def test_help_names_every_command():

@@ -13,14 +13,14 @@ from click.testing import CliRunner, Result
 from processes import python
 from toy import build_store, make_layout
 
-from flows import cli as command_line
-from flows import tables
-from flows.cli import cli
-from geo.cities import City
-from geo.errors import InputError
-from geo.plan import CityPlan, Plan
-from geo.tiles import Tile
-from model.task_names import TASKS
+from wavecity.flows import cli as command_line
+from wavecity.flows import tables
+from wavecity.flows.cli import cli
+from wavecity.geo.cities import City
+from wavecity.geo.errors import InputError
+from wavecity.geo.plan import CityPlan, Plan
+from wavecity.geo.tiles import Tile
+from wavecity.model.settings.tasks import TASKS
 
 
 def invoke(*arguments: object) -> Result:
@@ -217,7 +217,7 @@ def test_tiles_that_were_not_needed_are_not_called_rejected(town: CityPlan, caps
 def test_tiles_that_were_not_needed_are_not_drawn_as_rejected(town: CityPlan) -> None:
     from matplotlib.colors import to_hex
 
-    from flows.map_picture import OUTCOMES, _draw_city
+    from wavecity.flows.map_picture import OUTCOMES, _draw_city
 
     fills = {}
     for collection in _draw_city(town).axes[0].collections:

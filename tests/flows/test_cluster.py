@@ -12,10 +12,10 @@ from distributed import Client
 from processes import process, wait_until
 from servers import DASK
 
-from flows.bench.prefect_server import free_port
-from flows.cluster import compute
-from flows.pipeline import build_unit
-from geo.errors import InputError
+from wavecity.flows.bench.prefect_server import free_port
+from wavecity.flows.cluster import compute
+from wavecity.flows.pipeline import build_unit
+from wavecity.geo.errors import InputError
 
 
 @pytest.mark.system

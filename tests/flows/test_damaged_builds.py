@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 from toy import ATTRIBUTES, make_layout, write_synthetic_unit
 
-from dataset.reader import open_store
-from dataset.validate import CheckFailed, validate
-from dataset.writer import finish_draft, open_draft, seal
-from flows import build, pipeline
-from flows.recipe import load_recipe
+from wavecity.dataset.checks.validate import CheckFailed, validate
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.writer import finish_draft, open_draft, seal
+from wavecity.flows import build, pipeline
+from wavecity.flows.recipe import load_recipe
 
 SHARD = "data.zarr/csi/c/1/0/0/0"
 

@@ -19,8 +19,8 @@ from distributed import Client
 from processes import wait_until
 from servers import ENDED, ask, dask_cluster, pool_worker, prefect, small_recipe, workers_of
 
-from dataset.validate import validate
-from flows.bench.prefect_server import prefect_server
+from wavecity.dataset.checks.validate import validate
+from wavecity.flows.bench.prefect_server import prefect_server
 
 pytestmark = pytest.mark.system
 

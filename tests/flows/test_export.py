@@ -6,13 +6,13 @@ import numpy as np
 import trimesh
 from command import wavecity
 
-from flows import build
-from flows.recipe import load_recipe
-from geo.build import build_scene
+from wavecity.flows import build
+from wavecity.flows.recipe import load_recipe
+from wavecity.geo.build import build_scene
 
 
 def test_a_scene_for_sionna_and_for_viewers(tmp_path: Path) -> None:
-    from raytrace.device import rt
+    from wavecity.raytrace.device import rt
 
     result = wavecity("export", "quickstart", "--scene", "helsinki-0020", "--out", tmp_path / "scene")
     assert result.returncode == 0, result.stderr

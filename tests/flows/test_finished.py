@@ -11,10 +11,10 @@ from click.testing import CliRunner, Result
 from geo_maps import box, osm_xml
 from toy import build_store, make_layout
 
-from dataset.publish import Version
-from flows import build, finished
-from flows.cli import cli
-from flows.recipe import Recipe, load_recipe
+from wavecity.dataset.publish import Version
+from wavecity.flows import build, finished
+from wavecity.flows.cli import cli
+from wavecity.flows.recipe import Recipe, load_recipe
 
 HOUSES = [(box(x, y, x + 40, y + 30), {"building": "yes", "height": "12"}) for x in (-80, 20) for y in (-90, -20, 40)]
 RESULT = {
@@ -61,7 +61,7 @@ def run(tmp_path: Path) -> tuple[Path, Recipe, Version]:
 
 def invoke(*arguments: object) -> Result:
     """Run a command in this process, in which the flows cannot be imported."""
-    with mock.patch.dict(os.environ), mock.patch.dict("sys.modules", {"flows.pipeline": None}):
+    with mock.patch.dict(os.environ), mock.patch.dict("sys.modules", {"wavecity.flows.pipeline": None}):
         return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 

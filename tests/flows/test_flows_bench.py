@@ -5,7 +5,7 @@ import json
 import pytest
 from command import wavecity, wavecity_process
 
-from flows.cli import cli
+from wavecity.flows.cli import cli
 
 KEYS = {
     "scenes", "speedup_median", "speedup_min", "paths_missing", "paths_duplicate", "users_per_second", "peak_memory_mb",
@@ -91,8 +91,8 @@ def test_geo_reference_writes_what_such_a_pipeline_writes(tmp_path):
     """Its meshes are closed prisms too, so that the comparison is of equals."""
     import trimesh
 
-    from flows.bench.geo import convert_map, pick_tiles
-    from flows.bench.geo_reference import build_tile
+    from wavecity.flows.bench.geo import convert_map, pick_tiles
+    from wavecity.flows.bench.geo_reference import build_tile
 
     path, source, _ = convert_map("helsinki", tmp_path / "cache")
     tile = pick_tiles("helsinki", source, 1)[0]
@@ -146,7 +146,7 @@ def test_every_bench_is_in_the_help(tmp_path):
 def test_small_maps_are_made_up_for_by_larger_ones_and_then_by_other_users(shared_osm, tmp_path):
     import numpy as np
 
-    from flows.bench.raytrace import pick_scenes
+    from wavecity.flows.bench.raytrace import pick_scenes
 
     maps = ("helsinki", str(next(shared_osm.glob("nyc*"))))
     scenes = pick_scenes(maps, 40, 5, tmp_path)

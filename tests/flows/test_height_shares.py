@@ -8,11 +8,11 @@ import pytest
 import toy
 from shapely import box
 
-from dataset.card_facts import _height_table
-from dataset.card_source import load_source
-from dataset.files import atomic_path
-from flows.build import _result
-from flows.tables import _height_sources
+from wavecity.dataset.card.facts import _height_table
+from wavecity.dataset.card.source import load_source
+from wavecity.dataset.files import atomic_path
+from wavecity.flows.build import _result
+from wavecity.flows.tables import _height_sources
 
 
 def buildings_of(scene_id):

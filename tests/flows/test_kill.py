@@ -15,7 +15,7 @@ import pytest
 from command import wavecity_process
 from processes import Process, process
 
-from flows.guard import MARK
+from wavecity.flows.guard import MARK
 
 pytestmark = pytest.mark.system
 
@@ -58,7 +58,7 @@ def content(store: Path) -> dict[str, Any]:
 
 
 def start(store: Path, maps: Path) -> AbstractContextManager[Process]:
-    command = [sys.executable, "-m", "flows.cli", *BUILD, "--out", str(store), "--maps", str(maps)]
+    command = [sys.executable, "-m", "wavecity.flows.cli", *BUILD, "--out", str(store), "--maps", str(maps)]
     return process(command, store.parent / f"{store.name}.log")
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from dataset.files import files_below, location
-from flows.maps import at_hand, share_maps
-from geo.errors import InputError
-from geo.settings import AreaSettings
-from geo.sources import open_source
+from wavecity.dataset.files import files_below, location
+from wavecity.flows.maps import at_hand, share_maps
+from wavecity.geo.errors import InputError
+from wavecity.geo.settings import AreaSettings
+from wavecity.geo.sources import open_source
 
 
 def test_a_worker_that_does_not_see_the_planners_folder_fetches_the_map(

@@ -9,8 +9,8 @@ from command import wavecity, wavecity_process
 from servers import dask_cluster
 from test_kill import content
 
-from dataset.files import files_below, location
-from dataset.publish import latest
+from wavecity.dataset.files import files_below, location
+from wavecity.dataset.publish import latest
 
 pytestmark = pytest.mark.system
 

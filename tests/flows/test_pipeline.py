@@ -10,10 +10,10 @@ from command import wavecity, wavecity_process
 from processes import python
 from small import SET, SMALL
 
-from dataset.reader import open_store
-from flows.pipeline import tasks_of
-from flows.recipe import load_recipe
-from geo.errors import InputError
+from wavecity.dataset.reader import open_store
+from wavecity.flows.pipeline import tasks_of
+from wavecity.flows.recipe import load_recipe
+from wavecity.geo.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -207,14 +207,14 @@ def test_a_task_that_is_not_possible_is_told_and_the_others_go_on(run, tmp_path)
 @pytest.mark.system
 def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
     """One process here against two there; units redone after a kill are the same too."""
-    from flows import build
+    from wavecity.flows import build
 
     out, _ = run
     recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
     plan = build.plan_scenes(recipe, tmp_path / "maps")
     draft = build.draft_of(recipe, plan, tmp_path / "store")
     code = (
-        "import sys, pickle; from flows import build\n"
+        "import sys, pickle; from wavecity.flows import build\n"
         "draft, jobs, sources, recipe = pickle.load(open(sys.argv[1], 'rb'))\n"
         "build.run_unit(draft, 0, jobs, sources, recipe)"
     )
@@ -245,7 +245,7 @@ def test_input_that_is_wrong_for_every_scene_stops_the_build(tmp_path):
 
 
 def test_a_scene_that_fails_is_quarantined_and_the_others_go_on(tmp_path, monkeypatch):
-    from flows import build
+    from wavecity.flows import build
 
     recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
     plan = build.plan_scenes(recipe, tmp_path / "maps")
@@ -268,7 +268,7 @@ def test_a_scene_that_fails_is_quarantined_and_the_others_go_on(tmp_path, monkey
 
 def test_a_unit_handed_out_again_after_its_receipt_is_not_done_again(tmp_path, monkeypatch):
     """As Dask does when a worker is killed between its last write and its answer."""
-    from flows import build
+    from wavecity.flows import build
 
     recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
     plan = build.plan_scenes(recipe, tmp_path / "maps")

@@ -12,9 +12,9 @@ import xarray as xr
 import yaml
 from command import wavecity, wavecity_process
 
-from flows import build
-from flows.recipe import load_recipe
-from geo.extract import find_helsinki
+from wavecity.flows import build
+from wavecity.flows.recipe import load_recipe
+from wavecity.geo.extract import find_helsinki
 
 CITIES = """
 name: two-cities
@@ -49,7 +49,7 @@ def test_a_city_is_planned_once(recipe_file: Path, tmp_path: Path, monkeypatch: 
         msg = "planned again"
         raise AssertionError(msg)
 
-    monkeypatch.setattr("geo.tiles.qualify", never)
+    monkeypatch.setattr("wavecity.geo.tiles.qualify", never)
     again = build.plan_scenes(recipe, tmp_path)
     assert repr([city.tiles for city in again.cities]) == repr([city.tiles for city in first.cities])
     assert build.dataset_fingerprint(recipe, again) == build.dataset_fingerprint(recipe, first)

@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from flows.recipe import RECIPES, Recipe, load_recipe, parse_recipe, shipped_recipes
-from geo.errors import InputError
+from wavecity.flows.recipe import RECIPES, Recipe, load_recipe, parse_recipe, shipped_recipes
+from wavecity.geo.errors import InputError
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

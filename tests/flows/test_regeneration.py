@@ -16,10 +16,10 @@ from processes import wait_until
 from pyproj import Geod
 from servers import ENDED, ask, deploy, pool_worker, small_recipe, workers_of
 
-from dataset.validate import validate
-from flows.bench.prefect_server import postgresql, prefect_server
-from geo.errors import InputError
-from geo.extract import find_helsinki
+from wavecity.dataset.checks.validate import validate
+from wavecity.flows.bench.prefect_server import postgresql, prefect_server
+from wavecity.geo.errors import InputError
+from wavecity.geo.extract import find_helsinki
 
 pytestmark = pytest.mark.system
 

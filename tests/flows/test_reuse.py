@@ -8,11 +8,11 @@ import pytest
 from builds import build_version
 from geo_maps import box, osm_xml
 
-from dataset.files import files_below
-from dataset.reader import open_store
-from dataset.writer import load_draft
-from flows import build
-from flows.recipe import Recipe, parse_recipe
+from wavecity.dataset.files import files_below
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.writer import load_draft
+from wavecity.flows import build
+from wavecity.flows.recipe import Recipe, parse_recipe
 
 # 4 x 4 tiles of 200 m with five tagged blocks each.
 CORNERS = [(-300 + 200 * i, -300 + 200 * j) for i in range(4) for j in range(4)]

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import zarr
 
-from flows import pipeline
-from flows.cli import cli
-from flows.recipe import load_recipe
-from flows.run_checks import planned_sizes, refuse_other_run, warnings_of
-from geo.errors import InputError
-from model.feasible import NotPossible, Sizes, obstacle, sizes_of
-from model.run_folder import pretrain_fingerprint
-from model.settings import TrainingSettings
+from wavecity.flows import pipeline
+from wavecity.flows.cli import cli
+from wavecity.flows.recipe import load_recipe
+from wavecity.flows.run_checks import planned_sizes, refuse_other_run, warnings_of
+from wavecity.geo.errors import InputError
+from wavecity.model.data.feasible import NotPossible, Sizes, obstacle, sizes_of
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.training.run_folder import pretrain_fingerprint
 
 TINY = ("training.epochs=1", "training.batch_size=4")
 
@@ -66,7 +66,7 @@ def test_run_goes_on_in_a_folder_of_its_own_or_when_told_to_replace(run, monkeyp
         calls.append((recipe.training.epochs, overwrite))
 
     monkeypatch.setattr(pipeline, "run_recipe", started)
-    monkeypatch.setattr("flows.tables.print_run", lambda out: print("done", out))
+    monkeypatch.setattr("wavecity.flows.tables.print_run", lambda out: print("done", out))
     # Evaluation is no part of the training, retention none of the data.
     same = with_sets(*TINY, "training.evaluation.heads.seeds=5", "store.keep=2")
     run_command("run", "quickstart", "--out", run, *same)
@@ -152,8 +152,10 @@ def test_a_task_that_is_not_possible_does_not_end_the_run(monkeypatch, tmp_path)
             raise NotPossible("localization is not possible: too few")
         return {"task": name}
 
-    monkeypatch.setattr("model.tasks.evaluate", impossible)
-    monkeypatch.setattr("model.tasks.note_not_possible", lambda run, name, why: notes.append((name, why)))
+    monkeypatch.setattr("wavecity.model.tasks.evaluate.evaluate", impossible)
+    monkeypatch.setattr(
+        "wavecity.model.tasks.evaluate.note_not_possible", lambda run, name, why: notes.append((name, why))
+    )
     monkeypatch.setattr(pipeline, "get_run_logger", lambda: logging.getLogger("test"))
     monkeypatch.setattr(pipeline, "evaluate", pipeline.evaluate.fn)
     left_out = pipeline._evaluate(tmp_path, tmp_path, ["localization", "mu-mimo"], load_recipe("quickstart"))

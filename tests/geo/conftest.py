@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from geo_maps import LATITUDE, LONGITUDE, Building, Street, osm_xml
 
-from geo.settings import AreaSettings
-from geo.sources import Source, open_source
-from geo.tiles import Tile
+from wavecity.geo.settings import AreaSettings
+from wavecity.geo.sources import Source, open_source
+from wavecity.geo.tiles import Tile
 
 
 @pytest.fixture

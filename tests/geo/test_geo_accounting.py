@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from osm_reader import MapFeatures, read_features, touching
 
-from geo.footprints import Footprints, tile_footprints
-from geo.projection import local_crs
-from geo.settings import AreaSettings, SceneSettings
-from geo.sources import Source, find_helsinki, open_source
-from geo.tiles import grid
+from wavecity.geo.footprints import Footprints, tile_footprints
+from wavecity.geo.projection import local_crs
+from wavecity.geo.settings import AreaSettings, SceneSettings
+from wavecity.geo.sources import Source, find_helsinki, open_source
+from wavecity.geo.tiles import grid
 
 SETTINGS = SceneSettings()
 OUTCOMES = {

@@ -10,13 +10,13 @@ import shapely
 from geo_maps import Building, box
 from processes import python
 
-from geo.build import build_scene
-from geo.errors import InputError, SceneError
-from geo.gates import limits
-from geo.scene import Mesh, Scene
-from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-from geo.sources import Source
-from geo.tiles import Tile, plan_tiles
+from wavecity.geo.build import build_scene
+from wavecity.geo.errors import InputError, SceneError
+from wavecity.geo.gates import limits
+from wavecity.geo.scene import Mesh, Scene
+from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.sources import Source
+from wavecity.geo.tiles import Tile, plan_tiles
 
 SCENE = SceneSettings()
 USERS = UserSettings()
@@ -124,9 +124,9 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 from test_geo_build import SCENE, USERS, digest, first_tiles
-from geo.build import build_scene
-from geo.settings import AreaSettings
-from geo.sources import open_source
+from wavecity.geo.build import build_scene
+from wavecity.geo.settings import AreaSettings
+from wavecity.geo.sources import open_source
 source = open_source(AreaSettings(), Path({str(map_cache)!r}))
 print(digest(build_scene(first_tiles(source, 1)[0], source, SCENE, USERS, 5)))
 """

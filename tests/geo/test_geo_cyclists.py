@@ -10,14 +10,14 @@ from geo_maps import Building, Street, box
 from osm_reader import read_streets
 from pyproj import Transformer
 
-from geo.build import build_scene
-from geo.extract import find_helsinki
-from geo.footprints import tile_footprints
-from geo.settings import AreaSettings, MobilitySettings, SceneSettings, SplitSettings, UserSettings
-from geo.sources import Source
-from geo.streets import cycling_directions, may_cycle, tile_streets
-from geo.tiles import Tile, plan_tiles
-from geo.trajectories import Mover, Trajectories, trajectories
+from wavecity.geo.build import build_scene
+from wavecity.geo.extract import find_helsinki
+from wavecity.geo.footprints import tile_footprints
+from wavecity.geo.settings import AreaSettings, MobilitySettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.sources import Source
+from wavecity.geo.streets import cycling_directions, may_cycle, tile_streets
+from wavecity.geo.tiles import Tile, plan_tiles
+from wavecity.geo.trajectories import Mover, Trajectories, trajectories
 
 CENTIMETRE = 0.011
 SETTINGS = SceneSettings()

@@ -12,13 +12,13 @@ from file_server import Fault, FileServer, send, status
 from geo_maps import LATITUDE, LONGITUDE, box, osm_xml
 from processes import PIPE, ROOT, Process, process
 
-from geo import network
-from geo.cities import City
-from geo.download import described, download, download_path, drop_outdated
-from geo.errors import InputError, MapError
-from geo.extract import find_helsinki
-from geo.settings import AreaSettings
-from geo.sources import Source, is_here, open_city, open_source
+from wavecity.geo import network
+from wavecity.geo.cities import City
+from wavecity.geo.download import described, download, download_path, drop_outdated
+from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.extract import find_helsinki
+from wavecity.geo.settings import AreaSettings
+from wavecity.geo.sources import Source, is_here, open_city, open_source
 
 MAP = "/osm/bbbike/Helsinki/Helsinki.osm.pbf"
 
@@ -295,7 +295,7 @@ def test_full_disk(server: FileServer, tmp_path: Path, monkeypatch: pytest.Monke
 CHILD = """
 import sys
 from pathlib import Path
-from geo.download import download
+from wavecity.geo.download import download
 print("ready", flush=True)
 print(download(sys.argv[1], Path(sys.argv[2])).stat().st_size, flush=True)
 """

@@ -9,13 +9,13 @@ import pytest
 import trimesh
 from processes import python
 
-from geo.build import build_scene
-from geo.errors import InputError
-from geo.export import export_gltf, export_mitsuba
-from geo.scene import Scene, Surface
-from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-from geo.sources import Source
-from geo.tiles import plan_tiles
+from wavecity.geo.build import build_scene
+from wavecity.geo.errors import InputError
+from wavecity.geo.export import export_gltf, export_mitsuba
+from wavecity.geo.scene import Scene, Surface
+from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.sources import Source
+from wavecity.geo.tiles import plan_tiles
 
 ALIKE = {"wall": "concrete", "roof": "concrete", "ground": "concrete"}
 MIXED = {"wall": "brick", "roof": "metal", "ground": "concrete"}
@@ -39,7 +39,7 @@ def face_area(scene: Scene, *surfaces: Surface) -> float:
 
 @pytest.mark.parametrize("materials", [ALIKE, MIXED])
 def test_sionna_opens_the_same_geometry(scene: Scene, tmp_path: Path, materials: dict[str, str]) -> None:
-    from raytrace.device import mi, rt
+    from wavecity.raytrace.device import mi, rt
 
     path = export_mitsuba(scene, tmp_path / "scene", materials)
     loaded = rt.load_scene(str(path), merge_shapes=False)

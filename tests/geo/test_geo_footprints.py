@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shapely import MultiPolygon, Polygon
 
-from geo.errors import SceneError
-from geo.footprints import (
+from wavecity.geo.errors import SceneError
+from wavecity.geo.footprints import (
     Footprints,
     Solid,
     _clean,
@@ -21,10 +21,10 @@ from geo.footprints import (
     simplify_together,
     tile_footprints,
 )
-from geo.mesh import build_mesh
-from geo.projection import project
-from geo.settings import SceneSettings
-from geo.sources import Source
+from wavecity.geo.mesh import build_mesh
+from wavecity.geo.projection import project
+from wavecity.geo.settings import SceneSettings
+from wavecity.geo.sources import Source
 
 SETTINGS = SceneSettings()
 

@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shapely import MultiPolygon, Polygon
 
-from geo.build import build_scene
-from geo.errors import SceneError
-from geo.footprints import tile_footprints
-from geo.heights import Height, HeightStatistics, height_statistics, impute_height, tagged_height
-from geo.mesh import build_mesh
-from geo.projection import unproject
-from geo.scene import Mesh
-from geo.settings import SceneSettings, UserSettings
-from geo.tiles import Tile
+from wavecity.geo.build import build_scene
+from wavecity.geo.errors import SceneError
+from wavecity.geo.footprints import tile_footprints
+from wavecity.geo.heights import Height, HeightStatistics, height_statistics, impute_height, tagged_height
+from wavecity.geo.mesh import build_mesh
+from wavecity.geo.projection import unproject
+from wavecity.geo.scene import Mesh
+from wavecity.geo.settings import SceneSettings, UserSettings
+from wavecity.geo.tiles import Tile
 
 SETTINGS = SceneSettings()
 LENIENT = SceneSettings(bs_max_shift=100.0)

@@ -10,10 +10,9 @@ import shapely
 from geo_maps import box
 from shapely import Polygon
 
-import geo.build
-from geo.build import build_scene
-from geo.errors import SceneError
-from geo.gates import (
+from wavecity.geo.build import build_scene
+from wavecity.geo.errors import SceneError
+from wavecity.geo.gates import (
     Gate,
     check,
     coverage_error,
@@ -26,11 +25,11 @@ from geo.gates import (
     overhead,
     overlap_volume,
 )
-from geo.mesh import build_mesh
-from geo.scene import Mesh, Scene, Surface
-from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-from geo.sources import Source
-from geo.tiles import Tile, plan_tiles
+from wavecity.geo.mesh import build_mesh
+from wavecity.geo.scene import Mesh, Scene, Surface
+from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.sources import Source
+from wavecity.geo.tiles import Tile, plan_tiles
 
 SCENE = SceneSettings()
 USERS = UserSettings()
@@ -201,6 +200,6 @@ def test_build_refuses_what_misses_a_gate(
     town: Callable[..., Source], middle: Tile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = town([(box(-10, -10, 10, 10), {"building": "yes", "height": "9"})])
-    monkeypatch.setattr(geo.build, "height_map", lambda *_: np.zeros((200, 200), dtype=np.float32))
+    monkeypatch.setattr("wavecity.geo.build.height_map", lambda *_: np.zeros((200, 200), dtype=np.float32))
     with pytest.raises(SceneError, match=r"^gate height_map_agreement: 0\.9\d*, at least 1 wanted$"):
         build_scene(middle, source, SCENE, USERS, 0)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from geo.heights import (
+from wavecity.geo.heights import (
     HeightStatistics,
     height_statistics,
     impute_height,

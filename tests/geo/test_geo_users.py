@@ -5,9 +5,9 @@ import shapely
 from scipy.stats import chisquare
 from shapely import Polygon
 
-from geo.errors import SceneError
-from geo.settings import SceneSettings, UserSettings
-from geo.users import front_sector, place_base_station, place_users
+from wavecity.geo.errors import SceneError
+from wavecity.geo.settings import SceneSettings, UserSettings
+from wavecity.geo.users import front_sector, place_base_station, place_users
 
 SETTINGS = SceneSettings()
 USERS = UserSettings()

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import torch
 
-from model.beams import Link
+from wavecity.model.tasks.beams.link import Link
 
 LINK = Link.of(power_dbm=30, bandwidth_hz=100e6, noise_figure_db=7)
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.data import SceneTable, WirelessData
-from model.settings import TrainingSettings
-from model.tokens import Statistics
+from wavecity.model.data.tokens import Statistics
+from wavecity.model.data.users import SceneTable, WirelessData
+from wavecity.model.settings.training import TrainingSettings
 
 SIZE = 200.0
 
@@ -143,7 +143,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def trained(shared, data, tiny):
     """Folder of a run of one epoch. Read only: `linked` gives a copy that results can be written to."""
-    from model.pretrain import pretrain
+    from wavecity.model.training.pretrain import pretrain
 
     settings = tiny.model_copy(update={"epochs": 1})
     return shared("trained", lambda folder: pretrain("synthetic", settings, folder, seed=1, data=data))

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from model.claims import CLAIMS
-from model.outcomes import Outcome
-from model.results import Record, rows_of, to_frame
+from wavecity.model.report.claims import CLAIMS
+from wavecity.model.results.outcomes import Outcome
+from wavecity.model.results.table import Record, rows_of, to_frame
 
 SEEDS = 3
 LABELS = (100, 300, 1000)

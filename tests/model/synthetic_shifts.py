@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from model.equivariant_models import TIME_FREQUENCY_SPACE
+from wavecity.model.equivariance.models import TIME_FREQUENCY_SPACE
 
 PAST, HORIZON = 6, 3
 SHAPE = (3, PAST, 8, 5)

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from synthetic import FakeSamples
 
-from model.temporal_data import TemporalData
+from wavecity.model.data.trajectories import TemporalData
 
 WAVELENGTH = 0.0105
 SPACING = 480e3
-# Nominal m/s of `model.temporal_data.KINDS`: walker, vehicle, cyclist.
+# Nominal m/s of `wavecity.model.data.trajectories.KINDS`: walker, vehicle, cyclist.
 SPEEDS = (1.4, 15.0, 5.0)
 
 
@@ -70,7 +70,7 @@ def make_temporal(splits=(("train", 4), ("validation", 2), ("test", 2)), users=1
 
 def users_of(data, split, count=None):
     """Users of a split in tensors."""
-    from model.temporal_data import gather_temporal
+    from wavecity.model.data.trajectories import gather_temporal
 
     return gather_temporal(data.splits[split], count)
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from synthetic_temporal import complex_normal
 
-from model import doppler
-from model.extrapolation import TRUSTED, extrapolate
-from model.predictors import ridge
+from wavecity.model.learning.predictors import ridge
+from wavecity.model.temporal import doppler
+from wavecity.model.temporal.extrapolation import TRUSTED, extrapolate
 
 PAST, AHEAD, BINS = 16, 8, (8, 4)
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import xarray as xr
 
-from model.export import export_model
-from model.export_metadata import metadata_of
-from model.pretrain import load_model, pretrain
+from wavecity.model.training.export import export_model
+from wavecity.model.training.export_metadata import metadata_of
+from wavecity.model.training.pretrain import load_model, pretrain
 
 SHARE = 0.25
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import baselines
+from wavecity.model.learning import baselines
 
 
 @pytest.fixture

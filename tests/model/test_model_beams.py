@@ -5,12 +5,12 @@ import pytest
 import torch
 from literal_precoding import LINK, channels, flat, literal_beams
 
-from model.beams import Link, beam_power, beam_response, best_beams, dft_beams
-from model.inference import beams_of_spectrum
-from model.losses import spectrum
-from model.mu_precoding import mu_bound, mu_digital_rate, mu_sum_rate
-from model.su_precoding import Pairs, su_bound, su_labels, su_rate
-from raytrace.arrays import best_beam, dft_codebook
+from wavecity.model.multimodal.inference import beams_of_spectrum
+from wavecity.model.multimodal.losses import spectrum
+from wavecity.model.tasks.beams.link import Link, beam_power, beam_response, best_beams, dft_beams
+from wavecity.model.tasks.beams.mu_precoding import mu_bound, mu_digital_rate, mu_sum_rate
+from wavecity.model.tasks.beams.su_precoding import Pairs, su_bound, su_labels, su_rate
+from wavecity.raytrace.arrays import best_beam, dft_codebook
 
 SIZES = [(4, 4), (5, 3), (2, 8), (1, 6), (32, 32)]
 
@@ -89,7 +89,7 @@ def test_pieces_of_a_large_batch_are_put_together_in_order(monkeypatch):
         su_rate(single, pairs, (2, 2), LINK),
         su_bound(single, LINK),
     )
-    monkeypatch.setattr("model.beams.CHUNK", 8)
+    monkeypatch.setattr("wavecity.model.tasks.beams.link.CHUNK", 8)
     assert torch.equal(best_beams(csi), beams)
     again = su_labels(single, (2, 2), LINK)
     assert torch.equal(again.tx, pairs.tx)

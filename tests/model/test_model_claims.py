@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from synthetic_results import CROSS, LOCAL, claim_of, outcome_of
 
-from model import claims, measures
-from model.claims import judge, verdict
-from model.results import Record
+from wavecity.model.report import claims
+from wavecity.model.report.claims import judge, verdict
+from wavecity.model.results import measures
+from wavecity.model.results.table import Record
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import torch
 from synthetic import make_data
 from torch import nn
 
-from model.cross_scene import Source, cross_localization, make_source
-from model.data import geometry_of
-from model.foundation import FoundationModel
-from model.heads import HeadSettings
-from model.inference import Predictor
-from model.results import to_frame
+from wavecity.model.data.users import geometry_of
+from wavecity.model.learning.heads import HeadSettings
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.results.table import to_frame
+from wavecity.model.tasks.cross_scene import Source, cross_localization, make_source
 
 
 class Planted(Predictor):
@@ -39,7 +39,9 @@ def mixing(tiny):
 @pytest.fixture
 def no_convolutions(monkeypatch):
     """The CNN takes nine tenths of the time, and is not what these tests look at."""
-    monkeypatch.setattr("model.localization.LocationCnn", lambda _: nn.Sequential(nn.Flatten(), nn.Linear(2048, 2)))
+    monkeypatch.setattr(
+        "wavecity.model.tasks.localization.LocationCnn", lambda _: nn.Sequential(nn.Flatten(), nn.Linear(2048, 2))
+    )
 
 
 def medians(large, tiny, features, steps=200, **cross_scene):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataset.channel_files import LAYOUT
-from flows.cli import cli
-from model.export_metadata import metadata_of
-from model.pretrain import load_model
-from model.settings import TrainingSettings
+from wavecity.dataset.importing.channel_files import LAYOUT
+from wavecity.flows.cli import cli
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.training.export_metadata import metadata_of
+from wavecity.model.training.pretrain import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "model.md").read_text(encoding="utf-8")

@@ -8,12 +8,12 @@ import torch
 import xarray as xr
 from synthetic_temporal import make_temporal, users_of
 
-from dataset import InputError
-from model.data import gather, load_data
-from model.inference import Predictor
-from model.pretrain import load_model, pretrain
-from model.settings import TrainingSettings
-from model.temporal_pretrain import load_temporal_model, pretrain_temporal
+from wavecity.dataset import InputError
+from wavecity.model.data.users import gather, load_data
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.training.pretrain import load_model, pretrain
+from wavecity.model.training.pretrain_temporal import load_temporal_model, pretrain_temporal
 
 
 @pytest.fixture(scope="module")

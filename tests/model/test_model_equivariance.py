@@ -7,8 +7,8 @@ from synthetic_shifts import DIMS, HORIZON, PAST, SHAPE, channels, decibel, rand
 from synthetic_temporal import complex_normal
 from torch import nn
 
-from dataset.features import best_beam
-from model.equivariance import (
+from wavecity.dataset.features import best_beam
+from wavecity.model.equivariance.group import (
     Invariant,
     Wrapped,
     canonicalise,
@@ -20,8 +20,8 @@ from model.equivariance import (
     shift_beam,
     shift_spectrum,
 )
-from model.equivariant_models import SPACE
-from model.losses import spectrum
+from wavecity.model.equivariance.models import SPACE
+from wavecity.model.multimodal.losses import spectrum
 
 
 class Network(nn.Module):

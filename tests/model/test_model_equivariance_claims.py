@@ -7,10 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from model.claims import judge
-from model.equivariance_claims import CLAIMS, table_of
-from model.equivariance_figures import LOOKS, look_of
-from model.equivariance_measures import (
+from wavecity.model.equivariance.measures import (
     COST,
     EPSILON,
     MODULATED,
@@ -25,9 +22,12 @@ from model.equivariance_measures import (
     own_name,
     scale_name,
 )
-from model.outcomes import Outcome, read_outcomes
-from model.report import write_report
-from model.results import Record, rows_of, to_frame
+from wavecity.model.report.claims import judge
+from wavecity.model.report.equivariance_claims import CLAIMS, table_of
+from wavecity.model.report.equivariance_figures import LOOKS, look_of
+from wavecity.model.report.page import write_report
+from wavecity.model.results.outcomes import Outcome, read_outcomes
+from wavecity.model.results.table import Record, rows_of, to_frame
 
 CSI = "Masked CSI, NMSE"
 SMALL, LARGE = "width 8, 1 layer", "width 16, 1 layer"
@@ -195,7 +195,7 @@ def leave(outcome, run):
 
 @pytest.mark.parametrize("backbone", ["multimodal", "temporal"])
 def test_the_report_of_either_model_tells_it(outcome, data, run, tmp_path, backbone, monkeypatch):
-    monkeypatch.setattr("model.report._scenes", lambda _: [])  # takes longer than all the rest
+    monkeypatch.setattr("wavecity.model.report.page._scenes", lambda _: [])  # takes longer than all the rest
     folder = shutil.copytree(run, tmp_path / "run")
     summary = json.loads((folder / "pretrain.json").read_text())
     summary["settings"]["backbone"] = backbone

@@ -10,9 +10,9 @@ import torch
 from synthetic import FakeSamples, make_data
 from synthetic_temporal import make_temporal
 
-from dataset import InputError
-from model import equivariance_task, tasks
-from model.equivariance_measures import (
+from wavecity.dataset import InputError
+from wavecity.model.equivariance import task as equivariance_task
+from wavecity.model.equivariance.measures import (
     COST,
     EPSILON,
     MODULATED,
@@ -27,14 +27,15 @@ from model.equivariance_measures import (
     own_name,
     scale_name,
 )
-from model.equivariance_settings import BudgetSettings, EquivarianceSettings
-from model.equivariance_task import equivariance_temporal
-from model.equivariance_training import Batch, Cell, Problem, cells_of, loss_of, nmse, shift_error, trained
-from model.results import Findings, Record
-from model.settings import HeadSettings, TrainingSettings
-from model.tasks import Task, evaluate
-from model.temporal import TemporalModel
-from model.temporal_pretrain import pretrain_temporal
+from wavecity.model.equivariance.task import equivariance_temporal
+from wavecity.model.equivariance.training import Batch, Cell, Problem, cells_of, loss_of, nmse, shift_error, trained
+from wavecity.model.results.table import Findings, Record
+from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings
+from wavecity.model.settings.training import HeadSettings, TrainingSettings
+from wavecity.model.tasks import evaluate as tasks
+from wavecity.model.tasks.evaluate import Task, evaluate
+from wavecity.model.temporal.network import TemporalModel
+from wavecity.model.training.pretrain_temporal import pretrain_temporal
 
 CSI, PREDICTION = "Masked CSI, NMSE", "Channel prediction, NMSE"
 OTHER_AZIMUTH = "unseen scenes, other azimuth"
@@ -440,8 +441,8 @@ def test_results_depend_on_their_own_settings_only(run, data, tiny, tmp_path, mo
 
 
 def test_it_runs_only_where_it_is_asked_for_with_either_model():
-    from flows.pipeline import tasks_of
-    from flows.recipe import load_recipe
+    from wavecity.flows.pipeline import tasks_of
+    from wavecity.flows.recipe import load_recipe
 
     for backbone, usual in (("multimodal", "reconstruction"), ("temporal", "prediction")):
         model = f"training.backbone={backbone}"

@@ -7,13 +7,15 @@ from synthetic_shifts import HORIZON, channels, decibel, random_visible, shifts
 from synthetic_temporal import plane_waves
 from torch import nn
 
-from dataset import InputError
-from model.equivariance import (
+from wavecity.dataset import InputError
+from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.tokens import Statistics
+from wavecity.model.equivariance.group import (
     Invariant,
     equivariance_error,
     modulate,
 )
-from model.equivariant_models import (
+from wavecity.model.equivariance.models import (
     SPACE,
     TIME_FREQUENCY_SPACE,
     CsiEstimator,
@@ -21,13 +23,12 @@ from model.equivariant_models import (
     draw_visible,
     wrapped_spectrum,
 )
-from model.foundation import FoundationModel, Geometry
-from model.inputs import prepare
-from model.masking import Mask
-from model.settings import TrainingSettings
-from model.temporal import TemporalModel
-from model.temporal_settings import TemporalModelSettings
-from model.tokens import Statistics
+from wavecity.model.multimodal.inputs import prepare
+from wavecity.model.multimodal.masking import Mask
+from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.settings.temporal import TemporalModelSettings
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.temporal.network import TemporalModel
 
 # The multi-modal model
 

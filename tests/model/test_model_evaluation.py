@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from model import held_out
-from model.attention import attention_on_scene, physc_attention
-from model.data import gather, geometry_of
-from model.directions import angle_between, direction_of_bin, strongest_direction
-from model.foundation import FoundationModel
-from model.inference import Predictor
-from model.inputs import prepare
-from model.reconstruction import occupancy_prior, reconstruction
-from model.results import rows_of, to_frame
-from model.settings import EvaluationSettings
-from raytrace.arrays import direction, panel_axes, steering
+from wavecity.model.data.directions import angle_between, direction_of_bin, strongest_direction
+from wavecity.model.data.users import gather, geometry_of
+from wavecity.model.multimodal.attention_maps import attention_on_scene, physc_attention
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.multimodal.inputs import prepare
+from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.results.table import rows_of, to_frame
+from wavecity.model.settings.training import EvaluationSettings
+from wavecity.model.tasks import held_out
+from wavecity.model.tasks.reconstruction import occupancy_prior, reconstruction
+from wavecity.raytrace.arrays import direction, panel_axes, steering
 
 
 @pytest.fixture(scope="module")

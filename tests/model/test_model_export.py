@@ -6,11 +6,11 @@ import onnxruntime
 import pytest
 import torch
 
-from dataset import InputError
-from model.data import gather
-from model.export import DeployedEncoder, compare, export_model, latency
-from model.inference import Predictor
-from model.pretrain import load_model
+from wavecity.dataset import InputError
+from wavecity.model.data.users import gather
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.training.export import DeployedEncoder, compare, export_model, latency
+from wavecity.model.training.pretrain import load_model
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_outputs_that_differ_are_not_written(run, predictor, tmp_path, monkeypat
     example = (torch.randn(2, 32, 32, 2), torch.rand(2, 200, 200))
     with pytest.raises(RuntimeError, match="physc is off by"):
         compare(encoder, lambda csi, height: tuple(out + 0.1 for out in encoder(csi, height)), example)
-    monkeypatch.setattr("model.export.TOLERANCE", -1.0)
+    monkeypatch.setattr("wavecity.model.training.export.TOLERANCE", -1.0)
     with pytest.raises(RuntimeError):
         export_model(run, tmp_path / "encoder.pt2", 0.25)
     assert list(tmp_path.iterdir()) == []

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from model import losses
-from model.data import ScenePatches, gather, geometry_of
-from model.foundation import Block, FoundationModel, Geometry, count_parameters
-from model.inputs import loss_terms, prepare
-from model.masking import Plan, draw_mask
-from model.settings import LossSettings, ModelSettings, TrainingSettings
+from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.users import ScenePatches, gather, geometry_of
+from wavecity.model.multimodal import losses
+from wavecity.model.multimodal.inputs import loss_terms, prepare
+from wavecity.model.multimodal.masking import Plan, draw_mask
+from wavecity.model.multimodal.network import Block, FoundationModel, count_parameters
+from wavecity.model.settings.training import LossSettings, ModelSettings, TrainingSettings
 
 PAPER = Geometry(columns=32, rows=32, height_cells=200, occupancy_patches=20)
 HIDDEN = Plan("all", 2, 0.6, 0.2, hide_location=True)

@@ -5,10 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from model.data import gather, with_antennas
-from model.finetune import EncoderWithHead, finetuned
-from model.foundation import FoundationModel
-from model.heads import (
+from wavecity.model.data.users import gather, with_antennas
+from wavecity.model.learning.finetune import EncoderWithHead, finetuned
+from wavecity.model.learning.heads import (
     LocationCnn,
     LocationHead,
     Standardiser,
@@ -19,13 +18,14 @@ from model.heads import (
     inverse_frequency,
     tuned,
 )
-from model.inference import Predictor
-from model.settings import HeadSettings
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.settings.training import HeadSettings
 
 
 @pytest.fixture(scope="module")
 def predictor(data, tiny):
-    from model.data import geometry_of
+    from wavecity.model.data.users import geometry_of
 
     torch.manual_seed(0)
     model = FoundationModel(tiny.model, geometry_of(data, tiny.model)).eval()

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from synthetic import two_path_csi
 
-from dataset import InputError
-from dataset.importer import ImportSettings, import_channels
-from model.data import check_data, geometry_of, load_data
-from model.held_out import TITLES
-from model.pretrain import load_model, pretrain
-from model.settings import TrainingSettings
-from model.tasks import evaluate
+from wavecity.dataset import InputError
+from wavecity.dataset.importing.importer import ImportSettings, import_channels
+from wavecity.model.data.users import check_data, geometry_of, load_data
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.tasks.evaluate import evaluate
+from wavecity.model.tasks.held_out import TITLES
+from wavecity.model.training.pretrain import load_model, pretrain
 
 EDGE = 16
 

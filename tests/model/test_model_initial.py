@@ -8,13 +8,13 @@ from click.testing import CliRunner
 from synthetic import make_data
 from synthetic_temporal import make_temporal
 
-import model.pretrain as module
-from dataset import InputError
-from flows.cli import cli
-from model.pretrain import CHECKPOINT, load_model, pretrain, pretrain_fingerprint
-from model.report import write_report
-from model.settings import TrainingSettings
-from model.temporal_pretrain import pretrain_temporal
+import wavecity.model.training.pretrain as module
+from wavecity.dataset import InputError
+from wavecity.flows.cli import cli
+from wavecity.model.report.page import write_report
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.training.pretrain import CHECKPOINT, load_model, pretrain, pretrain_fingerprint
+from wavecity.model.training.pretrain_temporal import pretrain_temporal
 
 
 def changed(settings, **fields):

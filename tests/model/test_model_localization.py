@@ -5,16 +5,16 @@ import pytest
 import torch
 from synthetic import make_data
 
-from dataset import InputError
-from model.baselines import nearest_neighbours
-from model.cross_scene import among, cross_localization, nearest
-from model.data import geometry_of
-from model.embeddings import clusters, embed, evenly, silhouette
-from model.foundation import FoundationModel
-from model.inference import Predictor
-from model.localization import localization
-from model.results import rows_of, to_frame
-from model.sites import choose_scenes, make_site, viewer
+from wavecity.dataset import InputError
+from wavecity.model.data.users import geometry_of
+from wavecity.model.learning.baselines import nearest_neighbours
+from wavecity.model.learning.embeddings import clusters, embed, evenly, silhouette
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.results.table import rows_of, to_frame
+from wavecity.model.tasks.cross_scene import among, cross_localization, nearest
+from wavecity.model.tasks.localization import localization
+from wavecity.model.tasks.sites import choose_scenes, make_site, viewer
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from model import losses
-from model.inference import beams_of_spectrum
-from model.settings import LossSettings
-from raytrace.arrays import best_beam
+from wavecity.model.multimodal import losses
+from wavecity.model.multimodal.inference import beams_of_spectrum
+from wavecity.model.settings.training import LossSettings
+from wavecity.raytrace.arrays import best_beam
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from model import masking
-from model.masking import Plan
-from model.settings import MaskingSettings
-from model.tokens import patch_centres
+from wavecity.model.data.tokens import patch_centres
+from wavecity.model.multimodal import masking
+from wavecity.model.multimodal.masking import Plan
+from wavecity.model.settings.training import MaskingSettings
 
 TABLE_1 = {
     1: {"csi": (0.5, 0.5), "scene": (0.1, 0.1), "all": ((0.3, 0.3), (0.05, 0.05))},

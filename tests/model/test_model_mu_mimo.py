@@ -9,16 +9,22 @@ import pytest
 import torch
 from synthetic import make_data
 
-from dataset import InputError
-from model import beam_probes
-from model import mu_mimo as task
-from model.data import gather, geometry_of
-from model.foundation import FoundationModel
-from model.inference import Predictor
-from model.receivers import raw_entries, with_channel
-from model.results import rows_of, to_frame
-from model.settings import EvaluationSettings, HeadSettings, LinkSettings, MuMimoSettings, TrainingSettings
-from raytrace.arrays import dft_codebook
+from wavecity.dataset import InputError
+from wavecity.model.data.users import gather, geometry_of
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.results.table import rows_of, to_frame
+from wavecity.model.settings.training import (
+    EvaluationSettings,
+    HeadSettings,
+    LinkSettings,
+    MuMimoSettings,
+    TrainingSettings,
+)
+from wavecity.model.tasks.beams import mu_mimo as task
+from wavecity.model.tasks.beams import probes as beam_probes
+from wavecity.model.tasks.beams.receivers import raw_entries, with_channel
+from wavecity.raytrace.arrays import dft_codebook
 
 MODEL = {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "height_patch": 20, "spectrum_channels": 4}
 HEADS = {"seeds": 2, "steps": 20, "batch_size": 32, "learning_rates": (3e-3, 3e-2)}

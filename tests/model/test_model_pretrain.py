@@ -11,13 +11,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from synthetic import make_data
 
-import model.pretrain as module
-from dataset import InputError
-from model.batches import StepSampler
-from model.data import Users, gather, geometry_of, load_data
-from model.lightning_module import augment, schedule
-from model.pretrain import CHECKPOINT, load_model, pretrain
-from model.settings import AugmentSettings, TrainingSettings
+import wavecity.model.training.pretrain as module
+from wavecity.dataset import InputError
+from wavecity.model.data.batches import StepSampler
+from wavecity.model.data.users import Users, gather, geometry_of, load_data
+from wavecity.model.multimodal.module import augment, schedule
+from wavecity.model.settings.training import AugmentSettings, TrainingSettings
+from wavecity.model.training.pretrain import CHECKPOINT, load_model, pretrain
 
 
 def weights(checkpoint):

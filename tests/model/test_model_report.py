@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 from synthetic_results import claim_of, leave_results
 
-from dataset import InputError
-from model.claims import CLAIMS, judge
-from model.drawing import style
-from model.figures import draw_spectra
-from model.outcomes import TITLES, read_outcomes
-from model.pretrain import pretrain
-from model.report import write_report
-from model.settings import TrainingSettings
-from model.task_figures import draw_mu
+from wavecity.dataset import InputError
+from wavecity.model.report.claims import CLAIMS, judge
+from wavecity.model.report.drawing import style
+from wavecity.model.report.figures import draw_spectra
+from wavecity.model.report.page import write_report
+from wavecity.model.report.task_figures import draw_mu
+from wavecity.model.results.outcomes import TITLES, read_outcomes
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.training.pretrain import pretrain
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from model.results import Record, Row, records_of, rows_of, to_frame
+from wavecity.model.results.table import Record, Row, records_of, rows_of, to_frame
 
 
 def record(method, seed, value, x=math.nan, quantity="Error"):

@@ -8,19 +8,20 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from synthetic import two_path_csi
 
-import model.pretrain as pretraining
-from model import losses
-from model.baselines import nmse, omp, visible_antennas
-from model.data import ScenePatches, gather, geometry_of
-from model.foundation import FoundationModel, Geometry, Inputs
-from model.inference import Predictor
-from model.inputs import loss_terms, prepare
-from model.masking import Mask, Plan, draw_mask
-from model.pretrain import load_model, pretrain
-from model.reconstruction import reconstruction
-from model.results import rows_of, to_frame
-from model.settings import EvaluationSettings, ModelSettings, StageMasks
-from model.sparse import SparseRecovery, enlarge, sparse_bayesian
+import wavecity.model.training.pretrain as pretraining
+from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.users import ScenePatches, gather, geometry_of
+from wavecity.model.learning.baselines import nmse, omp, visible_antennas
+from wavecity.model.multimodal import losses
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.multimodal.inputs import loss_terms, prepare
+from wavecity.model.multimodal.masking import Mask, Plan, draw_mask
+from wavecity.model.multimodal.network import FoundationModel, Inputs
+from wavecity.model.multimodal.sparse import SparseRecovery, enlarge, sparse_bayesian
+from wavecity.model.results.table import rows_of, to_frame
+from wavecity.model.settings.training import EvaluationSettings, ModelSettings, StageMasks
+from wavecity.model.tasks.reconstruction import reconstruction
+from wavecity.model.training.pretrain import load_model, pretrain
 
 HIDDEN = Plan("all", 2, 0.9, 0.2, hide_location=True)
 COLUMNS, ROWS, OVER = 6, 4, 2

@@ -8,19 +8,19 @@ import pytest
 import torch
 from toy import ATTRIBUTES, make_arrays
 
-from dataset import InputError
-from dataset.writer import Layout, finish_draft, open_draft, write_unit
-from model import su_mimo as task
-from model.beam_probes import Pool, probe
-from model.data import geometry_of, load_data
-from model.foundation import FoundationModel
-from model.inference import Predictor
-from model.mu_mimo import BOUND, FINE_TUNED, MAGNITUDES, PHYSC, RAW, TWIN, ZERO_FILLED
-from model.receivers import panel_channels, receivers
-from model.results import rows_of, to_frame
-from model.settings import EvaluationSettings, HeadSettings, LinkSettings, TrainingSettings
-from model.su_precoding import Pairs
-from raytrace.arrays import dft_codebook
+from wavecity.dataset import InputError
+from wavecity.dataset.writer import Layout, finish_draft, open_draft, write_unit
+from wavecity.model.data.users import geometry_of, load_data
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.results.table import rows_of, to_frame
+from wavecity.model.settings.training import EvaluationSettings, HeadSettings, LinkSettings, TrainingSettings
+from wavecity.model.tasks.beams import su_mimo as task
+from wavecity.model.tasks.beams.mu_mimo import BOUND, FINE_TUNED, MAGNITUDES, PHYSC, RAW, TWIN, ZERO_FILLED
+from wavecity.model.tasks.beams.probes import Pool, probe
+from wavecity.model.tasks.beams.receivers import panel_channels, receivers
+from wavecity.model.tasks.beams.su_precoding import Pairs
+from wavecity.raytrace.arrays import dft_codebook
 
 SPLITS = ("train", "train", "validation", "train", "test", "test")
 USERS = 14

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from literal_precoding import LINK, channels, literal_beams, random_link, receive_channels, water_filling
 
-from model.su_precoding import Pairs, su_bound, su_labels, su_precoder, su_rate
-from raytrace.arrays import dft_codebook
+from wavecity.model.tasks.beams.su_precoding import Pairs, su_bound, su_labels, su_precoder, su_rate
+from wavecity.raytrace.arrays import dft_codebook
 
 
 def literal_objective(h, f_rf, w_rf, snr, streams):

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from dataset import InputError
-from model.data import gather
-from model.foundation import FoundationModel
-from model.inference import Predictor, add_noise, top_k_hits
-from model.pretrain import load_model, pretrain
-from model.results import COLUMNS
-from model.settings import TrainingSettings
-from model.tasks import TASKS, evaluate
+from wavecity.dataset import InputError
+from wavecity.model.data.users import gather
+from wavecity.model.multimodal.inference import Predictor, add_noise, top_k_hits
+from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.results.table import COLUMNS
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.tasks.evaluate import TASKS, evaluate
+from wavecity.model.training.pretrain import load_model, pretrain
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_unknown_task_is_wrong_input(run, data, tiny):
 
 
 def test_the_command_line_knows_every_task():
-    from model.task_names import TASKS as NAMES
+    from wavecity.model.settings.tasks import TASKS as NAMES
 
     assert tuple(TASKS) == NAMES
 
@@ -125,7 +125,7 @@ def test_predicted_csi_is_in_the_unit_of_the_data_and_only_where_masked(data, ti
 
 
 def load_geometry(data, settings):
-    from model.data import geometry_of
+    from wavecity.model.data.users import geometry_of
 
     return geometry_of(data, settings.model)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import tokens
+from wavecity.model.data import tokens
 
 
 def test_patches_are_the_literal_blocks_and_come_back():

@@ -10,12 +10,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from synthetic import FakeSamples, make_data
 
-import model.pretrain as pretraining
-from dataset import InputError
-from model import trainer as training
-from model.data import check_data, geometry_of
-from model.masking import RankDraws
-from model.pretrain import CHECKPOINT, load_model, pretrain, pretrain_fingerprint
+import wavecity.model.training.pretrain as pretraining
+from wavecity.dataset import InputError
+from wavecity.model.data.users import check_data, geometry_of
+from wavecity.model.multimodal.masking import RankDraws
+from wavecity.model.training import trainer as training
+from wavecity.model.training.pretrain import CHECKPOINT, load_model, pretrain, pretrain_fingerprint
 
 
 def changed(tiny, **fields):
@@ -94,7 +94,7 @@ def test_two_processes_train_as_one(data, tiny, tmp_path):
 
 
 def untrained(data, tiny):
-    from model.lightning_module import PretrainModule
+    from wavecity.model.multimodal.module import PretrainModule
 
     geometry = geometry_of(data, tiny.model)
     return PretrainModule(tiny, geometry, data.statistics, data.scenes, 6, 3, {}).model

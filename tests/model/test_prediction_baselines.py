@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import lstsq
 
-from model.predictors import GROUPS, GruPredictor, _coefficients, persistence, ridge
+from wavecity.model.learning.predictors import GROUPS, GruPredictor, _coefficients, persistence, ridge
 
 HORIZONS = (1, 2, 4, 8)
 ORDERS, PENALTIES = (1, 2, 4, 6), (1e-12, 1e-6, 1e-2)

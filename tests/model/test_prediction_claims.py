@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from model.claims import judge
-from model.outcomes import Outcome
-from model.prediction import CLEAN, DENSE, FINE_TUNED, GRU, PERSISTENCE, QUANTITY, RIDGE, TWIN
-from model.prediction_claims import TEMPORAL_CLAIMS, TEMPORAL_RULE, ahead, in_plain_words, standings
-from model.prediction_figures import LOOKS, look_of
-from model.results import Record, rows_of, to_frame
+from wavecity.model.report.claims import judge
+from wavecity.model.report.prediction_claims import TEMPORAL_CLAIMS, TEMPORAL_RULE, ahead, in_plain_words, standings
+from wavecity.model.report.prediction_figures import LOOKS, look_of
+from wavecity.model.results.outcomes import Outcome
+from wavecity.model.results.table import Record, rows_of, to_frame
+from wavecity.model.tasks.prediction import CLEAN, DENSE, FINE_TUNED, GRU, PERSISTENCE, QUANTITY, RIDGE, TWIN
 
 SHARES = (0.01, 1.0)
 

@@ -11,9 +11,15 @@ import pytest
 import torch
 from synthetic_temporal import make_temporal, plane_waves, users_of
 
-from dataset import InputError
-from model import prediction as task
-from model.prediction import (
+from wavecity.dataset import InputError
+from wavecity.model.data.windows import Cutter
+from wavecity.model.report.page import write_report
+from wavecity.model.settings.prediction import PredictionSettings
+from wavecity.model.settings.temporal import TemporalModelSettings
+from wavecity.model.settings.training import HeadSettings, TrainingSettings
+from wavecity.model.tasks import prediction as task
+from wavecity.model.tasks.evaluate import evaluate
+from wavecity.model.tasks.prediction import (
     CLEAN,
     DENSE,
     FINE_TUNED,
@@ -29,14 +35,9 @@ from model.prediction import (
     pick_test,
     prediction,
 )
-from model.prediction_settings import PredictionSettings
-from model.prediction_training import Cutter, Forecaster, forecast, prediction_loss, ratios, trained
-from model.report import write_report
-from model.settings import HeadSettings, TrainingSettings
-from model.tasks import evaluate
-from model.temporal import TemporalModel
-from model.temporal_pretrain import pretrain_temporal
-from model.temporal_settings import TemporalModelSettings
+from wavecity.model.tasks.prediction_training import Forecaster, forecast, prediction_loss, ratios, trained
+from wavecity.model.temporal.network import TemporalModel
+from wavecity.model.training.pretrain_temporal import pretrain_temporal
 
 HORIZONS = (1, 2, 4)
 SHARES = (0.2, 1.0)
@@ -336,9 +337,9 @@ def test_a_task_of_the_other_model_is_refused_in_one_line(run, result, settings,
 
 
 def test_a_recipe_has_the_tasks_of_its_model():
-    from flows.pipeline import tasks_of
-    from flows.recipe import load_recipe
-    from model.task_names import TASKS
+    from wavecity.flows.pipeline import tasks_of
+    from wavecity.flows.recipe import load_recipe
+    from wavecity.model.settings.tasks import TASKS
 
     recipe = load_recipe("quickstart")
     assert tasks_of(recipe) == [name for name in TASKS if name not in ("prediction", "equivariance")]

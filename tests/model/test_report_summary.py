@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic_results import LOCAL, claim_of, outcome_of
 
-from model.claims import CLAIMS, Judged
-from model.drawing import picture
-from model.editions import MULTIMODAL, TEMPORAL
-from model.figures import few_points
-from model.outcomes import Missing
-from model.report_figures import FIGURES, rebuild
-from model.report_summary import TERMS, first_screen, glossary_of, needed_users, small_pretraining
-from model.results import Record
-from model.task_figures import draw_local
+from wavecity.model.report.claims import CLAIMS, Judged
+from wavecity.model.report.drawing import picture
+from wavecity.model.report.editions import MULTIMODAL, TEMPORAL
+from wavecity.model.report.figures import few_points
+from wavecity.model.report.paper_figures import FIGURES, rebuild
+from wavecity.model.report.summary import TERMS, first_screen, glossary_of, needed_users, small_pretraining
+from wavecity.model.report.task_figures import draw_local
+from wavecity.model.results.outcomes import Missing
+from wavecity.model.results.table import Record
 
 SUMMARY = {
     "seconds": 57.0, "parameters": 495_143, "train_users": 24, "train_scenes": 2, "epochs": 1, "seed": 0,
@@ -109,7 +109,7 @@ def test_few_points_are_no_curve_and_the_page_says_so(monkeypatch):
     shown = rebuild(figure, {"localization": more}, lambda _: None, {"cross-localization": Missing("not run")})
     assert not any("too few" in picture["caption"] for picture in shown.pictures)
     # The panel itself says it too, for whoever copies the picture alone.
-    monkeypatch.setattr("model.task_figures.drawing", lambda figure: figure)
+    monkeypatch.setattr("wavecity.model.report.task_figures.drawing", lambda figure: figure)
     titles = [draw_local(one).axes[0].get_title() for one in (outcome, more)]
     assert [" · 2 points only" in title for title in titles] == [True, False]
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from synthetic import make_data
 
-from dataset import InputError
-from model.outcomes import missing_tasks, not_of_this_run, read_outcomes
-from model.pretrain import pretrain
-from model.report import store_of, write_report
-from model.report_figures import Rebuilt
-from model.run_folder import CHECKPOINT, pretrain_fingerprint, refuse_other, start_of, weights_sha256
-from model.settings import TrainingSettings
-from model.tasks import NotPossible, evaluate, note_not_possible
+from wavecity.dataset import InputError
+from wavecity.model.report.page import store_of, write_report
+from wavecity.model.report.paper_figures import Rebuilt
+from wavecity.model.results.outcomes import missing_tasks, not_of_this_run, read_outcomes
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.tasks.evaluate import NotPossible, evaluate, note_not_possible
+from wavecity.model.training.pretrain import pretrain
+from wavecity.model.training.run_folder import CHECKPOINT, pretrain_fingerprint, refuse_other, start_of, weights_sha256
 
 
 def changed(settings, **fields):
@@ -150,8 +150,8 @@ def test_results_of_an_unfinished_training_are_made_anew_once_it_is_finished(run
 @pytest.fixture
 def without_pictures(monkeypatch):
     """Drawing takes seconds, and these tests read text."""
-    monkeypatch.setattr("model.report.draw_scene", lambda *_: "data:,")
-    monkeypatch.setattr("model.report.rebuild", lambda figure, *_: Rebuilt(figure.number, figure.title))
+    monkeypatch.setattr("wavecity.model.report.page.draw_scene", lambda *_: "data:,")
+    monkeypatch.setattr("wavecity.model.report.page.rebuild", lambda figure, *_: Rebuilt(figure.number, figure.title))
 
 
 @pytest.mark.usefixtures("without_pictures")

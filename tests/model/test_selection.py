@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from model.selection import first_held_back, train_selected
+from wavecity.model.learning.selection import first_held_back, train_selected
 
 
 class Weight(nn.Module):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from synthetic_temporal import SPACING, complex_normal
 
-from dataset import InputError
-from model.angle_delay import delay_window, from_angle_delay, single_row, to_angle_delay
+from wavecity.dataset import InputError
+from wavecity.model.data.angle_delay import delay_window, from_angle_delay, single_row, to_angle_delay
 
 
 def wave(angle, delay, subcarriers=16, antennas=8):

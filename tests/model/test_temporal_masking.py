@@ -6,9 +6,9 @@ import torch
 from scipy import ndimage
 from synthetic_temporal import complex_normal, plane_waves
 
-from model.masking import RankDraws
-from model.temporal_masking import KINDS, TemporalPlan, add_noise, draw_hidden, draw_plan, impair
-from model.temporal_settings import TemporalMaskingSettings
+from wavecity.model.multimodal.masking import RankDraws
+from wavecity.model.settings.temporal import TemporalMaskingSettings
+from wavecity.model.temporal.masking import KINDS, TemporalPlan, add_noise, draw_hidden, draw_plan, impair
 
 GRID = (12, 10, 6)
 RATIOS = (0.3, 0.45, 0.6)

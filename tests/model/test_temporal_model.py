@@ -5,10 +5,10 @@ import pytest
 import torch
 from synthetic_temporal import complex_normal
 
-from model.extrapolation import extrapolate
-from model.foundation import count_parameters
-from model.temporal import FALL, TemporalModel
-from model.temporal_settings import TemporalModelSettings
+from wavecity.model.multimodal.network import count_parameters
+from wavecity.model.settings.temporal import TemporalModelSettings
+from wavecity.model.temporal.extrapolation import extrapolate
+from wavecity.model.temporal.network import FALL, TemporalModel
 
 GRID = (7, 6, 4)
 SMALL = {"width": 16, "layers": 3, "heads": 4, "mixing": 4, "past": 2, "future": 2}

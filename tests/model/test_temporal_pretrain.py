@@ -11,12 +11,13 @@ from lightning.pytorch.callbacks import Callback
 from synthetic import FakeSamples, make_data
 from synthetic_temporal import complex_normal, make_temporal, users_of
 
-import model.pretrain as module
-from dataset import InputError
-from model.pretrain import load_model, pretrain, pretrain_fingerprint
-from model.settings import TrainingSettings
-from model.temporal_data import check_temporal, gather_temporal, load_temporal
-from model.temporal_pretrain import (
+import wavecity.model.training.pretrain as module
+from wavecity.dataset import InputError
+from wavecity.model.data.trajectories import check_temporal, gather_temporal, load_temporal
+from wavecity.model.settings.temporal import TemporalAugmentSettings
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.training.pretrain import load_model, pretrain, pretrain_fingerprint
+from wavecity.model.training.pretrain_temporal import (
     TemporalModule,
     augment_temporal,
     load_temporal_model,
@@ -25,8 +26,7 @@ from model.temporal_pretrain import (
     temporal_grid,
     window_of,
 )
-from model.temporal_settings import TemporalAugmentSettings
-from model.trainer import CHECKPOINT
+from wavecity.model.training.trainer import CHECKPOINT
 
 WAVES = {"steps": 8, "subcarriers": 8, "antennas": 6}
 
@@ -180,7 +180,7 @@ def test_compiled_blocks_train_alike(finished, waves, settings, tmp_path, monkey
     """Traced as for the compiler, run without it; sparse attention is left as it is."""
     compiled = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled(self, backend="eager"))
-    monkeypatch.setattr("model.trainer._check_compiler", lambda device: None)
+    monkeypatch.setattr("wavecity.model.training.trainer._check_compiler", lambda device: None)
     torch._dynamo.reset()
     pretrain_temporal("synthetic", changed(settings, compile=True), tmp_path, seed=3, data=waves)
     np.testing.assert_allclose(curve(tmp_path, "train/total"), curve(finished, "train/total"), rtol=1e-3)

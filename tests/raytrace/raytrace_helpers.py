@@ -7,16 +7,16 @@ import numpy as np
 import shapely
 from shapely import Polygon
 
-from geo.build import build_scene
-from geo.mesh import extrude
-from geo.scene import Mesh, Scene
-from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-from geo.sources import open_source
-from geo.tiles import plan_tiles
-from raytrace.settings import RadioSettings
-from raytrace.solver import Paths
-from raytrace.stock import partners, planes_met, stock_paths, stock_table
-from raytrace.world import World, build_world
+from wavecity.geo.build import build_scene
+from wavecity.geo.mesh import extrude
+from wavecity.geo.scene import Mesh, Scene
+from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.sources import open_source
+from wavecity.geo.tiles import plan_tiles
+from wavecity.raytrace.settings import RadioSettings
+from wavecity.raytrace.solver import Paths
+from wavecity.raytrace.stock import partners, planes_met, stock_paths, stock_table
+from wavecity.raytrace.world import World, build_world
 
 # The comparison with Sionna's own solver is the benchmark's.
 __all__ = ["partners", "planes_met", "stock_paths", "stock_table"]

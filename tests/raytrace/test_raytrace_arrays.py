@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raytrace.arrays import (
+from wavecity.raytrace.arrays import (
     beam_gain,
     best_beam,
     dft_codebook,
@@ -13,13 +13,13 @@ from raytrace.arrays import (
     spectrum,
     steering,
 )
-from raytrace.channels import csi
-from raytrace.settings import RadioSettings
+from wavecity.raytrace.channels import csi
+from wavecity.raytrace.settings import RadioSettings
 
 
 @pytest.mark.parametrize(("azimuth", "downtilt"), [(0.0, 0.0), (-90.0, 0.0), (-90.0, 12.0), (140.0, -30.0)])
 def test_elements_are_where_sionna_puts_them(azimuth: float, downtilt: float) -> None:
-    from raytrace.device import mi, rt
+    from wavecity.raytrace.device import mi, rt
 
     array = rt.PlanarArray(
         num_rows=3, num_cols=5, vertical_spacing=0.7, horizontal_spacing=0.7, pattern="iso", polarization="V"

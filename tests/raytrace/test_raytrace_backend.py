@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from processes import python
 
-from geo.errors import InputError
-from raytrace import backend
+from wavecity.geo.errors import InputError
+from wavecity.raytrace import backend
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -84,7 +84,7 @@ def test_users_choice_is_respected_and_checked(tmp_path: Path, monkeypatch: pyte
 
 def test_fresh_process_is_prepared_once() -> None:
     code = (
-        "import json; from raytrace.backend import prepare; first = prepare(1); second = prepare(); third = prepare(2);"
+        "import json; from wavecity.raytrace.backend import prepare; first = prepare(1); second = prepare(); third = prepare(2);"
         "print(json.dumps([first.variant, first.library, first.threads, second.threads, third.threads]))"
     )
     environment = {key: value for key, value in os.environ.items() if key != backend.LIBRARY_VARIABLE}

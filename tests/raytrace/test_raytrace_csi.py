@@ -10,12 +10,12 @@ import torch
 from processes import python
 from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, scene_of, users_around, world_of
 
-from geo.errors import InputError
-from raytrace.arrays import direction
-from raytrace.channels import Channels, ReceiverSettings, csi, subcarrier_frequencies
-from raytrace.settings import RadioSettings, SolverSettings
-from raytrace.simulate import simulate
-from raytrace.torch_channels import csi as torch_csi
+from wavecity.geo.errors import InputError
+from wavecity.raytrace.arrays import direction
+from wavecity.raytrace.channels import Channels, ReceiverSettings, csi, subcarrier_frequencies
+from wavecity.raytrace.settings import RadioSettings, SolverSettings
+from wavecity.raytrace.simulate import simulate
+from wavecity.raytrace.torch_channels import csi as torch_csi
 
 CARRIER = 28.5e9
 RADIO = RadioSettings(columns=8, rows=4, pattern="tr38901", downtilt=7.0)
@@ -31,7 +31,7 @@ PANELS = [ReceiverSettings(columns=4, rows=1, azimuth=-30.0), ReceiverSettings(c
 
 def sionna_paths(radio: RadioSettings, receiver: ReceiverSettings, bearings: Any = None) -> Any:
     """The stock solver's paths from the panel at `SOURCE` to moving users that hold receiving panels."""
-    from raytrace.device import rt
+    from wavecity.raytrace.device import rt
 
     def array(panel: Any, pattern: str) -> Any:
         spacings = {"vertical_spacing": panel.spacing, "horizontal_spacing": panel.spacing}
@@ -199,7 +199,7 @@ def test_velocities_of_another_shape_are_refused(velocities: Any) -> None:
 def test_subcarriers_are_sionnas(count: int) -> None:
     import sionna.phy.channel as phy
 
-    from raytrace.device import rt
+    from wavecity.raytrace.device import rt
 
     ours = subcarrier_frequencies(count, 120e3)
     assert ours.dtype == np.float64
@@ -212,7 +212,7 @@ def test_wideband_is_cir_to_ofdm_channel(channels: Channels) -> None:
     from sionna.phy.channel import cir_to_ofdm_channel
     from sionna.phy.channel import subcarrier_frequencies as theirs
 
-    from raytrace.device import mi, rt
+    from wavecity.raytrace.device import mi, rt
 
     receiver, base = ReceiverSettings(columns=2, rows=2, azimuth=50.0, downtilt=20.0), RADIO
 
@@ -352,16 +352,14 @@ def test_batches_do_not_change_the_result(batch: int) -> None:
 
 def test_working_memory_is_that_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is computed at a time has the size of the batch, whatever the axes."""
-    import raytrace.channels
-
     sizes: list[int] = []
-    steer = raytrace.channels.axis_steering
+    steer = channels.axis_steering
 
     def counted(zenith: Any, *arguments: Any) -> Any:
         sizes.append(len(zenith))
         return steer(zenith, *arguments)
 
-    monkeypatch.setattr(raytrace.channels, "axis_steering", counted)
+    monkeypatch.setattr(channels, "axis_steering", counted)
     paths = random_paths(50, 6)
     csi(paths, RADIO, batch=8)
     assert sizes == [8] * 6 + [2]
@@ -415,5 +413,5 @@ def test_gradients_are_right(batch: int) -> None:
 
 
 def test_torch_is_loaded_by_its_own_module_only() -> None:
-    code = "import raytrace.channels, raytrace.arrays, sys; print('torch' in sys.modules)"
+    code = "import wavecity.raytrace.channels, wavecity.raytrace.arrays, sys; print('torch' in sys.modules)"
     assert python(code) == "False"

@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from processes import python
 from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, scene_of, users_around, world_of
 
-from geo.build import build_scene
-from geo.errors import InputError
-from geo.scene import Mover, Scene, Trajectories
-from geo.settings import AreaSettings, MobilitySettings, SceneSettings, SplitSettings, UserSettings
-from geo.sources import open_source
-from geo.tiles import plan_tiles
-from raytrace.channels import Channels, csi, subcarrier_frequencies
-from raytrace.evolve import Bundle, between, beyond, lonely, progression
-from raytrace.moving import first_waypoints, simulate_moving
-from raytrace.settings import RadioSettings, SolverSettings
-from raytrace.simulate import simulate
-from raytrace.solver import ChainSolver
+from wavecity.geo.build import build_scene
+from wavecity.geo.errors import InputError
+from wavecity.geo.scene import Mover, Scene, Trajectories
+from wavecity.geo.settings import AreaSettings, MobilitySettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.sources import open_source
+from wavecity.geo.tiles import plan_tiles
+from wavecity.raytrace.channels import Channels, csi, subcarrier_frequencies
+from wavecity.raytrace.evolve import Bundle, between, beyond, lonely, progression
+from wavecity.raytrace.moving import first_waypoints, simulate_moving
+from wavecity.raytrace.settings import RadioSettings, SolverSettings
+from wavecity.raytrace.simulate import simulate
+from wavecity.raytrace.solver import ChainSolver
 
 RADIO = RadioSettings(columns=8, rows=2)
 MOBILITY = MobilitySettings(steps=33, interval=0.01, subcarriers=6)
@@ -185,7 +185,7 @@ def test_doppler_is_the_rate_of_the_delay() -> None:
 
 CODE = """
 import sys, hashlib; sys.path[:0] = [{folder!r}, {folder!r} + "/.."]
-from raytrace.backend import prepare; prepare({threads})
+from wavecity.raytrace.backend import prepare; prepare({threads})
 from test_raytrace_moving import digest
 print(digest())
 """

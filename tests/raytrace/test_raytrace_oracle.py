@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from raytrace_helpers import BLOCKS, L_SHAPE, SOURCE, blocked, box, hits, mesh_of, users_around, world_of
 
-from raytrace.solver import ChainSolver
+from wavecity.raytrace.solver import ChainSolver
 
 # Beside the usual blocks: a narrow courtyard entrance, and a block that touches another at a different height.
 NARROW = [(L_SHAPE, 25.0), (box(-25, -25, 22, 18), 9.0), (box(30, 40, 30, 12, 33), 14.0), (box(45, 10, 10, 20), 30.0)]

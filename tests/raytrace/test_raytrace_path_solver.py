@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raytrace.device import dr, mi, rt
-from raytrace.path_solver import ChainPathSolver
+from wavecity.raytrace.device import dr, mi, rt
+from wavecity.raytrace.path_solver import ChainPathSolver
 
 ENDS = {
     "simple_street_canyon": ((-30.0, 0.0, 20.0), (20.0, 5.0, 1.5), 8.0),

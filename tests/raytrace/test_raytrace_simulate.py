@@ -9,12 +9,12 @@ import pytest
 from processes import python
 from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, box, real_scenes, scene_of, users_around, world_of
 
-from geo.errors import InputError
-from raytrace.channels import Channels, csi
-from raytrace.settings import RadioSettings, SolverSettings
-from raytrace.simulate import simulate
-from raytrace.solver import ChainSolver, Paths
-from raytrace.stock import stock_paths
+from wavecity.geo.errors import InputError
+from wavecity.raytrace.channels import Channels, csi
+from wavecity.raytrace.settings import RadioSettings, SolverSettings
+from wavecity.raytrace.simulate import simulate
+from wavecity.raytrace.solver import ChainSolver, Paths
+from wavecity.raytrace.stock import stock_paths
 
 RADIO = RadioSettings()
 
@@ -100,11 +100,11 @@ def test_no_users_no_buildings_no_depth() -> None:
 
 CODE = """
 import sys; sys.path[:0] = [{folder!r}, {folder!r} + "/.."]
-from raytrace.backend import prepare; prepare({threads})
+from wavecity.raytrace.backend import prepare; prepare({threads})
 from raytrace_helpers import BLOCKS, scene_of, users_around
 from test_raytrace_simulate import RADIO, digest
-from raytrace.settings import SolverSettings
-from raytrace.simulate import simulate
+from wavecity.raytrace.settings import SolverSettings
+from wavecity.raytrace.simulate import simulate
 solver = SolverSettings(rays=50_000, max_depth=2, diffraction=True)
 print(digest(simulate(scene_of(BLOCKS, users_around(BLOCKS, 40)), RADIO, solver, 7)))
 """
@@ -119,7 +119,7 @@ def test_two_processes_give_the_same_bytes() -> None:
 
 def test_nothing_is_compiled_from_scene_to_scene() -> None:
     """Kernels are named by their content: later scenes, other meshes and numbers of users, bring no new names."""
-    from raytrace.device import dr
+    from wavecity.raytrace.device import dr
 
     names: list[set[str]] = []
     solver = SolverSettings(rays=50_000, diffraction=True)
@@ -139,7 +139,7 @@ def test_nothing_is_compiled_from_scene_to_scene() -> None:
 @pytest.mark.parametrize("diffraction", [False, True])
 def test_nothing_is_compiled_in_fifty_real_scenes(tmp_path: Path, diffraction: bool) -> None:
     """Helsinki tiles of 120 m, each with another number of users: nothing new after the second."""
-    from raytrace.device import dr
+    from wavecity.raytrace.device import dr
 
     solver = SolverSettings(rays=200_000, diffraction=diffraction)
     known: set[str] = set()
@@ -208,7 +208,7 @@ def test_diffuse_power_does_not_depend_on_the_rays() -> None:
 
 
 def test_another_sionna_is_refused() -> None:
-    from raytrace.sionna_private import check_version
+    from wavecity.raytrace.sionna_private import check_version
 
     check_version("2.2.7")
     for other in ("2.1.0", "2.3.0", "3.0"):
@@ -218,5 +218,5 @@ def test_another_sionna_is_refused() -> None:
 
 def test_stored_paths_are_read_without_sionna() -> None:
     heavy = ("drjit", "mitsuba", "sionna")
-    code = f"import raytrace.channels, raytrace.arrays, sys; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import wavecity.raytrace.channels, wavecity.raytrace.arrays, sys; print([m for m in {heavy} if m in sys.modules])"
     assert python(code) == "[]"

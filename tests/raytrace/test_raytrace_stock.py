@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, angles_of, real_scenes, scene_of, users_around, world_of
 
-from geo.build import build_scene
-from geo.scene import Scene
-from geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-from geo.sources import open_source
-from geo.tiles import grid
-from raytrace.channels import csi
-from raytrace.settings import RadioSettings, SolverSettings
-from raytrace.simulate import simulate
-from raytrace.solver import ChainSolver, Paths
-from raytrace.stock import (
+from wavecity.geo.build import build_scene
+from wavecity.geo.scene import Scene
+from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.sources import open_source
+from wavecity.geo.tiles import grid
+from wavecity.raytrace.channels import csi
+from wavecity.raytrace.settings import RadioSettings, SolverSettings
+from wavecity.raytrace.simulate import simulate
+from wavecity.raytrace.solver import ChainSolver, Paths
+from wavecity.raytrace.stock import (
     EDGE_TOLERANCE,
     Table,
     compare,
@@ -26,7 +26,7 @@ from raytrace.stock import (
     stock_repeats,
     stock_table,
 )
-from raytrace.world import World, build_world
+from wavecity.raytrace.world import World, build_world
 
 FREQUENCY = 28.5e9
 WEST_SOUTH_WEST = (-np.pi / 2, 0.12, 0.0)

@@ -1,0 +1,298 @@
+"""Croissant 1.1 description of a version (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html).
+
+Croissant knows no Zarr: the arrays are described with type, shape, unit and the files that they lie in, but a Croissant
+loader refuses to read those. What it does read are the splits, the scenes and the buildings.
+"""
+
+from typing import Any
+
+import xarray as xr
+
+from wavecity.dataset.files import StorePath, sha256_of, write_json
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.schema import SCENE_FIELDS
+from wavecity.dataset.writer import load_draft
+
+CONTEXT = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "arrayShape": "cr:arrayShape",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "containedIn": "cr:containedIn",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isArray": "cr:isArray",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "readLines": "cr:readLines",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "sdVersion": "cr:sdVersion",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+    "unArchive": "cr:unArchive",
+    "value": "cr:value",
+}
+LICENCE_URL = "https://spdx.org/licenses/ODbL-1.0.html"
+COPYRIGHT_URL = "https://www.openstreetmap.org/copyright"
+# Complex numbers have no type of their own: pairs of floats, as their bytes lie.
+TYPES = {
+    "bool": "sc:Boolean",
+    "complex64": "cr:Float32",
+    "float32": "cr:Float32",
+    "float64": "cr:Float64",
+    "int8": "cr:Int8",
+    "int16": "cr:Int16",
+    "int32": "cr:Int32",
+    "int64": "cr:Int64",
+    "uint8": "cr:UInt8",
+}
+# The registered media type, and the one that mlcroissant knows.
+PARQUET = ["application/vnd.apache.parquet", "application/x-parquet"]
+FILES = {
+    "data.zarr/zarr.json": ("application/json", "metadata of all arrays: attributes, conventions, shapes, units"),
+    "statistics.json": ("application/json", "statistics of the train split"),
+    "distributions.json": ("application/json", "histograms by split"),
+    "ledger.json": ("application/json", "scenes that were quarantined, with stage and reason"),
+    "lineage.json": ("application/json", "maps with dates and SHA-256, candidate tiles, package versions"),
+    "card.html": ("text/html", "dataset card with pictures"),
+    "card.md": ("text/markdown", "dataset card"),
+}
+FILE_SETS = {
+    "arrays": ("data.zarr/*", "application/vnd.zarr; version=3", "all arrays, a Zarr v3 group"),
+    "receipts": ("receipts/*.json", "application/json", "outcomes of the scenes, unit by unit"),
+    "buildings-files": ("buildings/*.parquet", PARQUET, "buildings, GeoParquet, unit by unit"),
+}
+SPLIT_URLS = {"train": "cr:TrainingSplit", "validation": "cr:ValidationSplit", "test": "cr:TestSplit"}
+# Of the scene coordinates those that every scene's entry in a receipt has, done or not.
+IN_RECEIPTS = ("scene_id", "city", "country", "latitude", "longitude", "split", "status", "n_users")
+BUILDINGS = {
+    "scene_id": ("sc:Text", "scene that the building is in"),
+    "osm_type": ("sc:Text", "OpenStreetMap element: way or relation"),
+    "osm_id": ("sc:Integer", "OpenStreetMap id"),
+    "height": ("sc:Float", "top above ground in m"),
+    "base": ("sc:Float", "underside above ground in m"),
+    "height_source": ("sc:Text", "tag, levels, part or imputed"),
+    "confidence": ("sc:Float", "how directly the map says the height, 0 to 1; a rank"),
+}
+
+
+def write_croissant(folder: StorePath) -> None:
+    """Write `croissant.json` into the folder of a finished draft or version, after its other files.
+
+    Raises
+    ------
+    InputError
+        It holds no finished version.
+    """
+    write_json(folder / "croissant.json", describe(folder))
+
+
+def describe(folder: StorePath) -> dict[str, Any]:
+    """Croissant's JSON-LD of a version; paths are relative to its folder.
+
+    Raises
+    ------
+    InputError
+        It holds no finished version.
+    """
+    draft, data = load_draft(folder), open_store(folder)
+    attributes = data.attrs
+    recipe, fingerprint = attributes.get("recipe", {}).get("name", ""), attributes["fingerprint"]
+    has_buildings = any(draft.buildings_path(unit).exists() for unit in range(draft.layout.units))
+    record_sets = [_splits(data), _scenes(), *([_buildings()] if has_buildings else []), *_arrays(data, "scene")]
+    record_sets += _arrays(data, "user")
+    if draft.layout.with_paths:
+        record_sets += _arrays(open_store(folder, "paths"), "path")
+    if draft.layout.with_trajectory:
+        record_sets += _arrays(open_store(folder, "trajectory"), "trajectory")
+    title = f"Wavecity channels{': ' * bool(recipe)}{recipe}"
+    return {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.1",
+        "name": f"wavecity-channels{'-' * bool(recipe)}{recipe}",
+        "alternateName": title,
+        "description": _description(data),
+        "license": LICENCE_URL,
+        "creator": [
+            {"@type": "sc:Organization", "name": "Wavecity"},
+            {"@type": "sc:Organization", "name": "OpenStreetMap contributors", "url": COPYRIGHT_URL},
+        ],
+        # The page beside this file; where a copy is published is for who publishes it to say.
+        "url": "card.html",
+        "identifier": fingerprint,
+        "version": f"{attributes['schema_version']}.0.0+{fingerprint[:16]}",
+        "citeAs": f"{title}, version {fingerprint[:16]}. {attributes['attribution']}.",
+        "creditText": attributes["attribution"],
+        "keywords": ["wireless", "MIMO", "channel state information", "ray tracing", "OpenStreetMap", "Zarr"],
+        "isLiveDataset": False,
+        "isAccessibleForFree": True,
+        "distribution": [
+            *(_file(folder, name) for name in FILES if (folder / name).exists()),
+            *(_file_set(name) for name in FILE_SETS if name != "buildings-files" or has_buildings),
+        ],
+        "recordSet": record_sets,
+    }
+
+
+def _description(data: xr.Dataset) -> str:
+    attributes, array = data.attrs, data.attrs["array"]
+    return (
+        f"Simulated wireless channels of {data.sizes['scene']:,} scenes: tiles of {attributes['tile_size_m']:g} m cut from "
+        f"OpenStreetMap, each with a base station of {array['columns']} x {array['rows']} antennas at "
+        f"{attributes['frequency_hz'] / 1e9:g} GHz and up to {data.sizes['user']:,} users, traced with Sionna RT. "
+        "The arrays are Zarr v3, which Croissant loaders do not read: their record sets (those whose names end in -arrays) "
+        "describe type, shape, unit and files, but cannot be loaded; open data.zarr with xarray or zarr. The record sets splits, "
+        "scenes and buildings can be loaded from a copy of the whole folder. A FileSet's files are relative "
+        f"to this file; manifest.json has the SHA-256 of each. {attributes['attribution']}."
+    )
+
+
+def _file(folder: StorePath, name: str) -> dict[str, Any]:
+    encoding, description = FILES[name]
+    return {
+        "@type": "cr:FileObject",
+        "@id": name,
+        "name": name,
+        "description": description,
+        "contentUrl": name,
+        "contentSize": f"{(folder / name).stat().st_size} B",
+        "encodingFormat": encoding,
+        "sha256": sha256_of(folder / name),
+    }
+
+
+def _file_set(name: str) -> dict[str, Any]:
+    includes, encoding, description = FILE_SETS[name]
+    return {
+        "@type": "cr:FileSet",
+        "@id": name,
+        "name": name,
+        "description": description,
+        "encodingFormat": encoding,
+        "includes": includes,
+    }
+
+
+def _record_set(name: str, description: str, fields: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    return {"@type": "cr:RecordSet", "@id": name, "name": name, "description": description, "field": fields, **more}
+
+
+def _field(record_set: str, name: str, kind: str | list[str], description: str, **more: Any) -> dict[str, Any]:
+    identifier = f"{record_set}/{name}"
+    return {
+        "@type": "cr:Field",
+        "@id": identifier,
+        "name": name,
+        "description": description,
+        "dataType": kind,
+        **more,
+    }
+
+
+def _splits(data: xr.Dataset) -> dict[str, Any]:
+    """The splits as Croissant wants them: an enumeration that the scenes refer to."""
+    present = set(data["split"].values.tolist())
+    lines = [{"splits/name": name, "splits/url": url} for name, url in SPLIT_URLS.items() if name in present]
+    by = data.attrs["split_by"]
+    return _record_set(
+        "splits",
+        f"Splits, by {by}" + (": no city is in two of them." if by == "city" else ": a city may be in several."),
+        [
+            _field("splits", "name", "sc:Text", "name of the split"),
+            _field("splits", "url", ["sc:URL", "cr:Split"], "its meaning"),
+        ],
+        dataType="cr:Split",
+        key={"@id": "splits/name"},
+        data=lines,
+    )
+
+
+def _scenes() -> dict[str, Any]:
+    fields = []
+    for spec in SCENE_FIELDS:
+        if spec.name in IN_RECEIPTS:
+            kind = "sc:Text" if spec.dtype == "str" else TYPES[spec.dtype]
+            source = {"fileSet": {"@id": "receipts"}, "extract": {"jsonPath": f"scenes[*].{spec.name}"}}
+            more: dict[str, Any] = {"source": source}
+            if spec.name == "split":
+                more["references"] = {"field": {"@id": "splits/name"}}
+            fields.append(_field("scenes", spec.name, kind, _with_unit(spec.long_name, spec.units), **more))
+    return _record_set("scenes", "One record a scene, from the receipts.", fields, key={"@id": "scenes/scene_id"})
+
+
+def _buildings() -> dict[str, Any]:
+    fields = [
+        _field(
+            "buildings",
+            name,
+            kind,
+            meaning,
+            source={"fileSet": {"@id": "buildings-files"}, "extract": {"column": name}},
+        )
+        for name, (kind, meaning) in BUILDINGS.items()
+    ]
+    text = "One record a building of a scene. The footprint is the GeoParquet column geometry, in metres of the scene frame."
+    return _record_set("buildings", text, fields)
+
+
+def _arrays(data: xr.Dataset, record: str) -> list[dict[str, Any]]:
+    """Arrays as fields, one record a scene, a user, or a user with all paths or along its way.
+
+    The validator wants a source for each.
+    """
+    name, prefix = f"{record}-arrays", {"path": "paths/", "trajectory": "trajectory/"}.get(record, "")
+    fields = []
+    for key, array in data.data_vars.items():
+        leading = 2 if "user" in array.dims else 1
+        if not prefix and leading != {"scene": 1, "user": 2}[record]:
+            continue
+        shape, dims = list(array.shape[leading:]), list(map(str, array.dims[leading:]))
+        text = f"{_with_unit(array.attrs['long_name'], array.attrs.get('units', ''))}; Zarr array {prefix}{key}"
+        if dims:
+            text += f", axes {', '.join(dims)}"
+        if array.dtype.kind == "c":
+            shape.append(2)
+            text += f"; {array.dtype}, given here as pairs of real and imaginary part"
+        more: dict[str, Any] = {"source": {"fileSet": {"@id": "arrays"}, "extract": {"fileProperty": "content"}}}
+        if shape:
+            more |= {"isArray": True, "arrayShape": ",".join(map(str, shape))}
+        fields.append(_field(name, str(key), TYPES[str(array.dtype)], text, **more))
+    per = {
+        "scene": "scene",
+        "user": "user of a scene",
+        "path": "user of a scene, with all of the user's paths",
+        "trajectory": "user of a scene, along the user's way",
+    }[record]
+    text = f"Arrays of data.zarr, one record a {per}: a description, which Croissant loaders cannot read."
+    return [_record_set(name, text, fields)] if fields else []
+
+
+def _with_unit(text: str, unit: str) -> str:
+    return text if unit in ("", "1") else f"{text} ({unit})"

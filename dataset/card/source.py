@@ -1,0 +1,127 @@
+"""What the dataset card is made from: the small files of a version, and counts over its tables of buildings."""
+
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from wavecity.dataset.files import StorePath, read_json
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.writer import load_draft
+
+SPLITS = ("train", "validation", "test")
+# Footprints are drawn on the map of a city up to so many scenes; beyond they are grains.
+MOST_OUTLINED = 400
+
+
+@dataclass
+class Source:
+    """What the card is made from: the parts of one version."""
+
+    folder: StorePath
+    data: xr.Dataset
+    paths: xr.Dataset | None
+    trajectory: xr.Dataset | None
+    receipts: list[dict[str, Any]]
+    lineage: dict[str, Any]
+    distributions: dict[str, Any]
+    ledger: list[dict[str, Any]]
+    # By city the buildings by source of height, and the sum of their confidences by source.
+    heights: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    confidence: Counter[str] = field(default_factory=Counter)
+    outlines: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the store."""
+        return self.data.attrs
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Parts of the recipe; empty for a store that was made without one."""
+        return dict(self.attributes.get("recipe", {}))
+
+    def coordinate(self, name: str) -> list[Any]:
+        """A scene coordinate as plain values."""
+        return list(self.data[name].values.tolist())
+
+    @property
+    def scenes(self) -> list[dict[str, Any]]:
+        """Outcome of every scene."""
+        return [scene for receipt in self.receipts for scene in receipt["scenes"]]
+
+
+def load_source(folder: StorePath) -> Source:
+    """Read the small files of a version, and of its tables of buildings what the card shows.
+
+    Raises
+    ------
+    InputError
+        It holds no finished version.
+    """
+    draft = load_draft(folder)
+    source = Source(
+        folder=folder,
+        data=open_store(folder),
+        paths=open_store(folder, "paths") if draft.layout.with_paths else None,
+        trajectory=open_store(folder, "trajectory") if draft.layout.with_trajectory else None,
+        receipts=draft.receipts(),
+        lineage=read_json(folder / "lineage.json") or {},
+        distributions=read_json(folder / "distributions.json") or {},
+        ledger=read_json(folder / "ledger.json") or [],
+    )
+    city_of = dict(zip(source.coordinate("scene_id"), source.coordinate("city"), strict=True))
+    outlined = len(places_of(source)) == 1 and len(city_of) <= MOST_OUTLINED
+    for unit in range(draft.layout.units):
+        path = draft.buildings_path(unit)
+        if path.exists():
+            _read_buildings(path, source, city_of, outlined)
+    return source
+
+
+def _read_buildings(path: StorePath, source: Source, city_of: dict[str, str], outlined: bool) -> None:
+    import pyarrow.parquet as pq
+    import shapely
+
+    columns = ["scene_id", "height_source", "confidence", *["geometry"] * outlined]
+    table = pq.read_table(io.BytesIO(path.read_bytes()), columns=columns)
+    scenes, sources = table["scene_id"].to_pylist(), table["height_source"].to_pylist()
+    for scene, kind, worth in zip(scenes, sources, table["confidence"].to_pylist(), strict=True):
+        source.heights[city_of[scene]][kind] += 1
+        source.confidence[kind] += worth
+    if outlined:
+        for scene, shape in zip(scenes, shapely.from_wkb(table["geometry"].to_pylist()), strict=True):
+            rings = [np.asarray(part.exterior.coords)[:, :2] for part in shapely.get_parts(shape)]
+            source.outlines.setdefault(scene, []).extend(rings)
+
+
+def places_of(source: Source) -> dict[str, list[int]]:
+    """Cities with the indices of their scenes."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for index, city in enumerate(source.coordinate("city")):
+        found[city].append(index)
+    return found
+
+
+def by_split(content: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Items in the order train, validation, test."""
+    return [(split, content[split]) for split in SPLITS if split in content]
+
+
+def add_up(counters: Iterable[Counter[str]]) -> Counter[str]:
+    """Sum of counters."""
+    total: Counter[str] = Counter()
+    for counter in counters:
+        total.update(counter)
+    return total
+
+
+def percent(part: int, whole: int) -> str:
+    """Share as text, with a digit more where it is small; empty for a share of nothing."""
+    if not whole:
+        return ""
+    return f"{part / whole:.1%}" if 0 < part < 0.1 * whole else f"{part / whole:.0%}"

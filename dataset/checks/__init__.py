@@ -1,0 +1,1 @@
+"""Checks of a whole store: bytes, values and physics."""

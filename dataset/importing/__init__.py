@@ -1,0 +1,1 @@
+"""Channels of one's own, measured or simulated elsewhere, as a store."""

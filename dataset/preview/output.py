@@ -1,0 +1,47 @@
+"""A scene of a store as a person wants to see it: a picture, a page to turn it around in, or a 3D model."""
+
+from pathlib import Path
+
+from wavecity.dataset.files import StorePath, atomic_path, make_folder
+from wavecity.dataset.preview.page import write_model, write_page
+from wavecity.dataset.preview.picture import draw_picture
+from wavecity.dataset.preview.scene import load_view
+from wavecity.geo.errors import InputError
+
+SUFFIXES = (".png", ".html", ".glb")
+
+
+def draw_scene(store: str | StorePath, scene_id: str, out: Path) -> Path:
+    """Draw one scene: buildings by the source of their height, base station, users, and their strongest paths.
+
+    Parameters
+    ----------
+    store : path
+        Folder of a build, of a version, or a `.zarr` within one.
+    scene_id : str
+        E.g. `helsinki-0007`.
+    out : Path
+        Its suffix chooses: `.png` (3D view and plan), `.html` (interactive, needs no network), `.glb` (glTF).
+
+    Raises
+    ------
+    InputError
+        Another suffix, no such scene, a quarantined scene, or no buildings beside the store.
+    """
+    suffix = out.suffix.lower()
+    if suffix not in SUFFIXES:
+        msg = f"--out {out}: suffix {out.suffix!r}; one of {', '.join(SUFFIXES)} chooses what is drawn"
+        raise InputError(msg)
+    if out.is_dir():
+        msg = f"--out {out}: is a folder; name a file"
+        raise InputError(msg)
+    view = load_view(store, scene_id)
+    make_folder(out.parent)
+    with atomic_path(out) as temporary:
+        if suffix == ".png":
+            draw_picture(view, temporary)
+        elif suffix == ".html":
+            write_page(view, temporary)
+        else:
+            write_model(view, temporary)
+    return out

@@ -1,0 +1,67 @@
+"""What makes a dataset's bytes change: the modules that make data, by what they say and not by how they are written."""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+# A dataset is built anew when one of these modules changes, comments and docstrings aside. A module that a build imports is
+# listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
+DATA = {
+    "geo": (
+        "build", "cities", "extract", "footprints", "gates", "heights", "mesh", "overpass", "overture", "plan", "projection",
+        "rasters", "scene", "seeding", "settings", "sources", "streets", "tiles", "trajectories", "users",
+    ),
+    "raytrace": (
+        "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",
+        "pairs", "settings", "simulate", "sionna_private", "solver", "surfaces", "world",
+    ),
+    "dataset": ("distributions", "features", "schema", "statistics"),
+}  # fmt: skip
+# What a build imports besides: how maps come here, where things run, how files are written. The bytes of a map are in the
+# fingerprint by their own hash.
+NOT_DATA = {
+    "geo": ("download", "errors", "network"),
+    "raytrace": ("backend",),
+    "dataset": ("files", "integrity", "writer"),
+}
+# Raise it when data change through something else, e.g. a setting of the ray tracer's compiler.
+REVISION = 1
+
+
+@cache
+def code_fingerprint() -> str:
+    """SHA-256 of the code that makes data: changed code makes a new dataset, not a mixture of two."""
+    return fingerprint_below(Path(__file__).resolve().parents[1])
+
+
+def fingerprint_below(root: Path) -> str:
+    """SHA-256 of the modules in `DATA` below a folder, by their syntax trees without docstrings, and of `REVISION`."""
+    digest = hashlib.sha256(str(REVISION).encode())
+    for folder, names in DATA.items():
+        for name in names:
+            tree = ast.parse((root / folder / f"{name}.py").read_text(encoding="utf-8"))
+            digest.update(f"\n{folder}.{name} {_written(tree)}".encode())
+    return digest.hexdigest()
+
+
+def _written(node: object) -> str:
+    """A syntax tree as text: the same for every Python version, which `ast.dump` and `ast.unparse` are not.
+
+    Fields that are empty are left out: newer versions have more of them.
+    """
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            fields = [(name, _without_docstring(value) if name == "body" else value) for name, value in fields]
+        return f"{type(node).__name__}({', '.join(f'{name}={_written(value)}' for name, value in fields)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_written, node))}]"
+    return repr(node)
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    match body:
+        case [ast.Expr(value=ast.Constant(value=str())), *rest]:
+            return rest
+    return body

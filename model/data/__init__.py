@@ -1,0 +1,1 @@
+"""Users and trajectories as training sees them: samples, batches, tokens, domains."""

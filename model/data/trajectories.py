@@ -1,0 +1,180 @@
+"""What the temporal model takes from a dataset: wideband CSI along users' trajectories, by index."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wavecity.dataset import InputError
+from wavecity.model.data.angle_delay import single_row
+from wavecity.model.data.users import CHECKED, SPLITS, Samples, manifest_of
+
+FIELDS = ("trajectory/csi", "trajectory/velocity", "trajectory/kind")
+# `trajectory/kind`, in the order of its numbers.
+KINDS = ("walker", "vehicle", "cyclist")
+
+
+@dataclass(frozen=True)
+class TemporalUsers:
+    """Users' trajectories in tensors.
+
+    Attributes
+    ----------
+    csi : complex64 (N, T, F, X)
+        Channel at T snapshots, F subcarriers and X antennas of the linear array.
+    kind : int64 (N,)
+        Place in `KINDS`.
+    speed : float32 (N,)
+        Mean |velocity| over the snapshots, m/s.
+    scene : int64 (N,)
+        Row of the scene in the store.
+    """
+
+    csi: Tensor
+    kind: Tensor
+    speed: Tensor
+    scene: Tensor
+
+    def __len__(self) -> int:
+        return len(self.csi)
+
+    def at(self, index: Tensor) -> "TemporalUsers":
+        """Pick some of them."""
+        return TemporalUsers(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+    def to(self, device: torch.device) -> "TemporalUsers":
+        """Move everything to a device."""
+        return TemporalUsers(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def replace(self, csi: Tensor) -> "TemporalUsers":
+        """Return the same users with changed channels."""
+        return replace(self, csi=csi)
+
+
+@dataclass(frozen=True)
+class TemporalData:
+    """A dataset with trajectories as the model sees it.
+
+    Attributes
+    ----------
+    splits : dict
+        `train`, `validation`, `test` -> `Samples`, map-style and maybe lazy; `gather_temporal` makes `TemporalUsers`.
+    attributes : dict
+        Of the store: `fingerprint` names the version; `trajectory` says `interval_s`, `steps`, `subcarriers` and
+        `subcarrier_spacing_hz`.
+    cities : list of str
+        City of every scene, by row of the store.
+    name : str
+        What error messages call it.
+    """
+
+    splits: Mapping[str, Samples]
+    attributes: dict[str, Any]
+    cities: list[str]
+    name: str
+
+    @property
+    def version(self) -> str:
+        """Fingerprint of the dataset version."""
+        return str(self.attributes.get("fingerprint", ""))
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two snapshots."""
+        return float(self.attributes["trajectory"]["interval_s"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Snapshots, subcarriers and antennas of a sample."""
+        snapshots, subcarriers, antennas = single_row(self._first()["trajectory/csi"]).shape
+        return int(snapshots), int(subcarriers), int(antennas)
+
+    def _first(self) -> dict[str, Any]:
+        return next(iter(self.splits.values()))[0]
+
+
+def load_temporal(store: str, splits: Sequence[str] = SPLITS) -> TemporalData:
+    """Open a published dataset with trajectories.
+
+    Parameters
+    ----------
+    store : str
+        Folder of a build, of a version, or a `.zarr`.
+    splits : sequence of str
+        Those that are needed.
+
+    Raises
+    ------
+    InputError
+        The store has no trajectories, a planar array, or no user in one of the splits.
+    """
+    from wavecity.dataset.arrays import open_arrays
+    from wavecity.dataset.reader import open_store, resolve
+    from wavecity.dataset.torch_data import ChannelDataset
+
+    path = str(resolve(store))
+    opened = open_store(path)
+    attributes = {**opened.attrs, "manifest": manifest_of(path)}
+    try:
+        open_arrays(path, FIELDS)
+    except InputError as error:
+        msg = f"{store}: no array 'trajectory/csi'; the temporal model needs a recipe with `mobility`, e.g. temporal"
+        raise InputError(msg) from error
+    samples = {split: ChannelDataset(path, split, FIELDS) for split in splits}
+    for split, users in samples.items():
+        if not len(users):
+            msg = f"{store}: split {split!r} has scenes but no user with a path; build more scenes"
+            raise InputError(msg)
+    data = TemporalData(samples, attributes, [str(city) for city in opened["city"].values], store)
+    _ = data.shape  # refuses a planar array
+    return data
+
+
+def gather_temporal(samples: Samples, picked: int | Sequence[int] | NDArray[np.int64] | None = None) -> TemporalUsers:
+    """Bring users of a split into tensors: all, these ones, or so many evenly spread over the split."""
+    count = len(samples)
+    if picked is None:
+        indices = np.arange(count)
+    elif isinstance(picked, int):
+        indices = np.arange(count) if picked >= count else np.linspace(0, count - 1, picked).round().astype(int)
+    else:
+        indices = np.asarray(picked)
+    return collate_temporal(samples.__getitems__([int(index) for index in indices]))
+
+
+def collate_temporal(items: list[dict[str, Any]]) -> TemporalUsers:
+    """Samples to tensors."""
+    velocity = torch.stack([torch.as_tensor(item["trajectory/velocity"]) for item in items]).float()
+    return TemporalUsers(
+        csi=single_row(torch.stack([torch.as_tensor(item["trajectory/csi"]) for item in items])),
+        kind=torch.tensor([int(item["trajectory/kind"]) for item in items]),
+        speed=velocity.norm(dim=-1).mean(-1),
+        scene=torch.tensor([int(item["scene"]) for item in items]),
+    )
+
+
+def check_temporal(data: TemporalData) -> None:
+    """Refuse, before training, data on which it would fail or learn nonsense: looks at some users of every split.
+
+    Raises
+    ------
+    InputError
+        Channels of another shape, not finite, or all zero.
+    """
+    shape = data.shape
+    for split, samples in data.splits.items():
+        csi = gather_temporal(samples, CHECKED).csi
+        what = ""
+        if csi.shape[1:] != shape:
+            what = f"is {tuple(csi.shape[1:])}, not {shape}"
+        elif not bool(torch.isfinite(torch.view_as_real(csi)).all()):
+            what = "is not finite"
+        elif not bool(csi.abs().amax() > 0):
+            what = "is zero everywhere"
+        if what:
+            msg = f"{data.name}: trajectory/csi of split {split!r} {what}; rebuild the store"
+            raise InputError(msg)

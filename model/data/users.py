@@ -1,0 +1,381 @@
+"""What training and evaluation take from a dataset: users' samples by index, and one table of the scenes they share."""
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wavecity.dataset import InputError
+from wavecity.dataset.files import location, read_json
+from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.tokens import LEAST_SPREAD, TINY, Statistics, patch_centres, patchify
+from wavecity.model.settings.training import ModelSettings
+
+SPLITS = ("train", "validation", "test")
+FIELDS = ("csi", "user_position", "los", "path_gain", "best_beam")
+# Attributes of a dataset that a checkpoint carries.
+CARRIED = ("manifest", "frequency_hz", "array", "element_pattern", "tile_size_m", "licence", "attribution")
+# Users of a split that are looked at before training.
+CHECKED = 256
+
+
+class Samples(Protocol):
+    """Users of one split; `wavecity.dataset.torch_data.ChannelDataset` is one."""
+
+    scene_index: NDArray[np.int64]
+    user_index: NDArray[np.int64]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class SceneTable:
+    """Maps of all scenes, held once and shared by their users.
+
+    Attributes
+    ----------
+    height : float32 (S, rows, columns)
+        m, row 0 = north.
+    occupancy : uint8 (S, patch_rows, patch_columns)
+    bs : float32 (S, 2)
+        Base station in the scene's frame, m.
+    size : float
+        Edge of a tile in m.
+    names, cities : list of str
+        Scene identifiers, and the cities they lie in.
+    """
+
+    height: Tensor
+    occupancy: Tensor
+    bs: Tensor
+    size: float
+    names: list[str]
+    cities: list[str]
+
+    def __deepcopy__(self, memo: Any) -> "SceneTable":
+        # Never changed, and 1.6 GB for 10,000 scenes: the averaged copy of a model shares it.
+        return self
+
+
+@dataclass(frozen=True)
+class WirelessData:
+    """A dataset as the model sees it.
+
+    Attributes
+    ----------
+    splits : dict
+        `train`, `validation`, `test` -> `Samples`.
+    scenes : SceneTable
+        Rows as in the store: `scene_index` points into it.
+    statistics : Statistics
+    attributes : dict
+        Of the store: `fingerprint` names the version, `attribution` and `licence` go into the report; and `manifest`, the
+        SHA-256 of the version's manifest.
+    name : str
+        What error messages call it.
+    """
+
+    splits: Mapping[str, Samples]
+    scenes: SceneTable
+    statistics: Statistics
+    attributes: dict[str, Any]
+    name: str
+
+    @property
+    def version(self) -> str:
+        """Fingerprint of the dataset version."""
+        return str(self.attributes.get("fingerprint", ""))
+
+
+@dataclass(frozen=True)
+class Users:
+    """Users gathered from a split.
+
+    Attributes
+    ----------
+    csi : complex64 (N, x, y)
+    position : float32 (N, 2)
+        Relative to the base station, m.
+    scene : int64 (N,)
+        Row of the scene table.
+    los : bool (N,)
+    path_gain : float32 (N,)
+        dB.
+    best_beam : int64 (N,)
+    """
+
+    csi: Tensor
+    position: Tensor
+    scene: Tensor
+    los: Tensor
+    path_gain: Tensor
+    best_beam: Tensor
+
+    def __len__(self) -> int:
+        return len(self.csi)
+
+    def at(self, index: Tensor) -> "Users":
+        """Pick some of them."""
+        return Users(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+    def to(self, device: torch.device) -> "Users":
+        """Move everything to a device."""
+        return Users(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def replace(self, csi: Tensor, position: Tensor) -> "Users":
+        """Return the same users with changed channels and positions."""
+        return replace(self, csi=csi, position=position)
+
+
+def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
+    """Open a published dataset for training or evaluation.
+
+    Parameters
+    ----------
+    store : str
+        Folder of a build, of a version, or a `.zarr`.
+    splits : sequence of str
+        Those that are needed. Without `train`, a dataset needs no training users, and its statistics are nan.
+
+    Raises
+    ------
+    InputError
+        A split has no scene, an array is missing, or `train` is needed and there are no statistics of its users.
+    """
+    from wavecity.dataset.reader import open_store, resolve
+    from wavecity.dataset.torch_data import ChannelDataset
+
+    path = str(resolve(store))
+    opened = open_store(path)
+    for name in ("csi", "user_position", "height", "occupancy", "split", "bs_shift"):
+        if name not in opened:
+            msg = f"{store}: no array {name!r}; the model needs it, rebuild the store"
+            raise InputError(msg)
+    for name in ("bs_position_m", "tile_size_m", "statistics"):
+        if name not in opened.attrs:
+            msg = f"{store}: no attribute {name!r}; the model needs it, rebuild the store"
+            raise InputError(msg)
+    statistics = dict(opened.attrs["statistics"])
+    if "train" not in splits:
+        statistics = {"csi_rms": math.nan, "csi_rms_db_mean": math.nan, "csi_rms_db_std": math.nan}
+    elif not statistics.get("n_samples") or not statistics.get("csi_rms"):
+        msg = f"{store}: statistics say that no train user has a path; the train split needs scenes with users"
+        raise InputError(msg)
+    height = torch.from_numpy(opened["height"].values)
+    # The base station stands at the top centre, slid east by the scene's shift.
+    bs = np.asarray(opened.attrs["bs_position_m"], np.float32)[:2] + np.zeros((len(height), 1), np.float32)
+    bs[:, 0] += np.nan_to_num(opened["bs_shift"].values.astype(np.float32))
+    scenes = SceneTable(
+        height=height,
+        occupancy=torch.from_numpy(opened["occupancy"].values),
+        bs=torch.from_numpy(bs),
+        size=float(opened.attrs["tile_size_m"]),
+        names=[str(name) for name in opened["scene_id"].values],
+        cities=[str(city) for city in opened["city"].values],
+    )
+    samples = {split: ChannelDataset(path, split, FIELDS) for split in splits}
+    for split, users in samples.items():
+        if not len(users):
+            msg = f"{store}: split {split!r} has scenes but no user with a path; build more scenes"
+            raise InputError(msg)
+    attributes = {**opened.attrs, "manifest": manifest_of(path)}
+    return WirelessData(samples, scenes, Statistics.from_dict(statistics), attributes, store)
+
+
+def manifest_of(path: str) -> str:
+    """SHA-256 of the manifest next to a version's Zarr group, and so of all its bytes; empty where there is none."""
+    return str((read_json(location(path).parent / "manifest.json") or {}).get("sha256", ""))
+
+
+def data_facts(attributes: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint carries of the dataset it was trained on, from a store's attributes."""
+    facts = {name: attributes[name] for name in CARRIED if name in attributes}
+    recipe = attributes.get("recipe", {}).get("name")
+    return facts if recipe is None else {**facts, "recipe": recipe}
+
+
+def dataset_version(store: str) -> str:
+    """Fingerprint of the version that `store` means now."""
+    from wavecity.dataset.reader import open_store
+
+    return str(open_store(store).attrs.get("fingerprint", ""))
+
+
+def dataset_sha256(store: str) -> str:
+    """SHA-256 of all bytes of the version that `store` means now, from its manifest; empty where it has none."""
+    from wavecity.dataset.files import read_json
+    from wavecity.dataset.reader import resolve
+
+    return str((read_json(resolve(store).parent / "manifest.json") or {}).get("sha256", ""))
+
+
+def geometry_of(data: WirelessData, settings: ModelSettings) -> Geometry:
+    """Sizes of the dataset, checked against the model's patches.
+
+    Raises
+    ------
+    InputError
+        A patch size does not divide the data.
+    """
+    columns, rows = next(iter(data.splits.values()))[0]["csi"].shape
+    height, width = data.scenes.height.shape[1:]
+    occupancy = data.scenes.occupancy.shape[-1]
+    for name, edge in (("csi columns", columns), ("csi rows", rows)):
+        if edge % settings.csi_patch:
+            msg = f"{data.name}: {edge} {name}, training.model.csi_patch {settings.csi_patch} must divide them"
+            raise InputError(msg)
+    if height != width or data.scenes.occupancy.shape[-2] != occupancy:
+        msg = f"{data.name}: the height map is {height} x {width} cells, the model needs square scenes"
+        raise InputError(msg)
+    if height % settings.height_patch or occupancy % max(height // settings.height_patch, 1):
+        msg = (
+            f"{data.name}: height map of {height} cells and {occupancy} occupancy patches; training.model.height_patch "
+            f"{settings.height_patch} must divide the map and be a multiple of {height // occupancy} cells"
+        )
+        raise InputError(msg)
+    if settings.spectrum_size > min(columns, rows):
+        size = settings.spectrum_size
+        msg = f"{data.name}: array of {columns} x {rows}; training.model.spectrum_size {size} must not exceed it"
+        raise InputError(msg)
+    return Geometry(columns, rows, height, occupancy)
+
+
+def check_data(data: WirelessData, geometry: Geometry) -> None:
+    """Refuse, before training, data on which it would fail or learn nonsense.
+
+    Looks at the statistics, at all scenes, and at some users of every split.
+
+    Parameters
+    ----------
+    data : WirelessData
+    geometry : Geometry
+        What the model is built for.
+
+    Raises
+    ------
+    InputError
+        A statistic is not usable or belongs to other data, an array has another shape or is not finite.
+    """
+
+    def refuse(what: str) -> None:
+        msg = f"{data.name}: {what}; rebuild the store"
+        raise InputError(msg)
+
+    for name, value in data.statistics.to_dict().items():
+        # Normalised channels all have one level.
+        least = {"csi_rms_db_mean": -math.inf, "csi_rms_db_std": 0.0}.get(name, sys.float_info.min)
+        if not math.isfinite(value) or value < least:
+            refuse(f"statistics say {name} = {value:g}, it must be finite and positive")
+    scenes = data.scenes
+    for name, maps in (("height", scenes.height), ("bs_position_m", scenes.bs)):
+        if not bool(torch.isfinite(maps).all()):
+            refuse(f"array {name!r} is not finite")
+    if int(scenes.occupancy.max()) > 1:
+        refuse(f"array 'occupancy' holds {int(scenes.occupancy.max())}, it must be 0 or 1")
+    for split, samples in data.splits.items():
+        users = gather(samples, CHECKED)
+        if users.csi.shape[1:] != (geometry.columns, geometry.rows):
+            refuse(f"csi of split {split!r} is {tuple(users.csi.shape[1:])}, not {(geometry.columns, geometry.rows)}")
+        for name, values in (("csi", torch.view_as_real(users.csi)), ("user_position", users.position)):
+            if not bool(torch.isfinite(values).all()):
+                refuse(f"array {name!r} of split {split!r} is not finite")
+        if int(users.scene.max()) >= len(scenes.names):
+            refuse(f"split {split!r} has users of scene {int(users.scene.max())}, there are {len(scenes.names)} scenes")
+    _check_level(data, refuse)
+
+
+def _check_level(data: WirelessData, refuse: Callable[[str], None]) -> None:
+    """Refuse statistics that are those of other channels: training would go on with inputs far from order one."""
+    csi = gather(data.splits["train"], CHECKED).csi.to(torch.complex128)
+    found = float((10 * torch.log10(csi.abs().square().mean((-2, -1)) + TINY)).mean())
+    said, spread = data.statistics.csi_rms_db_mean, max(data.statistics.csi_rms_db_std, LEAST_SPREAD)
+    if abs(found - said) > 2 * spread:
+        refuse(
+            f"statistics say the train users' mean level is {said:.1f} dB with a deviation of {spread:.1f} dB, "
+            f"it is about {found:.1f} dB"
+        )
+
+
+def with_antennas(users: Users, csi: Tensor) -> Users:
+    """A user for each receive antenna of each user: (N, R, x, y) channels to N * R users, antennas of a user in a row."""
+    antennas = csi.shape[1]
+    spread = users.at(torch.arange(len(users)).repeat_interleave(antennas))
+    return spread.replace(csi=csi.flatten(0, 1), position=spread.position)
+
+
+def gather(samples: Samples, limit: int | None = None) -> Users:
+    """Bring users of a split into tensors; with a limit, evenly spread over the split."""
+    count = len(samples)
+    picked = (
+        np.arange(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).round().astype(int)
+    )
+    return collate(samples.__getitems__([int(index) for index in picked]))
+
+
+def collate(items: list[dict[str, Any]]) -> Users:
+    """Samples to tensors."""
+
+    def stack(name: str, default: float) -> Tensor:
+        return torch.stack([torch.as_tensor(item.get(name, default)) for item in items])
+
+    return Users(
+        csi=torch.stack([item["csi"] for item in items]),
+        position=torch.stack([item["user_position"] for item in items])[:, :2].float(),
+        scene=torch.tensor([item["scene"] for item in items]),
+        los=stack("los", 0).bool(),
+        path_gain=stack("path_gain", float("nan")).float(),
+        best_beam=stack("best_beam", -1).long(),
+    )
+
+
+class ScenePatches:
+    """Height patches, occupancy targets and patch centres of all scenes on one device.
+
+    Parameters
+    ----------
+    scenes : SceneTable
+    settings : ModelSettings
+    statistics : Statistics
+        Heights are divided by `height_scale`.
+    device : torch.device
+    """
+
+    def __init__(
+        self, scenes: SceneTable, settings: ModelSettings, statistics: Statistics, device: torch.device
+    ) -> None:
+        # Divided once: training asks for the same maps again and again.
+        self._height = (scenes.height / statistics.height_scale).to(device)
+        self._occupancy = scenes.occupancy.to(device)
+        self._patch = settings.height_patch
+        grid = scenes.height.shape[-1] // settings.height_patch
+        self._occupancy_patch = scenes.occupancy.shape[-1] // grid
+        self.centres = patch_centres(grid, grid, scenes.size).to(device)
+        self.bs = scenes.bs.to(device)
+        self.size = scenes.size
+
+    def height(self, scene: Tensor, mirror: Tensor | None = None) -> Tensor:
+        """Normalised height patches (B, Q, patch^2), mirrored east-west where `mirror` (B,) says so."""
+        return patchify(_mirrored(self._height[scene], mirror), self._patch)
+
+    def occupancy(self, scene: Tensor, mirror: Tensor | None = None) -> Tensor:
+        """Occupancy cells of each height patch, uint8 (B, Q, c)."""
+        return patchify(_mirrored(self._occupancy[scene], mirror), self._occupancy_patch)
+
+
+def height_patches(height: Tensor, patch: int, statistics: Statistics) -> Tensor:
+    """Normalised patches of height maps without a table of scenes: (B, rows, columns) in m to (B, Q, patch^2)."""
+    return patchify(height / statistics.height_scale, patch)
+
+
+def _mirrored(maps: Tensor, mirror: Tensor | None) -> Tensor:
+    return maps if mirror is None else torch.where(mirror[:, None, None], maps.flip(-1), maps)

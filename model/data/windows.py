@@ -1,0 +1,112 @@
+"""Windows of trajectories: snapshots seen and those to come."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavecity.dataset import InputError
+from wavecity.model.data.angle_delay import delay_window, to_angle_delay
+from wavecity.model.data.feasible import FEWEST_TRAINED, NotPossible, too_few_trained, too_short
+from wavecity.model.data.trajectories import TemporalData
+from wavecity.model.settings.prediction import PredictionSettings
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Snapshots seen and those to come, in angle and delay.
+
+    Attributes
+    ----------
+    past : complex64 (N, T, angle, delay)
+        With noise, where there is any.
+    future : complex64 (N, H, angle, delay)
+        Without noise.
+    """
+
+    past: Tensor
+    future: Tensor
+
+    def __len__(self) -> int:
+        return len(self.past)
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """Cuts windows out of trajectories.
+
+    Attributes
+    ----------
+    past, future : int
+        Snapshots seen and predicted.
+    delays : int
+        Bins of delay.
+    align : bool
+        Keep the bins with the most energy among the snapshots seen (the future has no say), or the first ones.
+    snr : float, optional
+        Of the snapshots seen, dB; over all subcarriers and antennas.
+    """
+
+    past: int
+    future: int
+    delays: int
+    align: bool
+    snr: float | None
+
+    def cut(self, csi: Tensor, rng: np.random.Generator, turn: bool = False) -> Windows:
+        """One window at a random place of each trajectory.
+
+        Parameters
+        ----------
+        csi : complex64 (N, T, F, X)
+        rng : Generator
+            Draws places and noise.
+        turn : bool
+            Also rotate each window by a random phase: more of the same physics, for training.
+        """
+        start = torch.from_numpy(rng.integers(0, csi.shape[1] - self.past - self.future + 1, len(csi)))
+        steps = start[:, None] + torch.arange(self.past + self.future)
+        window = csi[torch.arange(len(csi))[:, None], steps]
+        seen = window[:, : self.past]
+        level = seen.abs().square().mean((1, 2, 3), keepdim=True).sqrt()
+        if turn:
+            angle = torch.from_numpy(rng.uniform(0, 2 * np.pi, (len(csi), 1, 1, 1))).float()
+            level = level * torch.polar(torch.ones_like(angle), -angle)
+        # Of mean power one: squares of channels as weak as they come would leave float32. What was never heard stays out.
+        window = torch.where(level.abs() > 0, window / level, 0)
+        seen = window[:, : self.past]
+        if self.snr is not None:
+            deviation = 10 ** (-self.snr / 20) / 2**0.5
+            noise = deviation * rng.standard_normal((*seen.shape, 2), dtype=np.float32)
+            seen = seen + torch.view_as_complex(torch.from_numpy(noise.astype(np.float32)))
+        first = delay_window(seen, self.delays) if self.align else 0
+        return Windows(
+            to_angle_delay(seen, self.delays, first), to_angle_delay(window[:, self.past :], self.delays, first)
+        )
+
+    def lost(self, csi: Tensor) -> float:
+        """Share of the energy of some trajectories that lies in bins of delay that are dropped."""
+        first = delay_window(csi, self.delays) if self.align else 0
+        kept = to_angle_delay(csi, self.delays, first).abs().square().sum()
+        return max(1 - float(kept / csi.abs().square().sum()), 0.0)
+
+
+def check_windows(data: TemporalData, config: PredictionSettings, antennas: int) -> None:
+    """Refuse a dataset that the model, of so many antennas, or the windows do not fit.
+
+    Raises
+    ------
+    InputError
+        Other antennas than the model's, trajectories shorter than a window, fewer than two training users.
+    """
+    steps, _, antennas = data.shape
+    if antennas != antennas:
+        msg = f"{data.name}: {antennas} antennas, but the model was trained on {antennas}; evaluate on such a dataset"
+        raise InputError(msg)
+    why = too_short(steps, config.past, config.horizons[-1])
+    if not why and len(data.splits["train"]) < FEWEST_TRAINED["prediction"]:
+        why = too_few_trained("prediction", len(data.splits["train"]))
+    if why:
+        msg = f"{data.name}: {why}"
+        raise NotPossible(msg)

@@ -1,0 +1,1 @@
+"""Wave equivariance: the group, models made equivariant, and what that is worth."""

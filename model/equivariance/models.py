@@ -1,0 +1,230 @@
+"""Both backbones as maps from channels to channels, to be measured and wrapped (see `wavecity.model.equivariance.group`)."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wavecity.dataset import InputError
+from wavecity.model.data.angle_delay import delay_window, from_angle_delay, to_angle_delay
+from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.tokens import (
+    Statistics,
+    complex_entries,
+    csi_patches,
+    level,
+    patchify,
+    unpatchify,
+    visible_rms,
+)
+from wavecity.model.equivariance.group import Wrapped, canonicalise, shift_spectrum
+from wavecity.model.multimodal.masking import Mask, masked_count, split_random
+from wavecity.model.multimodal.network import FoundationModel, Inputs, Outputs
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.temporal.network import TemporalModel
+
+# Axes of shifts of the estimator's channels (B, x, y), and of the forecaster's (B, T, F, X).
+SPACE: tuple[int, ...] = (-2, -1)
+TIME_FREQUENCY_SPACE: tuple[int, ...] = (1, 2, 3)
+
+
+class CsiEstimator(nn.Module):
+    """The multi-modal model's CSI branch alone: the whole channel from some antennas, without scene and location.
+
+    Parameters
+    ----------
+    model : FoundationModel
+        In float32, or for profile `paper` in float64; channels may be complex128 with either. In training, the
+        recovery of profile `wavecity` amplifies the rounding of float32 to some -45 dB.
+    settings : TrainingSettings
+        Those it was trained with.
+    statistics : Statistics
+    """
+
+    def __init__(self, model: FoundationModel, settings: TrainingSettings, statistics: Statistics) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.statistics = statistics
+
+    def forward(self, csi: Tensor, visible: Tensor) -> Tensor:
+        """Estimate the hidden antennas; the visible ones stay as they are.
+
+        Parameters
+        ----------
+        csi : complex (B, x, y)
+            In the dataset's unit.
+        visible : bool (B, x, y)
+            Whole patches, equally many in every sample; see `draw_visible`.
+
+        Returns
+        -------
+        complex (B, x, y)
+            In the precision of `csi`; the model computes in its own.
+
+        Raises
+        ------
+        InputError
+            In training of profile `wavecity`, more antennas are visible than it goes through the recovery with.
+        """
+        mask = self._mask(visible)
+        if not mask.csi_masked.shape[1]:
+            return csi
+        outputs, scale = self._run(csi, mask, fill_csi=True)
+        if outputs.csi is None:
+            bound, count = self.model.settings.recovery_antennas, int(visible[0].sum())
+            msg = f"training.model.recovery_antennas {bound}: {count} antennas are visible in training; raise it, or mask more"
+            raise InputError(msg)
+        predicted = complex_entries(outputs.csi) * scale[:, None, None]
+        geometry, patch = self.model.geometry, self.model.settings.csi_patch
+        patches = predicted.new_zeros(len(csi), self.model.csi_patches, patch**2)
+        patches = patches.scatter(1, mask.csi_masked[..., None].expand_as(predicted), predicted)
+        grid = unpatchify(patches, patch, geometry.columns, geometry.rows)
+        return torch.where(visible, csi, grid.to(csi.dtype))
+
+    def spectrum(self, csi: Tensor, visible: Tensor) -> Tensor:
+        """Raw output of the spectrum head (B, kx, ky); arguments as for `forward`."""
+        return self._run(csi, self._mask(visible), fill_csi=False)[0].spectrum
+
+    def physc(self, csi: Tensor, visible: Tensor) -> Tensor:
+        """Encoded [PHYSC] token (B, d); arguments as for `forward`."""
+        mask = self._mask(visible)
+        return self.model.encode(self._inputs(csi, mask)[0], mask)[:, 0]
+
+    def wrapped(self) -> Wrapped:
+        """Make it equivariant, at the mean level of the training users: levels may be new, and then say nothing."""
+        return Wrapped(self, SPACE, rms=self.rms)
+
+    @property
+    def rms(self) -> float:
+        """RMS of a channel of the training users' mean level."""
+        return 10 ** (self.statistics.csi_rms_db_mean / 20)
+
+    def _run(self, csi: Tensor, mask: Mask, fill_csi: bool) -> tuple[Outputs, Tensor]:
+        inputs, scale = self._inputs(csi, mask)
+        return self.model(inputs, mask, fill_csi), scale
+
+    def _inputs(self, csi: Tensor, mask: Mask) -> tuple[Inputs, Tensor]:
+        """Inputs in the model's precision, and what the channels were divided by, as `inputs.prepare` does it."""
+        patches = csi_patches(csi, self.model.settings.csi_patch).double()
+        rms = visible_rms(patches, mask.csi_visible)
+        by_sample = self.settings.normalisation == "visible"
+        scale = rms if by_sample else torch.full_like(rms, self.statistics.csi_rms)
+        dtype = self.model.physc.dtype
+        normalised = (patches / scale[:, None, None]).to(dtype)
+        return Inputs(normalised, level(rms, self.statistics).to(dtype), None, None), scale
+
+    def _mask(self, visible: Tensor) -> Mask:
+        """Positions of visible and masked patches.
+
+        Raises
+        ------
+        ValueError
+            Parts of patches, or not equally many in every sample.
+        """
+        cells = patchify(visible, self.model.settings.csi_patch)
+        seen, counts = cells.all(-1), cells.all(-1).sum(1)
+        if not torch.equal(seen, cells.any(-1)) or bool((counts != counts[0]).any()):
+            msg = "visible antennas must be whole patches, equally many in every sample; see draw_visible"
+            raise ValueError(msg)
+        positions = [part.nonzero()[:, 1].view(len(visible), -1) for part in (seen, ~seen)]
+        return Mask(positions[0], positions[1], None, None, location_visible=False)
+
+
+class CsiForecaster(nn.Module):
+    """The temporal model as a map from the snapshots seen to those to come, over time, frequency and space.
+
+    It sees the model's bins of delay, `delays` of them: the most energetic ones of the past, or the first. What it
+    forecasts has no energy beyond them.
+
+    Parameters
+    ----------
+    model : TemporalModel
+        In float32, its only precision; channels may be complex128.
+    horizon : int
+        Snapshots to come.
+    align : bool
+        `training.temporal.align` of the model.
+    """
+
+    def __init__(self, model: TemporalModel, horizon: int, align: bool = True) -> None:
+        super().__init__()
+        self.model = model
+        self.horizon = horizon
+        self.align = align
+
+    def forward(self, past: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Forecast.
+
+        Parameters
+        ----------
+        past : complex (B, T, F, X)
+        visible : bool (B, T, F, X), optional
+            Whole snapshots, all of them by default. The model forecasts without a first guess if one is hidden.
+
+        Returns
+        -------
+        complex (B, horizon, F, X)
+            In the precision of `past`.
+
+        Raises
+        ------
+        ValueError
+            A snapshot is visible in part: in angle and delay nothing of it is.
+        """
+        hidden = torch.zeros(past.shape[:2], dtype=torch.bool, device=past.device)
+        if visible is not None:
+            hidden = ~visible.flatten(2).all(-1)
+            if bool((visible.flatten(2).any(-1) & hidden).any()):
+                msg = "visible must be whole snapshots: the model sees angles and delays"
+                raise ValueError(msg)
+            past = past.masked_fill(~visible, 0)
+        seen = past.to(torch.complex64)
+        delays = self.model.grid[2]
+        first = delay_window(seen, delays) if self.align else 0
+        bins = to_angle_delay(seen, delays, first)
+        tokens = torch.cat((bins, bins.new_zeros(len(bins), self.horizon, *bins.shape[2:])), 1)
+        asked = hidden.new_ones(len(bins), self.horizon)
+        masked = torch.cat((hidden, asked), 1)[..., None, None].expand(tokens.shape)
+        forecast = self.model(tokens, masked)[:, past.shape[1] :]
+        return from_angle_delay(forecast, past.shape[2], first).to(past.dtype)
+
+    def wrapped(self, past: int) -> Wrapped:
+        """Make it equivariant, for forecasts after `past` snapshots."""
+        return Wrapped(self, TIME_FREQUENCY_SPACE, (past, 0, 0))
+
+
+def draw_visible(batch: int, geometry: Geometry, patch: int, ratio: float, rng: np.random.Generator) -> Tensor:
+    """Draw visible antennas in whole patches, bool (B, x, y), at places of its own for every sample.
+
+    Parameters
+    ----------
+    batch : int
+    geometry : Geometry
+    patch : int
+        Edge of a patch in antennas.
+    ratio : float
+        Share of the patches that is masked; as many in every sample.
+    rng : numpy.random.Generator
+    """
+    patches = geometry.columns // patch * (geometry.rows // patch)
+    shown, _ = split_random(batch, patches, masked_count(ratio, patches), rng)
+    seen = torch.zeros(batch, patches, dtype=torch.bool).scatter(1, shown, value=True)
+    return unpatchify(seen[..., None].expand(-1, -1, patch**2), patch, geometry.columns, geometry.rows)
+
+
+def wrapped_spectrum(estimator: CsiEstimator, csi: Tensor, visible: Tensor) -> Tensor:
+    """Raw output of the spectrum head, shift-covariant: that of the canonical form, shifted back.
+
+    Parameters
+    ----------
+    estimator : CsiEstimator
+    csi : complex (B, x, y)
+    visible : bool (B, x, y)
+
+    Returns
+    -------
+    (B, kx, ky)
+        Also invariant to phase and level.
+    """
+    canonical = canonicalise(csi, visible, SPACE, estimator.rms)
+    return shift_spectrum(estimator.spectrum(canonical.csi, visible), canonical.turns)

@@ -1,0 +1,138 @@
+"""Pictures and one number of how features group users: t-SNE, k-means and silhouettes (Figures 5a, 6a and 6b)."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+from torch import Tensor
+
+from wavecity.dataset import InputError
+from wavecity.model.learning.heads import Standardiser
+
+PERPLEXITY = 30.0
+# Below this a neighbourhood is not one.
+FEWEST = 5
+Values = Tensor | NDArray[np.floating]
+
+
+def evenly(count: int, limit: int) -> Tensor:
+    """Rows that `embed` shows, int64 (n,): all `count` of them, or `limit` evenly spread ones."""
+    return torch.from_numpy(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64))
+
+
+def embed(features: Values, seed: int, limit: int = 1000) -> NDArray[np.float32]:
+    """Lay out features in a plane by t-SNE.
+
+    Parameters
+    ----------
+    features : (N, F)
+    seed : int
+    limit : int
+        Largest number of rows embedded; those of `evenly(N, limit)`.
+
+    Returns
+    -------
+    float32 (n, 2)
+        Without a unit; only who is near whom counts.
+
+    Raises
+    ------
+    InputError
+        Fewer than five rows.
+    """
+    rows = _matrix(features)
+    rows = rows[evenly(len(rows), limit).numpy()]
+    if len(rows) < FEWEST:
+        msg = f"t-SNE of {len(rows)} users: it takes at least {FEWEST}; build a larger dataset"
+        raise InputError(msg)
+    # A third of the rows is the most that the library's neighbour search can use.
+    perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=_state(seed))
+    return np.asarray(tsne.fit_transform(rows), np.float32)
+
+
+def clusters(points: Values, count: int, seed: int) -> NDArray[np.int64]:
+    """Group points by k-means.
+
+    Parameters
+    ----------
+    points : (N, c)
+    count : int
+        Groups; fewer where there are fewer distinct points.
+    seed : int
+
+    Returns
+    -------
+    int64 (N,)
+        Group of each point, from 0.
+    """
+    rows = _matrix(points)
+    distinct = len(np.unique(rows, axis=0))
+    means = KMeans(min(count, distinct), n_init=10, random_state=_state(seed))
+    return np.asarray(means.fit_predict(rows), np.int64)
+
+
+def silhouette(features: Values, labels: Values | NDArray[np.int64]) -> float:
+    """Mean silhouette of groups in the space of the features (Rousseeuw, 1987).
+
+    1 where users of a group are much nearer to each other than to the next group, 0 where groups overlap, negative
+    where others are nearer. Euclidean distances: standardise the features before.
+
+    Parameters
+    ----------
+    features : (N, F)
+    labels : int (N,)
+
+    Returns
+    -------
+    float
+        Not-a-number with fewer than two groups, or with no user who shares one.
+    """
+    rows, groups = _matrix(features), np.asarray(labels)
+    if not 2 <= len(np.unique(groups)) < len(rows):
+        return float("nan")
+    return float(silhouette_score(rows, groups))
+
+
+def picture(
+    features: dict[str, Tensor], group: Values | NDArray[np.int64], seed: int
+) -> tuple[dict[str, float | None], dict[str, NDArray[np.float32]]]:
+    """Show how kinds of features group the same users: each standardised, then t-SNE and silhouette.
+
+    Parameters
+    ----------
+    features : dict
+        Name -> (N, ...).
+    group : int (N,)
+        What users are coloured by.
+    seed : int
+
+    Returns
+    -------
+    facts : dict
+        `silhouette_<name>`; None of groups that have none.
+    arrays : dict
+        `tsne_<name>`, float32 (N, 2); none of fewer users than t-SNE takes, whose other results stand.
+    """
+    facts: dict[str, float | None] = {}
+    arrays: dict[str, NDArray[np.float32]] = {}
+    for name, values in features.items():
+        rows = values.flatten(1)
+        rows = Standardiser.of(rows)(rows)
+        score = silhouette(rows, group)
+        facts[f"silhouette_{name}"] = score if np.isfinite(score) else None
+        if len(rows) >= FEWEST:
+            arrays[f"tsne_{name}"] = embed(rows, seed, len(rows))
+    return facts, arrays
+
+
+def _matrix(values: Values) -> NDArray[np.float64]:
+    array = np.asarray(values, np.float64)
+    return array.reshape(len(array), -1)
+
+
+def _state(seed: int) -> int:
+    # scikit-learn takes 32 bits.
+    return seed % 2**32

@@ -1,0 +1,156 @@
+"""Encoder and head trained together on few labels: the pretrained model fine-tuned, and its twin from scratch.
+
+The head is trained first, on the features of the encoder as it is, and then both together: with a random head the first
+steps would only spoil the encoder. The twin gets the same.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wavecity.model.data.users import Users, with_antennas
+from wavecity.model.learning.heads import Loss, Standardiser, fit
+from wavecity.model.learning.selection import first_held_back, train_selected
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.settings.training import HeadSettings
+
+# Held-back users that are looked at, and how often.
+LOOKED_AT = 256
+LOOK = 25
+
+
+class EncoderWithHead(nn.Module):
+    """A copy of an encoder, and a head on its [PHYSC] tokens, one a receive antenna.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Its model is copied.
+    head : nn.Module
+        On (B, antennas * d).
+    visible : int64 (v,)
+        CSI patches seen.
+    """
+
+    def __init__(self, predictor: Predictor, head: nn.Module, visible: Tensor) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(predictor.model)
+        self.head = head
+        self._predictor = predictor.with_model(self.model)
+        self._visible = visible
+        self._standardiser = Standardiser(torch.zeros(()), torch.ones(()))
+
+    @torch.no_grad()
+    def standardised(self, users: Users, csi: Tensor, reference: int, batch: int = 64) -> Tensor:
+        """Inputs of the head for any number of users, on a scale that the first `reference` of them fix for good."""
+        index = torch.arange(len(users)).split(batch)
+        features = torch.cat([self._features(users.at(part), csi[part]) for part in index])
+        self._standardiser = Standardiser.of(features[:reference])
+        return self._standardiser(features)
+
+    def forward(self, users: Users, csi: Tensor) -> Tensor:
+        """Outputs of the head for users with channels (B, R, x, y)."""
+        return self.head(self._standardiser(self._features(users, csi)))
+
+    def _features(self, users: Users, csi: Tensor) -> Tensor:
+        return self._predictor.physc(with_antennas(users, csi), self._visible).reshape(len(users), -1)
+
+    def copied(self) -> "EncoderWithHead":
+        """Another one with the same weights; the scenes are shared."""
+        other = EncoderWithHead(self._predictor, copy.deepcopy(self.head), self._visible)
+        other._standardiser = self._standardiser
+        return other
+
+    @torch.no_grad()
+    def outputs(self, users: Users, csi: Tensor, batch: int = 64) -> Tensor:
+        """Outputs for any number of users, without gradients."""
+        self.eval()
+        index = torch.arange(len(users)).split(batch)
+        return torch.cat([self(users.at(part), csi[part]) for part in index])
+
+
+def finetuned(
+    predictor: Callable[[int], Predictor],
+    build: Callable[[], nn.Module],
+    loss: Callable[[Tensor], Loss],
+    draw: Callable[[int], tuple[Users, Tensor, Tensor]],
+    visible: Tensor,
+    settings: HeadSettings,
+) -> Iterator[tuple[int, EncoderWithHead, float]]:
+    """Train a head, then encoder and head together, once a seed, at rates that the first seed's held-back labels favour.
+
+    Parameters
+    ----------
+    predictor : callable
+        Seed -> the model to start from: the pretrained one, or one with random weights (`Predictor.untrained`).
+    build : callable
+        Makes the head; called under the seed.
+    loss : callable
+        Training labels -> loss.
+    draw : callable
+        Seed -> users in random order, their channels (N, R, x, y) and labels; the last `held_back` of them choose.
+    visible : int64 (v,)
+    settings : HeadSettings
+        `steps` of `batch_size` users at `learning_rates` for the head, `finetune_steps` of `finetune_batch` users at
+        `finetune_rates` for both, the same for everything that is compared.
+
+    Yields
+    ------
+    seed : int
+    model : EncoderWithHead
+    rate : float
+        Of encoder and head.
+    """
+    head_rates, rates = settings.learning_rates, settings.finetune_rates
+    for seed in range(settings.seeds):
+        users, csi, labels = draw(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            start = EncoderWithHead(predictor(seed), build(), visible)
+        stop = first_held_back(len(labels), settings.held_back)
+        criterion = loss(labels[:stop])
+        features = start.standardised(users, csi, stop)
+        known, held_back = (features[:stop], labels[:stop]), (features[stop:], labels[stop:])
+        heads = []
+        for rate in head_rates:
+            head = copy.deepcopy(start.head)
+            value = fit(head, criterion, known, held_back, rate, settings.steps, settings.batch_size, seed)
+            heads.append((value, rate, head))
+        _, rate, start.head = min(heads, key=lambda entry: entry[0])
+        head_rates = (rate,)
+        tries = []
+        for rate in rates:
+            model = start.copied()
+            tries.append((_train(model, criterion, users, csi, labels, stop, rate, settings, seed), rate, model))
+        _, rate, model = min(tries, key=lambda entry: entry[0])
+        rates = (rate,)
+        yield seed, model, rate
+
+
+def _train(
+    model: EncoderWithHead,
+    loss: Loss,
+    users: Users,
+    csi: Tensor,
+    labels: Tensor,
+    stop: int,
+    rate: float,
+    settings: HeadSettings,
+    seed: int,
+) -> float:
+    """Train in place on the first `stop` users; the step with the least loss on the others wins, the start included."""
+    held_back = torch.arange(stop, len(labels))[:LOOKED_AT]
+
+    def held_back_loss() -> float:
+        return float(loss(model.outputs(users.at(held_back), csi[held_back]), labels[held_back]))
+
+    rng = np.random.default_rng([seed, 21])
+
+    def batch_loss() -> Tensor:
+        index = torch.from_numpy(rng.permutation(stop)[: settings.finetune_batch])
+        return loss(model(users.at(index), csi[index]), labels[index])
+
+    return train_selected(model, batch_loss, held_back_loss, rate, settings.finetune_steps, LOOK)

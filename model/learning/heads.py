@@ -1,0 +1,185 @@
+"""Heads on fixed features, and how every method that needs labels is trained: same budget, same choice of rates."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wavecity.model.learning.selection import first_held_back, train_selected
+from wavecity.model.settings.training import HeadSettings
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Labelled = tuple[Tensor, Tensor]
+# A head is looked at this often.
+LOOK = 10
+
+
+class LocationHead(nn.Module):
+    """Paper's head: d -> 64 -> 64 -> 2, ReLU, tanh, scaled to the tile."""
+
+    def __init__(self, width: int, scale: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2), nn.Tanh()
+        )
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, d) to (B, 2), m."""
+        return self.scale * self.layers(features)
+
+
+class LocationCnn(nn.Module):
+    """Paper's raw-CSI baseline: conv-BN-ReLU-maxpool of 16, 32, 64 channels, average, 64 -> 32 -> 2, tanh."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in ((2, 16), (16, 32), (32, 64)):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+        self.layers = nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2), nn.Tanh()
+        )
+        self.scale = scale
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 2, x, y) to (B, 2), m."""
+        return self.scale * self.layers(image)
+
+
+def classifier(width: int, hidden: Sequence[int], classes: int) -> nn.Sequential:
+    """MLP with ReLU between its layers; no hidden layer makes it a linear probe."""
+    sizes = [width, *hidden, classes]
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def distance(place: Tensor, truth: Tensor) -> Tensor:
+    """Mean distance of positions (B, 2), the loss of every localisation head."""
+    return (place - truth).norm(dim=-1).mean()
+
+
+def inverse_frequency(label: Tensor, classes: int, power: float = 0.5) -> Tensor:
+    """Weights of a weighted cross-entropy, float32 (classes,): falling with a class's frequency, mean 1 over the labels.
+
+    Parameters
+    ----------
+    label : int64 (N,)
+    classes : int
+    power : float
+        1 makes all classes count the same; less does not let a handful of rare ones rule [ours].
+    """
+    count = torch.bincount(label, minlength=classes).float()
+    weight = torch.where(count > 0, count.clamp_min(1) ** -power, torch.zeros(()))
+    return weight / (weight[label].mean()).clamp_min(1e-12)
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Zero mean and unit deviation by reference rows; images keep their scale (their RMS is one already)."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, reference: Tensor) -> "Standardiser":
+        """Learn it from features (N, F), or images (N, C, x, y)."""
+        if reference.ndim > 2:
+            return cls(torch.zeros(()), torch.ones(()))
+        return cls(reference.mean(0), reference.std(0, correction=0).clamp_min(1e-6))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Same shape."""
+        return (features - self.mean) / self.deviation
+
+
+def fit(
+    head: nn.Module, loss: Loss, train: Labelled, held_back: Labelled, rate: float, steps: int, batch: int, seed: int
+) -> float:
+    """Train a head in place; the step with the least loss on the held-back labels wins.
+
+    Parameters
+    ----------
+    head : nn.Module
+        Where it starts counts as a step: fine-tuning cannot make it worse on the held-back labels.
+    loss : callable
+        (output, label) -> scalar.
+    train, held_back : (features, labels)
+    rate : float
+        Learning rate.
+    steps, batch : int
+    seed : int
+        Of the batches.
+
+    Returns
+    -------
+    float
+        That least loss.
+    """
+    rng = np.random.default_rng([seed, 20])
+    features, labels = train
+
+    def batch_loss() -> Tensor:
+        index = torch.from_numpy(rng.permutation(len(features))[:batch])
+        return loss(head(features[index]), labels[index])
+
+    return train_selected(head, batch_loss, lambda: _loss_of(head, loss, held_back), rate, steps, LOOK, one_cycle=False)
+
+
+def tuned(
+    build: Callable[[], nn.Module],
+    loss: Callable[[Tensor], Loss],
+    draw: Callable[[int], Labelled],
+    settings: HeadSettings,
+    rates: Sequence[float] | None = None,
+) -> Iterator[tuple[int, nn.Module, float]]:
+    """Train a head once a seed, at the learning rate that the first seed's held-back labels favour.
+
+    Parameters
+    ----------
+    build : callable
+        Makes the head; called under the seed.
+    loss : callable
+        Training labels -> loss (class weights come from these labels alone).
+    draw : callable
+        Seed -> labelled features in random order; the last `held_back` of them choose rate and step.
+    settings : HeadSettings
+    rates : sequence of float, optional
+        Instead of the settings'.
+
+    Yields
+    ------
+    seed : int
+    head : nn.Module
+    rate : float
+    """
+    chosen: float | None = None
+    for seed in range(settings.seeds):
+        features, labels = draw(seed)
+        stop = first_held_back(len(labels), settings.held_back)
+        train, held_back = (features[:stop], labels[:stop]), (features[stop:], labels[stop:])
+        tries = []
+        for rate in [chosen] if chosen is not None else rates or settings.learning_rates:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                head = build()
+            value = fit(head, loss(train[1]), train, held_back, rate, settings.steps, settings.batch_size, seed)
+            tries.append((value, rate, head))
+        _, chosen, head = min(tries, key=lambda entry: entry[0])
+        yield seed, head, chosen
+
+
+@torch.no_grad()
+def apply(head: nn.Module, features: Tensor, batch: int = 1024) -> Tensor:
+    """Outputs of a head for many users."""
+    return torch.cat([head(part) for part in features.split(batch)])
+
+
+def _loss_of(head: nn.Module, loss: Loss, labelled: Labelled) -> float:
+    head.eval()
+    return float(loss(apply(head, labelled[0]), labelled[1]))

@@ -1,0 +1,1 @@
+"""The multi-modal foundation model: network, masking, losses, training step, inference."""

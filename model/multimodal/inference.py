@@ -1,0 +1,261 @@
+"""A pretrained model at work on held-out users: fixed masks, batches, no gradients."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavecity.model.data.tokens import Statistics, complex_entries, unpatchify
+from wavecity.model.data.users import ScenePatches, Users, WirelessData
+from wavecity.model.multimodal.inputs import normalise, prepare
+from wavecity.model.multimodal.masking import Mask, draw_decoy, masked_count, split_along_link
+from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.settings.training import TrainingSettings
+
+# Stream of random numbers for the visible CSI patches.
+PILOTS = 10
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says about N users.
+
+    Attributes
+    ----------
+    physc : float32 (N, d)
+        The encoded [PHYSC] token.
+    spectrum : float32 (N, kx, ky)
+        Raw output of the spectrum head; monotone in power.
+    csi : complex64 (N, x, y), or None
+        In the dataset's unit; visible entries are 0.
+    location : float32 (N, 2), or None
+        Relative to the base station, m.
+    occupancy : float32 (N, Q, c), or None
+        Probability of the masked patches' cells; not-a-number elsewhere.
+    """
+
+    physc: Tensor
+    spectrum: Tensor
+    csi: Tensor | None
+    location: Tensor | None
+    occupancy: Tensor | None
+
+
+class Predictor:
+    """A model with its settings, statistics and the scenes it looks at.
+
+    Parameters
+    ----------
+    model : FoundationModel
+    settings : TrainingSettings
+        Those it was trained with.
+    statistics : Statistics
+    data : WirelessData
+    batch_size : int
+    """
+
+    def __init__(
+        self,
+        model: FoundationModel,
+        settings: TrainingSettings,
+        statistics: Statistics,
+        data: WirelessData,
+        batch_size: int,
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.statistics = statistics
+        self.scenes = ScenePatches(data.scenes, settings.model, statistics, torch.device("cpu"))
+        self.batch_size = batch_size
+
+    def visible_patches(self, ratio: float, seed: int) -> Tensor:
+        """Draw the CSI patches that stay visible at a mask ratio, int64 (v,), sorted.
+
+        The same ones for every user, as with fixed pilots, and for every task of a seed.
+        """
+        return _draw_visible(self.model.csi_patches, masked_count(ratio, self.model.csi_patches), seed)
+
+    def pilots(self, share: float, seed: int) -> Tensor:
+        """Draw the visible CSI patches, at least one, that are a share of all; as `visible_patches`."""
+        return pilots(self.model, share, seed)
+
+    def physc(self, users: Users, visible: Tensor, scene: bool = True) -> Tensor:
+        """Encode a batch, float32 (B, d): the [PHYSC] token, from visible CSI patches and the whole scene.
+
+        The location is hidden and nothing of the scene masked, so that no mask can tell where a user is.
+
+        Parameters
+        ----------
+        users : Users
+        visible : int64 (v,)
+        scene : bool
+            False shows CSI tokens only.
+        """
+        height = self.scenes.height(users.scene) if scene else None
+        return physc_of(self.model, self.settings, self.statistics, visible, users.csi, height)
+
+    @torch.no_grad()
+    def encode(self, users: Users, visible: Tensor, scene: bool = True) -> Tensor:
+        """`physc` of any number of users, in batches and without gradients."""
+        return torch.cat(
+            [self.physc(users.at(index), visible, scene) for index in torch.arange(len(users)).split(self.batch_size)]
+        )
+
+    def with_model(self, model: FoundationModel) -> "Predictor":
+        """Another model of the same settings at the same work."""
+        changed = copy.copy(self)
+        changed.model = model
+        return changed
+
+    def untrained(self, seed: int) -> "Predictor":
+        """Build the same model with random weights: what the architecture gives without pretraining."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            return self.with_model(FoundationModel(self.settings.model, self.model.geometry).eval())
+
+    @torch.no_grad()
+    def predict(
+        self,
+        users: Users,
+        visible: Tensor,
+        *,
+        location: bool = False,
+        scene_ratio: float = 0.0,
+        decoy: np.random.Generator | None = None,
+        fill_csi: bool = True,
+    ) -> Predictions:
+        """Run encoder, decoder and heads.
+
+        Parameters
+        ----------
+        users : Users
+        visible : int64 (v,)
+            CSI patches that the model sees.
+        location : bool
+            Whether it sees the location.
+        scene_ratio : float
+            Share of height patches masked, along the link to the user ...
+        decoy : numpy.random.Generator, optional
+            ... or to a random position instead. Needed whenever the location is to be predicted fairly.
+        fill_csi : bool
+            False where the masked CSI is not asked for: it may cost more than all the rest.
+        """
+        parts = [
+            self._batch(users.at(index), self.mask(users.at(index), visible, location, scene_ratio, decoy), fill_csi)
+            for index in torch.arange(len(users)).split(self.batch_size)
+        ]
+        joined: dict[str, Any] = {}
+        for name in Predictions.__dataclass_fields__:
+            values = [getattr(part, name) for part in parts]
+            joined[name] = None if values[0] is None else torch.cat(values)
+        return Predictions(**joined)
+
+    def mask(
+        self, users: Users, visible: Tensor, location: bool, scene_ratio: float, decoy: np.random.Generator | None
+    ) -> Mask:
+        """Build the mask of a batch; arguments as for `predict`."""
+        batch = len(users)
+        bs = self.scenes.bs[users.scene]
+        end = bs + users.position if decoy is None else draw_decoy(batch, self.scenes.size, decoy)
+        count = masked_count(scene_ratio, len(self.scenes.centres))
+        scene = split_along_link(self.scenes.centres, bs, end, count)
+        return Mask(*split_visible(visible, self.model.csi_patches, batch), *scene, location_visible=location)
+
+    def _batch(self, users: Users, mask: Mask, fill_csi: bool) -> Predictions:
+        scenes, settings = self.scenes, self.settings
+        prepared = prepare(users.csi, users.position, users.scene, mask, scenes, settings, self.statistics)
+        outputs = self.model(prepared.inputs, mask, fill_csi)
+        csi = occupancy = None
+        if outputs.csi is not None:
+            patches = torch.zeros_like(prepared.inputs.csi)
+            patches.scatter_(1, mask.csi_masked[..., None].expand_as(outputs.csi), outputs.csi)
+            geometry = self.model.geometry
+            grid = unpatchify(complex_entries(patches), settings.model.csi_patch, geometry.columns, geometry.rows)
+            csi = grid * prepared.scale[:, None, None]
+        if outputs.occupancy is not None and mask.scene_masked is not None:
+            shape = (len(users), self.model.scene_patches, outputs.occupancy.shape[-1])
+            occupancy = torch.full(shape, float("nan"))
+            index = mask.scene_masked[..., None].expand_as(outputs.occupancy)
+            occupancy.scatter_(1, index, outputs.occupancy.sigmoid())
+        place = None if outputs.location is None else outputs.location * self.statistics.position_scale
+        return Predictions(outputs.physc, outputs.spectrum, csi, place, occupancy)
+
+
+def physc_of(
+    model: FoundationModel,
+    settings: TrainingSettings,
+    statistics: Statistics,
+    visible: Tensor,
+    csi: Tensor,
+    height: Tensor | None,
+    position: Tensor | None = None,
+) -> Tensor:
+    """Encode a batch, float32 (B, d): the [PHYSC] token; of map and location nothing is masked.
+
+    Parameters
+    ----------
+    model : FoundationModel
+    settings : TrainingSettings
+        Those it was trained with.
+    statistics : Statistics
+    visible : int64 (v,)
+        CSI patches that it sees.
+    csi : complex64 (B, x, y)
+    height : float32 (B, Q, patch^2), optional
+        See `data.height_patches`; None shows no map.
+    position : float32 (B, 2), optional
+        Relative to the base station, m; None hides it.
+    """
+    whole = None if height is None else torch.arange(height.shape[1], device=csi.device).expand(len(csi), -1)
+    csi_split = split_visible(visible, model.csi_patches, len(csi))
+    mask = Mask(*csi_split, whole, None, location_visible=position is not None)
+    return model.encode(normalise(csi, height, position, mask, settings, statistics).inputs, mask)[:, 0]
+
+
+def split_visible(visible: Tensor, patches: int, batch: int) -> tuple[Tensor, Tensor]:
+    """The same visible patches, int64 (v,), and all others for every sample: int64 (B, v), (B, patches - v)."""
+    hidden = torch.ones(patches, dtype=torch.bool, device=visible.device)
+    hidden[visible] = False
+    return visible.expand(batch, -1), hidden.nonzero()[:, 0].expand(batch, -1)
+
+
+def pilots(model: FoundationModel, share: float, seed: int) -> Tensor:
+    """CSI patches that a model is shown, int64 (v,), sorted: a share of all, at least one."""
+    return _draw_visible(model.csi_patches, model.csi_patches - max(round(share * model.csi_patches), 1), seed)
+
+
+def _draw_visible(patches: int, masked: int, seed: int) -> Tensor:
+    order = torch.from_numpy(np.random.default_rng([seed, PILOTS, masked]).permutation(patches))
+    return order[masked:].sort().values
+
+
+def top_k_hits(scores: Tensor, label: Tensor, k: int) -> float:
+    """Share of users whose label is among the k highest scores: (N, classes) and int64 (N,)."""
+    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
+    return float((best == label[:, None]).any(1).float().mean())
+
+
+def beams_of_spectrum(spectrum: Tensor) -> Tensor:
+    """Scores of the DFT beams from a spectrum: the beam's index is the bin's, negated (see wavecity.dataset.features.beam_gain).
+
+    Parameters
+    ----------
+    spectrum : (N, kx, ky)
+
+    Returns
+    -------
+    (N, kx * ky)
+        Codebook order j = kx * Ny + ky (eq. 14).
+    """
+    return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1)).flatten(1)
+
+
+def add_noise(csi: Tensor, snr: float, rng: np.random.Generator) -> Tensor:
+    """Add white Gaussian noise at `snr` dB below each channel's mean power, complex64 (B, x, y)."""
+    power = csi.to(torch.complex128).abs().square().mean((-2, -1), keepdim=True)
+    noise = torch.from_numpy(rng.normal(size=(*csi.shape, 2)) / np.sqrt(2))
+    scaled = torch.view_as_complex(noise) * (power * 10 ** (-snr / 10)).sqrt()
+    return (csi + scaled).to(torch.complex64)

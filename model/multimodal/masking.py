@@ -1,0 +1,240 @@
+"""What is masked: Table 1, the three objectives, the interleaved stages, and scene masks along the link (Appendix B.4).
+
+All randomness comes from one NumPy generator keyed by (seed, step), so a resumed run draws what an uninterrupted one
+would have drawn, and several processes together what one would have drawn (`RankDraws`). Every sample of a step masks
+the same *number* of patches at its own positions: the visible tokens are gathered into dense batches, and the encoder
+never receives a masked one.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wavecity.model.settings.training import MaskingSettings
+
+Objective = Literal["csi", "scene", "all"]
+OBJECTIVES: tuple[Objective, ...] = ("csi", "scene", "all")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one step masks.
+
+    Attributes
+    ----------
+    objective : {"csi", "scene", "all"}
+        Mostly CSI, mostly scene, moderate on all modalities.
+    stage : {1, 2}
+        Row of Table 1.
+    csi_ratio, scene_ratio : float
+        Shares of masked patches.
+    hide_location : bool
+        The location token is masked, and scene masks follow a decoy.
+    csi_only : bool
+        Neither scene nor location enters the model.
+    """
+
+    objective: Objective
+    stage: int
+    csi_ratio: float
+    scene_ratio: float
+    hide_location: bool
+    csi_only: bool = False
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Positions of visible and masked tokens, int64, same counts for every sample of the batch.
+
+    Attributes
+    ----------
+    csi_visible, csi_masked : (B, v), (B, m)
+    scene_visible, scene_masked : (B, v), (B, m), or None when the scene does not enter the model
+    location_visible : bool
+    """
+
+    csi_visible: Tensor
+    csi_masked: Tensor
+    scene_visible: Tensor | None
+    scene_masked: Tensor | None
+    location_visible: bool
+
+    def to(self, device: torch.device) -> "Mask":
+        """Move all positions to a device."""
+        scene_visible = None if self.scene_visible is None else self.scene_visible.to(device)
+        scene_masked = None if self.scene_masked is None else self.scene_masked.to(device)
+        csi = (self.csi_visible.to(device), self.csi_masked.to(device))
+        return Mask(*csi, scene_visible, scene_masked, self.location_visible)
+
+
+class RankDraws:
+    """A generator whose arrays are one rank's rows of what a single process would draw for the whole batch.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        The same on all ranks.
+    rank, world : int
+        Rows `rank`, `rank + world`, ... of the batch are this rank's, as `StepSampler` deals them.
+    """
+
+    def __init__(self, rng: np.random.Generator, rank: int, world: int) -> None:
+        self._rng = rng
+        self._rank = rank
+        self._world = world
+
+    def random(self, size: tuple[int, ...]) -> NDArray[np.float64]:
+        """Uniform in [0, 1); the first number of `size` counts this rank's samples."""
+        return self._rng.random(self._whole(size))[self._rank :: self._world]
+
+    def uniform(self, low: float, high: float, size: tuple[int, ...]) -> NDArray[np.float64]:
+        """Uniform in [low, high); the first number of `size` counts this rank's samples."""
+        return self._rng.uniform(low, high, self._whole(size))[self._rank :: self._world]
+
+    def _whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return (size[0] * self._world, *size[1:])
+
+
+Draws = np.random.Generator | RankDraws
+
+
+def stage_2_probability(settings: MaskingSettings, epoch: int, epochs: int) -> float:
+    """Probability of stage 2: moves linearly from the first epoch to the last."""
+    progress = epoch / max(epochs - 1, 1)
+    return settings.stage_2_start + min(progress, 1.0) * (settings.stage_2_end - settings.stage_2_start)
+
+
+def draw_plan(settings: MaskingSettings, epoch: int, epochs: int, rng: np.random.Generator) -> Plan:
+    """Draw objective, stage and ratios of a step (Table 1).
+
+    An objective that is mostly about one modality leaves the other unmasked [ours].
+
+    Parameters
+    ----------
+    settings : MaskingSettings
+    epoch, epochs : int
+        The stage's probability depends on their ratio.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Plan
+    """
+    stage = 2 if rng.random() < stage_2_probability(settings, epoch, epochs) else 1
+    objective = OBJECTIVES[rng.choice(3, p=np.asarray(settings.objectives) / sum(settings.objectives))]
+    row = settings.stage_2 if stage == 2 else settings.stage_1
+    if objective == "scene":
+        return Plan(objective, stage, 0.0, float(rng.uniform(*row.height_large)), hide_location=False)
+    csi_only = bool(rng.random() < settings.csi_only)
+    if objective == "csi":
+        extreme = stage == 2 and rng.random() < settings.extreme_share
+        ratio = settings.extreme_ratio if extreme else float(rng.uniform(*row.csi_large))
+        return Plan(objective, stage, ratio, 0.0, hide_location=csi_only, csi_only=csi_only)
+    hide = csi_only or (stage == 2 and bool(rng.random() < settings.location_hidden))
+    ratio, scene_ratio = float(rng.uniform(*row.csi_moderate)), float(rng.uniform(*row.height_moderate))
+    return Plan(objective, stage, ratio, 0.0 if csi_only else scene_ratio, hide_location=hide, csi_only=csi_only)
+
+
+def masked_count(ratio: float, patches: int) -> int:
+    """Patches masked at a ratio: the nearest number, at least 1 when the ratio is not 0, and one always stays."""
+    return 0 if ratio == 0 else min(max(round(ratio * patches), 1), patches - 1)
+
+
+def split_random(batch: int, patches: int, masked: int, rng: Draws) -> tuple[Tensor, Tensor]:
+    """Mask patches uniformly at random, each sample its own.
+
+    Returns
+    -------
+    visible, masked : int64 (B, patches - masked), (B, masked)
+        Sorted.
+    """
+    order = torch.from_numpy(rng.random((batch, patches)).argsort(1))
+    return order[:, masked:].sort(1).values, order[:, :masked].sort(1).values
+
+
+def segment_distance(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Distance of every point to every segment.
+
+    Parameters
+    ----------
+    points : (P, 2)
+    start, end : (B, 2)
+        Ends of the segments, m.
+
+    Returns
+    -------
+    (B, P)
+        Metres.
+    """
+    along = end - start
+    offset = points[None] - start[:, None]
+    length = along.square().sum(-1, keepdim=True).clamp_min(1e-12)
+    share = ((offset * along[:, None]).sum(-1) / length).clamp(0, 1)
+    return (offset - share[..., None] * along[:, None]).norm(dim=-1)
+
+
+def split_along_link(centres: Tensor, bs: Tensor, user: Tensor, masked: int) -> tuple[Tensor, Tensor]:
+    """Mask the scene patches nearest to the BS-user segment, growing until the number is met (Appendix B.2.1).
+
+    Parameters
+    ----------
+    centres : (P, 2)
+        Patch centres, m.
+    bs, user : (B, 2)
+        Ends of the link in the scene's frame, m. Give a decoy, not the user, whenever the location is hidden: the mask
+        itself would tell where the user is.
+    masked : int
+
+    Returns
+    -------
+    visible, masked : int64 (B, P - masked), (B, masked)
+        Sorted.
+    """
+    order = segment_distance(centres, bs, user).argsort(dim=1, stable=True)
+    return order[:, masked:].sort(1).values, order[:, :masked].sort(1).values
+
+
+def draw_decoy(batch: int, size: float, rng: Draws) -> Tensor:
+    """Draw positions that have nothing to do with the users: uniform over the tile, float32 (B, 2), m."""
+    return torch.from_numpy(rng.uniform(-size / 2, size / 2, (batch, 2)).astype(np.float32))
+
+
+def draw_mask(
+    plan: Plan,
+    csi_patches: int,
+    centres: Tensor,
+    bs: Tensor,
+    user: Tensor,
+    size: float,
+    rng: Draws,
+) -> Mask:
+    """Turn a plan into positions for a batch.
+
+    Parameters
+    ----------
+    plan : Plan
+    csi_patches : int
+        CSI patches of a sample.
+    centres : (P, 2)
+        Centres of the height patches, m.
+    bs, user : (B, 2)
+        Scene frame, m.
+    size : float
+        Edge of the tile in m.
+    rng : numpy.random.Generator or RankDraws
+
+    Returns
+    -------
+    Mask
+    """
+    batch = len(user)
+    csi = split_random(batch, csi_patches, masked_count(plan.csi_ratio, csi_patches), rng)
+    if plan.csi_only:
+        return Mask(*csi, None, None, location_visible=False)
+    end = draw_decoy(batch, size, rng).to(user) if plan.hide_location else user
+    scene = split_along_link(centres, bs, end, masked_count(plan.scene_ratio, len(centres)))
+    return Mask(*csi, *scene, location_visible=not plan.hide_location)

@@ -1,0 +1,240 @@
+"""The training step for Lightning: curriculum, augmentation, losses, optimiser, and what a checkpoint carries."""
+
+import math
+import time
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.tokens import Statistics
+from wavecity.model.data.users import ScenePatches, SceneTable, Users
+from wavecity.model.multimodal import losses
+from wavecity.model.multimodal.inputs import loss_terms, prepare
+from wavecity.model.multimodal.masking import Draws, Mask, Plan, RankDraws, draw_mask, draw_plan
+from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.settings.training import AugmentSettings, TrainingSettings
+
+# Streams of random numbers.
+SHARED, TRAINING, VALIDATION = 1, 2, 3
+
+
+class MaskedPretraining(lightning.LightningModule):
+    """What the pretrainings have in common: optimiser and schedule, and what a checkpoint carries.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+    steps_per_epoch : int
+    seed : int
+    card : dict
+        Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
+    """
+
+    def __init__(self, settings: TrainingSettings, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> None:
+        super().__init__()
+        self.settings = settings
+        self.seed = seed
+        self.steps_per_epoch = steps_per_epoch
+        self.card = card
+        self.seconds_before = 0.0
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, over all resumed runs."""
+        return self.seconds_before + time.perf_counter() - self._started
+
+    def on_fit_start(self) -> None:
+        """Threads of a process that Lightning has started."""
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
+
+    def optimise(self, decayed: list[Any], plain: list[Any]) -> Any:
+        """AdamW with weight decay on `decayed` alone; linear warm-up, then a cosine."""
+        optimiser = self.settings.optimiser
+        groups = [{"params": decayed, "weight_decay": optimiser.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        adamw = torch.optim.AdamW(groups, lr=optimiser.learning_rate, betas=optimiser.betas)
+        steps = self.settings.epochs * self.steps_per_epoch
+
+        def factor(step: int) -> float:
+            return schedule(step, steps, optimiser.warmup_steps, optimiser.final_share)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, factor)
+        return {"optimizer": adamw, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the card: a checkpoint alone is enough to use the model."""
+        checkpoint["wavecity"] = {**self.card, "seconds": self.seconds}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting the time."""
+        self.seconds_before = float(checkpoint["wavecity"]["seconds"])
+
+
+class PretrainModule(MaskedPretraining):
+    """Masked pretraining of the foundation model (Appendix B).
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+    geometry : Geometry
+    statistics : Statistics
+    scenes : SceneTable
+        Shared maps; they stay out of the checkpoint.
+    steps_per_epoch : int
+    seed : int
+    card : dict
+        Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        geometry: Geometry,
+        statistics: Statistics,
+        scenes: SceneTable,
+        steps_per_epoch: int,
+        seed: int,
+        card: dict[str, Any],
+    ) -> None:
+        super().__init__(settings, steps_per_epoch, seed, card)
+        self.statistics = statistics
+        self._table = scenes
+        self._scenes: ScenePatches | None = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = FoundationModel(settings.model, geometry)
+
+    @property
+    def scenes(self) -> ScenePatches:
+        """Maps on the model's device."""
+        if self._scenes is None:
+            self._scenes = ScenePatches(self._table, self.settings.model, self.statistics, self.device)
+        return self._scenes
+
+    def setup(self, stage: str) -> None:
+        """Compile the blocks in place, in the process that trains: the names of the weights stay as they are."""
+        if self.settings.compile:
+            for block in (*self.model.encoder, *self.model.decoder):
+                # Every step has its own number of visible tokens.
+                block.compile(dynamic=True)
+
+    def training_step(self, users: Users, batch_idx: int) -> Tensor:
+        """Eq. 7 under this step's plan."""
+        terms = self.step_terms(users, self.global_step, self.global_rank, self.trainer.world_size)
+        total = losses.total(terms, self.settings.losses)
+        # Lightning would collect them at every step and write them at these.
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log_terms({**terms, "total": total}, len(users))
+        return total
+
+    def _log_terms(self, terms: dict[str, Tensor], batch_size: int) -> None:
+        """Means over all ranks, which have equal shares of the batch, in one exchange."""
+        values: Any = torch.stack([value.detach() for value in terms.values()])
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="mean")
+        logged = {f"train/{name}": value for name, value in zip(terms, values.unbind(), strict=True)}
+        self.log_dict(logged, batch_size=batch_size)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def step_terms(self, users: Users, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+        """Loss terms of a training step; random numbers depend on seed and step only.
+
+        Parameters
+        ----------
+        users : Users
+            This rank's share of the step's batch.
+        step : int
+        rank, world : int
+        """
+        shared = np.random.default_rng([self.seed, SHARED, step])
+        plan = draw_plan(self.settings.masking, step // self.steps_per_epoch, self.settings.epochs, shared)
+        own = RankDraws(np.random.default_rng([self.seed, TRAINING, step]), rank, world)
+        users, mirror = augment(users, self.settings.augment, own)
+        return self._terms(users, plan, own, mirror)
+
+    def validation_step(self, users: Users, batch_idx: int) -> None:
+        """Losses under two fixed plans: 0.7 of the CSI, and every modality with the location hidden."""
+        terms: dict[str, list[Tensor]] = {}
+        for number, plan in enumerate(VALIDATION_PLANS):
+            rng = np.random.default_rng([self.seed, VALIDATION, batch_idx, number])
+            for name, value in self._terms(users, plan, rng, None).items():
+                terms.setdefault(name, []).append(value)
+        means = {name: torch.stack(values).mean() for name, values in terms.items()}
+        means["total"] = losses.total(means, self.settings.losses)
+        logged = {f"validation/{name}": value for name, value in means.items()}
+        self.log_dict(logged, batch_size=len(users), sync_dist=True)
+
+    def _terms(self, users: Users, plan: Plan, rng: Draws, mirror: Tensor | None) -> dict[str, Tensor]:
+        scenes = self.scenes
+        mask = self._mask(users, plan, rng, mirror)
+        prepared = prepare(users.csi, users.position, users.scene, mask, scenes, self.settings, self.statistics, mirror)
+        outputs = self.model(prepared.inputs, mask)
+        occupied = None if plan.csi_only else scenes.occupancy(users.scene, mirror)
+        return loss_terms(outputs, prepared, mask, occupied, self.settings.losses)
+
+    def _mask(self, users: Users, plan: Plan, rng: Draws, mirror: Tensor | None) -> Mask:
+        scenes = self.scenes
+        bs = scenes.bs[users.scene]
+        if mirror is not None:
+            bs = bs * _sign(mirror)
+        return draw_mask(plan, self.model.csi_patches, scenes.centres, bs, bs + users.position, scenes.size, rng).to(
+            self.device
+        )
+
+    def configure_optimizers(self) -> Any:
+        """No weight decay on vectors and embeddings."""
+        embeddings = ("positions", "physc", "separators", "mask_tokens")
+        decayed: list[Any] = []
+        plain: list[Any] = []
+        for name, parameter in self.model.named_parameters():
+            is_plain = parameter.ndim < 2 or any(part in name for part in embeddings)
+            (plain if is_plain else decayed).append(parameter)
+        return self.optimise(decayed, plain)
+
+
+VALIDATION_PLANS = (
+    Plan("csi", 2, csi_ratio=0.7, scene_ratio=0.0, hide_location=False),
+    Plan("all", 2, csi_ratio=0.6, scene_ratio=0.15, hide_location=True),
+)
+
+
+def schedule(step: int, steps: int, warmup: int, final_share: float) -> float:
+    """Share of the peak learning rate: linear warm-up over at most half the steps, then cosine to `final_share`."""
+    warmup = min(warmup, steps // 2)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
+    return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def augment(users: Users, settings: AugmentSettings, rng: Draws) -> tuple[Users, Tensor | None]:
+    """Rotate each channel by a phase of its own, and mirror half of the samples east-west.
+
+    With the panel facing south, mirroring the world reverses the order of the array's columns, and nothing else.
+
+    Returns
+    -------
+    users : Users
+    mirror : bool (B,), or None
+        Which samples were mirrored; their maps must be, too.
+    """
+    csi, position, mirror = users.csi, users.position, None
+    batch = len(users)
+    if settings.global_phase:
+        phase = torch.from_numpy(rng.uniform(0, 2 * np.pi, (batch,)).astype(np.float32)).to(csi.device)
+        csi = csi * torch.polar(torch.ones_like(phase), phase)[:, None, None]
+    if settings.mirror:
+        mirror = torch.from_numpy(rng.random((batch,)) < 0.5).to(csi.device)
+        csi = torch.where(mirror[:, None, None], csi.flip(-2), csi)
+        position = position * _sign(mirror)
+    return users.replace(csi=csi, position=position), mirror
+
+
+def _sign(mirror: Tensor) -> Tensor:
+    """Factors (B, 2) that mirror positions east-west."""
+    return torch.stack((1 - 2 * mirror.float(), torch.ones_like(mirror, dtype=torch.float32)), -1)

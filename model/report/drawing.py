@@ -1,0 +1,89 @@
+"""What all pictures of the report share: colours by method, the map below, the credit, pictures as data URIs."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from wavecity.model.data.users import SceneTable
+
+ATTRIBUTION = "© OpenStreetMap contributors, ODbL"
+# From light to dark grey: low buildings stay visible on white ground.
+GREYS = ListedColormap(colormaps["Greys"](np.linspace(0.2, 0.85, 128)))
+# Okabe and Ito's colours, which colour-blind readers tell apart; a method has the same in every figure. The first
+# beginning that fits counts.
+STYLES: tuple[tuple[str, str, str], ...] = (
+    ("[PHYSC], fine-tuned", "#56B4E9", "D"),
+    ("[PHYSC]", "#0072B2", "o"),
+    ("model", "#0072B2", "P"),
+    ("raw CSI", "#D55E00", "s"),
+    ("from-scratch twin", "#CC79A7", "^"),
+    ("untrained", "#888888", "v"),
+    ("kNN on |DFT| and level", "#66C2A5", "d"),
+    ("kNN", "#009E73", "X"),
+    ("|zero-filled DFT|", "#009E73", "X"),
+    ("zero-filled DFT", "#66C2A5", "<"),
+    ("OMP, 4 paths", "#E69F00", ">"),
+    ("OMP", "#8C5A00", ">"),
+    ("exhaustive search", "#000000", "*"),
+    ("mean of", "#B8A000", "h"),
+)
+OTHER = ("#555555", ".")
+# Fewer points show no course.
+FEWEST_POINTS = 3
+
+
+def style(method: str) -> dict[str, Any]:
+    """Colour, marker and line width of a method; [PHYSC] is the thickest."""
+    colour, marker = next(((c, m) for start, c, m in STYLES if method.startswith(start)), OTHER)
+    width = 3.0 if method.startswith("[PHYSC]") else 1.5
+    return {"color": colour, "marker": marker, "linewidth": width, "zorder": 5 if width > 2 else 3}
+
+
+def picture(figure: Figure, dpi: int = 130) -> str:
+    """PNG of a figure as a `data:` URI: for maps and whatever else is made of cells."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    # A palette takes a third of the bytes, and maps and colour scales look the same.
+    colours = Image.open(drawn).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    colours.save(small, format="png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(small.getvalue()).decode("ascii")
+
+
+def drawing(figure: Figure) -> str:
+    """SVG of a figure as a `data:` URI: for curves, sharp on paper at any size."""
+    stream = io.BytesIO()
+    # Without salt and date the same results would give another page every time.
+    with rc_context({"svg.hashsalt": "wavecity"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def ground(axes: Any, scenes: SceneTable, row: int) -> Any:
+    """Buildings by height and the base station; returns the image, for a colour bar."""
+    half = scenes.size / 2
+    height = scenes.height[row].numpy()
+    buildings = np.ma.masked_less_equal(height, 0)
+    limits = {"vmin": 0, "vmax": max(float(height.max()), 1.0)}
+    image = axes.imshow(buildings, extent=(-half, half, -half, half), cmap=GREYS, **limits)
+    station = scenes.bs[row].numpy()
+    axes.plot(*station, marker="v", color="#d62728", markersize=12, markeredgecolor="white", zorder=4, clip_on=False)
+    axes.set_xlim(-half, half)
+    axes.set_ylim(-half, half)
+    return image
+
+
+def mark_user(axes: Any, place: NDArray[Any]) -> None:
+    """Mark the user that a panel is about."""
+    axes.plot(*place, "o", color="#1f77b4", markersize=8, markeredgecolor="white", zorder=5)
+
+
+def credit(figure: Figure) -> None:
+    """Name whose map it is, in the figure's lower right corner."""
+    figure.supxlabel(ATTRIBUTION, fontsize=7, x=0.99, ha="right")

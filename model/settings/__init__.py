@@ -1,0 +1,1 @@
+"""What a recipe says about the models, their training and their evaluation."""

@@ -1,0 +1,1 @@
+"""Downstream tasks, one module each, and `evaluate`, which runs them."""

@@ -1,0 +1,1 @@
+"""Multi- and single-user precoding: links, receivers, precoders, the two tasks."""

@@ -1,0 +1,152 @@
+"""Classifiers of beams on features of users: who is labelled, which beams have an output, how they are weighted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wavecity.model.data.feasible import FEWEST_LABELS, NotPossible, too_few_for_ratios
+from wavecity.model.learning.heads import Loss, Standardiser, apply, classifier, inverse_frequency, tuned
+from wavecity.model.settings.training import HeadSettings
+
+# Stream of random numbers.
+LABELS = 41
+
+Features = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Training users that may be labelled.
+
+    Attributes
+    ----------
+    label : int64 (N, k)
+        Positions in `classes` of a user's beams.
+    classes : int64 (c,)
+        Beams that have an output, ascending.
+    codebook : int
+        All beams.
+    shares : tuple of float
+        Of the target distribution, for each of the k labels.
+    weighted : bool
+        Whether beams are weighted by `inverse_frequency` among the labels.
+    seed : int
+    """
+
+    label: Tensor
+    classes: Tensor
+    codebook: int
+    shares: tuple[float, ...]
+    weighted: bool
+    seed: int
+
+    @classmethod
+    def of(cls, beams: Tensor, codebook: int, shares: tuple[float, ...], seed: int, weighted: bool = True) -> "Pool":
+        """Users with beams int64 (N, k). A beam that none of them has can never be labelled, and gets no output."""
+        classes, label = beams.unique(return_inverse=True)
+        return cls(label, classes, codebook, shares, weighted, seed)
+
+    def labelled(self, count: int, head_seed: int) -> Tensor:
+        """Users labelled for a head's seed, int64 (count,), in random order; more labels contain the fewer."""
+        rng = np.random.default_rng([self.seed, LABELS, head_seed])
+        return torch.from_numpy(rng.permutation(len(self.label))[:count])
+
+    def loss(self, label: Tensor) -> Loss:
+        """Cross-entropy for training labels (n, k); unlabelled beams weigh nothing."""
+        weight = (
+            inverse_frequency(label.flatten(), len(self.classes)) if self.weighted else torch.ones(len(self.classes))
+        )
+        return weighted_cross_entropy(weight, self.shares)
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Outputs (M, c) as scores (M, codebook) of all beams: minus infinity where there is no output."""
+        scores = torch.full((len(outputs), self.codebook), float("-inf"))
+        scores[:, self.classes] = outputs
+        return scores
+
+
+def label_counts(ratios: Sequence[float], total: int, name: str, key: str) -> dict[float, int]:
+    """Number of labels of each share of `total` users, ascending; without the shares that give too few.
+
+    Raises
+    ------
+    NotPossible
+        Not one share gives enough; `name` says of which dataset, `key` which setting below `training.evaluation` it is.
+    """
+    if why := too_few_for_ratios(ratios, total, key):
+        msg = f"{name}: {why}"
+        raise NotPossible(msg)
+    counts = {ratio: round(ratio * total) for ratio in sorted(set(ratios))}
+    return {ratio: count for ratio, count in counts.items() if count >= FEWEST_LABELS}
+
+
+def weighted_cross_entropy(weight: Tensor, shares: Sequence[float] = (1.0,)) -> Loss:
+    """Cross-entropy with class weights, to soft targets.
+
+    Parameters
+    ----------
+    weight : float32 (c,)
+        0 of classes that were not labelled: held-back users with such a beam do not count, unless all have one.
+    shares : sequence of float
+        Of the target distribution, for each of a user's k labels.
+
+    Returns
+    -------
+    callable
+        Logits (B, c) and labels int64 (B, k) to a scalar.
+    """
+    share = torch.tensor(shares)
+
+    def loss(logits: Tensor, truth: Tensor) -> Tensor:
+        weights = weight[truth] * share
+        if not weights.any():
+            weights = share.expand_as(weights)
+        return -(weights * logits.log_softmax(-1).gather(1, truth)).sum() / weights.sum()
+
+    return loss
+
+
+def probe(
+    features: Features,
+    pool: Pool,
+    count: int,
+    settings: HeadSettings,
+    hidden: Sequence[int] = (),
+    rates: Sequence[float] | None = None,
+) -> Iterator[tuple[int, Tensor, float]]:
+    """Train a classifier on features of labelled users, once a seed.
+
+    Parameters
+    ----------
+    features : (N, width) and (M, width)
+        Of the users of the pool and of the test users.
+    pool : Pool
+    count : int
+        Labels.
+    settings : HeadSettings
+    hidden : sequence of int
+        Hidden layers; none makes it a linear probe.
+    rates : sequence of float, optional
+        Learning rates tried instead of the settings'.
+
+    Yields
+    ------
+    seed : int
+    scores : float32 (M, codebook)
+    rate : float
+    """
+    train, test = features
+
+    def draw(head_seed: int) -> tuple[Tensor, Tensor]:
+        index = pool.labelled(count, head_seed)
+        return Standardiser.of(train[index])(train[index]), pool.label[index]
+
+    def build() -> nn.Module:
+        return classifier(train.shape[1], hidden, len(pool.classes))
+
+    for head_seed, head, rate in tuned(build, pool.loss, draw, settings, rates):
+        standardise = Standardiser.of(train[pool.labelled(count, head_seed)])
+        yield head_seed, pool.scores(apply(head, standardise(test))), rate

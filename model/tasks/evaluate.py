@@ -1,0 +1,254 @@
+"""Evaluation of a pretrained run: (checkpoint, dataset version, settings) -> results table -> figures of the report."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from wavecity.dataset import InputError
+from wavecity.dataset.files import atomic_path, read_json, write_json
+from wavecity.model.data.feasible import NotPossible
+from wavecity.model.data.trajectories import TemporalData, load_temporal
+from wavecity.model.data.users import SPLITS, WirelessData, dataset_sha256, dataset_version, geometry_of, load_data
+from wavecity.model.equivariance.task import equivariance, equivariance_temporal, versions_of
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.results.table import Findings, rows_of, to_frame
+from wavecity.model.settings.tasks import TASKS_OF
+from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
+from wavecity.model.tasks.beams.mu_mimo import mu_mimo
+from wavecity.model.tasks.beams.su_mimo import su_mimo
+from wavecity.model.tasks.cross_scene import cross_localization
+from wavecity.model.tasks.localization import localization
+from wavecity.model.tasks.prediction import prediction
+from wavecity.model.tasks.reconstruction import reconstruction
+from wavecity.model.temporal.network import TemporalModel
+from wavecity.model.training.export import latency
+from wavecity.model.training.pretrain import load_model, weights_of
+from wavecity.model.training.pretrain_temporal import load_temporal_model
+from wavecity.model.training.run_folder import changed_keys, weights_sha256
+from wavecity.model.training.trainer import cpu_threads
+
+# Raised when rows or arrays of a task change: results of before are then made anew.
+RESULTS = 4
+
+Data = WirelessData | TemporalData
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of the multi-modal model and the splits that its dataset must have."""
+
+    run: Callable[[Predictor, WirelessData, EvaluationSettings, int], Findings]
+    splits: tuple[str, ...] = SPLITS
+    # Fields of the evaluation settings that results depend on, None for all, and those that they do not.
+    settings: frozenset[str] | None = None
+    ignored: frozenset[str] | None = frozenset({"equivariance", "prediction", "tasks"})
+
+    backbone: ClassVar = "multimodal"
+
+    def measure(
+        self, run: Path, store: str, settings: EvaluationSettings, seed: int, data: Data | None
+    ) -> tuple[str, Findings]:
+        """Load model and data and run it; returns the dataset's name too."""
+        model, trained_with, statistics, _ = load_model(run)
+        wireless = data if isinstance(data, WirelessData) else load_data(store, self.splits)
+        geometry = geometry_of(wireless, trained_with.model)
+        if geometry != model.geometry:
+            msg = f"{store}: {geometry}, but the checkpoint in {run} needs {model.geometry}; evaluate on such a dataset"
+            raise InputError(msg)
+        predictor = Predictor(model, trained_with, statistics, wireless, settings.batch_size)
+        return wireless.name, self.run(predictor, wireless, settings, seed)
+
+
+@dataclass(frozen=True)
+class TemporalTask:
+    """A task of the temporal model and the splits that its dataset must have."""
+
+    run: Callable[[TemporalModel, TrainingSettings, TemporalData, EvaluationSettings, int], Findings]
+    splits: tuple[str, ...] = SPLITS
+    settings: frozenset[str] | None = frozenset({"heads", "prediction"})
+    ignored: frozenset[str] | None = None
+
+    backbone: ClassVar = "temporal"
+
+    def measure(
+        self, run: Path, store: str, settings: EvaluationSettings, seed: int, data: Data | None
+    ) -> tuple[str, Findings]:
+        """Load model and data and run it; returns the dataset's name too."""
+        model, trained_with, _ = load_temporal_model(run)
+        trajectories = data if isinstance(data, TemporalData) else load_temporal(store, self.splits)
+        return trajectories.name, self.run(model, trained_with, trajectories, settings, seed)
+
+
+# A task of both models has an entry for each.
+TASKS: dict[str, tuple[Task | TemporalTask, ...]] = {
+    "reconstruction": (Task(reconstruction),),
+    "localization": (Task(localization, ("test",)),),
+    "cross-localization": (Task(cross_localization),),
+    "mu-mimo": (Task(mu_mimo),),
+    "su-mimo": (Task(su_mimo),),
+    "latency": (Task(latency, ("test",)),),
+    "prediction": (TemporalTask(prediction, ("train", "test")),),
+    "equivariance": (
+        Task(equivariance, ("train", "test"), frozenset({"equivariance", "heads"}), None),
+        TemporalTask(equivariance_temporal, ("train", "test"), frozenset({"equivariance", "heads", "prediction"})),
+    ),
+}
+
+
+def evaluate(
+    run: Path,
+    store: str,
+    task: str,
+    settings: TrainingSettings,
+    seed: int,
+    data: Data | None = None,
+    own: tuple[TrainingSettings, int] | None = None,
+) -> dict[str, Any]:
+    """Evaluate a run and leave `results/<task>.parquet`, `.json` and, for the figures, `.npz` in it.
+
+    A result of the same checkpoint, dataset version, evaluation settings and seed is returned as it is. Results with
+    settings other than the run's own get a name of their own, `results/<task>-<hash of what differs>`.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a pretraining.
+    store : str
+        Folder of a build, of a version, or a `.zarr`; it need not be what the run was trained on.
+    task : str
+        A name of `TASKS`.
+    settings : TrainingSettings
+        Only `evaluation` and `threads` count; the model's settings are the checkpoint's.
+    seed : int
+    data : WirelessData or TemporalData, optional
+        Instead of opening `store`.
+    own : (TrainingSettings, int), optional
+        The run's own settings and seed; by default `settings` and `seed`.
+
+    Returns
+    -------
+    dict
+        `rows` (quantity, condition, unit, x, means and spreads by method, verdict), `facts` (sample sizes, checks),
+        provenance, `changed` (settings that are not the run's own), `table` (path of the table of records in the run
+        folder, one line for every seed).
+
+    Raises
+    ------
+    InputError
+        Unknown task, no checkpoint, no such dataset.
+    NotPossible
+        A task of another model than the run's, or a dataset that does not fit the model or is too small for the task.
+    """
+    if task not in TASKS:
+        msg = f"task {task!r}: there is no such task; choose one of {', '.join(TASKS)}"
+        raise InputError(msg)
+    card, weights = weights_of(run)
+    backbone = card["settings"].get("backbone", "multimodal")
+    chosen = next((one for one in TASKS[task] if one.backbone == backbone), None)
+    if chosen is None:
+        needed = TASKS[task][0].backbone
+        msg = (
+            f"task {task} needs a {needed} model, {run} holds a {backbone} one; choose {', '.join(TASKS_OF[backbone])}"
+        )
+        raise NotPossible(msg)
+    version = data.version if data is not None else dataset_version(store)
+    evaluation = _read_by(chosen, settings.evaluation)
+    changed = (
+        [] if own is None else changed_keys(_read_by(chosen, own[0].evaluation), evaluation, "training.evaluation.")
+    )
+    if own is not None and own[1] != seed:
+        changed.append(f"seed: {own[1]} -> {seed}")
+    content = [card["fingerprint"], version, evaluation, task, seed, RESULTS]
+    if task == "equivariance":
+        content.append(versions_of(settings.evaluation.equivariance))
+    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path = run / "results" / f"{task}{_suffix(changed)}.json"
+    hashes = {
+        "weights_sha256": weights_sha256(weights),
+        "dataset_sha256": "" if data is not None else dataset_sha256(store),
+    }
+    known = read_json(path) or {}
+    # The checkpoint of an unfinished training has the fingerprint of the finished one, but other weights.
+    same = known.get("fingerprint") == fingerprint and all(
+        known.get(key, value) == value for key, value in hashes.items()
+    )
+    if same and path.with_suffix(".parquet").exists():
+        return dict(known)
+
+    started = time.perf_counter()
+    try:
+        with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
+            name, findings = chosen.measure(run, store, settings.evaluation, seed, data)
+    except InputError as error:
+        msg = f"{task} is not possible: {error}"
+        raise NotPossible(msg) from error
+    frame = to_frame(findings.records, task)
+    result = {
+        "task": task,
+        "fingerprint": fingerprint,
+        "checkpoint": card["fingerprint"],
+        "dataset": name,
+        "dataset_version": version,
+        "trained_on": card["dataset_version"],
+        **hashes,
+        "changed": changed,
+        "table": str(path.relative_to(run).with_suffix(".parquet")),
+        "seed": seed,
+        "seeds": int(frame["seed"].nunique()),
+        "seconds": round(time.perf_counter() - started, 1),
+        "facts": findings.facts,
+        "rows": [row.to_dict() for row in rows_of(frame)],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A result is there when its JSON is: that of before goes first, the new one comes last.
+    path.unlink(missing_ok=True)
+    with atomic_path(path.with_suffix(".parquet")) as temporary:
+        frame.to_parquet(temporary, index=False)
+    path.with_suffix(".npz").unlink(missing_ok=True)
+    if findings.arrays:
+        with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **findings.arrays)  # type: ignore[arg-type]
+    write_json(path, result)
+    return result
+
+
+def note_not_possible(run: Path, task: str, why: str) -> None:
+    """Leave in a run's results why a task could not be run, for the report, instead of what was there of it.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a pretraining.
+    task : str
+    why : str
+    """
+    card, _ = weights_of(run)
+    path = run / "results" / f"{task}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".parquet", ".npz"):
+        path.with_suffix(suffix).unlink(missing_ok=True)
+    write_json(path, {"task": task, "checkpoint": card["fingerprint"], "not_possible": why})
+
+
+def _read_by(task: Task | TemporalTask, settings: EvaluationSettings) -> dict[str, Any]:
+    """The part of the evaluation settings that a task's results depend on."""
+    return settings.model_dump(
+        mode="json",
+        include=None if task.settings is None else set(task.settings),
+        exclude=None if task.ignored is None else set(task.ignored),
+    )
+
+
+def _suffix(changed: list[str]) -> str:
+    """What the name of results has behind the task's: nothing for the run's own settings."""
+    if not changed:
+        return ""
+    used = [f"{text.partition(': ')[0]}: {text.rpartition(' -> ')[2]}" for text in changed]
+    return "-" + hashlib.sha256(json.dumps(used).encode()).hexdigest()[:8]

@@ -1,0 +1,132 @@
+"""The terms of eq. 7 on held-out users: the model's, and those of simple predictors put through the same loss functions."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavecity.model.data.tokens import csi_patches, patchify, take, unpatchify
+from wavecity.model.data.users import Users
+from wavecity.model.learning.baselines import neighbour_mean, omp, visible_antennas
+from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.multimodal.inputs import Prepared, loss_terms, prepare
+from wavecity.model.multimodal.losses import coarse_spectrum, spectrum
+from wavecity.model.multimodal.masking import Mask
+from wavecity.model.multimodal.network import Outputs
+from wavecity.model.results.table import Row
+from wavecity.model.settings.training import EvaluationSettings
+
+CSI_MASK = 0.7
+# Stream of random numbers for the decoys.
+DECOYS = 13
+# Simple predictors of a probability or of a spectrum of mean 1 must not say never.
+FLOOR = 0.01
+TITLES = {
+    "csi": "Loss of masked CSI (eq. 2)",
+    "location": "Loss of the hidden location (eq. 3)",
+    "occupancy": "Loss of masked occupancy (eq. 4)",
+    "spectrum": "Loss of the spectrum (eq. 6, or its KL form)",
+}
+
+
+@torch.no_grad()
+def loss_rows(
+    predictor: Predictor, test: Users, train: Users, prior: Tensor, settings: EvaluationSettings, seed: int
+) -> list[Row]:
+    """A row a term: CSI and scene masked (along a decoy's link), the location hidden.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    test, train : Users
+        Held-out users, and those the simple predictors know.
+    prior : float32 (rows, columns)
+        Share of the training scenes in which a patch is occupied.
+    settings : EvaluationSettings
+    seed : int
+    """
+    visible = predictor.visible_patches(CSI_MASK, seed)
+    decoys = np.random.default_rng([seed, DECOYS])
+    place = train.position.mean(0) / predictor.statistics.position_scale
+    sums: dict[str, dict[str, float]] = {term: {} for term in TITLES}
+    for index in torch.arange(len(test)).split(predictor.batch_size):
+        users = test.at(index)
+        mask = predictor.mask(users, visible, False, settings.scene_mask, decoys)
+        scenes, trained_with = predictor.scenes, predictor.settings
+        prepared = prepare(users.csi, users.position, users.scene, mask, scenes, trained_with, predictor.statistics)
+        occupied = scenes.occupancy(users.scene)
+        outputs = predictor.model(prepared.inputs, mask)
+        guesses = {
+            "model": outputs,
+            **_simple(predictor, outputs, prepared, mask, occupied, place, prior, settings, visible),
+        }
+        for name, guess in guesses.items():
+            for term, value in loss_terms(guess, prepared, mask, occupied, trained_with.losses).items():
+                if _speaks_of(name, term):
+                    sums[term][name] = sums[term].get(name, 0.0) + float(value) * len(users) / len(test)
+    condition = f"{CSI_MASK:g} of the CSI and {settings.scene_mask:g} of the height patches masked, location hidden"
+    return [Row(TITLES[term], condition, "", "lower", values) for term, values in sums.items() if values]
+
+
+SIMPLE = {
+    "OMP": ("csi", "spectrum"),
+    "zeros": ("csi",),
+    "zero-filled DFT": ("spectrum",),
+    "mean of training users": ("location",),
+    "mean of visible neighbours": ("occupancy",),
+    "prior of training scenes": ("occupancy",),
+}
+
+
+def _speaks_of(name: str, term: str) -> bool:
+    return name == "model" or term in SIMPLE[name]
+
+
+def _simple(
+    predictor: Predictor,
+    outputs: Outputs,
+    prepared: Prepared,
+    mask: Mask,
+    occupied: Tensor,
+    place: Tensor,
+    prior: Tensor,
+    settings: EvaluationSettings,
+    visible: Tensor,
+) -> dict[str, Outputs]:
+    """The model's outputs with those replaced that a simple predictor speaks of."""
+    geometry, patch = predictor.model.geometry, predictor.settings.model.csi_patch
+    cell, edge = predictor.model.occupancy_patch, geometry.occupancy_patches
+    shown = visible_antennas(visible, geometry.columns, geometry.rows, patch)
+    pursued, power = omp(prepared.csi, shown, settings.omp_atoms)
+    zero_filled = spectrum(torch.where(shown, prepared.csi, torch.zeros((), dtype=prepared.csi.dtype)))
+    masked = mask.scene_masked
+    assert masked is not None
+    hidden = torch.zeros(occupied.shape[:2], dtype=torch.bool).scatter(1, masked, True)
+    seen = unpatchify(~hidden[..., None].expand_as(occupied), cell, edge, edge)
+    truth = unpatchify(occupied.float(), cell, edge, edge)
+
+    def logits(probability: Tensor) -> Tensor:
+        cells = patchify(probability, cell).clamp(FLOOR, 1 - FLOOR)
+        return take(torch.logit(cells), masked)
+
+    def raw(full: Tensor) -> Tensor:
+        return _raw_spectrum(coarse_spectrum(full, outputs.spectrum.shape[-1]), predictor)
+
+    masked_csi = take(csi_patches(pursued, patch), mask.csi_masked)
+    return {
+        "OMP": replace(outputs, csi=masked_csi, spectrum=raw(power)),
+        "zeros": replace(outputs, csi=torch.zeros_like(masked_csi)),
+        "zero-filled DFT": replace(outputs, spectrum=raw(zero_filled)),
+        "mean of training users": replace(outputs, location=place.expand(len(occupied), -1)),
+        "mean of visible neighbours": replace(outputs, occupancy=logits(neighbour_mean(truth, seen))),
+        "prior of training scenes": replace(outputs, occupancy=logits(prior.expand_as(truth))),
+    }
+
+
+def _raw_spectrum(power: Tensor, predictor: Predictor) -> Tensor:
+    """What the spectrum head would have to put out for this spectrum: its logarithm, or the inverse of softplus."""
+    power = power.clamp_min(FLOOR)
+    if predictor.settings.losses.spectrum_form == "kl":
+        return power.log()
+    return power + torch.log(-torch.expm1(-power))

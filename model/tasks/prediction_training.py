@@ -1,0 +1,203 @@
+"""Windows of trajectories, and how every method that learns to predict is trained: same labels, budget, choice of rate."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavecity.model.data.windows import Cutter, Windows
+from wavecity.model.learning.selection import first_held_back, train_selected
+from wavecity.model.settings.prediction import PredictionSettings
+from wavecity.model.settings.training import HeadSettings
+from wavecity.model.temporal.network import TemporalModel
+
+# Held-back windows that are looked at, and how often in a training.
+LOOKED_AT = 32
+LOOKS = 3
+# Windows predicted at a time.
+BATCH = 16
+# Ridge penalties of the combination, over the mean power of its terms; the held-back windows choose.
+PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# In training, a snapshot quieter than this share of those seen weighs as if it had it: no fade may rule a step.
+QUIET = 1e-2
+
+
+class Forecaster(nn.Module):
+    """The temporal model as a predictor: all that comes after the snapshots seen is hidden.
+
+    Parameters
+    ----------
+    model : TemporalModel
+    horizon : int
+        Snapshots predicted.
+    """
+
+    def __init__(self, model: TemporalModel, horizon: int) -> None:
+        super().__init__()
+        self.model = model
+        self.horizon = horizon
+
+    def forward(self, past: Tensor) -> Tensor:
+        """Complex (B, T, angle, delay) to (B, horizon, angle, delay)."""
+        return self.model.predict_tail(past, self.horizon)
+
+    def fit(self, windows: Windows, judged: Windows) -> None:
+        """Find the weights with which the guesses and the network's prediction are combined, by least squares.
+
+        Every user and snapshot counts by its error over that of the guess alone: over its energy, as it is judged, the few
+        that nothing can foretell would rule. The penalty draws the weights towards what they are, or towards the guess
+        alone; penalty and aim are those with the least `prediction_loss` on `judged`, and if none helps there the weights
+        stay.
+        """
+        combine = self.model.combine
+        if combine is None:
+            return
+        with torch.no_grad():
+            start = torch.cat((combine.weight, combine.bias[:, None]), 1).double()
+            now = torch.complex(start[0::2], start[1::2]).flatten()
+            (gram, moment), (judged_gram, judged_moment) = self._normal(windows, True), self._normal(judged, False)
+
+            def loss(weights: Tensor) -> float:
+                """On the judged windows, but for what does not depend on the weights."""
+                return float((weights.conj() @ (judged_gram @ weights - 2 * judged_moment)).real)
+
+            level = gram.diagonal().real.mean().clamp_min(1e-30)
+            unit = torch.eye(len(gram), dtype=gram.dtype)
+            tries = [now, torch.zeros_like(now)]
+            for aim, penalty in itertools.product((now, torch.zeros_like(now)), PENALTIES):
+                tries.append(aim + torch.linalg.solve(gram + penalty * level * unit, moment - gram @ aim))
+            best = min(tries, key=loss).view(len(start) // 2, -1)
+            found = torch.view_as_real(best).transpose(1, 2).flatten(0, 1).to(combine.weight)
+            combine.weight.copy_(found[:, :-1])
+            combine.bias.copy_(found[:, -1])
+
+    def _normal(self, windows: Windows, relative: bool) -> tuple[Tensor, Tensor]:
+        """Gram matrix and moment of the weighted least squares, complex128."""
+        gram, moment = torch.zeros(()), torch.zeros(())
+        self.model.eval()
+        for past, future, share in zip(
+            windows.past.split(BATCH), windows.future.split(BATCH), _shares(windows).split(BATCH), strict=True
+        ):
+            parts = self.model.combined(past, self.horizon)
+            encoded = F.pad(parts.encoded, (0, 1), value=1.0).to(torch.complex128)
+            known = (parts.terms[..., None] * encoded[..., None, None, :]).transpose(-2, -3).flatten(-2)
+            missing = self.model.patches(future) - parts.start
+            if relative:
+                error = missing.abs().square().sum((2, 3, 4)) * share
+                share = share / error.clamp_min(1e-6 / share.numel())
+            weight = share.double().sqrt()[..., None, None, None]
+            known = (known * weight[..., None]).flatten(0, -2)
+            asked = (missing * weight).flatten()
+            gram, moment = gram + known.mH @ known, moment + known.mH @ asked
+        return gram, moment
+
+
+def ratios(predicted: Tensor, future: Tensor) -> Tensor:
+    """Squared error of a snapshot over its energy, float64 (N, H); not-a-number where there is no path.
+
+    Parameters
+    ----------
+    predicted, future : complex (N, H, angle, delay)
+    """
+    error = (predicted - future).abs().double().square().sum((-1, -2))
+    power = future.abs().double().square().sum((-1, -2))
+    return torch.where(power > 0, error / power, torch.nan)
+
+
+def prediction_loss(predicted: Tensor, windows: Windows) -> Tensor:
+    """Mean over users and snapshots of the squared error over the energy."""
+    error = torch.view_as_real(predicted - windows.future).square().sum((-1, -2, -3))
+    return (error * _shares(windows)).sum()
+
+
+def _shares(windows: Windows) -> Tensor:
+    """What the squared error of each user and snapshot counts, (N, H)."""
+    power = torch.view_as_real(windows.future).square().sum((-1, -2, -3))
+    seen = torch.view_as_real(windows.past).square().sum((-1, -2, -3)).mean(1, keepdim=True)
+    return 1 / power.maximum(QUIET * seen).clamp_min(1e-6) / power.numel()
+
+
+@torch.no_grad()
+def forecast(model: nn.Module, past: Tensor) -> Tensor:
+    """Predictions of many windows."""
+    model.eval()
+    return torch.cat([model(part) for part in past.split(BATCH)])
+
+
+def trained(
+    build: Callable[[], nn.Module],
+    draw: Callable[[int], Tensor],
+    cutter: Cutter,
+    settings: PredictionSettings,
+    heads: HeadSettings,
+    steps: int,
+) -> Iterator[tuple[int, nn.Module, float]]:
+    """Train a predictor once a seed, at the learning rate that the first seed's held-back labels favour.
+
+    Parameters
+    ----------
+    build : callable
+        Where training starts, the pretrained model or random weights; called under the seed.
+    draw : callable
+        Seed -> labelled trajectories (N, T, F, X) in random order; the last `heads.held_back` of them choose.
+    cutter : Cutter
+    settings : PredictionSettings
+        Batch size and learning rates.
+    heads : HeadSettings
+        Seeds and share held back.
+    steps : int
+
+    Yields
+    ------
+    seed : int
+    model : nn.Module
+        In evaluation mode.
+    rate : float
+    """
+    rates = settings.learning_rates
+    for seed in range(heads.seeds):
+        csi = draw(seed)
+        stop = first_held_back(len(csi), heads.held_back)
+        rng = np.random.default_rng([seed, 31])
+        judged = cutter.cut(_repeated(csi[stop:], LOOKED_AT), rng)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            start = build()
+        if isinstance(start, Forecaster) and settings.fit_windows:
+            start.fit(cutter.cut(_repeated(csi[:stop], settings.fit_windows), rng, turn=True), judged)
+        tries = []
+        for rate in rates:
+            model = copy.deepcopy(start)
+            value = _train(model, csi[:stop], judged, cutter, rate, steps, settings.batch_size, seed)
+            tries.append((value, rate, model))
+        _, rate, model = min(tries, key=lambda entry: entry[0])
+        rates = (rate,)
+        yield seed, model, rate
+
+
+def _repeated(csi: Tensor, count: int) -> Tensor:
+    """So many trajectories, the same ones again where there are fewer: each is cut at another place."""
+    return csi[torch.arange(count) % len(csi)]
+
+
+def _train(
+    model: nn.Module, csi: Tensor, judged: Windows, cutter: Cutter, rate: float, steps: int, batch: int, seed: int
+) -> float:
+    """Train in place; the step with the least loss on the held-back windows wins, the start included."""
+
+    def held_back_loss() -> float:
+        return float(prediction_loss(forecast(model, judged.past), judged))
+
+    rng = np.random.default_rng([seed, 32])
+
+    def batch_loss() -> Tensor:
+        # With few labels a trajectory comes several times in a step, each time at another place.
+        index = torch.from_numpy(np.resize(rng.permutation(len(csi)), batch))
+        windows = cutter.cut(csi[index], rng, turn=True)
+        return prediction_loss(model(windows.past), windows)
+
+    return train_selected(model, batch_loss, held_back_loss, rate, steps, max(steps // LOOKS, 1))

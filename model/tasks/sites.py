@@ -1,0 +1,255 @@
+"""Users of one scene and what localisation methods see of them: noisy visible patches, the same for every method."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wavecity.model.data.feasible import NotPossible, room_of, too_few_to_label
+from wavecity.model.data.tokens import level, visible_rms
+from wavecity.model.data.users import Samples, Users, WirelessData, collate
+from wavecity.model.learning.baselines import nearest_neighbours, visible_antennas
+from wavecity.model.learning.embeddings import evenly
+from wavecity.model.learning.heads import distance
+from wavecity.model.multimodal.inference import Predictor, add_noise
+from wavecity.model.results.table import Record
+from wavecity.model.settings.training import EvaluationSettings
+from wavecity.model.tasks.reconstruction import fingerprint
+
+# Weight of a standard deviation of the level beside a fingerprint of norm 1; held-back labels choose.
+LEVEL_WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
+# Users that get noise, or become fingerprints, at a time.
+CHUNK = 4096
+# Distances held at a time.
+TABLE = 2**25
+# Streams of random numbers.
+SPLIT, LABELS = 30, 31
+
+
+@dataclass(frozen=True)
+class Site:
+    """Users of one scene with their noisy channels, in random order.
+
+    Attributes
+    ----------
+    name : str
+        Of the scene.
+    row : int
+        Of the scene table.
+    users : Users
+    tested : int
+        The first so many are tested on; the others may be labelled.
+    seed : int
+    """
+
+    name: str
+    row: int
+    users: Users
+    tested: int
+    seed: int
+
+    @property
+    def test(self) -> Users:
+        """Users that are never labelled."""
+        return self.users.at(torch.arange(self.tested))
+
+    def labelled(self, count: int, head_seed: int) -> Tensor:
+        """Users labelled for a seed, int64 (count,), in random order; more labels contain the fewer."""
+        rng = np.random.default_rng([self.seed, LABELS, self.row, head_seed])
+        return self.tested + torch.from_numpy(rng.permutation(len(self.users) - self.tested)[:count])
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the methods see of users, all from the same visible antennas.
+
+    Attributes
+    ----------
+    physc : float32 (N, d)
+        [PHYSC] of the pretrained model.
+    entries : float32 (N, v, 2)
+        Real and imaginary parts at the v visible antennas, scaled to an RMS of exp(level / 2): a CNN can still read the
+        level that the model is told, but weak users are not lost beside strong ones.
+    prints : float32 (N, x * y)
+        |DFT| of the zero-filled channel, norm 1.
+    level : float32 (N, 1)
+        Standardised level of the visible antennas, as the model is told.
+    """
+
+    physc: Tensor
+    entries: Tensor
+    prints: Tensor
+    level: Tensor
+
+
+class ZeroFilled(nn.Module):
+    """Entries of visible antennas (B, v, 2) as an image (B, 2, x, y), zero elsewhere."""
+
+    def __init__(self, shown: Tensor) -> None:
+        super().__init__()
+        self._index = shown.flatten().nonzero()[:, 0]
+        self._shape = tuple(shown.shape)
+
+    def forward(self, entries: Tensor) -> Tensor:
+        """Lay out a batch."""
+        image = entries.new_zeros(len(entries), 2, self._shape[0] * self._shape[1])
+        image[:, :, self._index] = entries.transpose(1, 2)
+        # Channels last: convolutions on a CPU take two thirds of the time.
+        return image.unflatten(2, self._shape).contiguous(memory_format=torch.channels_last)
+
+
+class Errors:
+    """Distances between predicted and true places, and their medians as records.
+
+    Parameters
+    ----------
+    quantity : str
+    pooled : str
+        Condition of the median over the users of all scenes.
+    """
+
+    def __init__(self, quantity: str, pooled: str) -> None:
+        self._quantity, self._pooled = quantity, pooled
+        self._found: dict[tuple[str, float, int], dict[str, Tensor]] = {}
+
+    def add(self, method: str, x: float, seed: int, site: Site, place: Tensor) -> None:
+        """Note a method's places (tested, 2) of the tested users of a scene."""
+        truth = site.users.position[: site.tested]
+        self._found.setdefault((method, float(x), seed), {})[site.name] = (place - truth).norm(dim=-1)
+
+    def records(self) -> list[Record]:
+        """Medians over all scenes, then scene by scene, in m."""
+        conditions = [self._pooled, *dict.fromkeys(name for found in self._found.values() for name in found)]
+        records = []
+        for condition in conditions:
+            for (method, x, seed), found in self._found.items():
+                errors = torch.cat(list(found.values())) if condition == self._pooled else found.get(condition)
+                if errors is not None:
+                    label = condition if condition == self._pooled else f"scene {condition}"
+                    value = float(errors.median())
+                    records.append(Record(self._quantity, label, method, value, "m", "lower", seed, len(errors), x))
+        return records
+
+
+def choose_scenes(
+    samples: Samples, wanted: int, limit: int, labels: Sequence[int], tested: float, name: str, key: str
+) -> tuple[list[int], tuple[int, ...]]:
+    """Scenes with users enough for the most numbers of labels, and the numbers that every one of them can give.
+
+    Parameters
+    ----------
+    samples : Samples
+        Of the test split.
+    wanted : int
+        Scenes; evenly spread over those that are as large as needed.
+    limit : int
+        Largest number of users taken of a scene.
+    labels : sequence of int
+    tested : float
+        Share of a scene's users that is never labelled.
+    name : str
+        What the error calls the dataset.
+    key : str
+        Where the numbers of labels stand in the recipe, below `training.evaluation`.
+
+    Returns
+    -------
+    rows : list of int
+        Of the scene table.
+    counts : tuple of int
+        Ascending.
+
+    Raises
+    ------
+    NotPossible
+        Not one number of labels can be met.
+    """
+    rows, users = np.unique(samples.scene_index, return_counts=True)
+    if why := too_few_to_label(users, limit, labels, tested, key):
+        msg = f"{name}: {why}"
+        raise NotPossible(msg)
+    asked = np.unique(labels)
+    met = (asked <= room_of(users, limit, tested)[:, None]).sum(1)
+    least = max(np.sort(met)[::-1][min(wanted, len(met)) - 1], 1)
+    large = np.flatnonzero(met >= least)
+    picked = large[evenly(len(large), wanted).numpy()]
+    return [int(row) for row in rows[picked]], tuple(int(count) for count in asked[: met[picked].min()])
+
+
+def site_facts(
+    sites: Sequence[Site], counts: Sequence[int], asked: Sequence[int], settings: EvaluationSettings
+) -> dict[str, Any]:
+    """Sample sizes of an evaluation on sites, with `counts` of the label numbers `asked` for."""
+    return {
+        "scenes": [site.name for site in sites],
+        "users_a_scene": [len(site.users) for site in sites],
+        "test_users_a_scene": [site.tested for site in sites],
+        "labels_a_scene": list(counts),
+        "labels_left_out": sorted(set(asked) - set(counts)),
+        "held_back_share_of_labels": settings.heads.held_back,
+        "snr_db": settings.localization.snr,
+        "head_seeds": settings.heads.seeds,
+    }
+
+
+def make_site(data: WirelessData, row: int, limit: int, tested: float, snr: float, seed: int) -> Site:
+    """Draw users of a test scene, their noise, and those that are tested on."""
+    samples = data.splits["test"]
+    rng = np.random.default_rng([seed, SPLIT, row])
+    index = rng.permutation(np.flatnonzero(samples.scene_index == row))[:limit]
+    users = with_noise(collate(samples.__getitems__([int(user) for user in index])), snr, rng)
+    return Site(data.scenes.names[row], row, users, max(round(tested * len(users)), 1), seed)
+
+
+def with_noise(users: Users, snr: float, rng: np.random.Generator) -> Users:
+    """Users with `add_noise` on their channels."""
+    noisy = torch.cat([add_noise(part, snr, rng) for part in users.csi.split(CHUNK)])
+    return users.replace(csi=noisy, position=users.position)
+
+
+def shown_antennas(predictor: Predictor, visible: Tensor) -> Tensor:
+    """Antennas of visible patches, bool (x, y)."""
+    geometry = predictor.model.geometry
+    return visible_antennas(visible, geometry.columns, geometry.rows, predictor.settings.model.csi_patch)
+
+
+def viewer(predictor: Predictor, visible: Tensor) -> Callable[[Users], Views]:
+    """Function from users to what the methods see of them."""
+    shown = shown_antennas(predictor, visible)
+
+    def look(users: Users) -> Views:
+        seen = users.csi[:, shown]
+        parts = torch.view_as_real(seen)
+        # One "patch" of all visible entries: the level is the one that the model is told.
+        rms = visible_rms(parts.flatten(1)[:, None], torch.zeros(len(users), 1, dtype=torch.int64))
+        told = level(rms, predictor.statistics)
+        scale = (told / 2).exp() / rms[:, None].float()
+        return Views(
+            physc=predictor.encode(users, visible),
+            entries=parts * scale[..., None],
+            prints=torch.cat([fingerprint(part, shown) for part in users.csi.split(CHUNK)]),
+            level=told,
+        )
+
+    return look
+
+
+def with_level(view: Views, weight: float) -> Tensor:
+    """Fingerprints with the weighted level as one more feature, (N, x * y + 1)."""
+    return torch.cat((view.prints, weight * view.level), 1)
+
+
+def level_weight(view: Views, position: Tensor, known: Tensor, held_back: Tensor) -> float:
+    """Weight of the level with which the neighbours among `known` place the held-back users best."""
+
+    def loss(weight: float) -> float:
+        prints = with_level(view, weight)
+        # As many queries at a time as keep the table of distances small.
+        parts = held_back.split(max(TABLE // len(known), 1))
+        places = [nearest_neighbours(prints[known], position[known], prints[part]) for part in parts]
+        return float(distance(torch.cat(places), position[held_back]))
+
+    return min(LEVEL_WEIGHTS, key=loss)

@@ -1,0 +1,1 @@
+"""LWM-Temporal, the model of channels under mobility: network, attention, masking, first guesses."""

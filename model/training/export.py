@@ -1,0 +1,290 @@
+"""The encoder as a file that runs without this package, and how long one inference takes."""
+
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavecity.dataset import InputError
+from wavecity.dataset.files import atomic_path
+from wavecity.model.data.tokens import LEAST_SPREAD, TINY, Statistics, patchify
+from wavecity.model.data.users import Users, WirelessData, gather
+from wavecity.model.multimodal.inference import Predictor, pilots
+from wavecity.model.multimodal.masking import Mask
+from wavecity.model.multimodal.network import FoundationModel, Inputs
+from wavecity.model.results.table import Findings, Record
+from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
+from wavecity.model.training.export_metadata import EXTRA_FILE, as_json, describe_onnx, metadata_of
+from wavecity.model.training.pretrain import load_model
+
+# Runs that are timed, after as many as it takes to warm up.
+WARM_UP, RUNS = 20, 200
+# Largest difference between an exported encoder's outputs and the original's, over their RMS.
+TOLERANCE = 1e-4
+SUFFIXES = (".pt2", ".onnx")
+
+
+class DeployedEncoder(nn.Module):
+    """From a channel and a height map, as they are, to [PHYSC] and the spatial spectrum; normalisation included.
+
+    Real arithmetic only, so that it can be exported. The location is hidden, nothing of the scene masked.
+
+    Parameters
+    ----------
+    model : FoundationModel
+    settings : TrainingSettings
+        Those it was trained with.
+    statistics : Statistics
+    visible : int64 (v,)
+        CSI patches seen, row-major over (x, y); the others may hold anything.
+    """
+
+    visible: Tensor
+    hidden: Tensor
+    scene: Tensor
+
+    def __init__(
+        self, model: FoundationModel, settings: TrainingSettings, statistics: Statistics, visible: Tensor
+    ) -> None:
+        super().__init__()
+        if settings.model.spectrum_from != "encoded":
+            msg = "training.model.spectrum_from is 'decoded': only a model with an encoded spectrum can be exported"
+            raise InputError(msg)
+        self.model = model
+        self.statistics = statistics
+        self.patch, self.height_patch = settings.model.csi_patch, settings.model.height_patch
+        self.by_sample = settings.normalisation == "visible"
+        self.kl = settings.losses.spectrum_form == "kl"
+        hidden = torch.ones(model.csi_patches, dtype=torch.bool)
+        hidden[visible] = False
+        self.register_buffer("visible", visible[None])
+        self.register_buffer("hidden", hidden.nonzero()[:, 0][None])
+        self.register_buffer("scene", torch.arange(model.scene_patches)[None])
+
+    def forward(self, csi: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode a batch.
+
+        Parameters
+        ----------
+        csi : float32 (B, x, y, 2)
+            Real and imaginary part, sqrt of the power gain.
+        height : float32 (B, rows, columns)
+            m, row 0 = north.
+
+        Returns
+        -------
+        physc : float32 (B, d)
+        spectrum : float32 (B, kx, ky)
+            Relative power: sums to 1 (KL form), or of mean about 1 (eq. 6).
+        """
+        batch = csi.shape[0]
+        # Gains reach -200 dB: scaled in float64, where squares do not underflow.
+        parts = csi.double().movedim(-1, 1)
+        patches = patchify(parts, self.patch).transpose(1, 2).flatten(2)
+        visible = patches[:, self.visible[0]]
+        power = visible.square().sum((-2, -1)) / (visible.shape[1] * self.patch**2)
+        rms = (power + TINY).sqrt()
+        scale = rms if self.by_sample else torch.full_like(rms, self.statistics.csi_rms)
+        decibel = 20 * torch.log10(rms)
+        spread = max(self.statistics.csi_rms_db_std, LEAST_SPREAD)
+        inputs = Inputs(
+            csi=(patches / scale[:, None, None]).float(),
+            level=((decibel - self.statistics.csi_rms_db_mean) / spread).float()[:, None],
+            height=patchify(height / self.statistics.height_scale, self.height_patch),
+            location=None,
+        )
+        mask = Mask(
+            self.visible.expand(batch, -1),
+            self.hidden.expand(batch, -1),
+            self.scene.expand(batch, -1),
+            None,
+            location_visible=False,
+        )
+        physc = self.model.encode(inputs, mask)[:, 0]
+        raw = self.model.spectrum_head(physc)
+        spectrum = raw.flatten(1).softmax(-1).view_as(raw) if self.kl else F.softplus(raw)
+        return physc, spectrum
+
+
+def export_model(run: str | Path, out: Path, share: float) -> dict[str, float]:
+    """Write a run's encoder as `.pt2` (torch.export) or `.onnx`, after checking that its outputs are the model's.
+
+    The file says itself what it is (`wavecity.model.training.export_metadata`).
+
+    Parameters
+    ----------
+    run : str or Path
+        Folder of a pretraining, or a checkpoint.
+    out : Path
+        The suffix decides.
+    share : float
+        Share of the CSI patches it sees; the same patches as in the evaluation.
+
+    Returns
+    -------
+    dict
+        Output -> largest difference from the model's, over its RMS.
+
+    Raises
+    ------
+    InputError
+        Unknown suffix, or no checkpoint.
+    """
+    if out.suffix not in SUFFIXES:
+        msg = f"--out {out}: name a file that ends in {' or '.join(SUFFIXES)}"
+        raise InputError(msg)
+    pretrained = load_model(run)
+    model, settings, statistics, card = pretrained
+    visible = pilots(model, share, card["seed"])
+    encoder = DeployedEncoder(model, settings, statistics, visible).eval()
+    facts = metadata_of(pretrained, visible)
+    example = example_inputs(model, 3)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out) as temporary:
+        # The exporters look at the suffix.
+        named = temporary.with_name(f".{temporary.name}{out.suffix}")
+        try:
+            write = write_onnx if out.suffix == ".onnx" else write_exported
+            run_exported = write(encoder, named, facts)
+            differences = compare(encoder, run_exported, example)
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
+    return differences
+
+
+def example_inputs(model: FoundationModel, batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random channels at -120 dB and heights up to 30 m of a model's shapes."""
+    geometry = model.geometry
+    draws = torch.Generator().manual_seed(seed)
+    csi = 1e-6 * torch.randn(batch, geometry.columns, geometry.rows, 2, generator=draws)
+    return csi, 30 * torch.rand(batch, geometry.height_cells, geometry.height_cells, generator=draws)
+
+
+Run = Callable[[Tensor, Tensor], tuple[Any, ...]]
+
+
+def write_exported(encoder: DeployedEncoder, path: Path, facts: dict[str, Any] | None = None) -> Run:
+    """Write a `.pt2` of any batch size, `facts` as its extra file `metadata.json`; returns its own program, read back."""
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    program = torch.export.export(
+        encoder, example_inputs(encoder.model, 2), dynamic_shapes={"csi": {0: batch}, "height": {0: batch}}
+    )
+    torch.export.save(program, path, extra_files={EXTRA_FILE: as_json(facts)} if facts else None)
+    module = torch.export.load(path).module()
+    return lambda csi, height: module(csi, height)
+
+
+def write_onnx(encoder: DeployedEncoder, path: Path, facts: dict[str, Any] | None = None) -> Run:
+    """Write an `.onnx` of any batch size, `facts` as its metadata; returns a session of ONNX Runtime on the file."""
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch.onnx needs it
+    except ModuleNotFoundError as error:
+        msg = f"ONNX needs {error.name}: pip install 'wavecity[onnx]'"
+        raise InputError(msg) from error
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    with warnings.catch_warnings():
+        # Of the exporter's own code.
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        torch.onnx.export(
+            encoder,
+            example_inputs(encoder.model, 2),
+            path,
+            input_names=["csi", "height"],
+            output_names=["physc", "spectrum"],
+            dynamic_shapes={"csi": {0: batch}, "height": {0: batch}},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    if facts:
+        # Not through the exporter, whose versions differ in what they let one set.
+        model = onnx.load(path)
+        describe_onnx(model, facts)
+        onnx.save(model, path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return lambda csi, height: session.run(None, {"csi": csi.numpy(), "height": height.numpy()})
+
+
+@torch.no_grad()
+def compare(encoder: DeployedEncoder, run: Run, example: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Largest difference of every output, over the RMS of the model's.
+
+    Raises
+    ------
+    RuntimeError
+        One is above `TOLERANCE`.
+    """
+    differences = {}
+    for name, ours, theirs in zip(("physc", "spectrum"), encoder(*example), run(*example), strict=True):
+        difference = (torch.as_tensor(theirs) - ours).abs().max() / ours.square().mean().sqrt()
+        differences[name] = float(difference)
+        if not difference <= TOLERANCE:
+            msg = f"the exported encoder's {name} is off by {float(difference):.1e}, more than {TOLERANCE:g}"
+            raise RuntimeError(msg)
+    return differences
+
+
+def latency(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
+    """Milliseconds of one inference, batch 1, on the CPU: PyTorch, torch.export and ONNX Runtime on the same user."""
+    share = settings.localization.csi
+    visible = predictor.pilots(share, seed)
+    encoder = DeployedEncoder(predictor.model, predictor.settings, predictor.statistics, visible).eval()
+    user = gather(data.splits["test"], 1)
+    inputs = (torch.view_as_real(user.csi).contiguous(), data.scenes.height[user.scene])
+    condition = f"encoder with {share:.0%} of the CSI and the scene, {torch.get_num_threads()} thread(s)"
+    facts: dict[str, Any] = {"threads": torch.get_num_threads(), "runs": RUNS, "visible_patches": len(visible)}
+    ways: dict[str, Run] = {"PyTorch": encoder}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, file, write in (
+            ("torch.export", "encoder.pt2", write_exported),
+            ("ONNX Runtime", "encoder.onnx", write_onnx),
+        ):
+            try:
+                ways[name] = write(encoder, Path(folder) / file)
+            except InputError as error:
+                facts[f"not measured: {name}"] = str(error)
+                continue
+            facts[f"difference, {name}"] = compare(encoder, ways[name], example_inputs(predictor.model, 3))
+            facts[f"megabytes, {name}"] = round((Path(folder) / file).stat().st_size / 1e6, 2)
+        times = {f"model in {name}": _milliseconds(way, inputs) for name, way in ways.items()}
+    facts |= {"physc_matches_predictor": _same_as(predictor, encoder, user, inputs, visible)}
+    facts |= {f"90th percentile ms, {name}": float(np.percentile(values, 90)) for name, values in times.items()}
+    records = [
+        Record("Latency, batch of 1", condition, name, float(np.median(values)), "ms", "lower", seed, RUNS)
+        for name, values in times.items()
+    ]
+    return Findings(records, facts)
+
+
+@torch.no_grad()
+def _milliseconds(run: Run, inputs: tuple[Tensor, Tensor]) -> list[float]:
+    for _ in range(WARM_UP):
+        run(*inputs)
+    times = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        run(*inputs)
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+@torch.no_grad()
+def _same_as(
+    predictor: Predictor, encoder: DeployedEncoder, user: Users, inputs: tuple[Tensor, Tensor], visible: Tensor
+) -> float:
+    """Largest difference between the deployed encoder's [PHYSC] and what the tasks were evaluated with."""
+    return float((encoder(*inputs)[0] - predictor.encode(user, visible)).abs().max())

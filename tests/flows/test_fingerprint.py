@@ -1,0 +1,79 @@
+"""What makes a dataset's bytes change: every module that makes data is known, and only what it says counts."""
+
+import ast
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from processes import python
+from test_imports import imports
+
+from wavecity.flows.fingerprint import DATA, NOT_DATA, fingerprint_below
+
+ROOT = Path(__file__).resolve().parents[2]
+# What `flows.build` hands a scene to, in the order in which it happens.
+STAGES = ("geo.sources", "geo.plan", "geo.build", "raytrace.simulate", "raytrace.moving", "dataset.features", "dataset.writer")
+MODULES = [(folder, name) for folder, names in DATA.items() for name in names]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for folder in DATA:
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def test_what_a_build_imports_is_listed() -> None:
+    """Read from the sources: also what is imported only on a machine of another kind."""
+    todo, found = list(STAGES), set()
+    while todo:
+        name = todo.pop()
+        path = ROOT / f"{name.replace('.', '/')}.py"
+        if name not in found and path.is_file() and name.split(".")[0] in DATA:
+            found.add(name)
+            todo += imports(path)
+    listed = {f"{folder}.{name}" for lists in (DATA, NOT_DATA) for folder, names in lists.items() for name in names}
+    assert found - {"dataset.__init__"} <= listed
+    assert not {name for name in listed if not (ROOT / f"{name.replace('.', '/')}.py").is_file()}
+
+
+@pytest.mark.parametrize(("folder", "name"), MODULES, ids=lambda part: str(part))
+def test_a_change_of_what_a_module_says_changes_it(tree: Path, folder: str, name: str) -> None:
+    before = fingerprint_below(tree)
+    path = tree / folder / f"{name}.py"
+    source = path.read_text(encoding="utf-8")
+    path.write_text(source + "\nCHANGED = 1\n", encoding="utf-8")
+    assert fingerprint_below(tree) != before
+    # A number or a name somewhere within it.
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name) and node.lineno == node.end_lineno]
+    node = nodes[len(nodes) // 2]
+    lines = source.splitlines(keepends=True)
+    line = lines[node.lineno - 1].encode()
+    lines[node.lineno - 1] = (line[: node.col_offset] + b"other_name" + line[node.end_col_offset :]).decode()
+    path.write_text("".join(lines), encoding="utf-8")
+    assert fingerprint_below(tree) != before
+
+
+def test_comments_docstrings_and_layout_change_nothing(tree: Path) -> None:
+    before = fingerprint_below(tree)
+    for folder, name in MODULES:
+        path = tree / folder / f"{name}.py"
+        parsed = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(parsed):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+                node.body[0] = ast.Expr(ast.Constant("Another docstring."))
+        # Without comments, and laid out by Python itself.
+        path.write_text(f"# A comment.\n{ast.unparse(parsed)}\n", encoding="utf-8")
+    assert fingerprint_below(tree) == before
+
+
+def test_another_version_of_python_finds_the_same() -> None:
+    """Trees differ between versions in fields that are empty; seen here by adding some."""
+    others = [path for name in ("python3.12", "python3.13") if (path := shutil.which(name))]
+    if not others:
+        pytest.skip("only one version of Python on this machine")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from flows.fingerprint import fingerprint_below; from pathlib import Path\n"
+    code += "print(fingerprint_below(Path(sys.argv[1])))"
+    for other in others:
+        assert python(code, ROOT, executable=other) == fingerprint_below(ROOT), (other, sys.version)

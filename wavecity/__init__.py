@@ -1,0 +1,77 @@
+"""City maps in, wireless foundation models out.
+
+What stands in `__all__` is the public interface, documented and stable; importing it loads nothing else until it is used.
+
+Examples
+--------
+>>> import wavecity
+>>> data = wavecity.open_store("runs/quickstart/store")  # doctest: +SKIP
+>>> data.csi.dims  # doctest: +SKIP
+('scene', 'user', 'x', 'y')
+>>> model = wavecity.load("runs/quickstart")  # doctest: +SKIP
+>>> model.embed(data.csi.isel(scene=0), data.height.isel(scene=0)).shape  # doctest: +SKIP
+(24, 64)
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wavecity.dataset.lightning_data import ChannelDataModule
+    from wavecity.dataset.reader import open_store
+    from wavecity.dataset.torch_data import ChannelDataset, ShuffledChannels
+    from wavecity.flows.pipeline import build_dataset as build
+    from wavecity.flows.recipe import Recipe, load_recipe
+    from wavecity.geo.errors import InputError
+    from wavecity.model.tasks.evaluate import evaluate
+    from wavecity.model.training.pretrain import load_model as load
+    from wavecity.raytrace.path_solver import ChainPathSolver
+
+    __version__: str
+
+__all__ = [
+    "ChainPathSolver",
+    "ChannelDataModule",
+    "ChannelDataset",
+    "InputError",
+    "Recipe",
+    "ShuffledChannels",
+    "__version__",
+    "build",
+    "evaluate",
+    "load",
+    "load_recipe",
+    "open_store",
+]
+
+# Public name -> module and name there.
+_PUBLIC = {
+    "ChainPathSolver": ("wavecity.raytrace.path_solver", "ChainPathSolver"),
+    "ChannelDataModule": ("wavecity.dataset.lightning_data", "ChannelDataModule"),
+    "ChannelDataset": ("wavecity.dataset.torch_data", "ChannelDataset"),
+    "InputError": ("wavecity.geo.errors", "InputError"),
+    "Recipe": ("wavecity.flows.recipe", "Recipe"),
+    "ShuffledChannels": ("wavecity.dataset.torch_data", "ShuffledChannels"),
+    "build": ("wavecity.flows.pipeline", "build_dataset"),
+    "evaluate": ("wavecity.model.tasks.evaluate", "evaluate"),
+    "load": ("wavecity.model.training.pretrain", "load_model"),
+    "load_recipe": ("wavecity.flows.recipe", "load_recipe"),
+    "open_store": ("wavecity.dataset.reader", "open_store"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("wavecity")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'wavecity' has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
