@@ -2,18 +2,25 @@
 
 import ast
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-from processes import python
+from processes import finished
 from test_imports import imports
 
 from wavecity.flows.fingerprint import DATA, NOT_DATA, fingerprint_below
 
 ROOT = Path(__file__).resolve().parents[2]
 # What `flows.build` hands a scene to, in the order in which it happens.
-STAGES = ("geo.sources", "geo.plan", "geo.build", "raytrace.simulate", "raytrace.moving", "dataset.features", "dataset.writer")
+STAGES = (
+    "geo.sources",
+    "geo.plan",
+    "geo.build",
+    "raytrace.simulate",
+    "raytrace.moving",
+    "dataset.features",
+    "dataset.writer",
+)
 MODULES = [(folder, name) for folder, names in DATA.items() for name in names]
 
 
@@ -46,7 +53,9 @@ def test_a_change_of_what_a_module_says_changes_it(tree: Path, folder: str, name
     path.write_text(source + "\nCHANGED = 1\n", encoding="utf-8")
     assert fingerprint_below(tree) != before
     # A number or a name somewhere within it.
-    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name) and node.lineno == node.end_lineno]
+    nodes = [
+        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name) and node.lineno == node.end_lineno
+    ]
     node = nodes[len(nodes) // 2]
     lines = source.splitlines(keepends=True)
     line = lines[node.lineno - 1].encode()
@@ -68,12 +77,12 @@ def test_comments_docstrings_and_layout_change_nothing(tree: Path) -> None:
     assert fingerprint_below(tree) == before
 
 
-def test_another_version_of_python_finds_the_same() -> None:
-    """Trees differ between versions in fields that are empty; seen here by adding some."""
-    others = [path for name in ("python3.12", "python3.13") if (path := shutil.which(name))]
-    if not others:
-        pytest.skip("only one version of Python on this machine")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from flows.fingerprint import fingerprint_below; from pathlib import Path\n"
-    code += "print(fingerprint_below(Path(sys.argv[1])))"
-    for other in others:
-        assert python(code, ROOT, executable=other) == fingerprint_below(ROOT), (other, sys.version)
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_another_version_of_python_finds_the_same(version: str) -> None:
+    """Trees differ between versions in fields that are empty."""
+    other = shutil.which(f"python{version}")
+    if other is None or finished([other, "--version"]).returncode != 0:
+        pytest.skip(f"no Python {version} on this machine")
+    code = "import sys; exec(open(sys.argv[1]).read()); print(fingerprint_below(Path(sys.argv[2])))"
+    run = finished([other, "-c", code, str(ROOT / "flows" / "fingerprint.py"), str(ROOT)])
+    assert run.stdout.strip() == fingerprint_below(ROOT), run.stderr
