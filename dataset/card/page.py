@@ -62,8 +62,8 @@ def write_card(folder: StorePath) -> None:
     """
     source = load_source(folder)
     facts = gather_facts(source)
-    write_text(folder / "card.html", _render("card.html.j2", autoescape=True, **facts, pictures=draw_pictures(source)))
-    write_text(folder / "card.md", _render("card.md.j2", autoescape=False, **facts, header=_header(source, facts)))
+    write_text(folder / "card.html", _render("page.html.j2", autoescape=True, **facts, pictures=draw_pictures(source)))
+    write_text(folder / "card.md", _render("page.md.j2", autoescape=False, **facts, header=_header(source, facts)))
 
 
 def _header(source: Source, facts: dict[str, Any]) -> str:
