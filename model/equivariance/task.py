@@ -18,12 +18,12 @@ from wavecity.model.data.feasible import FEWEST_TRAINED, NotPossible, too_few_tr
 from wavecity.model.data.trajectories import KINDS, TemporalData, TemporalUsers, gather_temporal, load_temporal
 from wavecity.model.data.users import Samples, WirelessData, dataset_version, gather, geometry_of, load_data
 from wavecity.model.data.windows import Cutter, check_windows
-from wavecity.model.equivariance.measures import OTHER, SEEN, SPEEDS, UNSEEN, measure
+from wavecity.model.equivariance.measures import SEEN, UNSEEN, VEHICLES, measure, shifted
 from wavecity.model.equivariance.models import SPACE, TIME_FREQUENCY_SPACE, CsiEstimator, CsiForecaster, draw_visible
-from wavecity.model.equivariance.training import Batch, Problem, Size
+from wavecity.model.equivariance.training import ESTIMATION, FORECAST, Batch, Problem, Size
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
-from wavecity.model.results.table import Findings
+from wavecity.model.results.records import Findings
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings
 from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
 from wavecity.model.temporal.network import TemporalModel
@@ -44,7 +44,7 @@ class Estimation(Problem):
         Share of the patches that is masked, at random for each user.
     """
 
-    quantity = "Masked CSI, NMSE"
+    metrics = ESTIMATION
     axes = ("horizontal", "vertical")
     dims = SPACE
 
@@ -91,7 +91,7 @@ class Forecasting(Problem):
         Of the models built here; None as the run's.
     """
 
-    quantity = "Channel prediction, NMSE"
+    metrics = FORECAST
     axes = ("time", "frequency", "space")
     dims = TIME_FREQUENCY_SPACE
 
@@ -171,7 +171,7 @@ def equivariance(predictor: Predictor, data: WirelessData, settings: EvaluationS
             if geometry != predictor.model.geometry:
                 msg = f"{store}: {geometry}, but the model needs {predictor.model.geometry}"
                 raise InputError(msg)
-        channels[OTHER + name] = gather(other.splits["test"], budget.test_users).csi
+        channels[shifted(name)] = gather(other.splits["test"], budget.test_users).csi
     found = measure(problem, users, channels, config, budget, settings.heads, seed)
     facts = _places(data.scenes.cities, known.scene, test.scene) | {"masked": config.mask}
     return Findings(found.records, facts | found.facts)
@@ -217,7 +217,7 @@ def equivariance_temporal(
     if not len(test):
         msg = f"{data.name}: equivariance needs walkers or cyclists in the test split; build more scenes"
         raise InputError(msg)
-    channels = {SEEN: kept, UNSEEN: test.csi, SPEEDS: fast.csi}
+    channels = {SEEN: kept, UNSEEN: test.csi, VEHICLES: fast.csi}
     for name, store in config.shifted.items():
         with _naming(name):
             other = load_temporal(store, ("train", "test"))
@@ -225,7 +225,7 @@ def equivariance_temporal(
             if other.shape[1] != subcarriers:
                 msg = f"{store}: {other.shape[1]} subcarriers, not {subcarriers}"
                 raise InputError(msg)
-        channels[OTHER + name] = _of_speed(other.splits["test"], budget.test_users, fast=False).csi
+        channels[shifted(name)] = _of_speed(other.splits["test"], budget.test_users, fast=False).csi
     found = measure(problem, users, channels, config, budget, settings.heads, seed)
     facts = _places(data.cities, known.scene, test.scene) | {
         "snapshots_seen": window.past,
@@ -238,7 +238,7 @@ def equivariance_temporal(
 
 
 def versions_of(config: EquivarianceSettings) -> list[str]:
-    """Versions of the sets out of distribution: what results depend on, beside the evaluated dataset.
+    """Versions of the sets out of distribution: what results depend on, besides the evaluated dataset.
 
     Raises
     ------

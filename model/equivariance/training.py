@@ -1,21 +1,22 @@
 """Four ways to train a map on channels that should follow shifts, at equal data, steps and choice of rate.
 
 `vanilla` sees the users as they are; `augmented` sees each modulated at random; `penalised` pays for its equivariance error
-beside the loss; `wrapped` stands in the canonicalising wrapper and cannot err. All see random phases, as in pretraining.
+on top of the loss; `wrapped` stands in the canonicalising wrapper and cannot err. All see random phases, as in pretraining.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wavecity.model.equivariance.group import epsilon, modulate
+from wavecity.model.learning.baselines import decibel
 from wavecity.model.learning.selection import first_held_back, train_selected
-from wavecity.model.results.table import decibel
+from wavecity.model.results.names import Metric
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings, Method
 from wavecity.model.settings.training import HeadSettings
 
@@ -33,7 +34,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Batch:
-    """What a map is shown of some users, and what it is asked for.
+    """What a map sees of some users, and what it is asked for.
 
     Attributes
     ----------
@@ -70,13 +71,25 @@ class Batch:
         return _energy(self.only_asked(self.target))
 
 
+class Metrics(NamedTuple):
+    """Names of a problem's error."""
+
+    trained: Metric
+    own: Metric
+    scale: Metric
+
+
+ESTIMATION = Metrics(Metric.ESTIMATION_NMSE, Metric.ESTIMATION_OWN_NMSE, Metric.ESTIMATION_SCALE_NMSE)
+FORECAST = Metrics(Metric.FORECAST_NMSE, Metric.FORECAST_OWN_NMSE, Metric.FORECAST_SCALE_NMSE)
+
+
 class Problem(ABC):
     """A task on channels, with the axes along which they may be modulated.
 
     Attributes
     ----------
-    quantity : str
-        Name of its error.
+    metrics : Metrics
+        Names of its error.
     axes : tuple of str
     dims : tuple of int
         Of `Batch.seen` and `Batch.target`.
@@ -86,7 +99,7 @@ class Problem(ABC):
         Index of the target's first entry along each axis, counted from the first one seen.
     """
 
-    quantity: ClassVar[str]
+    metrics: ClassVar[Metrics]
     axes: ClassVar[tuple[str, ...]]
     dims: ClassVar[tuple[int, ...]]
     bins: tuple[int, ...]
@@ -110,7 +123,7 @@ class Problem(ABC):
         """Put a map of `build`'s kind in the canonicalising wrapper."""
 
     def move(self, batch: Batch, turns: Tensor) -> Batch:
-        """Modulate what is seen and what is asked for alike, by turns float64 (N, axes)."""
+        """Modulate what is seen and what is asked for, by the same turns float64 (N, axes)."""
         target = modulate(batch.target, turns, self.dims, self.origin)
         return replace(batch, seen=modulate(batch.seen, turns, self.dims), target=target)
 
@@ -237,7 +250,7 @@ def trained(
     budget: BudgetSettings,
     heads: HeadSettings,
 ) -> Iterator[Trained]:
-    """Train a cell once a seed, at the learning rate that the first seed's held-back users favour.
+    """Train a cell once for each seed, at the learning rate that the first seed's held-back users favour.
 
     Parameters
     ----------
@@ -308,12 +321,12 @@ def _turned(batch: Batch, rng: np.random.Generator) -> Batch:
 
 def _weighing(batch: Batch) -> Tensor:
     """What a user's squared error is divided by in training, float64 (N,)."""
-    shown = batch.seen if batch.visible is None else batch.seen.masked_fill(~batch.visible, 0)
+    visible = batch.seen if batch.visible is None else batch.seen.masked_fill(~batch.visible, 0)
     entries = [
         part.flatten(1).sum(1) if part is not None else torch.full((len(batch),), whole[0].numel())
         for part, whole in ((batch.visible, batch.seen), (batch.asked, batch.target))
     ]
-    level = _energy(shown) / entries[0].clamp_min(1) * entries[1]
+    level = _energy(visible) / entries[0].clamp_min(1) * entries[1]
     return batch.power().maximum(QUIET * level).clamp_min(1e-300)
 
 

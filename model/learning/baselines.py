@@ -1,5 +1,7 @@
 """Strong simple predictors that every figure of the model stands beside: no training, or one linear solve."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -207,3 +209,8 @@ def f1(predicted: NDArray[np.bool_], positive: NDArray[np.bool_]) -> float:
     """F1 score, 0 when nothing is found."""
     hits = float(np.sum(predicted & positive))
     return 2 * hits / max(float(predicted.sum() + positive.sum()), 1.0)
+
+
+def decibel(ratio: float) -> float:
+    """10 log10 of a power ratio."""
+    return 10 * math.log10(max(ratio, 1e-300))

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from wavecity.model.report.claims import PER_BEAM, SEEDS, USERS, Judged, Verdict
-from wavecity.model.report.editions import Edition
-from wavecity.model.results.outcomes import Missing, Outcome, count
+from wavecity.model.report.papers import Paper
+from wavecity.model.results.claims import PER_BEAM, SEEDS, USERS, Judged, Verdict
+from wavecity.model.results.outcomes import Missing, Outcome
+from wavecity.model.results.words import count
 
 # Tasks whose numbers are of users; what others count (calls that are timed) is none.
 NOT_USERS = ("latency",)
@@ -75,7 +76,7 @@ def first_screen(
     outcomes: Mapping[str, Outcome],
     missing: Mapping[str, Missing],
     judged: Sequence[Judged],
-    edition: Edition,
+    paper: Paper,
 ) -> dict[str, Any]:
     """What stands above everything else in the page.
 
@@ -88,7 +89,7 @@ def first_screen(
         Results, and why tasks have none.
     judged : sequence of Judged
         All claims and questions.
-    edition : Edition
+    paper : Paper
 
     Returns
     -------
@@ -99,7 +100,7 @@ def first_screen(
     counts = Counter(item.verdict for item in judged)
     return {
         "sentences": [
-            _trained(summary, cities, outcomes, edition),
+            _trained(summary, cities, outcomes, paper),
             _shows(judged, counts),
             _cannot_show(summary, outcomes, counts),
         ],
@@ -109,19 +110,17 @@ def first_screen(
     }
 
 
-def _trained(summary: Mapping[str, Any], cities: str, outcomes: Mapping[str, Outcome], edition: Edition) -> str:
+def _trained(summary: Mapping[str, Any], cities: str, outcomes: Mapping[str, Outcome], paper: Paper) -> str:
     seconds = summary["seconds"]
     time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
     tested = tested_users(outcomes)
     evaluated = f"; up to {tested:,} held-out users were tested" if tested else ""
     where = f" ({cities})" if cities else ""
-    paper = (
-        f" (the paper: {edition.paper['users']} users, {edition.paper['scenes']} scenes)" if edition.paper_sizes else ""
-    )
+    sizes = f" (the paper: {paper.sizes['users']} users, {paper.sizes['scenes']} scenes)" if paper.sizes_known else ""
     return (
         f"A model of {summary['parameters']:,} parameters was pretrained for {time} on "
         f"{count(summary['train_users'], 'user')} of {count(summary['train_scenes'], 'scene')}{where}, in "
-        f"{count(summary['epochs'], 'epoch')}{evaluated}{paper}."
+        f"{count(summary['epochs'], 'epoch')}{evaluated}{sizes}."
     )
 
 
@@ -129,9 +128,9 @@ def tested_users(outcomes: Mapping[str, Outcome]) -> int:
     """Largest number of users that a value of any task is over."""
     return max(
         (
-            int(outcome.frame["n"].max())
+            int(outcome.listed["n"].max())
             for task, outcome in outcomes.items()
-            if task not in NOT_USERS and len(outcome.frame)
+            if task not in NOT_USERS and len(outcome.listed)
         ),
         default=0,
     )

@@ -67,7 +67,9 @@ class EquivarianceSettings(Settings):
         description="Methods that are also trained at the smaller sizes, with the most users, and with fewer users, at the "
         "largest size.",
     )
-    penalty: float = Field(1.0, gt=0, le=1e3, description="Weight of the equivariance error beside the loss [ours].")
+    penalty: float = Field(
+        1.0, gt=0, le=1e3, description="Weight of the equivariance error, which is added to the loss [ours]."
+    )
     mask: float = Field(
         0.9,
         gt=0,

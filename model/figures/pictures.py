@@ -11,7 +11,8 @@ from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from wavecity.model.data.users import SceneTable, Users
-from wavecity.model.report.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, mark_user, picture, style
+from wavecity.model.figures.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, mark_user, picture, style
+from wavecity.model.results.names import Method
 
 TERMS = {
     "total": "total (eq. 7)",
@@ -44,10 +45,10 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     los, gain = users.los.numpy(), users.path_gain.numpy()
     points: Any = None
     look: dict[str, Any] = {"vmin": gains[0], "vmax": gains[1], "edgecolors": "white", "linewidths": 0.5}
-    for shown, marker, size in ((los, "o", 26), (~los, "X", 30)):
-        if shown.any():
-            x, y = place[shown].T
-            points = axes.scatter(x, y, c=gain[shown], marker=marker, s=size, cmap="plasma", zorder=3, **look)
+    for chosen, marker, size in ((los, "o", 26), (~los, "X", 30)):
+        if chosen.any():
+            x, y = place[chosen].T
+            points = axes.scatter(x, y, c=gain[chosen], marker=marker, s=size, cmap="plasma", zorder=3, **look)
     share = f"{100 * los.mean():.0f} % LoS" if len(los) else "no users"
     axes.set_title(f"{scenes.names[row]} · {split} · {len(users)} users, {share}", fontsize=10, pad=10)
     axes.set_xlabel("east in m")
@@ -61,7 +62,7 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
 
 
 def draw_attention(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
-    """Figure 3: attention of [PHYSC] to the height patches, mean over the heads, a column a layer and a row a user."""
+    """Figure 3: attention of [PHYSC] to the height patches, mean over heads, a column for each layer, a row for each user."""
     attention = arrays["attention"]
     users, layers = attention.shape[:2]
     figure = Figure(figsize=(2.2 * (layers + 1), 2.35 * users + 0.3), layout="constrained")
@@ -119,9 +120,9 @@ def draw_spectrum_in_scene(arrays: dict[str, NDArray[Any]], scenes: SceneTable) 
     return picture(figure)
 
 
-def draw_locations(arrays: dict[str, NDArray[Any]], scenes: SceneTable, shown: int = 4, users: int = 25) -> str:
+def draw_locations(arrays: dict[str, NDArray[Any]], scenes: SceneTable, scenes_drawn: int = 4, users: int = 25) -> str:
     """Figure 9: true positions and those read from partial CSI and the scene, joined, in a few scenes."""
-    rows = np.unique(arrays["location_scene"])[:shown]
+    rows = np.unique(arrays["location_scene"])[:scenes_drawn]
     figure = Figure(figsize=(3.6 * len(rows), 3.9), layout="constrained")
     for axes, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
         ground(axes, scenes, int(row))
@@ -131,7 +132,7 @@ def draw_locations(arrays: dict[str, NDArray[Any]], scenes: SceneTable, shown: i
         true, found = arrays["location_true"][index] + station, arrays["location_model"][index] + station
         axes.plot(*np.stack((true, found)).transpose(2, 0, 1), color="#888888", linewidth=0.7, zorder=3)
         axes.plot(*true.T, "o", color="black", markerfacecolor="white", markersize=5, zorder=4, label="true")
-        axes.plot(*found.T, "X", color=style("model")["color"], markersize=5, zorder=4, label="model")
+        axes.plot(*found.T, "X", color=style(Method.MODEL)["color"], markersize=5, zorder=4, label="model")
         error = np.median(np.linalg.norm(true - found, axis=1))
         axes.set_title(f"{scenes.names[int(row)]}: median {error:.0f} m", fontsize=9, pad=10)
         axes.tick_params(labelsize=7)
@@ -198,7 +199,7 @@ def draw_spectra(arrays: dict[str, NDArray[Any]]) -> str:
 
 
 def draw_losses(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
-    """Draw a panel a loss term: training steps, smoothed, and validation epochs."""
+    """Draw a panel for each loss term: training steps, smoothed, and validation epochs."""
     figure = Figure(figsize=(12.5, 2.9), layout="constrained")
     panels = figure.subplots(1, len(TERMS))
     for axes, (term, label) in zip(panels, TERMS.items(), strict=True):
