@@ -1,4 +1,4 @@
-"""Noise at a given SNR and partial CSI: of whole arrays (xarray, lazy), samples and batches alike.
+"""Noise at a given SNR and partial CSI: for whole arrays (xarray, lazy), samples and batches.
 
 `Noise` and `Observe` are called with a `DataArray` of `dataset.views`, or with a sample or batch of the torch readers, as
 whose `transform=` they serve. A user's noise and mask depend on seed, scene and user alone: they are the same in either,
@@ -9,13 +9,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wavecity.dataset.schema import Values
 from wavecity.geo.errors import InputError
+
+# A sample or batch of a reader: arrays by name, NumPy's or torch's.
+Sample: TypeAlias = dict[str, Any]
+# What transforms take and give back: channels as an array, or a sample.
+Channels = TypeVar("Channels", xr.DataArray, Sample)
 
 Pattern = Literal["random", "columns", "rows", "comb", "patches"]
 
@@ -43,12 +49,17 @@ class Noise:
 
     The SNR is the mean of |h|^2 over all of a user's channel (base station antennas, and receive antennas, times and
     subcarriers where there are) over the variance of the noise of one entry. A user in outage has no signal, so no noise
-    either. Arrays beside the channel (`spectrum`, ...) stay those of the clean one.
+    either. Other arrays of the sample (`spectrum`, ...) stay those of the clean one.
 
     Call it with an `xarray.DataArray` that has coordinates `scene` and `user` (`stored_csi`, `derived_csi`), which it
     leaves lazy; or with a sample, a dict of `csi` ((..., x, y), NumPy or torch), `scene` and `user`, or a batch of them,
     whose first axis is the same in all three. Of these it returns a copy with another `csi`. The same seed, scene and
     user have the same noise, for the same shape and NumPy's streams.
+
+    Examples
+    --------
+    >>> noisy = Noise(snr_db=(0, 20), seed=1)(stored_csi("helsinki"))
+    >>> train = ChannelDataset("helsinki", split="train", transform=Noise(10.0))
 
     Attributes
     ----------
@@ -67,7 +78,13 @@ class Noise:
             msg = f"snr_db {self.snr_db}: must be a finite number of dB, or two of them, the lower first"
             raise InputError(msg)
 
-    def __call__(self, csi: Any) -> Any:
+    @overload
+    def __call__(self, csi: xr.DataArray) -> xr.DataArray: ...
+
+    @overload
+    def __call__(self, csi: Sample) -> Sample: ...
+
+    def __call__(self, csi: xr.DataArray | Sample) -> xr.DataArray | Sample:
         """Noisy channels of an array, or a copy of a sample or batch with them."""
         if isinstance(csi, Mapping):
             clean, scene, user = _of_sample(csi)
@@ -91,7 +108,7 @@ class Noise:
         )
         return noisy.transpose(*csi.dims).assign_attrs(snr_db=self.snr_db, noise_seed=self.seed)
 
-    def _user(self, clean: NDArray[Any], scene: int, user: int) -> NDArray[np.complex64]:
+    def _user(self, clean: Values, scene: int, user: int) -> NDArray[np.complex64]:
         random = np.random.default_rng([self.seed, _NOISE, scene, user])
         ends = np.atleast_1d(np.asarray(self.snr_db, np.float64))
         snr = random.uniform(ends[0], ends[-1])
@@ -104,11 +121,17 @@ class Noise:
 
 @dataclass(frozen=True)
 class Observe:
-    """Part of the base station's antennas, chosen anew for every user; the channel at all others becomes 0.
+    """Part of the base station's antennas, chosen for each user; the channel at all others becomes 0.
 
     The mask is one of antennas (x, y): the same for all receive antennas, times and subcarriers. Call it as `Noise`: with
     an array it returns one with the mask as coordinate `observed`; with a sample or batch, a copy with the mask in
     `observed` (bool ([batch], x, y), torch if `csi` is).
+
+    Examples
+    --------
+    >>> partial = Observe(share=0.25, pattern="columns")(stored_csi("helsinki"))
+    >>> partial.coords["observed"].dtype
+    dtype('bool')
 
     Attributes
     ----------
@@ -142,12 +165,18 @@ class Observe:
             msg = f"share {self.share}: a comb keeps 1/2, 1/3, 1/4, ... of the columns; choose one of these"
             raise InputError(msg)
 
-    def __call__(self, csi: Any) -> Any:
+    @overload
+    def __call__(self, csi: xr.DataArray) -> xr.DataArray: ...
+
+    @overload
+    def __call__(self, csi: Sample) -> Sample: ...
+
+    def __call__(self, csi: xr.DataArray | Sample) -> xr.DataArray | Sample:
         """Partial channels and mask of an array, or a copy of a sample or batch with them."""
         if isinstance(csi, Mapping):
             whole, scene, user = _of_sample(csi)
             chosen = self._masks(whole.shape[-2:], scene, user)
-            # One mask a sample, whatever lies between its users and its antennas.
+            # One mask per sample, whatever lies between its users and its antennas.
             between = (1,) * (whole.ndim - chosen.ndim)
             kept = np.where(chosen.reshape(*scene.shape, *between, *whole.shape[-2:]), whole, 0).astype(np.complex64)
             return {**csi, "csi": _like(csi["csi"], kept), "observed": _like(csi["csi"], chosen)}
@@ -216,14 +245,14 @@ class Observe:
 
 @dataclass(frozen=True)
 class Chain:
-    """Several transforms as one, in their order; for arrays as for samples and batches.
+    """Several transforms as one, in their order; for arrays, samples and batches.
 
     `Noise` belongs before `Observe`: after it, the zeros would count as signal and get noise.
     """
 
     transforms: Sequence[Callable[[Any], Any]]
 
-    def __call__(self, csi: Any) -> Any:
+    def __call__(self, csi: Channels) -> Channels:
         """Apply all."""
         for transform in self.transforms:
             csi = transform(csi)
@@ -245,17 +274,19 @@ def _numbers(csi: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
                 f"csi: has no coordinate {name!r}, so its random numbers are not known; take it from stored_csi(store)"
             )
             raise InputError(msg)
-        one = xr.DataArray(csi[name].values, dims=csi[name].dims)
+        number = xr.DataArray(csi[name].values, dims=csi[name].dims)
         # The chunks of the channels themselves: those of coordinates may differ.
-        chunks = {dim: csi.variable.chunksizes[dim] for dim in one.dims if csi.chunks is not None}
-        numbers.append(one.chunk(chunks) if chunks else one)
+        chunks = {dim: csi.variable.chunksizes[dim] for dim in number.dims if csi.chunks is not None}
+        numbers.append(number.chunk(chunks) if chunks else number)
     return numbers[0], numbers[1]
 
 
-def _each_user(function: Callable[[NDArray[Any], int, int], NDArray[Any]], core: int) -> Callable[..., NDArray[Any]]:
+def _each_user(
+    function: Callable[[Values, int, int], NDArray[np.complex64]], core: int
+) -> Callable[..., NDArray[np.complex64]]:
     """Turn a function of one user into one of many: the last `core` axes are a user's."""
 
-    def many(csi: NDArray[Any], scene: NDArray[np.int64], user: NDArray[np.int64]) -> NDArray[np.complex64]:
+    def many(csi: Values, scene: NDArray[np.int64], user: NDArray[np.int64]) -> NDArray[np.complex64]:
         lead = csi.shape[: csi.ndim - core]
         scenes, users = np.broadcast_to(scene, lead), np.broadcast_to(user, lead)
         result = np.empty(csi.shape, np.complex64)
@@ -266,7 +297,7 @@ def _each_user(function: Callable[[NDArray[Any], int, int], NDArray[Any]], core:
     return many
 
 
-def _of_sample(sample: Mapping[str, Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+def _of_sample(sample: Sample) -> tuple[Values, NDArray[np.int64], NDArray[np.int64]]:
     """Channels, scene and user of a sample or a batch."""
     for name in ("csi", "scene", "user"):
         if name not in sample:
@@ -276,7 +307,7 @@ def _of_sample(sample: Mapping[str, Any]) -> tuple[NDArray[Any], NDArray[np.int6
     return csi, scene, user
 
 
-def _like(original: Any, values: NDArray[Any]) -> Any:
+def _like(original: Any, values: Values) -> Any:
     """`values` in the kind of array that `original` is: torch tensors without importing torch, else NumPy."""
     if isinstance(original, np.ndarray) or not hasattr(original, "new_tensor"):
         return values

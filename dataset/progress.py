@@ -1,4 +1,4 @@
-"""What a command is doing, on standard error: bars on a terminal; elsewhere a line a stage and one every 30 s.
+"""What a command is doing, on standard error: bars on a terminal; elsewhere a line per stage and one every 30 s.
 
 Standard output stays free for results. Every stage of every command goes through here, so that no two bars compete.
 """
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -18,6 +18,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 INTERVAL = 30.0
 
 Item = TypeVar("Item")
+
+
+class Tracker(Protocol):
+    """Wraps an iteration, e.g. to show how far it is, and yields the same items."""
+
+    def __call__(self, items: Iterable[Item], /) -> Iterable[Item]:
+        """Iterate over the items."""
 
 
 @dataclass(eq=False)
@@ -35,7 +42,7 @@ class Stage:
     done : int
         Items done.
     note : str
-        What else there is to say, e.g. the loss.
+        Further text, e.g. the loss.
     """
 
     text: str
@@ -95,7 +102,13 @@ def stage(text: str, total: int | None = None, unit: str = "", done: int = 0) ->
 
 
 def track(items: Iterable[Item], text: str, total: int | None = None, unit: str = "") -> Iterator[Item]:
-    """Show a stage while `items` are iterated over; an item counts when the next one is asked for."""
+    """Show a stage while `items` are iterated over; an item counts once the next one is requested.
+
+    Examples
+    --------
+    >>> for file in track(files, "check", unit="files"):
+    ...     check(file)
+    """
     if total is None and isinstance(items, Sized):
         total = len(items)
     with stage(text, total, unit) as tracked:

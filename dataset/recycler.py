@@ -3,10 +3,11 @@
 import math
 import sys
 from collections import deque
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wavecity.dataset.schema import Values
 
 
 class Recycler:
@@ -26,7 +27,7 @@ class Recycler:
         self._keep = keep
         self._blocks: dict[str, deque[NDArray[np.uint8]]] = {}
 
-    def empty(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    def empty(self, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Values:
         """As `np.empty`."""
         size = math.prod(shape) * dtype.itemsize
         blocks = self._blocks.setdefault(name, deque(maxlen=self._keep))

@@ -1,9 +1,9 @@
 """Views of a store without new ray tracing: other arrays, bands and times from the stored paths.
 
-Views are lazy (dask) and xarray all through. `wavecity.dataset.impairments` (offered here too) goes on from them: `Noise` at a
-given SNR, and `Observe` for partial CSI.
+Views are lazy (dask) xarray arrays. `wavecity.dataset.impairments`, also available from here, continues from them: `Noise`
+at a given SNR, and `Observe` for partial CSI.
 
-What no view restores: paths are cut to the strongest `solver.max_paths` of a user (coordinate `power_cut` says what
+What no view can restore: paths are cut to the strongest `solver.max_paths` of a user (coordinate `power_cut` says what
 share of the power that cost). The carrier, materials, element pattern and orientation of the panel are in the path
 gains and stay as they were traced.
 """
@@ -18,10 +18,11 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from wavecity.dataset.files import open_group
+from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.impairments import Chain, Noise, Observe, add_noise, observe
 from wavecity.dataset.reader import open_store, resolve
-from wavecity.dataset.schema import SCENE_FIELDS
+from wavecity.dataset.records import StoreAttributes, attributes_of
+from wavecity.dataset.schema import SCENE_FIELDS, Values
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.channels import ReceiverSettings, csi, csi_axes, subcarrier_frequencies
 from wavecity.raytrace.settings import RadioSettings
@@ -35,7 +36,7 @@ LARGEST_OFFSET = 0.1
 BLOCK = 2**25
 
 
-def stored_csi(store: Any) -> xr.DataArray:
+def stored_csi(store: str | StorePath) -> xr.DataArray:
     """The channels as they are stored, with the coordinates that `Noise` and `Observe` need.
 
     Parameters
@@ -46,13 +47,17 @@ def stored_csi(store: Any) -> xr.DataArray:
     -------
     xarray.DataArray
         complex64 (scene, user, x, y), lazy.
+
+    Examples
+    --------
+    >>> noisy = Noise(snr_db=10.0)(stored_csi("helsinki"))
     """
     data = open_store(store)
     return _with_coordinates(data["csi"], data)
 
 
 def derived_csi(
-    store: Any,
+    store: str | StorePath,
     *,
     columns: int | None = None,
     rows: int | None = None,
@@ -106,10 +111,10 @@ def derived_csi(
     Examples
     --------
     >>> wide = derived_csi("helsinki", columns=8, rows=8, subcarriers=64, bandwidth=100e6)
-    >>> one = wide.isel(scene=0).compute()
+    >>> scene = wide.isel(scene=0).compute()
     """
     data, paths = open_store(store), _open_paths(store)
-    radio = _radio(store, data.attrs, {"columns": columns, "rows": rows, "spacing": spacing})
+    radio = _radio(store, attributes_of(data.attrs), {"columns": columns, "rows": rows, "spacing": spacing})
     frequencies = _frequencies(frequencies, subcarriers, bandwidth, radio.frequency)
     axes = csi_axes(receiver, times, frequencies)
     asked = (("rx", receiver), ("time", times), ("subcarrier", frequencies))
@@ -122,7 +127,7 @@ def derived_csi(
     names += ["doppler"] if times is not None else []
     names += ["delay"] if frequencies is not None or normalize_delays else []
 
-    def channel(*arrays: NDArray[Any]) -> NDArray[np.complex64]:
+    def channel(*arrays: Values) -> NDArray[np.complex64]:
         table: Any = SimpleNamespace(**dict(zip(names, arrays, strict=True)))
         return csi(
             table,
@@ -162,7 +167,8 @@ def derived_csi(
     )
 
 
-def _open_paths(store: Any) -> xr.Dataset:
+def _open_paths(store: str | StorePath) -> xr.Dataset:
+    """Open the stored paths."""
     if "paths" not in open_group(resolve(store)):
         msg = f"{store}: stores no paths, so nothing can be derived; build it with features.paths: true"
         raise InputError(msg)
@@ -177,7 +183,7 @@ def _in_blocks(paths: xr.Dataset, users: int) -> xr.Dataset:
     return paths if chunks == {"scene": scenes_stored, "user": users_stored} else paths.chunk(chunks)
 
 
-def _radio(store: Any, attributes: Mapping[str, Any], changes: dict[str, Any]) -> RadioSettings:
+def _radio(store: str | StorePath, attributes: StoreAttributes, changes: Mapping[str, float | None]) -> RadioSettings:
     """The panel of the store's recipe with another size or spacing."""
     array = attributes["array"]
     stored = {
@@ -234,4 +240,5 @@ def _with_coordinates(csi: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
         dim: (dim, np.arange(data.sizes[dim]), {"long_name": f"{dim} in the store"}) for dim in ("scene", "user")
     }
     fields = [field.name for field in SCENE_FIELDS if field.name in data.variables]
-    return csi.assign_coords({**numbers, **{name: data[name].variable.load() for name in fields}})
+    named: xr.DataArray = csi.assign_coords({**numbers, **{name: data[name].variable.load() for name in fields}})
+    return named

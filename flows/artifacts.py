@@ -13,9 +13,9 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import read_json
 from wavecity.dataset.publish import Version
-from wavecity.dataset.writer import load_draft
 
 
 class Progress:

@@ -13,21 +13,18 @@ from shapely.errors import ShapelyError
 
 from wavecity.dataset.card.croissant import write_croissant
 from wavecity.dataset.card.page import write_card
-from wavecity.dataset.checks.validate import CheckFailed, Each, validate
+from wavecity.dataset.checks.findings import CheckFailed
+from wavecity.dataset.checks.validate import Each, validate
+from wavecity.dataset.draft import Draft, open_draft
 from wavecity.dataset.features import channel_checksum, scene_arrays
 from wavecity.dataset.files import StorePath, atomic_path, read_json, write_json
+from wavecity.dataset.fingerprints import fingerprint_of, package_versions
+from wavecity.dataset.finish import finish_draft, seal
+from wavecity.dataset.layout import Layout
 from wavecity.dataset.publish import Version, pointed_at, publish, versions
+from wavecity.dataset.records import Outcome, Receipt, StoreAttributes, TrajectoryAttributes
 from wavecity.dataset.schema import SCHEMA_VERSION
-from wavecity.dataset.writer import (
-    Draft,
-    Layout,
-    fingerprint_of,
-    finish_draft,
-    open_draft,
-    package_versions,
-    seal,
-    write_unit,
-)
+from wavecity.dataset.writer import write_unit
 from wavecity.flows.fingerprint import code_fingerprint
 from wavecity.flows.maps import at_hand
 from wavecity.flows.recipe import Recipe
@@ -261,7 +258,7 @@ def reuse_of(recipe: Recipe, plan: Plan, store: StorePath) -> Reuse:
     return plan_reuse(recipe, plan, store, code_fingerprint())
 
 
-def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source], recipe: Recipe) -> dict[str, Any]:
+def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source], recipe: Recipe) -> Receipt:
     """Build, trace and write the scenes of one unit, whose maps are in `sources` by city; runs in a worker process.
 
     A scene that cannot be made is quarantined with its stage, reason and traceback; the others go on.
@@ -291,9 +288,9 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     return write_unit(draft, unit, scenes, outcomes, {"seed": recipe.seed})
 
 
-def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any] | None, dict[str, Any], Any]:
+def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any] | None, Outcome, Any]:
     tile = job.tile
-    outcome: dict[str, Any] = {
+    outcome: Outcome = {
         "scene_id": tile.id,
         "city": tile.city,
         "country": tile.country,
@@ -307,7 +304,7 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any]
     if job.kept and kept and not job.reason:
         arrays, table = kept
         origin = f"kept from {job.kept.version}: inputs unchanged"
-        result = {**_result(arrays, table), "origin": origin}
+        result: Outcome = {**_result(arrays, table), "origin": origin}
         return arrays, {**job.kept.outcome, **outcome, **result}, _named(table, tile)
     stage, start = "scene", time.perf_counter()
     reason = job.reason or "files of the version before are damaged"
@@ -347,7 +344,7 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any]
     return arrays, outcome, _named(scene.buildings, tile)
 
 
-def _result(arrays: dict[str, Any], buildings: Any) -> dict[str, Any]:
+def _result(arrays: dict[str, Any], buildings: Any) -> Outcome:
     return {
         "status": "done",
         "n_users": len(arrays["csi"]),
@@ -392,7 +389,7 @@ def _write_buildings(path: StorePath, tables: list[Any]) -> None:
 def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
     """Write coordinates, attributes, statistics, ledger, lineage and card of a draft whose units are all done; seal it."""
     radio: RadioSettings = recipe.radio
-    attributes = {
+    attributes: StoreAttributes = {
         "frequency_hz": radio.frequency,
         "element_pattern": radio.pattern,
         "element_gain_max_db": ELEMENT_GAIN[radio.pattern],
@@ -422,7 +419,7 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
     seal(draft)
 
 
-def trajectory_attributes(mobility: MobilitySettings) -> dict[str, Any]:
+def trajectory_attributes(mobility: MobilitySettings) -> TrajectoryAttributes:
     """What readers need to know of users that move, JSON-ready; `fastest_mps` by `wavecity.geo.scene.Mover`."""
     fastest = {
         Mover.WALKER: mobility.walker_speed[1],

@@ -239,9 +239,9 @@ def validate(store: str, workers: int | None) -> None:
     """Check every byte, structure, physics and splits of a store; exit code 1 when something is wrong."""
     from wavecity.dataset.checks.validate import processes
     from wavecity.dataset.checks.validate import validate as check
+    from wavecity.dataset.draft import load_draft
     from wavecity.dataset.progress import track
     from wavecity.dataset.reader import resolve
-    from wavecity.dataset.writer import load_draft
     from wavecity.flows.tables import print_validation
 
     units = load_draft(resolve(store).parent).layout.units

@@ -23,7 +23,7 @@ DATA = {
 NOT_DATA = {
     "geo": ("download", "errors", "network"),
     "raytrace": ("backend",),
-    "dataset": ("files", "integrity", "writer"),
+    "dataset": ("draft", "files", "fingerprints", "integrity", "layout", "records", "writer"),
 }
 # Raise it when data change through something else, e.g. a setting of the ray tracer's compiler.
 REVISION = 1

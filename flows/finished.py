@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from wavecity.dataset.files import files_below, read_json, sha256_of, write_json
+from wavecity.dataset.fingerprints import fingerprint_of
 from wavecity.dataset.publish import Version
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.writer import fingerprint_of
 from wavecity.flows import build
 from wavecity.flows.maps import map_folder
 from wavecity.flows.recipe import Recipe

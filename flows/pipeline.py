@@ -20,12 +20,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from wavecity.dataset.checks.validate import Each
+from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import StorePath, location, make_folder, read_json, write_json
 from wavecity.dataset.lock import Lock, builder_lock
 from wavecity.dataset.progress import say, stage, track
 from wavecity.dataset.publish import Version, make_latest, pointed_at
 from wavecity.dataset.reader import open_store, resolve
-from wavecity.dataset.writer import Draft
+from wavecity.dataset.records import Receipt
 from wavecity.flows import artifacts, build, finished
 from wavecity.flows.cluster import compute
 from wavecity.flows.maps import map_folder, share_maps
@@ -43,7 +44,7 @@ from wavecity.model.settings.tasks import TaskName
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
 
 # As `build.run_unit`: writes a unit and gives its receipt.
-RunUnit = Callable[..., dict[str, Any]]
+RunUnit = Callable[..., Receipt]
 
 
 def _can_pass(task: Any, run: Any, state: Any) -> bool:
@@ -66,7 +67,7 @@ def _can_pass(task: Any, run: Any, state: Any) -> bool:
 )
 def build_unit(
     client: Any, draft: Draft, unit: int, jobs: list[Any], sources: Any, recipe: Recipe, run_unit: RunUnit
-) -> dict[str, Any]:
+) -> Receipt:
     """Hand one unit to Dask and wait for its receipt."""
     future = client.submit(run_unit, draft, unit, jobs, sources, recipe, pure=False)
     try:

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wavecity.dataset.draft import Draft, load_draft
 from wavecity.dataset.files import StorePath, array_of, open_group, read_json, sha256_of
+from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.publish import Version, latest
-from wavecity.dataset.writer import Draft, fingerprint_of, load_draft, package_versions
+from wavecity.dataset.records import Outcome
 from wavecity.flows.recipe import Recipe
 from wavecity.geo.cities import City
 from wavecity.geo.plan import Plan
@@ -50,7 +52,7 @@ class Kept:
     version: str
     folder: StorePath
     scene: int
-    outcome: dict[str, Any]
+    outcome: Outcome
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from wavecity.dataset.card.facts import add_up, percent, trajectory_text
-from wavecity.dataset.checks.validate import CheckFailed, Validation, validate_bytes
+from wavecity.dataset.card.facts import trajectory_text
+from wavecity.dataset.card.source import add_up, percent
+from wavecity.dataset.checks.findings import CheckFailed, Validation
+from wavecity.dataset.checks.validate import validate_bytes
+from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, children, folder_size, location, read_json, write_text
+from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.lock import builder_lock
 from wavecity.dataset.publish import Version, latest, point_latest, publish, versions
 from wavecity.dataset.reader import open_store, refuse_run_folder, resolve
+from wavecity.dataset.records import attributes_of
 from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.dataset.settings import StoreSettings
-from wavecity.dataset.writer import load_draft, read_sealed
 from wavecity.flows.help import keys_of
 from wavecity.geo.errors import InputError
 from wavecity.model.settings.tasks import BOUND, TASKS, is_ours
@@ -233,7 +237,7 @@ def print_store(store: str) -> None:
         label, unit = STATISTICS.get(name, (name.replace("_", " "), ""))
         table.add_row(label, f"{value:.4g}{unit}" if isinstance(value, float) else f"{value:,}{unit}")
     if "trajectory" in data.attrs:
-        table.add_row("trajectories", trajectory_text(data.attrs))
+        table.add_row("trajectories", trajectory_text(attributes_of(data.attrs)))
     cities = lineage.get("cities", [])
     if "imported" in data.attrs:
         table.add_row("imported", data.attrs["conventions"]["imported"])

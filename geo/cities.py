@@ -221,4 +221,5 @@ def _distances(latitude: float, longitude: float, others: NDArray[np.float64]) -
     at = math.radians(latitude), math.radians(longitude)
     half = np.sin((to[:, 0] - at[0]) / 2) ** 2
     half += math.cos(at[0]) * np.cos(to[:, 0]) * np.sin((to[:, 1] - at[1]) / 2) ** 2
-    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
+    distances: NDArray[np.float64] = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
+    return distances

@@ -66,7 +66,8 @@ class Network:
     @cached_property
     def lengths(self) -> NDArray[np.float64]:
         """Length of each piece in m."""
-        return np.hypot(*(self.node[self.head] - self.node[self.tail]).T)
+        lengths: NDArray[np.float64] = np.hypot(*(self.node[self.head] - self.node[self.tail]).T)
+        return lengths
 
     @cached_property
     def reach(self) -> NDArray[np.float64]:

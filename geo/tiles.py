@@ -278,7 +278,10 @@ def _inside(candidates: list[Tile], source: Source | None) -> NDArray[np.bool_]:
         return np.ones(len(candidates), bool)
     squares = shapely.bounds(_squares(candidates, 1.0))
     west, south, east, north = source.bounds
-    return (squares[:, 0] >= west) & (squares[:, 1] >= south) & (squares[:, 2] <= east) & (squares[:, 3] <= north)
+    inside: NDArray[np.bool_] = (squares[:, :2] >= (west, south)).all(axis=1) & (squares[:, 2:] <= (east, north)).all(
+        axis=1
+    )
+    return inside
 
 
 def _has_buildings(candidates: list[Tile], source: Source | None) -> NDArray[np.bool_]:
@@ -297,4 +300,6 @@ def _squares(candidates: list[Tile], scale: float) -> NDArray[np.object_]:
     # 111 km is less than a degree of latitude anywhere but at the equator.
     reach = scale * candidates[0].size / 2 / 110_500
     wide = reach / np.maximum(np.cos(np.radians(points[:, 1])), 0.01)
-    return shapely.box(points[:, 0] - wide, points[:, 1] - reach, points[:, 0] + wide, points[:, 1] + reach)
+    west, east = points[:, 0] - wide, points[:, 0] + wide
+    squares: NDArray[np.object_] = shapely.box(west, points[:, 1] - reach, east, points[:, 1] + reach)
+    return squares

@@ -62,7 +62,8 @@ def best_beam(csi: NDArray[Any]) -> NDArray[np.int16]:
     int16 (...,)
     """
     gain = beam_gain(csi)
-    return gain.reshape(*gain.shape[:-2], -1).argmax(-1).astype(np.int16)
+    best: NDArray[np.int16] = gain.reshape(*gain.shape[:-2], -1).argmax(-1).astype(np.int16)
+    return best
 
 
 def dft_codebook(columns: int, rows: int) -> NDArray[np.complex128]:
@@ -75,7 +76,8 @@ def dft_codebook(columns: int, rows: int) -> NDArray[np.complex128]:
     """
     x = np.exp(-2j * np.pi * np.outer(np.arange(columns), np.arange(columns)) / columns)
     y = np.exp(-2j * np.pi * np.outer(np.arange(rows), np.arange(rows)) / rows)
-    return np.einsum("an,bm->abnm", x, y).reshape(columns * rows, columns, rows)
+    codebook: NDArray[np.complex128] = np.einsum("an,bm->abnm", x, y).reshape(columns * rows, columns, rows)
+    return codebook
 
 
 def panel_axes(azimuth: float, downtilt: float) -> NDArray[np.float64]:
@@ -123,7 +125,8 @@ def element_positions(columns: int, rows: int, spacing: float, azimuth: float, d
     _, along_x, along_y = panel_axes(azimuth, downtilt)
     x = element_offsets(columns, spacing)[:, None, None] * along_x
     y = element_offsets(rows, spacing)[None, :, None] * along_y
-    return x + y
+    positions: NDArray[np.float64] = x + y
+    return positions
 
 
 def direction(zenith: NDArray[Any], azimuth: NDArray[Any]) -> NDArray[np.float64]:

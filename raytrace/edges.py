@@ -108,7 +108,8 @@ def _points_of_edges(wedges: Wedges) -> NDArray[np.float64]:
     share = (np.arange(EDGE_POINTS) + 0.5) / EDGE_POINTS
     angle = low[:, None] + (high - low)[:, None] * share
     place = foot[:, None] + height[:, None] * np.tan(angle)
-    return origin[:, None] + place[..., None] * along[:, None] + EDGE_OFFSET * away[:, None]
+    points: NDArray[np.float64] = origin[:, None] + place[..., None] * along[:, None] + EDGE_OFFSET * away[:, None]
+    return points
 
 
 def keller_rays(wedges: Wedges, share: int, low: int, high: int, shift: tuple[float, float]) -> Rays:

@@ -33,14 +33,16 @@ def chain_buffer(world: World, elements: NDArray[np.int32], swapped: NDArray[np.
 
 def are_edges(surfaces: Surfaces, elements: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Which elements of chains are edges."""
-    return (elements >= surfaces.planes) & (elements != surfaces.through)
+    edges: NDArray[np.bool_] = (elements >= surfaces.planes) & (elements != surfaces.through)
+    return edges
 
 
 def element_types(surfaces: Surfaces, elements: NDArray[np.int32]) -> NDArray[np.uint8]:
     """Sionna's `InteractionType` of each element of chains."""
     kind = np.where(elements >= surfaces.planes, sionna.DIFFRACTION, sionna.SPECULAR)
     kind = np.where(elements == surfaces.through, sionna.REFRACTION, kind)
-    return np.where(elements >= 0, kind, sionna.NONE).astype(np.uint8)
+    types: NDArray[np.uint8] = np.where(elements >= 0, kind, sionna.NONE).astype(np.uint8)
+    return types
 
 
 def element_faces(surfaces: Surfaces, elements: NDArray[np.int32], swapped: NDArray[np.bool_]) -> NDArray[np.int32]:

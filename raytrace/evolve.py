@@ -186,5 +186,5 @@ def progression(first: NDArray[np.float64], step: NDArray[np.float64], count: in
     near = np.exp(2j * np.pi * ((step[:, None] * np.arange(fine)[:, None]) % 1)).astype(np.complex64)
     far = first[:, None] + step[:, None] * (fine * np.arange(coarse)[:, None])
     far_phasors = np.exp(2j * np.pi * (far % 1)).astype(np.complex64)
-    both = far_phasors[:, :, None] * near[:, None]
-    return both.reshape(len(first), coarse * fine, -1)[:, :count]
+    phasors: NDArray[np.complex64] = far_phasors[:, :, None] * near[:, None]
+    return phasors.reshape(len(first), coarse * fine, -1)[:, :count]

@@ -194,7 +194,8 @@ def edge_parameter(
     along_s, along_t = np.einsum("ni,ni->n", s, along), np.einsum("ni,ni->n", t, along)
     away_s = np.linalg.norm(s - along_s[:, None] * along, axis=1)
     away_t = np.linalg.norm(t - along_t[:, None] * along, axis=1)
-    return (along_s * away_t + along_t * away_s) / np.maximum(away_s + away_t, 1e-12)
+    parameter: NDArray[np.float64] = (along_s * away_t + along_t * away_s) / np.maximum(away_s + away_t, 1e-12)
+    return parameter
 
 
 def path_lengths(
@@ -237,8 +238,10 @@ def shortest_step(vertices: NDArray[np.float64], present: NDArray[np.bool_]) -> 
     """Least distance in m of two successive vertices (N, D, 3) of each path; infinite where there are fewer than two."""
     steps = np.linalg.norm(np.diff(vertices, axis=1), axis=2)
     # Vertices come first in a row, so a step is there where its second end is.
-    return np.where(present[:, 1:], steps, np.inf).min(axis=1, initial=np.inf)
+    shortest: NDArray[np.float64] = np.where(present[:, 1:], steps, np.inf).min(axis=1, initial=np.inf)
+    return shortest
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return vectors / np.linalg.norm(vectors, axis=1)[:, None]
+    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1)[:, None]
+    return unit

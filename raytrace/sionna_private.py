@@ -194,7 +194,8 @@ def coefficients(
     solved = fields(world.scene, paths, source, receivers, turned, upright, transmit, receive, diffraction)
     value = solved.a[0][0]
     dr.eval(value)
-    return (value.real.numpy() + 1j * value.imag.numpy()).astype(np.complex64)
+    field: NDArray[np.complex64] = (value.real.numpy() + 1j * value.imag.numpy()).astype(np.complex64)
+    return field
 
 
 def fields(

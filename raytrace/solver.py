@@ -273,7 +273,8 @@ def line_of_sight(world: World, source: NDArray[np.float64], receivers: NDArray[
         return np.zeros(0, bool)
     targets = load_rows(mi.Point3f, receivers)
     origins = dr.gather(mi.Point3f, load_rows(mi.Point3f, source), dr.zeros(mi.UInt, len(receivers)))
-    return ~world.scene.mi_scene.ray_test(rt.utils.spawn_ray_to(origins, targets)).numpy()
+    clear: NDArray[np.bool_] = ~world.scene.mi_scene.ray_test(rt.utils.spawn_ray_to(origins, targets)).numpy()
+    return clear
 
 
 def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:

@@ -141,7 +141,8 @@ def stock_table(paths: Any, world: World) -> Table:
     row = np.nonzero(paths.valid.numpy()[:, 0] & (np.abs(coefficients).max(axis=1) > FAINTEST))
 
     def per_bounce(values: Any) -> NDArray[Any]:
-        return np.moveaxis(values.numpy()[:, :, 0], 0, 2)[row]
+        selected: NDArray[Any] = np.moveaxis(values.numpy()[:, :, 0], 0, 2)[row]
+        return selected
 
     types, shapes = per_bounce(paths.interactions), per_bounce(paths.objects)
     faces = world.first_face[np.where(types != sionna.NONE, shapes, world.shape[0])].astype(np.int64)
@@ -276,7 +277,8 @@ def _key(receiver: NDArray[Any], met: NDArray[Any]) -> NDArray[np.int64]:
 
 def _at_edge(gap: NDArray[np.float64], types: NDArray[Any]) -> NDArray[np.float64]:
     """The gap between two paths' vertices at their edge, 0 without one; (N, D) -> (N,)."""
-    return np.where(types == sionna.DIFFRACTION, gap, 0.0).max(axis=1, initial=0.0)
+    at_edge: NDArray[np.float64] = np.where(types == sionna.DIFFRACTION, gap, 0.0).max(axis=1, initial=0.0)
+    return at_edge
 
 
 def _equal_pairs(left: NDArray[np.int64], right: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

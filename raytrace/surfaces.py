@@ -159,7 +159,8 @@ def analyse(
 
 def _double_area(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> NDArray[np.float64]:
     a, b, c = (vertices[faces[:, i]] for i in range(3))
-    return np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    area: NDArray[np.float64] = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    return area
 
 
 def _coplanar(outward: NDArray[np.float64], point: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -175,7 +176,8 @@ def _coplanar(outward: NDArray[np.float64], point: NDArray[np.float64]) -> NDArr
     pairs = cKDTree(bundles).query_pairs(1.0, p=np.inf, output_type="ndarray")
     links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(bundles), len(bundles)))
     _, plane_of_bundle = connected_components(links, directed=False)
-    return plane_of_bundle[bundle_of_face.reshape(-1)].astype(np.int32)
+    plane: NDArray[np.int32] = plane_of_bundle[bundle_of_face.reshape(-1)].astype(np.int32)
+    return plane
 
 
 def _plane_axes(normal: NDArray[np.float64]) -> NDArray[np.float64]:

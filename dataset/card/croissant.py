@@ -4,14 +4,17 @@ Croissant knows no Zarr: the arrays are described with type, shape, unit and the
 loader refuses to read those. What it does read are the splits, the scenes and the buildings.
 """
 
-from typing import Any
+from typing import TypeAlias
 
 import xarray as xr
 
+from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, sha256_of, write_json
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.schema import SCENE_FIELDS
-from wavecity.dataset.writer import load_draft
+
+# A node of JSON-LD.
+Node: TypeAlias = dict[str, object]
 
 CONTEXT = {
     "@language": "en",
@@ -113,7 +116,7 @@ def write_croissant(folder: StorePath) -> None:
     write_json(folder / "croissant.json", describe(folder))
 
 
-def describe(folder: StorePath) -> dict[str, Any]:
+def describe(folder: StorePath) -> Node:
     """Croissant's JSON-LD of a version; paths are relative to its folder.
 
     Raises
@@ -144,7 +147,7 @@ def describe(folder: StorePath) -> dict[str, Any]:
             {"@type": "sc:Organization", "name": "Wavecity"},
             {"@type": "sc:Organization", "name": "OpenStreetMap contributors", "url": COPYRIGHT_URL},
         ],
-        # The page beside this file; where a copy is published is for who publishes it to say.
+        # The page next to this file: only who publishes a copy knows its address.
         "url": "card.html",
         "identifier": fingerprint,
         "version": f"{attributes['schema_version']}.0.0+{fingerprint[:16]}",
@@ -174,7 +177,7 @@ def _description(data: xr.Dataset) -> str:
     )
 
 
-def _file(folder: StorePath, name: str) -> dict[str, Any]:
+def _file(folder: StorePath, name: str) -> Node:
     encoding, description = FILES[name]
     return {
         "@type": "cr:FileObject",
@@ -188,7 +191,7 @@ def _file(folder: StorePath, name: str) -> dict[str, Any]:
     }
 
 
-def _file_set(name: str) -> dict[str, Any]:
+def _file_set(name: str) -> Node:
     includes, encoding, description = FILE_SETS[name]
     return {
         "@type": "cr:FileSet",
@@ -200,11 +203,11 @@ def _file_set(name: str) -> dict[str, Any]:
     }
 
 
-def _record_set(name: str, description: str, fields: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+def _record_set(name: str, description: str, fields: list[Node], **more: object) -> Node:
     return {"@type": "cr:RecordSet", "@id": name, "name": name, "description": description, "field": fields, **more}
 
 
-def _field(record_set: str, name: str, kind: str | list[str], description: str, **more: Any) -> dict[str, Any]:
+def _field(record_set: str, name: str, kind: str | list[str], description: str, **more: object) -> Node:
     identifier = f"{record_set}/{name}"
     return {
         "@type": "cr:Field",
@@ -216,7 +219,7 @@ def _field(record_set: str, name: str, kind: str | list[str], description: str, 
     }
 
 
-def _splits(data: xr.Dataset) -> dict[str, Any]:
+def _splits(data: xr.Dataset) -> Node:
     """The splits as Croissant wants them: an enumeration that the scenes refer to."""
     present = set(data["split"].values.tolist())
     lines = [{"splits/name": name, "splits/url": url} for name, url in SPLIT_URLS.items() if name in present]
@@ -234,20 +237,20 @@ def _splits(data: xr.Dataset) -> dict[str, Any]:
     )
 
 
-def _scenes() -> dict[str, Any]:
+def _scenes() -> Node:
     fields = []
     for spec in SCENE_FIELDS:
         if spec.name in IN_RECEIPTS:
             kind = "sc:Text" if spec.dtype == "str" else TYPES[spec.dtype]
             source = {"fileSet": {"@id": "receipts"}, "extract": {"jsonPath": f"scenes[*].{spec.name}"}}
-            more: dict[str, Any] = {"source": source}
+            more: Node = {"source": source}
             if spec.name == "split":
                 more["references"] = {"field": {"@id": "splits/name"}}
             fields.append(_field("scenes", spec.name, kind, _with_unit(spec.long_name, spec.units), **more))
-    return _record_set("scenes", "One record a scene, from the receipts.", fields, key={"@id": "scenes/scene_id"})
+    return _record_set("scenes", "One record per scene, from the receipts.", fields, key={"@id": "scenes/scene_id"})
 
 
-def _buildings() -> dict[str, Any]:
+def _buildings() -> Node:
     fields = [
         _field(
             "buildings",
@@ -258,12 +261,12 @@ def _buildings() -> dict[str, Any]:
         )
         for name, (kind, meaning) in BUILDINGS.items()
     ]
-    text = "One record a building of a scene. The footprint is the GeoParquet column geometry, in metres of the scene frame."
+    text = "One record per building of a scene. The footprint is the GeoParquet column geometry, in metres of the scene frame."
     return _record_set("buildings", text, fields)
 
 
-def _arrays(data: xr.Dataset, record: str) -> list[dict[str, Any]]:
-    """Arrays as fields, one record a scene, a user, or a user with all paths or along its way.
+def _arrays(data: xr.Dataset, record: str) -> list[Node]:
+    """Arrays as fields, one record per scene, per user, or per user with all paths or along its route.
 
     The validator wants a source for each.
     """
@@ -280,7 +283,7 @@ def _arrays(data: xr.Dataset, record: str) -> list[dict[str, Any]]:
         if array.dtype.kind == "c":
             shape.append(2)
             text += f"; {array.dtype}, given here as pairs of real and imaginary part"
-        more: dict[str, Any] = {"source": {"fileSet": {"@id": "arrays"}, "extract": {"fileProperty": "content"}}}
+        more: Node = {"source": {"fileSet": {"@id": "arrays"}, "extract": {"fileProperty": "content"}}}
         if shape:
             more |= {"isArray": True, "arrayShape": ",".join(map(str, shape))}
         fields.append(_field(name, str(key), TYPES[str(array.dtype)], text, **more))
@@ -290,7 +293,7 @@ def _arrays(data: xr.Dataset, record: str) -> list[dict[str, Any]]:
         "path": "user of a scene, with all of the user's paths",
         "trajectory": "user of a scene, along the user's way",
     }[record]
-    text = f"Arrays of data.zarr, one record a {per}: a description, which Croissant loaders cannot read."
+    text = f"Arrays of data.zarr, one record per {per}: a description, which Croissant loaders cannot read."
     return [_record_set(name, text, fields)] if fields else []
 
 

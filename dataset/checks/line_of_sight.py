@@ -5,7 +5,7 @@ compared with the building's. Shapely and NumPy only.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -86,7 +86,7 @@ def blocked_users(
 
 def check_line_of_sight(
     buildings: "gpd.GeoDataFrame",
-    user_position: NDArray[Any],
+    user_position: ArrayLike,
     bs_position_m: ArrayLike,
     bs_shift: float,
     los: NDArray[np.bool_],
@@ -126,7 +126,7 @@ def check_line_of_sight(
     return "; ".join(findings)
 
 
-def _lines(users: NDArray[np.float64], source: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _lines(users: NDArray[np.float64], source: NDArray[np.float64]) -> tuple[NDArray[np.object_], NDArray[np.bool_]]:
     """Lines (U,) in the plane, and which of them belong to users straight below the base station."""
     ends = np.stack([np.broadcast_to(source[:2], (len(users), 2)), users[:, :2]], axis=1)
     below = np.hypot(*(ends[:, 1] - ends[:, 0]).T) < BELOW
@@ -136,9 +136,9 @@ def _lines(users: NDArray[np.float64], source: NDArray[np.float64]) -> tuple[NDA
 
 
 def _meets(
-    lines: NDArray[Any],
+    lines: NDArray[np.object_],
     below: NDArray[np.bool_],
-    footprints: NDArray[Any],
+    footprints: NDArray[np.object_],
     base: NDArray[np.float64],
     top: NDArray[np.float64],
     users: NDArray[np.float64],

@@ -4,11 +4,10 @@ import zipfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wavecity.dataset.schema import Arrays
 from wavecity.geo.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -24,8 +23,6 @@ LAYOUT = {
 }
 # Cells of the map where none is given, and cells along a patch of the occupancy grid: as in recipes.
 CELLS, PATCH = 200, 10
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @lru_cache(1)

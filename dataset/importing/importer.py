@@ -5,24 +5,30 @@ The layout of a file is `wavecity.dataset.importing.channel_files.LAYOUT`; a fil
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.draft import open_draft
 from wavecity.dataset.files import location, make_folder, remove_folder, sha256_of
-from wavecity.dataset.importing.channel_files import CELLS, LAYOUT, PATCH, SPLITS, Arrays, load_channels
+from wavecity.dataset.fingerprints import fingerprint_of, package_versions
+from wavecity.dataset.finish import finish_draft, seal
+from wavecity.dataset.importing.channel_files import CELLS, LAYOUT, PATCH, SPLITS, load_channels
+from wavecity.dataset.layout import Layout
 from wavecity.dataset.lock import builder_lock
+from wavecity.dataset.progress import Tracker
 from wavecity.dataset.publish import Version, latest, make_latest, publish, versions
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.schema import CONVENTIONS, SCHEMA_VERSION
+from wavecity.dataset.records import Outcome, StoreAttributes
+from wavecity.dataset.schema import CONVENTIONS, SCHEMA_VERSION, Arrays, Values
 from wavecity.dataset.settings import Settings, StoreSettings
-from wavecity.dataset.writer import Layout, fingerprint_of, finish_draft, open_draft, package_versions, seal, write_unit
+from wavecity.dataset.writer import write_unit
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.arrays import best_beam, spectrum
 
@@ -83,9 +89,7 @@ class _Scene:
 _Found = tuple[Path, list[str], NDArray[np.int64], NDArray[np.str_] | None]
 
 
-def import_channels(
-    files: Sequence[Path], store: str, settings: ImportSettings, progress: Callable[[Any], Any] = iter
-) -> Version:
+def import_channels(files: Sequence[Path], store: str, settings: ImportSettings, progress: Tracker = iter) -> Version:
     """Write arrays into a store as its next version, validate and publish it.
 
     Spectra, beams and occupancy are computed; there are no paths, so nothing can be derived from them. The same files and
@@ -155,16 +159,14 @@ def import_channels(
         return publish(place, draft.folder, defaults.keep, defaults.grace)
 
 
-def _plan(
-    files: Sequence[Path], settings: ImportSettings
-) -> tuple[list[_Scene], Layout, set[str], dict[Path, NDArray[Any]]]:
+def _plan(files: Sequence[Path], settings: ImportSettings) -> tuple[list[_Scene], Layout, set[str], dict[Path, Values]]:
     """Check all files: scenes in the order of the store, its layout, arrays that every file has, users' positions."""
     names = Counter(file.name for file in files)
     if not files or max(names.values()) > 1:
         msg = f"{names.most_common(1)[0][0]}: given twice; every file once" if files else "no file to import"
         raise InputError(msg)
     found: list[_Found] = []
-    positions: dict[Path, NDArray[Any]] = {}
+    positions: dict[Path, Values] = {}
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
     known = set(LAYOUT)
     for file in files:
@@ -212,10 +214,10 @@ def _divide(found: Sequence[_Found], settings: ImportSettings) -> Iterator[_Scen
                 split = np.array(_shares(len(users), settings, f"users of scene {name}", rng))
             else:
                 split = np.broadcast_to("test" if way == "test" else next(whole), len(users))
-            theirs = [one for one in SPLITS if (split == one).any()]
-            for one in theirs:
-                label = name if len(theirs) == 1 else f"{name}-{one}"
-                yield _Scene(label, one, file, row, users[split == one])
+            theirs = [part for part in SPLITS if (split == part).any()]
+            for part in theirs:
+                label = name if len(theirs) == 1 else f"{name}-{part}"
+                yield _Scene(label, part, file, row, users[split == part])
 
 
 def _shares(count: int, settings: ImportSettings, what: str, rng: np.random.Generator) -> list[str]:
@@ -231,7 +233,7 @@ def _shares(count: int, settings: ImportSettings, what: str, rng: np.random.Gene
     return [ordered[place] for place in rng.permutation(count)]
 
 
-def _base_station(positions: dict[Path, NDArray[Any]], settings: ImportSettings) -> NDArray[np.float64]:
+def _base_station(positions: dict[Path, Values], settings: ImportSettings) -> NDArray[np.float64]:
     """Position of the base station, the same in all scenes; users must lie on the map around it."""
     lowest = min(float(position[:, 2].min()) for position in positions.values())
     half = settings.tile_size / 2
@@ -286,7 +288,7 @@ def _scene_arrays(scene: _Scene, settings: ImportSettings, base: NDArray[np.floa
     }
 
 
-def _outcome(scene: _Scene, arrays: Arrays, settings: ImportSettings, base: NDArray[np.float64]) -> dict[str, Any]:
+def _outcome(scene: _Scene, arrays: Arrays, settings: ImportSettings, base: NDArray[np.float64]) -> Outcome:
     """Entry of the receipt."""
     # Users of one's own may stand anywhere: those within buildings count as under cover for the checks.
     cells = len(arrays["height"])
@@ -320,7 +322,7 @@ def _attributes(
     known: set[str],
     sums: dict[str, str],
     split_by: str,
-) -> dict[str, Any]:
+) -> StoreAttributes:
     """Attributes of the store; `imported` says what is not known."""
     level = "normalised" if settings.normalised and "path_gain" not in known else "absolute"
     notes = ["Channels were imported: there are no paths."]

@@ -24,8 +24,9 @@ from wavecity.flows.bench import geo_reference
 from wavecity.flows.tables import console
 from wavecity.geo.build import build_scene
 from wavecity.geo.errors import InputError, SceneError
+from wavecity.geo.extract import find_helsinki
 from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-from wavecity.geo.sources import Source, find_helsinki, open_source
+from wavecity.geo.sources import Source, open_source
 from wavecity.geo.tiles import Tile, grid, plan_tiles
 
 # Above every id of OpenStreetMap.

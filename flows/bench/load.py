@@ -33,11 +33,15 @@ from rich import box
 from rich.table import Table
 
 from wavecity.dataset.arrays import Batch, is_per_user, read_scenes
+from wavecity.dataset.draft import Draft, open_draft
 from wavecity.dataset.features import scene_arrays
+from wavecity.dataset.finish import finish_draft
+from wavecity.dataset.layout import Layout
 from wavecity.dataset.loader import BatchReader, Order, Users, find_users
 from wavecity.dataset.progress import stage, track
+from wavecity.dataset.records import Outcome
 from wavecity.dataset.recycler import Recycler
-from wavecity.dataset.writer import Draft, Layout, finish_draft, open_draft, write_unit
+from wavecity.dataset.writer import write_unit
 from wavecity.flows.tables import console
 from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Scene
@@ -200,7 +204,8 @@ def _fill_unit(draft: Draft, unit: int, scenes: list[Scene]) -> None:
 
     radio = RadioSettings()
     solver = SolverSettings(max_depth=2, rays=20_000, max_paths=MAX_PATHS)
-    arrays, outcomes = [], []
+    arrays: list[Batch] = []
+    outcomes: list[Outcome] = []
     for scene in scenes:
         channels = simulate(scene, radio, solver, SEED)
         arrays.append(scene_arrays(scene, channels, csi(channels, radio)))

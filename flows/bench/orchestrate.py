@@ -38,9 +38,10 @@ from prefect.runtime import flow_run
 from rich import box
 from rich.table import Table
 
+from wavecity.dataset.draft import Draft
 from wavecity.dataset.lock import builder_lock
 from wavecity.dataset.progress import track
-from wavecity.dataset.writer import Draft
+from wavecity.dataset.records import Outcome
 from wavecity.flows import build, pipeline
 from wavecity.flows.bench.null import null_scene, null_unit, warm_up, wrong_units
 from wavecity.flows.bench.prefect_server import client_of, post, postgresql, prefect_server
@@ -308,10 +309,10 @@ def run_prefect_map(case: Case, store: Path, workers: int) -> Run:
     """One Prefect task a scene, in threads as ours."""
 
     @task(task_run_name="scene-{job.tile.id}")
-    def build_scene(client: Client, job: build.Job) -> dict[str, Any]:
+    def build_scene(client: Client, job: build.Job) -> Outcome:
         future = client.submit(null_scene, job, 0.0, pure=False)
         try:
-            outcome: dict[str, Any] = future.result()
+            outcome: Outcome = future.result()
         finally:
             future.release()
         return outcome
