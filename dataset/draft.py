@@ -1,4 +1,5 @@
-"""The draft of a version: created once, filled unit by unit by `wavecity.dataset.writer`, finished by `wavecity.dataset.finish`.
+"""The draft of a version: created once, filled unit by unit by `wavecity.dataset.writer`, finished by
+`wavecity.dataset.finish`.
 
 A unit is a fixed group of scenes: one shard of every array, one task, one writer. Its receipt, renamed into place after
 the last array was written, is the only proof that it is done.
@@ -29,7 +30,7 @@ from wavecity.geo.errors import InputError
 
 @dataclass(frozen=True)
 class Draft:
-    """A version under construction: `folder/data.zarr`, next to it receipts and buildings.
+    """A version under construction: `folder/data.zarr`, with receipts and buildings next to it.
 
     Examples
     --------
@@ -73,7 +74,8 @@ class Draft:
         return [unit for unit, receipt in enumerate(self.all_receipts()) if receipt is None]
 
     def discard_damaged(self, verify: bool = False) -> list[str]:
-        """Remove receipts and damaged files of finished units whose files are not what was written: they are built again.
+        """Remove receipts and damaged files of finished units whose files are not what was written: they are built
+        again.
 
         Parameters
         ----------
@@ -136,8 +138,8 @@ def open_draft(store: str | StorePath, fingerprint: str, layout: Layout) -> Draf
     make_folder(staging)
     sweep_partials(staging)
     draft = Draft(staging / fingerprint[:16], fingerprint, layout)
-    # draft.json comes last: a draft without it was not created completely, and holds nothing yet. One whose arrays cannot
-    # be opened any more starts anew; what its receipts name is lost.
+    # draft.json comes last: a draft without it was not created completely, and holds nothing yet. One whose arrays
+    # cannot be opened any more starts anew; what its receipts name is lost.
     if read_json(draft.folder / "draft.json") is None or not _has_arrays(draft):
         _create_arrays(draft.data, layout)
         make_folder(draft.folder / "receipts")
@@ -158,7 +160,10 @@ def load_draft(folder: StorePath) -> Draft:
     try:
         return Draft(folder, content["fingerprint"], Layout(**content["layout"]))
     except (TypeError, KeyError) as error:
-        msg = f"{folder}: no readable draft.json, so its receipts cannot be checked; name a whole version, not a copied .zarr"
+        msg = (
+            f"{folder}: no readable draft.json, so its receipts cannot be checked; name a whole version, not a "
+            f"copied .zarr"
+        )
         raise InputError(msg) from error
 
 

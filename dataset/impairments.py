@@ -1,8 +1,8 @@
 """Noise at a given SNR and partial CSI: for whole arrays (xarray, lazy), samples and batches.
 
-`Noise` and `Observe` are called with a `DataArray` of `dataset.views`, or with a sample or batch of the torch readers, as
-whose `transform=` they serve. A user's noise and mask depend on seed, scene and user alone: they are the same in either,
-in whatever order, batch, process or chunk.
+`Noise` and `Observe` are called with a `DataArray` of `dataset.views`, or with a sample or batch of the torch readers,
+as whose `transform=` they serve. A user's noise and mask depend on seed, scene and user alone: they are the same in
+either, in whatever order, batch, process or chunk.
 """
 
 import math
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wavecity.dataset.schema import Values
 from wavecity.geo.errors import InputError
+from wavecity.geo.seeding import generator
 
 # A sample or batch of a reader: arrays by name, NumPy's or torch's.
 Sample: TypeAlias = dict[str, Any]
@@ -24,9 +25,6 @@ Sample: TypeAlias = dict[str, Any]
 Channels = TypeVar("Channels", xr.DataArray, Sample)
 
 Pattern = Literal["random", "columns", "rows", "comb", "patches"]
-
-# Which random numbers of (seed, scene, user): those of different kinds are independent.
-_NOISE, _MASK = 1, 2
 
 
 def add_noise(csi: xr.DataArray, snr_db: float | tuple[float, float], seed: int = 0) -> xr.DataArray:
@@ -48,13 +46,13 @@ class Noise:
     """Complex white Gaussian noise at a given SNR of every user.
 
     The SNR is the mean of |h|^2 over all of a user's channel (base station antennas, and receive antennas, times and
-    subcarriers where there are) over the variance of the noise of one entry. A user in outage has no signal, so no noise
-    either. Other arrays of the sample (`spectrum`, ...) stay those of the clean one.
+    subcarriers where there are) over the variance of the noise of one entry. A user in outage has no signal, so no
+    noise either. Other arrays of the sample (`spectrum`, ...) stay those of the clean one.
 
     Call it with an `xarray.DataArray` that has coordinates `scene` and `user` (`stored_csi`, `derived_csi`), which it
-    leaves lazy; or with a sample, a dict of `csi` ((..., x, y), NumPy or torch), `scene` and `user`, or a batch of them,
-    whose first axis is the same in all three. Of these it returns a copy with another `csi`. The same seed, scene and
-    user have the same noise, for the same shape and NumPy's streams.
+    leaves lazy; or with a sample, a dict of `csi` ((..., x, y), NumPy or torch), `scene` and `user`, or a batch of
+    them, whose first axis is the same in all three. Of these it returns a copy with another `csi`. The same seed, scene
+    and user have the same noise, for the same shape and NumPy's streams.
 
     Examples
     --------
@@ -109,7 +107,8 @@ class Noise:
         return noisy.transpose(*csi.dims).assign_attrs(snr_db=self.snr_db, noise_seed=self.seed)
 
     def _user(self, clean: Values, scene: int, user: int) -> NDArray[np.complex64]:
-        random = np.random.default_rng([self.seed, _NOISE, scene, user])
+        """Noisy channel of one user."""
+        random = generator(self.seed, "noise", scene, user)
         ends = np.atleast_1d(np.asarray(self.snr_db, np.float64))
         snr = random.uniform(ends[0], ends[-1])
         power = np.mean(np.square(clean.real, dtype=np.float64) + np.square(clean.imag, dtype=np.float64))
@@ -123,8 +122,8 @@ class Noise:
 class Observe:
     """Part of the base station's antennas, chosen for each user; the channel at all others becomes 0.
 
-    The mask is one of antennas (x, y): the same for all receive antennas, times and subcarriers. Call it as `Noise`: with
-    an array it returns one with the mask as coordinate `observed`; with a sample or batch, a copy with the mask in
+    The mask is one of antennas (x, y): the same for all receive antennas, times and subcarriers. Call it as `Noise`:
+    with an array it returns one with the mask as coordinate `observed`; with a sample or batch, a copy with the mask in
     `observed` (bool ([batch], x, y), torch if `csi` is).
 
     Examples
@@ -207,20 +206,23 @@ class Observe:
         return kept.assign_attrs(csi.attrs)
 
     def _check_shape(self, shape: tuple[int, int]) -> None:
+        """Refuse an array that patches do not divide."""
         if self.pattern == "patches" and (shape[0] % self.patch or shape[1] % self.patch):
             msg = f"patch {self.patch}: does not divide an array of {shape[0]} x {shape[1]} antennas"
             raise InputError(msg)
 
     def _masks(self, shape: tuple[int, ...], scene: NDArray[np.int64], user: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Masks (..., x, y) of users."""
         scene, user = np.broadcast_arrays(scene, user)
         pairs = zip(scene.ravel().tolist(), user.ravel().tolist(), strict=True)
         masks = [self._user(shape, *pair) for pair in pairs]
         return np.array(masks, bool).reshape(*scene.shape, *shape)
 
     def _user(self, shape: tuple[int, ...], scene: int, user: int) -> NDArray[np.bool_]:
+        """Mask (x, y) of one user."""
         columns, rows = shape
         self._check_shape((columns, rows))
-        random = np.random.default_rng([self.seed, _MASK, scene, user])
+        random = generator(self.seed, "mask", scene, user)
 
         def some(count: int) -> NDArray[np.bool_]:
             kept = np.zeros(count, bool)
@@ -260,6 +262,7 @@ class Chain:
 
 
 def _check_seed(seed: int) -> None:
+    """Refuse a seed that is not a whole number from 0 on."""
     if not isinstance(seed, (int, np.integer)) or seed < 0:
         msg = f"seed {seed!r}: must be a whole number from 0 on"
         raise InputError(msg)
@@ -301,7 +304,10 @@ def _of_sample(sample: Sample) -> tuple[Values, NDArray[np.int64], NDArray[np.in
     """Channels, scene and user of a sample or a batch."""
     for name in ("csi", "scene", "user"):
         if name not in sample:
-            msg = f"sample: has no {name!r}, it has {', '.join(map(str, sample))}; read the field csi of a dataset's reader"
+            msg = (
+                f"sample: has no {name!r}, it has {', '.join(map(str, sample))}; read the field csi of a dataset's "
+                f"reader"
+            )
             raise InputError(msg)
     csi, scene, user = (np.asarray(sample[name]) for name in ("csi", "scene", "user"))
     return csi, scene, user

@@ -75,8 +75,8 @@ class Layout:
     def chunk(self, spec: ArraySpec) -> tuple[int, ...]:
         """Chunk of an array inside a shard: few users of a scene where samples are large, else a whole scene or unit.
 
-        Every chunk costs a reader some 0.1 ms of Python whatever its size: a flag per user in chunks of 64 users took 30
-        times as long to read as in chunks of a unit.
+        Every chunk costs a reader some 0.1 ms of Python whatever its size: a flag per user in chunks of 64 users took
+        30 times as long to read as in chunks of a unit.
         """
         shape = self.shape(spec)
         item = np.dtype(spec.dtype).itemsize

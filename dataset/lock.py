@@ -1,8 +1,8 @@
 """One builder per store: a lease in the store itself, on local disk as on object storage.
 
-The holder is whoever made the lease with the highest number; a lease is made by exclusive creation, which exactly one
-process wins, and is never renamed or taken over in place. The holder beats while it lives; a lease is dead when it was
-released, when its process is gone (same host), or when it has not beaten for `LEASE` seconds.
+The holder is the process that made the lease with the highest number; a lease is made by exclusive creation, which
+exactly one process wins, and is never renamed or taken over in place. The holder renews it at intervals; a lease has
+ended when it was released, when its process is gone (same host), or when it was not renewed for `LEASE` seconds.
 """
 
 import json
@@ -55,10 +55,14 @@ class Lock:
             This process was suspended for so long that another one took over.
         """
         if _highest(self.folder) != self.number:
-            msg = f"{self.folder.parent}: another build took this store over while this one was suspended; that one goes on"
+            msg = (
+                f"{self.folder.parent}: another build took this store over while this one was suspended; that one "
+                f"goes on"
+            )
             raise InputError(msg)
 
     def _beat(self) -> None:
+        """Renew the lease until the block ends or another process took over."""
         while not self._ended.wait(LEASE / 6):
             try:
                 self.check()
@@ -117,6 +121,7 @@ def _acquire(store: StorePath, folder: StorePath) -> Lock:
 
 
 def _refusal(store: StorePath, holder: _Lease | None) -> str:
+    """Message that names who holds the lease."""
     who = f"process {holder['pid']} on {holder['host']}" if holder and "pid" in holder else "another process"
     return f"{store}: {who} is building in this store; wait for it or stop it, then run the same command again"
 
@@ -141,15 +146,18 @@ def _alive(holder: _Lease) -> bool:
 
 
 def _path(folder: StorePath, number: int) -> StorePath:
+    """File of a lease."""
     return folder / f"lease-{number:06d}.json"
 
 
 def _numbers(folder: StorePath) -> list[int]:
+    """Numbers of all leases, ascending."""
     found = [re.fullmatch(r"lease-(\d+)\.json", path.name) for path in children(folder)]
     return sorted(int(match[1]) for match in found if match)
 
 
 def _highest(folder: StorePath) -> int:
+    """Number of the latest lease, 0 without any."""
     return max(_numbers(folder), default=0)
 
 

@@ -134,6 +134,7 @@ class _Display:
         self._spoken: set[Stage] = set()
 
     def open(self, opened: Stage) -> None:
+        """Show a stage."""
         with self._lock:
             if not self._open:
                 self._start()
@@ -147,11 +148,13 @@ class _Display:
             self.update(opened)
 
     def update(self, stage: Stage) -> None:
+        """Show how far a stage is."""
         with self._lock:
             if self._bars is not None and (row := self._rows.get(stage)) is not None:
                 self._bars.update(row, completed=stage.done, count=stage.count(), note=stage.note)
 
     def close(self, closed: Stage) -> None:
+        """End a stage."""
         with self._lock:
             self._open.remove(closed)
             if self._bars is not None:
@@ -167,6 +170,7 @@ class _Display:
                 self._stop()
 
     def say(self, text: str) -> None:
+        """Write a line above the bars."""
         with self._lock:
             if self._bars is None:
                 _write(text)
@@ -181,6 +185,7 @@ class _Display:
                 _write(str(self._open[-1]))
 
     def _start(self) -> None:
+        """Start the bars, or the clock of the lines."""
         console = Console(stderr=True)
         if console.is_terminal:
             # Not redirected: a worker forked meanwhile would inherit the console's lock with its standard error.
@@ -202,12 +207,14 @@ class _Display:
         threading.Thread(target=self._beat_until, args=(self._ended,), name="progress", daemon=True).start()
 
     def _stop(self) -> None:
+        """Stop the bars, or the clock."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
         self._ended.set()
 
     def _beat_until(self, ended: threading.Event) -> None:
+        """Write a line at every interval."""
         while not ended.wait(INTERVAL):
             with self._lock:
                 # Closed while this thread waited for the lock: the open stage may be one of the next clock.
@@ -219,4 +226,5 @@ _DISPLAY = _Display()
 
 
 def _write(line: str) -> None:
+    """Write a line to standard error."""
     print(line, file=sys.stderr, flush=True)

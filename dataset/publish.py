@@ -1,4 +1,4 @@
-"""Staging -> version: one move, then one atomic move of the pointer to the latest version.
+"""Publication of a draft: one move, then one atomic move of the pointer to the latest version.
 
 On local disk the pointer is the symbolic link `latest.zarr`, so that plain xarray follows it; on object storage, which
 has no links, it is the file `latest.json`.

@@ -100,7 +100,8 @@ def check_version(folder: StorePath, verify: bool = False, below: str = "data.za
 def open_store(store: str | StorePath, group: str | None = None, verify: bool = False) -> xr.Dataset:
     """Open the published version lazily.
 
-    A file that is missing would be read as fill values, so presence and size of all files are compared with the manifest.
+    A file that is missing would be read as fill values, so presence and size of all files are compared with the
+    manifest.
 
     Parameters
     ----------

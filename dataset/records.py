@@ -9,8 +9,8 @@ from wavecity.dataset.distributions import Distributions
 class Outcome(TypedDict, total=False):
     """What became of one scene: an entry of `scenes` in its unit's receipt.
 
-    Every outcome has `scene_id`, `city`, `split`, `n_users` and `status` (`done` or `quarantined`); a quarantined one has
-    `stage`, `reason` and `traceback`; the others are there where they are known.
+    Every outcome has `scene_id`, `city`, `split`, `n_users` and `status` (`done` or `quarantined`); a quarantined one
+    has `stage`, `reason` and `traceback`; the others are there where they are known.
     """
 
     scene_id: str
@@ -50,7 +50,8 @@ class ReceiptExtra(TypedDict, total=False):
 class Receipt(ReceiptExtra):
     """`receipts/unit-*.json`: the proof that a unit is done.
 
-    `sha256` has the checksum of every array's values, `files` and `sizes` those and the bytes of every file of the unit.
+    `sha256` has the checksum of every array's values, `files` and `sizes` those and the bytes of every file of the
+    unit.
     """
 
     fingerprint: str

@@ -11,11 +11,11 @@ from wavecity.dataset.schema import Values
 
 
 class Recycler:
-    """Gives memory out again once nobody holds what was made of it.
+    """Reuses the memory of arrays that nobody holds any more.
 
     A large array that is newly allocated costs a page fault and the zeroing of every page, more than copying into it.
-    numpy arrays and torch tensors that share memory with an array given out hold a reference to its block, so it is
-    never taken from under them.
+    NumPy arrays and torch tensors that share memory with such an array hold a reference to its block, so it is never
+    reused under them.
 
     Parameters
     ----------
@@ -40,6 +40,7 @@ class Recycler:
 
 
 def _reference_counts(blocks: deque[NDArray[np.uint8]]) -> list[int]:
+    """References to each block."""
     return [sys.getrefcount(block) for block in blocks]
 
 

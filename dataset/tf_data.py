@@ -36,15 +36,16 @@ def tf_dataset(
     split : str
         `train`, `validation` or `test`.
     fields : sequence of str
-        Arrays of the schema, e.g. `csi` (complex64), `height`, `paths/delay`; those of scenes are repeated for every user.
+        Arrays of the schema, e.g. `csi` (complex64), `height`, `paths/delay`; those of scenes are repeated for every
+        user.
     batch_size : int
         Of one rank.
     seed : int
     epoch : int
         The first one read; every epoch has its own order.
     epochs : int, optional
-        How many an iterator reads, one after the other; None goes on without end. The next iterator goes on with the
-        epochs after those, so that every epoch of `Model.fit` is shuffled anew.
+        How many an iterator reads, one after the other; None continues without end. The next iterator continues with
+        the epochs after those, so that every epoch of `Model.fit` is shuffled anew.
     window : int
         Units mixed with each other; two windows are in memory.
     drop_last : bool
@@ -64,7 +65,8 @@ def tf_dataset(
     Raises
     ------
     InputError
-        TensorFlow is not installed; not a store, files of it are missing or damaged, a split without scenes, or no such array.
+        TensorFlow is not installed; not a store, files of it are missing or damaged, a split without scenes, or no such
+        array.
     """
     try:
         import tensorflow as tf

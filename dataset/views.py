@@ -1,7 +1,7 @@
 """Views of a store without new ray tracing: other arrays, bands and times from the stored paths.
 
-Views are lazy (dask) xarray arrays. `wavecity.dataset.impairments`, also available from here, continues from them: `Noise`
-at a given SNR, and `Observe` for partial CSI.
+Views are lazy (dask) xarray arrays. `wavecity.dataset.impairments`, also available from here, continues from them:
+`Noise` at a given SNR, and `Observe` for partial CSI.
 
 What no view can restore: paths are cut to the strongest `solver.max_paths` of a user (coordinate `power_cut` says what
 share of the power that cost). The carrier, materials, element pattern and orientation of the panel are in the path
@@ -91,7 +91,7 @@ def derived_csi(
     frequencies : float (F,), optional
         Hz from the carrier, 1-D; adds dimension `subcarrier`.
     subcarriers, bandwidth : int and float, optional
-        Instead of `frequencies`: so many OFDM subcarriers, `bandwidth / subcarriers` Hz apart, around the carrier.
+        Instead of `frequencies`: this many OFDM subcarriers, `bandwidth / subcarriers` Hz apart, around the carrier.
     normalize_delays : bool
         Count delays from each user's first path, as Sionna's `Paths.cfr` does by default.
 
@@ -99,9 +99,9 @@ def derived_csi(
     -------
     xarray.DataArray
         complex64 (scene, user, [rx], [time], [subcarrier], x, y), sqrt(power gain); a dask chunk is a stored one of
-        paths, or some of its users.
-        Coordinates `scene` and `user` (numbers in the store), `rx_column`, `rx_row`, `time` (s), `frequency` (of
-        `subcarrier`, Hz from the carrier), the store's of each scene, and `power_cut`. Padding and users in outage are 0.
+        paths, or some of its users. Coordinates `scene` and `user` (numbers in the store), `rx_column`, `rx_row`,
+        `time` (s), `frequency` (of `subcarrier`, Hz from the carrier), the store's of each scene, and `power_cut`.
+        Padding and users in outage are 0.
 
     Raises
     ------
@@ -207,6 +207,7 @@ def _radio(store: str | StorePath, attributes: StoreAttributes, changes: Mapping
 def _frequencies(
     frequencies: ArrayLike | None, subcarriers: int | None, bandwidth: float | None, carrier: float
 ) -> NDArray[np.float64] | None:
+    """Offsets from the carrier in Hz, checked; None at the carrier alone."""
     if frequencies is None and subcarriers is None and bandwidth is None:
         return None
     if frequencies is None:
@@ -235,7 +236,7 @@ def _frequencies(
 
 
 def _with_coordinates(csi: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
-    """Number scenes and users, so that a selection remembers who it is; and the store's values of each scene."""
+    """Number scenes and users, so that a selection keeps their identity, and add the store's values of each scene."""
     numbers = {
         dim: (dim, np.arange(data.sizes[dim]), {"long_name": f"{dim} in the store"}) for dim in ("scene", "user")
     }

@@ -100,8 +100,8 @@ def write_unit(
         if values.dtype.kind in "fc":
             values += values.dtype.type(0)
         if isinstance(draft.data, Path):
-            # Zarr reads a shard first of whose last chunk the user axis fills a part; one that was cut short fails there.
-            # An object is whole or absent.
+            # Zarr reads a shard first of whose last chunk the user axis fills a part; one that was cut short fails
+            # there. An object is whole or absent.
             remove_folder(draft.data / spec.name / "c" / str(unit))
         write_shards(array_of(root, spec.name), expected.start, values)
         sums[spec.name] = array_checksum(values)

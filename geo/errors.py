@@ -1,4 +1,4 @@
-"""The one exception that means "the user's input is wrong"; everything else is a bug or an outage."""
+"""Exceptions: `InputError` means that the user's input is wrong; all others are bugs or outages."""
 
 
 class InputError(ValueError):
@@ -9,7 +9,9 @@ class InputError(ValueError):
 
 
 class MapError(InputError):
-    """The map of one city cannot be had (missing, broken, refused): with other cities in the recipe the build goes on."""
+    """The map of one city cannot be had (missing, broken, refused): the build continues with the other cities of the
+    recipe.
+    """
 
 
 class SceneError(Exception):

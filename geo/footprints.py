@@ -1,4 +1,4 @@
-"""From raw map features to the solids of a tile: which footprint stands where, from which height to which."""
+"""Raw map features -> solids of a tile: footprints, and the heights between which each is filled."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -22,14 +22,15 @@ from wavecity.geo.settings import SceneSettings
 from wavecity.geo.sources import Source
 
 # All coordinates lie on a 1 mm grid: equal corners are equal bits. Every overlay of this package names a grid, so that
-# GEOS rounds robustly; without one it is wrong now and then (GEOS 3.14.1: an overlap of 10 m2 where there is none).
+# GEOS rounds robustly; without one the result is sometimes wrong (GEOS 3.14.1: an overlap of 10 m2 where there is
+# none).
 GRID = 0.001
 # Overlaps below this area (m2) are rounding, not overlap.
 TOUCH = 1e-3
 # When parts cover this much of a building they describe it whole (Simple 3D Buildings) and the rest of the outline is
 # drawing error; when they cover less, only the special parts were mapped and the rest keeps the outline's height.
 PARTS_COMPLETE = 0.9
-# Buildings rarely reach farther out of a tile (m): up to here one look at the map is enough.
+# Buildings rarely reach farther out of a tile (m): up to here one read of the map is enough.
 USUAL_OVERHANG = 60.0
 # Half a channel of this width (m) opened where two rings of a polygon meet in one point.
 PINCH = 0.01
@@ -45,12 +46,12 @@ class Footprints:
         osm_type, osm_id, height, base (m), height_source, confidence, geometry: MultiPolygon in local metres, valid, on
         a 1 mm grid, inside the tile. No two rows share volume. Ordered by type, id and base.
     union : shapely geometry
-        Everything built on, seen from above.
+        Built-up area, seen from above.
     coverage : float
         Share of the tile that `union` covers.
     outcomes : pandas.DataFrame
-        What became of every map feature that touches the tile: osm_type, osm_id, outcome (`used`, or the reason why not),
-        one row a feature.
+        What became of every map feature that touches the tile: osm_type, osm_id, outcome (`used`, or the reason why
+        not), one row per feature.
     """
 
     buildings: gpd.GeoDataFrame
@@ -60,7 +61,7 @@ class Footprints:
 
     @property
     def ledger(self) -> dict[str, int]:
-        """Outcome -> how many features."""
+        """Number of features by outcome."""
         return {str(outcome): int(n) for outcome, n in self.outcomes["outcome"].value_counts().sort_index().items()}
 
 
@@ -88,7 +89,7 @@ def tile_footprints(
     source : Source
     settings : SceneSettings
     seed : int
-        Only for imputed heights.
+        For imputed heights.
 
     Raises
     ------
@@ -105,6 +106,7 @@ def tile_footprints(
 def _resolve(
     latitude: float, longitude: float, size: float, source: Source, settings: SceneSettings, seed: int
 ) -> Footprints:
+    """Solids of a tile; see `tile_footprints`."""
     features, local, in_tile = _features_around(latitude, longitude, size, source)
     tags = list(features["tags"])
     kinds = np.array(
@@ -153,7 +155,7 @@ def _resolve(
 
 
 def built_between(prints: Footprints, low: float, high: float) -> BaseGeometry:
-    """Union of the footprints of everything that stands or hangs between two heights in m; open below what hangs."""
+    """Union of the footprints of all solids between two heights in m; the ground below raised ones is open."""
     there = ((prints.buildings["base"] < high) & (prints.buildings["height"] > low)).to_numpy()
     if there.all():
         return prints.union
@@ -236,6 +238,7 @@ def repair(geometry: NDArray[np.object_]) -> NDArray[np.object_]:
 
 
 def _on_grid(sound: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Polygons rounded to the grid."""
     try:
         snapped: NDArray[np.object_] = shapely.set_precision(sound, GRID)
     except shapely.errors.GEOSException:
@@ -244,7 +247,7 @@ def _on_grid(sound: NDArray[np.object_]) -> NDArray[np.object_]:
 
 
 def _one_on_grid(geometry: BaseGeometry) -> BaseGeometry:
-    """GEOS now and then stumbles over rings much thinner than the grid: there round the corners first, then repair."""
+    """Repair one geometry; where GEOS fails, on rings much thinner than the grid, after rounding the corners."""
     try:
         return shapely.set_precision(geometry, GRID)
     except shapely.errors.GEOSException:
@@ -260,7 +263,7 @@ def _features_around(
     reach = size / 2 + NEIGHBOUR_RADIUS + USUAL_OVERHANG
     wide = source.buildings(world_bounds((-reach, -reach, reach, reach), latitude, longitude))
     raw = project(wide.geometry.to_numpy(), latitude, longitude)
-    # Touching is asked of the rings as the map has them: a building that repair leaves nothing of is accounted for, too.
+    # Decided by the rings as mapped, so that a building of which repair leaves nothing is accounted for, too.
     touching = shapely.intersects(raw, square)
     if not touching.any():
         return wide.iloc[:0], raw[:0], touching[:0]
@@ -299,21 +302,23 @@ def _adopt_outline_tags(features: gpd.GeoDataFrame, tags: list[dict[str, str]]) 
 def _parts_by_place(
     local: NDArray[np.object_], kinds: NDArray[np.str_], tags: list[dict[str, str]]
 ) -> NDArray[np.str_]:
-    """Kinds, where what is tagged as building and as part is a part if a larger building stands around it.
+    """Kinds: a feature tagged both as building and as part is a part if a larger building stands around it.
 
     The tower of Helsinki Cathedral is tagged so; as a building of its own it would be replaced by the nave around it.
     """
-    both = [
+    tagged_both = [
         row
         for row in np.flatnonzero(kinds == "building").tolist()
         if tags[row].get("building:part", "no") != "no" and not local[row].is_empty
     ]
-    if not both:
+    if not tagged_both:
         return kinds
     buildings = np.flatnonzero(kinds == "building")
-    one, other = shapely.STRtree(local[buildings]).query(shapely.point_on_surface(local[both]), predicate="within")
+    one, other = shapely.STRtree(local[buildings]).query(
+        shapely.point_on_surface(local[tagged_both]), predicate="within"
+    )
     area = shapely.area(local)
-    rows = np.array(both)[one]
+    rows = np.array(tagged_both)[one]
     decided = kinds.copy()
     decided[rows[area[buildings[other]] > area[rows] + TOUCH]] = "part"
     return decided
@@ -340,7 +345,7 @@ def _parents(local: NDArray[np.object_], kinds: NDArray[np.str_]) -> NDArray[np.
 def _without_parts(
     local: NDArray[np.object_], kinds: NDArray[np.str_], parents: NDArray[np.int64]
 ) -> NDArray[np.object_]:
-    """Footprints, where a building that has parts keeps only what they leave uncovered."""
+    """Footprints: a building that has parts keeps only the area that they leave uncovered."""
     outlines = local.copy()
     for parent in np.unique(parents[parents >= 0]):
         parts = shapely.union_all(local[parents == parent], grid_size=GRID)
@@ -394,7 +399,7 @@ def _heights(
 
 
 def _inherited(tags: dict[str, str], parent: Height | None, storey_height: float) -> Height | None:
-    """Height of a part that says at most where it begins: up to the top of its building."""
+    """Height of a part that has at most a base of its own: up to the top of its building."""
     if parent is None:
         return None
     own = tagged_height({**tags, "height": f"{parent.top:.3f}"}, storey_height)
@@ -403,7 +408,7 @@ def _inherited(tags: dict[str, str], parent: Height | None, storey_height: float
 
 
 def _without_overlaps(solids: list[Solid], settings: SceneSettings) -> list[Solid]:
-    """Solids that share no volume: where two would, the taller stands and the lower ends at its underside or wall."""
+    """Solids that share no volume: where two overlap, the taller remains and the lower ends at its underside or wall."""
     resolved: list[Solid] = []
     for solid in sorted(solids, key=lambda one: (-one.top, one.base, one.feature)):
         pieces = [solid]
@@ -415,7 +420,7 @@ def _without_overlaps(solids: list[Solid], settings: SceneSettings) -> list[Soli
 
 
 def _joined(solids: list[Solid], settings: SceneSettings) -> list[Solid]:
-    """Solids, where pieces of one feature from the same base to the same top are one: no wall inside a building."""
+    """Solids: pieces of one feature with the same base and top are joined, so that no wall is inside a building."""
     groups: dict[tuple[int, float, float], list[Solid]] = {}
     for solid in solids:
         groups.setdefault((solid.feature, solid.base, solid.top), []).append(solid)
@@ -429,14 +434,15 @@ def _joined(solids: list[Solid], settings: SceneSettings) -> list[Solid]:
 
 
 def _cut(low: Solid, tall: Solid, settings: SceneSettings) -> Iterable[Solid]:
+    """Pieces of a lower solid that a taller one leaves of it."""
     if tall.base >= low.top or low.base >= tall.top:
         return [low]
     common = shapely.intersection(low.footprint, tall.footprint, grid_size=GRID)
     if common.area < TOUCH:
         return [low]
-    beside = _clean(shapely.difference(low.footprint, tall.footprint, grid_size=GRID), settings)
+    outside = _clean(shapely.difference(low.footprint, tall.footprint, grid_size=GRID), settings)
     below = _clean(common, settings) if tall.base > low.base else Polygon()
-    pieces = (Solid(beside, low.base, low.top, low.feature), Solid(below, low.base, tall.base, low.feature))
+    pieces = (Solid(outside, low.base, low.top, low.feature), Solid(below, low.base, tall.base, low.feature))
     return [piece for piece in pieces if not piece.footprint.is_empty]
 
 
@@ -460,6 +466,7 @@ def _unpinch(polygon: Polygon) -> BaseGeometry:
 
 
 def _table(features: gpd.GeoDataFrame, outcomes: dict[int, str]) -> pd.DataFrame:
+    """Table of the outcomes of all features."""
     rows = sorted(outcomes)
     named = features[["osm_type", "osm_id"]].iloc[rows].reset_index(drop=True)
     return pd.DataFrame(named.assign(outcome=np.array([outcomes[row] for row in rows], dtype=object)))

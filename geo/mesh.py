@@ -1,4 +1,4 @@
-"""Closed prisms from footprints: Steiner-free triangulation, welded vertices, outward faces, and checks of all that."""
+"""Closed prisms from footprints: Steiner-free triangulation, welded vertices, outward faces, and their checks."""
 
 from collections import Counter
 
@@ -166,7 +166,9 @@ def _rings(polygon: Polygon) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 def _open_edges(faces: NDArray[np.int64], n: int) -> list[int]:
-    """Directed edges, as start * n + end, that no other face runs through the other way; twice those run through twice."""
+    """Directed edges, as start * n + end, that no other face runs through in the opposite direction; listed twice if
+    run through twice.
+    """
     start, end = faces, faces[:, [1, 2, 0]]
     counts = Counter((start * n + end).ravel().tolist())
     backward = set((end * n + start).ravel().tolist())

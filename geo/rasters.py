@@ -1,4 +1,4 @@
-"""What the model sees of the buildings: a height map and an occupancy grid. Row 0 is north, column 0 is west."""
+"""Rasters of the buildings: a height map and an occupancy grid. Row 0 is north, column 0 is west."""
 
 import geopandas as gpd
 import numpy as np
@@ -77,7 +77,7 @@ def occupancy_grid(built: BaseGeometry, size: float, count: int, threshold: floa
     count : int
         Patches along it.
     threshold : float
-        Share of a patch; exactly this share is not occupied yet.
+        Share of a patch; exactly this share is not occupied.
 
     Returns
     -------
@@ -112,6 +112,7 @@ def patch_shares(built: BaseGeometry, size: float, count: int) -> NDArray[np.flo
 def _patch_areas_by_overlay(
     pieces: NDArray[np.object_], x: NDArray[np.float64], y: NDArray[np.float64], half: float
 ) -> NDArray[np.float64]:
+    """Built area of the patches of some pieces, by overlays."""
     columns, rows = np.meshgrid(x, y)
     patches = shapely.box(columns - half, rows - half, columns + half, rows + half).ravel()
     piece, patch = shapely.STRtree(patches).query(pieces, predicate="intersects")

@@ -1,15 +1,13 @@
-"""Array geometry, steering vectors, DFT spectrum and beams of a UPA: numpy only, one convention for everyone.
+"""Array geometry, steering vectors, DFT spectrum and beams of a UPA: NumPy only, one convention for all packages.
 
 Convention. A channel is `csi[..., x, y]`: x runs along the panel's horizontal axis, y along its vertical one, flattened
 in C order (`j = x * rows + y`, paper eq. 14). With the paper's downlink `y = h^H w` (eq. 10), `csi` is h.
 
-To someone who stands in front of the panel and looks at it, x counts columns from left to right and y rows from the
-top down: a panel that faces south has x = 0 in the west. That is the element order of Sionna's `PlanarArray`, so one
-user's `csi.reshape(-1)` is the antenna axis of its `cfr`. The phase of a path grows along the axis towards which it
-leaves: with x for paths that leave eastward from a panel facing south, with y for paths that leave downward.
+Seen from in front of the panel, x counts columns from left to right and y rows from top to bottom: a panel that faces
+south has x = 0 in the west. That is the element order of Sionna's `PlanarArray`, so one user's `csi.reshape(-1)` is the
+antenna axis of its `cfr`. The phase of a path grows along the axis towards which it leaves: with x for paths that leave
+eastward from a panel facing south, with y for paths that leave downward.
 """
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 SPEED_OF_LIGHT = 299_792_458.0
 
 
-def spectrum(csi: NDArray[Any]) -> NDArray[np.float32]:
+def spectrum(csi: NDArray[np.complexfloating]) -> NDArray[np.float32]:
     """Spatial spectrum S = |F h|^2 (paper eq. 5, unnormalised 2-D DFT, not shifted).
 
     Parameters
@@ -33,11 +31,11 @@ def spectrum(csi: NDArray[Any]) -> NDArray[np.float32]:
     return (transformed.real**2 + transformed.imag**2).astype(np.float32)
 
 
-def beam_gain(csi: NDArray[Any]) -> NDArray[np.float32]:
+def beam_gain(csi: NDArray[np.complexfloating]) -> NDArray[np.float32]:
     """Power |h^H a_k|^2 that each DFT beam of eq. 15 delivers (beams have norm sqrt(x*y)).
 
-    The beam's index is the spectrum's, negated: |h^H a_k|^2 = S[(-kx) mod Nx, (-ky) mod Ny]. Whoever reads a beam label
-    off the spectrum's argmax without negating gets the mirrored beam.
+    The beam's index is the spectrum's, negated: |h^H a_k|^2 = S[(-kx) mod Nx, (-ky) mod Ny]. A beam label read off the
+    spectrum's argmax without negating is that of the mirrored beam.
 
     Parameters
     ----------
@@ -50,7 +48,7 @@ def beam_gain(csi: NDArray[Any]) -> NDArray[np.float32]:
     return np.roll(np.flip(spectrum(csi), axis=(-2, -1)), 1, axis=(-2, -1))
 
 
-def best_beam(csi: NDArray[Any]) -> NDArray[np.int16]:
+def best_beam(csi: NDArray[np.complexfloating]) -> NDArray[np.int16]:
     """Codebook index j = kx * Ny + ky (eq. 14) of the strongest DFT beam.
 
     Parameters
@@ -67,7 +65,7 @@ def best_beam(csi: NDArray[Any]) -> NDArray[np.int16]:
 
 
 def dft_codebook(columns: int, rows: int) -> NDArray[np.complex128]:
-    """All DFT beams of eq. 15, literally.
+    """All DFT beams, as eq. 15 defines them.
 
     Returns
     -------
@@ -95,7 +93,8 @@ def panel_axes(azimuth: float, downtilt: float) -> NDArray[np.float64]:
     Returns
     -------
     float64 (3, 3)
-        Rows: boresight, x axis (the way x grows), y axis (the way y grows: downwards on an upright panel).
+        Rows: boresight, x axis (direction of growing x), y axis (direction of growing y: downwards on an upright
+        panel).
     """
     a, b = np.deg2rad(azimuth), np.deg2rad(downtilt)
     boresight = [np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), -np.sin(b)]
@@ -129,7 +128,7 @@ def element_positions(columns: int, rows: int, spacing: float, azimuth: float, d
     return positions
 
 
-def direction(zenith: NDArray[Any], azimuth: NDArray[Any]) -> NDArray[np.float64]:
+def direction(zenith: NDArray[np.floating], azimuth: NDArray[np.floating]) -> NDArray[np.float64]:
     """Unit vectors of zenith and azimuth angles.
 
     Parameters
@@ -147,8 +146,8 @@ def direction(zenith: NDArray[Any], azimuth: NDArray[Any]) -> NDArray[np.float64
 
 
 def axis_steering(
-    zenith: NDArray[Any],
-    azimuth: NDArray[Any],
+    zenith: NDArray[np.floating],
+    azimuth: NDArray[np.floating],
     columns: int,
     rows: int,
     spacing: float,
@@ -177,8 +176,8 @@ def axis_steering(
 
 
 def steering(
-    zenith: NDArray[Any],
-    azimuth: NDArray[Any],
+    zenith: NDArray[np.floating],
+    azimuth: NDArray[np.floating],
     columns: int,
     rows: int,
     spacing: float,

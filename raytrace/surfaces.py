@@ -1,4 +1,4 @@
-"""The mesh as the image method sees it: planes of coplanar faces and convex edges. NumPy, float64."""
+"""The mesh as the image method uses it: planes of coplanar faces and convex edges. NumPy, float64."""
 
 from dataclasses import dataclass
 
@@ -131,7 +131,7 @@ def analyse(
     triangles = vertices[faces]
     outward = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     area = np.linalg.norm(outward, axis=1)
-    # A face without an area is hit by nothing; it only keeps its number.
+    # Nothing hits a face without an area; it only keeps its number.
     outward = np.where(area[:, None] > 0, outward / np.where(area > 0, area, 1.0)[:, None], [0.0, 0.0, 1.0])
     plane_of_face = _coplanar(outward, triangles[:, 0])
     planes = int(plane_of_face.max()) + 1
@@ -158,6 +158,7 @@ def analyse(
 
 
 def _double_area(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Twice the area (F,) of faces."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     area: NDArray[np.float64] = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     return area
@@ -192,6 +193,7 @@ def _plane_axes(normal: NDArray[np.float64]) -> NDArray[np.float64]:
 def _plane_bounds(
     triangles: NDArray[np.float64], plane_of_face: NDArray[np.int32], frame: NDArray[np.float64]
 ) -> NDArray[np.float64]:
+    """Least and largest coordinates of each plane's faces along its axes."""
     along = np.einsum("fci,fai->fca", triangles, frame[plane_of_face])
     bounds = np.empty((len(frame), 4))
     for axis in range(2):

@@ -1,7 +1,7 @@
 """Croissant 1.1 description of a version (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html).
 
-Croissant knows no Zarr: the arrays are described with type, shape, unit and the files that they lie in, but a Croissant
-loader refuses to read those. What it does read are the splits, the scenes and the buildings.
+Croissant does not know Zarr: the arrays are described with type, shape, unit and the files that they lie in, but a
+Croissant loader refuses to read those. It does read the splits, the scenes and the buildings.
 """
 
 from typing import TypeAlias
@@ -63,7 +63,7 @@ CONTEXT = {
 }
 LICENCE_URL = "https://spdx.org/licenses/ODbL-1.0.html"
 COPYRIGHT_URL = "https://www.openstreetmap.org/copyright"
-# Complex numbers have no type of their own: pairs of floats, as their bytes lie.
+# Complex numbers have no type of their own: they are pairs of floats, like their bytes.
 TYPES = {
     "bool": "sc:Boolean",
     "complex64": "cr:Float32",
@@ -92,7 +92,7 @@ FILE_SETS = {
     "buildings-files": ("buildings/*.parquet", PARQUET, "buildings, GeoParquet, unit by unit"),
 }
 SPLIT_URLS = {"train": "cr:TrainingSplit", "validation": "cr:ValidationSplit", "test": "cr:TestSplit"}
-# Of the scene coordinates those that every scene's entry in a receipt has, done or not.
+# The scene coordinates that every scene has in its receipt, done or not.
 IN_RECEIPTS = ("scene_id", "city", "country", "latitude", "longitude", "split", "status", "n_users")
 BUILDINGS = {
     "scene_id": ("sc:Text", "scene that the building is in"),
@@ -165,19 +165,24 @@ def describe(folder: StorePath) -> Node:
 
 
 def _description(data: xr.Dataset) -> str:
+    """What a Croissant loader can and cannot read of a version."""
     attributes, array = data.attrs, data.attrs["array"]
     return (
-        f"Simulated wireless channels of {data.sizes['scene']:,} scenes: tiles of {attributes['tile_size_m']:g} m cut from "
+        f"Simulated wireless channels of {data.sizes['scene']:,} scenes: tiles of {attributes['tile_size_m']:g} m "
+        f"cut from "
         f"OpenStreetMap, each with a base station of {array['columns']} x {array['rows']} antennas at "
         f"{attributes['frequency_hz'] / 1e9:g} GHz and up to {data.sizes['user']:,} users, traced with Sionna RT. "
-        "The arrays are Zarr v3, which Croissant loaders do not read: their record sets (those whose names end in -arrays) "
-        "describe type, shape, unit and files, but cannot be loaded; open data.zarr with xarray or zarr. The record sets splits, "
+        "The arrays are Zarr v3, which Croissant loaders do not read: their record sets (those whose names end in "
+        "-arrays) "
+        "describe type, shape, unit and files, but cannot be loaded; open data.zarr with xarray or zarr. The record "
+        "sets splits, "
         "scenes and buildings can be loaded from a copy of the whole folder. A FileSet's files are relative "
         f"to this file; manifest.json has the SHA-256 of each. {attributes['attribution']}."
     )
 
 
 def _file(folder: StorePath, name: str) -> Node:
+    """FileObject of one file of the version."""
     encoding, description = FILES[name]
     return {
         "@type": "cr:FileObject",
@@ -192,6 +197,7 @@ def _file(folder: StorePath, name: str) -> Node:
 
 
 def _file_set(name: str) -> Node:
+    """FileSet of the files of one kind."""
     includes, encoding, description = FILE_SETS[name]
     return {
         "@type": "cr:FileSet",
@@ -204,10 +210,12 @@ def _file_set(name: str) -> Node:
 
 
 def _record_set(name: str, description: str, fields: list[Node], **more: object) -> Node:
+    """Record set with its fields."""
     return {"@type": "cr:RecordSet", "@id": name, "name": name, "description": description, "field": fields, **more}
 
 
 def _field(record_set: str, name: str, kind: str | list[str], description: str, **more: object) -> Node:
+    """Field of a record set."""
     identifier = f"{record_set}/{name}"
     return {
         "@type": "cr:Field",
@@ -220,7 +228,7 @@ def _field(record_set: str, name: str, kind: str | list[str], description: str, 
 
 
 def _splits(data: xr.Dataset) -> Node:
-    """The splits as Croissant wants them: an enumeration that the scenes refer to."""
+    """The splits as an enumeration that the scenes refer to."""
     present = set(data["split"].values.tolist())
     lines = [{"splits/name": name, "splits/url": url} for name, url in SPLIT_URLS.items() if name in present]
     by = data.attrs["split_by"]
@@ -238,6 +246,7 @@ def _splits(data: xr.Dataset) -> Node:
 
 
 def _scenes() -> Node:
+    """Record set of the scenes, from the receipts."""
     fields = []
     for spec in SCENE_FIELDS:
         if spec.name in IN_RECEIPTS:
@@ -251,6 +260,7 @@ def _scenes() -> Node:
 
 
 def _buildings() -> Node:
+    """Record set of the buildings, from the GeoParquet files."""
     fields = [
         _field(
             "buildings",
@@ -261,7 +271,10 @@ def _buildings() -> Node:
         )
         for name, (kind, meaning) in BUILDINGS.items()
     ]
-    text = "One record per building of a scene. The footprint is the GeoParquet column geometry, in metres of the scene frame."
+    text = (
+        "One record per building of a scene. The footprint is the GeoParquet column geometry, in metres of the scene "
+        "frame."
+    )
     return _record_set("buildings", text, fields)
 
 
@@ -298,4 +311,5 @@ def _arrays(data: xr.Dataset, record: str) -> list[Node]:
 
 
 def _with_unit(text: str, unit: str) -> str:
+    """A meaning with its unit, if it has one."""
     return text if unit in ("", "1") else f"{text} ({unit})"

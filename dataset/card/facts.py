@@ -1,4 +1,4 @@
-"""What the dataset card says, as texts and tables, from the small files of a version."""
+"""Texts of the dataset card, from the small files of a version."""
 
 from collections import Counter
 from typing import TypedDict
@@ -24,7 +24,7 @@ FILES = {
     "data.zarr": "the arrays, Zarr v3; group paths holds the single paths",
     "buildings/*.parquet": "GeoParquet: footprints with height, its source and confidence, and OSM id, in scene metres",
     "statistics.json, distributions.json": "statistics for normalisation; the histograms of this page",
-    "receipts/*.json": "what became of every scene, with seeds, checksums and package versions",
+    "receipts/*.json": "outcome of every scene, with seeds, checksums and package versions",
     "lineage.json, ledger.json": "maps, candidate tiles and versions; scenes that failed, with their reason",
     "manifest.json": "SHA-256 of every file",
     "croissant.json": "machine-readable description (Croissant 1.1)",
@@ -109,6 +109,7 @@ def gather_facts(source: Source) -> Facts:
 
 
 def _summary(source: Source) -> str:
+    """What the dataset holds, in one paragraph."""
     attributes, sizes = source.attributes, source.data.sizes
     array = attributes["array"]
     held = "the channel of every antenna" + ", the spatial spectrum" * ("spectrum" in source.data)
@@ -117,12 +118,14 @@ def _summary(source: Source) -> str:
     return (
         f"Ray-traced wireless channels in real cities. Each scene is a tile of {attributes['tile_size_m']:g} m × "
         f"{attributes['tile_size_m']:g} m cut from OpenStreetMap, with one base station of {array['columns']} × "
-        f"{array['rows']} antennas at {attributes['frequency_hz'] / 1e9:g} GHz and up to {sizes['user']} users. It holds "
+        f"{array['rows']} antennas at {attributes['frequency_hz'] / 1e9:g} GHz and up to {sizes['user']} users. It "
+        f"holds "
         f"{held}, the users' positions, and a height map of the buildings. The channels are simulated, not measured."
     )
 
 
 def _glance(source: Source, users: dict[str, Counter[str]]) -> list[tuple[str, str]]:
+    """The most important numbers."""
     attributes = source.attributes
     array, status = attributes["array"], Counter(source.coordinate("status"))
     planned = sum(status.values())
@@ -164,9 +167,11 @@ def trajectory_text(attributes: StoreAttributes) -> str:
 
 
 def _steps(source: Source) -> list[str]:
+    """How the data were made, step by step."""
     recipe, tile = source.recipe, source.attributes["tile_size_m"]
     steps = [
-        f"Building footprints of OpenStreetMap were cut into tiles of {tile:g} m; each tile was taken or rejected for a "
+        f"Building footprints of OpenStreetMap were cut into tiles of {tile:g} m; each tile was taken or rejected "
+        f"for a "
         "stated reason.",
         "Heights come from the map where it has them, else they are imputed: see the table of sources.",
         "Footprints became closed meshes on flat ground. Base station and users were placed out of doors.",
@@ -177,24 +182,28 @@ def _steps(source: Source) -> list[str]:
         on = ", ".join("line of sight" if kind == "los" else kind for kind in kinds if solver[kind])
         steps.append(
             f"Sionna RT traced paths of up to {solver['max_depth']} interactions ({on}) with {solver['rays']:,} rays; "
-            f"walls are {radio['wall_material']}, roofs {radio['roof_material']}, the ground {radio['ground_material']} "
+            f"walls are {radio['wall_material']}, roofs {radio['roof_material']}, the ground "
+            f"{radio['ground_material']} "
             "(ITU-R P.2040)."
         )
     steps.append("The paths were summed as plane waves over the base station's array.")
     if source.trajectory is not None:
         steps.append(
-            "Users moved along the streets and paths of the map. Their ways were traced at waypoints; between two of them each "
+            "Users moved along the streets and paths of the map. Their routes were traced at waypoints; between two "
+            "of them each "
             "path's phase turns by its Doppler shift. Where paths begin or end, every snapshot was traced."
         )
     return steps
 
 
 def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
+    """What users of the data should know before they draw conclusions."""
     recipe, attributes = source.recipe, source.attributes
     heights, people = add_up(source.heights.values()), add_up(users.values())
     limits = [
         "Simulated: nothing here was compared with measurements of these places.",
-        f"{percent(heights['imputed'], heights.total())} of the building heights are imputed, not mapped. Buildings are "
+        f"{percent(heights['imputed'], heights.total())} of the building heights are imputed, not mapped. Buildings "
+        f"are "
         "as complete and as recent as the map was at its date.",
         "The ground is flat, and there is nothing but buildings: no trees, vehicles, people or street furniture. "
         "Buildings outside the tile are missing, so none of them blocks or reflects.",
@@ -202,7 +211,8 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
         f"The channel is that of one carrier, {attributes['frequency_hz'] / 1e9:g} GHz"
         + ("; other bands and times can be derived from the paths." if source.paths is not None else ".")
         + " trajectory/csi has its own band." * (source.trajectory is not None),
-        f"{percent(people['outage'], people.total())} of the users are in outage: the traced mechanisms found no path above "
+        f"{percent(people['outage'], people.total())} of the users are in outage: the traced mechanisms found no "
+        f"path above "
         "the gain floor.",
     ]
     if recipe:
@@ -212,26 +222,31 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
             limits.append(f"Not traced: {', '.join(off).replace('diffuse', 'diffuse scattering')}.")
         if source.paths is not None:
             limits.append(
-                f"Of each user's paths the {solver['max_paths']} strongest are kept; paths/power_cut is the share of the "
+                f"Of each user's paths the {solver['max_paths']} strongest are kept; paths/power_cut is the share of "
+                f"the "
                 "power in the others. csi is made from the kept ones, path_gain from all."
             )
     if attributes["split_by"] == "scene":
         limits.append(
-            "Splits are by scene: test scenes lie in the cities of the train scenes and may be their neighbours. Results "
+            "Splits are by scene: test scenes lie in the cities of the train scenes and may be their neighbours. "
+            "Results "
             "do not say how a model does in a new city."
         )
     return limits
 
 
 def _user_counts(source: Source) -> dict[str, Counter[str]]:
+    """Users by split, and by line of sight."""
     return {split: Counter(counts) for split, counts in by_split(source.distributions["users"])}
 
 
 def _plural(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
     return f"{number:,} {one if number == 1 else many}"
 
 
 def _bytes(size: int) -> str:
+    """A size for people."""
     return next(
         (f"{size / unit:.1f} {name}" for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")) if size >= unit),
         f"{size / 1e3:.0f} kB",

@@ -1,4 +1,4 @@
-"""The dataset card: one page, and the same in Markdown, that say what a version holds, how it was made and its limits.
+"""The dataset card: an HTML page and the same in Markdown: what a version holds, how it was made, and its limits.
 
 Everything is taken from the version's own files; of the big arrays only a few example scenes are read. The same
 version gives the same bytes.
@@ -118,7 +118,7 @@ def draw_pictures(source: Source) -> Pictures:
     ]
     examples, spectra = _examples(source)
     gains = np.concatenate([example.gain[~example.outage] for example in examples] or [np.zeros(0, np.float32)])
-    # Percentiles: one deep fade must not take the whole colour scale.
+    # Percentiles: a single deep fade must not use up the whole colour scale.
     low, high = np.percentile(gains, (5, 100)) if len(gains) else (-150.0, -50.0)
     return {
         "map": drawn,
@@ -159,7 +159,7 @@ def _examples(source: Source) -> tuple[list[Example], list[tuple[str, NDArray[np
 
 
 def _tile_places(source: Source) -> list[Place]:
-    """Scenes, and the candidate tiles that were looked at and rejected."""
+    """Scenes, and the candidate tiles that were examined and rejected."""
     names = ("scene_id", "latitude", "longitude", "split", "status")
     places = [
         Place(scene, latitude, longitude, split if status == "done" else "quarantined")
@@ -194,7 +194,7 @@ def _histogram_caption(histogram: Histogram) -> str:
 
 
 def _markdown(value: str) -> str:
-    """Text that neither ends a table's cell nor reads as markup."""
+    """Text escaped for a cell of a Markdown table."""
     return re.sub(r"([\\|`*_<\[\]])", r"\\\1", value).replace("\n", " ")
 
 

@@ -46,7 +46,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Place:
-    """A scene, a rejected tile, or a whole city on the map; `state` is a split, `quarantined`, `rejected`, `several`."""
+    """A scene, a rejected tile or a city on the map; `state` is a split, `quarantined`, `rejected`, `several`."""
 
     name: str
     latitude: float
@@ -187,7 +187,9 @@ def draw_histogram(histogram: Histogram) -> str:
 
 
 def draw_example(example: Example, gain_range: tuple[float, float]) -> str:
-    """Height map from above with base station and users: circles with line of sight, diamonds without, crosses in outage."""
+    """Height map from above with base station and users: circles with line of sight, diamonds without, crosses in
+    outage.
+    """
     half = example.size / 2
     extent = (-half, half, -half, half)
     with mpl.rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):

@@ -1,4 +1,4 @@
-"""What the dataset card is made from: the small files of a version, and counts over its tables of buildings."""
+"""Source of the dataset card: the small files of a version, and counts over its tables of buildings."""
 
 import io
 from collections import Counter, defaultdict
@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class Source:
-    """What the card is made from: the parts of one version."""
+    """The parts of one version that the card is made from."""
 
     folder: StorePath
     data: xr.Dataset

@@ -68,7 +68,7 @@ def city_table(source: Source) -> Table:
 
 
 def outcome_tables(source: Source) -> list[Table]:
-    """Planned scenes by status; why scenes were quarantined, candidate tiles rejected and cities are short of scenes."""
+    """Planned scenes by status; why scenes were quarantined, tiles rejected, and cities lack scenes."""
     status = Counter(source.coordinate("status"))
     planned = Table(
         ("planned scenes", "number"), [(name, f"{count:,}") for name, count in sorted(status.items())], (1,)
@@ -199,6 +199,7 @@ def recipe_table(recipe: Mapping[str, object]) -> Table:
 
 
 def _leaves(name: str, value: object) -> Iterator[tuple[str, object]]:
+    """Settings below a name, one by one; those that are not set are left out."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(f"{name}.{key}", inner)

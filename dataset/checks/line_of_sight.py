@@ -147,13 +147,13 @@ def _meets(
     """Whether each line passes through the solid paired with it: the footprint from `base` to `top`."""
     meets = np.zeros(len(lines), bool)
     parts, pair = shapely.get_parts(shapely.intersection(lines, footprints), return_index=True)
-    # What misses leaves an empty line, which counts as a part.
+    # A line that misses leaves an empty part.
     there = ~shapely.is_empty(parts)
     parts, pair = parts[there], pair[there]
     points, part = shapely.get_coordinates(parts, return_index=True)
     if not len(parts):
         return meets
-    # Share of the way from base station to user, 0 to 1, at both ends of every stretch over the footprint.
+    # Share of the distance from base station to user, 0 to 1, at both ends of every section over the footprint.
     way = users[pair] - source
     along = ((points - source[:2]) * way[part, :2]).sum(-1) / np.maximum((way[part, :2] ** 2).sum(-1), BELOW**2)
     near, far = np.ones(len(parts)), np.zeros(len(parts))

@@ -22,7 +22,8 @@ def _finite(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
 def _friis(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
     """LoS path gain: equal to Friis for isotropic elements, never above it by more than the element's gain.
 
-    `los` is geometry: it also holds where the recipe does not trace the direct path, or where its gain is below the floor.
+    `los` is geometry: it also holds where the recipe does not trace the direct path, or where its gain is below the
+    floor.
     """
     if "paths/gain" not in arrays or not attrs["los_traced"]:
         return ""
@@ -76,7 +77,8 @@ def _beams(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
 def _users(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
     """Users inside the tile and outdoors: not where a cell and all its eight neighbours are built.
 
-    Users under raised buildings, whom the receipt counts, are an exception: the height map does not show what is open below.
+    Users under raised buildings, whom the receipt counts, are an exception: the height map does not show what is open
+    below.
     """
     height = arrays["height"]
     half = attrs["tile_size_m"] / 2
@@ -94,7 +96,9 @@ def _users(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
 
 
 def _occupancy(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
-    """Occupancy follows from the height map; the share counted in cells differs by up to 0.05 from that of the exact area."""
+    """Occupancy follows from the height map; the share counted in cells differs by up to 0.05 from that of the exact
+    area.
+    """
     occupancy, threshold = arrays["occupancy"], attrs["occupancy_threshold"]
     cells = len(arrays["height"]) // len(occupancy)
     share = (arrays["height"] > 0).reshape(len(occupancy), cells, len(occupancy), cells).mean((1, 3))

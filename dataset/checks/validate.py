@@ -1,4 +1,4 @@
-"""Is a store what it says? Every byte against the manifest, values against the receipts, physics of every scene, splits."""
+"""Validation of a store: bytes against the manifest, values against the receipts, physics of every scene, splits."""
 
 import multiprocessing
 import re

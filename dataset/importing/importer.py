@@ -1,4 +1,4 @@
-"""Channels of one's own -> a published store: arrays in NumPy's `.npz`, measured or from another simulator.
+"""Channels from other sources -> a published store: arrays in NumPy's `.npz`, measured or from another simulator.
 
 The layout of a file is `wavecity.dataset.importing.channel_files.LAYOUT`; a file holds one scene, or several.
 """
@@ -32,7 +32,7 @@ from wavecity.dataset.writer import write_unit
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.arrays import best_beam, spectrum
 
-# Raised when the same files would give other arrays.
+# To be raised when the same files would give other arrays.
 IMPORTER = 1
 OCCUPIED = 0.6
 # dB; a user at or below it counts as without a path, as in recipes.
@@ -44,7 +44,7 @@ UNIT_BYTES = 2**28
 
 
 class ImportSettings(Settings):
-    """What the arrays do not say."""
+    """Properties of the channels that the arrays do not hold."""
 
     frequency: float = Field(gt=0, description="Carrier in Hz.")
     spacing: float = Field(0.5, gt=0, le=100, description="Distance of neighbouring antennas in wavelengths.")
@@ -54,23 +54,25 @@ class ImportSettings(Settings):
     tile_size: float = Field(200.0, gt=0, description="Edge of a scene's map in m.")
     bs_position: tuple[float, float, float] | None = Field(
         None,
-        description="Base station in the scene's frame, m: origin at the middle of the map, on the ground. Empty: in the middle "
-        "of the northern edge, so high that the lowest user is 1.5 m above the ground.",
+        description="Base station in the scene's frame, m: origin at the middle of the map, on the ground. Empty: in the "
+        "middle of the northern edge, at a height where the lowest user is 1.5 m above the ground.",
     )
     split: Literal["scene", "user", "test"] | None = Field(
         None,
-        description="Where the files have no split: whole scenes are divided, or the users of each, or all is for test. "
+        description="Where the files have no split: divide whole scenes, or the users of each scene, or take all for test. "
         "Empty: scenes where there are three or more, else users.",
     )
     validation: float = Field(0.1, ge=0, lt=1, description="Share of scenes, or users, for validation; one at least.")
     test: float = Field(0.1, ge=0, lt=1, description="Share of scenes, or users, for test; one at least.")
     normalised: bool = Field(
         False,
-        description="The level of a channel means nothing. Channels are scaled to path_gain where it is given; without it there "
-        "are no rates.",
+        description="The level of a channel means nothing. Channels are scaled to path_gain where it is given; without "
+        "it there are no rates.",
     )
     licence: str = Field("not stated", min_length=1, description="Licence of the data.")
-    attribution: str = Field("imported channels, origin not stated", min_length=1, description="Whom to name.")
+    attribution: str = Field(
+        "imported channels, origin not stated", min_length=1, description="Text that names the origin of the data."
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Of the division into splits.")
 
 
@@ -92,8 +94,8 @@ _Found = tuple[Path, list[str], NDArray[np.int64], NDArray[np.str_] | None]
 def import_channels(files: Sequence[Path], store: str, settings: ImportSettings, progress: Tracker = iter) -> Version:
     """Write arrays into a store as its next version, validate and publish it.
 
-    Spectra, beams and occupancy are computed; there are no paths, so nothing can be derived from them. The same files and
-    settings again change nothing; an import that was killed goes on.
+    Spectra, beams and occupancy are computed; there are no paths, so nothing can be derived from them. The same files
+    and settings again change nothing; an import that was killed goes on.
 
     Parameters
     ----------
@@ -112,8 +114,8 @@ def import_channels(files: Sequence[Path], store: str, settings: ImportSettings,
     Raises
     ------
     InputError
-        A file that is not of the layout, or files that do not fit together: the message names file, array and what would
-        be right. Nothing is published then.
+        A file that is not of the layout, or files that do not fit together: the message names file, array and what
+        would be right. Nothing is published then.
 
     Examples
     --------
@@ -221,7 +223,7 @@ def _divide(found: Sequence[_Found], settings: ImportSettings) -> Iterator[_Scen
 
 
 def _shares(count: int, settings: ImportSettings, what: str, rng: np.random.Generator) -> list[str]:
-    """Splits of so many things, in random order."""
+    """Splits of `count` things, in random order."""
     sizes = {name: max(round(share * count), 1) if share else 0 for name, share in
              (("validation", settings.validation), ("test", settings.test))}  # fmt: skip
     train = count - sum(sizes.values())
@@ -244,8 +246,9 @@ def _base_station(positions: dict[Path, Values], settings: ImportSettings) -> ND
         if beyond[worst] > half:
             x, y, _ = position[worst]
             msg = (
-                f"{file}: user {worst} at ({x:g}, {y:g}) m from the base station is off the map, {settings.tile_size:g} m wide "
-                f"around ({-base[0]:g}, {-base[1]:g}); give --tile-size, or the base station's place on the map, --bs-position"
+                f"{file}: user {worst} at ({x:g}, {y:g}) m from the base station is off the map, "
+                f"{settings.tile_size:g} m wide around ({-base[0]:g}, {-base[1]:g}); give --tile-size, or the base "
+                "station's place on the map, --bs-position"
             )
             raise InputError(msg)
     return base
@@ -290,7 +293,7 @@ def _scene_arrays(scene: _Scene, settings: ImportSettings, base: NDArray[np.floa
 
 def _outcome(scene: _Scene, arrays: Arrays, settings: ImportSettings, base: NDArray[np.float64]) -> Outcome:
     """Entry of the receipt."""
-    # Users of one's own may stand anywhere: those within buildings count as under cover for the checks.
+    # Imported users may stand anywhere: those inside buildings count as under cover for the checks.
     cells = len(arrays["height"])
     place = arrays["user_position"].astype(np.float64) + base
     cell = settings.tile_size / cells

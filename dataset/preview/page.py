@@ -1,4 +1,4 @@
-"""A scene to turn around in: a page that needs no network, and a glTF model."""
+"""A scene in 3D: an interactive page that needs no network, and a glTF model."""
 
 import html
 from pathlib import Path
@@ -30,7 +30,7 @@ from wavecity.dataset.preview.solids import Array
 Trace: TypeAlias = BaseTraceType
 
 GAIN_SCALE = [[share, to_hex(GAIN_COLOURS(share))] for share in np.linspace(0, 1, 17).tolist()]
-# plotly draws these with glyphs of the fonts at hand; every font has them (not so its x).
+# plotly draws these with glyphs of the fonts at hand; every font has them (unlike its x).
 SYMBOLS = ("circle", "diamond", "cross")
 # Faces are shaded here, as in the picture: plotly's own light gives single triangles of a roof another tone.
 FLAT = {"ambient": 1.0, "diffuse": 0.0, "specular": 0.0, "fresnel": 0.0}
@@ -94,12 +94,13 @@ def write_page(view: View, out: Path) -> None:
 
 
 def _ground(view: View) -> list[Trace]:
+    """The tile, and an arrow to the north."""
     half = view.size / 2
     x, y = np.array([-half, half, half, -half]), np.array([-half, -half, half, half])
     shared = {"legendgroup": "ground", "hoverinfo": "skip"}
     arrow = _lines([np.array([[1.12, 0.3, 0], [1.12, 0.7, 0]]) * half, NORTH_TIP * half])
     return [
-        # A little below zero, where it does not flicker through what stands on it.
+        # Slightly below zero, so that it does not flicker through what stands on it.
         go.Mesh3d(x=x, y=y, z=np.full(4, -0.05), i=[0, 0], j=[1, 2], k=[2, 3], color=GROUND, name="ground",
                   showlegend=True, lighting=FLAT, **shared),
         go.Scatter3d(x=[*x, x[0]], y=[*y, y[0]], z=np.zeros(5), mode="lines", line={"color": EDGE, "width": 3},
@@ -122,11 +123,13 @@ def _gain_bar(view: View) -> Trace:
 
 
 def _gain_colours(view: View, gain: Array) -> list[str]:
+    """Colours of path gains in dB."""
     norm = Normalize(*view.gain_range, clip=True)
     return [to_hex(colour) for colour in GAIN_COLOURS(norm(gain))]
 
 
 def _buildings(view: View) -> list[Trace]:
+    """Buildings by the source of their height, with their edges."""
     traces = []
     total = len(view.buildings)
     hover = [
@@ -169,6 +172,7 @@ def _outline(footprint: MultiPolygon, base: float, top: float) -> list[Array]:
 
 
 def _users(view: View) -> list[Trace]:
+    """Users by status."""
     traces = []
     for index, status in enumerate(STATUSES):
         chosen = np.flatnonzero(view.status == index)
@@ -187,6 +191,7 @@ def _users(view: View) -> list[Trace]:
 
 
 def _user_text(view: View, user: int) -> str:
+    """What is shown of a user under the pointer."""
     status = int(view.status[user])
     distance = np.linalg.norm(view.users[user] - view.base)
     lines = [f"user {user}: {STATUSES[status]}", f"{distance:.1f} m from the base station"]
@@ -198,6 +203,7 @@ def _user_text(view: View, user: int) -> str:
 
 
 def _base_station(view: View) -> list[Trace]:
+    """Mast, and an arrow where the panel faces."""
     foot, tip = view.base * [1, 1, 0], view.base + BORESIGHT_LENGTH * view.boresight
     x, y, z = tip
     u, v, w = view.boresight
@@ -213,6 +219,7 @@ def _base_station(view: View) -> list[Trace]:
 
 
 def _paths(view: View) -> list[Trace]:
+    """Paths by what is known of them."""
     direct = [path for path in view.paths if path.whole and path.kind == STATUSES[0]]
     bent = [path for path in view.paths if path.whole and path.kind != STATUSES[0]]
     ends = [path for path in view.paths if not path.whole]
@@ -237,11 +244,12 @@ def _paths(view: View) -> list[Trace]:
 
 
 def _path_text(path: DrawnPath) -> str:
+    """What is shown of a path under the pointer."""
     return f"strongest path of user {path.user}<br>{path.kind}<br>gain {path.gain:.1f} dB"
 
 
 def _lines(lines: list[Array]) -> dict[str, list[float | None]]:
-    """Coordinates of several polylines as plotly wants them: one list an axis, None between two lines."""
+    """Coordinates of several polylines as plotly wants them: one list per axis, None between two lines."""
     coordinates: dict[str, list[float | None]] = {"x": [], "y": [], "z": []}
     for number, line in enumerate(lines):
         for name, values in zip("xyz", np.asarray(line).T.tolist(), strict=True):
@@ -250,11 +258,11 @@ def _lines(lines: list[Array]) -> dict[str, list[float | None]]:
 
 
 def write_model(view: View, out: Path) -> None:
-    """Write the scene as binary glTF: metres, y up and z south as glTF has it, a node for everything.
+    """Write the scene as binary glTF: metres, y up and z south as glTF requires, one node per object.
 
-    Nodes: `ground`; a building each, `way/123`, with `height_m`, `base_m` and `height_source` as extras;
-    `base station` and `boresight`; `user/0` ... with `path_gain_db`, `status` and `n_paths`; `path/0` ... of the user of
-    that number (an open path has two lines in it).
+    Nodes: `ground`; one per building, `way/123`, with `height_m`, `base_m` and `height_source` as extras; `base
+    station` and `boresight`; `user/0` ... with `path_gain_db`, `status` and `n_paths`; `path/0` ... of the user of that
+    number (an open path has two lines in it).
     """
     scene = trimesh.Scene(metadata={"title": view.title, "contents": view.subtitle, "attribution": view.attribution})
     # glTF's y is our up, its z our south.
@@ -279,7 +287,7 @@ def write_model(view: View, out: Path) -> None:
     for row, building in enumerate(view.buildings.itertuples()):
         solid = trimesh.Trimesh(**trimesh.triangles.to_kwargs(view.triangles[view.owner == row]))
         name = f"{building.osm_type}/{building.osm_id}"
-        # What a taller neighbour cut in two stands in two rows of the table.
+        # A building that a taller neighbour cuts in two has two rows in the table.
         names[name] = names.get(name, 0) + 1
         label = name if names[name] == 1 else f"{name}#{names[name]}"
         heights = {"height_m": float(building.height), "base_m": float(building.base)}
@@ -308,6 +316,7 @@ def write_model(view: View, out: Path) -> None:
 
 
 def _polylines(lines: list[Array]) -> trimesh.path.Path3D:
+    """Lines as one geometry of a glTF node."""
     stops = np.cumsum([len(line) for line in lines])
     entities = [
         trimesh.path.entities.Line(np.arange(stop - len(line), stop)) for line, stop in zip(lines, stops, strict=True)
@@ -316,4 +325,5 @@ def _polylines(lines: list[Array]) -> trimesh.path.Path3D:
 
 
 def _rgba(colour: str) -> NDArray[np.float64]:
+    """A named colour as red, green, blue and alpha."""
     return np.array([*(int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)), 1.0])

@@ -118,8 +118,8 @@ def rebuild_path(
     """Vertices of a path from its directions.
 
     Where one vertex is unknown it is the point where the rays from both ends meet. Reflections before and after it are
-    traced: the ray from either end, mirrored at what it hits. What comes out counts only when the rays do meet and the
-    length is the delay's; a path bent by two edges, say, is left open.
+    traced: the ray from either end, mirrored at what it hits. The result counts only if the rays do meet and its length
+    equals the delay; a path bent by two edges, for example, is left open.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def rebuild_path(
     if not bends:
         line = np.stack([base, user])
         return abs(_length(line) - length) < TOLERANCE, [line]
-    # The vertex where both rays meet: the one that mirrors nothing, or else any, say the last.
+    # The vertex where both rays meet: one that mirrors nothing, else the last one.
     pivot = next((index for index in bends if interactions[index] != SPECULAR), bends[-1])
     ahead, ray_ahead = _mirror_along(base, departure, interactions[:pivot], triangles)
     behind, ray_behind = _mirror_along(user, arrival, interactions[:pivot:-1], triangles)

@@ -67,7 +67,7 @@ def draw_picture(view: View, out: Path) -> None:
 
 
 def draw_solid(axes: Axes, view: View, norm: Normalize) -> None:
-    """Draw the 3D view; what stands behind a building is pale."""
+    """Draw the 3D view; what is behind a building is pale."""
     half = view.size / 2
     square = np.array([[-half, -half, 0], [half, -half, 0], [half, half, 0], [-half, half, 0]])
     triangles = np.concatenate([view.triangles, square[[0, 1, 2]][None], square[[0, 2, 3]][None]])
@@ -107,6 +107,7 @@ def draw_solid(axes: Axes, view: View, norm: Normalize) -> None:
 
 
 def _draw_base_3d(axes: Axes, view: View) -> None:
+    """Draw mast and boresight in the 3D view."""
     foot = view.base * [1, 1, 0]
     mast = look(np.stack([foot, view.base]))[:, :2]
     axes.plot(*mast.T, color=BASE_STATION, linewidth=2, zorder=5)
@@ -114,17 +115,20 @@ def _draw_base_3d(axes: Axes, view: View) -> None:
 
 
 def _draw_station(axes: Axes, place: Array, tip: Array) -> None:
+    """Draw the base station as a star, and an arrow where it faces."""
     _draw_arrow(axes, place, tip, BASE_STATION)
     looks: Looks = {"edgecolor": "white", "linewidth": 0.9, "zorder": 6, "clip_on": False}
     axes.scatter(place[0], place[1], s=190, marker="*", color=BASE_STATION, **looks)
 
 
 def _draw_arrow(axes: Axes, tail: Array, head: Array, colour: str) -> None:
+    """Draw an arrow between two points."""
     arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.7}
     axes.annotate("", (head[0], head[1]), (tail[0], tail[1]), arrowprops=arrow, zorder=5, annotation_clip=False)
 
 
 def _write(axes: Axes, place: Array, text: str, **looks: Any) -> None:
+    """Write a text at a point."""
     axes.text(place[0], place[1], text, **{"ha": "center", "va": "center", "color": EDGE, **looks})
 
 
@@ -191,6 +195,7 @@ def _draw_footprints(axes: Axes, view: View) -> None:
 def _scatter_users(
     axes: Axes, points: Array, gain: Array, status: NDArray[np.int64], norm: Normalize, alpha: float
 ) -> None:
+    """Draw users, coloured by path gain; the marker shows their status."""
     for index, (marker, size) in enumerate(zip(MARKERS, (34, 30, 17), strict=True)):
         chosen = status == index
         looks: Looks = {"color": NO_PATH, "linewidth": 1.1}
@@ -200,6 +205,7 @@ def _scatter_users(
 
 
 def _draw_legends(figure: Figure, view: View) -> None:
+    """Draw the legends below both views, and the notes."""
     total = len(view.buildings)
     sources = [
         Rectangle((0, 0), 1, 1, facecolor=SOURCE_COLOURS[name], edgecolor="#5a5a5a", linewidth=0.6,
@@ -298,7 +304,7 @@ def render(
 
 
 def shade(triangles: Array) -> tuple[Array, Array]:
-    """Unit normals (T, 3) of triangles, and how bright (T,) the sun makes them."""
+    """Unit normals (T, 3) of triangles, and their brightness (T,) in sunlight."""
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
     return normals, 0.66 + 0.42 * np.clip(normals @ (SUN / np.linalg.norm(SUN)), -0.5, 1)
@@ -317,7 +323,7 @@ def _fill_triangle(corners: Array, index: int, depth: Array, face: NDArray[np.in
     third = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) / area
     nearness = z0 + second * (z1 - z0) + third * (z2 - z0)
     window = (slice(top, bottom), slice(left, right))
-    # A hair wider than exact, so that no pixel between two triangles is left out.
+    # Slightly wider than exact, so that no pixel between two triangles is left out.
     win = (second >= -1e-6) & (third >= -1e-6) & (second + third <= 1 + 1e-6) & (nearness > depth[window])
     depth[window][win] = nearness[win]
     face[window][win] = index
@@ -329,7 +335,7 @@ def _style(path: DrawnPath) -> LineStyleType:
 
 
 def _width(path: DrawnPath) -> float:
-    """Direct paths are many and say little: thin."""
+    """Thin lines for direct paths, which are many."""
     return 0.6 if path.whole and len(path.lines[0]) == 2 else 1.1
 
 
@@ -343,7 +349,7 @@ def _dense(line: Array) -> Array:
 
 
 def _join(pieces: Array) -> list[Array]:
-    """Chains of consecutive pieces (N, 2, 2) as polylines, so that dashes run on."""
+    """Consecutive pieces (N, 2, 2) as polylines, so that dashes continue."""
     lines: list[list[Array]] = []
     for start, end in pieces:
         if lines and np.array_equal(lines[-1][-1], start):
@@ -354,6 +360,7 @@ def _join(pieces: Array) -> list[Array]:
 
 
 def _outline(polygon: Polygon) -> Outline:
+    """Outline of a polygon with its holes."""
     rings = [np.asarray(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
     return Outline.make_compound_path(*(Outline(ring, closed=True) for ring in rings))
 

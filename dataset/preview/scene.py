@@ -184,6 +184,7 @@ def load_view(store: str | StorePath, scene_id: str, max_paths: int = MAX_PATHS)
 
 
 def _find_scene(store: str | StorePath, ids: NDArray[np.str_], status: NDArray[np.str_], scene_id: str) -> int:
+    """Row of a finished scene in the store."""
     found = np.flatnonzero(ids == scene_id)
     if not len(found):
         known = ", ".join(ids[status == "done"][:6])
@@ -196,6 +197,7 @@ def _find_scene(store: str | StorePath, ids: NDArray[np.str_], status: NDArray[n
 
 
 def _read_buildings(path: StorePath, scene_id: str) -> gpd.GeoDataFrame:
+    """Buildings of one scene from the table of its unit."""
     try:
         table = gpd.read_parquet(io.BytesIO(path.read_bytes()))
     except FileNotFoundError as error:
