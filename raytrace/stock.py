@@ -119,13 +119,6 @@ def trace_link(world: World, **options: Any) -> SionnaPaths:
     return paths
 
 
-def stock_paths(world: World, source: NDArray[np.floating], users: NDArray[np.floating], **options: Any) -> SionnaPaths:
-    """Place a link and trace it: `place_link` and `trace_link` with the options of both."""
-    place = {name: options.pop(name) for name in ("orientation", "pattern", "rows", "columns") if name in options}
-    place_link(world, source, users, **place)
-    return trace_link(world, **options)
-
-
 def stock_table(paths: SionnaPaths, world: World) -> Table:
     """The valid paths of Sionna's `Paths` from one transmitter, one row each (N paths, D = `max_depth`, A antennas).
 

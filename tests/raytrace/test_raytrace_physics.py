@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, blocked, box, mesh_of, users_around, world_of
+from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, blocked, box, mesh_of, stock_paths, users_around, world_of
 
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.settings import RadioSettings
 from wavecity.raytrace.solver import ChainSolver, line_of_sight
-from wavecity.raytrace.stock import partners, stock_paths, stock_table
+from wavecity.raytrace.stock import partners, stock_table
 from wavecity.raytrace.world import build_world
 
 FREQUENCY = 28.5e9
