@@ -2,7 +2,7 @@
 
 `Noise` and `Observe` are called with a `DataArray` of `dataset.views`, or with a sample or batch of the torch readers,
 as whose `transform=` they serve. A user's noise and mask depend on seed, scene and user alone: they are the same in
-either, in whatever order, batch, process or chunk.
+both, in any order, batch, process and chunk.
 """
 
 import math
@@ -54,16 +54,16 @@ class Noise:
     them, whose first axis is the same in all three. Of these it returns a copy with another `csi`. The same seed, scene
     and user have the same noise, for the same shape and NumPy's streams.
 
-    Examples
-    --------
-    >>> noisy = Noise(snr_db=(0, 20), seed=1)(stored_csi("helsinki"))
-    >>> train = ChannelDataset("helsinki", split="train", transform=Noise(10.0))
-
     Attributes
     ----------
     snr_db : float or (float, float)
         dB; of a pair, every user draws its own evenly between the two.
     seed : int
+
+    Examples
+    --------
+    >>> noisy = Noise(snr_db=(0, 20), seed=1)(stored_csi("helsinki"))
+    >>> train = ChannelDataset("helsinki", split="train", transform=Noise(10.0))
     """
 
     snr_db: float | tuple[float, float]
@@ -126,12 +126,6 @@ class Observe:
     with an array it returns one with the mask as coordinate `observed`; with a sample or batch, a copy with the mask in
     `observed` (bool ([batch], x, y), torch if `csi` is).
 
-    Examples
-    --------
-    >>> partial = Observe(share=0.25, pattern="columns")(stored_csi("helsinki"))
-    >>> partial.coords["observed"].dtype
-    dtype('bool')
-
     Attributes
     ----------
     share : float
@@ -142,6 +136,12 @@ class Observe:
     seed : int
     patch : int
         Edge of a patch in antennas; divides the array's columns and rows.
+
+    Examples
+    --------
+    >>> partial = Observe(share=0.25, pattern="columns")(stored_csi("helsinki"))
+    >>> partial.coords["observed"].dtype
+    dtype('bool')
     """
 
     share: float = 0.25
@@ -306,7 +306,7 @@ def _of_sample(sample: Sample) -> tuple[Values, NDArray[np.int64], NDArray[np.in
         if name not in sample:
             msg = (
                 f"sample: has no {name!r}, it has {', '.join(map(str, sample))}; read the field csi of a dataset's "
-                f"reader"
+                "reader"
             )
             raise InputError(msg)
     csi, scene, user = (np.asarray(sample[name]) for name in ("csi", "scene", "user"))

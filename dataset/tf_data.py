@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import count, repeat
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from wavecity.dataset.arrays import Batch, is_per_user
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.loader import BatchReader, Order, find_users
 from wavecity.geo.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def tf_dataset(
@@ -26,7 +29,7 @@ def tf_dataset(
     rank: int = 0,
     world: int = 1,
     verify: bool = False,
-) -> Any:
+) -> "tf.data.Dataset":
     """Shuffled batches of one split, decoded shard by shard, in the order of `wavecity.dataset.loader`.
 
     Parameters

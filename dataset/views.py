@@ -11,7 +11,7 @@ gains and stay as they were traced.
 import math
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import cast
 
 import numpy as np
 import xarray as xr
@@ -24,7 +24,7 @@ from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.records import StoreAttributes, attributes_of
 from wavecity.dataset.schema import SCENE_FIELDS, Values
 from wavecity.geo.errors import InputError
-from wavecity.raytrace.channels import ReceiverSettings, csi, csi_axes, subcarrier_frequencies
+from wavecity.raytrace.channels import DeparturePaths, ReceiverSettings, csi, csi_axes, subcarrier_frequencies
 from wavecity.raytrace.settings import RadioSettings
 
 __all__ = ["Chain", "Noise", "Observe", "ReceiverSettings", "add_noise", "derived_csi", "observe", "stored_csi"]
@@ -128,7 +128,7 @@ def derived_csi(
     names += ["delay"] if frequencies is not None or normalize_delays else []
 
     def channel(*arrays: Values) -> NDArray[np.complex64]:
-        table: Any = SimpleNamespace(**dict(zip(names, arrays, strict=True)))
+        table = cast(DeparturePaths, SimpleNamespace(**dict(zip(names, arrays, strict=True))))
         return csi(
             table,
             radio,

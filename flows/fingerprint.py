@@ -9,8 +9,8 @@ from pathlib import Path
 # listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
 DATA = {
     "geo": (
-        "build", "cities", "extract", "footprints", "gates", "heights", "mesh", "overpass", "overture", "plan", "projection",
-        "rasters", "scene", "seeding", "settings", "sources", "streets", "tiles", "trajectories", "users",
+        "build", "cities", "extract", "footprints", "gates", "heights", "mesh", "overpass", "overture", "plan", "polygons",
+        "projection", "rasters", "scene", "seeding", "settings", "sources", "streets", "tiles", "trajectories", "users",
     ),
     "raytrace": (
         "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",

@@ -1,9 +1,7 @@
 """Raw map features -> solids of a tile: footprints, and the heights between which each is filled."""
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import geopandas as gpd
 import numpy as np
@@ -17,14 +15,11 @@ from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
 from wavecity.geo.heights import CONFIDENCE, NEIGHBOUR_RADIUS, Height, impute_height, nearest_heights, tagged_height
+from wavecity.geo.polygons import GRID, polygons, repair, simplify_together, unpinch
 from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
 from wavecity.geo.settings import SceneSettings
 from wavecity.geo.sources import Source
 
-# All coordinates lie on a 1 mm grid: equal corners are equal bits. Every overlay of this package names a grid, so that
-# GEOS rounds robustly; without one the result is sometimes wrong (GEOS 3.14.1: an overlap of 10 m2 where there is
-# none).
-GRID = 0.001
 # Overlaps below this area (m2) are rounding, not overlap.
 TOUCH = 1e-3
 # When parts cover this much of a building they describe it whole (Simple 3D Buildings) and the rest of the outline is
@@ -32,8 +27,6 @@ TOUCH = 1e-3
 PARTS_COMPLETE = 0.9
 # Buildings rarely reach farther out of a tile (m): up to here one read of the map is enough.
 USUAL_OVERHANG = 60.0
-# Half a channel of this width (m) opened where two rings of a polygon meet in one point.
-PINCH = 0.01
 
 
 @dataclass(frozen=True)
@@ -162,99 +155,6 @@ def built_between(prints: Footprints, low: float, high: float) -> BaseGeometry:
     return shapely.union_all(prints.buildings.geometry.to_numpy()[there], grid_size=GRID)
 
 
-def simplify_together(footprints: list[BaseGeometry], tolerance: float) -> list[BaseGeometry]:
-    """Drop near-collinear vertices (Douglas-Peucker, tolerance in m) without opening gaps between neighbours.
-
-    A vertex that several footprints share is kept in all of them; only the chains between such vertices are simplified.
-    A footprint that simplification would break keeps its vertices.
-    """
-    if not footprints or tolerance <= 0:
-        return footprints
-    counts: Counter[int] = Counter()
-    for one in footprints:
-        counts.update(set(_grid_keys(shapely.get_coordinates(one))))
-    shared = {key for key, count in counts.items() if count > 1}
-
-    def simplify_ring(ring: NDArray[np.float64]) -> NDArray[np.float64]:
-        ring = ring[:-1]
-        fixed = [index for index, key in enumerate(_grid_keys(ring)) if key in shared]
-        # Without shared vertices any two far-apart ones anchor the ring, so that it cannot start in a flat spot.
-        if not fixed:
-            first = int(np.lexsort((ring[:, 1], ring[:, 0]))[0])
-            fixed = sorted({first, int(np.argmax(np.hypot(*(ring - ring[first]).T)))})
-        if len(fixed) == len(ring):
-            return np.concatenate([ring, ring[:1]])
-        stops = [index - fixed[0] for index in fixed] + [len(ring)]
-        closed = np.concatenate([ring[fixed[0] :], ring[: fixed[0] + 1]])
-        chains = np.concatenate([closed[start : stop + 1] for start, stop in pairwise(stops)])
-        number = np.repeat(np.arange(len(fixed)), np.diff(stops) + 1)
-        lines = shapely.simplify(shapely.linestrings(chains, indices=number), tolerance)
-        points, line = shapely.get_coordinates(lines, return_index=True)
-        # Every chain ends where the next begins; the last where the first does.
-        return np.concatenate([points[:-1][line[:-1] == line[1:]], closed[:1]])
-
-    simplified = []
-    for footprint in footprints:
-        pieces = []
-        for polygon in polygons(footprint):
-            rings = [simplify_ring(shapely.get_coordinates(ring)) for ring in (polygon.exterior, *polygon.interiors)]
-            # A ring of two points has lost its area; only the shell is needed for a polygon.
-            if len(rings[0]) >= 4:
-                pieces.append(Polygon(rings[0], [ring for ring in rings[1:] if len(ring) >= 4]))
-        result = MultiPolygon(pieces)
-        simplified.append(result if pieces and result.is_valid else footprint)
-    return simplified
-
-
-def _grid_keys(points: NDArray[np.float64]) -> list[int]:
-    """A number for every point (N, 2), equal for points in the same place of the grid."""
-    x, y = np.round(points / GRID).astype(np.int64).T
-    keys: list[int] = (x * 2**32 + y).tolist()
-    return keys
-
-
-def polygons(geometry: BaseGeometry) -> list[Polygon]:
-    """Polygons of a geometry, with area; lines and points that overlays leave behind are dropped."""
-    parts = shapely.get_parts(geometry, return_index=False)
-    flat = [
-        piece
-        for part in parts
-        for piece in (shapely.get_parts(part) if part.geom_type.startswith(("Multi", "Geom")) else [part])
-    ]
-    return [piece for piece in flat if piece.geom_type == "Polygon" and piece.area > 0]
-
-
-def repair(geometry: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Valid polygons (N,) on the 1 mm grid, whatever the rings (N,) were: self-crossing, doubled, degenerate."""
-    broken = ~shapely.is_valid(geometry)
-    sound = geometry.copy()
-    if broken.any():
-        sound[broken] = shapely.make_valid(geometry[broken], method="structure", keep_collapsed=False)
-    repaired = _on_grid(sound)
-    # Lines and points that are left of collapsed rings.
-    for index in np.flatnonzero(~np.isin(shapely.get_type_id(repaired), (3, 6))):
-        repaired[index] = MultiPolygon(polygons(repaired[index]))
-    return repaired
-
-
-def _on_grid(sound: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Polygons rounded to the grid."""
-    try:
-        snapped: NDArray[np.object_] = shapely.set_precision(sound, GRID)
-    except shapely.errors.GEOSException:
-        snapped = np.array([_one_on_grid(geometry) for geometry in sound], dtype=object)
-    return snapped
-
-
-def _one_on_grid(geometry: BaseGeometry) -> BaseGeometry:
-    """Repair one geometry; where GEOS fails, on rings much thinner than the grid, after rounding the corners."""
-    try:
-        return shapely.set_precision(geometry, GRID)
-    except shapely.errors.GEOSException:
-        rounded = shapely.set_precision(geometry, GRID, mode="pointwise")
-        return shapely.set_precision(shapely.make_valid(rounded, method="structure", keep_collapsed=False), GRID)
-
-
 def _features_around(
     latitude: float, longitude: float, size: float, source: Source
 ) -> tuple[gpd.GeoDataFrame, NDArray[np.object_], NDArray[np.bool_]]:
@@ -314,13 +214,12 @@ def _parts_by_place(
     if not tagged_both:
         return kinds
     buildings = np.flatnonzero(kinds == "building")
-    one, other = shapely.STRtree(local[buildings]).query(
-        shapely.point_on_surface(local[tagged_both]), predicate="within"
-    )
+    middles = shapely.point_on_surface(local[tagged_both])
+    feature, building = shapely.STRtree(local[buildings]).query(middles, predicate="within")
     area = shapely.area(local)
-    rows = np.array(tagged_both)[one]
+    rows = np.array(tagged_both)[feature]
     decided = kinds.copy()
-    decided[rows[area[buildings[other]] > area[rows] + TOUCH]] = "part"
+    decided[rows[area[buildings[building]] > area[rows] + TOUCH]] = "part"
     return decided
 
 
@@ -336,9 +235,9 @@ def _parents(local: NDArray[np.object_], kinds: NDArray[np.str_]) -> NDArray[np.
     # A part may stick out a little, but one larger than the building around its middle belongs to another building.
     fits = shapely.area(local[parts[part]]) <= area[building] / PARTS_COMPLETE
     part, building = part[fits], building[fits]
-    for one in np.unique(part):
-        around = building[part == one]
-        parents[parts[one]] = buildings[around[np.argmin(area[around])]]
+    for number in np.unique(part):
+        around = building[part == number]
+        parents[parts[number]] = buildings[around[np.argmin(area[around])]]
     return parents
 
 
@@ -410,7 +309,7 @@ def _inherited(tags: dict[str, str], parent: Height | None, storey_height: float
 def _without_overlaps(solids: list[Solid], settings: SceneSettings) -> list[Solid]:
     """Solids that share no volume: where two overlap, the taller remains and the lower ends at its underside or wall."""
     resolved: list[Solid] = []
-    for solid in sorted(solids, key=lambda one: (-one.top, one.base, one.feature)):
+    for solid in sorted(solids, key=lambda solid: (-solid.top, solid.base, solid.feature)):
         pieces = [solid]
         hits = shapely.intersects(np.array([other.footprint for other in resolved], dtype=object), solid.footprint)
         for index in np.flatnonzero(hits):
@@ -450,19 +349,11 @@ def _clean(footprint: BaseGeometry, settings: SceneSettings) -> BaseGeometry:
     """Polygons fit for extrusion: no slivers, no two rings that meet in a point."""
     kept = []
     for polygon in polygons(footprint):
-        for piece in polygons(_unpinch(polygon)):
+        for piece in polygons(unpinch(polygon)):
             thin = piece.buffer(-settings.simplify_tolerance / 2).is_empty
             if piece.area >= settings.min_area and not thin:
                 kept.append(piece)
     return MultiPolygon(kept)
-
-
-def _unpinch(polygon: Polygon) -> BaseGeometry:
-    """A polygon whose rings share a point would become a solid with a vertical edge of four walls: open the point."""
-    corners = [tuple(xy) for ring in (polygon.exterior, *polygon.interiors) for xy in ring.coords[:-1]]
-    if len(set(corners)) == len(corners):
-        return polygon
-    return shapely.set_precision(polygon.buffer(-PINCH, join_style="mitre"), GRID)
 
 
 def _table(features: gpd.GeoDataFrame, outcomes: dict[int, str]) -> pd.DataFrame:

@@ -15,8 +15,9 @@ from scipy.sparse.csgraph import connected_components
 from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
-from wavecity.geo.footprints import GRID, TOUCH
+from wavecity.geo.footprints import TOUCH
 from wavecity.geo.mesh import VOLUME_TOLERANCE, check_mesh
+from wavecity.geo.polygons import GRID
 from wavecity.geo.rasters import cell_centres
 from wavecity.geo.scene import Mesh, Surface
 from wavecity.geo.seeding import generator

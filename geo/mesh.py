@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from shapely import Polygon
 
 from wavecity.geo.errors import SceneError
-from wavecity.geo.footprints import polygons
+from wavecity.geo.polygons import polygons
 from wavecity.geo.scene import Mesh, Surface
 
 VOLUME_TOLERANCE = 1e-6

@@ -8,7 +8,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import InputError
 
-# Finer than the footprints' grid, so that areas keep seven digits; see footprints.GRID for why there is one.
+# Finer than the footprints' grid, so that areas keep seven digits; see polygons.GRID for why there is one.
 AREA_GRID = 1e-6
 
 

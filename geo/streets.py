@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from shapely.geometry.base import BaseGeometry
 
-from wavecity.geo.footprints import GRID
+from wavecity.geo.polygons import GRID
 from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
 from wavecity.geo.sources import Source
 from wavecity.geo.users import QUARTER

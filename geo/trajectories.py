@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
-from wavecity.geo.footprints import GRID, Footprints, built_between
+from wavecity.geo.footprints import Footprints, built_between
+from wavecity.geo.polygons import GRID
 from wavecity.geo.scene import Mover, Trajectories
 from wavecity.geo.seeding import generator
 from wavecity.geo.settings import MobilitySettings, UserSettings

@@ -8,7 +8,7 @@ from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
-from wavecity.geo.footprints import GRID
+from wavecity.geo.polygons import GRID
 from wavecity.geo.seeding import generator
 from wavecity.geo.settings import SceneSettings, UserSettings
 
