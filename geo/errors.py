@@ -1,4 +1,4 @@
-"""The one exception that means "the user's input is wrong"; everything else is a bug or an outage."""
+"""Exceptions that the command line turns into one line and an exit code; everything else is a bug."""
 
 
 class InputError(ValueError):
@@ -14,3 +14,10 @@ class MapError(InputError):
 
 class SceneError(Exception):
     """A scene that cannot be made from valid input (bad geometry): quarantined with its reason, never retried."""
+
+
+class CommandFailed(Exception):
+    """A command that cannot end well although its input is right: a failed check, a server that is gone.
+
+    The command line prints the message alone and exits with code 1.
+    """

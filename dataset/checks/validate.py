@@ -29,6 +29,7 @@ from wavecity.dataset.writer import (
     trajectory_axes,
     write_sealed,
 )
+from wavecity.geo.errors import CommandFailed
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT, best_beam
 
 # Rounding of float32 values of some 1e-6 relative; positions and delays are rounded to float32 independently.
@@ -69,7 +70,7 @@ class Validation:
         return f"{len(self.findings)} finding{'s' * (len(self.findings) != 1)}"
 
 
-class CheckFailed(Exception):
+class CheckFailed(CommandFailed):
     """Validation found something (exit code 1)."""
 
     def __init__(self, validation: Validation) -> None:
