@@ -1,4 +1,4 @@
-"""Exceptions: `InputError` means that the user's input is wrong; all others are bugs or outages."""
+"""Exceptions that the command line turns into one line and an exit code; everything else is a bug."""
 
 
 class InputError(ValueError):
@@ -9,10 +9,15 @@ class InputError(ValueError):
 
 
 class MapError(InputError):
-    """The map of one city cannot be had (missing, broken, refused): the build continues with the other cities of the
-    recipe.
-    """
+    """The map of one city cannot be had (missing, broken, refused): the build continues with the other cities of the recipe."""
 
 
 class SceneError(Exception):
     """A scene that cannot be made from valid input (bad geometry): quarantined with its reason, never retried."""
+
+
+class CommandFailed(Exception):
+    """A command that cannot end well although its input is right: a failed check, a server that is gone.
+
+    The command line prints the message alone and exits with code 1.
+    """

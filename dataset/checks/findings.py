@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from wavecity.geo.errors import CommandFailed
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -35,7 +37,7 @@ class Validation:
         return f"{len(self.findings)} finding{'s' * (len(self.findings) != 1)}"
 
 
-class CheckFailed(Exception):
+class CheckFailed(CommandFailed):
     """Validation found something (exit code 1)."""
 
     def __init__(self, validation: Validation) -> None:

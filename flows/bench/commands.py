@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from wavecity.flows.commands.options import import_extra, path, set_option
 from wavecity.flows.help import GroupedCommands
-from wavecity.flows.options import import_extra, path, set_option
 from wavecity.geo.errors import InputError
 
 
