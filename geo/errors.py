@@ -9,7 +9,7 @@ class InputError(ValueError):
 
 
 class MapError(InputError):
-    """The map of one city cannot be had (missing, broken, refused): the build continues with the other cities of the recipe."""
+    """The map of one city is missing, broken or refused: the build continues with the other cities of the recipe."""
 
 
 class SceneError(Exception):
