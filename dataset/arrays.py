@@ -31,6 +31,12 @@ def open_arrays(store: str | StorePath, fields: Sequence[str]) -> dict[str, Arra
     ------
     InputError
         No such array.
+
+    Examples
+    --------
+    >>> arrays = open_arrays("helsinki", ("csi", "height"))
+    >>> read_scenes(arrays, np.array([0, 1]))["height"].shape
+    (2, 200, 200)
     """
     # By its name: a connection to object storage that was opened before a fork cannot be used after it.
     known = {

@@ -86,7 +86,13 @@ def array_of(group: zarr.Group, name: str) -> ArrayV3:
 
 @contextmanager
 def atomic_path(path: StorePath) -> Iterator[Path]:
-    """Yield a local temporary path; on success its file becomes `path`, on failure it is removed."""
+    """Yield a local temporary path; on success its file becomes `path`, on failure it is removed.
+
+    Examples
+    --------
+    >>> with atomic_path(Path("table.parquet")) as temporary:
+    ...     table.to_parquet(temporary)
+    """
     if isinstance(path, Path):
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:

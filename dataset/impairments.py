@@ -28,14 +28,24 @@ Pattern = Literal["random", "columns", "rows", "comb", "patches"]
 
 
 def add_noise(csi: xr.DataArray, snr_db: float | tuple[float, float], seed: int = 0) -> xr.DataArray:
-    """Add complex white Gaussian noise to channels; see `Noise`."""
+    """Add complex white Gaussian noise to channels; see `Noise`.
+
+    Examples
+    --------
+    >>> noisy = add_noise(stored_csi("helsinki"), snr_db=10.0)
+    """
     return Noise(snr_db, seed)(csi)
 
 
 def observe(
     csi: xr.DataArray, share: float = 0.25, pattern: Pattern = "random", seed: int = 0, patch: int = 4
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """Keep part of the antennas: the channels with all others 0, and the mask; see `Observe`."""
+    """Keep part of the antennas: the channels with all others 0, and the mask; see `Observe`.
+
+    Examples
+    --------
+    >>> partial, mask = observe(stored_csi("helsinki"), share=0.25, pattern="comb")
+    """
     chosen = Observe(share, pattern, seed, patch)
     mask = chosen.mask(csi)
     return chosen.apply(csi, mask), mask
@@ -250,6 +260,11 @@ class Chain:
     """Several transforms as one, in their order; for arrays, samples and batches.
 
     `Noise` belongs before `Observe`: after it, the zeros would count as signal and get noise.
+
+    Examples
+    --------
+    >>> transform = Chain([Noise(10.0), Observe(0.25)])
+    >>> train = ChannelDataset("helsinki", split="train", transform=transform)
     """
 
     transforms: Sequence[Callable[[Any], Any]]

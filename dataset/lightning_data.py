@@ -1,13 +1,16 @@
 """`ChannelDataModule`: the dataset for Lightning, which goes on in the middle of an epoch exactly where it was stopped."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from wavecity.dataset.files import StorePath
-from wavecity.dataset.torch_data import FIELDS, ShuffledChannels, Transform
+from wavecity.dataset.torch_data import FIELDS, ShuffledChannels, State, Transform
+
+# Arguments of a reader or a loader by name.
+Options: TypeAlias = dict[str, Any]
 
 
 class ChannelDataModule(LightningDataModule):
@@ -59,13 +62,13 @@ class ChannelDataModule(LightningDataModule):
         drop_last: bool = False,
         include_outage: bool = False,
         transform: Transform | None = None,
-        loader_options: dict[str, Any] | None = None,
+        loader_options: Options | None = None,
         verify: bool = False,
     ) -> None:
         super().__init__()
         self.store = store
         self.workers = workers
-        self._options: dict[str, Any] = {
+        self._options: Options = {
             "fields": fields,
             "batch_size": batch_size,
             "seed": seed,
@@ -102,7 +105,7 @@ class ChannelDataModule(LightningDataModule):
         # What a checkpoint set holds until Lightning, which counts epochs, has got beyond it.
         return max(self._position, (self.trainer.current_epoch, 0))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Position by the batches trained on, with what the order depends on."""
         train = self._training()
         if self.trainer is None:
@@ -114,7 +117,7 @@ class ChannelDataModule(LightningDataModule):
         # `limit_train_batches` ends epochs earlier.
         return train.state_dict(epochs.processed, len(train) if done >= loop.max_batches else done, self.workers)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: State) -> None:
         """Go on where `state_dict` was taken.
 
         Raises
@@ -164,8 +167,8 @@ class _ResumableLoader(_PositionedLoader):
         super().__init__(*arguments, **options)
         self._module = module
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return self._module.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self._module.load_state_dict(state)

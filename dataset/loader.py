@@ -9,16 +9,17 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
+from zarr.types import ArrayV3
 
 from wavecity.dataset.arrays import Batch, is_per_user, open_arrays, read_scenes
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.reader import open_store, resolve
+from wavecity.dataset.records import StoreAttributes, attributes_of
 from wavecity.dataset.recycler import Recycler
+from wavecity.dataset.schema import Values
 from wavecity.geo.errors import InputError
 
 # Seconds in which a window is decoded or never: it takes less than one from a disk, minutes over a slow connection.
@@ -51,7 +52,7 @@ class Users:
     scene_index: NDArray[np.int64]
     user_index: NDArray[np.int64]
     unit: NDArray[np.int64]
-    attrs: dict[str, Any]
+    attrs: StoreAttributes
 
     def __len__(self) -> int:
         return len(self.scene_index)
@@ -139,7 +140,12 @@ def find_users(store: str | StorePath, split: str, include_outage: bool = False,
     row, user_index = np.nonzero(real)
     scene_index = scenes[row]
     return Users(
-        path, split, scene_index, user_index, scene_index // (outage.shards or outage.chunks)[0], dict(data.attrs)
+        path,
+        split,
+        scene_index,
+        user_index,
+        scene_index // (outage.shards or outage.chunks)[0],
+        attributes_of(data.attrs),
     )
 
 
@@ -335,10 +341,10 @@ class _Window:
         user: NDArray[np.int64],
         row: NDArray[np.int64],
         values: Batch,
-        arrays: dict[str, zarr.Array[Any]],
+        arrays: dict[str, ArrayV3],
     ) -> None:
         # Every field as one table of rows, and for every user its row in it.
-        self._tables: dict[str, tuple[NDArray[Any], NDArray[np.int64]]] = {}
+        self._tables: dict[str, tuple[Values, NDArray[np.int64]]] = {}
         for name, array in arrays.items():
             value = values[name]
             if is_per_user(array):

@@ -81,6 +81,11 @@ def builder_lock(store: StorePath) -> Iterator[Lock]:
     ------
     InputError
         Another process builds or publishes in this store; the message names it.
+
+    Examples
+    --------
+    >>> with builder_lock(Path("helsinki")) as lock:
+    ...     lock.check()
     """
     folder = store / ".staging"
     make_folder(folder)

@@ -45,7 +45,13 @@ class Version:
 
 
 def versions(store: str | StorePath) -> list[Version]:
-    """Versions of a store, oldest first; a folder that is still being copied is not listed."""
+    """Versions of a store, oldest first; a folder that is still being copied is not listed.
+
+    Examples
+    --------
+    >>> [version.number for version in versions("helsinki")]
+    [1, 2, 3]
+    """
     store = location(store)
     found = []
     for folder in children(store / "versions"):
@@ -56,7 +62,13 @@ def versions(store: str | StorePath) -> list[Version]:
 
 
 def latest(store: str | StorePath) -> Version | None:
-    """The version that the pointer names."""
+    """The version that the pointer names.
+
+    Examples
+    --------
+    >>> latest("helsinki").folder
+    PosixPath('helsinki/versions/v3')
+    """
     store = location(store)
     name = pointed_at(store)
     return next((version for version in versions(store) if version.folder.name == name), None)

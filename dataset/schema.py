@@ -73,6 +73,11 @@ def array_specs(
         Path gain in dB of users in outage.
     trajectory : bool
         Whether users move.
+
+    Examples
+    --------
+    >>> [spec.name for spec in array_specs(spectrum=False, paths=False)][:3]
+    ['csi', 'height', 'occupancy']
     """
     user = ("scene", "user")
     specs = [

@@ -70,6 +70,12 @@ def tf_dataset(
     InputError
         TensorFlow is not installed; not a store, files of it are missing or damaged, a split without scenes, or no such
         array.
+
+    Examples
+    --------
+    >>> train = tf_dataset("helsinki", split="train", batch_size=32)
+    >>> next(iter(train))["csi"].shape
+    TensorShape([32, 32, 32])
     """
     try:
         import tensorflow as tf

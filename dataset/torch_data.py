@@ -1,22 +1,26 @@
-"""The dataset for torch: one sample a user, or shuffled batches. The only module here that imports torch."""
+"""The dataset for torch: one sample per user, or shuffled batches."""
 
 import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from wavecity.dataset.arrays import is_per_user, open_arrays, read_scenes
 from wavecity.dataset.epochs import EpochCounter
 from wavecity.dataset.files import StorePath
+from wavecity.dataset.impairments import Sample
 from wavecity.dataset.loader import TIMEOUT, BatchReader, Order, find_users
+from wavecity.dataset.schema import Values
 from wavecity.geo.errors import InputError
+
+if TYPE_CHECKING:
+    from wavecity.dataset.lightning_data import ChannelDataModule
 
 FIELDS = ("csi", "height", "user_position")
 # Share of the memory available now that samples may take without being asked for.
@@ -26,10 +30,12 @@ BLOCK = 2**28
 # Chunks of every field that a lazy dataset keeps decoded.
 CACHED_CHUNKS = 32
 
-Transform = Callable[[dict[str, Any]], dict[str, Any]]
+# Position of a reader, for a checkpoint.
+State: TypeAlias = dict[str, Any]
+Transform = Callable[[Sample], Sample]
 
 
-class ChannelDataset(Dataset[dict[str, Any]]):
+class ChannelDataset(Dataset[Sample]):
     """Users of one split, map-style.
 
     Parameters
@@ -79,7 +85,7 @@ class ChannelDataset(Dataset[dict[str, Any]]):
         self.scene_index, self.user_index = users.scene_index, users.user_index
         self.fields = tuple(fields)
         self.attrs = users.attrs
-        self.statistics: dict[str, Any] = dict(users.attrs["statistics"])
+        self.statistics: dict[str, float] = dict(users.attrs["statistics"])
         self.transform = transform
         self._path = users.path
         self._scenes, self._row = np.unique(self.scene_index, return_inverse=True)
@@ -91,13 +97,13 @@ class ChannelDataset(Dataset[dict[str, Any]]):
     def _open(self) -> None:
         self._process = os.getpid()
         self._arrays = open_arrays(self._path, self.fields)
-        self._chunks: OrderedDict[tuple[str, int, int], NDArray[Any]] = OrderedDict()
+        self._chunks: OrderedDict[tuple[str, int, int], Values] = OrderedDict()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # Workers open the store themselves, and start with an empty cache.
         return {name: value for name, value in self.__dict__.items() if name not in ("_arrays", "_chunks")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._open()
 
@@ -151,8 +157,8 @@ class ChannelDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.scene_index)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item: dict[str, Any] = {}
+    def __getitem__(self, index: int) -> Sample:
+        item: Sample = {}
         for name, array in self._arrays.items():
             if self.preloaded:
                 item[name] = self._values[name][index if is_per_user(array) else self._row[index]]
@@ -162,7 +168,7 @@ class ChannelDataset(Dataset[dict[str, Any]]):
         item["user"] = int(self.user_index[index])
         return self.transform(item) if self.transform else item
 
-    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: list[int]) -> list[Sample]:
         """Return several samples at once, as torch's fetcher asks for them."""
         if self.preloaded:
             return [self[index] for index in indices]
@@ -246,7 +252,7 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
             raise InputError(msg)
         self.users = find_users(store, split, include_outage, verify)
         self.attrs = self.users.attrs
-        self.statistics: dict[str, Any] = dict(self.attrs["statistics"])
+        self.statistics: dict[str, float] = dict(self.attrs["statistics"])
         self.fields = tuple(fields)
         self.transform = transform
         self._settings = {"batch_size": batch_size, "seed": seed, "window": window, "drop_last": drop_last}
@@ -262,7 +268,7 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         rank, world = self._place or _distributed()
         return Order(**self._settings, rank=rank, world=world)  # type: ignore[arg-type]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A spawned worker has no process group to ask.
         return {**self.__dict__, "_place": self._place or _distributed()}
 
@@ -283,7 +289,7 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         """
         self._epochs.move_to(epoch, batch)
 
-    def state_dict(self, epoch: int, batches: int, workers: int = 0) -> dict[str, Any]:
+    def state_dict(self, epoch: int, batches: int, workers: int = 0) -> State:
         """Where reading stands, with what the order depends on.
 
         Parameters
@@ -298,7 +304,7 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         epoch, batch = (epoch + 1, 0) if batches >= len(self) else (epoch, batches)
         return {**self._identity(workers), "epoch": epoch, "batch": batch}
 
-    def load_state_dict(self, state: dict[str, Any], workers: int = 0) -> None:
+    def load_state_dict(self, state: State, workers: int = 0) -> None:
         """Go on where `state_dict` was taken: the next iterator yields exactly the batches that were left.
 
         Raises
@@ -312,7 +318,7 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
                 raise InputError(msg)
         self.set_epoch(state["epoch"], state["batch"])
 
-    def _identity(self, workers: int) -> dict[str, Any]:
+    def _identity(self, workers: int) -> State:
         identity = {"fingerprint": self.attrs["fingerprint"], "split": self.users.split, "world": self.order().world}
         return {**identity, **self._settings, "include_outage": self._include_outage, "workers": workers}
 
@@ -363,7 +369,7 @@ def _distributed() -> tuple[int, int]:
     return 0, 1
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "type[ChannelDataModule]":
     # Only who asks for the data module needs Lightning.
     if name == "ChannelDataModule":
         from wavecity.dataset.lightning_data import ChannelDataModule

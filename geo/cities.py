@@ -104,7 +104,13 @@ def cities_of(area: AreaSettings) -> list[City]:
 
 
 def source_of(source: str, city: str, map_name: str = "") -> str:
-    """The map of one city: `{city}` is replaced by its name as BBBike writes it; in a folder its file is found by name."""
+    """The map of one city: `{city}` is replaced by its name as BBBike writes it; in a folder its file is found by name.
+
+    Examples
+    --------
+    >>> source_of("https://download.bbbike.org/osm/bbbike/{city}/{city}.osm.pbf", "São Paulo")
+    'https://download.bbbike.org/osm/bbbike/SaoPaulo/SaoPaulo.osm.pbf'
+    """
     if "{city}" in source:
         return source.replace("{city}", map_name or camel(city))
     folder = Path(source).expanduser()
@@ -166,7 +172,13 @@ def world_cities(world: WorldSettings) -> list[dict[str, Any]]:
 
 
 def nearest_country(latitude: float, longitude: float) -> str:
-    """ISO code of the country of the nearest city of 15,000 or more."""
+    """ISO code of the country of the nearest city of 15,000 or more.
+
+    Examples
+    --------
+    >>> nearest_country(60.17, 24.94)
+    'FI'
+    """
     return str(_all_cities()[int(_distances(latitude, longitude, all_positions()).argmin())]["countrycode"])
 
 
@@ -187,13 +199,25 @@ def all_positions() -> NDArray[np.float64]:
 
 
 def slug(name: str) -> str:
-    """Lower case ASCII with hyphens, for ids and file names: `São Paulo` -> `sao-paulo`."""
+    """Lower case ASCII with hyphens, for ids and file names: `São Paulo` -> `sao-paulo`.
+
+    Examples
+    --------
+    >>> slug("São Paulo")
+    'sao-paulo'
+    """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "city"
 
 
 def camel(name: str) -> str:
-    """Name as in BBBike's addresses: `São Paulo` -> `SaoPaulo`."""
+    """Name as in BBBike's addresses: `São Paulo` -> `SaoPaulo`.
+
+    Examples
+    --------
+    >>> camel("São Paulo")
+    'SaoPaulo'
+    """
     return "".join(part.capitalize() for part in slug(name).split("-"))
 
 

@@ -51,6 +51,11 @@ def export_mitsuba(scene: Scene, folder: Path, materials: Mapping[str, str]) -> 
     ------
     InputError
         A surface has no material, or there is no such surface.
+
+    Examples
+    --------
+    >>> file = export_mitsuba(scene, Path("out"), {"wall": "concrete", "roof": "concrete", "ground": "concrete"})
+    >>> sionna.rt.load_scene(str(file))
     """
     if set(materials) != set(SURFACES):
         msg = (
@@ -106,6 +111,10 @@ def export_gltf(scene: Scene, path: Path) -> Path:
     ------
     InputError
         Another suffix.
+
+    Examples
+    --------
+    >>> export_gltf(scene, Path("out/helsinki-0003.glb"))
     """
     if path.suffix != ".glb":
         msg = f"{path}: not a name for binary glTF; end it in .glb"

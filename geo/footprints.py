@@ -88,6 +88,11 @@ def tile_footprints(
     ------
     SceneError
         GEOS fails on the geometry.
+
+    Examples
+    --------
+    >>> prints = tile_footprints(60.1755, 24.9348, 200.0, source, SceneSettings(), seed=7)
+    >>> prints.buildings[["height", "height_source"]]
     """
     try:
         return _resolve(latitude, longitude, size, source, settings, seed)

@@ -84,13 +84,26 @@ def parse_length(text: str) -> tuple[float, bool] | None:
     -------
     (float, bool) or None
         None for anything else, for negative and for absurd values (above 1000 m).
+
+    Examples
+    --------
+    >>> parse_length("40 ft")
+    (12.192, True)
+    >>> parse_length("~12")
+    (12.0, False)
     """
     values, exact = _values(text, _one_length, MAX_HEIGHT)
     return (max(values), exact) if values else None
 
 
 def parse_levels(text: str) -> float | None:
-    """Number of storeys of an OSM tag (`5`, `2.5`, `~4`, the largest of `3;4`), None when not a number in 0…200."""
+    """Number of storeys of an OSM tag (`5`, `2.5`, `~4`, the largest of `3;4`), None when not a number in 0…200.
+
+    Examples
+    --------
+    >>> parse_levels("3;4")
+    4.0
+    """
     values, _ = _values(text, _one_number, MAX_LEVELS)
     return max(values) if values else None
 
@@ -106,6 +119,11 @@ def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | Non
         Raw tags of the building or building part.
     storey_height : float
         Metres per storey.
+
+    Examples
+    --------
+    >>> tagged_height({"building": "yes", "building:levels": "4"}, 3.5).top
+    14.0
     """
     return _tagged_height(tuple((key, tags[key]) for key in HEIGHT_KEYS if key in tags), storey_height)
 

@@ -30,6 +30,12 @@ def build_mesh(buildings: gpd.GeoDataFrame) -> Mesh:
     ------
     SceneError
         A solid is not closed, or its volume is not area times height.
+
+    Examples
+    --------
+    >>> mesh = build_mesh(prints.buildings)
+    >>> check_mesh(mesh, prints.buildings)["watertight"]
+    True
     """
     vertices, faces, owners, surfaces = [], [], [], []
     count = 0

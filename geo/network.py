@@ -43,7 +43,9 @@ def user_agent() -> str:
         version = importlib.metadata.version("wavecity")
     except importlib.metadata.PackageNotFoundError:
         version = "source"
-    return f"wavecity/{version} (city maps for radio simulation) python-requests/{requests.__version__}"
+    return (
+        f"wavecity/{version} (city maps for radio simulation) python-requests/{importlib.metadata.version('requests')}"
+    )
 
 
 def backoff(failures: int) -> float:

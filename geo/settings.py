@@ -98,7 +98,8 @@ class AreaSettings(Settings):
         None,
         ge=10,
         le=1000,
-        description="From one tile's centre to the next in m; empty: tile_size. A shorter one makes tiles overlap: more "
+        description="From one tile's centre to the next in m; empty: tile_size. A shorter one makes tiles overlap: "
+        "more "
         "scenes of the same map, with other base stations and users.",
     )
     min_coverage: float = Field(0.10, ge=0, le=1, description="Least share of the tile covered by buildings.")
@@ -200,7 +201,8 @@ class MobilitySettings(Settings):
         0.1,
         gt=0,
         le=10,
-        description="Time in s between two positions. Doppler shifts are unaliased up to a speed of wavelength / (2 interval).",
+        description="Time in s between two positions. Doppler shifts are unaliased up to a speed of wavelength / (2 "
+        "interval).",
     )
     vehicles: float = Field(
         0.3, ge=0, le=1, description="Share of vehicles among the users; fewer where the streets have no room for them."
@@ -213,11 +215,13 @@ class MobilitySettings(Settings):
     )
     cyclist_speed: tuple[float, float] = Field(
         (3.5, 6.5),
-        description="Least and largest speed of cyclists in m/s (up to 20), drawn uniformly; a tagged `maxspeed` is kept.",
+        description="Least and largest speed of cyclists in m/s (up to 20), drawn uniformly; a tagged `maxspeed` is "
+        "kept.",
     )
     vehicle_speed: tuple[float, float] = Field(
         (5.0, 15.0),
-        description="Least and largest speed of vehicles in m/s (up to 70), drawn uniformly; a tagged `maxspeed` is kept "
+        description="Least and largest speed of vehicles in m/s (up to 70), drawn uniformly; a tagged `maxspeed` is "
+        "kept "
         "even if it is below the least.",
     )
     vehicle_height: float = Field(1.5, gt=0, le=50, description="Height of a vehicle's antenna above ground in m.")

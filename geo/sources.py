@@ -87,7 +87,13 @@ class Source(Protocol):
 
 
 def open_source(area: AreaSettings, cache: Path, progress: Progress | None = None) -> Source:
-    """Map of a recipe's first (or only) city; see `open_city`."""
+    """Map of a recipe's first (or only) city; see `open_city`.
+
+    Examples
+    --------
+    >>> open_source(AreaSettings(), Path("maps")).provenance["name"]
+    'helsinki'
+    """
     return open_city(cities_of(area)[0], area, cache, progress)
 
 

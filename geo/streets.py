@@ -185,7 +185,13 @@ def path_network(streets: gpd.GeoDataFrame, ground: BaseGeometry) -> Network:
 
 
 def directions(tags: dict[str, str]) -> tuple[bool, bool]:
-    """Whether a street is driven along its line, and against it."""
+    """Whether a street is driven along its line, and against it.
+
+    Examples
+    --------
+    >>> directions({"highway": "residential", "oneway": "yes"})
+    (True, False)
+    """
     oneway = tags.get("oneway", "")
     if oneway in ("-1", "reverse"):
         return False, True
@@ -194,7 +200,13 @@ def directions(tags: dict[str, str]) -> tuple[bool, bool]:
 
 
 def speed_limit(tags: dict[str, str], sense: str) -> float:
-    """Tagged limit in m/s in a sense (`forward`, `backward`): `50`, `30 mph`, `walk`, the least of `50;30`; inf: none."""
+    """Tagged limit in m/s in a sense (`forward`, `backward`): `50`, `30 mph`, `walk`, the least of `50;30`; inf: none.
+
+    Examples
+    --------
+    >>> round(speed_limit({"maxspeed": "50"}, "forward"), 2)
+    13.89
+    """
     limits = [np.inf]
     for text in tags.get(f"maxspeed:{sense}", tags.get("maxspeed", "")).split(";"):
         number = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]+)?) ?(km/h|kmh|kph|mph|knots|)", text.strip())

@@ -66,6 +66,13 @@ def plan_tiles(source: Source, area: AreaSettings, scene: SceneSettings, seed: i
     ------
     InputError
         The map is smaller than a tile, or a split by city is asked of one city.
+
+    Examples
+    --------
+    >>> area = AreaSettings(scenes=16)
+    >>> tiles = plan_tiles(open_source(area, Path("maps")), area, SceneSettings(), seed=7)
+    >>> [tile.id for tile in tiles if tile.status == "accepted"][:2]
+    ['helsinki-0003', 'helsinki-0006']
     """
     city = cities_of(area)[0]
     tiles = plan_city(city, source, area, scene, seed)
@@ -243,7 +250,13 @@ def assign_splits(tiles: list[Tile], cities: list[City], split: SplitSettings, s
 
 
 def divide(names: list[str], split: SplitSettings, seed: int) -> dict[str, str]:
-    """Divide names into `train`, `validation` and `test`, independent of their order."""
+    """Divide names into `train`, `validation` and `test`, independent of their order.
+
+    Examples
+    --------
+    >>> divide(["a", "b", "c"], SplitSettings(validation=0.1, test=0.1), seed=7)["a"] in ("train", "validation", "test")
+    True
+    """
     names = sorted(names)
     shuffled = [names[index] for index in generator(seed, "split").permutation(len(names))]
     counts = []

@@ -117,6 +117,11 @@ def place_users(
     ------
     SceneError
         There is too little open ground.
+
+    Examples
+    --------
+    >>> place_users(prints.union, 200.0, UserSettings(minimum=80, maximum=100), "helsinki-0003", seed=7).shape
+    (83, 3)
     """
     ground = open_ground(built, size, settings.clearance)
     share = ground.area / size**2

@@ -26,6 +26,11 @@ def spectrum(csi: NDArray[np.complexfloating]) -> NDArray[np.float32]:
     -------
     float32 (..., kx, ky)
         Power per DFT bin. Parseval: its sum is x*y times the sum of |csi|^2.
+
+    Examples
+    --------
+    >>> spectrum(np.ones((4, 2), np.complex64)).tolist()  # all power in bin (0, 0)
+    [[64.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     """
     transformed = np.fft.fft2(csi)
     return (transformed.real**2 + transformed.imag**2).astype(np.float32)
@@ -58,6 +63,11 @@ def best_beam(csi: NDArray[np.complexfloating]) -> NDArray[np.int16]:
     Returns
     -------
     int16 (...,)
+
+    Examples
+    --------
+    >>> int(best_beam(dft_codebook(4, 2)[5]))  # the channel along beam 5
+    5
     """
     gain = beam_gain(csi)
     best: NDArray[np.int16] = gain.reshape(*gain.shape[:-2], -1).argmax(-1).astype(np.int16)
@@ -71,6 +81,11 @@ def dft_codebook(columns: int, rows: int) -> NDArray[np.complex128]:
     -------
     complex128 (columns * rows, columns, rows)
         Entry [j, n, m] = exp(-j 2 pi (kx n / columns + ky m / rows)) with j = kx * rows + ky.
+
+    Examples
+    --------
+    >>> dft_codebook(32, 32).shape
+    (1024, 32, 32)
     """
     x = np.exp(-2j * np.pi * np.outer(np.arange(columns), np.arange(columns)) / columns)
     y = np.exp(-2j * np.pi * np.outer(np.arange(rows), np.arange(rows)) / rows)
@@ -95,6 +110,13 @@ def panel_axes(azimuth: float, downtilt: float) -> NDArray[np.float64]:
     float64 (3, 3)
         Rows: boresight, x axis (direction of growing x), y axis (direction of growing y: downwards on an upright
         panel).
+
+    Examples
+    --------
+    >>> panel_axes(-90.0, 0.0).round(3) + 0.0  # faces south: x grows eastward, y downward
+    array([[ 0., -1.,  0.],
+           [ 1.,  0.,  0.],
+           [ 0.,  0., -1.]])
     """
     a, b = np.deg2rad(azimuth), np.deg2rad(downtilt)
     boresight = [np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), -np.sin(b)]
@@ -109,6 +131,11 @@ def element_offsets(count: int, spacing: float) -> NDArray[np.float64]:
     Returns
     -------
     float64 (count,)
+
+    Examples
+    --------
+    >>> element_offsets(4, 0.5)
+    array([-0.75, -0.25,  0.25,  0.75])
     """
     return np.asarray(spacing * (np.arange(count) - (count - 1) / 2), np.float64)
 
@@ -139,6 +166,11 @@ def direction(zenith: NDArray[np.floating], azimuth: NDArray[np.floating]) -> ND
     Returns
     -------
     float64 (..., 3)
+
+    Examples
+    --------
+    >>> direction(np.array(np.pi / 2), np.array(0.0)).round(3)
+    array([1., 0., 0.])
     """
     zenith, azimuth = np.asarray(zenith, np.float64), np.asarray(azimuth, np.float64)
     sine = np.sin(zenith)

@@ -63,6 +63,11 @@ def prepare(threads: int | None = None) -> Backend:
     ------
     InputError
         No usable LLVM (the message says what to install), or `DRJIT_LIBLLVM_PATH` names a file that does not exist.
+
+    Examples
+    --------
+    >>> prepare(threads=1).variant
+    'llvm_ad_mono_polarized'
     """
     first = "drjit" not in sys.modules
     if first and not has_cuda():

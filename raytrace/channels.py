@@ -162,6 +162,11 @@ def subcarrier_frequencies(count: int, spacing: float) -> NDArray[np.float64]:
     -------
     float64 (count,)
         Hz, ascending.
+
+    Examples
+    --------
+    >>> subcarrier_frequencies(4, 30e3)
+    array([-60000., -30000.,      0.,  30000.])
     """
     return np.asarray((np.arange(count) - count // 2) * spacing, np.float64)
 

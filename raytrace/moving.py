@@ -81,6 +81,12 @@ def simulate_moving(
     ------
     InputError
         Diffuse scattering, whose paths cannot be followed; a scene without tracks; and what `simulate` raises.
+
+    Examples
+    --------
+    >>> moving = simulate_moving(scene, radio, solver, MobilitySettings(steps=32), seed=0)
+    >>> moving.csi.shape  # user, time, subcarrier, x, y
+    (83, 32, 64, 32, 32)
     """
     if solver.diffuse:
         msg = (

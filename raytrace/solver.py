@@ -95,6 +95,13 @@ class ChainSolver:
     memory : int
         Working memory in MB, in addition to the scene, the result and the program itself. It sets the sizes of
         batches and changes no result.
+
+    Examples
+    --------
+    >>> solver = ChainSolver(max_depth=3, rays=200_000)
+    >>> paths = solver(build_world(scene.mesh, scene.size, radio), scene.bs_position, scene.users)
+    >>> len(paths), paths.vertices.shape
+    (1904, (1904, 3, 3))
     """
 
     max_depth: int = 3

@@ -111,6 +111,12 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     ------
     InputError
         A material is not defined at the frequency.
+
+    Examples
+    --------
+    >>> world = build_world(scene.mesh, scene.size, RadioSettings())
+    >>> world.surfaces.planes
+    214
     """
     surfaces = survey(mesh, size)
     kinds = {
@@ -150,6 +156,10 @@ def world_of(scene: SionnaScene) -> World:
     Parameters
     ----------
     scene : sionna.rt.Scene
+
+    Examples
+    --------
+    >>> world = world_of(sionna.rt.load_scene(sionna.rt.scene.munich))
     """
     vertices, faces, parts = [np.empty((0, 3))], [np.empty((0, 3), np.int64)], [np.empty(0, np.int32)]
     base = 0
@@ -199,6 +209,11 @@ def material_properties(field: str, name: str, frequency: float) -> tuple[float,
     Raises
     ------
     InputError
+
+    Examples
+    --------
+    >>> [round(value, 3) for value in material_properties("wall_material", "concrete", 28.5e9)]
+    [5.24, 0.635]
     """
     try:
         permittivity, conductivity = rt.radio_materials.itu.itu_material(name, mi.Float(frequency))

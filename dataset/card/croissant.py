@@ -112,6 +112,10 @@ def write_croissant(folder: StorePath) -> None:
     ------
     InputError
         It holds no finished version.
+
+    Examples
+    --------
+    >>> write_croissant(latest("helsinki").folder)
     """
     write_json(folder / "croissant.json", describe(folder))
 

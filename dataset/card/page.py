@@ -70,6 +70,10 @@ def write_card(folder: StorePath) -> None:
     ------
     InputError
         It holds no finished version.
+
+    Examples
+    --------
+    >>> write_card(latest("helsinki").folder)
     """
     source = load_source(folder)
     facts = gather_facts(source)

@@ -56,6 +56,11 @@ def blocked_users(
         Metres in the scene frame.
     tolerance : float
         Metres.
+
+    Examples
+    --------
+    >>> sight = blocked_users(buildings, users, [0.0, 100.0, 15.0])
+    >>> np.flatnonzero(sight.blocked & sight.certain)
     """
     users, source = np.asarray(users, np.float64).reshape(-1, 3), np.asarray(bs_position, np.float64)
     footprints = np.asarray(buildings.geometry.to_numpy(), dtype=object)

@@ -106,6 +106,11 @@ def validate_bytes(folder: StorePath) -> Validation:
     ------
     InputError
         Not the folder of a draft or version.
+
+    Examples
+    --------
+    >>> validate_bytes(latest("helsinki").folder).ok
+    True
     """
     draft, report = load_draft(folder), Report()
     for listed in _check_manifest(draft, report).items():

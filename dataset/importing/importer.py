@@ -54,12 +54,14 @@ class ImportSettings(Settings):
     tile_size: float = Field(200.0, gt=0, description="Edge of a scene's map in m.")
     bs_position: tuple[float, float, float] | None = Field(
         None,
-        description="Base station in the scene's frame, m: origin at the middle of the map, on the ground. Empty: in the "
+        description="Base station in the scene's frame, m: origin at the middle of the map, on the ground. Empty: in "
+        "the "
         "middle of the northern edge, at a height where the lowest user is 1.5 m above the ground.",
     )
     split: Literal["scene", "user", "test"] | None = Field(
         None,
-        description="Where the files have no split: divide whole scenes, or the users of each scene, or take all for test. "
+        description="Where the files have no split: divide whole scenes, or the users of each scene, or take all for "
+        "test. "
         "Empty: scenes where there are three or more, else users.",
     )
     validation: float = Field(0.1, ge=0, lt=1, description="Share of scenes, or users, for validation; one at least.")

@@ -27,6 +27,10 @@ def draw_scene(store: str | StorePath, scene_id: str, out: Path) -> Path:
     ------
     InputError
         Another suffix, no such scene, a quarantined scene, or no buildings next to the arrays.
+
+    Examples
+    --------
+    >>> draw_scene("helsinki", "helsinki-0003", Path("scene.html"))
     """
     suffix = out.suffix.lower()
     if suffix not in SUFFIXES:

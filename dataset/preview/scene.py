@@ -131,6 +131,11 @@ def load_view(store: str | StorePath, scene_id: str, max_paths: int = MAX_PATHS)
     ------
     InputError
         No such scene, a quarantined scene, or a store without the scene's buildings.
+
+    Examples
+    --------
+    >>> load_view("helsinki", "helsinki-0003").status_counts
+    {'line of sight': 67, 'reflected or diffracted only': 12, 'outage': 4}
     """
     folder = resolve(store).parent
     data = open_store(store)
