@@ -166,7 +166,7 @@ def plan(
             write_json(json_path, build.plan_record(planned))
             click.echo(f"wrote {json_path}")
         if png:
-            click.echo(f"wrote {import_extra('flows.map_picture', 'generate').draw_plan(planned, png)}")
+            click.echo(f"wrote {import_extra('wavecity.flows.map_picture', 'generate').draw_plan(planned, png)}")
 
 
 def _warn_of(recipe: Any, sizes: Any = None) -> None:
@@ -273,7 +273,7 @@ def inspect(store: str, scenes: bool, card: Path | None) -> None:
 @click.option("--out", type=path, required=True, help="FILE.png, .html (interactive, offline) or .glb (glTF).")
 def preview(store: str, scene_id: str, out: Path) -> None:
     """Draw a scene of a store: buildings by source of height, base station, users, their strongest paths."""
-    click.echo(f"wrote {import_extra('dataset.preview', 'generate').draw_scene(store, scene_id, out)}")
+    click.echo(f"wrote {import_extra('wavecity.dataset.preview.output', 'generate').draw_scene(store, scene_id, out)}")
 
 
 @cli.command()
@@ -333,7 +333,7 @@ def publish(store: str) -> None:
 def import_channels(files: tuple[Path, ...], out: str, **given: Any) -> None:
     """Make a store of channels of your own.
 
-    FILE is an .npz with csi, user_position and more; docs/model.md has the layout.
+    FILE is an .npz with csi, user_position and more; docs/howto/own-channels.md has the layout.
     """
     from pydantic import ValidationError
 
