@@ -22,7 +22,7 @@ html_title = "Wavecity"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
     "footer_end": [],
@@ -30,6 +30,9 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
 }
 html_show_sourcelink = False
+# The left side is for pages that have others below or next to them.
+alone = ("index", "tutorial", "architecture", "results", "performance", "raytracer", "contributing", "changelog")
+html_sidebars: dict[str, list[str]] = {name: [] for name in alone}
 
 # The tests execute the notebook; the site shows the outputs that are stored in it.
 nb_execution_mode = "off"
@@ -38,6 +41,8 @@ nb_output_stderr = "remove"
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4
 
+# Blocks without a language are commands and what they print.
+highlight_language = "text"
 # `name` in a docstring is code, as it is in Markdown.
 default_role = "literal"
 autodoc_member_order = "bysource"
@@ -51,18 +56,16 @@ nitpick_ignore = [("py:exc", "NotPossible")]
 
 
 class RecipeKeys(SphinxDirective):
-    """Table of the keys below a section of a shipped recipe, as `wavecity recipe` lists them."""
+    """The keys below a section of a shipped recipe, with values and meanings, as `wavecity recipe` lists them."""
 
     required_arguments = 2
 
     def run(self) -> list[nodes.Node]:
-        """Write it in Markdown and have the page's own parser read it."""
+        """Write a definition list in Markdown and have the page's own parser read it."""
         recipe, section = self.arguments
-        rows = ["| key | value | meaning |", "|---|---|---|"]
-        for key, value, meaning in keys_of(load_recipe(recipe), section):
-            cells = (f"`{key.removeprefix(section + '.')}`", f"`{value}`", meaning)
-            rows.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
-        return self.parse_text_to_nodes("\n".join(rows))
+        rows = keys_of(load_recipe(recipe), section)
+        items = [f"`{key.removeprefix(section + '.')}` = `{value}`\n: {meaning}\n" for key, value, meaning in rows]
+        return self.parse_text_to_nodes("\n".join(items))
 
 
 def setup(app: Sphinx) -> None:

@@ -5,12 +5,14 @@ import os
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import yaml
 from processes import finished
 
 import wavecity
@@ -148,6 +150,16 @@ def test_every_public_name_is_in_the_reference() -> None:
     documented = re.findall(r"^\.\. auto\w+:: (\w+)", reference, re.MULTILINE)
     assert sorted(documented) == sorted(set(wavecity.__all__) - {"__version__"})
     assert "`wavecity.__version__`" in reference
+
+
+def test_the_release_is_the_same_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[(.*?)\]", changelog, re.MULTILINE)[:2] == ["Unreleased", version]
+    papers = set(re.findall(r"arXiv:(\d{4}\.\d{5})", (DOCS / "index.md").read_text(encoding="utf-8")))
+    assert {paper["identifiers"][0]["value"].removeprefix("arXiv:") for paper in citation["references"]} == papers
 
 
 class Trainer:
