@@ -35,7 +35,7 @@ from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
 from wavecity.flows.recipe import load_recipe
 from wavecity.flows.tables import console
 from wavecity.model.data.batches import PretrainBatches
-from wavecity.model.data.users import WirelessData, geometry_of, load_data
+from wavecity.model.data.users import WirelessData, collate, geometry_of, load_data
 from wavecity.model.multimodal.module import PretrainModule
 from wavecity.model.multimodal.network import count_parameters
 from wavecity.model.settings.training import TrainingSettings
@@ -92,8 +92,8 @@ def run(options: Options) -> dict[str, Any]:
         store = options.data or str(build_store(temporary / "store", options.scenes))
         data = load_data(store, ("train", "validation"))
         check_machine(settings, len(data.splits["train"]))
-        steps = min(options.steps, len(PretrainBatches(data, settings, SEED).sampler()) - WARM)
-        loops = {side: PlainLoop(make_module(side, data, settings), PretrainBatches(data, settings, SEED))
+        steps = min(options.steps, len(PretrainBatches(data.splits, collate, settings, SEED).sampler()) - WARM)
+        loops = {side: PlainLoop(make_module(side, data, settings), PretrainBatches(data.splits, collate, settings, SEED))
                  for side in SIDES[1:]}  # fmt: skip
         turns = Turns(loops, steps + WARM)
         module = make_module("lightning", data, settings)
@@ -165,7 +165,7 @@ def build_store(folder: Path, scenes: int) -> Path:
 def make_module(side: str, data: WirelessData, settings: TrainingSettings) -> PretrainModule:
     """Model, losses and optimiser of a side; all start from the same weights."""
     geometry = geometry_of(data, settings.model)
-    per_epoch = len(PretrainBatches(data, settings, SEED).sampler())
+    per_epoch = len(PretrainBatches(data.splits, collate, settings, SEED).sampler())
     module = PretrainModule(settings, geometry, data.statistics, data.scenes, per_epoch, SEED, {})
     if side == "full_length":
         full = FullLengthModel(settings.model, geometry)
@@ -244,7 +244,7 @@ def train(
     module: PretrainModule, data: WirelessData, settings: TrainingSettings, steps: int, out: Path, callback: Callback
 ) -> None:
     """Train some steps with Lightning as `wavecity pretrain` does, without validation."""
-    batches = PretrainBatches(data, settings, SEED)
+    batches = PretrainBatches(data.splits, collate, settings, SEED)
     out.mkdir(parents=True, exist_ok=True)
     trainer = make_trainer(settings.model_copy(update={"epochs": 1}), out, len(batches.sampler()), settings.batch_size)
     trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]
@@ -268,7 +268,7 @@ def measure_memory(side: str, store: str, settings: TrainingSettings) -> float:
         if side == "lightning":
             train(module, data, settings, MEMORY_STEPS, Path(folder), Callback())
         else:
-            loop = PlainLoop(module, PretrainBatches(data, settings, SEED))
+            loop = PlainLoop(module, PretrainBatches(data.splits, collate, settings, SEED))
             for _ in range(MEMORY_STEPS):
                 loop.step()
     return peak_memory()

@@ -1,6 +1,6 @@
 """Batches for Lightning: their order is a pure function of seed and step, whatever the number of processes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import lightning
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, Subset
 
-from wavecity.model.data.users import Samples, Users, WirelessData, collate
+from wavecity.model.data.users import Samples
 from wavecity.model.settings.training import TrainingSettings
 
 
@@ -65,14 +65,24 @@ class PretrainBatches(lightning.LightningDataModule):
 
     Parameters
     ----------
-    data : WirelessData
+    splits : mapping of str to Samples
+        `train` and `validation`.
+    collate : callable
+        Samples to a batch.
     settings : TrainingSettings
     seed : int
     """
 
-    def __init__(self, data: WirelessData, settings: TrainingSettings, seed: int) -> None:
+    def __init__(
+        self,
+        splits: Mapping[str, Samples],
+        collate: Callable[[list[dict[str, Any]]], Any],
+        settings: TrainingSettings,
+        seed: int,
+    ) -> None:
         super().__init__()
-        self._splits = data.splits
+        self._splits = splits
+        self._collate = collate
         self._settings = settings
         self._seed = seed
 
@@ -92,7 +102,7 @@ class PretrainBatches(lightning.LightningDataModule):
         sampler.step = lambda: trainer.global_step
         samples: Any = self._splits["train"]
         return ResumableLoader(
-            samples, batch_sampler=sampler, collate_fn=collate, num_workers=self._settings.loader_workers
+            samples, batch_sampler=sampler, collate_fn=self._collate, num_workers=self._settings.loader_workers
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -104,8 +114,8 @@ class PretrainBatches(lightning.LightningDataModule):
         count, limit = len(samples), self._settings.validation_users
         if count > limit:
             samples = Subset(samples, [index * count // limit for index in range(limit)])
-        return DataLoader(samples, self._settings.evaluation.batch_size, collate_fn=collate)
+        return DataLoader(samples, self._settings.evaluation.batch_size, collate_fn=self._collate)
 
-    def transfer_batch_to_device(self, batch: Users, device: torch.device, dataloader_idx: int) -> Users:
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch; Lightning does not know frozen dataclasses."""
         return batch.to(device)

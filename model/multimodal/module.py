@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.tokens import Statistics
@@ -32,7 +32,17 @@ class MaskedPretraining(lightning.LightningModule):
     seed : int
     card : dict
         Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The network.
+    tokens : int
+        Of a sample.
     """
+
+    model: nn.Module
+    tokens: int
 
     def __init__(self, settings: TrainingSettings, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> None:
         super().__init__()
@@ -107,7 +117,8 @@ class PretrainModule(MaskedPretraining):
         self._scenes: ScenePatches | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = FoundationModel(settings.model, geometry)
+            self.model: FoundationModel = FoundationModel(settings.model, geometry)
+        self.tokens = self.model.tokens
 
     @property
     def scenes(self) -> ScenePatches:

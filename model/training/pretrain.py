@@ -2,35 +2,27 @@
 
 import os
 import platform
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from wavecity.dataset import InputError
 from wavecity.dataset.files import write_json
 from wavecity.model.data.batches import PretrainBatches
-from wavecity.model.data.geometry import Geometry
-from wavecity.model.data.tokens import Statistics
-from wavecity.model.data.users import (
-    WirelessData,
-    check_data,
-    data_facts,
-    dataset_sha256,
-    dataset_version,
-    geometry_of,
-    load_data,
-)
-from wavecity.model.multimodal.module import PretrainModule
-from wavecity.model.multimodal.network import FoundationModel, count_parameters
+from wavecity.model.data.trajectories import TemporalData
+from wavecity.model.data.users import WirelessData, data_facts, dataset_sha256, dataset_version
+from wavecity.model.multimodal.backbone import Multimodal
+from wavecity.model.multimodal.module import MaskedPretraining
+from wavecity.model.multimodal.network import count_parameters
 from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.temporal.backbone import Temporal
+from wavecity.model.training.checkpoint import checkpoint_file, load_weights, model_weights, weights_of
 from wavecity.model.training.initial import Initial, sizes_of
-from wavecity.model.training.load import Pretrained
 from wavecity.model.training.run_folder import (
     CHECKPOINT,
-    card_of,
     is_finished,
     pretrain_fingerprint,
     refuse_other,
@@ -42,13 +34,40 @@ from wavecity.model.training.trainer import check_machine, cpu_threads, make_tra
 PACKAGES = ("wavecity", "torch", "lightning", "numpy")
 
 
+class Backbone(Protocol):
+    """A model as its pretraining sees it, made of settings and one dataset."""
+
+    @property
+    def data(self) -> WirelessData | TemporalData:
+        """Samples of the splits, attributes and name of the dataset."""
+
+    def check(self) -> None:
+        """Refuse data that would train nonsense."""
+
+    def card(self) -> dict[str, Any]:
+        """What a checkpoint says that the model is rebuilt from."""
+
+    def batches(self, seed: int) -> PretrainBatches:
+        """Batches of the train and validation splits."""
+
+    def module(self, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> MaskedPretraining:
+        """Network, losses and optimiser for Lightning; `card` goes into every checkpoint."""
+
+
+# `training.backbone` -> how its pretraining is set up on a store.
+BACKBONES: dict[str, Callable[[str, TrainingSettings, Any], Backbone]] = {
+    "multimodal": Multimodal.load,
+    "temporal": Temporal.load,
+}
+
+
 def pretrain(
     store: str,
     settings: TrainingSettings,
     out: Path,
     seed: int,
     overwrite: bool = False,
-    data: WirelessData | None = None,
+    data: WirelessData | TemporalData | None = None,
 ) -> Path:
     """Pretrain the model that `settings.backbone` names on the train split.
 
@@ -65,8 +84,8 @@ def pretrain(
     seed : int
     overwrite : bool
         Replace another training in the folder, and its results.
-    data : WirelessData, optional
-        Instead of opening `store`, for the multi-modal model.
+    data : WirelessData or TemporalData, optional
+        Instead of opening `store`.
 
     Returns
     -------
@@ -80,10 +99,6 @@ def pretrain(
         validation scenes; the machine has no such devices, or lacks a package or compiler that the settings ask for;
         `init_from` names no checkpoint, or one of another architecture.
     """
-    if settings.backbone == "temporal":
-        from wavecity.model.training.pretrain_temporal import pretrain_temporal
-
-        return pretrain_temporal(store, settings, out, seed, overwrite)
     version = data.version if data is not None else dataset_version(store)
     initial = initial_of(settings, out)
     digest = None if initial is None else initial.digest
@@ -94,32 +109,28 @@ def pretrain(
         refuse_other(out, settings, seed, version, digest)
 
     manifest = "" if data is not None else dataset_sha256(store)
-    data = data or load_data(store, ("train", "validation"))
-    geometry = geometry_of(data, settings.model)
-    check_data(data, geometry)
+    backbone = BACKBONES[settings.backbone](store, settings, data)
+    backbone.check()
     if initial is not None:
-        initial.check(settings, sizes_of({"geometry": vars(geometry)}))
-    check_machine(settings, len(data.splits["train"]))
-    _check_mirror(data, settings)
+        initial.check(settings, sizes_of(backbone.card()))
+    check_machine(settings, len(backbone.data.splits["train"]))
     start_from = start_of(out, fingerprint)
     card = {
         "fingerprint": fingerprint,
         "settings": settings.model_dump(mode="json"),
-        "statistics": data.statistics.to_dict(),
-        "geometry": vars(geometry),
+        **backbone.card(),
         "dataset_version": version,
         "dataset_sha256": manifest,
-        "data": data_facts(data.attributes),
+        "data": data_facts(backbone.data.attributes),
         "seed": seed,
         "versions": package_versions(),
     }
-    batches = PretrainBatches(data, settings, seed)
-    steps_per_epoch = len(batches.sampler())
-    module = PretrainModule(settings, geometry, data.statistics, data.scenes, steps_per_epoch, seed, card)
+    batches = backbone.batches(seed)
+    module = backbone.module(len(batches.sampler()), seed, card)
     if initial is not None:
         card["init_from"] = initial.record()
         load_weights(module.model, initial.weights, initial.path)
-    return run_training(module, batches, settings, out, start_from, card, data.name)
+    return run_training(module, batches, settings, out, start_from, card, backbone.data.name)
 
 
 def initial_of(settings: TrainingSettings, out: Path) -> Initial | None:
@@ -152,7 +163,7 @@ def refuse_other_training(out: Path, settings: TrainingSettings, seed: int, vers
 
 
 def run_training(
-    module: Any,
+    module: MaskedPretraining,
     batches: PretrainBatches,
     settings: TrainingSettings,
     out: Path,
@@ -164,7 +175,7 @@ def run_training(
 
     Parameters
     ----------
-    module : PretrainModule or TemporalModule
+    module : MaskedPretraining
     batches : PretrainBatches
     settings : TrainingSettings
     out : Path
@@ -203,7 +214,7 @@ def run_training(
                 "weights_sha256": weights_sha256(model_weights(state)),
                 "dataset": os.path.abspath(name) if Path(name).exists() else name,
                 "parameters": count_parameters(module.model),
-                "tokens": module.model.tokens,
+                "tokens": module.tokens,
                 "train_users": len(train),
                 "train_scenes": len({int(scene) for scene in train.scene_index}),
                 "validation_users": len(validation),
@@ -220,94 +231,6 @@ def run_training(
     return checkpoint
 
 
-def _check_mirror(data: WirelessData, settings: TrainingSettings) -> None:
-    """Refuse to mirror a world whose panel does not face along the axis of the mirror."""
-    of_recipe = data.attributes.get("recipe", {}).get("radio", {}).get("azimuth", -90.0)
-    azimuth = data.attributes.get("array", {}).get("azimuth_deg", of_recipe)
-    if settings.augment.mirror and abs(azimuth) != 90.0:
-        msg = f"{data.name}: the panel's azimuth is {azimuth:g}, mirroring needs -90; set training.augment.mirror to false"
-        raise InputError(msg)
-
-
 def package_versions() -> dict[str, str]:
     """Versions of the code that trains."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
-
-
-def load_model(checkpoint: str | Path) -> Pretrained:
-    """Rebuild the multi-modal model from a checkpoint alone.
-
-    Parameters
-    ----------
-    checkpoint : str or Path
-        A run folder, its folder `checkpoints`, or the file.
-
-    Returns
-    -------
-    Pretrained
-        Model (in evaluation mode, on the CPU), settings, statistics and card; its `embed` takes channels as they are.
-
-    Raises
-    ------
-    InputError
-        No checkpoint, none of this package, one of another version of the model, or one of the temporal model
-        (`wavecity.model.training.pretrain_temporal.load_temporal_model` loads that).
-
-    Examples
-    --------
-    >>> model = load_model("runs/quickstart")
-    >>> features = model.embed(csi, height)  # complex (N, 32, 32), m (N, 200, 200) -> (N, d)
-    """
-    card, weights = weights_of(checkpoint)
-    settings = TrainingSettings.model_validate(card["settings"])
-    if settings.backbone != "multimodal":
-        msg = f"{checkpoint}: a {settings.backbone} model; a run with training.backbone multimodal is needed here"
-        raise InputError(msg)
-    model = FoundationModel(settings.model, Geometry(**card["geometry"]))
-    load_weights(model, weights, checkpoint)
-    return Pretrained(model.eval(), settings, Statistics.from_dict(card["statistics"]), card)
-
-
-def checkpoint_file(checkpoint: str | Path) -> Path:
-    """File that a run folder, its folder of checkpoints, or the file itself means; it need not be there."""
-    path = Path(checkpoint)
-    if not path.is_dir():
-        return path
-    return next((file for file in (path / CHECKPOINT, path / CHECKPOINT.name) if file.is_file()), path / CHECKPOINT)
-
-
-def weights_of(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Card and weights of a checkpoint, or of that of a run folder.
-
-    Raises
-    ------
-    InputError
-        No checkpoint, or none of this package.
-    """
-    path = checkpoint_file(checkpoint)
-    card = card_of(path)
-    if not card:
-        msg = f"{path}: no readable checkpoint of a pretraining; run `wavecity pretrain` first"
-        raise InputError(msg)
-    return card, model_weights(torch.load(path, map_location="cpu", weights_only=True))
-
-
-def model_weights(state: dict[str, Any]) -> dict[str, Any]:
-    """The model's tensors in a checkpoint, by their names in the model."""
-    return {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
-
-
-def load_weights(model: nn.Module, weights: dict[str, Any], checkpoint: str | Path) -> None:
-    """Put the weights of a checkpoint into a model.
-
-    Raises
-    ------
-    InputError
-        They are of a model with other parts: that of another version of the code.
-    """
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        msg = f"{checkpoint}: weights of another version of the model ({first}); run `wavecity pretrain` again, with a new --out"
-        raise InputError(msg) from error

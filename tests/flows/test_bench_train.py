@@ -12,7 +12,7 @@ from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
 from wavecity.flows.recipe import load_recipe
 from wavecity.geo.errors import InputError
 from wavecity.model.data.batches import PretrainBatches
-from wavecity.model.data.users import ScenePatches, gather, geometry_of, load_data
+from wavecity.model.data.users import ScenePatches, collate, gather, geometry_of, load_data
 from wavecity.model.multimodal.inputs import loss_terms, prepare
 from wavecity.model.multimodal.masking import Plan, draw_mask
 from wavecity.model.settings.training import ModelSettings
@@ -71,7 +71,9 @@ def test_full_length_attention_with_masks_is_the_same_model(data, settings, plan
 
 def test_all_sides_train_alike(data, settings, tmp_path):
     loops = {
-        side: PlainLoop(bench.make_module(side, data, settings), PretrainBatches(data, settings, bench.SEED))
+        side: PlainLoop(
+            bench.make_module(side, data, settings), PretrainBatches(data.splits, collate, settings, bench.SEED)
+        )
         for side in ("plain", "full_length")
     }
     turns = bench.Turns(loops, 3)

@@ -12,8 +12,8 @@ from wavecity.dataset import InputError
 from wavecity.model.data.users import gather, load_data
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.pretrain import load_model, pretrain
-from wavecity.model.training.pretrain_temporal import load_temporal_model, pretrain_temporal
+from wavecity.model.training.load import load_model, load_temporal_model
+from wavecity.model.training.pretrain import pretrain
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def moving(tmp_path_factory) -> tuple[Path, torch.Tensor]:
         }
     )
     folder = tmp_path_factory.mktemp("moving")
-    pretrain_temporal("synthetic", settings, folder, seed=3, data=data)
+    pretrain("synthetic", settings, folder, seed=3, data=data)
     return folder, users_of(data, "test").csi
 
 

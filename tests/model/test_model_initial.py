@@ -13,8 +13,8 @@ from wavecity.dataset import InputError
 from wavecity.flows.cli import cli
 from wavecity.model.report.page import write_report
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.pretrain import CHECKPOINT, load_model, pretrain, pretrain_fingerprint
-from wavecity.model.training.pretrain_temporal import pretrain_temporal
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import CHECKPOINT, pretrain, pretrain_fingerprint
 
 
 def changed(settings, **fields):
@@ -122,19 +122,19 @@ def test_the_temporal_model_starts_from_a_temporal_one_alone(source, tmp_path):
             "accelerator": "cpu",
         }
     )
-    pretrain_temporal("synthetic", settings, tmp_path / "first", seed=3, data=waves)
+    pretrain("synthetic", settings, tmp_path / "first", seed=3, data=waves)
     # Another number of snapshots changes no weight.
     temporal = {**settings.temporal.model_dump(), "snapshots": 5}
     second = changed(settings, init_from=str(tmp_path / "first"), temporal=temporal)
-    pretrain_temporal("synthetic", second, tmp_path / "second", seed=4, data=waves)
+    pretrain("synthetic", second, tmp_path / "second", seed=4, data=waves)
     before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert all(torch.allclose(before[name], after[name], atol=1e-12) for name in before)
 
     delays = changed(second, temporal={**temporal, "delays": 8})
     with pytest.raises(InputError, match=r"training\.temporal\.delays 4 \(here 8\)"):
-        pretrain_temporal("synthetic", delays, tmp_path / "third", seed=4, data=waves)
+        pretrain("synthetic", delays, tmp_path / "third", seed=4, data=waves)
     with pytest.raises(InputError, match=r"training\.backbone multimodal \(here temporal\)"):
-        pretrain_temporal("synthetic", changed(settings, init_from=str(source)), tmp_path / "third", 4, data=waves)
+        pretrain("synthetic", changed(settings, init_from=str(source)), tmp_path / "third", 4, data=waves)
 
 
 def test_the_command_takes_it_as_an_option_and_keeps_it_in_the_recipe(toy_store, tmp_path, tiny):

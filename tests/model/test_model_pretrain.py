@@ -17,7 +17,8 @@ from wavecity.model.data.batches import StepSampler
 from wavecity.model.data.users import Users, gather, geometry_of, load_data
 from wavecity.model.multimodal.module import augment, schedule
 from wavecity.model.settings.training import AugmentSettings, TrainingSettings
-from wavecity.model.training.pretrain import CHECKPOINT, load_model, pretrain
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import CHECKPOINT, pretrain
 
 
 def weights(checkpoint):

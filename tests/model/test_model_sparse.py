@@ -21,7 +21,8 @@ from wavecity.model.multimodal.sparse import SparseRecovery, enlarge, sparse_bay
 from wavecity.model.results.table import rows_of, to_frame
 from wavecity.model.settings.training import EvaluationSettings, ModelSettings, StageMasks
 from wavecity.model.tasks.reconstruction import reconstruction
-from wavecity.model.training.pretrain import load_model, pretrain
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import pretrain
 
 HIDDEN = Plan("all", 2, 0.9, 0.2, hide_location=True)
 COLUMNS, ROWS, OVER = 6, 4, 2

@@ -14,7 +14,8 @@ from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.results.table import COLUMNS
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.tasks.evaluate import TASKS, evaluate
-from wavecity.model.training.pretrain import load_model, pretrain
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import pretrain
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +153,10 @@ def test_default_settings_are_the_papers():
     assert settings.evaluation.mu_mimo.csi == 0.05
     assert settings.evaluation.mu_mimo.cluster == 8
     assert settings.evaluation.heads.seeds == 3
+
+
+def test_an_evaluation_reads_its_checkpoint_once(run, data, tiny, monkeypatch):
+    read, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **options: read.append(args[0]) or load(*args, **options))
+    evaluate(run, "synthetic", "reconstruction", tiny, 77, data=data)
+    assert read == [run / "checkpoints" / "last.ckpt"]

@@ -15,7 +15,8 @@ from wavecity.dataset import InputError
 from wavecity.model.data.users import check_data, geometry_of
 from wavecity.model.multimodal.masking import RankDraws
 from wavecity.model.training import trainer as training
-from wavecity.model.training.pretrain import CHECKPOINT, load_model, pretrain, pretrain_fingerprint
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import CHECKPOINT, pretrain, pretrain_fingerprint
 
 
 def changed(tiny, **fields):

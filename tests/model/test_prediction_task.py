@@ -37,7 +37,7 @@ from wavecity.model.tasks.prediction import (
 )
 from wavecity.model.tasks.prediction_training import Forecaster, forecast, prediction_loss, ratios, trained
 from wavecity.model.temporal.network import TemporalModel
-from wavecity.model.training.pretrain_temporal import pretrain_temporal
+from wavecity.model.training.pretrain import pretrain
 
 HORIZONS = (1, 2, 4)
 SHARES = (0.2, 1.0)
@@ -73,7 +73,7 @@ def moving():
 @pytest.fixture(scope="module")
 def run(settings, moving, tmp_path_factory):
     folder = tmp_path_factory.mktemp("moving")
-    pretrain_temporal("synthetic", settings, folder, 1, data=moving)
+    pretrain("synthetic", settings, folder, 1, data=moving)
     return folder
 
 

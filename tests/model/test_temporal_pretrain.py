@@ -13,19 +13,14 @@ from synthetic_temporal import complex_normal, make_temporal, users_of
 
 import wavecity.model.training.pretrain as module
 from wavecity.dataset import InputError
+from wavecity.model.data.angle_delay import window_of
 from wavecity.model.data.trajectories import check_temporal, gather_temporal, load_temporal
 from wavecity.model.settings.temporal import TemporalAugmentSettings
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.pretrain import load_model, pretrain, pretrain_fingerprint
-from wavecity.model.training.pretrain_temporal import (
-    TemporalModule,
-    augment_temporal,
-    load_temporal_model,
-    masked_nmse,
-    pretrain_temporal,
-    temporal_grid,
-    window_of,
-)
+from wavecity.model.temporal.backbone import temporal_grid
+from wavecity.model.temporal.module import TemporalModule, augment_temporal, masked_nmse
+from wavecity.model.training.load import load_model, load_temporal_model
+from wavecity.model.training.pretrain import pretrain, pretrain_fingerprint
 from wavecity.model.training.trainer import CHECKPOINT
 
 WAVES = {"steps": 8, "subcarriers": 8, "antennas": 6}
@@ -75,7 +70,7 @@ def curve(run, name):
 @pytest.fixture(scope="module")
 def finished(waves, settings, tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
-    pretrain_temporal("synthetic", settings, run, seed=3, data=waves)
+    pretrain("synthetic", settings, run, seed=3, data=waves)
     return run
 
 
@@ -105,10 +100,10 @@ def test_a_run_leaves_checkpoint_curves_and_summary(finished, settings):
 def test_a_finished_run_is_not_repeated(finished, waves, settings, monkeypatch):
     before = (finished / CHECKPOINT).stat().st_mtime_ns
     monkeypatch.setattr(module, "make_trainer", lambda *_: pytest.fail("trained again"))
-    assert pretrain_temporal("synthetic", settings, finished, seed=3, data=waves) == finished / CHECKPOINT
+    assert pretrain("synthetic", settings, finished, seed=3, data=waves) == finished / CHECKPOINT
     # What only the other backbone reads does not change the weights.
     other = changed(settings, model={**settings.model.model_dump(), "width": 64}, logger="tensorboard")
-    pretrain_temporal("synthetic", other, finished, seed=3, data=waves)
+    pretrain("synthetic", other, finished, seed=3, data=waves)
     assert (finished / CHECKPOINT).stat().st_mtime_ns == before
 
 
@@ -124,8 +119,8 @@ def test_fingerprints_hold_what_decides_the_weights(settings):
 
 def test_same_seed_same_weights_other_seed_others(finished, waves, settings, tmp_path):
     torch.manual_seed(99)  # global state must not matter
-    pretrain_temporal("synthetic", settings, tmp_path / "again", seed=3, data=waves)
-    pretrain_temporal("synthetic", settings, tmp_path / "other", seed=4, data=waves)
+    pretrain("synthetic", settings, tmp_path / "again", seed=3, data=waves)
+    pretrain("synthetic", settings, tmp_path / "other", seed=4, data=waves)
     assert same(weights(tmp_path / "again"), weights(finished))
     assert not same(weights(tmp_path / "other"), weights(finished))
 
@@ -159,9 +154,9 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(
     with monkeypatch.context() as patch:
         patch.setattr(module, "make_trainer", killing)
         with pytest.raises(Killed):
-            pretrain_temporal("synthetic", often, tmp_path, seed=3, data=waves)
+            pretrain("synthetic", often, tmp_path, seed=3, data=waves)
     assert not (tmp_path / "pretrain.json").exists()
-    pretrain_temporal("synthetic", often, tmp_path, seed=3, data=waves)
+    pretrain("synthetic", often, tmp_path, seed=3, data=waves)
     assert same(weights(tmp_path), weights(finished))
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == 12
 
@@ -169,7 +164,7 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(
 @pytest.mark.system
 def test_two_processes_train_as_one(finished, waves, settings, tmp_path):
     """Two gloo processes, the same global batch: the same losses, nearly the same weights."""
-    pretrain_temporal("synthetic", changed(settings, devices=2), tmp_path, seed=3, data=waves)
+    pretrain("synthetic", changed(settings, devices=2), tmp_path, seed=3, data=waves)
     for name in ("train/total", "validation/total", "validation/tail"):
         np.testing.assert_allclose(curve(tmp_path, name), curve(finished, name), rtol=1e-3, err_msg=name)
     one, two = (torch.cat([value.flatten() for value in weights(run).values()]) for run in (finished, tmp_path))
@@ -182,7 +177,7 @@ def test_compiled_blocks_train_alike(finished, waves, settings, tmp_path, monkey
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled(self, backend="eager"))
     monkeypatch.setattr("wavecity.model.training.trainer._check_compiler", lambda device: None)
     torch._dynamo.reset()
-    pretrain_temporal("synthetic", changed(settings, compile=True), tmp_path, seed=3, data=waves)
+    pretrain("synthetic", changed(settings, compile=True), tmp_path, seed=3, data=waves)
     np.testing.assert_allclose(curve(tmp_path, "train/total"), curve(finished, "train/total"), rtol=1e-3)
     load_temporal_model(tmp_path)
 
@@ -265,7 +260,7 @@ def test_users_are_gathered_with_speed_and_kind(waves):
 def test_settings_that_do_not_fit_are_refused_early(waves, settings, tmp_path, temporal, words):
     wrong = changed(settings, temporal={"snapshots": 6, "delays": 4, **temporal})
     with pytest.raises(InputError, match=words) as error:
-        pretrain_temporal("synthetic", wrong, tmp_path / "run", seed=0, data=waves)
+        pretrain("synthetic", wrong, tmp_path / "run", seed=0, data=waves)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -288,9 +283,7 @@ def test_data_that_would_train_nonsense_are_refused(waves, settings, tmp_path):
         (np.repeat(csi, 2, -1), r"radio\.rows is 2; the temporal model takes a linear array"),
     ):
         with pytest.raises(InputError, match=words):
-            pretrain_temporal(
-                "synthetic", settings, tmp_path / "run", seed=0, data=with_csi(waves, "validation", wrong)
-            )
+            pretrain("synthetic", settings, tmp_path / "run", seed=0, data=with_csi(waves, "validation", wrong))
     assert not (tmp_path / "run").exists()
 
 
