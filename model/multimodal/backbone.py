@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from wavecity.dataset import InputError
-from wavecity.model.data.batches import PretrainBatches
-from wavecity.model.data.geometry import Geometry
-from wavecity.model.data.users import WirelessData, check_data, collate, geometry_of, load_data
+from wavecity.dataset.lightning_data import ChannelDataModule
+from wavecity.model.data.batches import training_batches
+from wavecity.model.data.snapshots import FIELDS, SnapshotData, check_snapshots, load_snapshots, snapshots
 from wavecity.model.multimodal.module import PretrainModule
 from wavecity.model.settings.training import TrainingSettings
 
@@ -17,27 +17,23 @@ class Multimodal:
 
     Attributes
     ----------
-    data : WirelessData
+    data : SnapshotData
     settings : TrainingSettings
-    geometry : Geometry
-        What the model is built for.
     """
 
-    data: WirelessData
+    data: SnapshotData
     settings: TrainingSettings
-    geometry: Geometry
 
     @classmethod
-    def load(cls, store: str, settings: TrainingSettings, data: WirelessData | None = None) -> "Multimodal":
-        """Open a dataset; `data` is taken instead of `store` where it is given.
+    def load(cls, store: str, settings: TrainingSettings) -> "Multimodal":
+        """Open a dataset.
 
         Raises
         ------
         InputError
-            It lacks train or validation scenes, an array or statistics, or does not fit the model.
+            It lacks train or validation users, an array or statistics, or does not fit the model.
         """
-        data = data or load_data(store, ("train", "validation"))
-        return cls(data, settings, geometry_of(data, settings.model))
+        return cls(load_snapshots(store, settings.model), settings)
 
     def check(self) -> None:
         """Refuse data that would train nonsense.
@@ -45,26 +41,27 @@ class Multimodal:
         Raises
         ------
         InputError
-            See `check_data`; or a panel that does not face along the axis of the mirror.
+            See `check_snapshots`; or a panel that does not face along the axis of the mirror.
         """
-        check_data(self.data, self.geometry)
+        check_snapshots(self.data)
         _check_mirror(self.data, self.settings)
 
     def card(self) -> dict[str, Any]:
         """What a checkpoint says that the model is rebuilt from."""
-        return {"statistics": self.data.statistics.to_dict(), "geometry": vars(self.geometry)}
+        return {"statistics": self.data.statistics.to_dict(), "geometry": vars(self.data.geometry)}
 
-    def batches(self, seed: int) -> PretrainBatches:
-        """Batches of the train and validation splits."""
-        return PretrainBatches(self.data.splits, collate, self.settings, seed)
+    def batches(self, seed: int) -> ChannelDataModule:
+        """Batches of the train and validation splits: `Snapshots`."""
+        return training_batches(self.data.path, FIELDS, snapshots, self.settings, seed)
 
     def module(self, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> PretrainModule:
         """Network, losses and optimiser for Lightning."""
-        data = self.data
-        return PretrainModule(self.settings, self.geometry, data.statistics, data.scenes, steps_per_epoch, seed, card)
+        data, settings = self.data, self.settings
+        scales = (data.statistics, data.tile_size, data.bs)
+        return PretrainModule(settings, data.geometry, *scales, steps_per_epoch, seed, card)
 
 
-def _check_mirror(data: WirelessData, settings: TrainingSettings) -> None:
+def _check_mirror(data: SnapshotData, settings: TrainingSettings) -> None:
     """Refuse to mirror a world whose panel does not face along the axis of the mirror."""
     of_recipe = data.attributes.get("recipe", {}).get("radio", {}).get("azimuth", -90.0)
     azimuth = data.attributes.get("array", {}).get("azimuth_deg", of_recipe)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from wavecity.dataset import InputError
-from wavecity.model.data.batches import PretrainBatches
-from wavecity.model.data.trajectories import TemporalData, check_temporal, collate_temporal, load_temporal
+from wavecity.dataset.lightning_data import ChannelDataModule
+from wavecity.model.data.batches import training_batches
+from wavecity.model.data.trajectories import CSI, TemporalData, channels, check_temporal, load_temporal
 from wavecity.model.settings.temporal import TemporalSettings
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.temporal.attention import Grid
@@ -29,15 +30,15 @@ class Temporal:
     grid: Grid
 
     @classmethod
-    def load(cls, store: str, settings: TrainingSettings, data: TemporalData | None = None) -> "Temporal":
-        """Open a dataset; `data` is taken instead of `store` where it is given.
+    def load(cls, store: str, settings: TrainingSettings) -> "Temporal":
+        """Open a dataset.
 
         Raises
         ------
         InputError
             It has no trajectories, lacks train or validation scenes, or does not fit the model.
         """
-        data = data or load_temporal(store, ("train", "validation"))
+        data = load_temporal(store, ("train", "validation"), preload=False)
         return cls(data, settings, temporal_grid(data, settings.temporal))
 
     def check(self) -> None:
@@ -54,9 +55,9 @@ class Temporal:
         """What a checkpoint says that the model is rebuilt from."""
         return {"grid": list(self.grid), "trajectory": self.data.attributes["trajectory"]}
 
-    def batches(self, seed: int) -> PretrainBatches:
-        """Batches of the train and validation splits."""
-        return PretrainBatches(self.data.splits, collate_temporal, self.settings, seed)
+    def batches(self, seed: int) -> ChannelDataModule:
+        """Batches of the train and validation splits: channels (B, T, F, X)."""
+        return training_batches(self.data.path, (CSI,), channels, self.settings, seed)
 
     def module(self, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> TemporalModule:
         """Network, losses and optimiser for Lightning."""

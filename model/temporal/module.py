@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from wavecity.model.data.angle_delay import to_angle_delay, window_of
-from wavecity.model.data.trajectories import TemporalUsers
 from wavecity.model.multimodal.masking import Draws, RankDraws
 from wavecity.model.multimodal.module import SHARED, TRAINING, VALIDATION, MaskedPretraining
 from wavecity.model.settings.temporal import TemporalAugmentSettings
@@ -48,32 +47,32 @@ class TemporalModule(MaskedPretraining):
             for block in self.model.blocks:
                 block.compile()
 
-    def training_step(self, users: TemporalUsers, batch_idx: int) -> Tensor:
-        """Masked NMSE under this step's plan."""
-        total = self.step_nmse(users, self.global_step, self.global_rank, self.trainer.world_size).mean()
+    def training_step(self, csi: Tensor, batch_idx: int) -> Tensor:
+        """Masked NMSE of channels (B, T, F, X) under this step's plan."""
+        total = self.step_nmse(csi, self.global_step, self.global_rank, self.trainer.world_size).mean()
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             value: Any = total.detach()
             if self.trainer.world_size > 1:
                 value = self.trainer.strategy.reduce(value, reduce_op="mean")
-            self.log("train/total", value, batch_size=len(users))
+            self.log("train/total", value, batch_size=len(csi))
             self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return total
 
-    def step_nmse(self, users: TemporalUsers, step: int, rank: int = 0, world: int = 1) -> Tensor:
+    def step_nmse(self, csi: Tensor, step: int, rank: int = 0, world: int = 1) -> Tensor:
         """Loss of each sample in a training step, (B,); random numbers depend on seed and step only."""
         temporal = self.settings.temporal
         shared = np.random.default_rng([self.seed, SHARED, step])
         plan = draw_plan(temporal.masking, step // self.steps_per_epoch, self.settings.epochs, shared)
         own = RankDraws(np.random.default_rng([self.seed, TRAINING, step]), rank, world)
-        csi = augment_temporal(_cut(users.csi, self.model.grid[0], own), temporal.augment, own)
+        csi = augment_temporal(_cut(csi, self.model.grid[0], own), temporal.augment, own)
         seen = impair(csi, temporal.masking, own)
-        return self._nmse(csi, seen, draw_hidden(plan, self.model.token_grid, len(users), own))
+        return self._nmse(csi, seen, draw_hidden(plan, self.model.token_grid, len(csi), own))
 
-    def validation_step(self, users: TemporalUsers, batch_idx: int) -> None:
+    def validation_step(self, csi: Tensor, batch_idx: int) -> None:
         """NMSE without impairments, the kinds of masks in turn over the samples, halfway between the ratios."""
-        masking, batch = self.settings.temporal.masking, len(users)
+        masking, batch = self.settings.temporal.masking, len(csi)
         rng = np.random.default_rng([self.seed, VALIDATION, batch_idx])
-        csi = users.csi[:, : self.model.grid[0]]
+        csi = csi[:, : self.model.grid[0]]
         turn = (np.arange(batch) + batch_idx) % len(masking.kinds)
         hidden = np.zeros((batch, *self.model.token_grid), bool)
         for number, kind in enumerate(masking.kinds):

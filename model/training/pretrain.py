@@ -2,18 +2,19 @@
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from wavecity.dataset import InputError
 from wavecity.dataset.files import write_json
-from wavecity.model.data.batches import PretrainBatches
-from wavecity.model.data.trajectories import TemporalData
-from wavecity.model.data.users import WirelessData, data_facts, dataset_sha256, dataset_version
+from wavecity.dataset.lightning_data import ChannelDataModule
+from wavecity.model.data.batches import step_users, steps_per_epoch
+from wavecity.model.data.users import Samples, data_facts, dataset_sha256, dataset_version
 from wavecity.model.multimodal.backbone import Multimodal
 from wavecity.model.multimodal.module import MaskedPretraining
 from wavecity.model.multimodal.network import count_parameters
@@ -34,12 +35,28 @@ from wavecity.model.training.trainer import check_machine, cpu_threads, make_tra
 PACKAGES = ("wavecity", "torch", "lightning", "numpy")
 
 
+class TrainingData(Protocol):
+    """A dataset as pretraining sees it."""
+
+    @property
+    def splits(self) -> Mapping[str, Samples]:
+        """Users of `train` and `validation` by index."""
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Of the store."""
+
+    @property
+    def name(self) -> str:
+        """What error messages call it."""
+
+
 class Backbone(Protocol):
     """A model as its pretraining sees it, made of settings and one dataset."""
 
     @property
-    def data(self) -> WirelessData | TemporalData:
-        """Samples of the splits, attributes and name of the dataset."""
+    def data(self) -> TrainingData:
+        """The dataset."""
 
     def check(self) -> None:
         """Refuse data that would train nonsense."""
@@ -47,7 +64,7 @@ class Backbone(Protocol):
     def card(self) -> dict[str, Any]:
         """What a checkpoint says that the model is rebuilt from."""
 
-    def batches(self, seed: int) -> PretrainBatches:
+    def batches(self, seed: int) -> ChannelDataModule:
         """Batches of the train and validation splits."""
 
     def module(self, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> MaskedPretraining:
@@ -55,20 +72,13 @@ class Backbone(Protocol):
 
 
 # `training.backbone` -> how its pretraining is set up on a store.
-BACKBONES: dict[str, Callable[[str, TrainingSettings, Any], Backbone]] = {
+BACKBONES: dict[str, Callable[[str, TrainingSettings], Backbone]] = {
     "multimodal": Multimodal.load,
     "temporal": Temporal.load,
 }
 
 
-def pretrain(
-    store: str,
-    settings: TrainingSettings,
-    out: Path,
-    seed: int,
-    overwrite: bool = False,
-    data: WirelessData | TemporalData | None = None,
-) -> Path:
+def pretrain(store: str, settings: TrainingSettings, out: Path, seed: int, overwrite: bool = False) -> Path:
     """Pretrain the model that `settings.backbone` names on the train split.
 
     A finished run of the same settings, seed and dataset version is returned as it is; an unfinished one goes on from
@@ -84,8 +94,6 @@ def pretrain(
     seed : int
     overwrite : bool
         Replace another training in the folder, and its results.
-    data : WirelessData or TemporalData, optional
-        Instead of opening `store`.
 
     Returns
     -------
@@ -99,7 +107,7 @@ def pretrain(
         validation scenes; the machine has no such devices, or lacks a package or compiler that the settings ask for;
         `init_from` names no checkpoint, or one of another architecture.
     """
-    version = data.version if data is not None else dataset_version(store)
+    version = dataset_version(store)
     initial = initial_of(settings, out)
     digest = None if initial is None else initial.digest
     fingerprint = pretrain_fingerprint(settings, version, seed, digest)
@@ -108,8 +116,7 @@ def pretrain(
     if not overwrite:
         refuse_other(out, settings, seed, version, digest)
 
-    manifest = "" if data is not None else dataset_sha256(store)
-    backbone = BACKBONES[settings.backbone](store, settings, data)
+    backbone = BACKBONES[settings.backbone](store, settings)
     backbone.check()
     if initial is not None:
         initial.check(settings, sizes_of(backbone.card()))
@@ -120,17 +127,16 @@ def pretrain(
         "settings": settings.model_dump(mode="json"),
         **backbone.card(),
         "dataset_version": version,
-        "dataset_sha256": manifest,
+        "dataset_sha256": dataset_sha256(store),
         "data": data_facts(backbone.data.attributes),
         "seed": seed,
         "versions": package_versions(),
     }
-    batches = backbone.batches(seed)
-    module = backbone.module(len(batches.sampler()), seed, card)
+    module = backbone.module(steps_per_epoch(settings, len(backbone.data.splits["train"])), seed, card)
     if initial is not None:
         card["init_from"] = initial.record()
         load_weights(module.model, initial.weights, initial.path)
-    return run_training(module, batches, settings, out, start_from, card, backbone.data.name)
+    return run_training(module, backbone, settings, out, start_from)
 
 
 def initial_of(settings: TrainingSettings, out: Path) -> Initial | None:
@@ -164,27 +170,23 @@ def refuse_other_training(out: Path, settings: TrainingSettings, seed: int, vers
 
 def run_training(
     module: MaskedPretraining,
-    batches: PretrainBatches,
+    backbone: Backbone,
     settings: TrainingSettings,
     out: Path,
     start_from: Path | None,
-    card: dict[str, Any],
-    name: str,
 ) -> Path:
     """Train to the last step, and leave `pretrain.json`.
 
     Parameters
     ----------
     module : MaskedPretraining
-    batches : PretrainBatches
+    backbone : Backbone
+        Whose batches are trained on.
     settings : TrainingSettings
     out : Path
         Run folder.
     start_from : Path or None
         See `start_of`.
-    card : dict
-    name : str
-        The dataset's.
 
     Returns
     -------
@@ -192,11 +194,12 @@ def run_training(
         The checkpoint.
     """
     checkpoint = out / CHECKPOINT
-    order = batches.sampler()
-    steps = settings.epochs * len(order)
-    trainer = make_trainer(settings, out, len(order), order.batch_size)
+    train, validation = backbone.data.splits["train"], backbone.data.splits["validation"]
+    per_epoch, batch_size = steps_per_epoch(settings, len(train)), step_users(settings, len(train))
+    steps = settings.epochs * per_epoch
+    trainer = make_trainer(settings, out, per_epoch, batch_size)
     with quiet(), cpu_threads(settings.threads):
-        trainer.fit(module, datamodule=batches, ckpt_path=start_from)
+        trainer.fit(module, datamodule=backbone.batches(module.seed), ckpt_path=start_from)
     # The trainer here did not train where it started processes for that; the checkpoint tells in any case.
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if state["global_step"] < steps:
@@ -206,22 +209,22 @@ def run_training(
     if trainer.is_global_zero:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         device = trainer.strategy.root_device.type
-        train, validation = batches.samples("train"), batches.samples("validation")
+        name = backbone.data.name
         write_json(
             out / "pretrain.json",
             {
-                **card,
+                **module.card,
                 "weights_sha256": weights_sha256(model_weights(state)),
                 "dataset": os.path.abspath(name) if Path(name).exists() else name,
                 "parameters": count_parameters(module.model),
                 "tokens": module.tokens,
                 "train_users": len(train),
-                "train_scenes": len({int(scene) for scene in train.scene_index}),
+                "train_scenes": len(np.unique(train.scene_index)),
                 "validation_users": len(validation),
-                "validation_scenes": len({int(scene) for scene in validation.scene_index}),
+                "validation_scenes": len(np.unique(validation.scene_index)),
                 "epochs": settings.epochs,
                 "steps": steps,
-                "samples": steps * order.batch_size,
+                "samples": steps * batch_size,
                 "seconds": round(state["wavecity"]["seconds"], 1),
                 "samples_per_second": round(metrics.pop("samples_per_second"), 1),
                 "device": device if settings.devices == 1 else f"{settings.devices} x {device}",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from synthetic import stored
 from synthetic_temporal import make_temporal, users_of
 
 from wavecity.dataset import InputError
@@ -157,7 +158,7 @@ def moving(tmp_path_factory) -> tuple[Path, torch.Tensor]:
         }
     )
     folder = tmp_path_factory.mktemp("moving")
-    pretrain("synthetic", settings, folder, seed=3, data=data)
+    pretrain(stored(data), settings, folder, seed=3)
     return folder, users_of(data, "test").csi
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from synthetic import FakeSamples, make_data
+from synthetic import FakeSamples, make_data, stored
 from synthetic_temporal import make_temporal
 
 from wavecity.dataset import InputError
@@ -108,7 +108,7 @@ def temporal():
 @pytest.fixture(scope="module")
 def moving_run(temporal, moving, tmp_path_factory):
     folder = tmp_path_factory.mktemp("moving")
-    pretrain("synthetic", temporal, folder, 1, data=moving)
+    pretrain(stored(moving), temporal, folder, 1)
     return folder
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from synthetic import stored
 
 from wavecity.dataset import InputError
 from wavecity.model.data.users import gather
@@ -21,7 +22,7 @@ from wavecity.model.training.pretrain import pretrain
 @pytest.fixture(scope="module")
 def run(data, tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
-    pretrain("synthetic", tiny, folder, seed=1, data=data)
+    pretrain(stored(data), tiny, folder, seed=1)
     return folder
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from synthetic import stored
 from synthetic_temporal import make_temporal, plane_waves, users_of
 
 from wavecity.dataset import InputError
@@ -73,7 +74,7 @@ def moving():
 @pytest.fixture(scope="module")
 def run(settings, moving, tmp_path_factory):
     folder = tmp_path_factory.mktemp("moving")
-    pretrain("synthetic", settings, folder, 1, data=moving)
+    pretrain(stored(moving), settings, folder, 1)
     return folder
 
 
