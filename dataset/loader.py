@@ -5,10 +5,11 @@ permuted, some of them are decoded together as a *window*, and the users of a wi
 function of (seed, epoch, stream), so that reading can start anywhere in it without decoding what comes before.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,15 @@ class Users:
 
     def __len__(self) -> int:
         return len(self.scene_index)
+
+    def spread(self, limit: int | None) -> "Users":
+        """At most `limit` of these users, evenly spread over them."""
+        count = len(self)
+        if limit is None or count <= limit:
+            return self
+        chosen = np.arange(limit) * count // limit
+        parts = {name: getattr(self, name)[chosen] for name in ("scene_index", "user_index", "unit")}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,21 @@ def find_users(store: str | StorePath, split: str, include_outage: bool = False,
         scene_index // (outage.shards or outage.chunks)[0],
         attributes_of(data.attrs),
     )
+
+
+def units_within(users: Users, fields: Sequence[str], size: int) -> int:
+    """How many units of the fields take at most so many bytes when they are decoded; at least one.
+
+    As a `window` (see `Order`) it mixes as many users as the memory allows, in a small store all of them.
+    """
+    arrays = open_arrays(users.path, fields)
+    most = int(users.user_index.max(initial=0)) + 1
+    scene = sum(
+        array.dtype.itemsize * (most * math.prod(array.shape[2:]) if is_per_user(array) else math.prod(array.shape[1:]))
+        for array in arrays.values()
+    )
+    scenes = max(array.shards[0] if array.shards else array.chunks[0] for array in arrays.values())
+    return max(size // (scene * scenes), 1)
 
 
 class BatchReader:

@@ -4,6 +4,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -33,6 +34,7 @@ CACHED_CHUNKS = 32
 # Position of a reader, for a checkpoint.
 State: TypeAlias = dict[str, Any]
 Transform = Callable[[Sample], Sample]
+BatchTransform = Callable[[dict[str, torch.Tensor]], Any]
 
 
 class ChannelDataset(Dataset[Sample]):
@@ -177,7 +179,7 @@ class ChannelDataset(Dataset[Sample]):
         return [items[index] for index in indices]
 
 
-class ShuffledChannels(IterableDataset[dict[str, Any]]):
+class ShuffledChannels(IterableDataset[Any]):
     """Shuffled batches of one split, decoded shard by shard; give it to `DataLoader(batch_size=None)`.
 
     Memory does not grow with the store: two windows of shards a worker (`wavecity.dataset.loader`). The order depends on seed,
@@ -203,8 +205,14 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         Whether users without a path count.
     rank, world : int, optional
         By default those of `torch.distributed`, where it is initialised.
+    shared : bool
+        Ranks share every batch of `batch_size * world` users: rank r gets its rows r, r + world, ... So the users of a
+        step do not depend on the number of ranks, but every rank decodes all units. By default units are divided.
+        Needs `drop_last`.
+    limit : int, optional
+        Largest number of users, evenly spread over the split; all by default.
     transform : callable, optional
-        Batch (dict of tensors (B, ...), with `scene` and `user`) to batch.
+        Batch (dict of tensors (B, ...), with `scene` and `user`) to batch, which may be anything.
     timeout : float
         Seconds after which the decoding of a window is given up (`wavecity.dataset.loader.Stalled`).
     verify : bool
@@ -243,20 +251,27 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         include_outage: bool = False,
         rank: int | None = None,
         world: int | None = None,
-        transform: Transform | None = None,
+        transform: BatchTransform | None = None,
         timeout: float = TIMEOUT,
         verify: bool = False,
+        shared: bool = False,
+        limit: int | None = None,
     ) -> None:
         if (rank is None) != (world is None):
             msg = f"rank {rank}, world {world}: give both or none"
             raise InputError(msg)
-        self.users = find_users(store, split, include_outage, verify)
+        if shared and not drop_last:
+            msg = "shared: ranks have equal shares of full batches alone; set drop_last=True"
+            raise InputError(msg)
+        self.users = find_users(store, split, include_outage, verify).spread(limit)
         self.attrs = self.users.attrs
         self.statistics: dict[str, float] = dict(self.attrs["statistics"])
         self.fields = tuple(fields)
         self.transform = transform
         self._settings = {"batch_size": batch_size, "seed": seed, "window": window, "drop_last": drop_last}
         self._include_outage = include_outage
+        self._shared = shared
+        self._limit = limit
         self._timeout = timeout
         self._place = None if rank is None or world is None else (rank, world)
         self._epochs = EpochCounter()
@@ -320,9 +335,10 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
 
     def _identity(self, workers: int) -> State:
         identity = {"fingerprint": self.attrs["fingerprint"], "split": self.users.split, "world": self.order().world}
-        return {**identity, **self._settings, "include_outage": self._include_outage, "workers": workers}
+        chosen = {"include_outage": self._include_outage, "shared": self._shared, "limit": self._limit}
+        return {**identity, **self._settings, **chosen, "workers": workers}
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Any]:
         """Batches of the next epoch; with workers those of this worker."""
         info = get_worker_info()
         if info is None:
@@ -330,13 +346,16 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         # torch adds the worker's number to the seed of the iterator.
         return self._read(*self._epochs.take(info.seed - info.id, info.id), info.id, info.num_workers)
 
-    def _read(self, epoch: int, batch: int, worker: int, workers: int) -> Iterator[dict[str, Any]]:
+    def _read(self, epoch: int, batch: int, worker: int, workers: int) -> Iterator[Any]:
         # A DataLoader takes batches from its workers in turn, from worker 0 on: that one gets the stream that is next.
         stream = (worker + batch) % workers
         start = len(range(stream, batch, workers))
-        reader = BatchReader(self.users, self.fields, self.order(), self._timeout)
+        order = self.order()
+        rank, world = (order.rank, order.world) if self._shared else (0, 1)
+        read = replace(order, batch_size=order.batch_size * world, rank=0, world=1) if self._shared else order
+        reader = BatchReader(self.users, self.fields, read, self._timeout)
         for arrays in reader.batches(epoch, start, stream, workers):
-            tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+            tensors = {name: torch.from_numpy(value)[rank::world] for name, value in arrays.items()}
             yield self.transform(tensors) if self.transform else tensors
 
 

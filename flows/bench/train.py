@@ -13,9 +13,10 @@ import multiprocessing
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ from wavecity.flows.bench.memory import peak_memory
 from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
 from wavecity.flows.recipe import load_recipe
 from wavecity.flows.tables import console
-from wavecity.model.data.batches import PretrainBatches
-from wavecity.model.data.users import WirelessData, geometry_of, load_data
+from wavecity.model.data.batches import steps_per_epoch
+from wavecity.model.data.snapshots import Snapshots
+from wavecity.model.multimodal.backbone import Multimodal
 from wavecity.model.multimodal.module import PretrainModule
 from wavecity.model.multimodal.network import count_parameters
 from wavecity.model.settings.training import TrainingSettings
@@ -90,17 +92,18 @@ def run(options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, cpu_threads(options.threads):
         temporary = Path(folder)
         store = options.data or str(build_store(temporary / "store", options.scenes))
-        data = load_data(store, ("train", "validation"))
-        check_machine(settings, len(data.splits["train"]))
-        steps = min(options.steps, len(PretrainBatches(data, settings, SEED).sampler()) - WARM)
-        loops = {side: PlainLoop(make_module(side, data, settings), PretrainBatches(data, settings, SEED))
+        data = Multimodal.load(store, settings)
+        train_users = len(data.data.splits["train"])
+        check_machine(settings, train_users)
+        steps = min(options.steps, epoch_steps(data) - WARM)
+        loops = {side: PlainLoop(make_module(side, data), batches_of(data))
                  for side in SIDES[1:]}  # fmt: skip
         turns = Turns(loops, steps + WARM)
-        module = make_module("lightning", data, settings)
-        train(module, data, settings, steps + WARM, temporary / "run", turns)
+        module = make_module("lightning", data)
+        train(module, data, steps + WARM, temporary / "run", turns)
         memory = {side: apart(measure_memory, side, store, settings) for side in track(SIDES, "peak memory")}
         rates = {
-            processes: processes_rate(data, settings, processes, steps + WARM, temporary / f"ddp-{processes}")
+            processes: processes_rate(data, processes, steps + WARM, temporary / f"ddp-{processes}")
             for processes in track(PROCESSES, "processes")
         }
     result = {
@@ -119,8 +122,7 @@ def run(options: Options) -> dict[str, Any]:
         "threads": options.threads or torch.get_num_threads(),
         "recipe": options.recipe,
         "data": options.data or "helsinki, built",
-        "train_users": len(data.splits["train"]),
-        "preloaded": bool(getattr(data.splits["train"], "preloaded", False)),
+        "train_users": train_users,
         "machine": platform.machine(),
         "version_python": platform.python_version(),
         **{f"version_{name}": metadata.version(name) for name in PACKAGES},
@@ -162,16 +164,24 @@ def build_store(folder: Path, scenes: int) -> Path:
     return folder
 
 
-def make_module(side: str, data: WirelessData, settings: TrainingSettings) -> PretrainModule:
+def make_module(side: str, data: Multimodal) -> PretrainModule:
     """Model, losses and optimiser of a side; all start from the same weights."""
-    geometry = geometry_of(data, settings.model)
-    per_epoch = len(PretrainBatches(data, settings, SEED).sampler())
-    module = PretrainModule(settings, geometry, data.statistics, data.scenes, per_epoch, SEED, {})
+    module = data.module(epoch_steps(data), SEED, {})
     if side == "full_length":
-        full = FullLengthModel(settings.model, geometry)
+        full = FullLengthModel(data.settings.model, data.data.geometry)
         full.load_state_dict(module.model.state_dict())
         module.model = full
     return module
+
+
+def epoch_steps(data: Multimodal) -> int:
+    """Steps of an epoch."""
+    return steps_per_epoch(data.settings, len(data.data.splits["train"]))
+
+
+def batches_of(data: Multimodal) -> Iterator[Snapshots]:
+    """Training batches of the first epoch, as Lightning gets them."""
+    return iter(data.batches(SEED).train_dataloader())
 
 
 class Turns(Callback):
@@ -240,18 +250,16 @@ class Clock(Callback):
             self._path.write_text(json.dumps(self._ends))
 
 
-def train(
-    module: PretrainModule, data: WirelessData, settings: TrainingSettings, steps: int, out: Path, callback: Callback
-) -> None:
+def train(module: PretrainModule, data: Multimodal, steps: int, out: Path, callback: Callback) -> None:
     """Train some steps with Lightning as `wavecity pretrain` does, without validation."""
-    batches = PretrainBatches(data, settings, SEED)
     out.mkdir(parents=True, exist_ok=True)
-    trainer = make_trainer(settings.model_copy(update={"epochs": 1}), out, len(batches.sampler()), settings.batch_size)
+    settings = data.settings.model_copy(update={"epochs": 1})
+    trainer = make_trainer(settings, out, epoch_steps(data), settings.batch_size)
     trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]
     trainer.limit_train_batches = steps
     trainer.limit_val_batches = 0
     with quiet():
-        trainer.fit(module, datamodule=batches)
+        trainer.fit(module, datamodule=data.batches(SEED))
 
 
 def apart(function: Any, *arguments: Any) -> Any:
@@ -262,24 +270,25 @@ def apart(function: Any, *arguments: Any) -> Any:
 
 def measure_memory(side: str, store: str, settings: TrainingSettings) -> float:
     """Peak memory in MB of this process after some steps of a side."""
-    data = load_data(store, ("train", "validation"))
-    module = make_module(side, data, settings)
+    data = Multimodal.load(store, settings)
+    module = make_module(side, data)
     with tempfile.TemporaryDirectory() as folder, cpu_threads(settings.threads):
         if side == "lightning":
-            train(module, data, settings, MEMORY_STEPS, Path(folder), Callback())
+            train(module, data, MEMORY_STEPS, Path(folder), Callback())
         else:
-            loop = PlainLoop(module, PretrainBatches(data, settings, SEED))
+            loop = PlainLoop(module, batches_of(data))
             for _ in range(MEMORY_STEPS):
                 loop.step()
     return peak_memory()
 
 
-def processes_rate(data: WirelessData, settings: TrainingSettings, processes: int, steps: int, out: Path) -> float:
+def processes_rate(data: Multimodal, processes: int, steps: int, out: Path) -> float:
     """Samples a second of Lightning with some processes of one thread each, after the warm steps."""
-    settings = settings.model_copy(update={"devices": processes, "threads": 1})
+    settings = data.settings.model_copy(update={"devices": processes, "threads": 1})
+    data = replace(data, settings=settings)
     path = out / "clock.json"
     with cpu_threads(1):
-        train(make_module("lightning", data, settings), data, settings, steps, out, Clock(path))
+        train(make_module("lightning", data), data, steps, out, Clock(path))
     ends = json.loads(path.read_text())
     return settings.batch_size * (len(ends) - WARM) / (ends[-1] - ends[WARM - 1])
 
