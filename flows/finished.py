@@ -12,6 +12,7 @@ from wavecity.dataset.writer import fingerprint_of
 from wavecity.flows import build
 from wavecity.flows.maps import map_folder
 from wavecity.flows.recipe import Recipe
+from wavecity.model.settings.tasks import TASKS
 
 RECORD = "finished.json"
 # What training and the report leave in a run folder, and what says what they are of.
@@ -55,7 +56,9 @@ def _state(recipe: Recipe, version: Version, run: Path) -> dict[str, Any]:
         "code": _code(),
         "versions": _versions(),
     }
-    names = [*OUTPUTS, *(f"results/{name}" for name in files_below(run / "results"))]
+    # Those with other settings, `localization-1a2b3c4d.json`, are in no report.
+    results = [name for name in files_below(run / "results") if name.partition(".")[0] in TASKS]
+    names = [*OUTPUTS, *(f"results/{name}" for name in results)]
     return {
         "fingerprint": fingerprint_of(made_of),
         "files": {name: sha256_of(run / name) for name in names if (run / name).is_file()},
