@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shapely.errors import ShapelyError
 
@@ -42,6 +42,9 @@ from wavecity.geo.settings import MobilitySettings
 from wavecity.geo.sources import Source, is_here, open_city
 from wavecity.geo.tiles import Tile
 from wavecity.raytrace.settings import RadioSettings
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
 
 # Element gain of Sionna's patterns over isotropic, dB: the bound of the Friis check.
 ELEMENT_GAIN = {"iso": 0.0, "dipole": 1.76, "hw_dipole": 2.15, "tr38901": 8.0}
@@ -116,7 +119,7 @@ def _known_plan(path: Path, source: Source) -> CityPlan | None:
     known = read_json(path)
     if known is None:
         return None
-    return CityPlan(City(**known["city"]), [Tile(**_with_nan(tile)) for tile in known["tiles"]], source)
+    return CityPlan(City(**known["city"]), [_tile_of(tile) for tile in known["tiles"]], source)
 
 
 def _planned_before(recipe: Recipe, cache: Path) -> Plan | None:
@@ -136,7 +139,9 @@ def _planned_before(recipe: Recipe, cache: Path) -> Plan | None:
     return join_plans(plans, recipe.area, recipe.seed)
 
 
-def show_plan(recipe: Recipe, cache: Path, fetch: bool, progress: Callable[[Any], Any] = iter) -> Plan:
+def show_plan(
+    recipe: Recipe, cache: Path, fetch: bool, progress: Callable[[Iterable[City]], Iterable[City]] = iter
+) -> Plan:
     """Plan as far as maps are there: without `fetch` nothing is downloaded, and cities without a map get positions.
 
     Raises
@@ -376,11 +381,13 @@ def _trace(scene: Scene, recipe: Recipe) -> dict[str, Any]:
     return scene_arrays(scene, channels, csi(channels, recipe.radio))
 
 
-def _named(buildings: Any, tile: Tile) -> Any:
+def _named(buildings: "GeoDataFrame", tile: Tile) -> "GeoDataFrame":
+    """The table of a scene's buildings with the id of the scene."""
     return buildings.assign(scene_id=tile.id)
 
 
-def _write_buildings(path: StorePath, tables: list[Any]) -> None:
+def _write_buildings(path: StorePath, tables: "list[GeoDataFrame]") -> None:
+    """Write the buildings of all scenes of a unit as one GeoParquet file."""
     import pandas as pd
 
     # Each scene has its own projection, so the geometry is in metres of the scene frame, without a CRS.
@@ -439,7 +446,7 @@ def trajectory_attributes(mobility: MobilitySettings) -> dict[str, Any]:
     }
 
 
-def plan_record(plan: Plan) -> dict[str, Any]:
+def plan_record(plan: Plan) -> dict[str, list[dict[str, object]]]:
     """A plan, JSON-ready."""
     return {
         "cities": [city_record(city) for city in plan.cities],
@@ -447,7 +454,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
     }
 
 
-def city_record(plan: CityPlan) -> dict[str, Any]:
+def city_record(plan: CityPlan) -> dict[str, object]:
     """What a city was to give and gives, JSON-ready."""
     return {
         "name": plan.city.name,
@@ -461,11 +468,12 @@ def city_record(plan: CityPlan) -> dict[str, Any]:
     }
 
 
-def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
-    return {**record, "coverage": float("nan") if record["coverage"] is None else record["coverage"]}
+def _tile_of(record: dict[str, Any]) -> Tile:
+    """A tile from its record."""
+    return Tile(**{**record, "coverage": float("nan") if record["coverage"] is None else record["coverage"]})
 
 
-def tile_record(tile: Tile) -> dict[str, Any]:
+def tile_record(tile: Tile) -> dict[str, object]:
     """A tile's outcome, JSON-ready: what was not looked at (tiles that were not needed) is null."""
     return {name: None if value != value else value for name, value in vars(tile).items()}
 

@@ -3,7 +3,6 @@
 import hashlib
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from wavecity.dataset.files import files_below, read_json, sha256_of, write_json
 from wavecity.dataset.publish import Version
@@ -48,7 +47,7 @@ def find(recipe: Recipe, run: Path, maps: Path | None) -> Version | None:
     return version
 
 
-def _state(recipe: Recipe, version: Version, run: Path) -> dict[str, Any]:
+def _state(recipe: Recipe, version: Version, run: Path) -> dict[str, object]:
     """Everything that the files of a run depend on, and the files."""
     made_of = {
         "recipe": recipe.model_dump(mode="json"),

@@ -4,8 +4,9 @@ import json
 import math
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +23,11 @@ from wavecity.dataset.writer import load_draft, read_sealed
 from wavecity.flows.help import keys_of
 from wavecity.geo.errors import InputError
 from wavecity.model.settings.tasks import BOUND, TASKS, is_ours
+
+if TYPE_CHECKING:
+    from wavecity.flows.recipe import Recipe
+    from wavecity.geo.plan import Plan
+    from wavecity.geo.tiles import Tile
 
 # What the statistics of a store are, and their units.
 STATISTICS = {
@@ -40,7 +46,7 @@ HEADLINES = {"mu-mimo": "MU-MIMO sum-rate", "su-mimo": "SU-MIMO sum-rate"}
 console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
-def print_plan(plan: Any, every: bool = False) -> None:
+def print_plan(plan: "Plan", every: bool = False) -> None:
     """Cities of a plan, and of one city (or if `every` is asked for) the tiles with their outcomes."""
     tiles = plan.tiles
     if every or len(plan.cities) == 1:
@@ -147,7 +153,7 @@ def best_of(row: dict[str, Any], ours: bool) -> tuple[float | None, str | None]:
     return values.get(pick), pick
 
 
-def print_keys(recipe: Any, section: str) -> None:
+def print_keys(recipe: "Recipe", section: str) -> None:
     """Print the keys of a recipe, with their values and meanings.
 
     Raises
@@ -166,7 +172,7 @@ def print_keys(recipe: Any, section: str) -> None:
     console.print(table)
 
 
-def _print_tiles(tiles: list[Any]) -> None:
+def _print_tiles(tiles: "list[Tile]") -> None:
     table = Table("tile", "latitude", "longitude", "buildings", "coverage", "split", "outcome")
     for tile in tiles:
         table.add_row(
@@ -181,7 +187,7 @@ def _print_tiles(tiles: list[Any]) -> None:
     console.print(table)
 
 
-def _print_cities(plan: Any) -> None:
+def _print_cities(plan: "Plan") -> None:
     table = Table("city", "country", "split", "wanted", "given", "candidates", "map", "rejected, most often")
     for city in plan.cities:
         split = next((tile.split for tile in city.tiles if tile.split), "")
@@ -355,5 +361,6 @@ def _maps(maps: dict[str, Any]) -> str:
     return "\n".join([*some[:8], f"and {len(some) - 8} more"] if len(some) > 8 else some)
 
 
-def _counts(values: Any) -> str:
+def _counts(values: Iterable[object]) -> str:
+    """`test 2, train 12`: how often each value is there."""
     return ", ".join(f"{name} {count}" for name, count in sorted(Counter(map(str, values)).items()))

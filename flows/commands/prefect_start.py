@@ -50,7 +50,7 @@ def prefect_answers() -> Iterator[None]:
     from httpx import HTTPError  # what Prefect's client asks with
 
     try:
-        _wait_for_server()
+        wait_for_server()
         yield
     except (RuntimeError, HTTPError) as error:
         unreachable = UNREACHABLE in str(error)
@@ -64,7 +64,7 @@ def prefect_answers() -> Iterator[None]:
         raise CommandFailed(msg) from error
 
 
-def _wait_for_server() -> None:
+def wait_for_server() -> None:
     """Start the server, or ask the configured one; the flow that follows finds it running."""
     from prefect.client.orchestration import get_client
 
