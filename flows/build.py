@@ -31,7 +31,7 @@ from wavecity.dataset.writer import (
 from wavecity.flows.fingerprint import code_fingerprint
 from wavecity.flows.maps import at_hand
 from wavecity.flows.recipe import Recipe
-from wavecity.flows.reuse import Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
+from wavecity.flows.reuse import Arrays, Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
 from wavecity.geo.build import build_scene
 from wavecity.geo.cities import City, cities_of, slug
 from wavecity.geo.errors import InputError, MapError, SceneError
@@ -282,7 +282,7 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
         return done
     store = draft.folder.parent.parent
     here = {city: at_hand(source, store) for city, source in sources.items()}
-    scenes: list[dict[str, Any] | None] = []
+    scenes: list[Arrays | None] = []
     outcomes = []
     buildings = []
     for job in jobs:
@@ -296,7 +296,8 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     return write_unit(draft, unit, scenes, outcomes, {"seed": recipe.seed})
 
 
-def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any] | None, dict[str, Any], Any]:
+def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None, dict[str, Any], GeoDataFrame | None]":
+    """Arrays, outcome and buildings of a scene; of one that cannot be made only the outcome."""
     tile = job.tile
     outcome: dict[str, Any] = {
         "scene_id": tile.id,
@@ -352,7 +353,8 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any]
     return arrays, outcome, _named(scene.buildings, tile)
 
 
-def _result(arrays: dict[str, Any], buildings: Any) -> dict[str, Any]:
+def _result(arrays: Arrays, buildings: "GeoDataFrame") -> dict[str, Any]:
+    """The part of an outcome that follows from the arrays and buildings."""
     return {
         "status": "done",
         "n_users": len(arrays["csi"]),
@@ -363,7 +365,7 @@ def _result(arrays: dict[str, Any], buildings: Any) -> dict[str, Any]:
     }
 
 
-def _trace(scene: Scene, recipe: Recipe) -> dict[str, Any]:
+def _trace(scene: Scene, recipe: Recipe) -> Arrays:
     """Channels and features of a scene; the ray tracer is imported by the first one that needs it."""
     from wavecity.raytrace import backend
 

@@ -53,6 +53,10 @@ class SceneParts(TypedDict):
     recipe: dict[str, Any]
 
 
+# Arrays of a scene or a unit by name, of any dtype.
+Arrays = dict[str, NDArray[Any]]
+
+
 @dataclass(frozen=True)
 class Kept:
     """A scene of a published version.
@@ -156,7 +160,7 @@ def channels_key(scene: Scene, recipe: Recipe, code: str) -> str:
     )
 
 
-def load_kept(kept: Kept) -> "tuple[dict[str, NDArray[Any]], GeoDataFrame] | None":
+def load_kept(kept: Kept) -> "tuple[Arrays, GeoDataFrame] | None":
     """Arrays of a kept scene, users not padded, and its table of buildings; None where its files are damaged."""
     draft = load_draft(kept.folder)
     unit = kept.scene // draft.layout.unit
@@ -171,7 +175,7 @@ def load_kept(kept: Kept) -> "tuple[dict[str, NDArray[Any]], GeoDataFrame] | Non
 
 
 @lru_cache(maxsize=2)
-def _load_unit(draft: Draft, unit: int) -> "tuple[dict[str, NDArray[Any]], GeoDataFrame] | None":
+def _load_unit(draft: Draft, unit: int) -> "tuple[Arrays, GeoDataFrame] | None":
     """Arrays and buildings of a unit whose every file is what its receipt says; the scenes of a unit are asked for in turn."""
     import geopandas as gpd
 

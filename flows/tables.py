@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -354,9 +354,11 @@ def _height_sources(folder: StorePath) -> str:
     return f"{shares} (of {counts.total():,} buildings)"
 
 
-def _maps(maps: dict[str, Any]) -> str:
+def _maps(maps: Mapping[str, Mapping[str, str | None]]) -> str:
+    """A line for each of the first maps: file, start of its SHA-256, date."""
     some = [
-        f"{name}: {of['file']} {of['sha256'][:12]} of {of['map_date'] or 'unknown date'}" for name, of in maps.items()
+        f"{name}: {of['file']} {str(of['sha256'])[:12]} of {of['map_date'] or 'unknown date'}"
+        for name, of in maps.items()
     ]
     return "\n".join([*some[:8], f"and {len(some) - 8} more"] if len(some) > 8 else some)
 

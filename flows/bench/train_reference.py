@@ -1,11 +1,10 @@
 """The other sides of `wavecity bench train`: a plain loop, and the model with full-length attention and masks."""
 
 import time
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavecity.model.data.batches import PretrainBatches
 from wavecity.model.data.tokens import take
@@ -13,7 +12,7 @@ from wavecity.model.data.users import collate
 from wavecity.model.multimodal import losses
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.module import PretrainModule
-from wavecity.model.multimodal.network import FoundationModel, Inputs, Outputs
+from wavecity.model.multimodal.network import Block, FoundationModel, Inputs, Outputs
 
 
 class PlainLoop:
@@ -149,8 +148,9 @@ class FullLengthModel(FoundationModel):
         return tokens + torch.cat(places)
 
 
-def masked_block(block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
+def masked_block(block: nn.Module, tokens: Tensor, attended: Tensor) -> Tensor:
     """A `Block` over all tokens (B, N, d), in which only those `attended` (B, N) are keys."""
+    assert isinstance(block, Block)
     batch, count, width = tokens.shape
     parts = block.query_key_value(block.norm_1(tokens)).chunk(3, -1)
     query, key, value = (part.view(batch, count, block.heads, -1).transpose(1, 2) for part in parts)
