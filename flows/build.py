@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shapely.errors import ShapelyError
 
@@ -28,7 +28,7 @@ from wavecity.dataset.writer import write_unit
 from wavecity.flows.fingerprint import code_fingerprint
 from wavecity.flows.maps import at_hand
 from wavecity.flows.recipe import Recipe
-from wavecity.flows.reuse import Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
+from wavecity.flows.reuse import Arrays, Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
 from wavecity.geo.build import build_scene
 from wavecity.geo.cities import City, cities_of, slug
 from wavecity.geo.errors import InputError, MapError, SceneError
@@ -39,6 +39,9 @@ from wavecity.geo.settings import MobilitySettings
 from wavecity.geo.sources import Source, is_here, open_city
 from wavecity.geo.tiles import Tile
 from wavecity.raytrace.settings import RadioSettings
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
 
 # Element gain of Sionna's patterns over isotropic, dB: the bound of the Friis check.
 ELEMENT_GAIN = {"iso": 0.0, "dipole": 1.76, "hw_dipole": 2.15, "tr38901": 8.0}
@@ -113,7 +116,7 @@ def _known_plan(path: Path, source: Source) -> CityPlan | None:
     known = read_json(path)
     if known is None:
         return None
-    return CityPlan(City(**known["city"]), [Tile(**_with_nan(tile)) for tile in known["tiles"]], source)
+    return CityPlan(City(**known["city"]), [_tile_of(tile) for tile in known["tiles"]], source)
 
 
 def _planned_before(recipe: Recipe, cache: Path) -> Plan | None:
@@ -133,7 +136,9 @@ def _planned_before(recipe: Recipe, cache: Path) -> Plan | None:
     return join_plans(plans, recipe.area, recipe.seed)
 
 
-def show_plan(recipe: Recipe, cache: Path, fetch: bool, progress: Callable[[Any], Any] = iter) -> Plan:
+def show_plan(
+    recipe: Recipe, cache: Path, fetch: bool, progress: Callable[[Iterable[City]], Iterable[City]] = iter
+) -> Plan:
     """Plan as far as maps are there: without `fetch` nothing is downloaded, and cities without a map get positions.
 
     Raises
@@ -274,7 +279,7 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
         return done
     store = draft.folder.parent.parent
     here = {city: at_hand(source, store) for city, source in sources.items()}
-    scenes: list[dict[str, Any] | None] = []
+    scenes: list[Arrays | None] = []
     outcomes = []
     buildings = []
     for job in jobs:
@@ -288,7 +293,8 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     return write_unit(draft, unit, scenes, outcomes, {"seed": recipe.seed})
 
 
-def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any] | None, Outcome, Any]:
+def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None, Outcome, GeoDataFrame | None]":
+    """Arrays, outcome and buildings of a scene; of one that cannot be made only the outcome."""
     tile = job.tile
     outcome: Outcome = {
         "scene_id": tile.id,
@@ -344,7 +350,8 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any]
     return arrays, outcome, _named(scene.buildings, tile)
 
 
-def _result(arrays: dict[str, Any], buildings: Any) -> Outcome:
+def _result(arrays: Arrays, buildings: "GeoDataFrame") -> Outcome:
+    """The part of an outcome that follows from the arrays and buildings."""
     return {
         "status": "done",
         "n_users": len(arrays["csi"]),
@@ -355,7 +362,7 @@ def _result(arrays: dict[str, Any], buildings: Any) -> Outcome:
     }
 
 
-def _trace(scene: Scene, recipe: Recipe) -> dict[str, Any]:
+def _trace(scene: Scene, recipe: Recipe) -> Arrays:
     """Channels and features of a scene; the ray tracer is imported by the first one that needs it."""
     from wavecity.raytrace import backend
 
@@ -373,11 +380,13 @@ def _trace(scene: Scene, recipe: Recipe) -> dict[str, Any]:
     return scene_arrays(scene, channels, csi(channels, recipe.radio))
 
 
-def _named(buildings: Any, tile: Tile) -> Any:
+def _named(buildings: "GeoDataFrame", tile: Tile) -> "GeoDataFrame":
+    """The table of a scene's buildings with the id of the scene."""
     return buildings.assign(scene_id=tile.id)
 
 
-def _write_buildings(path: StorePath, tables: list[Any]) -> None:
+def _write_buildings(path: StorePath, tables: "list[GeoDataFrame]") -> None:
+    """Write the buildings of all scenes of a unit as one GeoParquet file."""
     import pandas as pd
 
     # Each scene has its own projection, so the geometry is in metres of the scene frame, without a CRS.
@@ -436,7 +445,7 @@ def trajectory_attributes(mobility: MobilitySettings) -> TrajectoryAttributes:
     }
 
 
-def plan_record(plan: Plan) -> dict[str, Any]:
+def plan_record(plan: Plan) -> dict[str, list[dict[str, object]]]:
     """A plan, JSON-ready."""
     return {
         "cities": [city_record(city) for city in plan.cities],
@@ -444,7 +453,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
     }
 
 
-def city_record(plan: CityPlan) -> dict[str, Any]:
+def city_record(plan: CityPlan) -> dict[str, object]:
     """What a city was to give and gives, JSON-ready."""
     return {
         "name": plan.city.name,
@@ -458,11 +467,12 @@ def city_record(plan: CityPlan) -> dict[str, Any]:
     }
 
 
-def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
-    return {**record, "coverage": float("nan") if record["coverage"] is None else record["coverage"]}
+def _tile_of(record: dict[str, Any]) -> Tile:
+    """A tile from its record."""
+    return Tile(**{**record, "coverage": float("nan") if record["coverage"] is None else record["coverage"]})
 
 
-def tile_record(tile: Tile) -> dict[str, Any]:
+def tile_record(tile: Tile) -> dict[str, object]:
     """A tile's outcome, JSON-ready: what was not looked at (tiles that were not needed) is null."""
     return {name: None if value != value else value for name, value in vars(tile).items()}
 

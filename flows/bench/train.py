@@ -9,28 +9,23 @@
 """
 
 import json
-import multiprocessing
-import platform
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 
-from wavecity.dataset.progress import stage, track
+from wavecity.dataset.progress import Stage, stage, track
 from wavecity.flows import build
+from wavecity.flows.bench.measure import apart, environment, median, table_of
 from wavecity.flows.bench.memory import peak_memory
 from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
 from wavecity.flows.recipe import load_recipe
@@ -80,7 +75,7 @@ class Options:
     threads: int = 0
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: Options) -> dict[str, object]:
     """Measure, print the tables and return all figures, JSON-ready.
 
     Raises
@@ -106,7 +101,7 @@ def run(options: Options) -> dict[str, Any]:
             processes: processes_rate(data, processes, steps + WARM, temporary / f"ddp-{processes}")
             for processes in track(PROCESSES, "processes")
         }
-    result = {
+    figures = {
         "parameters": count_parameters(module.model),
         "tokens": module.model.tokens,
         **summary(turns.seconds, loops["plain"].loading, settings.batch_size),
@@ -120,15 +115,11 @@ def run(options: Options) -> dict[str, Any]:
         "steps": steps,
         "batch": settings.batch_size,
         "threads": options.threads or torch.get_num_threads(),
-        "recipe": options.recipe,
-        "data": options.data or "helsinki, built",
         "train_users": train_users,
-        "machine": platform.machine(),
-        "version_python": platform.python_version(),
-        **{f"version_{name}": metadata.version(name) for name in PACKAGES},
     }
-    print_result(result)
-    return result
+    trained_on = options.data or "helsinki, built"
+    print_result(figures, trained_on)
+    return {**figures, "recipe": options.recipe, "data": trained_on, **environment(*PACKAGES)}
 
 
 def bench_settings(training: TrainingSettings, options: Options) -> TrainingSettings:
@@ -208,7 +199,7 @@ class Turns(Callback):
         self._loops = loops
         self._steps = steps
         self._shown = ExitStack()
-        self._bar: Any = None
+        self._bar: Stage | None = None
         self._since = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -217,14 +208,21 @@ class Turns(Callback):
         self._since = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, *_: Any
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         """Stop Lightning's clock, let the others train, in an order that turns around, and start it again."""
         self.seconds["lightning"].append(time.perf_counter() - self._since)
+        assert isinstance(outputs, Mapping)
         self.losses.append(float(outputs["loss"]))
         sides = list(self._loops)
         for side in sides if len(self.losses) % 2 else reversed(sides):
             self.seconds[side].append(self._loops[side].step())
+        assert self._bar is not None
         self._bar.advance()
         self._since = time.perf_counter()
 
@@ -240,7 +238,7 @@ class Clock(Callback):
         self._path = path
         self._ends: list[float] = []
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: object) -> None:
         """Look at the clock."""
         self._ends.append(time.perf_counter())
 
@@ -260,12 +258,6 @@ def train(module: PretrainModule, data: Multimodal, steps: int, out: Path, callb
     trainer.limit_val_batches = 0
     with quiet():
         trainer.fit(module, datamodule=data.batches(SEED))
-
-
-def apart(function: Any, *arguments: Any) -> Any:
-    """Call in a fresh process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def measure_memory(side: str, store: str, settings: TrainingSettings) -> float:
@@ -303,11 +295,11 @@ def summary(seconds: dict[str, list[float]], loading: list[float], batch: int) -
         "samples_per_second": rates["lightning"],
         "samples_per_second_plain": rates["plain"],
         "samples_per_second_full_length": rates["full_length"],
-        "lightning_overhead": float(np.median(ratios["lightning"])) - 1,
+        "lightning_overhead": median(ratios["lightning"]) - 1,
         "lightning_overhead_low": low - 1,
         "lightning_overhead_high": high - 1,
         "lightning_overhead_total": float(timed["lightning"].sum() / timed["plain"].sum()) - 1,
-        "speedup_over_full_length": float(np.median(ratios["full_length"])),
+        "speedup_over_full_length": median(ratios["full_length"]),
         "speedup_over_full_length_total": float(timed["full_length"].sum() / timed["plain"].sum()),
         "loading_share": float(np.sum(loading[WARM:]) / timed["plain"].sum()),
     }
@@ -324,12 +316,9 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(ordered[max(first, 0)]), float(ordered[min(last, count - 1)])
 
 
-def print_result(result: dict[str, Any]) -> None:
+def print_result(result: dict[str, float], trained_on: str) -> None:
     """The tables of sides and of processes, and what they come to."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("side", no_wrap=True)
-    for name in ("samples/s", "step / plain, median", "peak MB"):
-        table.add_column(name, justify="right")
+    table = table_of(("side",), ("samples/s", "step / plain, median", "peak MB"))
     ratios = {
         "lightning": 1 + result["lightning_overhead"],
         "plain": 1,
@@ -343,15 +332,13 @@ def print_result(result: dict[str, Any]) -> None:
         f"Lightning over the plain loop: {100 * result['lightning_overhead']:.1f} % (95 %: "
         f"{100 * result['lightning_overhead_low']:.1f} to {100 * result['lightning_overhead_high']:.1f} %)"
     )
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("processes of one thread", justify="right")
-    table.add_column("samples/s", justify="right")
+    table = table_of((), ("processes of one thread", "samples/s"))
     for count in PROCESSES:
         table.add_row(str(count), f"{result[f'samples_per_second_{count}_processes']:.1f}")
     console.print(table)
     console.print(
         f"{result['parameters'] / 1e6:.2f} M parameters, {result['tokens']} tokens, batch {result['batch']}, "
         f"{result['steps']} steps; loading takes {100 * result['loading_share']:.1f} % of a plain step; "
-        f"{result['data']}, {result['train_users']} users",
+        f"{trained_on}, {result['train_users']} users",
         soft_wrap=True,
     )

@@ -2,18 +2,17 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavecity.model.data.snapshots import Snapshots
 from wavecity.model.data.tokens import take
 from wavecity.model.multimodal import losses
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.module import PretrainModule
-from wavecity.model.multimodal.network import FoundationModel, Inputs, Outputs
+from wavecity.model.multimodal.network import Block, FoundationModel, Inputs, Outputs
 
 
 class PlainLoop:
@@ -148,8 +147,9 @@ class FullLengthModel(FoundationModel):
         return tokens + torch.cat(places)
 
 
-def masked_block(block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
+def masked_block(block: nn.Module, tokens: Tensor, attended: Tensor) -> Tensor:
     """A `Block` over all tokens (B, N, d), in which only those `attended` (B, N) are keys."""
+    assert isinstance(block, Block)
     batch, count, width = tokens.shape
     parts = block.query_key_value(block.norm_1(tokens)).chunk(3, -1)
     query, key, value = (part.view(batch, count, block.heads, -1).transpose(1, 2) for part in parts)

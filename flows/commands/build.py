@@ -57,7 +57,7 @@ def run(
     A run folder belongs to one recipe: with other data or another training it is refused, --overwrite replaces it.
     """
     from wavecity.dataset.files import make_folder
-    from wavecity.dataset.progress import say
+    from wavecity.dataset.progress import say, stage
     from wavecity.flows.recipe import load_recipe
     from wavecity.flows.run_checks import refuse_other_run
     from wavecity.flows.tables import print_run
@@ -71,8 +71,8 @@ def run(
         say("nothing to do: recipe, maps, code and results are those of the run that is there")
     else:
         warn_of(loaded)
-        say("starting Prefect")
-        pipeline = import_extra("wavecity.flows.pipeline", "generate,train")
+        with stage("load Prefect"):
+            pipeline = import_extra("wavecity.flows.pipeline", "generate,train")
         with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
             pipeline.run_recipe(loaded, out, workers, dask, maps, overwrite)
     print_run(out)
@@ -150,7 +150,7 @@ def build(
     told at the end.
     """
     from wavecity.dataset.files import location, make_folder
-    from wavecity.dataset.progress import say
+    from wavecity.dataset.progress import say, stage
     from wavecity.dataset.reader import refuse_run_folder
     from wavecity.flows.recipe import load_recipe
     from wavecity.flows.tables import print_origins
@@ -166,8 +166,8 @@ def build(
     if version:
         say(f"nothing to do: v{version.number} is of this recipe, map and code")
     else:
-        say("starting Prefect")
-        pipeline = import_extra("wavecity.flows.pipeline", "generate")
+        with stage("load Prefect"):
+            pipeline = import_extra("wavecity.flows.pipeline", "generate")
         with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
             version = pipeline.build_dataset(loaded, out, workers, dask, maps, verify=verify)
     print_origins(version.folder)

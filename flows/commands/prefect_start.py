@@ -36,7 +36,9 @@ def set_defaults() -> None:
 
 @contextmanager
 def prefect_answers() -> Iterator[None]:
-    """Say in one line that no Prefect server answers, or no longer, where its client says it with a traceback.
+    """Run a block once the Prefect server answers; say in one line that none does, or no longer.
+
+    Without a configured server Prefect's client starts one, which takes some seconds: that is a stage of its own.
 
     Raises
     ------
@@ -48,6 +50,7 @@ def prefect_answers() -> Iterator[None]:
     from httpx import HTTPError  # what Prefect's client asks with
 
     try:
+        wait_for_server()
         yield
     except (RuntimeError, HTTPError) as error:
         unreachable = UNREACHABLE in str(error)
@@ -59,6 +62,17 @@ def prefect_answers() -> Iterator[None]:
             raise InputError(msg) from error
         msg = f"the Prefect server stopped answering ({error}); run the same command again to go on"
         raise CommandFailed(msg) from error
+
+
+def wait_for_server() -> None:
+    """Start the server, or ask the configured one; the flow that follows finds it running."""
+    from prefect.client.orchestration import get_client
+
+    from wavecity.dataset.progress import stage
+
+    text = "connect to the Prefect server" if "PREFECT_API_URL" in os.environ else "start the Prefect server"
+    with stage(text), get_client(sync_client=True) as client:
+        client.raise_for_api_version_mismatch()
 
 
 def _own_database() -> str:
