@@ -43,7 +43,7 @@ OUTCOMES = ("los", "nlos", "outage")
 
 
 class SplitCounts(TypedDict):
-    """A histogram of one split; `below` and `above` count what the bins leave out; `min` and `max` are None for n = 0."""
+    """A histogram of one split; `below` and `above` count what the bins leave out; `min`, `max` are None if empty."""
 
     counts: list[int]
     below: int

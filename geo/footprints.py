@@ -312,7 +312,7 @@ def _inherited(tags: dict[str, str], parent: Height | None, storey_height: float
 
 
 def _without_overlaps(solids: list[Solid], settings: SceneSettings) -> list[Solid]:
-    """Solids that share no volume: where two overlap, the taller remains and the lower ends at its underside or wall."""
+    """Solids that share no volume: where two overlap, the taller stays and the lower ends at its underside or walls."""
     resolved: list[Solid] = []
     for solid in sorted(solids, key=lambda solid: (-solid.top, solid.base, solid.feature)):
         pieces = [solid]

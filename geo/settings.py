@@ -221,8 +221,7 @@ class MobilitySettings(Settings):
     vehicle_speed: tuple[float, float] = Field(
         (5.0, 15.0),
         description="Least and largest speed of vehicles in m/s (up to 70), drawn uniformly; a tagged `maxspeed` is "
-        "kept "
-        "even if it is below the least.",
+        "kept even if it is below the least.",
     )
     vehicle_height: float = Field(1.5, gt=0, le=50, description="Height of a vehicle's antenna above ground in m.")
     subcarriers: int = Field(64, ge=1, le=4096, description="Subcarriers of every snapshot, around the carrier.")

@@ -66,7 +66,7 @@ class Channels:
 
 
 class DeparturePaths(Protocol):
-    """Paths as `csi` reads them: `Channels`, or any object with these arrays (`...` any leading dimensions, P paths)."""
+    """Paths as `csi` reads them: `Channels`, or any object with these arrays (any leading dimensions, P paths)."""
 
     @property
     def gain(self) -> NDArray[np.complexfloating]:

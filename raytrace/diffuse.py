@@ -1,4 +1,4 @@
-"""Diffuse scattering, by Sionna's own path solver: it tests every receiver at every bounce of every ray, and is slow."""
+"""Diffuse scattering, by Sionna's own path solver: slow, as it tests every receiver at every bounce of every ray."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -111,7 +111,7 @@ def between(
 
 
 def beyond(bundle: Bundle, place: NDArray[np.float64], points: NDArray[np.float64]) -> Evolved:
-    """Paths near the only snapshot (at `place`) that has them: length to first order, everything else as it is there."""
+    """Paths near the only snapshot (at `place`) that has them: length to first order, all else as it is there."""
     length = bundle.length - (points - place) @ bundle.arrival.T
     shape = length.shape
     return Evolved(

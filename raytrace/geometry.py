@@ -234,7 +234,7 @@ def path_lengths(
 
 
 def shortest_step(vertices: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Least distance in m of two successive vertices (N, D, 3) of each path; infinite where there are fewer than two."""
+    """Least distance in m of two successive vertices (N, D, 3) of each path; infinite with fewer than two."""
     steps = np.linalg.norm(np.diff(vertices, axis=1), axis=2)
     # Vertices come first in a row, so a step is there where its second end is.
     shortest: NDArray[np.float64] = np.where(present[:, 1:], steps, np.inf).min(axis=1, initial=np.inf)

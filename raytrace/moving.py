@@ -156,7 +156,7 @@ class Survey:
         self._numbers: dict[bytes, int] = {}
 
     def visit(self, places: list[tuple[int, int]]) -> Paths:
-        """Trace users at snapshots (user, step) and keep their paths; returns them, receivers in the order of `places`."""
+        """Trace users at snapshots (user, step) and keep their paths; returns them, in the order of `places`."""
         points = self.position[tuple(np.array(places, np.int64).reshape(-1, 2).T)]
         paths = self._trace(points)
         first = np.searchsorted(paths.receiver, np.arange(len(places) + 1))
@@ -241,7 +241,7 @@ class Survey:
 
 
 def first_waypoints(position: NDArray[np.float64], most: float) -> list[int]:
-    """Snapshots that divide a route (T, 3) into parts that are straight, within `STRAIGHT`, and at most `most` m long."""
+    """Snapshots that divide a route (T, 3) into parts that are straight (`STRAIGHT`) and at most `most` m long."""
     walked = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(position, axis=0), axis=1))])
     waypoints, parts = {0, len(position) - 1}, [(0, len(position) - 1)]
     while parts:

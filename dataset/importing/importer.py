@@ -55,14 +55,12 @@ class ImportSettings(Settings):
     bs_position: tuple[float, float, float] | None = Field(
         None,
         description="Base station in the scene's frame, m: origin at the middle of the map, on the ground. Empty: in "
-        "the "
-        "middle of the northern edge, at a height where the lowest user is 1.5 m above the ground.",
+        "the middle of the northern edge, at a height where the lowest user is 1.5 m above the ground.",
     )
     split: Literal["scene", "user", "test"] | None = Field(
         None,
         description="Where the files have no split: divide whole scenes, or the users of each scene, or take all for "
-        "test. "
-        "Empty: scenes where there are three or more, else users.",
+        "test. Empty: scenes where there are three or more, else users.",
     )
     validation: float = Field(0.1, ge=0, lt=1, description="Share of scenes, or users, for validation; one at least.")
     test: float = Field(0.1, ge=0, lt=1, description="Share of scenes, or users, for test; one at least.")
