@@ -151,12 +151,9 @@ class FullLengthModel(FoundationModel):
 
 def masked_block(block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
     """A `Block` over all tokens (B, N, d), in which only those `attended` (B, N) are keys."""
-    batch, count, width = tokens.shape
-    parts = block.query_key_value(block.norm_1(tokens)).chunk(3, -1)
-    query, key, value = (part.view(batch, count, block.heads, -1).transpose(1, 2) for part in parts)
+    query, key, value = block.projected(tokens)
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attended[:, None, None])
-    tokens = tokens + block.project(mixed.transpose(1, 2).reshape(batch, count, width))
-    return tokens + block.mlp(block.norm_2(tokens))
+    return block.added(tokens, mixed)
 
 
 def _seen(visible: Tensor, batch: int, patches: int) -> Tensor:
