@@ -31,7 +31,8 @@ from wavecity.flows.bench.memory import peak_memory
 from wavecity.flows.tables import console
 from wavecity.geo.errors import InputError
 from wavecity.model.settings.temporal import TemporalModelSettings
-from wavecity.model.temporal.attention import Grid, Neighbourhood, dense_attention, neighbourhood, sparse_attention
+from wavecity.model.temporal.attention import dense_attention, sparse_attention
+from wavecity.model.temporal.neighbourhood import Grid, Neighbourhood, neighbourhood
 
 SIDES = ("sparse", "sparse_top_k", "dense", "masked", "masked_top_k")
 # Snapshots, angles, delays.

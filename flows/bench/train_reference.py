@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from wavecity.model.data.snapshots import Snapshots
 from wavecity.model.data.tokens import take
 from wavecity.model.multimodal import losses
+from wavecity.model.multimodal.attention import SelfAttentionBlock
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.module import PretrainModule
-from wavecity.model.multimodal.network import Block, FoundationModel, Inputs, Outputs
+from wavecity.model.multimodal.network import FoundationModel, Inputs, Outputs
 
 
 class PlainLoop:
@@ -148,14 +149,11 @@ class FullLengthModel(FoundationModel):
 
 
 def masked_block(block: nn.Module, tokens: Tensor, attended: Tensor) -> Tensor:
-    """A `Block` over all tokens (B, N, d), in which only those `attended` (B, N) are keys."""
-    assert isinstance(block, Block)
-    batch, count, width = tokens.shape
-    parts = block.query_key_value(block.norm_1(tokens)).chunk(3, -1)
-    query, key, value = (part.view(batch, count, block.heads, -1).transpose(1, 2) for part in parts)
+    """A `SelfAttentionBlock` over all tokens (B, N, d), in which only those `attended` (B, N) are keys."""
+    assert isinstance(block, SelfAttentionBlock)
+    query, key, value = block.projected(tokens)
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attended[:, None, None])
-    tokens = tokens + block.project(mixed.transpose(1, 2).reshape(batch, count, width))
-    return tokens + block.mlp(block.norm_2(tokens))
+    return block.added(tokens, mixed)
 
 
 def _seen(visible: Tensor, batch: int, patches: int) -> Tensor:

@@ -9,8 +9,8 @@ from wavecity.model.data.batches import training_batches
 from wavecity.model.data.trajectories import CSI, TemporalData, channels, check_temporal, load_temporal
 from wavecity.model.settings.temporal import TemporalSettings
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.temporal.attention import Grid
 from wavecity.model.temporal.module import TemporalModule
+from wavecity.model.temporal.neighbourhood import Grid
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from wavecity.model.multimodal.masking import Draws, RankDraws
 from wavecity.model.multimodal.module import SHARED, TRAINING, VALIDATION, MaskedPretraining
 from wavecity.model.settings.temporal import TemporalAugmentSettings
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.temporal.attention import Grid
 from wavecity.model.temporal.masking import Hidden, TemporalPlan, draw_hidden, draw_plan, impair
+from wavecity.model.temporal.neighbourhood import Grid
 from wavecity.model.temporal.network import TemporalModel
 
 # Hidden entries of nothing must not blow the loss up: their energy counts as 1 % of what the sample's mean would be.
