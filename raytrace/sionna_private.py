@@ -4,7 +4,8 @@
 2.2.0; another series than 2.2 is refused by `check_version`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from typing import TypeAlias, TypedDict
 
@@ -13,9 +14,13 @@ from numpy.typing import NDArray
 
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.device import Numbers, SionnaScene, Vectors, dr, load, load_rows, mi, rt
+from wavecity.raytrace.utd import diffraction_matrix
 from wavecity.raytrace.world import World
 
 TESTED_SERIES = "2.2."
+
+# Releases whose diffraction coefficient is wrong (`utd` says how); no release of the series is known to have it right.
+WRONG_DIFFRACTION = ("2.2.0",)
 
 
 def check_version(installed: str) -> None:
@@ -34,6 +39,30 @@ def check_version(installed: str) -> None:
 
 
 check_version(version("sionna-rt"))
+
+
+@contextmanager
+def right_diffraction(installed: str = version("sionna-rt")) -> Iterator[None]:
+    """Compute diffraction by `utd.diffraction_matrix` within the block, also in Sionna's own solver.
+
+    Raises
+    ------
+    InputError
+        Of this release nobody has checked whether its coefficient is right.
+    """
+    if installed not in WRONG_DIFFRACTION:
+        msg = (
+            f"sionna-rt {installed}: its diffraction coefficient has not been checked, only that of "
+            f"{', '.join(WRONG_DIFFRACTION)} is known; install that one, or set solver.diffraction=false"
+        )
+        raise InputError(msg)
+    theirs = rt.RadioMaterial._diffraction_matrix
+    rt.RadioMaterial._diffraction_matrix = diffraction_matrix
+    try:
+        yield
+    finally:
+        rt.RadioMaterial._diffraction_matrix = theirs
+
 
 from sionna.rt.path_solvers.field_calculator import FieldCalculator  # noqa: E402
 from sionna.rt.path_solvers.image_method import ImageMethod  # noqa: E402
@@ -250,18 +279,19 @@ def fields(
     paths.valid = dr.full(mi.Bool, True, paths.buffer_size)
     calculator = FieldCalculator()
     calculator.loop_mode = loop_mode
-    return calculator(
-        wavelength=scene.wavelength,
-        paths=paths,
-        samples_per_src=_UNUSED_SAMPLES,
-        diffraction=diffraction,
-        src_positions=sources,
-        tgt_positions=receivers,
-        src_orientations=source_orientations,
-        tgt_orientations=receiver_orientations,
-        src_antenna_patterns=source_patterns,
-        tgt_antenna_patterns=receiver_patterns,
-    )
+    with right_diffraction() if diffraction else nullcontext():
+        return calculator(
+            wavelength=scene.wavelength,
+            paths=paths,
+            samples_per_src=_UNUSED_SAMPLES,
+            diffraction=diffraction,
+            src_positions=sources,
+            tgt_positions=receivers,
+            src_orientations=source_orientations,
+            tgt_orientations=receiver_orientations,
+            src_antenna_patterns=source_patterns,
+            tgt_antenna_patterns=receiver_patterns,
+        )
 
 
 def finish(buffer: PathsBuffer, kept: NDArray[np.int64], geometry: dict[str, NDArray[np.float64]]) -> PathsBuffer:

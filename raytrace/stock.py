@@ -5,6 +5,7 @@ plane of its mirror, as the fronts of a row of houses are, with vertices centime
 would be different paths.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -98,13 +99,15 @@ def place_link(
         scene.add(rt.Receiver(f"user-{number}", [float(x) for x in user]))
 
 
-def trace_link(world: World, **options: Any) -> SionnaPaths:
+def trace_link(world: World, corrected: bool = True, **options: Any) -> SionnaPaths:
     """Run `PathSolver` on the placed link, until coefficients and delays are computed.
 
     Parameters
     ----------
     world : World
         After `place_link`.
+    corrected : bool
+        With the diffraction coefficient of `utd` instead of its own.
     options
         Arguments of `PathSolver`; by default depth 3, 100,000 samples, no refraction.
 
@@ -113,8 +116,9 @@ def trace_link(world: World, **options: Any) -> SionnaPaths:
     sionna.rt.Paths
     """
     settings = {"max_depth": 3, "samples_per_src": 100_000, "refraction": False, "seed": 1} | options
-    paths = rt.PathSolver()(world.scene, **settings)
-    dr.eval(paths.a, paths.tau)
+    with sionna.right_diffraction() if corrected and settings.get("diffraction") else nullcontext():
+        paths = rt.PathSolver()(world.scene, **settings)
+        dr.eval(paths.a, paths.tau)
     dr.sync_thread()
     return paths
 
