@@ -19,8 +19,8 @@ from wavecity.model.results.records import Findings, write_records
 from wavecity.model.settings.tasks import REGISTERED, TASKS, TASKS_OF
 from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
 from wavecity.model.tasks.spec import TaskSpec, spec_of
-from wavecity.model.training.pretrain import load_model, weights_of
-from wavecity.model.training.pretrain_temporal import load_temporal_model
+from wavecity.model.training.checkpoint import Checkpoint, weights_of
+from wavecity.model.training.load import load_model, load_temporal_model
 from wavecity.model.training.run_folder import changed_keys, weights_sha256
 from wavecity.model.training.trainer import cpu_threads
 
@@ -76,7 +76,8 @@ def evaluate(
     if task not in TASKS:
         msg = f"task {task!r}: there is no such task; choose one of {', '.join(TASKS)}"
         raise InputError(msg)
-    card, weights = weights_of(run)
+    checkpoint = weights_of(run)
+    card, weights = checkpoint
     backbone = card["settings"].get("backbone", "multimodal")
     spec = spec_of(task, backbone)
     if spec is None:
@@ -109,7 +110,7 @@ def evaluate(
     started = time.perf_counter()
     try:
         with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
-            name, findings = _run(spec, run, store, settings.evaluation, seed, data)
+            name, findings = _run(spec, run, checkpoint, store, settings.evaluation, seed, data)
     except InputError as error:
         msg = f"{task} is not possible: {error}"
         raise NotPossible(msg) from error
@@ -159,14 +160,20 @@ def note_not_possible(run: Path, task: str, why: str) -> None:
 
 
 def _run(
-    spec: TaskSpec, run: Path, store: str, settings: EvaluationSettings, seed: int, data: Data | None
+    spec: TaskSpec,
+    run: Path,
+    checkpoint: Checkpoint,
+    store: str,
+    settings: EvaluationSettings,
+    seed: int,
+    data: Data | None,
 ) -> tuple[str, Findings]:
     """Load model and data and run a task; returns the dataset's name too."""
     if spec.backbone == "temporal":
-        temporal, trained_with, _ = load_temporal_model(run)
+        temporal, trained_with, _ = load_temporal_model(run, checkpoint)
         trajectories = data if isinstance(data, TemporalData) else load_temporal(store, spec.splits)
         return trajectories.name, spec.run(temporal, trained_with, trajectories, settings, seed)
-    model, trained_with, statistics, _ = load_model(run)
+    model, trained_with, statistics, _ = load_model(run, checkpoint)
     wireless = data if isinstance(data, WirelessData) else load_data(store, spec.splits)
     geometry = geometry_of(wireless, trained_with.model)
     if geometry != model.geometry:

@@ -27,8 +27,8 @@ from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
 from wavecity.model.tasks.prediction_training import Forecaster, forecast, ratios, trained
 from wavecity.model.tasks.spec import TaskSpec
-from wavecity.model.temporal.attention import neighbourhood
 from wavecity.model.temporal.extrapolation import extrapolate
+from wavecity.model.temporal.neighbourhood import neighbourhood
 from wavecity.model.temporal.network import TemporalModel
 
 # Kinds of users from slow to fast, and their nominal speeds in m/s.

@@ -18,7 +18,7 @@ from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.network import FoundationModel, Inputs
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.training.export_metadata import EXTRA_FILE, as_json, describe_onnx, metadata_of
-from wavecity.model.training.pretrain import load_model
+from wavecity.model.training.load import load_model
 
 # Largest difference between an exported encoder's outputs and the original's, over their RMS.
 TOLERANCE = 1e-4

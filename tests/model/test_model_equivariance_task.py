@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from synthetic import FakeSamples, make_data
+from synthetic import FakeSamples, make_data, stored
 from synthetic_results import check_spec
 from synthetic_temporal import make_temporal
 
@@ -45,7 +45,7 @@ from wavecity.model.tasks import evaluate as tasks
 from wavecity.model.tasks.evaluate import evaluate
 from wavecity.model.tasks.spec import spec_of
 from wavecity.model.temporal.network import TemporalModel
-from wavecity.model.training.pretrain_temporal import pretrain_temporal
+from wavecity.model.training.pretrain import pretrain
 
 CSI, AZIMUTH, WRAPPED = ESTIMATION.trained, shifted("azimuth"), Method.WRAPPED
 
@@ -121,7 +121,7 @@ def temporal():
 @pytest.fixture(scope="module")
 def moving_run(temporal, moving, tmp_path_factory):
     folder = tmp_path_factory.mktemp("moving")
-    pretrain_temporal("synthetic", temporal, folder, 1, data=moving)
+    pretrain(stored(moving), temporal, folder, 1)
     return folder
 
 

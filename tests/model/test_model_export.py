@@ -13,7 +13,7 @@ from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.names import Method
 from wavecity.model.tasks.latency import SPECS, latency
 from wavecity.model.training.export import DeployedEncoder, compare, export_model
-from wavecity.model.training.pretrain import load_model
+from wavecity.model.training.load import load_model
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from wavecity.model.results.names import Metric
 from wavecity.model.results.records import read_records
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.tasks.evaluate import evaluate
-from wavecity.model.training.pretrain import load_model, pretrain
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import pretrain
 
 EDGE = 16
 
