@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -164,6 +165,18 @@ def test_the_names_are_these():
     assert set(METHODS) == set(Method)
     assert {one.value for one in Axis} == {"labels", "label_share", "shift_bins", "training_users"}
     assert {one.value for one in TestSet} == {"seen", "unseen", "modulated", "vehicles", "shifted"}
+
+
+def test_the_documentation_lists_every_column_metric_and_method():
+    page = (Path(__file__).parents[2] / "docs" / "records.md").read_text(encoding="utf-8")
+    described = {name: SCHEMA.field(name).metadata[b"description"].decode() for name in SCHEMA.names}
+    lines = [
+        *(f"| `{name}` | {SCHEMA.field(name).type} | {text}" for name, text in described.items()),
+        *(f"| `{name}` | {of.unit} | {of.better} | " for name, of in METRICS.items()),
+        *(f"| `{name}` | {of.regime} | " for name, of in METHODS.items()),
+    ]
+    assert [line for line in lines if line not in page] == []
+    assert page.count("\n| `") == len(lines) + 3
 
 
 def test_no_two_rows_of_a_table_read_the_same():
