@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from wavecity.model.equivariance.training import (
 )
 from wavecity.model.multimodal.network import count_parameters
 from wavecity.model.results.names import Method, Metric, TestSet
-from wavecity.model.results.records import Condition, Findings, Record
+from wavecity.model.results.records import Condition, Facts, Findings, Record
 from wavecity.model.results.words import size_of, test_set_of
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings
 from wavecity.model.settings.training import HeadSettings
@@ -101,7 +100,7 @@ def measure(
     records = list(_of_own(problem, sets, few, config, seed))
     cost, times = _cost(problem, sets[UNSEEN], budget.batch_size, config.timings)
     records += times
-    facts: dict[str, Any] = {"learning_rates": {}, "training_seconds": {}, "parameters": {}}
+    facts: Facts = {"learning_rates": {}, "training_seconds": {}, "parameters": {}}
     for cell in cells_of(config, budget, len(users)):
         started = time.perf_counter()
         name, where = TRAINED[cell.method], f"{size_of(*cell.size)}, {cell.samples} users"

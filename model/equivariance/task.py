@@ -6,7 +6,6 @@ in the wrapper, which needs no training; then models trained from random weights
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from wavecity.model.equivariance.models import SPACE, TIME_FREQUENCY_SPACE, CsiE
 from wavecity.model.equivariance.training import ESTIMATION, FORECAST, Batch, Problem, Size
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
-from wavecity.model.results.records import Findings
+from wavecity.model.results.records import Facts, Findings
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings
 from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
 from wavecity.model.temporal.network import TemporalModel
@@ -276,7 +275,7 @@ def _of_speed(samples: Samples, limit: int, fast: bool) -> TemporalUsers:
     return users.at(rows[torch.linspace(0, len(rows) - 1, min(limit, len(rows))).round().long()])
 
 
-def _places(cities: Sequence[str], train: Tensor, test: Tensor) -> dict[str, Any]:
+def _places(cities: Sequence[str], train: Tensor, test: Tensor) -> Facts:
     """Where users of the train and test splits are, and whether the test is in other cities or only in other scenes."""
     seen, unseen = ({cities[int(scene)] for scene in scenes.unique()} for scenes in (train, test))
     return {

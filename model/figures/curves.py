@@ -1,15 +1,17 @@
 """Pictures of the downstream tasks: Figures 5, 6, 7, 12, 13, 14 and 15 of the paper from a run's results."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from wavecity.model.data.users import SceneTable
-from wavecity.model.figures.drawing import FEWEST_POINTS, PHYSC, credit, drawing, ground, picture, style
+from wavecity.model.figures.drawing import FEWEST_POINTS, PHYSC, Look, credit, drawing, ground, picture, style
 from wavecity.model.results.names import METHODS, Method, Metric, Regime, is_ours
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import WHOLE, Condition
@@ -27,7 +29,7 @@ def draw_curves(
     panels: Sequence[Panel],
     x_label: str,
     columns: int | None = None,
-    look_of: Callable[[Method], dict[str, Any]] = style,
+    look_of: Callable[[Method], Look] = style,
 ) -> str:
     """Draw quantities against the labels: means with one standard deviation over seeds, one legend for all panels.
 
@@ -48,7 +50,7 @@ def draw_curves(
     rows = -(-len(names) // 3)
     figure = Figure(figsize=(10, 3.5 * lines + 0.22 * rows + 0.2), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    handles: dict[Method, Any] = {}
+    handles: dict[Method, Artist | Container] = {}
     for axes, (metric, condition, title) in zip(grid, panels, strict=False):
         for name in names:
             if (handle := _draw_method(axes, outcome, metric, condition, name, look_of(name))) is not None:
@@ -71,8 +73,8 @@ def draw_curves(
 
 
 def _draw_method(
-    axes: Any, outcome: Outcome, metric: Metric, condition: Condition, method: Method, look: dict[str, Any]
-) -> Any:
+    axes: Axes, outcome: Outcome, metric: Metric, condition: Condition, method: Method, look: Look
+) -> Artist | Container | None:
     """Draw one method; returns its entry for the legend, None if it was not measured here."""
     curve, name = outcome.curve(metric, condition, method), outcome.name(method)
     if curve is None:
@@ -84,7 +86,7 @@ def _draw_method(
     return axes.errorbar(curve.x, curve.mean, curve.spread, markersize=6, capsize=3, elinewidth=1.2, label=name, **look)
 
 
-def _label_x(axes: Any, outcome: Outcome, metric: Metric, condition: Condition, label: str) -> None:
+def _label_x(axes: Axes, outcome: Outcome, metric: Metric, condition: Condition, label: str) -> None:
     """Logarithmic labels, 0 included where there is a value without any; shares in per cent."""
     x = outcome.places(metric, condition)
     if len(x) and x[0] == 0:
@@ -160,17 +162,19 @@ def draw_layouts(outcome: Outcome, scenes: SceneTable) -> str:
     lines = -(-len(rows) // columns)
     figure = Figure(figsize=(5 * columns, 4.9 * lines + 0.4), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    handles: list[Any] = []
+    handles: list[Artist | Container] = []
     for number, (axes, row) in enumerate(zip(grid, rows, strict=False)):
         ground(axes, scenes, int(row))
         station = scenes.bs[int(row)].numpy()
         place = true[number] + station
-        handles = axes.plot(*place.T, "o", color="black", markersize=6, markerfacecolor="white", zorder=5, label="true")
+        handles = [
+            *axes.plot(*place.T, "o", color="black", markersize=6, markerfacecolor="white", zorder=5, label="true")
+        ]
         for name, found in zip(methods, arrays["layout_places"][:, number], strict=True):
             look, predicted = style(name), found + station
             axes.plot(*np.stack((place, predicted)).transpose(2, 0, 1), color=look["color"], linewidth=0.9, zorder=3)
-            marker = {"marker": look["marker"], "color": look["color"], "markeredgecolor": "white", "markersize": 6.5}
-            handles += axes.plot(*predicted.T, linestyle="none", zorder=4, label=outcome.name(name), **marker)
+            handles += axes.plot(*predicted.T, look["marker"], color=look["color"], markeredgecolor="white", markersize=6.5,
+                                 zorder=4, label=outcome.name(name))  # fmt: skip
         errors = [f"{np.median(np.linalg.norm(p[number] - true[number], axis=1)):.0f}" for p in arrays["layout_places"]]
         axes.set_title(f"{scenes.names[int(row)]}: median {' / '.join(errors)} m", fontsize=10, pad=10)
         axes.tick_params(labelsize=8)
@@ -196,13 +200,13 @@ def draw_ecdf(outcome: Outcome) -> str:
     rows = -(-len(methods) // 3)
     figure = Figure(figsize=(10, 3.0 * lines + 0.22 * rows + 0.3), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    handles: dict[Method, Any] = {}
+    handles: dict[Method, Artist | Container] = {}
     for number, (axes, ratio) in enumerate(zip(grid, ratios, strict=False)):
         for name, values in zip(methods, rates[number], strict=True):
             look = style(name)
-            look.pop("marker")
             line = "-" if METHODS[name].regime in LEARNED else "--"
-            handles[name] = axes.ecdf(values[np.isfinite(values)], label=outcome.name(name), linestyle=line, **look)
+            handles[name] = axes.ecdf(values[np.isfinite(values)], label=outcome.name(name), linestyle=line, color=look["color"],
+                                        linewidth=look["linewidth"], zorder=look["zorder"])  # fmt: skip
         axes.set_title(f"training ratio {100 * float(ratio):g} %", fontsize=10)
         axes.grid(alpha=0.3)
         axes.tick_params(labelsize=8.5, labelbottom=True)
@@ -219,7 +223,7 @@ def draw_heads(outcome: Outcome, rate: float) -> str:
     """Figures 14 and 15: top-5 accuracy and sum-rate by the head's hidden layers, at one learning rate."""
     conditions = outcome.conditions(Metric.BEAM_TOP5, learning_rate=rate)
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    handles: list[Any] = []
+    handles: list[Artist | Container] = []
     for axes, metric, title in zip(
         figure.subplots(1, 2),
         (Metric.BEAM_TOP5, Metric.MU_RATE),
@@ -232,9 +236,13 @@ def draw_heads(outcome: Outcome, rate: float) -> str:
                 curve = outcome.curve(metric, condition, name)
                 if curve is None:
                     continue
-                look = style(name) | {"linestyle": DASHES[number % len(DASHES)], "capsize": 3}
+                dash = DASHES[number % len(DASHES)]
                 label = f"{outcome.name(name)}, hidden {condition.hidden_layers}"
-                handles.append(axes.errorbar(curve.x, curve.mean, curve.spread, label=label, **look))
+                handles.append(
+                    axes.errorbar(
+                        curve.x, curve.mean, curve.spread, label=label, linestyle=dash, capsize=3, **style(name)
+                    )
+                )
         _label_x(axes, outcome, metric, conditions[0], RATIO)
         axes.set_title(title, fontsize=10)
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8.5, frameon=False)

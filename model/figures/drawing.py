@@ -2,12 +2,14 @@
 
 import base64
 import io
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -41,13 +43,22 @@ OTHER = ("#555555", ".")
 FEWEST_POINTS = 3
 
 
-def style(method: Method) -> dict[str, Any]:
+class Look(TypedDict):
+    """Arguments of a line."""
+
+    color: str
+    marker: str
+    linewidth: float
+    zorder: float
+
+
+def style(method: Method) -> Look:
     """Colour, marker and line width of a method; [PHYSC] is the thickest."""
     colour, marker = STYLES.get(method, OTHER)
     return look(colour, marker, 3.0 if method in PHYSC else 1.5)
 
 
-def look(colour: str, marker: str, width: float) -> dict[str, Any]:
+def look(colour: str, marker: str, width: float) -> Look:
     """Arguments of a line; thick ones lie above the others."""
     return {"color": colour, "marker": marker, "linewidth": width, "zorder": 5 if width > 2 else 3}
 
@@ -71,13 +82,13 @@ def drawing(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def ground(axes: Any, scenes: SceneTable, row: int) -> Any:
+def ground(axes: Axes, scenes: SceneTable, row: int) -> AxesImage:
     """Buildings by height and the base station; returns the image, for a colour bar."""
     half = scenes.size / 2
     height = scenes.height[row].numpy()
     buildings = np.ma.masked_less_equal(height, 0)
-    limits = {"vmin": 0, "vmax": max(float(height.max()), 1.0)}
-    image = axes.imshow(buildings, extent=(-half, half, -half, half), cmap=GREYS, **limits)
+    extent, top = (-half, half, -half, half), max(float(height.max()), 1.0)
+    image = axes.imshow(buildings, extent=extent, cmap=GREYS, vmin=0, vmax=top)
     station = scenes.bs[row].numpy()
     axes.plot(*station, marker="v", color="#d62728", markersize=12, markeredgecolor="white", zorder=4, clip_on=False)
     axes.set_xlim(-half, half)
@@ -85,7 +96,7 @@ def ground(axes: Any, scenes: SceneTable, row: int) -> Any:
     return image
 
 
-def mark_user(axes: Any, place: NDArray[Any]) -> None:
+def mark_user(axes: Axes, place: NDArray[np.floating]) -> None:
     """Mark the user that a panel is about."""
     axes.plot(*place, "o", color="#1f77b4", markersize=8, markeredgecolor="white", zorder=5)
 

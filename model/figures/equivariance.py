@@ -1,21 +1,24 @@
 """Pictures of wave equivariance: the error against the shift, errors by set and method, both over sizes and numbers of users."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from wavecity.model.equivariance.measures import EVERY_AXIS, MODULATED, OWN, OWN_WRAPPED, UNSEEN, sized
 from wavecity.model.equivariance.training import Metrics, Size
-from wavecity.model.figures.drawing import drawing, look
+from wavecity.model.figures.drawing import Look, drawing, look
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Condition
 from wavecity.model.results.words import size_of, test_set_of, title_of
 
+Values = NDArray[np.float64]
 # Okabe and Ito's colours, as in `wavecity.model.report.drawing`.
 LOOKS = {
     Method.WRAPPED: ("#0072B2", "o"),
@@ -29,7 +32,7 @@ LOOKS = {
 CLOSE = 1.2
 
 
-def look_of(method: Method) -> dict[str, Any]:
+def look_of(method: Method) -> Look:
     """Colour, marker and line width of a method; the wrapped model is the thickest."""
     return look(*LOOKS[method], 2.6 if method in (Method.WRAPPED, OWN_WRAPPED) else 1.5)
 
@@ -48,7 +51,7 @@ def draw_shifts(outcome: Outcome) -> str:
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(10.5, 3.1 * lines + 0.4), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
-    handles: dict[str, Any] = {}
+    handles: dict[str, Artist | Container] = {}
     for axes, (title, metric, axis, precisions) in zip(grid, panels, strict=False):
         seen: set[float] = set()
         for precision in precisions:
@@ -58,8 +61,12 @@ def draw_shifts(outcome: Outcome) -> str:
                     continue
                 seen |= set(x)
                 label = f"{outcome.name(method)}, {precision}" if precision else outcome.name(method)
-                drawn = look_of(method) | {"linestyle": ":" if precision == "float64" else "-", "marker": ""}
-                handles[label] = axes.errorbar(x, mean, spread, label=label, capsize=2, elinewidth=1, **drawn)
+                drawn = look_of(method)
+                line: Look = {**drawn, "marker": ""}
+                dash = ":" if precision == "float64" else "-"
+                handles[label] = axes.errorbar(
+                    x, mean, spread, label=label, capsize=2, elinewidth=1, linestyle=dash, **line
+                )
                 for chosen, face in ((whole, drawn["color"]), (~whole, "white")):
                     axes.plot(x[chosen], mean[chosen], LOOKS[method][1], color=drawn["color"], markerfacecolor=face,
                               markersize=5, zorder=6)  # fmt: skip
@@ -77,7 +84,7 @@ def draw_shifts(outcome: Outcome) -> str:
 
 def _over_shift(
     outcome: Outcome, metric: Metric, axis: str, method: Method, precision: str | None
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+) -> tuple[Values, Values, Values, NDArray[np.bool_]]:
     """Shifts in ascending order, mean and deviation of the error, and which are on the grid."""
     points = []
     for on_grid in (True, False):
@@ -99,9 +106,8 @@ def draw_sets(outcome: Outcome, metrics: Metrics) -> str:
     for number, method in enumerate(methods):
         places = np.arange(len(conditions)) + 0.16 * (number - (len(methods) - 1) / 2)
         points = np.array([_point(outcome, metric, one, method) for one in conditions])
-        drawn = look_of(method) | {"linestyle": "none"}
         axes.errorbar(points[:, 0], places, xerr=points[:, 1], label=outcome.name(method), capsize=3, elinewidth=1.4,
-                      markersize=6.5, **drawn)  # fmt: skip
+                      markersize=6.5, linestyle="none", **look_of(method))  # fmt: skip
     axes.set_yticks(range(len(conditions)), [test_set_of(one) for one in conditions], fontsize=9)
     axes.invert_yaxis()
     axes.axvline(0, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
@@ -123,7 +129,7 @@ def draw_scale(outcome: Outcome, metrics: Metrics) -> str:
     x = [outcome.facts["parameters"][size_of(*size)] / 1e3 for size in sizes]
     figure = Figure(figsize=(10.5, 6.4), layout="constrained")
     grid = figure.subplots(2, len(rows), squeeze=False)
-    handles: dict[Method, Any] = {}
+    handles: dict[Method, Artist | Container] = {}
     for column, (metric, condition, title) in enumerate(rows):
         for method in LOOKS:
             curve = outcome.curve(metric, sized(condition, sizes[-1]), method)
@@ -155,7 +161,7 @@ def _sizes(outcome: Outcome) -> list[Size]:
     return sorted(found, key=lambda size: float(outcome.facts["parameters"][size_of(*size)]))
 
 
-def _ticks(axes: Any, places: list[float]) -> None:
+def _ticks(axes: Axes, places: list[float]) -> None:
     """Mark the places of a logarithmic axis; of two that stand too close for their numbers, the first has one."""
     labels, last = [], 0.0
     for place in places:

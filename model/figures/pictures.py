@@ -2,17 +2,18 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
-from numpy.typing import NDArray
 
 from wavecity.model.data.users import SceneTable, Users
 from wavecity.model.figures.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, mark_user, picture, style
 from wavecity.model.results.names import Method
+from wavecity.model.results.records import Arrays
 
 TERMS = {
     "total": "total (eq. 7)",
@@ -43,12 +44,12 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     bs = scenes.bs[row].numpy()
     place = users.position.numpy() + bs
     los, gain = users.los.numpy(), users.path_gain.numpy()
-    points: Any = None
-    look: dict[str, Any] = {"vmin": gains[0], "vmax": gains[1], "edgecolors": "white", "linewidths": 0.5}
+    points: PathCollection | None = None
     for chosen, marker, size in ((los, "o", 26), (~los, "X", 30)):
         if chosen.any():
             x, y = place[chosen].T
-            points = axes.scatter(x, y, c=gain[chosen], marker=marker, s=size, cmap="plasma", zorder=3, **look)
+            points = axes.scatter(x, y, c=gain[chosen], marker=marker, s=size, cmap="plasma", zorder=3, vmin=gains[0],
+                                  vmax=gains[1], edgecolors="white", linewidths=0.5)  # fmt: skip
     share = f"{100 * los.mean():.0f} % LoS" if len(los) else "no users"
     axes.set_title(f"{scenes.names[row]} · {split} · {len(users)} users, {share}", fontsize=10, pad=10)
     axes.set_xlabel("east in m")
@@ -61,14 +62,14 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     return picture(figure)
 
 
-def draw_attention(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
+def draw_attention(arrays: Arrays, scenes: SceneTable) -> str:
     """Figure 3: attention of [PHYSC] to the height patches, mean over heads, a column for each layer, a row for each user."""
     attention = arrays["attention"]
     users, layers = attention.shape[:2]
     figure = Figure(figsize=(2.2 * (layers + 1), 2.35 * users + 0.3), layout="constrained")
     grid = figure.subplots(users, layers + 1, squeeze=False)
     half = scenes.size / 2
-    image: Any = None
+    image: AxesImage | None = None
     for user, row in enumerate(arrays["spectrum_scene"]):
         place = arrays["spectrum_position"][user] + scenes.bs[row].numpy()
         for column, axes in enumerate(grid[user]):
@@ -88,12 +89,13 @@ def draw_attention(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
             if user == 0:
                 axes.set_title(f"layer {column}" if column else "scene", fontsize=9)
         grid[user][0].set_ylabel(str(arrays["spectrum_users"][user]), fontsize=9)
-    figure.colorbar(image, ax=grid.ravel().tolist(), label="attention over its largest", shrink=0.7)
+    if image is not None:
+        figure.colorbar(image, ax=grid.ravel().tolist(), label="attention over its largest", shrink=0.7)
     credit(figure)
     return picture(figure, 90)
 
 
-def draw_spectrum_in_scene(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
+def draw_spectrum_in_scene(arrays: Arrays, scenes: SceneTable) -> str:
     """Figure 4: users in their scenes, and below each the true spatial spectrum over the directions of departure."""
     users = len(arrays["spectrum_true"])
     figure = Figure(figsize=(3.1 * users, 6.2), layout="constrained")
@@ -120,7 +122,7 @@ def draw_spectrum_in_scene(arrays: dict[str, NDArray[Any]], scenes: SceneTable) 
     return picture(figure)
 
 
-def draw_locations(arrays: dict[str, NDArray[Any]], scenes: SceneTable, scenes_drawn: int = 4, users: int = 25) -> str:
+def draw_locations(arrays: Arrays, scenes: SceneTable, scenes_drawn: int = 4, users: int = 25) -> str:
     """Figure 9: true positions and those read from partial CSI and the scene, joined, in a few scenes."""
     rows = np.unique(arrays["location_scene"])[:scenes_drawn]
     figure = Figure(figsize=(3.6 * len(rows), 3.9), layout="constrained")
@@ -142,14 +144,14 @@ def draw_locations(arrays: dict[str, NDArray[Any]], scenes: SceneTable, scenes_d
     return picture(figure)
 
 
-def draw_occupancy(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
+def draw_occupancy(arrays: Arrays, scenes: SceneTable) -> str:
     """Figure 11: layout with the user, true and predicted occupancy of the masked patches; grey was not masked (-1)."""
     users = len(arrays["occupancy_true"])
     figure = Figure(figsize=(2.6 * users + 0.8, 7.6), layout="constrained")
     grid = figure.subplots(3, users, squeeze=False)
     half = scenes.size / 2
     colours = colormaps["viridis"].with_extremes(bad="#dddddd")
-    image: Any = None
+    image: AxesImage | None = None
     for user, row in enumerate(arrays["spectrum_scene"]):
         ground(grid[0][user], scenes, row)
         mark_user(grid[0][user], arrays["spectrum_position"][user] + scenes.bs[row].numpy())
@@ -162,12 +164,13 @@ def draw_occupancy(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
             axes.tick_params(labelsize=7)
     for line, label in enumerate(("scene", "true", "model, probability")):
         grid[line][0].set_ylabel(label, fontsize=9)
-    figure.colorbar(image, ax=grid[1:].ravel().tolist(), label="occupied", shrink=0.7)
+    if image is not None:
+        figure.colorbar(image, ax=grid[1:].ravel().tolist(), label="occupied", shrink=0.7)
     credit(figure)
     return picture(figure)
 
 
-def draw_spectra(arrays: dict[str, NDArray[Any]]) -> str:
+def draw_spectra(arrays: Arrays) -> str:
     """Figure 10: true, predicted and zero-filled spectra of some held-out users, a column each."""
     kinds = (("spectrum_true", "true"), ("spectrum_model", "model"), ("spectrum_zero_filled", "zero-filled DFT"))
     users = len(arrays["spectrum_true"])

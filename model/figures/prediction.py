@@ -1,13 +1,13 @@
 """Pictures of channel prediction: error over horizon by kind of user, error over labels, loss curves of the temporal model."""
 
-from typing import Any
-
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from wavecity.model.figures.curves import draw_curves
-from wavecity.model.figures.drawing import drawing, look, picture, style
+from wavecity.model.figures.drawing import Look, drawing, look, picture, style
 from wavecity.model.results.names import METHODS, Method, Metric, Regime
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Condition
@@ -26,7 +26,7 @@ LOOKS = {
 }
 
 
-def look_of(method: Method) -> dict[str, Any]:
+def look_of(method: Method) -> Look:
     """Colour, marker and line width of a method; the fine-tuned model is the thickest."""
     if method not in LOOKS:
         return style(method)
@@ -48,7 +48,7 @@ def draw_horizons(outcome: Outcome, metric: Metric = Metric.PREDICTION_NMSE) -> 
     kinds, horizons = kinds_of(outcome, metric), horizons_of(outcome, metric)
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     grid = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
-    handles: dict[Method, Any] = {}
+    handles: dict[Method, Artist | Container] = {}
     for axes, kind in zip(grid, kinds, strict=True):
         for method in LOOKS:
             # Only the most labels that anything was trained with.
@@ -57,8 +57,17 @@ def draw_horizons(outcome: Outcome, metric: Metric = Metric.PREDICTION_NMSE) -> 
             if np.isnan(mean).all():
                 continue
             line = "--" if METHODS[method].regime in (Regime.PRETRAINED, Regime.UNTRAINED) else "-"
-            drawn = look_of(method) | {"linestyle": line, "markersize": 6, "capsize": 3, "elinewidth": 1.2}
-            handles[method] = axes.errorbar(horizons, mean, np.nan_to_num(spread), label=outcome.name(method), **drawn)
+            handles[method] = axes.errorbar(
+                horizons,
+                mean,
+                np.nan_to_num(spread),
+                label=outcome.name(method),
+                linestyle=line,
+                markersize=6,
+                capsize=3,
+                elinewidth=1.2,
+                **look_of(method),
+            )
         axes.axhline(0, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(horizons))

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -23,7 +22,7 @@ from wavecity.model.report.papers import Paper, paper_of
 from wavecity.model.report.summary import first_screen, glossary_of, small_pretraining
 from wavecity.model.results.claims import Judged, judge
 from wavecity.model.results.names import METRICS, Method, Metric, is_ours, is_rival
-from wavecity.model.results.outcomes import Missing, Outcome, missing_tasks, read_outcomes
+from wavecity.model.results.outcomes import Missing, Outcome, Summary, missing_tasks, read_outcomes
 from wavecity.model.results.records import Condition
 from wavecity.model.results.rows import Row
 from wavecity.model.results.words import (
@@ -78,7 +77,7 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     sections = [section_of(specs[task], outcomes[task]) for task in outcomes if specs[task].own_section]
     physics: Section | None = sections[0] if sections else None
     curves = read_curves(run / "logs")
-    size = _size(summary, data, outcomes, paper)
+    cities, size = _size(summary, data, outcomes, paper)
     scenes = _scenes(data)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(
@@ -86,11 +85,11 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     )
     content = {
         "first": first_screen(
-            summary, size["cities"], outcomes, missing, [*judged, *(physics.judged if physics else ())], paper
+            summary, cities, outcomes, missing, [*judged, *(physics.judged if physics else ())], paper
         ),
         "other_data": _other_data(summary, data),
         "words": paper.words,
-        "size": size,
+        "size": {"rows": size},
         "rule": paper.rule,
         "judged": judged,
         "plain": paper.standings(outcomes),
@@ -114,7 +113,7 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     return path
 
 
-def store_of(run: Path, store: str | None, summary: Mapping[str, Any]) -> str:
+def store_of(run: Path, store: str | None, summary: Summary) -> str:
     """Where the dataset of the pretraining lies, in the version that was trained on if the store still has it."""
     # `wavecity run` keeps both in one folder, which may have been moved.
     place = store or (str(run / "store") if (run / "store").exists() else str(summary.get("dataset") or ""))
@@ -125,7 +124,7 @@ def store_of(run: Path, store: str | None, summary: Mapping[str, Any]) -> str:
     return str(trained_on[-1].data) if trained_on else place
 
 
-def _other_data(summary: Mapping[str, Any], data: WirelessData) -> str:
+def _other_data(summary: Summary, data: WirelessData) -> str:
     """Say that scenes and sizes are not those of the pretraining, if so."""
     if data.version == summary["dataset_version"]:
         return ""
@@ -155,7 +154,10 @@ class _Tables:
         return self.known[version]
 
 
-def _size(summary: dict[str, Any], data: WirelessData, outcomes: Mapping[str, Outcome], paper: Paper) -> dict[str, Any]:
+def _size(
+    summary: Summary, data: WirelessData, outcomes: Mapping[str, Outcome], paper: Paper
+) -> tuple[str, list[tuple[str, str, str]]]:
+    """Cities of the dataset, and what this run had compared with the paper."""
     scenes = {split: len(np.unique(data.splits[split].scene_index)) for split in SPLITS}
     users = {split: len(data.splits[split]) for split in SPLITS}
     evaluation = sum(outcome.result["seconds"] for outcome in outcomes.values())
@@ -174,14 +176,14 @@ def _size(summary: dict[str, Any], data: WirelessData, outcomes: Mapping[str, Ou
         ("seeds", f"1 of pretraining (seed {summary['seed']}), " + (f"up to {heads} of a task's heads" if heads else
          "no task run"), "not stated"),
     ]  # fmt: skip
-    return {"cities": ", ".join(cities[:8]) + (" and others" if len(cities) > 8 else ""), "rows": rows}
+    return ", ".join(cities[:8]) + (" and others" if len(cities) > 8 else ""), rows
 
 
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def _scenes(data: WirelessData) -> list[dict[str, Any]]:
+def _scenes(data: WirelessData) -> list[dict[str, object]]:
     """Draw a few scenes: the held-out ones first, then from the other splits."""
     quota = {"test": 3, "validation": 1, "train": SCENES_SHOWN}
     picked: list[tuple[str, int]] = []
@@ -204,8 +206,8 @@ def _scenes(data: WirelessData) -> list[dict[str, Any]]:
 
 
 def _ran(
-    task: str, title: str, outcome: Outcome | None, summary: dict[str, Any], missing: Missing | None
-) -> dict[str, Any]:
+    task: str, title: str, outcome: Outcome | None, summary: Summary, missing: Missing | None
+) -> dict[str, object]:
     """Say which dataset a task ran on, how long, with which seeds; or why it has no results, and how to run it."""
     if outcome is None:
         return {"title": title, "task": task, "missing": missing}
@@ -227,7 +229,7 @@ def _ran(
     }
 
 
-def _task(outcome: Outcome, title: str) -> dict[str, Any]:
+def _task(outcome: Outcome, title: str) -> dict[str, object]:
     """Tables of all quantities: those without labels in one, the others one a quantity and condition."""
     facts = outcome.facts
     note = outcome.sizes()
@@ -261,7 +263,7 @@ def _is_folded(metric: Metric, condition: Condition) -> bool:
     return METRICS[metric].table == "folded" or condition.scene is not None or condition.hidden_layers is not None
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: Row) -> dict[str, object]:
     """A metric without labels: ours first, then the others, the better ones before."""
     sign = -1 if row.better == "higher" else 1
     best = _best(row)
@@ -290,7 +292,7 @@ def _heading(row: Row) -> dict[str, str]:
     }
 
 
-def _swept(rows: list[Row]) -> dict[str, Any]:
+def _swept(rows: list[Row]) -> dict[str, object]:
     """A metric against the labels, or what else is swept: methods down, labels across, the verdict of each column."""
     names = sorted(dict.fromkeys(name for row in rows for name in row.values), key=lambda name: not is_ours(name))
     best = [_best(row) for row in rows]
@@ -326,9 +328,7 @@ def _cell(row: Row, name: Method) -> str:
     return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
-def _not_shown(
-    summary: dict[str, Any], outcomes: Mapping[str, Outcome], judged: list[Judged], paper: Paper
-) -> list[str]:
+def _not_shown(summary: Summary, outcomes: Mapping[str, Outcome], judged: list[Judged], paper: Paper) -> list[str]:
     counts = Counter(item.verdict for item in judged)
     lines = [
         f"Of {len(judged)} claims and questions: " + ", ".join(f"{number} {name}" for name, number in counts.items()) + ".",
@@ -356,7 +356,7 @@ def _not_shown(
     return lines
 
 
-def _provenance(summary: dict[str, Any], data: WirelessData, outcomes: Mapping[str, Outcome]) -> list[tuple[str, str]]:
+def _provenance(summary: Summary, data: WirelessData, outcomes: Mapping[str, Outcome]) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     rows = [
         ("dataset version", data.version),

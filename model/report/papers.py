@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from wavecity.model.figures.parts import PaperFigure, merged
 from wavecity.model.figures.pictures import draw_losses
 from wavecity.model.figures.prediction import draw_temporal_losses
 from wavecity.model.report.standings import Standings, standings_of
 from wavecity.model.results.claims import DB_MARGIN, MARGIN, Claim, rule
-from wavecity.model.results.outcomes import Outcome
+from wavecity.model.results.outcomes import Outcome, Summary
 from wavecity.model.settings.tasks import Backbone
 from wavecity.model.tasks.spec import TaskSpec, specs_of
 
@@ -48,9 +47,9 @@ class Paper:
     words: dict[str, str]
     sizes: dict[str, str]
     sizes_known: bool
-    model: Callable[[Mapping[str, Any]], str]
+    model: Callable[[Summary], str]
     losses: Callable[[Curves], str]
-    small: Callable[[Mapping[str, Any]], bool]
+    small: Callable[[Summary], bool]
     standings: Callable[[Mapping[str, Outcome]], Standings | None]
 
     @property
@@ -70,7 +69,7 @@ class Paper:
         return merged([figure for spec in self.specs.values() if not spec.own_section for figure in spec.figures])
 
 
-def _multimodal_model(summary: Mapping[str, Any]) -> str:
+def _multimodal_model(summary: Summary) -> str:
     model = summary["settings"]["model"]
     shape = (
         f"d {model['width']}, {model['encoder_layers']} + {model['decoder_layers']} layers, {summary['tokens']} tokens"
@@ -78,7 +77,7 @@ def _multimodal_model(summary: Mapping[str, Any]) -> str:
     return f"{summary['parameters'] / 1e6:.2f} M parameters: {shape}"
 
 
-def _temporal_model(summary: Mapping[str, Any]) -> str:
+def _temporal_model(summary: Summary) -> str:
     model = summary["settings"]["temporal"]["model"]
     shape = f"d {model['width']}, {model['layers']} layers, {model['heads']} heads, {summary['tokens']:,} tokens"
     return f"{summary['parameters'] / 1e3:.0f} k parameters: {shape}, {model['attention']} attention"
@@ -145,6 +144,6 @@ TEMPORAL = Paper(
 )
 
 
-def paper_of(summary: Mapping[str, Any]) -> Paper:
+def paper_of(summary: Summary) -> Paper:
     """The one of a run, from its `pretrain.json`; runs of before there were two models do not name theirs."""
     return TEMPORAL if summary["settings"].get("backbone") == "temporal" else MULTIMODAL

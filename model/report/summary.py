@@ -3,11 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from wavecity.model.report.papers import Paper
 from wavecity.model.results.claims import PER_BEAM, SEEDS, USERS, Judged, Verdict
-from wavecity.model.results.outcomes import Missing, Outcome
+from wavecity.model.results.outcomes import Missing, Outcome, Summary
 from wavecity.model.results.words import count
 
 # Tasks whose numbers are of users; what others count (calls that are timed) is none.
@@ -31,7 +31,7 @@ TERMS: tuple[tuple[str, str, str], ...] = (
     ("OMP", r"\bOMP\b", "orthogonal matching pursuit: explains the channel by a few plane waves, found one after another."),
     ("SBL", r"\bSBL\b", "sparse Bayesian learning: as OMP, with a weight for every direction."),
     ("LMMSE", r"\bLMMSE\b", "linear estimate with the least mean squared error, from the covariance of the training users."),
-    ("kNN", r"\bkNN\b", "nearest neighbours: the mean position of the training users whose channels look most alike."),
+    ("kNN", r"\bkNN\b", "nearest neighbours: the mean position of the training users whose channels are most similar."),
     ("MLP, CNN", r"\bMLP\b|\bCNN\b", "small neural networks: fully connected, and convolutional."),
     ("linear probe", r"linear probes?", "a single linear layer, trained on features that are not changed."),
     ("head", r"\bheads?\b", "a small network for one task, trained on labelled users."),
@@ -57,13 +57,13 @@ TERMS: tuple[tuple[str, str, str], ...] = (
 )  # fmt: skip
 
 
-def small_pretraining(summary: Mapping[str, Any]) -> str:
+def small_pretraining(summary: Summary) -> str:
     """What makes a pretraining too small for verdicts on its model; empty where it is large enough."""
     needed = needed_users(summary)
     return "" if summary["train_users"] >= needed else f"pretrained on {summary['train_users']:,} of {needed:,} users"
 
 
-def needed_users(summary: Mapping[str, Any]) -> int:
+def needed_users(summary: Summary) -> int:
     """Training users that verdicts on a pretrained model need: so many for each beam that the array can form."""
     geometry = summary.get("geometry")
     beams = geometry["columns"] * geometry["rows"] if geometry else summary["grid"][1]
@@ -71,13 +71,13 @@ def needed_users(summary: Mapping[str, Any]) -> int:
 
 
 def first_screen(
-    summary: Mapping[str, Any],
+    summary: Summary,
     cities: str,
     outcomes: Mapping[str, Outcome],
     missing: Mapping[str, Missing],
     judged: Sequence[Judged],
     paper: Paper,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What stands above everything else in the page.
 
     Parameters
@@ -110,7 +110,7 @@ def first_screen(
     }
 
 
-def _trained(summary: Mapping[str, Any], cities: str, outcomes: Mapping[str, Outcome], paper: Paper) -> str:
+def _trained(summary: Summary, cities: str, outcomes: Mapping[str, Outcome], paper: Paper) -> str:
     seconds = summary["seconds"]
     time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
     tested = tested_users(outcomes)
@@ -151,7 +151,7 @@ def _shows(judged: Sequence[Judged], counts: Mapping[Verdict, int]) -> str:
     return f"Of {len(judged)} claims of the paper and questions of ours it {' and '.join(parts)}."
 
 
-def _cannot_show(summary: Mapping[str, Any], outcomes: Mapping[str, Outcome], counts: Mapping[Verdict, int]) -> str:
+def _cannot_show(summary: Summary, outcomes: Mapping[str, Outcome], counts: Mapping[Verdict, int]) -> str:
     always = (
         "how the paper's own numbers would come out, nor how much another pretraining or other test scenes would change"
     )

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 from wavecity.dataset.files import read_json
 from wavecity.model.results.names import METRICS, Axis, Method, Metric
-from wavecity.model.results.records import Condition, read_records
+from wavecity.model.results.records import Arrays, Condition, Facts, read_records
 from wavecity.model.results.rows import Row, frame_of, rows_of
 from wavecity.model.results.words import count, name_of, place_of
 from wavecity.model.settings.tasks import TASKS
+
+# Content of a run's `pretrain.json`.
+Summary = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,12 @@ class Outcome:
     """
 
     task: str
-    result: dict[str, Any]
+    result: Facts
     frame: pd.DataFrame
-    arrays: dict[str, NDArray[Any]]
+    arrays: Arrays
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Sample sizes, checks, chosen settings."""
         return dict(self.result["facts"])
 
@@ -195,7 +198,7 @@ def read_outcomes(run: Path) -> dict[str, Outcome]:
         if path is None or result is None:
             continue
         frame = frame_of(read_records(path.with_suffix(".parquet"), task))
-        arrays: dict[str, NDArray[Any]] = {}
+        arrays: Arrays = {}
         if path.with_suffix(".npz").is_file():
             with np.load(path.with_suffix(".npz")) as stored:
                 arrays = {name: stored[name] for name in stored.files}
@@ -212,7 +215,7 @@ def _result_files(run: Path, task: str) -> list[Path]:
 
 
 def missing_tasks(
-    run: Path, summary: Mapping[str, Any], tasks: Iterable[str], outcomes: Mapping[str, Outcome]
+    run: Path, summary: Summary, tasks: Iterable[str], outcomes: Mapping[str, Outcome]
 ) -> dict[str, Missing]:
     """Tasks that a report has no results for, each with the reason.
 
@@ -239,7 +242,7 @@ def missing_tasks(
     return missing
 
 
-def not_of_this_run(result: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def not_of_this_run(result: Summary, summary: Summary) -> str:
     """Say that a result is of another checkpoint than the one of a run's `pretrain.json`, if so."""
     if result["checkpoint"] != summary["fingerprint"]:
         return f"its results are of another training ({result['checkpoint'][:12]}, not {summary['fingerprint'][:12]})"

@@ -17,6 +17,9 @@ from wavecity.dataset import InputError
 from wavecity.dataset.files import atomic_path
 from wavecity.model.results.names import METHODS, METRICS, Axis, Better, Method, Metric, Regime, TestSet
 
+# What tasks say besides records: JSON-ready facts, and arrays for figures.
+Facts = dict[str, Any]
+Arrays = dict[str, NDArray[Any]]
 # Of the table; a reader refuses another.
 FORM = "2"
 _FORM_KEY = b"wavecity_results"
@@ -153,8 +156,8 @@ class Findings:
     """
 
     records: list[Record]
-    facts: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
 
 
 _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
@@ -257,7 +260,7 @@ def read_records(path: Path, task: str) -> list[Record]:
         raise InputError(msg) from error
 
 
-def _record(line: dict[str, Any]) -> Record:
+def _record(line: Facts) -> Record:
     """Record of one line of a table."""
     named = {name: kind(line[name]) for name, kind in _NAMES.items() if line[name] is not None}
     line = line | named | {"x": math.nan if line["x"] is None else line["x"]}

@@ -1,7 +1,6 @@
 """Records in words, for the report and the console: the one place that turns names into English."""
 
 import math
-from typing import Any
 
 from wavecity.model.results.names import METHODS, METRICS, Axis, Method, Metric, TestSet
 from wavecity.model.results.records import Condition
@@ -150,7 +149,7 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def in_words(row: Row) -> dict[str, Any]:
+def in_words(row: Row) -> dict[str, object]:
     """Row in words, JSON-ready: quantity, condition, unit, better, x, over (what x is), values, spread, verdict."""
     return {
         "quantity": title_of(row.metric),

@@ -9,7 +9,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.claims import OURS, Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
-from wavecity.model.results.records import Findings
+from wavecity.model.results.records import Facts, Findings
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings
 from wavecity.model.tasks.localization import head_builders, layouts
@@ -149,7 +148,7 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
                     drawn[learner.method].append(place)
     weight = _simple(predictor, source, known, sites, views, visible, counts, settings, errors)
 
-    facts: dict[str, Any] = {
+    facts: Facts = {
         "train_users": source.train,
         "train_scenes": len(source.users.scene[: source.train].unique()),
         "validation_users": len(source.users) - source.train,

@@ -4,7 +4,6 @@ import hashlib
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from wavecity.model.data.feasible import NotPossible
 from wavecity.model.data.trajectories import TemporalData, load_temporal
 from wavecity.model.data.users import WirelessData, dataset_sha256, dataset_version, geometry_of, load_data
 from wavecity.model.multimodal.inference import Predictor
-from wavecity.model.results.records import Findings, write_records
+from wavecity.model.results.records import Facts, Findings, write_records
 from wavecity.model.settings.tasks import REGISTERED, TASKS, TASKS_OF
 from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
 from wavecity.model.tasks.spec import TaskSpec, spec_of
@@ -38,7 +37,7 @@ def evaluate(
     seed: int,
     data: Data | None = None,
     own: tuple[TrainingSettings, int] | None = None,
-) -> dict[str, Any]:
+) -> Facts:
     """Evaluate a run and leave `results/<task>.parquet`, `.json` and, for the figures, `.npz` in it.
 
     A result of the same checkpoint, dataset version, evaluation settings and seed is returned as it is. Results with
@@ -183,7 +182,7 @@ def _run(
     return wireless.name, spec.run(predictor, wireless, settings, seed)
 
 
-def _read_by(spec: TaskSpec, settings: EvaluationSettings) -> dict[str, Any]:
+def _read_by(spec: TaskSpec, settings: EvaluationSettings) -> Facts:
     """The part of the evaluation settings that a task's results depend on."""
     return settings.model_dump(mode="json", include=set(spec.settings))
 

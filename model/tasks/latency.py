@@ -3,7 +3,6 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.claims import Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
-from wavecity.model.results.records import Condition, Findings, Record
+from wavecity.model.results.records import Condition, Facts, Findings, Record
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
 from wavecity.model.tasks.spec import TaskSpec
@@ -33,7 +32,7 @@ def latency(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     user = gather(data.splits["test"], 1)
     inputs = (torch.view_as_real(user.csi).contiguous(), data.scenes.height[user.scene])
     condition = Condition(csi_masked=1 - share, threads=torch.get_num_threads())
-    facts: dict[str, Any] = {"threads": torch.get_num_threads(), "runs": RUNS, "visible_patches": len(visible)}
+    facts: Facts = {"threads": torch.get_num_threads(), "runs": RUNS, "visible_patches": len(visible)}
     ways: dict[Method, Run] = {Method.MODEL_PYTORCH: encoder}
     with tempfile.TemporaryDirectory() as folder:
         for name, file, write in (

@@ -7,11 +7,9 @@ same labels. Users that are tested on are drawn before and are never labelled.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavecity.model.data.users import Users, WirelessData
@@ -26,7 +24,7 @@ from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.claims import OURS, SILHOUETTE_MARGIN, Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
-from wavecity.model.results.records import Findings
+from wavecity.model.results.records import Arrays, Facts, Findings
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
 from wavecity.model.tasks.sites import (
@@ -192,7 +190,7 @@ def _simple_places(site: Site, view: Views, count: int, settings: EvaluationSett
             yield method, head_seed, nearest_neighbours(prints[index], position[index], prints[: site.tested]), None
 
 
-def group_users(site: Site, view: Views, seed: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def group_users(site: Site, view: Views, seed: int) -> tuple[Facts, Arrays]:
     """Facts and arrays of how raw CSI and [PHYSC] group users of a scene that are neighbours in space (Figure 5a)."""
     shown = evenly(len(site.users), EMBEDDED)
     group = clusters(site.users.position[shown], GROUPS, seed)
@@ -200,7 +198,7 @@ def group_users(site: Site, view: Views, seed: int) -> tuple[dict[str, Any], dic
     return {"tsne_scene": site.name, "tsne_users": len(shown)} | facts, {"tsne_cluster": group} | arrays
 
 
-def layouts(sites: Sequence[Site], places: dict[Method, list[Tensor]]) -> dict[str, NDArray[Any]]:
+def layouts(sites: Sequence[Site], places: dict[Method, list[Tensor]]) -> Arrays:
     """Some tested users of each scene and where methods put them (Figure 12); `places` holds (tested, 2) by scene."""
     count = min(DRAWN, *(site.tested for site in sites))
     return {

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from wavecity.model.multimodal.network import count_parameters
 from wavecity.model.results.claims import DB_MARGIN, OURS, Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
-from wavecity.model.results.records import Condition, Findings, Record
+from wavecity.model.results.records import Condition, Facts, Findings, Record
 from wavecity.model.results.words import share_of
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
@@ -202,7 +201,7 @@ def _learned(
 
 def _sizes(
     model: TemporalModel, data: TemporalData, test: TemporalUsers, cutter: Cutter, settings: EvaluationSettings
-) -> dict[str, Any]:
+) -> Facts:
     """What the figures rest on."""
     config = settings.prediction
     regimes = {}

@@ -1,7 +1,5 @@
 """How well masked CSI, location, occupancy and spectrum of unseen scenes are filled in, compared with simple predictors."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,7 +36,7 @@ from wavecity.model.multimodal.sparse import sparse_bayesian
 from wavecity.model.results.claims import Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
-from wavecity.model.results.records import Condition, Findings, Record
+from wavecity.model.results.records import Arrays, Condition, Facts, Findings, Record
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
 from wavecity.model.tasks.held_out import loss_records
@@ -53,7 +51,7 @@ def reconstruction(predictor: Predictor, data: WirelessData, settings: Evaluatio
     train = gather(data.splits["train"], settings.max_users)
     validation = gather(data.splits["validation"], settings.max_users)
     records: list[Record] = []
-    arrays: dict[str, Any] = {}
+    arrays: Facts = {}
     lmmse = Lmmse(train.csi, validation.csi)
     spacing = float(data.attributes.get("array", {}).get("spacing_wavelengths", 0.5))
     for ratio in settings.masks:
@@ -61,7 +59,7 @@ def reconstruction(predictor: Predictor, data: WirelessData, settings: Evaluatio
         table, arrays = _at_ratio(predictor, test, train, lmmse, visible, settings, spacing)
         arrays["spectrum_masked"] = np.array(ratio)
         records += _records(table, Condition(csi_masked=ratio), test, settings, seed)
-    facts: dict[str, Any] = {
+    facts: Facts = {
         "test_users": len(test),
         "test_scenes": len(test.scene.unique()),
         "train_users": len(train),
@@ -99,7 +97,7 @@ def _at_ratio(
     visible: Tensor,
     settings: EvaluationSettings,
     spacing: float,
-) -> tuple[Table, dict[str, Any]]:
+) -> tuple[Table, Facts]:
     """CSI, spectrum and location at one CSI mask; the scene is seen, the location is not."""
     geometry, patch = predictor.model.geometry, predictor.settings.model.csi_patch
     shown = visible_antennas(visible, geometry.columns, geometry.rows, patch)
@@ -246,7 +244,7 @@ def _occupancy_maps(predictor: Predictor, users: Users, settings: EvaluationSett
     return grid, grid.isnan(), truth
 
 
-def _shown(predictor: Predictor, test: Users, settings: EvaluationSettings) -> dict[str, NDArray[Any]]:
+def _shown(predictor: Predictor, test: Users, settings: EvaluationSettings) -> Arrays:
     """What the figures of occupancy and attention show, for the users whose spectra are shown as well."""
     users = test.at(torch.from_numpy(_picked(test, settings)))
     if not len(users):

@@ -1,8 +1,7 @@
 """Users of one scene and what localisation methods see of them: noisy visible patches, the same for every method."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from wavecity.model.learning.embeddings import evenly
 from wavecity.model.learning.heads import distance
 from wavecity.model.multimodal.inference import Predictor, add_noise
 from wavecity.model.results.names import Method, Metric
-from wavecity.model.results.records import Condition, Record
+from wavecity.model.results.records import Condition, Facts, Record
 from wavecity.model.settings.training import EvaluationSettings
 from wavecity.model.tasks.reconstruction import fingerprint
 
@@ -180,7 +179,7 @@ def choose_scenes(
 
 def site_facts(
     sites: Sequence[Site], counts: Sequence[int], asked: Sequence[int], settings: EvaluationSettings
-) -> dict[str, Any]:
+) -> Facts:
     """Sample sizes of an evaluation on sites, with `counts` of the label numbers `asked` for."""
     return {
         "scenes": [site.name for site in sites],
@@ -194,7 +193,7 @@ def site_facts(
     }
 
 
-def silhouettes(facts: Mapping[str, Any]) -> list[Record]:
+def silhouettes(facts: Facts) -> list[Record]:
     """Records of how well groups of users are separated in [PHYSC] and in raw CSI, where there is a silhouette."""
     found = {Method.PHYSC: facts["silhouette_physc"], Method.RAW: facts["silhouette_raw"]}
     return [

@@ -8,7 +8,6 @@ training users. Test users are in scenes that no method was trained on, and ever
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from wavecity.model.multimodal.inference import Predictor, beams_of_spectrum
 from wavecity.model.results.claims import ABOUT, MARGIN, OURS, SILHOUETTE_MARGIN, Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
-from wavecity.model.results.records import WHOLE, Condition, Findings, Record
+from wavecity.model.results.records import WHOLE, Arrays, Condition, Facts, Findings, Record
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings, MuMimoSettings
 from wavecity.model.tasks.beams.link import Link, beam_power, best_beams
@@ -193,7 +192,7 @@ class ServedClusters:
         if seed == 0 and condition == WHOLE:
             self._drawn[method, None if math.isnan(x) else x] = rates.numpy()
 
-    def ecdf(self, ratios: Sequence[float]) -> dict[str, NDArray[Any]]:
+    def ecdf(self, ratios: Sequence[float]) -> Arrays:
         """Sum-rates of all clusters by the methods that were run at every ratio, or that have none (Figure 13)."""
         curves = {}
         for method in dict.fromkeys(method for method, _ in self._drawn):
@@ -305,9 +304,7 @@ def _ablation(
                         served.add(method, scores, ratio, head_seed, condition)
 
 
-def _group_beams(
-    served: ServedClusters, raw: Tensor, physc: Tensor, seed: int
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _group_beams(served: ServedClusters, raw: Tensor, physc: Tensor, seed: int) -> tuple[Facts, Arrays]:
     """Facts and arrays of how raw CSI and [PHYSC] group users of neighbouring beams (Figures 6a and 6b)."""
     shown = evenly(len(served.label), EMBEDDED)
     columns, rows = served.test.csi.shape[1:]
