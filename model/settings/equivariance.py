@@ -51,7 +51,7 @@ class BudgetSettings(Settings):
 
 
 class EquivarianceSettings(Settings):
-    """Does a channel that is modulated give an output that is modulated in the same way, and what is that worth where things shift?
+    """Does a modulated channel give an output that is modulated in the same way, and what is that worth where things shift?
 
     The defaults are for one CPU core and the small profiles, some twenty minutes: a step of 16 users takes 0.1 s, one of four
     windows of 24 snapshots 0.8 s, a penalised one twice that. Models of profile `wavecity` take far longer to train.
