@@ -18,7 +18,7 @@ Values = Tensor | NDArray[np.floating]
 
 
 def evenly(count: int, limit: int) -> Tensor:
-    """Rows that `embed` shows, int64 (n,): all `count` of them, or `limit` evenly spread ones."""
+    """Indices int64 (n,) of `limit` evenly spread ones of `count`, or of all where there are fewer."""
     return torch.from_numpy(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64))
 
 

@@ -1,4 +1,4 @@
-"""Equations 2 to 7 of the paper, in their literal form and in a form that trains.
+"""Equations 2 to 7 of the paper (arXiv 2602.04016), in their literal form and in a form that trains.
 
 Every function averages over the batch what the equation defines for one sample.
 """
