@@ -23,8 +23,8 @@ from wavecity.model.multimodal.masking import Draws, RankDraws
 from wavecity.model.multimodal.module import SHARED, TRAINING, VALIDATION, MaskedPretraining
 from wavecity.model.settings.temporal import TemporalAugmentSettings, TemporalSettings
 from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.temporal.attention import Grid
 from wavecity.model.temporal.masking import Hidden, TemporalPlan, draw_hidden, draw_plan, impair
-from wavecity.model.temporal.neighbourhood import Grid
 from wavecity.model.temporal.network import TemporalModel
 from wavecity.model.training.initial import sizes_of
 from wavecity.model.training.load import PretrainedTemporal, window_of
