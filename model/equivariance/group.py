@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wavecity.model.data.tokens import squared
+
 # Below this share of what it could be, a sum of phasors counts as vanished: what is left of it may be rounding.
 VANISHED = {torch.complex64: 1e-5, torch.complex128: 1e-9}
 
@@ -103,7 +105,7 @@ def lag_one(csi: Tensor, visible: Tensor, dims: Sequence[int]) -> tuple[Tensor, 
         )
         total = (after * before.conj()).flatten(1).sum(1)
         # Not over the sum of |.|, which may itself be rounding: where every other entry is zero.
-        power = (_power(after) + _power(before)) / 2 * (seen_after & seen_before)
+        power = (squared(after) + squared(before)) / 2 * (seen_after & seen_before)
         stands = total.abs() > VANISHED[csi.dtype] * power.flatten(1).sum(1)
         turns.append(torch.where(stands, total.angle() / (2 * torch.pi), 0))
         defined.append(stands)
@@ -132,7 +134,7 @@ def canonicalise(csi: Tensor, visible: Tensor, dims: Sequence[int], rms: float =
     with torch.no_grad():
         entries, peak = _over_peak(steady)
         flat, count = entries.flatten(1), visible.flatten(1).sum(1).clamp_min(1)
-        powers, total = _power(flat), flat.sum(1)
+        powers, total = squared(flat), flat.sum(1)
         loudest = flat.gather(1, powers.argmax(1, keepdim=True))[:, 0]
         power = powers.sum(1) / count
         stands = total.abs() > VANISHED[csi.dtype] * count * power.sqrt()
@@ -230,10 +232,6 @@ def _over_peak(csi: Tensor) -> tuple[Tensor, Tensor]:
     exact = csi.detach().to(torch.complex128)
     peak = torch.view_as_real(exact).abs().flatten(1).amax(1)
     return exact / _column(torch.where(peak > 0, peak, 1), exact), peak
-
-
-def _power(values: Tensor) -> Tensor:
-    return values.real.square() + values.imag.square()
 
 
 def energies(values: Tensor) -> Tensor:

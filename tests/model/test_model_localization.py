@@ -8,7 +8,7 @@ from synthetic import make_data
 from wavecity.dataset import InputError
 from wavecity.model.data.users import geometry_of
 from wavecity.model.learning.baselines import nearest, nearest_neighbours
-from wavecity.model.learning.embeddings import clusters, embed, evenly, silhouette
+from wavecity.model.learning.embeddings import clusters, evenly, picture, silhouette
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.results.table import rows_of, to_frame
@@ -153,7 +153,9 @@ def test_groups_that_lie_apart_are_told_from_those_that_overlap():
     assert silhouette(apart, group) > 0.8
     assert abs(silhouette(rng.normal(size=(90, 2)), group)) < 0.1
     assert np.isnan(silhouette(apart, np.zeros(90, int)))
-    assert embed(apart, 0, 50).shape == (50, 2)
+    facts, arrays = picture({"three": torch.from_numpy(apart)}, group, 0)
+    assert facts["silhouette_three"] > 0.8
+    assert silhouette(arrays["tsne_three"], group) > 0.5
     assert evenly(10, 4).tolist() == [0, 3, 6, 9]
-    with pytest.raises(InputError, match="t-SNE of 4 users"):
-        embed(apart[:4], 0)
+    assert evenly(3, 4).tolist() == [0, 1, 2]
+    assert not picture({"few": torch.from_numpy(apart[:4])}, group[:4], 0)[1]
