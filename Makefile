@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 # Two steps: what the commands run on, and what the tests need besides.
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
+DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: setup setup-test quickstart test test-system test-lowest test-heavy lint constraints clean
+.PHONY: setup setup-test setup-docs quickstart test test-system test-lowest test-heavy lint docs constraints clean
 
 quickstart: setup
 	$(BIN)/wavecity run quickstart
@@ -59,6 +60,18 @@ lint: setup-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+setup-docs: $(DOCS_STAMP)
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[all,docs]"
+	touch $(DOCS_STAMP)
+
+# The site, in docs/_build/html. A broken link, a page that is in no table of contents, a reference to a name that does not
+# exist or any other warning fails.
+docs: setup-docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 # Renews both files of versions from PyPI: everything at its newest, and what we name at its lowest. Then `make test lint` and
 # `make test-lowest`, and commit them. pip itself stays out: an installation must not replace the pip that runs it.
 UV := $(BIN)/uv pip compile pyproject.toml --quiet --no-annotate --no-emit-package pip \
@@ -72,4 +85,4 @@ constraints:
 	    --extra generate --extra train --extra onnx --extra cloud --extra test-core
 
 clean:
-	rm -rf $(VENV) $(LOWEST) runs
+	rm -rf $(VENV) $(LOWEST) runs docs/_build
