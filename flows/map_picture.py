@@ -18,7 +18,7 @@ from wavecity.geo.tiles import Tile
 
 mpl.use("Agg")
 
-# Okabe and Ito's palette, which the colour-blind tell apart.
+# Okabe and Ito's palette, made for colour-blind readers.
 STATES = {"ready": "#009E73", "short": "#E69F00", "planned": "#0072B2", "missing": "#D55E00"}
 OUTCOMES = {"not needed": "#777777", "rejected": "#D55E00", "planned": "#0072B2", "accepted": "#009E73"}
 
@@ -107,7 +107,7 @@ def _draw_city(plan: CityPlan) -> Figure:
 
 
 def _look(outcome: str) -> _Look:
-    """Colours of an outcome: what was not looked at is only outlined."""
+    """Colours of an outcome; tiles that were not needed are only outlined."""
     colour = OUTCOMES[outcome]
     if outcome == "not needed":
         return {"facecolor": "none", "edgecolor": colour, "linestyle": ":"}
@@ -115,7 +115,7 @@ def _look(outcome: str) -> _Look:
 
 
 def _outcome(tile: Tile) -> str:
-    """Key of `OUTCOMES`: a tile that was not looked at is no rejected one."""
+    """Key of `OUTCOMES`: a tile that was not needed does not count as rejected."""
     return "not needed" if tile.reason == "not needed" else tile.status
 
 
@@ -131,7 +131,7 @@ def _square(tile: Tile) -> Rectangle:
 
 
 def _bounds(plan: CityPlan) -> tuple[float, float, float, float]:
-    """Of all tiles, with half a tile to spare."""
+    """West, south, east, north of all tiles, with a margin of half a tile."""
     wide, high = _reach(plan.tiles[0])
     longitude = [tile.longitude for tile in plan.tiles]
     latitude = [tile.latitude for tile in plan.tiles]

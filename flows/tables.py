@@ -303,7 +303,7 @@ def copy_card(store: str, target: Path) -> Path:
 
 
 def publish_newest(store: str) -> Version:
-    """Publish the newest validated draft, or point at the newest version again, if every byte is the one that was written.
+    """Publish the newest validated draft, or point at the newest version again; every byte is checked before.
 
     Raises
     ------
