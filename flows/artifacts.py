@@ -35,6 +35,7 @@ class Progress:
 
     @staticmethod
     def _percent(done: int, total: int) -> int:
+        """Whole per cent of the units that are done."""
         return 100 * done // max(total, 1)
 
 

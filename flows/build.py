@@ -116,6 +116,7 @@ def _plan_path(city: City, source: Source, recipe: Recipe, cache: Path) -> Path:
 
 
 def _known_plan(path: Path, source: Source) -> CityPlan | None:
+    """The plan of a city in a file, None if there is none."""
     known = read_json(path)
     if known is None:
         return None

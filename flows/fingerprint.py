@@ -61,6 +61,7 @@ def _written(node: object) -> str:
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements of a body without a leading docstring."""
     match body:
         case [ast.Expr(value=ast.Constant(value=str())), *rest]:
             return rest

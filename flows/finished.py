@@ -65,6 +65,7 @@ def _state(recipe: Recipe, version: Version, run: Path) -> dict[str, object]:
 
 
 def _versions() -> dict[str, str]:
+    """Versions of the packages that results depend on; `none` for one that is not installed."""
     versions = {}
     for name in PACKAGES:
         try:

@@ -84,6 +84,7 @@ class GroupedCommands(click.Group):
 
 
 def _write_examples(formatter: click.HelpFormatter, examples: Sequence[Example]) -> None:
+    """Write a section of examples, if there are any."""
     if examples:
         with formatter.section("Examples"):
             for command, meaning in examples:

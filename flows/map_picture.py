@@ -48,6 +48,7 @@ def draw_plan(plan: Plan, out: Path) -> Path:
 
 
 def _draw_world(plan: Plan) -> Figure:
+    """Draw the cities of a plan on a map of the world, in the colours of their states."""
     figure = Figure(figsize=(13, 6.8), layout="constrained")
     axes = figure.add_subplot()
     # The world's towns, faintly: they draw the continents.
@@ -70,6 +71,7 @@ def _draw_world(plan: Plan) -> Figure:
 
 
 def _place(plan: CityPlan) -> tuple[float, float]:
+    """Latitude and longitude of a city, NaN if unknown."""
     if plan.city.latitude is not None and plan.city.longitude is not None:
         return plan.city.latitude, plan.city.longitude
     if plan.tiles:
@@ -78,6 +80,7 @@ def _place(plan: CityPlan) -> tuple[float, float]:
 
 
 def _draw_city(plan: CityPlan) -> Figure:
+    """Draw a city's tiles over its buildings, in the colours of their outcomes."""
     figure = Figure(figsize=(9, 9.4), layout="constrained")
     axes = figure.add_subplot()
     if plan.source is not None:
@@ -126,6 +129,7 @@ def _reach(tile: Tile) -> tuple[float, float]:
 
 
 def _square(tile: Tile) -> Rectangle:
+    """The square of a tile in degrees."""
     wide, high = _reach(tile)
     return Rectangle((tile.longitude - wide, tile.latitude - high), 2 * wide, 2 * high)
 

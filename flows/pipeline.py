@@ -223,6 +223,7 @@ def announce_version(recipe: Recipe, version: Version) -> Published:
 
 
 def _refresh_maps(recipe: Recipe, folder: Path) -> None:
+    """Ask the servers of all cities for newer maps; a server that fails is a warning."""
     logger = get_run_logger()
     for city in cities_of(recipe.area):
         try:
@@ -266,6 +267,7 @@ def _run_units(
     lock: Lock,
     run_unit: RunUnit = build.run_unit,
 ) -> None:
+    """Run all missing units on the cluster, one Prefect task each, and wait for them."""
     futures = []
     progress = artifacts.Progress(draft.layout.units, draft.layout.units - len(missing))
     sources = plan.sources
@@ -368,6 +370,7 @@ def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]
 
 
 def _train(recipe: Recipe, data: StorePath, out: Path, overwrite: bool) -> dict[str, str]:
+    """Pretrain on a version, evaluate the tasks of the recipe, and write the report."""
     from wavecity.model.training.pretrain import refuse_other_training
 
     make_folder(out)

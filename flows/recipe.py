@@ -51,6 +51,7 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _on_its_base(cls, content: object) -> object:
+        """Merge a recipe's content into that of its base."""
         if not isinstance(content, dict) or content.get("base") is None:
             return content
         if content["base"] not in shipped_recipes():
@@ -62,6 +63,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _diffuse_has_something_to_scatter(self) -> "Recipe":
+        """Refuse diffuse paths without scattering surfaces, and scattering without diffuse paths."""
         if self.solver.diffuse != (self.radio.scattering > 0):
             diffuse, scattering = str(self.solver.diffuse).lower(), self.radio.scattering
             msg = (
@@ -73,6 +75,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _ways_can_be_followed(self) -> "Recipe":
+        """Refuse trajectories that cannot be traced or do not fit into memory."""
         if self.mobility is None:
             return self
         if self.solver.diffuse:

@@ -176,7 +176,7 @@ def load_kept(kept: Kept) -> "tuple[Arrays, GeoDataFrame] | None":
 
 @lru_cache(maxsize=2)
 def _load_unit(draft: Draft, unit: int) -> "tuple[Arrays, GeoDataFrame] | None":
-    """Arrays and buildings of a unit, None unless every file is as its receipt says; cached for the unit's other scenes."""
+    """Arrays and buildings of a unit, None if a file differs from its receipt; cached for the unit's other scenes."""
     import geopandas as gpd
 
     receipt = draft.receipt(unit)
@@ -198,6 +198,7 @@ def _load_unit(draft: Draft, unit: int) -> "tuple[Arrays, GeoDataFrame] | None":
 
 
 def _scenes(version: Version) -> dict[tuple[str, float, float], Kept]:
+    """Scenes of a version that are done, by city and position."""
     draft = load_draft(version.folder)
     there = {}
     for unit, receipt in enumerate(draft.all_receipts()):
@@ -209,6 +210,7 @@ def _scenes(version: Version) -> dict[tuple[str, float, float], Kept]:
 
 
 def _place(city: str, latitude: float, longitude: float) -> tuple[str, float, float]:
+    """Key of a tile: its city and rounded position."""
     return city, round(latitude, 7), round(longitude, 7)
 
 

@@ -9,8 +9,8 @@ sides take turns within every round, each in fresh processes:
   (the same functions, checksums, shards, receipts), finish, validation, publication.
 
 What is compared is the units phase, warm: before it every process does the first unit's scenes, which imports the ray
-tracer and compiles its kernels. Those, starting the workers, planning and what comes after the units are reported separately and
-are in `scenes_per_second_total`. That the sides did the same work is checked by the channels' checksums.
+tracer and compiles its kernels. Those, starting the workers, planning and what comes after the units are reported
+separately and included in `scenes_per_second_total`. That the sides did the same work is checked by the channels' checksums.
 """
 
 import math
@@ -178,6 +178,7 @@ def run_bare(recipe: Recipe, plan: Plan, processes: int) -> Run:
 
 
 def _one_thread() -> None:
+    """Prepare a process as a worker of the build."""
     from wavecity.raytrace import backend
 
     backend.prepare(threads=1)

@@ -152,10 +152,10 @@ def bench_moving(out: Path | None, **options: object) -> None:
 )
 @click.option("--json", "out", type=path, help="File for all figures.")
 def bench_train(out: Path | None, **options: object) -> None:
-    """Lightning training compared with a plain loop of the same model and with full-length masked attention, on the CPU.
+    """Lightning training compared with a plain loop of the same model and full-length masked attention, on the CPU.
 
-    All sides train on the same batches and masks, step by step in turns. It reports samples per second, peak memory, the
-    share of data loading, and the speed of one process and of two.
+    All sides train on the same batches and masks, step by step in turns. It reports samples per second, peak memory,
+    the share of data loading, and the speed of one process and of two.
     """
     _measure("train", "generate,train", out, **options)
 

@@ -189,6 +189,7 @@ def build_store(folder: Path, count: int, users: int) -> Path:
 
 
 def _fill_unit(draft: Draft, unit: int, scenes: list[Scene]) -> None:
+    """Trace the scenes of one unit and write it."""
     from wavecity.raytrace import backend
 
     backend.prepare(threads=1)
@@ -348,6 +349,7 @@ def print_result(result: dict[str, float], pipeline: str) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
+    """All files below a folder, sorted."""
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 

@@ -53,6 +53,7 @@ def null_unit(
 
 
 def _arrays(draft: Draft, scene: int) -> dict[str, NDArray[Any]]:
+    """Arrays of a scene: fill values, and in `csi` its number."""
     layout = draft.layout
     arrays = {spec.name: np.full(layout.shape(spec)[1:], spec.fill, spec.dtype) for spec in layout.specs()}
     # Identifies the scene when it is read back.

@@ -15,7 +15,7 @@ it (coordinates, ledger, card, manifest), but not planning, which reads maps, st
 2. One worker and two, with scenes that sleep: scaling.
 3. With `--seconds-per-scene`: one run of all scenes; its time beyond the sleeping is overhead.
 
-Sleeping leaves the cores to the orchestration, ray tracing does not: `cpu_ms_per_scene` is the CPU time of orchestration.
+Sleeping leaves the cores to the orchestration, ray tracing does not: `cpu_ms_per_scene` is the CPU time that it takes.
 """
 
 import os
@@ -328,11 +328,13 @@ def run_prefect_map(case: Case, store: Path, workers: int) -> Run:
 
 
 def _jobs(case: Case, store: Path) -> list[build.Job]:
+    """Jobs of all accepted tiles, as a build makes them."""
     reuse = build.reuse_of(case.recipe, case.plan, store)
     return [build.Job(tile, reuse.inputs[tile.id], None, reuse.reasons[tile.id]) for tile in case.plan.accepted]
 
 
 def _collect(futures: list[Future]) -> None:
+    """Wait for all futures, and release each once it is done."""
     for future in as_completed(futures):
         future.result()
         future.release()
@@ -376,6 +378,7 @@ def _cpu() -> dict[int, float]:
 
 
 def _spent(before: dict[int, float], after: dict[int, float]) -> float:
+    """CPU seconds between two calls of `_cpu`, over processes that exist at the second."""
     return sum(seconds - before.get(process, 0.0) for process, seconds in after.items())
 
 

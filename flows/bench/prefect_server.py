@@ -164,6 +164,7 @@ def _find_initdb() -> Path:
 
 
 def _account() -> str | None:
+    """Account to run PostgreSQL with: None for the own one, another one for root."""
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}

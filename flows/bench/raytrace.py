@@ -130,7 +130,7 @@ class Throughput:
 
 
 class Energy(TypedDict):
-    """Over users, in dB: difference in the energy of the paths that both found, and what paths add that only ours found.
+    """Over users, in dB: energy difference of the paths that both found, and what paths that only ours found add.
 
     None if there is no such user.
     """
@@ -532,4 +532,5 @@ def _figure(of: Callable[[NDArray[np.float64]], SupportsFloat], values: NDArray[
 
 
 def _decibel(value: float | None) -> str:
+    """A figure in dB with four decimals, `-` for None."""
     return "-" if value is None else f"{value:.4f}"

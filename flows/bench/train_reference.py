@@ -167,4 +167,5 @@ def masked_block(block: nn.Module, tokens: Tensor, attended: Tensor) -> Tensor:
 
 
 def _seen(visible: Tensor, batch: int, patches: int) -> Tensor:
+    """Mask (B, patches) that is true at the indices `visible` (B, n)."""
     return torch.zeros(batch, patches, dtype=torch.bool).scatter(1, visible, True)

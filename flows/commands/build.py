@@ -120,6 +120,7 @@ def plan(
 
 
 def _city_bar(cities: Iterable[Item]) -> Iterable[Item]:
+    """Show progress over the cities of a plan."""
     from wavecity.dataset.progress import track
 
     return track(cities, "plan", unit="cities")

@@ -69,7 +69,7 @@ def test_full_length_attention_with_masks_is_the_same_model(data, settings, plan
     assert found[0][1].keys() <= found[1][1].keys()
 
 
-def test_all_sides_train_alike(data, settings, tmp_path):
+def test_all_sides_train_the_same(data, settings, tmp_path):
     loops = {
         side: PlainLoop(bench.make_module(side, data, settings), PretrainBatches(data, settings, bench.SEED))
         for side in ("plain", "full_length")
