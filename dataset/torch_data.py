@@ -335,7 +335,12 @@ class ShuffledChannels(IterableDataset[Any]):
 
     def _identity(self, workers: int) -> State:
         identity = {"fingerprint": self.attrs["fingerprint"], "split": self.users.split, "world": self.order().world}
-        chosen = {"include_outage": self._include_outage, "shared": self._shared, "limit": self._limit}
+        chosen = {
+            "include_outage": self._include_outage,
+            # States of before these options have no such entries.
+            "shared": self._shared or None,
+            "limit": self._limit,
+        }
         return {**identity, **self._settings, **chosen, "workers": workers}
 
     def __iter__(self) -> Iterator[Any]:
