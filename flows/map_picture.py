@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.collections import PatchCollection, PolyCollection
 from matplotlib.colors import to_rgba
@@ -14,8 +13,6 @@ from wavecity.dataset.files import atomic_path, make_folder
 from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.geo.cities import all_positions
 from wavecity.geo.plan import CityPlan, Plan
-
-mpl.use("Agg")
 
 # Okabe and Ito's palette, which the colour-blind tell apart.
 STATES = {"ready": "#009E73", "short": "#E69F00", "planned": "#0072B2", "missing": "#D55E00"}

@@ -14,8 +14,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-mpl.use("Agg")
-
 # Okabe and Ito's palette, which all kinds of colour vision tell apart.
 SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
 SEVERAL, REJECTED, QUARANTINED = "#56606b", "#c9ced4", "#D55E00"

@@ -22,8 +22,6 @@ from shapely.geometry.base import BaseGeometry
 
 from wavecity.dataset.preview.scene import HEIGHT_SOURCES, STATUSES, Array, DrawnPath, View
 
-mpl.use("Agg")
-
 # Okabe and Ito's palette, which all kinds of colour vision tell apart, lightened so that users stand out on it.
 SOURCE_COLOURS = {"tag": "#7cc0e8", "levels": "#59bd9d", "part": "#e3afca", "imputed": "#f2c46d"}
 UNKNOWN, GROUND, EDGE, BASE_STATION, NO_PATH = "#bbbbbb", "#eceae4", "#3c3c3c", "#d4150c", "#202020"
