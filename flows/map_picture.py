@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Literal, TypedDict
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.collections import PatchCollection, PolyCollection
 from matplotlib.colors import to_rgba
@@ -16,9 +15,7 @@ from wavecity.geo.cities import all_positions
 from wavecity.geo.plan import CityPlan, Plan
 from wavecity.geo.tiles import Tile
 
-mpl.use("Agg")
-
-# Okabe and Ito's palette, made for colour-blind readers.
+# Okabe and Ito's palette, which the colour-blind tell apart.
 STATES = {"ready": "#009E73", "short": "#E69F00", "planned": "#0072B2", "missing": "#D55E00"}
 OUTCOMES = {"not needed": "#777777", "rejected": "#D55E00", "planned": "#0072B2", "accepted": "#009E73"}
 
