@@ -1,23 +1,27 @@
 """Arrays of a store, opened and read for speed: whole scenes, straight into their place."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import zarr
 import zarr.registry
 from numpy.typing import NDArray
 from zarr.buffer.cpu import NDBuffer
+from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.types import ArrayV3
 
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.reader import resolve
 from wavecity.dataset.recycler import Recycler
+from wavecity.dataset.schema import Arrays
 from wavecity.geo.errors import InputError
 
-Batch = dict[str, NDArray[Any]]
+# Users in the first axis, of every array.
+Batch: TypeAlias = Arrays
 
 
-def open_arrays(store: str | StorePath, fields: Sequence[str]) -> dict[str, zarr.Array[Any]]:
+def open_arrays(store: str | StorePath, fields: Sequence[str]) -> dict[str, ArrayV3]:
     """Open arrays for fast reading of whole scenes.
 
     The codec pipeline of package `zarrs` decodes a shard several times faster than zarr's own, and is used where it is
@@ -27,6 +31,12 @@ def open_arrays(store: str | StorePath, fields: Sequence[str]) -> dict[str, zarr
     ------
     InputError
         No such array.
+
+    Examples
+    --------
+    >>> arrays = open_arrays("helsinki", ("csi", "height"))
+    >>> read_scenes(arrays, np.array([0, 1]))["height"].shape
+    (2, 200, 200)
     """
     # By its name: a connection to object storage that was opened before a fork cannot be used after it.
     known = {
@@ -58,19 +68,20 @@ _ZARRS = {
 }
 
 
-def _made_again(array: zarr.Array[Any]) -> zarr.Array[Any]:
+def _made_again(array: ArrayV3) -> ArrayV3:
     """Make the same array with the pipeline configured now; nothing is read, so zarr starts no thread for it."""
     made = array.async_array
     return zarr.Array(zarr.AsyncArray(made.metadata, made.store_path, made.config))
 
 
-def is_per_user(array: zarr.Array[Any]) -> bool:
+def is_per_user(array: ArrayV3) -> bool:
     """Whether an array has a user axis, or holds one value for all users of a scene."""
-    return array.metadata.dimension_names[1:2] == ("user",)  # type: ignore[union-attr, index]
+    metadata = array.metadata
+    return isinstance(metadata, ArrayV3Metadata) and (metadata.dimension_names or ())[1:2] == ("user",)
 
 
 def read_scenes(
-    arrays: dict[str, zarr.Array[Any]],
+    arrays: dict[str, ArrayV3],
     scenes: NDArray[np.int64],
     memory: Recycler | None = None,
     users: int | None = None,
@@ -85,8 +96,8 @@ def read_scenes(
     memory : Recycler, optional
         Where the arrays returned come from.
     users : int, optional
-        How many users of a scene, from its first on; all by default. The user axis of a store is as long as its largest
-        scene needs, which may be many times what the scenes of a split have.
+        How many users of each scene, from its first on; all by default. The user axis of a store is as long as its
+        largest scene needs, which may be many times what the scenes of a split have.
 
     Returns
     -------

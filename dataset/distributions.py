@@ -1,12 +1,14 @@
 """Distributions that merge: every unit leaves histograms over fixed bins by split, the finishing step adds them up."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wavecity.dataset.schema import Arrays, Values
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,39 @@ HISTOGRAMS = {
 OUTCOMES = ("los", "nlos", "outage")
 
 
-def unit_distributions(scenes: Sequence[dict[str, NDArray[Any]] | None], splits: Sequence[str]) -> dict[str, Any]:
-    """Histograms and counts of a unit by split, JSON-ready.
+class SplitCounts(TypedDict):
+    """A histogram of one split; `below` and `above` count what the bins leave out; `min`, `max` are None if empty."""
+
+    counts: list[int]
+    below: int
+    above: int
+    n: int
+    sum: float
+    min: float | None
+    max: float | None
+
+
+class Histogram(TypedDict):
+    """A histogram by split, with its bins."""
+
+    unit: str
+    long_name: str
+    low: float
+    high: float
+    bins: int
+    splits: dict[str, SplitCounts]
+
+
+class Distributions(TypedDict):
+    """`distributions.json`: histograms by name; numbers of users (`OUTCOMES`) and scenes, by split."""
+
+    histograms: dict[str, Histogram]
+    users: dict[str, dict[str, int]]
+    scenes: dict[str, dict[str, int]]
+
+
+def unit_distributions(scenes: Sequence[Arrays | None], splits: Sequence[str]) -> Distributions:
+    """Histograms and counts of a unit by split.
 
     Parameters
     ----------
@@ -57,27 +90,27 @@ def unit_distributions(scenes: Sequence[dict[str, NDArray[Any]] | None], splits:
         `histograms`: name -> unit, long_name, low, high, bins, and by split `counts`, `below`, `above`, `n`, `sum`,
         `min`, `max` (null where n = 0). `users`: by split how many have line of sight (`los`), none (`nlos`), no path
         (`outage`). `scenes`: by split `done` and `quarantined`.
+
+    Examples
+    --------
+    >>> found = unit_distributions([arrays, None], ["train", "test"])
+    >>> found["scenes"]
+    {'test': {'done': 0, 'quarantined': 1}, 'train': {'done': 1, 'quarantined': 0}}
     """
     parts = [_scene_distributions(arrays, split) for arrays, split in zip(scenes, splits, strict=True)]
     return merge_distributions(parts)
 
 
-def merge_distributions(units: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Add up what `unit_distributions` gave for the units of a store; the same form.
+def merge_distributions(units: Sequence[Distributions]) -> Distributions:
+    """Add up the distributions of several units, or scenes.
 
     The result is the same in any order of the units, up to the last digit of `sum`, which is rounded once.
     """
     histograms = {}
-    for name, bins in HISTOGRAMS.items():
+    for name in HISTOGRAMS:
         found = [unit["histograms"][name]["splits"] for unit in units]
-        histograms[name] = {
-            "unit": bins.unit,
-            "long_name": bins.long_name,
-            "low": bins.low,
-            "high": bins.high,
-            "bins": bins.count,
-            "splits": {split: _add([one[split] for one in found if split in one]) for split in _keys(found)},
-        }
+        splits = {split: _add([parts[split] for parts in found if split in parts]) for split in _keys(found)}
+        histograms[name] = _with_bins(name, splits)
     return {
         "histograms": histograms,
         "users": _add_counts([unit["users"] for unit in units]),
@@ -85,7 +118,7 @@ def merge_distributions(units: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def delay_spread(gain: NDArray[Any], delay: NDArray[Any]) -> NDArray[np.float64]:
+def delay_spread(gain: Values, delay: Values) -> NDArray[np.float64]:
     """RMS delay spread: the standard deviation of the delay, weighted by the paths' power (3GPP TR 25.996).
 
     Parameters
@@ -99,19 +132,25 @@ def delay_spread(gain: NDArray[Any], delay: NDArray[Any]) -> NDArray[np.float64]
     -------
     float64 (...)
         Seconds; 0 for users without a path.
+
+    Examples
+    --------
+    >>> float(delay_spread(np.array([1 + 0j, 1j]), np.array([0.0, 2e-7])))
+    1e-07
     """
     power = np.abs(gain.astype(np.complex128)) ** 2
     total = power.sum(-1, keepdims=True)
     weight = power / np.where(total > 0, total, 1)
-    # Delays are some microseconds, spreads some nanoseconds: subtract the mean before squaring.
+    # Delays are microseconds, spreads nanoseconds: subtract the mean before squaring.
     centred = delay - (weight * delay).sum(-1, keepdims=True)
     return np.asarray(np.sqrt((weight * centred**2).sum(-1)), np.float64)
 
 
-def _scene_distributions(arrays: dict[str, NDArray[Any]] | None, split: str) -> dict[str, Any]:
+def _scene_distributions(arrays: Arrays | None, split: str) -> Distributions:
+    """Distributions of one scene; without arrays it is quarantined."""
     if arrays is None:
-        histograms: dict[str, Any] = {name: {"splits": {}} for name in HISTOGRAMS}
-        return {"histograms": histograms, "users": {}, "scenes": {split: {"done": 0, "quarantined": 1}}}
+        empty = {name: _with_bins(name, {}) for name in HISTOGRAMS}
+        return {"histograms": empty, "users": {}, "scenes": {split: {"done": 0, "quarantined": 1}}}
     heard, built = ~arrays["outage"], arrays["height"] > 0
     values = {
         "path_gain": arrays["path_gain"][heard],
@@ -126,7 +165,7 @@ def _scene_distributions(arrays: dict[str, NDArray[Any]] | None, split: str) -> 
     counts = (los, heard & ~los, ~heard)
     return {
         "histograms": {
-            name: {"splits": {split: _histogram(values[name], bins)} if name in values else {}}
+            name: _with_bins(name, {split: _count(values[name], bins)} if name in values else {})
             for name, bins in HISTOGRAMS.items()
         },
         "users": {split: {name: int(mask.sum()) for name, mask in zip(OUTCOMES, counts, strict=True)}},
@@ -134,7 +173,21 @@ def _scene_distributions(arrays: dict[str, NDArray[Any]] | None, split: str) -> 
     }
 
 
-def _histogram(values: NDArray[Any], bins: Bins) -> dict[str, Any]:
+def _with_bins(name: str, splits: dict[str, SplitCounts]) -> Histogram:
+    """Histogram of that name with counts by split."""
+    bins = HISTOGRAMS[name]
+    return {
+        "unit": bins.unit,
+        "long_name": bins.long_name,
+        "low": bins.low,
+        "high": bins.high,
+        "bins": bins.count,
+        "splits": splits,
+    }
+
+
+def _count(values: Values, bins: Bins) -> SplitCounts:
+    """Count the values of one scene in bins."""
     values = np.asarray(values, np.float64)
     return {
         "counts": np.histogram(values, bins.edges)[0].tolist(),
@@ -147,12 +200,15 @@ def _histogram(values: NDArray[Any], bins: Bins) -> dict[str, Any]:
     }
 
 
-def _add(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    lows = [part["min"] for part in parts if part["n"]]
-    highs = [part["max"] for part in parts if part["n"]]
+def _add(parts: Sequence[SplitCounts]) -> SplitCounts:
+    """Add up the counts of one split."""
+    lows = [part["min"] for part in parts if part["min"] is not None]
+    highs = [part["max"] for part in parts if part["max"] is not None]
     return {
         "counts": np.sum([part["counts"] for part in parts], axis=0).tolist(),
-        **{name: sum(part[name] for part in parts) for name in ("below", "above", "n")},
+        "below": sum(part["below"] for part in parts),
+        "above": sum(part["above"] for part in parts),
+        "n": sum(part["n"] for part in parts),
         "sum": math.fsum(part["sum"] for part in parts),
         "min": min(lows, default=None),
         "max": max(highs, default=None),
@@ -160,12 +216,14 @@ def _add(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _add_counts(parts: Sequence[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    """Add up numbers by split."""
     total: dict[str, dict[str, int]] = {}
     for split in _keys(parts):
         here = [part[split] for part in parts if split in part]
-        total[split] = {name: sum(one[name] for one in here) for name in here[0]}
+        total[split] = {name: sum(counts[name] for counts in here) for name in here[0]}
     return total
 
 
-def _keys(parts: Sequence[dict[str, Any]]) -> list[str]:
+def _keys(parts: Sequence[Mapping[str, object]]) -> list[str]:
+    """All keys of several mappings, sorted."""
     return sorted({key for part in parts for key in part})

@@ -1,8 +1,8 @@
 """Which epoch an iterator reads: counted over the processes that share its batches, without a lock.
 
-A DataLoader does not tell a dataset that a new epoch begins, and its workers have copies of the dataset. So everyone that
-starts to read appends a record to one small file, which is atomic: iterators are numbered in the order in which their
-first record stands there. Workers of one iterator know each other by the seed that torch gives them.
+A DataLoader does not tell a dataset that a new epoch begins, and its workers have copies of the dataset. So everyone
+that starts to read appends a record to one small file, which is atomic: iterators are numbered in the order in which
+their first record stands there. Workers of one iterator know each other by the seed that torch gives them.
 """
 
 import multiprocessing
@@ -13,7 +13,6 @@ import uuid
 from collections import Counter
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any
 
 # An iterator (its key, the worker, 0), or a position that was set (-1, epoch, batch).
 _RECORD = struct.Struct("<qqq")
@@ -23,7 +22,7 @@ _SET = -1
 class EpochCounter:
     """Positions of the iterators of one dataset: the first one set, then the beginnings of the epochs after it.
 
-    Copies in worker processes of `torch.utils.data.DataLoader` count together with the process that started them. Any
+    Copies in worker processes of `torch.utils.data.DataLoader` count together with the process that started them. Every
     other copy (of a rank of distributed training, one that was unpickled) counts for itself, from the same position.
 
     Examples
@@ -42,12 +41,12 @@ class EpochCounter:
         self._clean_up()
         self._begin()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # Workers find the file of this process, which says where counting began; other processes begin here.
         self._begin()
         return {"_base": self._base, "_start": self.following(), "_process": os.getpid()}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         if self._process == os.getpid():
             # Another counter of this process; elsewhere the number of the process tells the files apart.

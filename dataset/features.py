@@ -1,11 +1,11 @@
 """Features of a scene that are precomputed into the store, from `Scene` and `Channels`."""
 
 import hashlib
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wavecity.dataset.schema import Arrays
 from wavecity.geo.scene import Scene
 from wavecity.raytrace.arrays import beam_gain, best_beam, dft_codebook, spectrum
 from wavecity.raytrace.channels import Channels
@@ -28,7 +28,7 @@ _PATH_FIELDS = (
 
 def scene_arrays(
     scene: Scene, channels: Channels, csi: NDArray[np.complex64], moving: NDArray[np.complex64] | None = None
-) -> dict[str, NDArray[Any]]:
+) -> Arrays:
     """Every per-unit array of the schema for one scene, users not yet padded.
 
     Parameters
@@ -45,10 +45,17 @@ def scene_arrays(
     -------
     dict
         Array name of `schema.array_specs` -> values without the scene axis.
+
+    Examples
+    --------
+    >>> channels = simulate(scene, radio, solver, seed=0)
+    >>> arrays = scene_arrays(scene, channels, csi(channels, radio))
+    >>> arrays["csi"].shape
+    (83, 32, 32)
     """
     beams = best_beam(csi)
     beams[channels.outage] = -1
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: Arrays = {
         "csi": csi,
         "spectrum": spectrum(csi),
         "height": scene.height,
@@ -70,7 +77,7 @@ def scene_arrays(
     return arrays
 
 
-def channel_checksum(arrays: dict[str, NDArray[Any]]) -> str:
+def channel_checksum(arrays: Arrays) -> str:
     """SHA-256 over a scene's channels: CSI and user positions, then those along trajectories where there are any."""
     digest = hashlib.sha256()
     for name in ("csi", "user_position", "trajectory/csi", "trajectory/position"):

@@ -4,7 +4,7 @@ A place is a `pathlib.Path`, or for a URL (`s3://bucket/store`) a `upath.UPath`,
 fsspec. Credentials come from the environment, as fsspec's implementations read them (for S3: `AWS_ACCESS_KEY_ID`,
 `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT_URL`).
 
-On local disk a file is written beside its name and renamed; on object storage a single PUT is atomic by itself.
+On local disk a file is written under a temporary name and renamed; on object storage a single PUT is atomic by itself.
 """
 
 import hashlib
@@ -16,11 +16,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
 import zarr
 import zarr.storage
 from zarr.abc.store import Store
+from zarr.types import ArrayV3
 
 from wavecity.geo.errors import InputError
 
@@ -32,12 +33,17 @@ StorePath: TypeAlias = Union[Path, "UPath"]
 
 
 def location(where: str | StorePath) -> StorePath:
-    """Turn what a user wrote into a place: a URL into a `UPath`, anything else into a `Path`.
+    """Turn a path or URL as users write it into a place: a URL into a `UPath`, anything else into a `Path`.
 
     Raises
     ------
     InputError
         The URL's protocol is not known, or the package for it is not installed.
+
+    Examples
+    --------
+    >>> location("s3://bucket/helsinki") / "latest.json"
+    S3Path('s3://bucket/helsinki/latest.json')
     """
     if isinstance(where, str) and where.startswith("file://"):
         return Path(where.removeprefix("file://"))
@@ -58,20 +64,20 @@ def location(where: str | StorePath) -> StorePath:
 
 
 def zarr_store(path: StorePath, read_only: bool = False) -> Store:
-    """Zarr's view of a place; give it to `zarr.open_group` and `xarray.open_zarr`."""
+    """Zarr store of a place, for `zarr.open_group` and `xarray.open_zarr`."""
     if isinstance(path, Path):
         return zarr.storage.LocalStore(path, read_only=read_only)
     options = {**path.storage_options, "use_listings_cache": False}
     return zarr.storage.FsspecStore.from_url(str(path), storage_options=options, read_only=read_only)
 
 
-def open_group(path: StorePath, mode: Any = "r") -> zarr.Group:
+def open_group(path: StorePath, mode: Literal["r", "r+", "a", "w", "w-"] = "r") -> zarr.Group:
     """Open a Zarr group at a place."""
     return zarr.open_group(zarr_store(path, read_only=mode == "r"), mode=mode)
 
 
-def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """Array of a group; a name that is none is a `KeyError`."""
+def array_of(group: zarr.Group, name: str) -> ArrayV3:
+    """Array of a group; raises `KeyError` where the name is not that of an array."""
     found = group[name]
     if not isinstance(found, zarr.Array):
         raise KeyError(name)
@@ -80,7 +86,13 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 @contextmanager
 def atomic_path(path: StorePath) -> Iterator[Path]:
-    """Yield a local temporary path; on success its file becomes `path`, on failure it is removed."""
+    """Yield a local temporary path; on success its file becomes `path`, on failure it is removed.
+
+    Examples
+    --------
+    >>> with atomic_path(Path("table.parquet")) as temporary:
+    ...     table.to_parquet(temporary)
+    """
     if isinstance(path, Path):
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
@@ -96,25 +108,25 @@ def atomic_path(path: StorePath) -> Iterator[Path]:
 
 
 def write_text(path: StorePath, text: str) -> None:
-    """Write a text file atomically; parents are made."""
+    """Write a text file atomically; parents are created."""
     if isinstance(path, Path):
         make_folder(path.parent)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: StorePath, content: Any) -> None:
-    """Write JSON atomically; parents are made."""
+def write_json(path: StorePath, content: object) -> None:
+    """Write JSON atomically; parents are created."""
     write_text(path, json_bytes(content).decode())
 
 
-def json_bytes(content: Any) -> bytes:
-    """The one way JSON is written: the same content gives the same bytes."""
+def json_bytes(content: object) -> bytes:
+    """JSON as all files have it: the same content gives the same bytes."""
     return (json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
 
 def read_json(path: StorePath) -> Any:
-    """Content of a JSON file, or None where there is none or it does not parse."""
+    """Content of a JSON file, or None where it is missing or cannot be parsed."""
     try:
         return json.loads(path.read_bytes().decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
@@ -142,7 +154,7 @@ def make_folder(path: StorePath) -> None:
 
 
 def children(folder: StorePath) -> list[StorePath]:
-    """What lies directly in a folder; nothing in one that is not there."""
+    """Files and folders directly in a folder; none if it does not exist."""
     return list(folder.iterdir()) if folder.exists() else []
 
 
@@ -178,7 +190,7 @@ def move_folder(source: StorePath, target: StorePath, last: str) -> None:
 
 
 def remove_folder(folder: StorePath) -> None:
-    """Remove a folder with all that is in it; one that is not there is no error."""
+    """Remove a folder with its content; one that does not exist is no error."""
     if isinstance(folder, Path):
         shutil.rmtree(folder, ignore_errors=True)
     elif folder.fs.exists(folder.path):
@@ -186,7 +198,7 @@ def remove_folder(folder: StorePath) -> None:
 
 
 def sweep_partials(folder: StorePath) -> int:
-    """Remove what a killed process left half-written below `folder`; returns how many things that was."""
+    """Remove files and folders that a killed process left half-written below `folder`; returns their number."""
     if not isinstance(folder, Path):
         return 0
     found = [*folder.rglob("*.partial")]

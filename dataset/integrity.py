@@ -1,4 +1,4 @@
-"""Are the files of a store those that were written? Presence and sizes cost little, bytes are read on request."""
+"""Comparison of the files of a store with what was written: presence and sizes, and bytes on request."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ NAMED = 3
 
 
 def sizes_of(folder: StorePath, names: Iterable[str]) -> dict[str, int]:
-    """Bytes of those of the files that are there; on object storage one listing says it of all."""
+    """Sizes in bytes of the files that exist; on object storage from a single listing."""
     if not isinstance(folder, Path):
         prefix = folder.path.rstrip("/") + "/"
         listed = folder.fs.find(folder.path, detail=True)
@@ -30,7 +30,7 @@ def sizes_of(folder: StorePath, names: Iterable[str]) -> dict[str, int]:
 def damages(
     folder: StorePath, sums: Mapping[str, str], sizes: Mapping[str, int], verify: bool = False
 ) -> dict[str, str]:
-    """Files that are not as they were written.
+    """Find files that differ from what was written.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def damages(
     sums : mapping
         Name of every file, relative to `folder` -> SHA-256.
     sizes : mapping
-        Name -> bytes; what older versions wrote names none.
+        Name -> bytes; versions written by older releases have none.
     verify : bool
         Whether every byte is read.
 

@@ -1,13 +1,16 @@
 """`ChannelDataModule`: the dataset for Lightning, which goes on in the middle of an epoch exactly where it was stopped."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from wavecity.dataset.files import StorePath
-from wavecity.dataset.torch_data import FIELDS, ShuffledChannels, Transform
+from wavecity.dataset.torch_data import FIELDS, BatchTransform, ShuffledChannels, State
+
+# Arguments of a reader or a loader by name.
+Options: TypeAlias = dict[str, Any]
 
 
 class ChannelDataModule(LightningDataModule):
@@ -35,9 +38,16 @@ class ChannelDataModule(LightningDataModule):
     include_outage : bool
         Whether users without a path count.
     transform : callable, optional
-        Batch (dict of tensors) to batch.
+        Batch (dict of tensors) to batch, which may be anything that Lightning moves to a device.
     verify : bool
         Whether every byte of the store is compared with its manifest, once, before anything is read.
+    shared : bool
+        What is trained on does not depend on the number of ranks: they share every batch of `batch_size * world` users,
+        and each validates and tests on all users (`ShuffledChannels`). By default all are divided. Needs `drop_last`.
+    validation_users : int, optional
+        Largest number of validation users, evenly spread over the split.
+    evaluation_batch_size : int, optional
+        Of validation and test; `batch_size` by default.
     loader_options : dict, optional
         More arguments of `DataLoader`, e.g. `pin_memory`, `persistent_workers`, `multiprocessing_context`.
 
@@ -58,36 +68,41 @@ class ChannelDataModule(LightningDataModule):
         window: int = 4,
         drop_last: bool = False,
         include_outage: bool = False,
-        transform: Transform | None = None,
-        loader_options: dict[str, Any] | None = None,
+        transform: BatchTransform | None = None,
+        loader_options: Options | None = None,
         verify: bool = False,
+        shared: bool = False,
+        validation_users: int | None = None,
+        evaluation_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         self.store = store
         self.workers = workers
-        self._options: dict[str, Any] = {
+        self._options: Options = {
             "fields": fields,
-            "batch_size": batch_size,
             "seed": seed,
             "window": window,
             "include_outage": include_outage,
             "transform": transform,
         }
-        self._drop_last = drop_last
+        self._train_options = {"batch_size": batch_size, "drop_last": drop_last, "shared": shared}
+        self._shared = shared
+        self._validation_users = validation_users
+        self._evaluation_batch_size = evaluation_batch_size or batch_size
         self._loader_options = loader_options or {}
         self._verify = verify
         self._train: ShuffledChannels | None = None
         self._position = (0, 0)
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches, from the position on that a checkpoint or `set_epoch` set."""
         return _ResumableLoader(self, self._training(), self.position, num_workers=self.workers, **self._loader_options)
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Every user of the validation split once."""
-        return self._plain("validation")
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Every user of the validation split once, or `validation_users` of them."""
+        return self._plain("validation", self._validation_users)
 
-    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def test_dataloader(self) -> DataLoader[Any]:
         """Every user of the test split once."""
         return self._plain("test")
 
@@ -102,7 +117,7 @@ class ChannelDataModule(LightningDataModule):
         # What a checkpoint set holds until Lightning, which counts epochs, has got beyond it.
         return max(self._position, (self.trainer.current_epoch, 0))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Position by the batches trained on, with what the order depends on."""
         train = self._training()
         if self.trainer is None:
@@ -114,7 +129,7 @@ class ChannelDataModule(LightningDataModule):
         # `limit_train_batches` ends epochs earlier.
         return train.state_dict(epochs.processed, len(train) if done >= loop.max_batches else done, self.workers)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: State) -> None:
         """Go on where `state_dict` was taken.
 
         Raises
@@ -127,24 +142,29 @@ class ChannelDataModule(LightningDataModule):
 
     def _training(self) -> ShuffledChannels:
         if self._train is None:
-            self._train = self._open("train", drop_last=self._drop_last)
+            self._train = self._open("train", **self._train_options, **self._place())
         return self._train
 
-    def _plain(self, split: str) -> DataLoader[dict[str, Any]]:
-        dataset = self._open(split)
+    def __getstate__(self) -> dict[str, Any]:
+        # A process that Lightning starts has a rank of its own.
+        return {**self.__dict__, "_train": None}
+
+    def _plain(self, split: str, limit: int | None = None) -> DataLoader[Any]:
+        place = {"rank": 0, "world": 1} if self._shared else self._place()
+        dataset = self._open(split, batch_size=self._evaluation_batch_size, limit=limit, **place)
         return _PositionedLoader(dataset, lambda: (0, 0), num_workers=self.workers, **self._loader_options)
 
     def _open(self, split: str, **options: Any) -> ShuffledChannels:
         verify, self._verify = self._verify, False
-        return ShuffledChannels(self.store, split, verify=verify, **self._place(), **self._options, **options)
+        return ShuffledChannels(self.store, split, verify=verify, **self._options, **options)
 
-    def _place(self) -> dict[str, Any]:
+    def _place(self) -> dict[str, int]:
         if self.trainer is None:
             return {}
         return {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
 
 
-class _PositionedLoader(DataLoader[dict[str, Any]]):
+class _PositionedLoader(DataLoader[Any]):
     """A loader whose every iterator starts where `position` says: epoch and first batch."""
 
     def __init__(self, dataset: ShuffledChannels, position: Callable[[], tuple[int, int]], **options: Any) -> None:
@@ -152,7 +172,7 @@ class _PositionedLoader(DataLoader[dict[str, Any]]):
         self._set_epoch: Callable[..., None] = dataset.set_epoch
         self._position = position
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self._set_epoch(*self._position())
         return super().__iter__()
 
@@ -164,8 +184,8 @@ class _ResumableLoader(_PositionedLoader):
         super().__init__(*arguments, **options)
         self._module = module
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return self._module.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self._module.load_state_dict(state)

@@ -5,20 +5,22 @@ permuted, some of them are decoded together as a *window*, and the users of a wi
 function of (seed, epoch, stream), so that reading can start anywhere in it without decoding what comes before.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
+from zarr.types import ArrayV3
 
 from wavecity.dataset.arrays import Batch, is_per_user, open_arrays, read_scenes
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.reader import open_store, resolve
+from wavecity.dataset.records import StoreAttributes, attributes_of
 from wavecity.dataset.recycler import Recycler
+from wavecity.dataset.schema import Values
 from wavecity.geo.errors import InputError
 
 # Seconds in which a window is decoded or never: it takes less than one from a disk, minutes over a slow connection.
@@ -51,10 +53,19 @@ class Users:
     scene_index: NDArray[np.int64]
     user_index: NDArray[np.int64]
     unit: NDArray[np.int64]
-    attrs: dict[str, Any]
+    attrs: StoreAttributes
 
     def __len__(self) -> int:
         return len(self.scene_index)
+
+    def spread(self, limit: int | None) -> "Users":
+        """At most `limit` of these users, evenly spread over them."""
+        count = len(self)
+        if limit is None or count <= limit:
+            return self
+        chosen = np.arange(limit) * count // limit
+        parts = {name: getattr(self, name)[chosen] for name in ("scene_index", "user_index", "unit")}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True)
@@ -139,8 +150,28 @@ def find_users(store: str | StorePath, split: str, include_outage: bool = False,
     row, user_index = np.nonzero(real)
     scene_index = scenes[row]
     return Users(
-        path, split, scene_index, user_index, scene_index // (outage.shards or outage.chunks)[0], dict(data.attrs)
+        path,
+        split,
+        scene_index,
+        user_index,
+        scene_index // (outage.shards or outage.chunks)[0],
+        attributes_of(data.attrs),
     )
+
+
+def units_within(users: Users, fields: Sequence[str], size: int) -> int:
+    """How many units of the fields take at most so many bytes when they are decoded; at least one.
+
+    As a `window` (see `Order`) it mixes as many users as the memory allows, in a small store all of them.
+    """
+    arrays = open_arrays(users.path, fields)
+    most = int(users.user_index.max(initial=0)) + 1
+    scene = sum(
+        array.dtype.itemsize * (most * math.prod(array.shape[2:]) if is_per_user(array) else math.prod(array.shape[1:]))
+        for array in arrays.values()
+    )
+    scenes = max(array.shards[0] if array.shards else array.chunks[0] for array in arrays.values())
+    return max(size // (scene * scenes), 1)
 
 
 class BatchReader:
@@ -335,10 +366,10 @@ class _Window:
         user: NDArray[np.int64],
         row: NDArray[np.int64],
         values: Batch,
-        arrays: dict[str, zarr.Array[Any]],
+        arrays: dict[str, ArrayV3],
     ) -> None:
         # Every field as one table of rows, and for every user its row in it.
-        self._tables: dict[str, tuple[NDArray[Any], NDArray[np.int64]]] = {}
+        self._tables: dict[str, tuple[Values, NDArray[np.int64]]] = {}
         for name, array in arrays.items():
             value = values[name]
             if is_per_user(array):

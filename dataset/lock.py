@@ -1,8 +1,8 @@
-"""One builder a store: a lease in the store itself, on local disk and on object storage alike.
+"""One builder per store: a lease in the store itself, on local disk as on object storage.
 
-The holder is whoever made the lease with the highest number; a lease is made by exclusive creation, which exactly one
-process wins, and is never renamed or taken over in place. The holder beats while it lives; a lease is dead when it was
-released, when its process is gone (same host), or when it has not beaten for `LEASE` seconds.
+The holder is the process that made the lease with the highest number; a lease is made by exclusive creation, which
+exactly one process wins, and is never renamed or taken over in place. The holder renews it at intervals; a lease has
+ended when it was released, when its process is gone (same host), or when it was not renewed for `LEASE` seconds.
 """
 
 import json
@@ -15,13 +15,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from wavecity.dataset.files import StorePath, children, make_folder, read_json, write_json
 from wavecity.geo.errors import InputError
 
 # Seconds without a beat after which a holder on another host, or one that was suspended, counts as gone.
 LEASE = 120.0
+
+
+class _Lease(TypedDict, total=False):
+    """Content of a lease's file."""
+
+    host: str
+    pid: int
+    beat: float
+    released: bool
 
 
 @dataclass
@@ -46,16 +55,20 @@ class Lock:
             This process was suspended for so long that another one took over.
         """
         if _highest(self.folder) != self.number:
-            msg = f"{self.folder.parent}: another build took this store over while this one stood still; it goes on"
+            msg = (
+                f"{self.folder.parent}: another build took this store over while this one was suspended; that one "
+                f"goes on"
+            )
             raise InputError(msg)
 
     def _beat(self) -> None:
+        """Renew the lease until the block ends or another process took over."""
         while not self._ended.wait(LEASE / 6):
             try:
                 self.check()
                 write_json(self.path, _me())
             except InputError:
-                return  # taken over: whoever calls `check` next is told
+                return  # taken over: the next call of `check` says so
             except OSError:
                 continue  # a network that fails for a while; the lease outlasts five beats
 
@@ -68,6 +81,11 @@ def builder_lock(store: StorePath) -> Iterator[Lock]:
     ------
     InputError
         Another process builds or publishes in this store; the message names it.
+
+    Examples
+    --------
+    >>> with builder_lock(Path("helsinki")) as lock:
+    ...     lock.check()
     """
     folder = store / ".staging"
     make_folder(folder)
@@ -84,6 +102,7 @@ def builder_lock(store: StorePath) -> Iterator[Lock]:
 
 
 def _acquire(store: StorePath, folder: StorePath) -> Lock:
+    """Make the next lease, unless somebody holds one."""
     number = _highest(folder)
     holder = read_json(_path(folder, number)) if number else None
     if holder is not None and _alive(holder):
@@ -92,30 +111,33 @@ def _acquire(store: StorePath, folder: StorePath) -> Lock:
     try:
         _create(lock.path, _me())
     except FileExistsError:
-        raise InputError(_refusal(store, read_json(lock.path) or {})) from None
+        raise InputError(_refusal(store, read_json(lock.path))) from None
     except (OSError, ValueError) as error:
         msg = f"{store}: cannot be written ({error}); check the address and the credentials in the environment"
         raise InputError(msg) from error
     if _highest(folder) != lock.number:
-        # The listing above was old: leases up to here have come and gone meanwhile.
+        # The listing above was stale: leases up to here have come and gone meanwhile.
         lock.path.unlink()
-        raise InputError(_refusal(store, {}))
+        raise InputError(_refusal(store, None))
     for old in _numbers(folder):
         if old < lock.number:
             _path(folder, old).unlink(missing_ok=True)
     return lock
 
 
-def _refusal(store: StorePath, holder: dict[str, Any]) -> str:
-    who = f"process {holder['pid']} on {holder['host']}" if "pid" in holder else "another process"
+def _refusal(store: StorePath, holder: _Lease | None) -> str:
+    """Message that names who holds the lease."""
+    who = f"process {holder['pid']} on {holder['host']}" if holder and "pid" in holder else "another process"
     return f"{store}: {who} is building in this store; wait for it or stop it, then run the same command again"
 
 
-def _me() -> dict[str, Any]:
+def _me() -> _Lease:
+    """Lease of this process, now."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "beat": time.time()}
 
 
-def _alive(holder: dict[str, Any]) -> bool:
+def _alive(holder: _Lease) -> bool:
+    """Whether the process that holds a lease still runs, as far as can be seen from here."""
     if holder.get("released"):
         return False
     if holder.get("host") == socket.gethostname():
@@ -129,19 +151,22 @@ def _alive(holder: dict[str, Any]) -> bool:
 
 
 def _path(folder: StorePath, number: int) -> StorePath:
+    """File of a lease."""
     return folder / f"lease-{number:06d}.json"
 
 
 def _numbers(folder: StorePath) -> list[int]:
+    """Numbers of all leases, ascending."""
     found = [re.fullmatch(r"lease-(\d+)\.json", path.name) for path in children(folder)]
     return sorted(int(match[1]) for match in found if match)
 
 
 def _highest(folder: StorePath) -> int:
+    """Number of the latest lease, 0 without any."""
     return max(_numbers(folder), default=0)
 
 
-def _create(path: StorePath, content: dict[str, Any]) -> None:
+def _create(path: StorePath, content: _Lease) -> None:
     """Write a file that must not be there yet."""
     if isinstance(path, Path):
         # Written whole under a name of its own, then linked: a reader never sees half of it.

@@ -1,4 +1,4 @@
-"""What a command is doing, on standard error: bars on a terminal; elsewhere a line a stage and one every 30 s.
+"""What a command is doing, on standard error: bars on a terminal; elsewhere a line per stage and one every 30 s.
 
 Standard output stays free for results. Every stage of every command goes through here, so that no two bars compete.
 """
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -18,6 +18,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 INTERVAL = 30.0
 
 Item = TypeVar("Item")
+
+
+class Tracker(Protocol):
+    """Wraps an iteration, e.g. to show how far it is, and yields the same items."""
+
+    def __call__(self, items: Iterable[Item], /) -> Iterable[Item]:
+        """Iterate over the items."""
 
 
 @dataclass(eq=False)
@@ -35,7 +42,7 @@ class Stage:
     done : int
         Items done.
     note : str
-        What else there is to say, e.g. the loss.
+        Further text, e.g. the loss.
     """
 
     text: str
@@ -95,7 +102,13 @@ def stage(text: str, total: int | None = None, unit: str = "", done: int = 0) ->
 
 
 def track(items: Iterable[Item], text: str, total: int | None = None, unit: str = "") -> Iterator[Item]:
-    """Show a stage while `items` are iterated over; an item counts when the next one is asked for."""
+    """Show a stage while `items` are iterated over; an item counts once the next one is requested.
+
+    Examples
+    --------
+    >>> for file in track(files, "check", unit="files"):
+    ...     check(file)
+    """
     if total is None and isinstance(items, Sized):
         total = len(items)
     with stage(text, total, unit) as tracked:
@@ -121,6 +134,7 @@ class _Display:
         self._spoken: set[Stage] = set()
 
     def open(self, opened: Stage) -> None:
+        """Show a stage."""
         with self._lock:
             if not self._open:
                 self._start()
@@ -134,11 +148,13 @@ class _Display:
             self.update(opened)
 
     def update(self, stage: Stage) -> None:
+        """Show how far a stage is."""
         with self._lock:
             if self._bars is not None and (row := self._rows.get(stage)) is not None:
                 self._bars.update(row, completed=stage.done, count=stage.count(), note=stage.note)
 
     def close(self, closed: Stage) -> None:
+        """End a stage."""
         with self._lock:
             self._open.remove(closed)
             if self._bars is not None:
@@ -154,6 +170,7 @@ class _Display:
                 self._stop()
 
     def say(self, text: str) -> None:
+        """Write a line above the bars."""
         with self._lock:
             if self._bars is None:
                 _write(text)
@@ -168,6 +185,7 @@ class _Display:
                 _write(str(self._open[-1]))
 
     def _start(self) -> None:
+        """Start the bars, or the clock of the lines."""
         console = Console(stderr=True)
         if console.is_terminal:
             # Not redirected: a worker forked meanwhile would inherit the console's lock with its standard error.
@@ -189,12 +207,14 @@ class _Display:
         threading.Thread(target=self._beat_until, args=(self._ended,), name="progress", daemon=True).start()
 
     def _stop(self) -> None:
+        """Stop the bars, or the clock."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
         self._ended.set()
 
     def _beat_until(self, ended: threading.Event) -> None:
+        """Write a line at every interval."""
         while not ended.wait(INTERVAL):
             with self._lock:
                 # Closed while this thread waited for the lock: the open stage may be one of the next clock.
@@ -206,4 +226,5 @@ _DISPLAY = _Display()
 
 
 def _write(line: str) -> None:
+    """Write a line to standard error."""
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Staging -> version: one move, then one atomic move of the pointer to the latest version.
+"""Publication of a draft: one move, then one atomic move of the pointer to the latest version.
 
 On local disk the pointer is the symbolic link `latest.zarr`, so that plain xarray follows it; on object storage, which
 has no links, it is the file `latest.json`.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import (
     StorePath,
     children,
@@ -20,7 +21,7 @@ from wavecity.dataset.files import (
     remove_folder,
     write_json,
 )
-from wavecity.dataset.writer import load_draft, read_sealed, write_sealed
+from wavecity.dataset.fingerprints import read_sealed, write_sealed
 from wavecity.geo.errors import InputError
 
 
@@ -34,7 +35,7 @@ class Version:
 
     @property
     def folder(self) -> StorePath:
-        """`versions/vN`: `data.zarr` with receipts, buildings, statistics, ledger, lineage and card beside it."""
+        """`versions/vN`: `data.zarr` with receipts, buildings, statistics, ledger, lineage and card next to it."""
         return self.store / "versions" / f"v{self.number}"
 
     @property
@@ -44,7 +45,13 @@ class Version:
 
 
 def versions(store: str | StorePath) -> list[Version]:
-    """Versions of a store, oldest first. A folder that is still being copied is none."""
+    """Versions of a store, oldest first; a folder that is still being copied is not listed.
+
+    Examples
+    --------
+    >>> [version.number for version in versions("helsinki")]
+    [1, 2, 3]
+    """
     store = location(store)
     found = []
     for folder in children(store / "versions"):
@@ -55,7 +62,13 @@ def versions(store: str | StorePath) -> list[Version]:
 
 
 def latest(store: str | StorePath) -> Version | None:
-    """The version that the pointer names."""
+    """The version that the pointer names.
+
+    Examples
+    --------
+    >>> latest("helsinki").folder
+    PosixPath('helsinki/versions/v3')
+    """
     store = location(store)
     name = pointed_at(store)
     return next((version for version in versions(store) if version.folder.name == name), None)
@@ -90,11 +103,18 @@ def publish(store: str | StorePath, draft: StorePath, keep: int, grace: float = 
     ------
     InputError
         The draft was not validated, or has changed since.
+
+    Examples
+    --------
+    >>> validate(draft.folder).ok
+    True
+    >>> publish("helsinki", draft.folder, keep=3).number
+    1
     """
     store = location(store)
     validation = read_sealed(draft / "validation.json")
     if not validation or not validation.get("ok"):
-        msg = f"{draft}: not validated; run `wavecity validate {draft}` and mend what it names before publishing"
+        msg = f"{draft}: not validated; run `wavecity validate {draft}` and fix what it names before publishing"
         raise InputError(msg)
     manifest = read_json(draft / "manifest.json")
     if manifest is None or manifest["sha256"] != validation["manifest"]:
@@ -104,7 +124,7 @@ def publish(store: str | StorePath, draft: StorePath, keep: int, grace: float = 
     known = versions(store)
     same = [version for version in known if version.fingerprint == fingerprint]
     if same:
-        # A move by copies that was killed after the last copy: what is left of the draft is refuse.
+        # A move by copies that was killed after the last copy: the rest of the draft can go.
         version = same[-1]
         remove_folder(draft)
     else:
@@ -117,7 +137,7 @@ def publish(store: str | StorePath, draft: StorePath, keep: int, grace: float = 
 
 
 def make_latest(version: Version, keep: int, grace: float) -> None:
-    """Point at a version that is there whole, and remove those whose time is over; parameters as for `publish`."""
+    """Point at a complete version, and remove those that are due; parameters as for `publish`."""
     if read_sealed(version.folder / "published.json") is None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_sealed(version.folder / "published.json", {"version": version.number, "published": now})
@@ -126,7 +146,7 @@ def make_latest(version: Version, keep: int, grace: float) -> None:
 
 
 def _sweep(store: StorePath, known: list[Version]) -> None:
-    """Remove folders that a killed copy or removal left: they have no `draft.json`, so nobody sees them as versions."""
+    """Remove folders that a killed copy or removal left behind: without `draft.json` they are no versions."""
     for folder in children(store / "versions"):
         if folder.name not in {version.folder.name for version in known}:
             remove_folder(folder)
@@ -141,7 +161,7 @@ def retire(store: StorePath, keep: int, grace: float) -> list[Version]:
         published = read_sealed(known[position + 1].folder / "published.json")
         since = datetime.fromisoformat(published["published"]) if published else datetime.min.replace(tzinfo=UTC)
         if old.folder.name != current and datetime.now(UTC) - since >= timedelta(hours=grace):
-            # Without its draft.json it is no version any more, whenever this is killed.
+            # Without its draft.json it is no version any more, should this be killed.
             (old.folder / "draft.json").unlink()
             remove_folder(old.folder)
             removed.append(old)

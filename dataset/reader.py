@@ -1,20 +1,20 @@
 """Opening a store: from the folder of a build, of a version, or a `.zarr` itself to an xarray Dataset."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from wavecity.dataset.files import StorePath, location, zarr_store
+from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.integrity import damages, named
 from wavecity.dataset.publish import pointed_at
-from wavecity.dataset.writer import read_sealed
+from wavecity.dataset.records import Manifest
 from wavecity.geo.errors import InputError
 
 
 def resolve(store: str | StorePath) -> StorePath:
-    """Path of the Zarr group that `store` means, with the `latest` pointer followed now.
+    """Path of the Zarr group that `store` names, with the `latest` pointer followed now.
 
     A reader that holds the resolved path goes on undisturbed when a newer version is published.
 
@@ -22,6 +22,11 @@ def resolve(store: str | StorePath) -> StorePath:
     ------
     InputError
         `store` is no store, or nothing was published in it yet.
+
+    Examples
+    --------
+    >>> resolve("helsinki")
+    PosixPath('/data/helsinki/versions/v3/data.zarr')
     """
     path = location(store)
     try:
@@ -57,7 +62,7 @@ def refuse_run_folder(path: StorePath) -> None:
 
 
 def check_version(folder: StorePath, verify: bool = False, below: str = "data.zarr/") -> None:
-    """Refuse a version of which files are missing or cut short; what its manifest does not name is not asked for.
+    """Refuse a version of which files are missing or cut short; files that its manifest does not name do not count.
 
     A `.zarr` folder that was copied without its manifest, and a draft, are taken as they are.
 
@@ -68,7 +73,7 @@ def check_version(folder: StorePath, verify: bool = False, below: str = "data.za
     verify : bool
         Whether every byte is compared, too.
     below : str
-        Beginning of the names that count.
+        Start of the names of the files that count.
 
     Raises
     ------
@@ -76,7 +81,7 @@ def check_version(folder: StorePath, verify: bool = False, below: str = "data.za
         A file is missing or has another size, or with `verify` other bytes; or the manifest itself was changed.
     """
     path = folder / "manifest.json"
-    content = read_sealed(path)
+    content: Manifest | None = read_sealed(path)
     if content is None:
         if path.exists():
             msg = f"{path}: cut short or changed, so no file can be checked; copy the version again, or build it again"
@@ -95,7 +100,8 @@ def check_version(folder: StorePath, verify: bool = False, below: str = "data.za
 def open_store(store: str | StorePath, group: str | None = None, verify: bool = False) -> xr.Dataset:
     """Open the published version lazily.
 
-    A file that is missing would be read as fill values, so presence and size of all files are compared with the manifest.
+    A file that is missing would be read as fill values, so presence and size of all files are compared with the
+    manifest.
 
     Parameters
     ----------
@@ -116,6 +122,12 @@ def open_store(store: str | StorePath, group: str | None = None, verify: bool = 
     InputError
         Not a store, a Zarr group that is not of this schema, or a store without that group; files that are missing or
         are not what was written.
+
+    Examples
+    --------
+    >>> data = open_store("helsinki")
+    >>> train = data.isel(scene=(data["split"] == "train").values)
+    >>> delays = open_store("helsinki", "paths")["delay"]
     """
     path = resolve(store)
     if path.name == "data.zarr":
@@ -127,7 +139,7 @@ def open_store(store: str | StorePath, group: str | None = None, verify: bool = 
         }.get(group, "there are paths and trajectory")
         raise InputError(msg)
     try:
-        dataset = xr.open_zarr(zarr_store(path, read_only=True), group=group)
+        dataset: xr.Dataset = xr.open_zarr(zarr_store(path, read_only=True), group=group)
     except (ValueError, KeyError, OSError, TypeError) as error:
         msg = f"{store}: cannot be read as a Wavecity store ({str(error).splitlines()[0]}); rebuild or name another"
         raise InputError(msg) from error
@@ -140,11 +152,6 @@ def open_store(store: str | StorePath, group: str | None = None, verify: bool = 
     # numpy's variable-width strings cannot be cast to plain ones; the scene coordinates are small, so do it here, and
     # without dask, which would import its scheduler for them.
     plain = xr.open_zarr(zarr_store(path, read_only=True), group=group, chunks=None)
-    return dataset.assign_coords(
-        {name: ("scene", np.array(plain[name].values.tolist(), str), plain[name].attrs) for name in strings}
-    )
-
-
-def statistics(store: str | StorePath) -> dict[str, Any]:
-    """Statistics of the train split, as stored in the version (see `wavecity.dataset.statistics`)."""
-    return dict(open_store(store).attrs["statistics"])
+    names = {name: ("scene", np.array(plain[name].values.tolist(), str), plain[name].attrs) for name in strings}
+    plainer: xr.Dataset = dataset.assign_coords(names)
+    return plainer

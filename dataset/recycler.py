@@ -3,18 +3,19 @@
 import math
 import sys
 from collections import deque
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wavecity.dataset.schema import Values
+
 
 class Recycler:
-    """Gives memory out again once nobody holds what was made of it.
+    """Reuses the memory of arrays that nobody holds any more.
 
     A large array that is newly allocated costs a page fault and the zeroing of every page, more than copying into it.
-    numpy arrays and torch tensors that share memory with an array given out hold a reference to its block, so it is
-    never taken from under them.
+    NumPy arrays and torch tensors that share memory with such an array hold a reference to its block, so it is never
+    reused under them.
 
     Parameters
     ----------
@@ -26,7 +27,7 @@ class Recycler:
         self._keep = keep
         self._blocks: dict[str, deque[NDArray[np.uint8]]] = {}
 
-    def empty(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    def empty(self, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Values:
         """As `np.empty`."""
         size = math.prod(shape) * dtype.itemsize
         blocks = self._blocks.setdefault(name, deque(maxlen=self._keep))
@@ -39,6 +40,7 @@ class Recycler:
 
 
 def _reference_counts(blocks: deque[NDArray[np.uint8]]) -> list[int]:
+    """References to each block."""
     return [sys.getrefcount(block) for block in blocks]
 
 

@@ -1,9 +1,14 @@
 """The dataset's schema: every array with dimensions, dtype, unit and meaning, in one table."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
+# Values of an array whose dtype the schema says, and several such arrays by name.
+Values: TypeAlias = NDArray[Any]
+Arrays: TypeAlias = dict[str, Values]
 
 SCHEMA_VERSION = "1"
 
@@ -50,7 +55,7 @@ class ArraySpec:
     name: str
     dims: tuple[str, ...]
     dtype: str
-    fill: Any
+    fill: float | str
     units: str
     long_name: str
 
@@ -68,6 +73,11 @@ def array_specs(
         Path gain in dB of users in outage.
     trajectory : bool
         Whether users move.
+
+    Examples
+    --------
+    >>> [spec.name for spec in array_specs(spectrum=False, paths=False)][:3]
+    ['csi', 'height', 'occupancy']
     """
     user = ("scene", "user")
     specs = [
@@ -128,11 +138,11 @@ TRAJECTORY_AXES = [
 
 @dataclass(frozen=True)
 class SceneField:
-    """One value a scene, a coordinate of the root group; written once by the finishing step."""
+    """One value per scene, a coordinate of the root group; written once by the finishing step."""
 
     name: str
     dtype: str
-    fill: Any
+    fill: float | str
     units: str
     long_name: str
 

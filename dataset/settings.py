@@ -8,7 +8,7 @@ __all__ = ["FeatureSettings", "Settings", "StoreSettings"]
 
 
 class FeatureSettings(Settings):
-    """What is precomputed beside the channels."""
+    """What is precomputed and stored along with the channels."""
 
     spectrum: bool = Field(True, description="Store the DFT spatial spectrum |F h|^2 of every user.")
     paths: bool = Field(
@@ -17,7 +17,7 @@ class FeatureSettings(Settings):
 
 
 class StoreSettings(Settings):
-    """How the Zarr store is laid out."""
+    """Layout of the Zarr store."""
 
     unit: int = Field(16, ge=1, le=1024, description="Scenes of one unit = one shard of every array = one task.")
     users_per_chunk: int = Field(

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from wavecity.dataset.schema import Arrays
 
 HEIGHT_SCALE = 50.0
 POSITION_SCALE = 100.0
 
 
-def unit_statistics(scenes: Sequence[dict[str, NDArray[Any]] | None], splits: Sequence[str]) -> dict[str, float]:
+def unit_statistics(scenes: Sequence[Arrays | None], splits: Sequence[str]) -> dict[str, float]:
     """Sums over the train users of a unit that are not in outage.
 
     Parameters
@@ -26,6 +26,12 @@ def unit_statistics(scenes: Sequence[dict[str, NDArray[Any]] | None], splits: Se
     dict
         `n_samples`, `power` (sum over users of the mean |csi|^2 of an antenna), `rms_db`, `rms_db_squared` (sums of the
         users' RMS in dB and of its square), `n_patches`, `occupied`.
+
+    Examples
+    --------
+    >>> sums = [unit_statistics(scenes, splits) for scenes, splits in units]
+    >>> merge_statistics(sums)["csi_rms"]
+    1.38e-05
     """
     sums = dict.fromkeys(("n_samples", "power", "rms_db", "rms_db_squared", "n_patches", "occupied"), 0.0)
     for arrays, split in zip(scenes, splits, strict=True):

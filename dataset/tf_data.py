@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import count, repeat
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from wavecity.dataset.arrays import Batch, is_per_user
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.loader import BatchReader, Order, find_users
 from wavecity.geo.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def tf_dataset(
@@ -26,7 +29,7 @@ def tf_dataset(
     rank: int = 0,
     world: int = 1,
     verify: bool = False,
-) -> Any:
+) -> "tf.data.Dataset":
     """Shuffled batches of one split, decoded shard by shard, in the order of `wavecity.dataset.loader`.
 
     Parameters
@@ -36,15 +39,16 @@ def tf_dataset(
     split : str
         `train`, `validation` or `test`.
     fields : sequence of str
-        Arrays of the schema, e.g. `csi` (complex64), `height`, `paths/delay`; those of scenes are repeated for every user.
+        Arrays of the schema, e.g. `csi` (complex64), `height`, `paths/delay`; those of scenes are repeated for every
+        user.
     batch_size : int
         Of one rank.
     seed : int
     epoch : int
         The first one read; every epoch has its own order.
     epochs : int, optional
-        How many an iterator reads, one after the other; None goes on without end. The next iterator goes on with the
-        epochs after those, so that every epoch of `Model.fit` is shuffled anew.
+        How many an iterator reads, one after the other; None continues without end. The next iterator continues with
+        the epochs after those, so that every epoch of `Model.fit` is shuffled anew.
     window : int
         Units mixed with each other; two windows are in memory.
     drop_last : bool
@@ -64,7 +68,14 @@ def tf_dataset(
     Raises
     ------
     InputError
-        TensorFlow is not installed; not a store, files of it are missing or damaged, a split without scenes, or no such array.
+        TensorFlow is not installed; not a store, files of it are missing or damaged, a split without scenes, or no such
+        array.
+
+    Examples
+    --------
+    >>> train = tf_dataset("helsinki", split="train", batch_size=32)
+    >>> next(iter(train))["csi"].shape
+    TensorShape([32, 32, 32])
     """
     try:
         import tensorflow as tf

@@ -1,22 +1,27 @@
-"""The dataset for torch: one sample a user, or shuffled batches. The only module here that imports torch."""
+"""The dataset for torch: one sample per user, or shuffled batches."""
 
 import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from wavecity.dataset.arrays import is_per_user, open_arrays, read_scenes
 from wavecity.dataset.epochs import EpochCounter
 from wavecity.dataset.files import StorePath
+from wavecity.dataset.impairments import Sample
 from wavecity.dataset.loader import TIMEOUT, BatchReader, Order, find_users
+from wavecity.dataset.schema import Values
 from wavecity.geo.errors import InputError
+
+if TYPE_CHECKING:
+    from wavecity.dataset.lightning_data import ChannelDataModule
 
 FIELDS = ("csi", "height", "user_position")
 # Share of the memory available now that samples may take without being asked for.
@@ -26,10 +31,13 @@ BLOCK = 2**28
 # Chunks of every field that a lazy dataset keeps decoded.
 CACHED_CHUNKS = 32
 
-Transform = Callable[[dict[str, Any]], dict[str, Any]]
+# Position of a reader, for a checkpoint.
+State: TypeAlias = dict[str, Any]
+Transform = Callable[[Sample], Sample]
+BatchTransform = Callable[[dict[str, torch.Tensor]], Any]
 
 
-class ChannelDataset(Dataset[dict[str, Any]]):
+class ChannelDataset(Dataset[Sample]):
     """Users of one split, map-style.
 
     Parameters
@@ -79,7 +87,7 @@ class ChannelDataset(Dataset[dict[str, Any]]):
         self.scene_index, self.user_index = users.scene_index, users.user_index
         self.fields = tuple(fields)
         self.attrs = users.attrs
-        self.statistics: dict[str, Any] = dict(users.attrs["statistics"])
+        self.statistics: dict[str, float] = dict(users.attrs["statistics"])
         self.transform = transform
         self._path = users.path
         self._scenes, self._row = np.unique(self.scene_index, return_inverse=True)
@@ -91,13 +99,13 @@ class ChannelDataset(Dataset[dict[str, Any]]):
     def _open(self) -> None:
         self._process = os.getpid()
         self._arrays = open_arrays(self._path, self.fields)
-        self._chunks: OrderedDict[tuple[str, int, int], NDArray[Any]] = OrderedDict()
+        self._chunks: OrderedDict[tuple[str, int, int], Values] = OrderedDict()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # Workers open the store themselves, and start with an empty cache.
         return {name: value for name, value in self.__dict__.items() if name not in ("_arrays", "_chunks")}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._open()
 
@@ -151,8 +159,8 @@ class ChannelDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.scene_index)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item: dict[str, Any] = {}
+    def __getitem__(self, index: int) -> Sample:
+        item: Sample = {}
         for name, array in self._arrays.items():
             if self.preloaded:
                 item[name] = self._values[name][index if is_per_user(array) else self._row[index]]
@@ -162,7 +170,7 @@ class ChannelDataset(Dataset[dict[str, Any]]):
         item["user"] = int(self.user_index[index])
         return self.transform(item) if self.transform else item
 
-    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: list[int]) -> list[Sample]:
         """Return several samples at once, as torch's fetcher asks for them."""
         if self.preloaded:
             return [self[index] for index in indices]
@@ -171,7 +179,7 @@ class ChannelDataset(Dataset[dict[str, Any]]):
         return [items[index] for index in indices]
 
 
-class ShuffledChannels(IterableDataset[dict[str, Any]]):
+class ShuffledChannels(IterableDataset[Any]):
     """Shuffled batches of one split, decoded shard by shard; give it to `DataLoader(batch_size=None)`.
 
     Memory does not grow with the store: two windows of shards a worker (`wavecity.dataset.loader`). The order depends on seed,
@@ -197,8 +205,14 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         Whether users without a path count.
     rank, world : int, optional
         By default those of `torch.distributed`, where it is initialised.
+    shared : bool
+        Ranks share every batch of `batch_size * world` users: rank r gets its rows r, r + world, ... So the users of a
+        step do not depend on the number of ranks, but every rank decodes all units. By default units are divided.
+        Needs `drop_last`.
+    limit : int, optional
+        Largest number of users, evenly spread over the split; all by default.
     transform : callable, optional
-        Batch (dict of tensors (B, ...), with `scene` and `user`) to batch.
+        Batch (dict of tensors (B, ...), with `scene` and `user`) to batch, which may be anything.
     timeout : float
         Seconds after which the decoding of a window is given up (`wavecity.dataset.loader.Stalled`).
     verify : bool
@@ -237,20 +251,27 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         include_outage: bool = False,
         rank: int | None = None,
         world: int | None = None,
-        transform: Transform | None = None,
+        transform: BatchTransform | None = None,
         timeout: float = TIMEOUT,
         verify: bool = False,
+        shared: bool = False,
+        limit: int | None = None,
     ) -> None:
         if (rank is None) != (world is None):
             msg = f"rank {rank}, world {world}: give both or none"
             raise InputError(msg)
-        self.users = find_users(store, split, include_outage, verify)
+        if shared and not drop_last:
+            msg = "shared: ranks have equal shares of full batches alone; set drop_last=True"
+            raise InputError(msg)
+        self.users = find_users(store, split, include_outage, verify).spread(limit)
         self.attrs = self.users.attrs
-        self.statistics: dict[str, Any] = dict(self.attrs["statistics"])
+        self.statistics: dict[str, float] = dict(self.attrs["statistics"])
         self.fields = tuple(fields)
         self.transform = transform
         self._settings = {"batch_size": batch_size, "seed": seed, "window": window, "drop_last": drop_last}
         self._include_outage = include_outage
+        self._shared = shared
+        self._limit = limit
         self._timeout = timeout
         self._place = None if rank is None or world is None else (rank, world)
         self._epochs = EpochCounter()
@@ -262,7 +283,7 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         rank, world = self._place or _distributed()
         return Order(**self._settings, rank=rank, world=world)  # type: ignore[arg-type]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A spawned worker has no process group to ask.
         return {**self.__dict__, "_place": self._place or _distributed()}
 
@@ -283,7 +304,7 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         """
         self._epochs.move_to(epoch, batch)
 
-    def state_dict(self, epoch: int, batches: int, workers: int = 0) -> dict[str, Any]:
+    def state_dict(self, epoch: int, batches: int, workers: int = 0) -> State:
         """Where reading stands, with what the order depends on.
 
         Parameters
@@ -298,7 +319,7 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         epoch, batch = (epoch + 1, 0) if batches >= len(self) else (epoch, batches)
         return {**self._identity(workers), "epoch": epoch, "batch": batch}
 
-    def load_state_dict(self, state: dict[str, Any], workers: int = 0) -> None:
+    def load_state_dict(self, state: State, workers: int = 0) -> None:
         """Go on where `state_dict` was taken: the next iterator yields exactly the batches that were left.
 
         Raises
@@ -312,11 +333,12 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
                 raise InputError(msg)
         self.set_epoch(state["epoch"], state["batch"])
 
-    def _identity(self, workers: int) -> dict[str, Any]:
+    def _identity(self, workers: int) -> State:
         identity = {"fingerprint": self.attrs["fingerprint"], "split": self.users.split, "world": self.order().world}
-        return {**identity, **self._settings, "include_outage": self._include_outage, "workers": workers}
+        chosen = {"include_outage": self._include_outage, "shared": self._shared, "limit": self._limit}
+        return {**identity, **self._settings, **chosen, "workers": workers}
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Any]:
         """Batches of the next epoch; with workers those of this worker."""
         info = get_worker_info()
         if info is None:
@@ -324,13 +346,16 @@ class ShuffledChannels(IterableDataset[dict[str, Any]]):
         # torch adds the worker's number to the seed of the iterator.
         return self._read(*self._epochs.take(info.seed - info.id, info.id), info.id, info.num_workers)
 
-    def _read(self, epoch: int, batch: int, worker: int, workers: int) -> Iterator[dict[str, Any]]:
+    def _read(self, epoch: int, batch: int, worker: int, workers: int) -> Iterator[Any]:
         # A DataLoader takes batches from its workers in turn, from worker 0 on: that one gets the stream that is next.
         stream = (worker + batch) % workers
         start = len(range(stream, batch, workers))
-        reader = BatchReader(self.users, self.fields, self.order(), self._timeout)
+        order = self.order()
+        rank, world = (order.rank, order.world) if self._shared else (0, 1)
+        read = replace(order, batch_size=order.batch_size * world, rank=0, world=1) if self._shared else order
+        reader = BatchReader(self.users, self.fields, read, self._timeout)
         for arrays in reader.batches(epoch, start, stream, workers):
-            tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+            tensors = {name: torch.from_numpy(value)[rank::world] for name, value in arrays.items()}
             yield self.transform(tensors) if self.transform else tensors
 
 
@@ -363,7 +388,7 @@ def _distributed() -> tuple[int, int]:
     return 0, 1
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "type[ChannelDataModule]":
     # Only who asks for the data module needs Lightning.
     if name == "ChannelDataModule":
         from wavecity.dataset.lightning_data import ChannelDataModule

@@ -1,9 +1,9 @@
 """Views of a store without new ray tracing: other arrays, bands and times from the stored paths.
 
-Views are lazy (dask) and xarray all through. `wavecity.dataset.impairments` (offered here too) goes on from them: `Noise` at a
-given SNR, and `Observe` for partial CSI.
+Views are lazy (dask) xarray arrays. `wavecity.dataset.impairments`, also available from here, continues from them:
+`Noise` at a given SNR, and `Observe` for partial CSI.
 
-What no view restores: paths are cut to the strongest `solver.max_paths` of a user (coordinate `power_cut` says what
+What no view can restore: paths are cut to the strongest `solver.max_paths` of a user (coordinate `power_cut` says what
 share of the power that cost). The carrier, materials, element pattern and orientation of the panel are in the path
 gains and stay as they were traced.
 """
@@ -11,19 +11,20 @@ gains and stay as they were traced.
 import math
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import cast
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from wavecity.dataset.files import open_group
+from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.impairments import Chain, Noise, Observe, add_noise, observe
 from wavecity.dataset.reader import open_store, resolve
-from wavecity.dataset.schema import SCENE_FIELDS
+from wavecity.dataset.records import StoreAttributes, attributes_of
+from wavecity.dataset.schema import SCENE_FIELDS, Values
 from wavecity.geo.errors import InputError
-from wavecity.raytrace.channels import ReceiverSettings, csi, csi_axes, subcarrier_frequencies
+from wavecity.raytrace.channels import DeparturePaths, ReceiverSettings, csi, csi_axes, subcarrier_frequencies
 from wavecity.raytrace.settings import RadioSettings
 
 __all__ = ["Chain", "Noise", "Observe", "ReceiverSettings", "add_noise", "derived_csi", "observe", "stored_csi"]
@@ -35,7 +36,7 @@ LARGEST_OFFSET = 0.1
 BLOCK = 2**25
 
 
-def stored_csi(store: Any) -> xr.DataArray:
+def stored_csi(store: str | StorePath) -> xr.DataArray:
     """The channels as they are stored, with the coordinates that `Noise` and `Observe` need.
 
     Parameters
@@ -46,13 +47,17 @@ def stored_csi(store: Any) -> xr.DataArray:
     -------
     xarray.DataArray
         complex64 (scene, user, x, y), lazy.
+
+    Examples
+    --------
+    >>> noisy = Noise(snr_db=10.0)(stored_csi("helsinki"))
     """
     data = open_store(store)
     return _with_coordinates(data["csi"], data)
 
 
 def derived_csi(
-    store: Any,
+    store: str | StorePath,
     *,
     columns: int | None = None,
     rows: int | None = None,
@@ -86,7 +91,7 @@ def derived_csi(
     frequencies : float (F,), optional
         Hz from the carrier, 1-D; adds dimension `subcarrier`.
     subcarriers, bandwidth : int and float, optional
-        Instead of `frequencies`: so many OFDM subcarriers, `bandwidth / subcarriers` Hz apart, around the carrier.
+        Instead of `frequencies`: this many OFDM subcarriers, `bandwidth / subcarriers` Hz apart, around the carrier.
     normalize_delays : bool
         Count delays from each user's first path, as Sionna's `Paths.cfr` does by default.
 
@@ -94,9 +99,9 @@ def derived_csi(
     -------
     xarray.DataArray
         complex64 (scene, user, [rx], [time], [subcarrier], x, y), sqrt(power gain); a dask chunk is a stored one of
-        paths, or some of its users.
-        Coordinates `scene` and `user` (numbers in the store), `rx_column`, `rx_row`, `time` (s), `frequency` (of
-        `subcarrier`, Hz from the carrier), the store's of each scene, and `power_cut`. Padding and users in outage are 0.
+        paths, or some of its users. Coordinates `scene` and `user` (numbers in the store), `rx_column`, `rx_row`,
+        `time` (s), `frequency` (of `subcarrier`, Hz from the carrier), the store's of each scene, and `power_cut`.
+        Padding and users in outage are 0.
 
     Raises
     ------
@@ -106,10 +111,10 @@ def derived_csi(
     Examples
     --------
     >>> wide = derived_csi("helsinki", columns=8, rows=8, subcarriers=64, bandwidth=100e6)
-    >>> one = wide.isel(scene=0).compute()
+    >>> scene = wide.isel(scene=0).compute()
     """
     data, paths = open_store(store), _open_paths(store)
-    radio = _radio(store, data.attrs, {"columns": columns, "rows": rows, "spacing": spacing})
+    radio = _radio(store, attributes_of(data.attrs), {"columns": columns, "rows": rows, "spacing": spacing})
     frequencies = _frequencies(frequencies, subcarriers, bandwidth, radio.frequency)
     axes = csi_axes(receiver, times, frequencies)
     asked = (("rx", receiver), ("time", times), ("subcarrier", frequencies))
@@ -122,8 +127,8 @@ def derived_csi(
     names += ["doppler"] if times is not None else []
     names += ["delay"] if frequencies is not None or normalize_delays else []
 
-    def channel(*arrays: NDArray[Any]) -> NDArray[np.complex64]:
-        table: Any = SimpleNamespace(**dict(zip(names, arrays, strict=True)))
+    def channel(*arrays: Values) -> NDArray[np.complex64]:
+        table = cast(DeparturePaths, SimpleNamespace(**dict(zip(names, arrays, strict=True))))
         return csi(
             table,
             radio,
@@ -162,7 +167,8 @@ def derived_csi(
     )
 
 
-def _open_paths(store: Any) -> xr.Dataset:
+def _open_paths(store: str | StorePath) -> xr.Dataset:
+    """Open the stored paths."""
     if "paths" not in open_group(resolve(store)):
         msg = f"{store}: stores no paths, so nothing can be derived; build it with features.paths: true"
         raise InputError(msg)
@@ -177,7 +183,7 @@ def _in_blocks(paths: xr.Dataset, users: int) -> xr.Dataset:
     return paths if chunks == {"scene": scenes_stored, "user": users_stored} else paths.chunk(chunks)
 
 
-def _radio(store: Any, attributes: Mapping[str, Any], changes: dict[str, Any]) -> RadioSettings:
+def _radio(store: str | StorePath, attributes: StoreAttributes, changes: Mapping[str, float | None]) -> RadioSettings:
     """The panel of the store's recipe with another size or spacing."""
     array = attributes["array"]
     stored = {
@@ -201,6 +207,7 @@ def _radio(store: Any, attributes: Mapping[str, Any], changes: dict[str, Any]) -
 def _frequencies(
     frequencies: ArrayLike | None, subcarriers: int | None, bandwidth: float | None, carrier: float
 ) -> NDArray[np.float64] | None:
+    """Offsets from the carrier in Hz, checked; None at the carrier alone."""
     if frequencies is None and subcarriers is None and bandwidth is None:
         return None
     if frequencies is None:
@@ -229,9 +236,10 @@ def _frequencies(
 
 
 def _with_coordinates(csi: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
-    """Number scenes and users, so that a selection remembers who it is; and the store's values of each scene."""
+    """Number scenes and users, so that a selection keeps their identity, and add the store's values of each scene."""
     numbers = {
         dim: (dim, np.arange(data.sizes[dim]), {"long_name": f"{dim} in the store"}) for dim in ("scene", "user")
     }
     fields = [field.name for field in SCENE_FIELDS if field.name in data.variables]
-    return csi.assign_coords({**numbers, **{name: data[name].variable.load() for name in fields}})
+    named: xr.DataArray = csi.assign_coords({**numbers, **{name: data[name].variable.load() for name in fields}})
+    return named

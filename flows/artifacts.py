@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -13,9 +12,9 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import read_json
 from wavecity.dataset.publish import Version
-from wavecity.dataset.writer import load_draft
 
 
 class Progress:
@@ -75,7 +74,7 @@ def show_training(run: Path) -> None:
         return
     # A row holds what was logged at one step; of every epoch the last value of each is shown.
     epochs = pd.concat(logs).groupby("epoch").last().reset_index()
-    table: list[dict[str, Any]] = [
+    table: list[dict[str, object]] = [
         {str(name): value for name, value in row.items() if value == value} for row in epochs.to_dict("records")
     ]
     create_table_artifact(table=table, key="training", description=str(run))

@@ -7,31 +7,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shapely.errors import ShapelyError
 
 from wavecity.dataset.card.croissant import write_croissant
 from wavecity.dataset.card.page import write_card
-from wavecity.dataset.checks.validate import CheckFailed, Each, validate
+from wavecity.dataset.checks.findings import CheckFailed
+from wavecity.dataset.checks.validate import Each, validate
+from wavecity.dataset.draft import Draft, open_draft
 from wavecity.dataset.features import channel_checksum, scene_arrays
 from wavecity.dataset.files import StorePath, atomic_path, read_json, write_json
+from wavecity.dataset.fingerprints import fingerprint_of, package_versions
+from wavecity.dataset.finish import finish_draft, seal
+from wavecity.dataset.layout import Layout
 from wavecity.dataset.publish import Version, pointed_at, publish, versions
+from wavecity.dataset.records import Outcome, Receipt, StoreAttributes, TrajectoryAttributes
 from wavecity.dataset.schema import SCHEMA_VERSION
-from wavecity.dataset.writer import (
-    Draft,
-    Layout,
-    fingerprint_of,
-    finish_draft,
-    open_draft,
-    package_versions,
-    seal,
-    write_unit,
-)
+from wavecity.dataset.writer import write_unit
 from wavecity.flows.fingerprint import code_fingerprint
 from wavecity.flows.maps import at_hand
 from wavecity.flows.recipe import Recipe
-from wavecity.flows.reuse import Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
+from wavecity.flows.reuse import Arrays, Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
 from wavecity.geo.build import build_scene
 from wavecity.geo.cities import City, cities_of, slug
 from wavecity.geo.errors import InputError, MapError, SceneError
@@ -42,6 +39,9 @@ from wavecity.geo.settings import MobilitySettings
 from wavecity.geo.sources import Source, is_here, open_city
 from wavecity.geo.tiles import Tile
 from wavecity.raytrace.settings import RadioSettings
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
 
 # Element gain of Sionna's patterns over isotropic, dB: the bound of the Friis check.
 ELEMENT_GAIN = {"iso": 0.0, "dipole": 1.76, "hw_dipole": 2.15, "tr38901": 8.0}
@@ -116,7 +116,7 @@ def _known_plan(path: Path, source: Source) -> CityPlan | None:
     known = read_json(path)
     if known is None:
         return None
-    return CityPlan(City(**known["city"]), [Tile(**_with_nan(tile)) for tile in known["tiles"]], source)
+    return CityPlan(City(**known["city"]), [_tile_of(tile) for tile in known["tiles"]], source)
 
 
 def _planned_before(recipe: Recipe, cache: Path) -> Plan | None:
@@ -136,7 +136,9 @@ def _planned_before(recipe: Recipe, cache: Path) -> Plan | None:
     return join_plans(plans, recipe.area, recipe.seed)
 
 
-def show_plan(recipe: Recipe, cache: Path, fetch: bool, progress: Callable[[Any], Any] = iter) -> Plan:
+def show_plan(
+    recipe: Recipe, cache: Path, fetch: bool, progress: Callable[[Iterable[City]], Iterable[City]] = iter
+) -> Plan:
     """Plan as far as maps are there: without `fetch` nothing is downloaded, and cities without a map get positions.
 
     Raises
@@ -261,7 +263,7 @@ def reuse_of(recipe: Recipe, plan: Plan, store: StorePath) -> Reuse:
     return plan_reuse(recipe, plan, store, code_fingerprint())
 
 
-def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source], recipe: Recipe) -> dict[str, Any]:
+def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source], recipe: Recipe) -> Receipt:
     """Build, trace and write the scenes of one unit, whose maps are in `sources` by city; runs in a worker process.
 
     A scene that cannot be made is quarantined with its stage, reason and traceback; the others go on.
@@ -277,7 +279,7 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
         return done
     store = draft.folder.parent.parent
     here = {city: at_hand(source, store) for city, source in sources.items()}
-    scenes: list[dict[str, Any] | None] = []
+    scenes: list[Arrays | None] = []
     outcomes = []
     buildings = []
     for job in jobs:
@@ -291,9 +293,10 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     return write_unit(draft, unit, scenes, outcomes, {"seed": recipe.seed})
 
 
-def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any] | None, dict[str, Any], Any]:
+def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None, Outcome, GeoDataFrame | None]":
+    """Arrays, outcome and buildings of a scene; of one that cannot be made only the outcome."""
     tile = job.tile
-    outcome: dict[str, Any] = {
+    outcome: Outcome = {
         "scene_id": tile.id,
         "city": tile.city,
         "country": tile.country,
@@ -307,7 +310,7 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any]
     if job.kept and kept and not job.reason:
         arrays, table = kept
         origin = f"kept from {job.kept.version}: inputs unchanged"
-        result = {**_result(arrays, table), "origin": origin}
+        result: Outcome = {**_result(arrays, table), "origin": origin}
         return arrays, {**job.kept.outcome, **outcome, **result}, _named(table, tile)
     stage, start = "scene", time.perf_counter()
     reason = job.reason or "files of the version before are damaged"
@@ -347,7 +350,8 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> tuple[dict[str, Any]
     return arrays, outcome, _named(scene.buildings, tile)
 
 
-def _result(arrays: dict[str, Any], buildings: Any) -> dict[str, Any]:
+def _result(arrays: Arrays, buildings: "GeoDataFrame") -> Outcome:
+    """The part of an outcome that follows from the arrays and buildings."""
     return {
         "status": "done",
         "n_users": len(arrays["csi"]),
@@ -358,7 +362,7 @@ def _result(arrays: dict[str, Any], buildings: Any) -> dict[str, Any]:
     }
 
 
-def _trace(scene: Scene, recipe: Recipe) -> dict[str, Any]:
+def _trace(scene: Scene, recipe: Recipe) -> Arrays:
     """Channels and features of a scene; the ray tracer is imported by the first one that needs it."""
     from wavecity.raytrace import backend
 
@@ -376,11 +380,13 @@ def _trace(scene: Scene, recipe: Recipe) -> dict[str, Any]:
     return scene_arrays(scene, channels, csi(channels, recipe.radio))
 
 
-def _named(buildings: Any, tile: Tile) -> Any:
+def _named(buildings: "GeoDataFrame", tile: Tile) -> "GeoDataFrame":
+    """The table of a scene's buildings with the id of the scene."""
     return buildings.assign(scene_id=tile.id)
 
 
-def _write_buildings(path: StorePath, tables: list[Any]) -> None:
+def _write_buildings(path: StorePath, tables: "list[GeoDataFrame]") -> None:
+    """Write the buildings of all scenes of a unit as one GeoParquet file."""
     import pandas as pd
 
     # Each scene has its own projection, so the geometry is in metres of the scene frame, without a CRS.
@@ -392,7 +398,7 @@ def _write_buildings(path: StorePath, tables: list[Any]) -> None:
 def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
     """Write coordinates, attributes, statistics, ledger, lineage and card of a draft whose units are all done; seal it."""
     radio: RadioSettings = recipe.radio
-    attributes = {
+    attributes: StoreAttributes = {
         "frequency_hz": radio.frequency,
         "element_pattern": radio.pattern,
         "element_gain_max_db": ELEMENT_GAIN[radio.pattern],
@@ -422,7 +428,7 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
     seal(draft)
 
 
-def trajectory_attributes(mobility: MobilitySettings) -> dict[str, Any]:
+def trajectory_attributes(mobility: MobilitySettings) -> TrajectoryAttributes:
     """What readers need to know of users that move, JSON-ready; `fastest_mps` by `wavecity.geo.scene.Mover`."""
     fastest = {
         Mover.WALKER: mobility.walker_speed[1],
@@ -439,7 +445,7 @@ def trajectory_attributes(mobility: MobilitySettings) -> dict[str, Any]:
     }
 
 
-def plan_record(plan: Plan) -> dict[str, Any]:
+def plan_record(plan: Plan) -> dict[str, list[dict[str, object]]]:
     """A plan, JSON-ready."""
     return {
         "cities": [city_record(city) for city in plan.cities],
@@ -447,7 +453,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
     }
 
 
-def city_record(plan: CityPlan) -> dict[str, Any]:
+def city_record(plan: CityPlan) -> dict[str, object]:
     """What a city was to give and gives, JSON-ready."""
     return {
         "name": plan.city.name,
@@ -461,11 +467,12 @@ def city_record(plan: CityPlan) -> dict[str, Any]:
     }
 
 
-def _with_nan(record: dict[str, Any]) -> dict[str, Any]:
-    return {**record, "coverage": float("nan") if record["coverage"] is None else record["coverage"]}
+def _tile_of(record: dict[str, Any]) -> Tile:
+    """A tile from its record."""
+    return Tile(**{**record, "coverage": float("nan") if record["coverage"] is None else record["coverage"]})
 
 
-def tile_record(tile: Tile) -> dict[str, Any]:
+def tile_record(tile: Tile) -> dict[str, object]:
     """A tile's outcome, JSON-ready: what was not looked at (tiles that were not needed) is null."""
     return {name: None if value != value else value for name, value in vars(tile).items()}
 

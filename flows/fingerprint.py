@@ -9,12 +9,12 @@ from pathlib import Path
 # listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
 DATA = {
     "geo": (
-        "build", "cities", "extract", "footprints", "gates", "heights", "mesh", "overpass", "overture", "plan", "projection",
-        "rasters", "scene", "seeding", "settings", "sources", "streets", "tiles", "trajectories", "users",
+        "build", "cities", "extract", "footprints", "gates", "heights", "mesh", "overpass", "overture", "plan", "polygons",
+        "projection", "rasters", "scene", "seeding", "settings", "sources", "streets", "tiles", "trajectories", "users",
     ),
     "raytrace": (
         "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",
-        "pairs", "settings", "simulate", "sionna_private", "solver", "surfaces", "world",
+        "pairs", "settings", "simulate", "sionna_private", "solver", "surfaces", "utd", "world",
     ),
     "dataset": ("distributions", "features", "schema", "statistics"),
 }  # fmt: skip
@@ -23,7 +23,7 @@ DATA = {
 NOT_DATA = {
     "geo": ("download", "errors", "network"),
     "raytrace": ("backend",),
-    "dataset": ("files", "integrity", "writer"),
+    "dataset": ("draft", "files", "fingerprints", "integrity", "layout", "records", "writer"),
 }
 # Raise it when data change through something else, e.g. a setting of the ray tracer's compiler.
 REVISION = 1

@@ -3,15 +3,15 @@
 import hashlib
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from wavecity.dataset.files import files_below, read_json, sha256_of, write_json
+from wavecity.dataset.fingerprints import fingerprint_of
 from wavecity.dataset.publish import Version
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.writer import fingerprint_of
 from wavecity.flows import build
 from wavecity.flows.maps import map_folder
 from wavecity.flows.recipe import Recipe
+from wavecity.model.settings.tasks import TASKS
 
 RECORD = "finished.json"
 # What training and the report leave in a run folder, and what says what they are of.
@@ -47,7 +47,7 @@ def find(recipe: Recipe, run: Path, maps: Path | None) -> Version | None:
     return version
 
 
-def _state(recipe: Recipe, version: Version, run: Path) -> dict[str, Any]:
+def _state(recipe: Recipe, version: Version, run: Path) -> dict[str, object]:
     """Everything that the files of a run depend on, and the files."""
     made_of = {
         "recipe": recipe.model_dump(mode="json"),
@@ -55,7 +55,9 @@ def _state(recipe: Recipe, version: Version, run: Path) -> dict[str, Any]:
         "code": _code(),
         "versions": _versions(),
     }
-    names = [*OUTPUTS, *(f"results/{name}" for name in files_below(run / "results"))]
+    # Those with other settings, `localization-1a2b3c4d.json`, are in no report.
+    results = [name for name in files_below(run / "results") if name.partition(".")[0] in TASKS]
+    names = [*OUTPUTS, *(f"results/{name}" for name in results)]
     return {
         "fingerprint": fingerprint_of(made_of),
         "files": {name: sha256_of(run / name) for name in names if (run / name).is_file()},

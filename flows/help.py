@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from wavecity.dataset.progress import say
 from wavecity.model.settings.tasks import MEANINGS
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 # A command line, and what it is for.
 Example = tuple[str, str]
@@ -21,7 +24,7 @@ class SpokenCommand(click.Command):
         super().__init__(*arguments, **options)
         self._examples = examples
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Say it on standard error, and run the command."""
         names: list[str] = []
         here: click.Context | None = ctx
@@ -42,7 +45,7 @@ class SpokenCommand(click.Command):
 class SilentCommand(SpokenCommand):
     """A command that is done in a moment, and says nothing on standard error."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run the command."""
         return click.Command.invoke(self, ctx)
 
@@ -108,7 +111,7 @@ class RecipeName(click.ParamType):
 
     name = "recipe"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Keep it as it was written."""
         return str(value)
 
@@ -125,7 +128,7 @@ class StoreAddress(click.ParamType):
 
     name = "store"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Keep it as it was written: a path type would make `s3:/` of `s3://`."""
         return str(value)
 
@@ -134,7 +137,7 @@ class StoreAddress(click.ParamType):
         return [CompletionItem(incomplete, type="dir")]
 
 
-def keys_of(recipe: Any, section: str = "") -> Sequence[tuple[str, Any, str]]:
+def keys_of(recipe: "BaseModel", section: str = "") -> Sequence[tuple[str, object, str]]:
     """Keys of a recipe with their values and meanings, those below `section` only.
 
     Parameters
@@ -143,9 +146,9 @@ def keys_of(recipe: Any, section: str = "") -> Sequence[tuple[str, Any, str]]:
     section : str
         `training.evaluation`; empty for all.
     """
-    rows: list[tuple[str, Any, str]] = []
+    rows: list[tuple[str, object, str]] = []
 
-    def walk(part: Any, prefix: str) -> None:
+    def walk(part: "BaseModel", prefix: str) -> None:
         for name, field in type(part).model_fields.items():
             value = getattr(part, name)
             if hasattr(type(value), "model_fields"):

@@ -1,7 +1,7 @@
 """A plan as a picture: the cities on a map of the world, or the tiles of one city over its buildings."""
 
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
 import numpy as np
 from matplotlib.collections import PatchCollection, PolyCollection
@@ -13,10 +13,19 @@ from wavecity.dataset.files import atomic_path, make_folder
 from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.geo.cities import all_positions
 from wavecity.geo.plan import CityPlan, Plan
+from wavecity.geo.tiles import Tile
 
 # Okabe and Ito's palette, which the colour-blind tell apart.
 STATES = {"ready": "#009E73", "short": "#E69F00", "planned": "#0072B2", "missing": "#D55E00"}
 OUTCOMES = {"not needed": "#777777", "rejected": "#D55E00", "planned": "#0072B2", "accepted": "#009E73"}
+
+
+class _Look(TypedDict, total=False):
+    """How the square of a tile is drawn."""
+
+    facecolor: str | tuple[float, float, float, float]
+    edgecolor: str
+    linestyle: Literal[":"]
 
 
 def draw_plan(plan: Plan, out: Path) -> Path:
@@ -94,7 +103,7 @@ def _draw_city(plan: CityPlan) -> Figure:
     return figure
 
 
-def _look(outcome: str) -> dict[str, Any]:
+def _look(outcome: str) -> _Look:
     """Colours of an outcome: what was not looked at is only outlined."""
     colour = OUTCOMES[outcome]
     if outcome == "not needed":
@@ -102,17 +111,18 @@ def _look(outcome: str) -> dict[str, Any]:
     return {"facecolor": to_rgba(colour, 0.25), "edgecolor": colour}
 
 
-def _outcome(tile: Any) -> str:
-    return "not needed" if tile.reason == "not needed" else str(tile.status)
+def _outcome(tile: Tile) -> str:
+    """Key of `OUTCOMES`: a tile that was not looked at is no rejected one."""
+    return "not needed" if tile.reason == "not needed" else tile.status
 
 
-def _reach(tile: Any) -> tuple[float, float]:
+def _reach(tile: Tile) -> tuple[float, float]:
     """Half a tile's edge in degrees of longitude and latitude."""
     latitude = tile.size / 2 / 111_320
     return latitude / float(np.cos(np.radians(tile.latitude))), latitude
 
 
-def _square(tile: Any) -> Rectangle:
+def _square(tile: Tile) -> Rectangle:
     wide, high = _reach(tile)
     return Rectangle((tile.longitude - wide, tile.latitude - high), 2 * wide, 2 * high)
 

@@ -8,45 +8,50 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from distributed import KilledWorker
+from distributed import Client, KilledWorker
 from distributed.client import FutureCancelledError
-from prefect import flow, get_run_logger, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.events import emit_event
-from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from wavecity.dataset.checks.validate import Each
+from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import StorePath, location, make_folder, read_json, write_json
 from wavecity.dataset.lock import Lock, builder_lock
 from wavecity.dataset.progress import say, stage, track
 from wavecity.dataset.publish import Version, make_latest, pointed_at
 from wavecity.dataset.reader import open_store, resolve
-from wavecity.dataset.writer import Draft
+from wavecity.dataset.records import Receipt
 from wavecity.flows import artifacts, build, finished
 from wavecity.flows.cluster import compute
 from wavecity.flows.maps import map_folder, share_maps
 from wavecity.flows.recipe import Recipe, recipe_of_run
+from wavecity.flows.reuse import Reuse
 from wavecity.flows.run_checks import refuse_other_run, tasks_of, warnings_of
 from wavecity.geo.cities import City, cities_of
 from wavecity.geo.errors import InputError, MapError
 from wavecity.geo.plan import CityPlan, Plan
 from wavecity.geo.settings import Settings
-from wavecity.geo.sources import refresh_city
+from wavecity.geo.sources import Source, refresh_city
 from wavecity.model.data.feasible import NotPossible, sizes_of
 from wavecity.model.settings.tasks import TaskName
 
-# One thread a unit in flight: it only waits for Dask.
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# One thread per unit in flight: it only waits for Dask. To mypy no thread pool is a runner as `flow` declares it.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
 
 # As `build.run_unit`: writes a unit and gives its receipt.
-RunUnit = Callable[..., dict[str, Any]]
+RunUnit = Callable[..., Receipt]
 
 
-def _can_pass(task: Any, run: Any, state: Any) -> bool:
+def _can_pass(task: Task[..., object], run: TaskRun, state: State[object]) -> bool:
     """Retry what can pass, a killed worker or a broken connection; never bad geometry or wrong input."""
     try:
         state.result()
@@ -65,8 +70,14 @@ def _can_pass(task: Any, run: Any, state: Any) -> bool:
     cache_policy=NO_CACHE,
 )
 def build_unit(
-    client: Any, draft: Draft, unit: int, jobs: list[Any], sources: Any, recipe: Recipe, run_unit: RunUnit
-) -> dict[str, Any]:
+    client: Client,
+    draft: Draft,
+    unit: int,
+    jobs: list[build.Job],
+    sources: dict[str, Source],
+    recipe: Recipe,
+    run_unit: RunUnit,
+) -> Receipt:
     """Hand one unit to Dask and wait for its receipt."""
     future = client.submit(run_unit, draft, unit, jobs, sources, recipe, pure=False)
     try:
@@ -162,7 +173,7 @@ def build_dataset(
         share_maps(plan.sources, place)
         with compute(workers, dask) as client:
 
-            def validated(parts: Iterable[Any]) -> Iterator[Any]:
+            def validated(parts: Iterable[Item]) -> Iterator[Item]:
                 return track(parts, "build 4/4: validate", draft.layout.units, "units")
 
             def complete(missing: list[int]) -> Version:
@@ -221,10 +232,10 @@ def _refresh_maps(recipe: Recipe, folder: Path) -> None:
             logger.warning("%s", error)
 
 
-def _on_cluster(client: Any) -> Each:
+def _on_cluster(client: Client) -> Each:
     """`map` on the cluster: results in order, each released as soon as it was taken."""
 
-    def each(job: Any, items: Iterable[Any]) -> Iterator[Any]:
+    def each(job: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         futures = deque(client.map(job, list(items), pure=False))
         while futures:
             yield futures.popleft().result()
@@ -238,7 +249,7 @@ def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> 
         return plan_scenes(recipe, maps)
     with compute(workers, dask) as client:
 
-        def each(job: Any, cities: list[City]) -> list[CityPlan]:
+        def each(job: Callable[[City], CityPlan], cities: list[City]) -> list[CityPlan]:
             futures = client.map(job, cities, pure=False)
             return [future.result() for future in track(futures, "plan", unit="cities")]
 
@@ -246,16 +257,16 @@ def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> 
 
 
 def _run_units(
-    client: Any,
+    client: Client,
     draft: Draft,
     missing: list[int],
     plan: Plan,
-    reuse: Any,
+    reuse: Reuse,
     recipe: Recipe,
     lock: Lock,
     run_unit: RunUnit = build.run_unit,
 ) -> None:
-    futures: list[PrefectFuture[Any]] = []
+    futures = []
     progress = artifacts.Progress(draft.layout.units, draft.layout.units - len(missing))
     sources = plan.sources
     scenes = sum(len(draft.layout.scenes_of(unit)) for unit in missing)
@@ -371,7 +382,7 @@ def _train(recipe: Recipe, data: StorePath, out: Path, overwrite: bool) -> dict[
     return {"report": str(report(out)), "run": str(out), **left_out}
 
 
-def _evaluate(run: Path, store: StorePath, tasks: Iterable[Any], recipe: Recipe) -> dict[str, str]:
+def _evaluate(run: Path, store: StorePath, tasks: Iterable[TaskName], recipe: Recipe) -> dict[str, str]:
     """Evaluate every task; those that were not possible, with their reasons."""
     names, reasons = list(tasks), []
     for number, name in enumerate(names, 1):

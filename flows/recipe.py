@@ -1,12 +1,13 @@
 """`Recipe`: everything a run depends on, in one YAML file and one pydantic model."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from wavecity.dataset.files import read_json
 from wavecity.dataset.settings import FeatureSettings, StoreSettings
@@ -49,7 +50,7 @@ class Recipe(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _on_its_base(cls, content: Any) -> Any:
+    def _on_its_base(cls, content: object) -> object:
         if not isinstance(content, dict) or content.get("base") is None:
             return content
         if content["base"] not in shipped_recipes():
@@ -99,12 +100,12 @@ class Recipe(Settings):
         return parts
 
 
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
     """`base` with `changes`, section by section."""
     merged = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        section = merged.get(key)
+        merged[key] = _merge(section, value) if isinstance(section, dict) and isinstance(value, dict) else value
     return merged
 
 
@@ -159,7 +160,7 @@ def recipe_of_run(run: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     return parse_recipe(content, str(run / "recipe.json"))
 
 
-def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
+def parse_recipe(content: Mapping[str, object], origin: str) -> Recipe:
     """Validate a recipe's content; the first error becomes one `InputError` line."""
     try:
         return Recipe.model_validate(content)
@@ -182,22 +183,24 @@ def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
         raise InputError(msg) from error
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def _apply(content: dict[str, object], override: str) -> None:
+    """Make a `--set` change in a recipe's content."""
     path, equals, value = override.partition("=")
     if not equals or not path:
         msg = f"--set {override}: write KEY=VALUE, e.g. --set solver.max_depth=4"
         raise InputError(msg)
     *parents, leaf = path.split(".")
-    section: Any = content
+    section = content
     for parent in parents:
-        section = section.setdefault(parent, {})
-        if not isinstance(section, dict):
+        inner = section.setdefault(parent, {})
+        if not isinstance(inner, dict):
             msg = f"--set {override}: {parent} is a value, not a section"
             raise InputError(msg)
+        section = inner
     section[leaf] = yaml.safe_load(value)
 
 
-def _unknown_key(location: tuple[int | str, ...], value: Any) -> str:
+def _unknown_key(location: tuple[int | str, ...], value: object) -> str:
     """Say which key was meant: the full path of one that ends so, one written almost so, or what is known there."""
     path = [str(part) for part in location]
     # `localization.labels` is refused at `localization`, with the rest of the path in the value.
@@ -216,7 +219,7 @@ def _unknown_key(location: tuple[int | str, ...], value: Any) -> str:
     return f"unknown key {'.'.join(map(str, location))!r}; known there: {', '.join(_known_keys(location))}"
 
 
-def _all_keys(model: Any, prefix: str = "") -> list[str]:
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Full paths of all sections and fields."""
     keys = []
     for name, field in model.model_fields.items():
@@ -226,25 +229,32 @@ def _all_keys(model: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-def _section_of(annotation: Any) -> Any:
+def _section_of(annotation: object) -> type[BaseModel] | None:
     """The settings that a field holds, None for a plain value; of `MobilitySettings | None` the one that has fields."""
-    return next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), None)
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
-def _as_list(value: Any) -> str:
+def _as_list(value: object) -> str:
     """How a value that should have been a list is written: `20,30` as `[20,30]`, without a space that a shell would split."""
     parts = value.split(",") if isinstance(value, str) else [value]
     return "[" + ",".join(str(part).strip() for part in parts) + "]"
 
 
 def _example(section: str) -> str:
+    """The first key of a section, as an example in a message."""
     key = next((key for key in _all_keys(Recipe) if key.startswith(f"{section}.")), "")
     return f", e.g. {key}" if key else ""
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Recipe
+    """Names of the fields of the section in which a key was refused."""
+    model: type[BaseModel] = Recipe
     for part in location[:-1]:
         if isinstance(part, str):  # a number is the place in a list of sections
-            model = _section_of(model.model_fields[part].annotation)
+            section = _section_of(model.model_fields[part].annotation)
+            assert section is not None  # a plain value has no keys that could be refused
+            model = section
     return list(model.model_fields)

@@ -8,27 +8,55 @@ city leaves most tiles as they were.
 
 import hashlib
 import io
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wavecity.dataset.draft import Draft, load_draft
 from wavecity.dataset.files import StorePath, array_of, open_group, read_json, sha256_of
+from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.publish import Version, latest
-from wavecity.dataset.writer import Draft, fingerprint_of, load_draft, package_versions
+from wavecity.dataset.records import Outcome
 from wavecity.flows.recipe import Recipe
 from wavecity.geo.cities import City
 from wavecity.geo.plan import Plan
 from wavecity.geo.scene import Scene
 from wavecity.geo.tiles import Tile
 
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
 # What of `area` says which tiles are wanted, not what is in them.
 PLANNING = {
     "cities", "world", "scenes", "split", "overpass",
     "min_coverage", "max_coverage", "min_buildings", "stride",
 }  # fmt: skip
+
+
+class SceneParts(TypedDict):
+    """What decides a scene's bytes besides its map and its tile, JSON-ready: `inputs` of the lineage.
+
+    Attributes
+    ----------
+    code : str
+        Fingerprint of the sources that make data.
+    versions : dict
+        Package -> version.
+    recipe : dict
+        The recipe's data parts, without what only decides which tiles are wanted.
+    """
+
+    code: str
+    versions: dict[str, str]
+    recipe: dict[str, Any]
+
+
+# Arrays of a scene or a unit by name, of any dtype.
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +78,7 @@ class Kept:
     version: str
     folder: StorePath
     scene: int
-    outcome: dict[str, Any]
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -113,8 +141,8 @@ def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) ->
     return Reuse(inputs, kept, reasons)
 
 
-def scene_parts(recipe: Recipe, code: str) -> dict[str, Any]:
-    """Everything beside the map and the tile that decides a scene's bytes; goes into the lineage."""
+def scene_parts(recipe: Recipe, code: str) -> SceneParts:
+    """Everything besides the map and the tile that decides a scene's bytes; goes into the lineage."""
     parts = recipe.data_parts()
     area = {name: value for name, value in parts.pop("area").items() if name not in PLANNING}
     del parts["store"]  # how scenes are put together, not what they are
@@ -134,7 +162,7 @@ def channels_key(scene: Scene, recipe: Recipe, code: str) -> str:
     )
 
 
-def load_kept(kept: Kept) -> tuple[dict[str, NDArray[Any]], Any] | None:
+def load_kept(kept: Kept) -> "tuple[Arrays, GeoDataFrame] | None":
     """Arrays of a kept scene, users not padded, and its table of buildings; None where its files are damaged."""
     draft = load_draft(kept.folder)
     unit = kept.scene // draft.layout.unit
@@ -149,7 +177,7 @@ def load_kept(kept: Kept) -> tuple[dict[str, NDArray[Any]], Any] | None:
 
 
 @lru_cache(maxsize=2)
-def _load_unit(draft: Draft, unit: int) -> tuple[dict[str, NDArray[Any]], Any] | None:
+def _load_unit(draft: Draft, unit: int) -> "tuple[Arrays, GeoDataFrame] | None":
     """Arrays and buildings of a unit whose every file is what its receipt says; the scenes of a unit are asked for in turn."""
     import geopandas as gpd
 
@@ -186,15 +214,21 @@ def _place(city: str, latitude: float, longitude: float) -> tuple[str, float, fl
     return city, round(latitude, 7), round(longitude, 7)
 
 
-def _inputs_key(tile: Tile, city: City, map_sha: str, parts: dict[str, Any]) -> str:
-    where: dict[str, Any] = {"id": tile.id, "latitude": tile.latitude, "longitude": tile.longitude, "size": tile.size}
+def _inputs_key(tile: Tile, city: City, map_sha: str, parts: SceneParts) -> str:
+    """Key of all inputs of a tile's scene."""
+    where: dict[str, object] = {
+        "id": tile.id,
+        "latitude": tile.latitude,
+        "longitude": tile.longitude,
+        "size": tile.size,
+    }
     if parts["recipe"]["users"]["test"]:
         where["split"] = tile.split  # decides the number of users
     of_city = {name: value for name, value in asdict(city).items() if name != "scenes"}
     return fingerprint_of({"tile": where, "city": of_city, "map": map_sha, **parts})
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+def _differences(before: Mapping[str, object], now: Mapping[str, object], prefix: str = "") -> list[str]:
     """Names of what differs, `solver.max_depth`, `package numpy`, `code`."""
     names = []
     for name in sorted(before.keys() | now.keys()):

@@ -8,11 +8,11 @@ from wavecity.flows.recipe import Recipe, recipe_of_run
 from wavecity.geo.cities import cities_of
 from wavecity.geo.errors import InputError
 from wavecity.model.data.feasible import Sizes, obstacles
-from wavecity.model.settings.tasks import ON_REQUEST, TASKS_OF
+from wavecity.model.settings.tasks import ON_REQUEST, TASKS_OF, TaskName
 from wavecity.model.training.run_folder import changed_keys, held_training, refuse_other, refuse_run
 
 
-def tasks_of(recipe: Recipe) -> list[str]:
+def tasks_of(recipe: Recipe) -> list[TaskName]:
     """Tasks that a recipe asks for; by default all of its model but those on request."""
     known = TASKS_OF[recipe.training.backbone]
     return list(recipe.training.evaluation.tasks or [name for name in known if name not in ON_REQUEST])

@@ -4,24 +4,34 @@ import json
 import math
 import sys
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from wavecity.dataset.card.facts import add_up, percent, trajectory_text
-from wavecity.dataset.checks.validate import CheckFailed, Validation, validate_bytes
+from wavecity.dataset.card.facts import trajectory_text
+from wavecity.dataset.card.source import add_up, percent
+from wavecity.dataset.checks.findings import CheckFailed, Validation
+from wavecity.dataset.checks.validate import validate_bytes
+from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, children, folder_size, location, read_json, write_text
+from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.lock import builder_lock
 from wavecity.dataset.publish import Version, latest, point_latest, publish, versions
 from wavecity.dataset.reader import open_store, refuse_run_folder, resolve
+from wavecity.dataset.records import attributes_of
 from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.dataset.settings import StoreSettings
-from wavecity.dataset.writer import load_draft, read_sealed
 from wavecity.flows.help import keys_of
 from wavecity.geo.errors import InputError
 from wavecity.model.settings.tasks import BOUND, TASKS, is_ours
+
+if TYPE_CHECKING:
+    from wavecity.flows.recipe import Recipe
+    from wavecity.geo.plan import Plan
+    from wavecity.geo.tiles import Tile
 
 # What the statistics of a store are, and their units.
 STATISTICS = {
@@ -40,7 +50,7 @@ HEADLINES = {"mu-mimo": "MU-MIMO sum-rate", "su-mimo": "SU-MIMO sum-rate"}
 console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
-def print_plan(plan: Any, every: bool = False) -> None:
+def print_plan(plan: "Plan", every: bool = False) -> None:
     """Cities of a plan, and of one city (or if `every` is asked for) the tiles with their outcomes."""
     tiles = plan.tiles
     if every or len(plan.cities) == 1:
@@ -147,7 +157,7 @@ def best_of(row: dict[str, Any], ours: bool) -> tuple[float | None, str | None]:
     return values.get(pick), pick
 
 
-def print_keys(recipe: Any, section: str) -> None:
+def print_keys(recipe: "Recipe", section: str) -> None:
     """Print the keys of a recipe, with their values and meanings.
 
     Raises
@@ -166,7 +176,7 @@ def print_keys(recipe: Any, section: str) -> None:
     console.print(table)
 
 
-def _print_tiles(tiles: list[Any]) -> None:
+def _print_tiles(tiles: "list[Tile]") -> None:
     table = Table("tile", "latitude", "longitude", "buildings", "coverage", "split", "outcome")
     for tile in tiles:
         table.add_row(
@@ -181,7 +191,7 @@ def _print_tiles(tiles: list[Any]) -> None:
     console.print(table)
 
 
-def _print_cities(plan: Any) -> None:
+def _print_cities(plan: "Plan") -> None:
     table = Table("city", "country", "split", "wanted", "given", "candidates", "map", "rejected, most often")
     for city in plan.cities:
         split = next((tile.split for tile in city.tiles if tile.split), "")
@@ -233,7 +243,7 @@ def print_store(store: str) -> None:
         label, unit = STATISTICS.get(name, (name.replace("_", " "), ""))
         table.add_row(label, f"{value:.4g}{unit}" if isinstance(value, float) else f"{value:,}{unit}")
     if "trajectory" in data.attrs:
-        table.add_row("trajectories", trajectory_text(data.attrs))
+        table.add_row("trajectories", trajectory_text(attributes_of(data.attrs)))
     cities = lineage.get("cities", [])
     if "imported" in data.attrs:
         table.add_row("imported", data.attrs["conventions"]["imported"])
@@ -348,12 +358,15 @@ def _height_sources(folder: StorePath) -> str:
     return f"{shares} (of {counts.total():,} buildings)"
 
 
-def _maps(maps: dict[str, Any]) -> str:
+def _maps(maps: Mapping[str, Mapping[str, str | None]]) -> str:
+    """A line for each of the first maps: file, start of its SHA-256, date."""
     some = [
-        f"{name}: {of['file']} {of['sha256'][:12]} of {of['map_date'] or 'unknown date'}" for name, of in maps.items()
+        f"{name}: {of['file']} {str(of['sha256'])[:12]} of {of['map_date'] or 'unknown date'}"
+        for name, of in maps.items()
     ]
     return "\n".join([*some[:8], f"and {len(some) - 8} more"] if len(some) > 8 else some)
 
 
-def _counts(values: Any) -> str:
+def _counts(values: Iterable[object]) -> str:
+    """`test 2, train 12`: how often each value is there."""
     return ", ".join(f"{name} {count}" for name, count in sorted(Counter(map(str, values)).items()))

@@ -1,4 +1,4 @@
-"""A tile becomes a `Scene`: the one function of this package that the pipeline calls for every scene."""
+"""Tile -> `Scene`: the function of this package that the pipeline calls for every scene."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def build_scene(
     seed: int,
     mobility: MobilitySettings | None = None,
 ) -> Scene:
-    """Scene of an accepted tile; the same bytes for the same map, settings and seed, in whatever process.
+    """Scene of an accepted tile; the same bytes for the same map, settings and seed, in any process.
 
     Parameters
     ----------
@@ -36,15 +36,22 @@ def build_scene(
     seed : int
         The recipe's seed: imputed heights depend on it and the OSM id, users on it and the tile's id.
     mobility : MobilitySettings, optional
-        Users move: they stand where their ways begin, and the scene has these as `tracks`.
+        Users move: they stand where their routes start, and the scene holds the routes as `tracks`.
 
     Raises
     ------
     SceneError
-        The tile cannot become a scene: nothing built, no place for the base station, no open ground, no way for
-        users that move, or a quality gate missed (see `wavecity.geo.gates`).
+        The tile cannot become a scene: nothing built, no place for the base station, no open ground, no route for users
+        that move, or a quality gate missed (see `wavecity.geo.gates`).
     InputError
         `scene.resolution` or `scene.occupancy_patch` does not divide the tile.
+
+    Examples
+    --------
+    >>> source = open_source(area, cache)
+    >>> tile = plan_tiles(source, area, SceneSettings(), seed=7)[0]
+    >>> build_scene(tile, source, SceneSettings(), UserSettings(), seed=7).users.shape
+    (412, 3)
     """
     cells = grid_length(tile.size, scene.resolution, "scene.resolution")
     patches = grid_length(tile.size, scene.occupancy_patch, "scene.occupancy_patch")
@@ -87,6 +94,7 @@ def build_scene(
 
 
 def _provenance(source: Source, prints: Footprints, mesh: Mesh, gates: dict[str, Any]) -> dict[str, Any]:
+    """Where a scene comes from, JSON-ready."""
     shares = prints.buildings["height_source"].value_counts(normalize=True)
     return {
         "map": source.provenance,

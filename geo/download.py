@@ -1,6 +1,6 @@
-"""Downloads of map extracts: resumed, checksummed, kept, done once.
+"""Downloads of map extracts: resumed, verified by checksum, cached.
 
-pooch and fsspec neither resume nor retry a body that breaks off, so this is `requests` and a loop.
+pooch and fsspec neither resume nor retry a transfer that breaks off, hence `requests` and a loop.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from filelock import FileLock
 
 from wavecity.geo import network
 from wavecity.geo.errors import InputError, MapError
-from wavecity.geo.network import Passing, Refused
+from wavecity.geo.network import PermanentFailure, TemporaryFailure
 
 # progress(what, done, total): bytes of a file or requests of a city; total is 0 when unknown.
 Progress = Callable[[str, int, int], None]
 
-# Failures in a row without a byte gained, before a download is given up.
+# Successive failures without a single new byte, after which a download is given up.
 ATTEMPTS = 5
 # Seconds to connect, and between two pieces of the body.
 TIMEOUT = (30.0, 60.0)
@@ -32,7 +32,7 @@ HASHES = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 
 
 def download(url: str, cache: Path, progress: Progress | None = None) -> Path:
-    """File behind a URL, from the cache when it is there: then without any request.
+    """File at a URL, from the cache where it is there, without any request.
 
     Parameters
     ----------
@@ -41,17 +41,17 @@ def download(url: str, cache: Path, progress: Progress | None = None) -> Path:
     cache : Path
         The file is kept in its `downloads`; safe to share between processes.
     progress : callable, optional
-        Called as `progress(file name, bytes so far, bytes in all or 0)`.
+        Called as `progress(file name, bytes so far, bytes in total, or 0)`.
 
     Returns
     -------
     Path
-        The complete file; beside it `<file>.json` says url, etag, last_modified, size and checksum.
+        The complete file; `<file>.json` next to it holds url, etag, last_modified, size and checksum.
 
     Raises
     ------
     MapError
-        The server has no such file, keeps failing, or sends what its checksum file does not confirm.
+        The server has no such file, keeps failing, or sends a file that its checksum file does not confirm.
     InputError
         The cache cannot be written, or the disk is full.
     """
@@ -73,12 +73,12 @@ def download(url: str, cache: Path, progress: Progress | None = None) -> Path:
 
 
 def drop_outdated(url: str, cache: Path) -> bool:
-    """Remove a kept download whose ETag or Last-Modified on the server is another by now; the next `download` loads it anew.
+    """Remove a cached download whose ETag or Last-Modified has changed on the server; `download` then loads it anew.
 
     Returns
     -------
     bool
-        Whether it was removed. Without a kept file, or one of its marks, there is nothing to compare.
+        Whether it was removed. Without a cached file, or its ETag and date, there is nothing to compare.
 
     Raises
     ------
@@ -94,7 +94,10 @@ def drop_outdated(url: str, cache: Path) -> bool:
         answer = requests.head(url, headers=headers, timeout=TIMEOUT, allow_redirects=True)
         answer.raise_for_status()
     except requests.RequestException as error:
-        msg = f"area.source: {url}: cannot be asked for a newer map ({error}); the kept one of {about['last_modified']} stays"
+        msg = (
+            f"area.source: {url}: cannot be asked for a newer map ({error}); the kept one of "
+            f"{about['last_modified']} stays"
+        )
         raise MapError(msg) from error
     now = {"etag": answer.headers.get("ETag", ""), "last_modified": answer.headers.get("Last-Modified", "")}
     known = [name for name in now if now[name] and about.get(name)]
@@ -112,12 +115,13 @@ def download_path(url: str, cache: Path) -> Path:
 
 
 def described(file: Path) -> dict[str, Any]:
-    """What is known of a downloaded file: url, etag, last_modified, size, checksum (`md5:…` or None)."""
-    return dict(json.loads(_beside(file, ".json").read_text()))
+    """Record of a downloaded file: url, etag, last_modified, size, checksum (`md5:…` or None)."""
+    return dict(json.loads(_companion(file, ".json").read_text()))
 
 
 def _fetch(url: str, target: Path, progress: Progress | None) -> None:
-    partial = _beside(target, ".partial")
+    """Download a file to `target`, verified by the server's checksum where there is one."""
+    partial = _companion(target, ".partial")
     with requests.Session() as session:
         session.headers.update({"User-Agent": network.user_agent(), "Accept-Encoding": "identity"})
         # The file may be replaced on the server while we load it: once more from the start, then it is an error.
@@ -127,29 +131,29 @@ def _fetch(url: str, target: Path, progress: Progress | None) -> None:
             if expected is None or _digest(partial, expected[0]) == expected[1]:
                 break
             partial.unlink()
-            _beside(partial, ".json").unlink(missing_ok=True)
+            _companion(partial, ".json").unlink(missing_ok=True)
             if last:
                 msg = f"area.source: {url}: does not match its {expected[0]} checksum; try later or use another server"
                 raise MapError(msg)
     checksum = ":".join(expected) if expected else None
     about = {"url": url, **state, "size": partial.stat().st_size, "checksum": checksum}
-    _write(_beside(target, ".json"), about)
+    _write(_companion(target, ".json"), about)
     partial.replace(target)
-    _beside(partial, ".json").unlink(missing_ok=True)
+    _companion(partial, ".json").unlink(missing_ok=True)
 
 
 def _patiently(session: requests.Session, url: str, partial: Path, progress: Progress | None) -> dict[str, str]:
-    """Load into `partial` until it is whole; ETag and Last-Modified of the file."""
+    """Load into `partial` until it is complete; returns ETag and Last-Modified of the file."""
     failures = most = 0
     while True:
         try:
             return _transfer(session, url, partial, progress)
-        except Refused as error:
+        except PermanentFailure as error:
             msg = f"area.source: {url}: {error}; check the address (a city's name may be spelt differently there)"
             raise MapError(msg) from error
-        except Passing as error:
+        except TemporaryFailure as error:
             have = _size(partial)
-            # A line that keeps breaking but brings more each time may take as many turns as it needs.
+            # A connection that keeps breaking but gains bytes each time may take as many attempts as it needs.
             failures = 1 if have > most else failures + 1
             most = max(most, have)
             if failures >= ATTEMPTS or error.wait > network.LONGEST_WAIT:
@@ -163,27 +167,27 @@ def _patiently(session: requests.Session, url: str, partial: Path, progress: Pro
 
 
 def _transfer(session: requests.Session, url: str, partial: Path, progress: Progress | None) -> dict[str, str]:
-    """One request for what `partial` lacks."""
-    notes = _beside(partial, ".json")
+    """One request for the bytes that `partial` lacks."""
+    notes = _companion(partial, ".json")
     state = json.loads(notes.read_text()) if notes.is_file() and partial.is_file() else {}
     have = _size(partial) if state else 0
     if have and have == state["total"]:
         return {key: state[key] for key in ("etag", "last_modified")}
-    # If-Range: a file that changed meanwhile comes whole (200) instead of its rest (206).
+    # If-Range: a file that changed meanwhile is sent from the start (200) instead of its rest (206).
     headers = {"Range": f"bytes={have}-", "If-Range": state["validator"]} if have and state["validator"] else {}
     try:
         with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
             if response.status_code == 416:
                 partial.unlink()
-                raise Passing("the server refuses to go on where we left off")
+                raise TemporaryFailure("the server refuses to go on where we left off")
             network.check_status(response)
             if response.headers.get("Content-Type", "").startswith("text/html"):
-                raise Refused("a web page instead of a map")
+                raise PermanentFailure("a web page instead of a map")
             if response.status_code == 206:
                 found = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
                 if not found or int(found[1]) != have:
                     partial.unlink()
-                    raise Passing("the server goes on elsewhere than where we left off")
+                    raise TemporaryFailure("the server goes on elsewhere than where we left off")
                 total = int(found[2])
             else:
                 have, total = 0, int(response.headers.get("Content-Length", 0))
@@ -191,22 +195,23 @@ def _transfer(session: requests.Session, url: str, partial: Path, progress: Prog
             state = _state(response, total)
             _write(notes, state)
             with partial.open("ab") as file:
-                # The bytes as they lie on the server: requests would unpack a gzip that is sent as an encoding.
+                # The bytes as they are stored on the server: requests would unpack a gzip that is sent as an encoding.
                 for piece in response.raw.stream(PIECE, decode_content=False):
                     file.write(piece)
                     have += len(piece)
                     if progress:
                         progress(partial.name.removesuffix(".partial"), have, total)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise Passing(network.explain(error)) from error
+        raise TemporaryFailure(network.explain(error)) from error
     if total and have != total:
         if have > total:
             partial.unlink()
-        raise Passing(f"the answer broke off at {have} of {total} bytes")
+        raise TemporaryFailure(f"the answer broke off at {have} of {total} bytes")
     return {key: state[key] for key in ("etag", "last_modified")}
 
 
 def _state(response: requests.Response, total: int) -> dict[str, Any]:
+    """ETag, date and size of the file that a response is of."""
     etag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
     # A weak ETag does not promise the same bytes, so it must not go into If-Range.
     validator = etag if etag and not etag.startswith("W/") else modified
@@ -241,19 +246,23 @@ def _digests(text: str, name: str) -> list[tuple[str, str]]:
 
 
 def _digest(path: Path, algorithm: str) -> str:
+    """Hash of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _size(path: Path) -> int:
+    """Bytes of a file, 0 without one."""
     return path.stat().st_size if path.is_file() else 0
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _companion(path: Path, suffix: str) -> Path:
+    """File next to another one, by suffix."""
     return path.with_name(path.name + suffix)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    draft = _beside(path, ".draft")
+    """Write JSON atomically."""
+    draft = _companion(path, ".draft")
     draft.write_text(json.dumps(content, indent=1))
     os.replace(draft, path)

@@ -1,4 +1,4 @@
-"""The one exception that means "the user's input is wrong"; everything else is a bug or an outage."""
+"""Exceptions that the command line turns into one line and an exit code; everything else is a bug."""
 
 
 class InputError(ValueError):
@@ -9,8 +9,15 @@ class InputError(ValueError):
 
 
 class MapError(InputError):
-    """The map of one city cannot be had (missing, broken, refused): with other cities in the recipe the build goes on."""
+    """The map of one city is missing, broken or refused: the build continues with the other cities of the recipe."""
 
 
 class SceneError(Exception):
     """A scene that cannot be made from valid input (bad geometry): quarantined with its reason, never retried."""
+
+
+class CommandFailed(Exception):
+    """A command that cannot end well although its input is right: a failed check, a server that is gone.
+
+    The command line prints the message alone and exits with code 1.
+    """

@@ -1,4 +1,4 @@
-"""A `Scene` in files: Mitsuba XML with binary PLY that `sionna.rt.load_scene` opens, and glTF for viewers."""
+"""Export of a `Scene`: Mitsuba XML with binary PLY that `sionna.rt.load_scene` opens, and glTF for viewers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from wavecity.geo.scene import Scene, Surface
 
 ATTRIBUTION = "Map data © OpenStreetMap contributors, ODbL 1.0"
 SURFACES = ("wall", "roof", "ground")
-# Thickness in m that Sionna gives walls for what passes through them.
+# Thickness in m of walls in Sionna, for paths that pass through them.
 THICKNESS = 0.1
 COLOURS = {
     "wall": (200, 190, 175, 255),
@@ -38,9 +38,9 @@ def export_mitsuba(scene: Scene, folder: Path, materials: Mapping[str, str]) -> 
     ----------
     scene : Scene
     folder : Path
-        Made if need be; files of the same names are replaced.
+        Created if missing; files of the same names are replaced.
     materials : mapping
-        ITU material (`concrete`, `brick`, …) of `wall`, `roof` and `ground`. Undersides are made of what walls are.
+        ITU material (`concrete`, `brick`, …) of `wall`, `roof` and `ground`. Undersides have the material of walls.
 
     Returns
     -------
@@ -51,6 +51,11 @@ def export_mitsuba(scene: Scene, folder: Path, materials: Mapping[str, str]) -> 
     ------
     InputError
         A surface has no material, or there is no such surface.
+
+    Examples
+    --------
+    >>> file = export_mitsuba(scene, Path("out"), {"wall": "concrete", "roof": "concrete", "ground": "concrete"})
+    >>> sionna.rt.load_scene(str(file))
     """
     if set(materials) != set(SURFACES):
         msg = (
@@ -88,7 +93,7 @@ def export_mitsuba(scene: Scene, folder: Path, materials: Mapping[str, str]) -> 
 
 
 def export_gltf(scene: Scene, path: Path) -> Path:
-    """Write a scene as binary glTF: a node for each surface of each building, and the ground.
+    """Write a scene as binary glTF: one node per surface of each building, and the ground.
 
     Parameters
     ----------
@@ -99,13 +104,17 @@ def export_gltf(scene: Scene, path: Path) -> Path:
     Returns
     -------
     Path
-        `path`. Nodes are named `way/123/roof` (with `@5.5` for a base of 5.5 m); extras of their meshes: osm_type, osm_id,
-        height_m, base_m, height_source, surface. Metres, y up.
+        `path`. Nodes are named `way/123/roof` (with `@5.5` for a base of 5.5 m); extras of their meshes: osm_type,
+        osm_id, height_m, base_m, height_source, surface. Metres, y up.
 
     Raises
     ------
     InputError
         Another suffix.
+
+    Examples
+    --------
+    >>> export_gltf(scene, Path("out/helsinki-0003.glb"))
     """
     if path.suffix != ".glb":
         msg = f"{path}: not a name for binary glTF; end it in .glb"
@@ -161,6 +170,7 @@ def _ground(size: float) -> Triangles:
 
 
 def _add(world: trimesh.Scene, name: str, triangles: Triangles, kind: str, extras: dict[str, object]) -> None:
+    """Add the faces of one kind as a node."""
     colour = [channel / 255 for channel in COLOURS[kind]]
     material = trimesh.visual.material.PBRMaterial(
         name=kind, baseColorFactor=colour, roughnessFactor=1, metallicFactor=0

@@ -43,7 +43,7 @@ ROW_GROUP = 1000
 
 
 class Unreadable(MapError):
-    """A file that is no complete OpenStreetMap data: broken, cut, unsorted."""
+    """A file that is not complete OpenStreetMap data: broken, cut short or unsorted."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ExtractSource:
 
 @dataclass(frozen=True)
 class Reading:
-    """What an extract holds.
+    """Content of an extract.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class Reading:
     newest : str or None
         Time of the newest edit of a building.
     counts : dict
-        How many elements became what.
+        Number of elements by what became of them.
     """
 
     buildings: gpd.GeoDataFrame
@@ -238,6 +238,7 @@ def write_map(
 
 
 def _write_indexed(frame: gpd.GeoDataFrame, path: Path) -> None:
+    """Write a table sorted along a Hilbert curve, with an index of its boxes."""
     if len(frame):
         frame = frame.iloc[np.argsort(frame.hilbert_distance().to_numpy(), kind="stable")]
     frame.to_parquet(path, index=False, write_covering_bbox=True, row_group_size=ROW_GROUP)
@@ -256,6 +257,7 @@ def street_frame(ways: list[tuple[int, dict[str, str], BaseGeometry]]) -> gpd.Ge
 
 
 def _check_path(path: Path) -> None:
+    """Refuse a path that is not a readable extract."""
     right = f"give 'helsinki' or a readable {', '.join(SUFFIXES)} file"
     if not path.exists():
         msg = f"area.source: {path}: no such file; {right}"
@@ -358,6 +360,7 @@ def _line(points: list[tuple[float, float] | None]) -> BaseGeometry | None:
 
 
 def _header_box(path: Path) -> Bounds | None:
+    """Bounding box in the header of an extract, if it has one."""
     reader = osmium.io.Reader(str(path))
     try:
         box = reader.header().box()
@@ -378,6 +381,7 @@ def _outline_of(
 
 
 def _explain(path: Path, error: Exception) -> str:
+    """Message for an extract that osmium cannot read."""
     reason = " ".join(str(error).split())
     if "out of order" in reason:
         return f"area.source: {path}: is not sorted ({reason}); sort it with `osmium sort`"

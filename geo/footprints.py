@@ -1,9 +1,7 @@
-"""From raw map features to the solids of a tile: which footprint stands where, from which height to which."""
+"""Raw map features -> solids of a tile: footprints, and the heights between which each is filled."""
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import geopandas as gpd
 import numpy as np
@@ -17,22 +15,18 @@ from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
 from wavecity.geo.heights import CONFIDENCE, NEIGHBOUR_RADIUS, Height, impute_height, nearest_heights, tagged_height
+from wavecity.geo.polygons import GRID, polygons, repair, simplify_together, unpinch
 from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
 from wavecity.geo.settings import SceneSettings
 from wavecity.geo.sources import Source
 
-# All coordinates lie on a 1 mm grid: equal corners are equal bits. Every overlay of this package names a grid, so that
-# GEOS rounds robustly; without one it is wrong now and then (GEOS 3.14.1: an overlap of 10 m2 where there is none).
-GRID = 0.001
 # Overlaps below this area (m2) are rounding, not overlap.
 TOUCH = 1e-3
 # When parts cover this much of a building they describe it whole (Simple 3D Buildings) and the rest of the outline is
 # drawing error; when they cover less, only the special parts were mapped and the rest keeps the outline's height.
 PARTS_COMPLETE = 0.9
-# Buildings rarely reach farther out of a tile (m): up to here one look at the map is enough.
+# Buildings rarely reach farther out of a tile (m): up to here one read of the map is enough.
 USUAL_OVERHANG = 60.0
-# Half a channel of this width (m) opened where two rings of a polygon meet in one point.
-PINCH = 0.01
 
 
 @dataclass(frozen=True)
@@ -45,12 +39,12 @@ class Footprints:
         osm_type, osm_id, height, base (m), height_source, confidence, geometry: MultiPolygon in local metres, valid, on
         a 1 mm grid, inside the tile. No two rows share volume. Ordered by type, id and base.
     union : shapely geometry
-        Everything built on, seen from above.
+        Built-up area, seen from above.
     coverage : float
         Share of the tile that `union` covers.
     outcomes : pandas.DataFrame
-        What became of every map feature that touches the tile: osm_type, osm_id, outcome (`used`, or the reason why not),
-        one row a feature.
+        What became of every map feature that touches the tile: osm_type, osm_id, outcome (`used`, or the reason why
+        not), one row per feature.
     """
 
     buildings: gpd.GeoDataFrame
@@ -60,7 +54,7 @@ class Footprints:
 
     @property
     def ledger(self) -> dict[str, int]:
-        """Outcome -> how many features."""
+        """Number of features by outcome."""
         return {str(outcome): int(n) for outcome, n in self.outcomes["outcome"].value_counts().sort_index().items()}
 
 
@@ -88,12 +82,17 @@ def tile_footprints(
     source : Source
     settings : SceneSettings
     seed : int
-        Only for imputed heights.
+        For imputed heights.
 
     Raises
     ------
     SceneError
         GEOS fails on the geometry.
+
+    Examples
+    --------
+    >>> prints = tile_footprints(60.1755, 24.9348, 200.0, source, SceneSettings(), seed=7)
+    >>> prints.buildings[["height", "height_source"]]
     """
     try:
         return _resolve(latitude, longitude, size, source, settings, seed)
@@ -105,6 +104,7 @@ def tile_footprints(
 def _resolve(
     latitude: float, longitude: float, size: float, source: Source, settings: SceneSettings, seed: int
 ) -> Footprints:
+    """Solids of a tile; see `tile_footprints`."""
     features, local, in_tile = _features_around(latitude, longitude, size, source)
     tags = list(features["tags"])
     kinds = np.array(
@@ -153,103 +153,11 @@ def _resolve(
 
 
 def built_between(prints: Footprints, low: float, high: float) -> BaseGeometry:
-    """Union of the footprints of everything that stands or hangs between two heights in m; open below what hangs."""
+    """Union of the footprints of all solids between two heights in m; the ground below raised ones is open."""
     there = ((prints.buildings["base"] < high) & (prints.buildings["height"] > low)).to_numpy()
     if there.all():
         return prints.union
     return shapely.union_all(prints.buildings.geometry.to_numpy()[there], grid_size=GRID)
-
-
-def simplify_together(footprints: list[BaseGeometry], tolerance: float) -> list[BaseGeometry]:
-    """Drop near-collinear vertices (Douglas-Peucker, tolerance in m) without opening gaps between neighbours.
-
-    A vertex that several footprints share is kept in all of them; only the chains between such vertices are simplified.
-    A footprint that simplification would break keeps its vertices.
-    """
-    if not footprints or tolerance <= 0:
-        return footprints
-    counts: Counter[int] = Counter()
-    for one in footprints:
-        counts.update(set(_grid_keys(shapely.get_coordinates(one))))
-    shared = {key for key, count in counts.items() if count > 1}
-
-    def simplify_ring(ring: NDArray[np.float64]) -> NDArray[np.float64]:
-        ring = ring[:-1]
-        fixed = [index for index, key in enumerate(_grid_keys(ring)) if key in shared]
-        # Without shared vertices any two far-apart ones anchor the ring, so that it cannot start in a flat spot.
-        if not fixed:
-            first = int(np.lexsort((ring[:, 1], ring[:, 0]))[0])
-            fixed = sorted({first, int(np.argmax(np.hypot(*(ring - ring[first]).T)))})
-        if len(fixed) == len(ring):
-            return np.concatenate([ring, ring[:1]])
-        stops = [index - fixed[0] for index in fixed] + [len(ring)]
-        closed = np.concatenate([ring[fixed[0] :], ring[: fixed[0] + 1]])
-        chains = np.concatenate([closed[start : stop + 1] for start, stop in pairwise(stops)])
-        number = np.repeat(np.arange(len(fixed)), np.diff(stops) + 1)
-        lines = shapely.simplify(shapely.linestrings(chains, indices=number), tolerance)
-        points, line = shapely.get_coordinates(lines, return_index=True)
-        # Every chain ends where the next begins; the last where the first does.
-        return np.concatenate([points[:-1][line[:-1] == line[1:]], closed[:1]])
-
-    simplified = []
-    for footprint in footprints:
-        pieces = []
-        for polygon in polygons(footprint):
-            rings = [simplify_ring(shapely.get_coordinates(ring)) for ring in (polygon.exterior, *polygon.interiors)]
-            # A ring of two points has lost its area; only the shell is needed for a polygon.
-            if len(rings[0]) >= 4:
-                pieces.append(Polygon(rings[0], [ring for ring in rings[1:] if len(ring) >= 4]))
-        result = MultiPolygon(pieces)
-        simplified.append(result if pieces and result.is_valid else footprint)
-    return simplified
-
-
-def _grid_keys(points: NDArray[np.float64]) -> list[int]:
-    """A number for every point (N, 2), equal for points in the same place of the grid."""
-    x, y = np.round(points / GRID).astype(np.int64).T
-    keys: list[int] = (x * 2**32 + y).tolist()
-    return keys
-
-
-def polygons(geometry: BaseGeometry) -> list[Polygon]:
-    """Polygons of a geometry, with area; lines and points that overlays leave behind are dropped."""
-    parts = shapely.get_parts(geometry, return_index=False)
-    flat = [
-        piece
-        for part in parts
-        for piece in (shapely.get_parts(part) if part.geom_type.startswith(("Multi", "Geom")) else [part])
-    ]
-    return [piece for piece in flat if piece.geom_type == "Polygon" and piece.area > 0]
-
-
-def repair(geometry: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Valid polygons (N,) on the 1 mm grid, whatever the rings (N,) were: self-crossing, doubled, degenerate."""
-    broken = ~shapely.is_valid(geometry)
-    sound = geometry.copy()
-    if broken.any():
-        sound[broken] = shapely.make_valid(geometry[broken], method="structure", keep_collapsed=False)
-    repaired = _on_grid(sound)
-    # Lines and points that are left of collapsed rings.
-    for index in np.flatnonzero(~np.isin(shapely.get_type_id(repaired), (3, 6))):
-        repaired[index] = MultiPolygon(polygons(repaired[index]))
-    return repaired
-
-
-def _on_grid(sound: NDArray[np.object_]) -> NDArray[np.object_]:
-    try:
-        snapped: NDArray[np.object_] = shapely.set_precision(sound, GRID)
-    except shapely.errors.GEOSException:
-        snapped = np.array([_one_on_grid(geometry) for geometry in sound], dtype=object)
-    return snapped
-
-
-def _one_on_grid(geometry: BaseGeometry) -> BaseGeometry:
-    """GEOS now and then stumbles over rings much thinner than the grid: there round the corners first, then repair."""
-    try:
-        return shapely.set_precision(geometry, GRID)
-    except shapely.errors.GEOSException:
-        rounded = shapely.set_precision(geometry, GRID, mode="pointwise")
-        return shapely.set_precision(shapely.make_valid(rounded, method="structure", keep_collapsed=False), GRID)
 
 
 def _features_around(
@@ -260,7 +168,7 @@ def _features_around(
     reach = size / 2 + NEIGHBOUR_RADIUS + USUAL_OVERHANG
     wide = source.buildings(world_bounds((-reach, -reach, reach, reach), latitude, longitude))
     raw = project(wide.geometry.to_numpy(), latitude, longitude)
-    # Touching is asked of the rings as the map has them: a building that repair leaves nothing of is accounted for, too.
+    # Decided by the rings as mapped, so that a building of which repair leaves nothing is accounted for, too.
     touching = shapely.intersects(raw, square)
     if not touching.any():
         return wide.iloc[:0], raw[:0], touching[:0]
@@ -299,23 +207,24 @@ def _adopt_outline_tags(features: gpd.GeoDataFrame, tags: list[dict[str, str]]) 
 def _parts_by_place(
     local: NDArray[np.object_], kinds: NDArray[np.str_], tags: list[dict[str, str]]
 ) -> NDArray[np.str_]:
-    """Kinds, where what is tagged as building and as part is a part if a larger building stands around it.
+    """Kinds: a feature tagged both as building and as part is a part if a larger building stands around it.
 
     The tower of Helsinki Cathedral is tagged so; as a building of its own it would be replaced by the nave around it.
     """
-    both = [
+    tagged_both = [
         row
         for row in np.flatnonzero(kinds == "building").tolist()
         if tags[row].get("building:part", "no") != "no" and not local[row].is_empty
     ]
-    if not both:
+    if not tagged_both:
         return kinds
     buildings = np.flatnonzero(kinds == "building")
-    one, other = shapely.STRtree(local[buildings]).query(shapely.point_on_surface(local[both]), predicate="within")
+    middles = shapely.point_on_surface(local[tagged_both])
+    feature, building = shapely.STRtree(local[buildings]).query(middles, predicate="within")
     area = shapely.area(local)
-    rows = np.array(both)[one]
+    rows = np.array(tagged_both)[feature]
     decided = kinds.copy()
-    decided[rows[area[buildings[other]] > area[rows] + TOUCH]] = "part"
+    decided[rows[area[buildings[building]] > area[rows] + TOUCH]] = "part"
     return decided
 
 
@@ -331,16 +240,16 @@ def _parents(local: NDArray[np.object_], kinds: NDArray[np.str_]) -> NDArray[np.
     # A part may stick out a little, but one larger than the building around its middle belongs to another building.
     fits = shapely.area(local[parts[part]]) <= area[building] / PARTS_COMPLETE
     part, building = part[fits], building[fits]
-    for one in np.unique(part):
-        around = building[part == one]
-        parents[parts[one]] = buildings[around[np.argmin(area[around])]]
+    for number in np.unique(part):
+        around = building[part == number]
+        parents[parts[number]] = buildings[around[np.argmin(area[around])]]
     return parents
 
 
 def _without_parts(
     local: NDArray[np.object_], kinds: NDArray[np.str_], parents: NDArray[np.int64]
 ) -> NDArray[np.object_]:
-    """Footprints, where a building that has parts keeps only what they leave uncovered."""
+    """Footprints: a building that has parts keeps only the area that they leave uncovered."""
     outlines = local.copy()
     for parent in np.unique(parents[parents >= 0]):
         parts = shapely.union_all(local[parents == parent], grid_size=GRID)
@@ -394,7 +303,7 @@ def _heights(
 
 
 def _inherited(tags: dict[str, str], parent: Height | None, storey_height: float) -> Height | None:
-    """Height of a part that says at most where it begins: up to the top of its building."""
+    """Height of a part that has at most a base of its own: up to the top of its building."""
     if parent is None:
         return None
     own = tagged_height({**tags, "height": f"{parent.top:.3f}"}, storey_height)
@@ -403,9 +312,9 @@ def _inherited(tags: dict[str, str], parent: Height | None, storey_height: float
 
 
 def _without_overlaps(solids: list[Solid], settings: SceneSettings) -> list[Solid]:
-    """Solids that share no volume: where two would, the taller stands and the lower ends at its underside or wall."""
+    """Solids that share no volume: where two overlap, the taller stays and the lower ends at its underside or walls."""
     resolved: list[Solid] = []
-    for solid in sorted(solids, key=lambda one: (-one.top, one.base, one.feature)):
+    for solid in sorted(solids, key=lambda solid: (-solid.top, solid.base, solid.feature)):
         pieces = [solid]
         hits = shapely.intersects(np.array([other.footprint for other in resolved], dtype=object), solid.footprint)
         for index in np.flatnonzero(hits):
@@ -415,7 +324,7 @@ def _without_overlaps(solids: list[Solid], settings: SceneSettings) -> list[Soli
 
 
 def _joined(solids: list[Solid], settings: SceneSettings) -> list[Solid]:
-    """Solids, where pieces of one feature from the same base to the same top are one: no wall inside a building."""
+    """Solids: pieces of one feature with the same base and top are joined, so that no wall is inside a building."""
     groups: dict[tuple[int, float, float], list[Solid]] = {}
     for solid in solids:
         groups.setdefault((solid.feature, solid.base, solid.top), []).append(solid)
@@ -429,14 +338,15 @@ def _joined(solids: list[Solid], settings: SceneSettings) -> list[Solid]:
 
 
 def _cut(low: Solid, tall: Solid, settings: SceneSettings) -> Iterable[Solid]:
+    """Pieces of a lower solid that a taller one leaves of it."""
     if tall.base >= low.top or low.base >= tall.top:
         return [low]
     common = shapely.intersection(low.footprint, tall.footprint, grid_size=GRID)
     if common.area < TOUCH:
         return [low]
-    beside = _clean(shapely.difference(low.footprint, tall.footprint, grid_size=GRID), settings)
+    outside = _clean(shapely.difference(low.footprint, tall.footprint, grid_size=GRID), settings)
     below = _clean(common, settings) if tall.base > low.base else Polygon()
-    pieces = (Solid(beside, low.base, low.top, low.feature), Solid(below, low.base, tall.base, low.feature))
+    pieces = (Solid(outside, low.base, low.top, low.feature), Solid(below, low.base, tall.base, low.feature))
     return [piece for piece in pieces if not piece.footprint.is_empty]
 
 
@@ -444,22 +354,15 @@ def _clean(footprint: BaseGeometry, settings: SceneSettings) -> BaseGeometry:
     """Polygons fit for extrusion: no slivers, no two rings that meet in a point."""
     kept = []
     for polygon in polygons(footprint):
-        for piece in polygons(_unpinch(polygon)):
+        for piece in polygons(unpinch(polygon)):
             thin = piece.buffer(-settings.simplify_tolerance / 2).is_empty
             if piece.area >= settings.min_area and not thin:
                 kept.append(piece)
     return MultiPolygon(kept)
 
 
-def _unpinch(polygon: Polygon) -> BaseGeometry:
-    """A polygon whose rings share a point would become a solid with a vertical edge of four walls: open the point."""
-    corners = [tuple(xy) for ring in (polygon.exterior, *polygon.interiors) for xy in ring.coords[:-1]]
-    if len(set(corners)) == len(corners):
-        return polygon
-    return shapely.set_precision(polygon.buffer(-PINCH, join_style="mitre"), GRID)
-
-
 def _table(features: gpd.GeoDataFrame, outcomes: dict[int, str]) -> pd.DataFrame:
+    """Table of the outcomes of all features."""
     rows = sorted(outcomes)
     named = features[["osm_type", "osm_id"]].iloc[rows].reset_index(drop=True)
     return pd.DataFrame(named.assign(outcome=np.array([outcomes[row] for row in rows], dtype=object)))

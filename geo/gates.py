@@ -1,7 +1,7 @@
-"""Quality gates: what a scene must be, measured on the finished mesh, rasters and positions, not on what made them.
+"""Quality gates: requirements on a scene, measured on the finished mesh, rasters and positions.
 
-Everything is measured by other means than it was built with (rays, triangles, windings), so that a fault of the
-building steps cannot hide itself. All numbers go to the receipts.
+Everything is measured by other means than it was built with (rays, triangles, windings), so that an error of a building
+step is found. All numbers go to the receipts.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ from scipy.sparse.csgraph import connected_components
 from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
-from wavecity.geo.footprints import GRID, TOUCH
+from wavecity.geo.footprints import TOUCH
 from wavecity.geo.mesh import VOLUME_TOLERANCE, check_mesh
+from wavecity.geo.polygons import GRID
 from wavecity.geo.rasters import cell_centres
 from wavecity.geo.scene import Mesh, Surface
 from wavecity.geo.seeding import generator
@@ -25,7 +26,7 @@ from wavecity.geo.users import front_sector, head_room
 
 # Cells of the height map that are compared with the mesh in every build.
 SAMPLED_CELLS = 400
-# Nearer than this (m) to an edge of a triangle the answer of a ray is a matter of rounding.
+# Nearer than this (m) to an edge of a triangle the result of a ray depends on rounding.
 EDGE = 0.01
 # Share of the tile; the union of the footprints has its corners on the grid, that of the triangles has not.
 COVERAGE_TOLERANCE = 1e-5
@@ -85,13 +86,13 @@ def measure(
     user_settings: UserSettings,
     seed: int,
 ) -> dict[str, float | int | bool]:
-    """Number of every gate, the size of the mesh, and how many users stand under a raised building.
+    """Measure every gate, the size of the mesh, and how many users stand under a raised building.
 
     Parameters
     ----------
     mesh : Mesh
     buildings : geopandas.GeoDataFrame
-        Columns height, base (m) and geometry (local metres), a row for every `mesh.building`.
+        Columns height, base (m) and geometry (local metres), one row per `mesh.building`.
     union : shapely geometry
         Everything built on, seen from above.
     heights : float32 (rows, columns)
@@ -166,15 +167,15 @@ def inward_solids(mesh: Mesh) -> int:
 def overlap_volume(buildings: gpd.GeoDataFrame) -> float:
     """Volume in m3 that two rows share, summed over all pairs, without slivers of up to 2 mm.
 
-    Corners lie on a 1 mm grid, those of one outline not on the edges of the other: where two cross at a slant they share
-    such slivers, of which no ray takes notice.
+    Corners lie on a 1 mm grid, those of one outline not on the edges of the other: where two cross at a slant they
+    share such slivers, which no ray resolves.
     """
     footprints = buildings.geometry.to_numpy()
     base, top = buildings["base"].to_numpy(), buildings["height"].to_numpy()
-    one, other = shapely.STRtree(footprints).query(footprints, predicate="intersects")
-    depth = np.minimum(top[one], top[other]) - np.maximum(base[one], base[other])
-    pairs = (one < other) & (depth > 0)
-    common = shapely.intersection(footprints[one[pairs]], footprints[other[pairs]], grid_size=GRID)
+    left, right = shapely.STRtree(footprints).query(footprints, predicate="intersects")
+    depth = np.minimum(top[left], top[right]) - np.maximum(base[left], base[right])
+    pairs = (left < right) & (depth > 0)
+    common = shapely.intersection(footprints[left[pairs]], footprints[right[pairs]], grid_size=GRID)
     area = shapely.area(common)
     wide = area >= TOUCH
     # Opening: what a disc of 2 mm fits into, at its full width.
@@ -186,7 +187,8 @@ def coverage_error(roofs: NDArray[np.object_], union: BaseGeometry, size: float)
     """Share of the tile by which the area under the roofs' triangles differs from that of the footprints."""
     error = abs(shapely.union_all(roofs).area - union.area) / size**2
     if error > COVERAGE_TOLERANCE:
-        # Without a grid the overlay is three times as fast, and wrong now and then: ask again before refusing a scene.
+        # Without a grid the overlay is three times as fast, and sometimes wrong: repeat it with one before refusing a
+        # scene.
         error = abs(shapely.union_all(roofs, grid_size=GRID).area - union.area) / size**2
     return float(error)
 
@@ -200,7 +202,7 @@ def overhang(mesh: Mesh, bs_position: NDArray[np.float64], positions: NDArray[np
 def height_map_agreement(mesh: Mesh, heights: NDArray[np.float32], size: float, scene_id: str, seed: int) -> float:
     """Share of sampled cells where a ray cast down on the mesh's roofs meets the height of the map (within 1 cm).
 
-    Cells whose centre lies within 1 cm of a triangle's edge are left out: there the answer is a matter of rounding.
+    Cells whose centre lies within 1 cm of a triangle's edge are left out: there the result depends on rounding.
     """
     count = len(heights)
     rng = generator(seed, scene_id, "gates")

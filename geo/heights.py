@@ -1,4 +1,4 @@
-"""Building heights: from tags where the map has them, imputed reproducibly where it has not."""
+"""Building heights: from tags where the map has them, else imputed reproducibly."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ NEIGHBOURS = 8
 # A kiosk or garage without a height is not as high as the houses around it: one storey up to this footprint in m2.
 SMALL_FOOTPRINT = 25.0
 
-# Confidence is a rank, not a probability: how directly the map says the height.
+# Confidence is a rank, not a probability: how directly the map states the height.
 CONFIDENCE = {
     "tag": 1.0,
     "approximate": 0.8,
@@ -48,7 +48,7 @@ _APPROXIMATE = re.compile(r"^(?:~|≈|ca?\.?\s|circa\s|about\s|approx\.?\s)\s*")
 
 @dataclass(frozen=True)
 class Height:
-    """Top and underside of a building above ground in m, where they come from, and how much that is worth (0 to 1)."""
+    """Top and underside of a building above ground in m, their source, and the confidence in it (0 to 1)."""
 
     top: float
     base: float
@@ -84,19 +84,32 @@ def parse_length(text: str) -> tuple[float, bool] | None:
     -------
     (float, bool) or None
         None for anything else, for negative and for absurd values (above 1000 m).
+
+    Examples
+    --------
+    >>> parse_length("40 ft")
+    (12.192, True)
+    >>> parse_length("~12")
+    (12.0, False)
     """
     values, exact = _values(text, _one_length, MAX_HEIGHT)
     return (max(values), exact) if values else None
 
 
 def parse_levels(text: str) -> float | None:
-    """Number of storeys of an OSM tag (`5`, `2.5`, `~4`, the largest of `3;4`), None when not a number in 0…200."""
+    """Number of storeys of an OSM tag (`5`, `2.5`, `~4`, the largest of `3;4`), None when not a number in 0…200.
+
+    Examples
+    --------
+    >>> parse_levels("3;4")
+    4.0
+    """
     values, _ = _values(text, _one_number, MAX_LEVELS)
     return max(values) if values else None
 
 
 def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | None:
-    """Height of a building from its tags, None when the map does not say.
+    """Height of a building from its tags, None where the map does not state it.
 
     OSM's `height` is the top above ground, not above `min_height`; `building:levels` counts from the ground too.
 
@@ -105,14 +118,19 @@ def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | Non
     tags : mapping
         Raw tags of the building or building part.
     storey_height : float
-        Metres a storey.
+        Metres per storey.
+
+    Examples
+    --------
+    >>> tagged_height({"building": "yes", "building:levels": "4"}, 3.5).top
+    14.0
     """
     return _tagged_height(tuple((key, tags[key]) for key in HEIGHT_KEYS if key in tags), storey_height)
 
 
 @lru_cache(maxsize=50_000)
 def _tagged_height(stated: tuple[tuple[str, str], ...], storey_height: float) -> Height | None:
-    """Remembered: most buildings of a city say one of a few dozen things."""
+    """Cached: most buildings of a city have one of a few dozen combinations of tags."""
     tags = dict(stated)
     base = _base(tags, storey_height)
     for key in ("height", "building:height"):
@@ -150,7 +168,7 @@ def impute_height(
     statistics : HeightStatistics
         The map's distribution, used where there are no neighbours.
     storey_height : float
-        Metres a storey.
+        Metres per storey.
     method : str
         `geo2sigmap` ignores area, neighbours and map: storeys from N(5, 1), clipped to 1…15.
     seed : int
@@ -210,6 +228,7 @@ def nearest_heights(
 
 
 def _values(text: str, one: Callable[[str], float | None], largest: float) -> tuple[list[float], bool]:
+    """Numbers of a list or range, and whether all are exact."""
     text = text.strip().lower()
     plain = _APPROXIMATE.sub("", text)
     pieces = [piece.strip() for piece in re.split(r"[;–—-]|\bto\b", plain)]
@@ -222,11 +241,13 @@ def _values(text: str, one: Callable[[str], float | None], largest: float) -> tu
 
 
 def _one_number(text: str) -> float | None:
+    """A number, or None."""
     match = re.fullmatch(_NUMBER, text)
     return float(match[1].replace(",", ".")) if match else None
 
 
 def _one_length(text: str) -> float | None:
+    """A length in m, or None."""
     if match := _METRES.match(text):
         return float(match[1].replace(",", "."))
     if match := _CENTIMETRES.match(text):
@@ -237,6 +258,7 @@ def _one_length(text: str) -> float | None:
 
 
 def _storeys(tags: Mapping[str, str]) -> float | None:
+    """Number of storeys, those of the roof included."""
     levels = parse_levels(tags.get("building:levels", ""))
     if levels is None:
         return None
@@ -245,6 +267,7 @@ def _storeys(tags: Mapping[str, str]) -> float | None:
 
 
 def _base(tags: Mapping[str, str], storey_height: float) -> float:
+    """Height in m at which a building starts."""
     for key in ("min_height", "building:min_height"):
         length = parse_length(tags.get(key, ""))
         if length is not None:
@@ -253,6 +276,7 @@ def _base(tags: Mapping[str, str], storey_height: float) -> float:
 
 
 def _above(top: float, base: float, source: HeightSource, confidence: float) -> Height:
+    """Height with a top that is above its base."""
     if top - base < MIN_HEIGHT:
         # Contradicting tags: a building from the ground up is the lesser error than one that is lost.
         return Height(top, 0.0, source, confidence / 2)

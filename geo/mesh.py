@@ -1,4 +1,4 @@
-"""Closed prisms from footprints: Steiner-free triangulation, welded vertices, outward faces, and checks of all that."""
+"""Closed prisms from footprints: Steiner-free triangulation, welded vertices, outward faces, and their checks."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from shapely import Polygon
 
 from wavecity.geo.errors import SceneError
-from wavecity.geo.footprints import polygons
+from wavecity.geo.polygons import polygons
 from wavecity.geo.scene import Mesh, Surface
 
 VOLUME_TOLERANCE = 1e-6
@@ -30,6 +30,12 @@ def build_mesh(buildings: gpd.GeoDataFrame) -> Mesh:
     ------
     SceneError
         A solid is not closed, or its volume is not area times height.
+
+    Examples
+    --------
+    >>> mesh = build_mesh(prints.buildings)
+    >>> check_mesh(mesh, prints.buildings)["watertight"]
+    True
     """
     vertices, faces, owners, surfaces = [], [], [], []
     count = 0
@@ -166,7 +172,9 @@ def _rings(polygon: Polygon) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 def _open_edges(faces: NDArray[np.int64], n: int) -> list[int]:
-    """Directed edges, as start * n + end, that no other face runs through the other way; twice those run through twice."""
+    """Directed edges, as start * n + end, that no other face runs through in the opposite direction; listed twice if
+    run through twice.
+    """
     start, end = faces, faces[:, [1, 2, 0]]
     counts = Counter((start * n + end).ravel().tolist())
     backward = set((end * n + start).ravel().tolist())

@@ -1,4 +1,4 @@
-"""Patience with servers: who we are, what can pass, how long to wait."""
+"""Requests to servers: user agent, temporary and permanent failures, waiting times."""
 
 import importlib.metadata
 import random
@@ -9,18 +9,18 @@ from email.utils import parsedate_to_datetime
 import requests
 import urllib3
 
-# A server that asks for a longer wait than this is given up instead: a build does not sit there for hours.
+# A server that asks for a longer wait than this is given up: a build must not wait for hours.
 LONGEST_WAIT = 900.0
-# Statuses that can pass; all other 4xx cannot.
+# Statuses of temporary failures; all other 4xx are permanent.
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 
-# Names of this module, so that a test can pass the time without waiting.
+# Names of this module, so that tests can replace the clock.
 sleep = time.sleep
 clock = time.time
 
 
-class Passing(Exception):
-    """A failure that can pass: connection lost, server busy, answer cut.
+class TemporaryFailure(Exception):
+    """A temporary failure: connection lost, server busy, answer cut short.
 
     Attributes
     ----------
@@ -33,33 +33,35 @@ class Passing(Exception):
         self.wait = wait
 
 
-class Refused(Exception):
-    """A failure that asking again does not mend: not found, forbidden."""
+class PermanentFailure(Exception):
+    """A permanent failure: not found, forbidden."""
 
 
 def user_agent() -> str:
-    """What we call ourselves, version included: servers' operators ask for a name of its own."""
+    """User agent with version: operators of servers ask clients to identify themselves."""
     try:
         version = importlib.metadata.version("wavecity")
     except importlib.metadata.PackageNotFoundError:
         version = "source"
-    return f"wavecity/{version} (city maps for radio simulation) python-requests/{requests.__version__}"
+    return (
+        f"wavecity/{version} (city maps for radio simulation) python-requests/{importlib.metadata.version('requests')}"
+    )
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row: 2, 4, 8 ... 60, half of it by chance."""
+    """Seconds to wait after a number of successive failures: 2, 4, 8 ... 60, half of them random."""
     return min(60.0, 2.0**failures) * random.uniform(0.5, 1.0)
 
 
 def check_status(response: requests.Response) -> None:
-    """Raise `Passing` or `Refused` unless the status is below 400."""
+    """Raise `TemporaryFailure` or `PermanentFailure` unless the status is below 400."""
     code = response.status_code
     if code < 400:
         return
     reason = f"HTTP {code} {response.reason}".strip()
     if code in PASSING or code >= 500:
-        raise Passing(reason, retry_after(response))
-    raise Refused(reason)
+        raise TemporaryFailure(reason, retry_after(response))
+    raise PermanentFailure(reason)
 
 
 def retry_after(response: requests.Response) -> float:
@@ -77,7 +79,7 @@ def retry_after(response: requests.Response) -> float:
 
 
 def explain(error: requests.RequestException | urllib3.exceptions.HTTPError) -> str:
-    """Few words for what became of a request."""
+    """Short description of a failed request."""
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
         return "no answer in time"
     if isinstance(error, requests.exceptions.SSLError):

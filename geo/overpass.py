@@ -1,10 +1,10 @@
-"""Buildings and streets from the Overpass API, politely: one request at a time, each answer kept, patience and an end to it.
+"""Buildings and streets from the Overpass API, one request at a time, every answer cached, a limited number of retries.
 
-osmnx words the query and speaks to the server. Its geometry is not used: `features_from_polygon` drops the members of
-relations, so a way that repeats its relation's outer ring would fill the courtyard; it passes every ring through
-`make_valid`; and it fails on extracts that are cut (Helsinki). Where both read a map they agree, but for 3 of Baltimore's
-1736 buildings. The raw answers become an extract that the one reader of `wavecity.geo.extract` reads: the same map gives the same
-buildings, whichever way it came.
+osmnx composes the query and sends it. Its geometry is not used: `features_from_polygon` drops the members of relations,
+so a way that repeats its relation's outer ring would fill the courtyard; it passes every ring through `make_valid`; and
+it fails on extracts that are cut (Helsinki). Where both read a map they agree, but for 3 of Baltimore's 1736 buildings.
+The raw answers become an extract that the one reader of `wavecity.geo.extract` reads: the same map gives the same
+buildings, by either way.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from wavecity.geo.cities import City, cities_of, slug
 from wavecity.geo.download import Progress
 from wavecity.geo.errors import InputError, MapError
 from wavecity.geo.extract import LICENCE, Bounds, ExtractSource, map_folder, open_map, read_extract, write_map
-from wavecity.geo.network import Passing, Refused
+from wavecity.geo.network import PermanentFailure, TemporaryFailure
 from wavecity.geo.projection import world_bounds
 from wavecity.geo.settings import AreaSettings, OverpassSettings
 
@@ -45,16 +45,16 @@ _OSMNX = threading.Lock()
 
 
 def open_overpass(city: City, area: AreaSettings, cache: Path, progress: Progress | None = None) -> ExtractSource:
-    """Map of the circle around a city's centre, asked of the Overpass API box by box.
+    """Map of the circle around a city's centre, requested from the Overpass API box by box.
 
     Parameters
     ----------
     city : City
     area : AreaSettings
     cache : Path
-        Answers are kept in its `overpass`, whichever endpoint gave them; a kept box is not asked for again.
+        Answers are kept in its `overpass`, from whichever endpoint; a box that is there is not requested again.
     progress : callable, optional
-        Called as `progress(city, boxes so far, boxes in all)`.
+        Called as `progress(city, boxes so far, boxes in total)`.
 
     Raises
     ------
@@ -104,12 +104,12 @@ def boxes_of(city: City, area: AreaSettings) -> list[Bounds]:
 
 
 def missing_boxes(city: City, area: AreaSettings, cache: Path) -> list[Bounds]:
-    """Boxes of a city that have to be asked for."""
+    """Boxes of a city that have to be requested."""
     return [box for box in boxes_of(city, area) if not _kept(cache / "overpass", box).is_file()]
 
 
 def _check_budget(city: City, area: AreaSettings, cache: Path) -> None:
-    """Refuse before the first request what would be too many: for the whole recipe, not this city alone."""
+    """Refuse, before the first request, a recipe that needs too many for all its cities."""
     cities = [other for other in cities_of(area) if other.source == "overpass"]
     wanted = {box for other in [city, *cities] for box in missing_boxes(other, area, cache)}
     if len(wanted) > area.overpass.max_requests:
@@ -133,7 +133,7 @@ def _kept(folder: Path, box: Bounds) -> Path:
 
 
 def _ask_in_turn(city: City, box: Bounds, settings: OverpassSettings, folder: Path) -> None:
-    """Get one box while no other process asks, and keep the pause between requests over all of them."""
+    """Request one box while no other process does, with the pause between the requests of all of them."""
     last = folder / "last-request"
     with _OSMNX, FileLock(folder / "lock"):
         if _kept(folder, box).is_file():
@@ -152,7 +152,9 @@ def _ask_in_turn(city: City, box: Bounds, settings: OverpassSettings, folder: Pa
 
 
 def _ask_patiently(city: City, box: Bounds, settings: OverpassSettings, folder: Path) -> None:
-    """Ask until there is an answer: the next endpoint each time, longer waits, at most `attempts`."""
+    """Request until there is an answer: each time from the next endpoint, after a longer wait, at most `attempts`
+    times.
+    """
     endpoints = list(settings.endpoints)
     free_at: dict[str, float] = {}
     remedy = "try later, name other area.overpass.endpoints, or use an extract (download.bbbike.org)"
@@ -161,9 +163,9 @@ def _ask_patiently(city: City, box: Bounds, settings: OverpassSettings, folder: 
         try:
             _ask(endpoint, box, settings, folder)
             return
-        except Refused as error:
+        except PermanentFailure as error:
             failure = f"{endpoint}: {error}"
-        except Passing as error:
+        except TemporaryFailure as error:
             failure = f"{endpoint}: {error}"
             if error.wait > network.LONGEST_WAIT:
                 failure += f", asks to wait {error.wait:.0f} s"
@@ -178,25 +180,25 @@ def _ask_patiently(city: City, box: Bounds, settings: OverpassSettings, folder: 
 
 
 def _ask(endpoint: str, box: Bounds, settings: OverpassSettings, folder: Path) -> None:
-    """One request through osmnx, whose own cache is a draft here: its writes are not atomic, our renaming is."""
+    """One request through osmnx, whose own cache serves as a draft: its writes are not atomic, the renaming is."""
     import osmnx  # a second to import, and no worker needs it
     from osmnx._errors import CacheOnlyInterruptError
 
     wait = _wait_for_slot(endpoint, settings)
     if wait > network.LONGEST_WAIT:
-        raise Passing("no slot is free", wait)
+        raise TemporaryFailure("no slot is free", wait)
     network.sleep(wait)
     draft = Path(tempfile.mkdtemp(suffix=".partial", dir=folder))
     options = {
         "overpass_url": endpoint,
-        # The server gives up before we hang up: then it says why.
+        # The server gives up before the connection times out, and gives the reason.
         "overpass_settings": f"[out:json][timeout:{max(1, int(0.9 * settings.timeout))}]",
         "requests_timeout": settings.timeout,
         "requests_kwargs": {"hooks": {"response": _Check(settings.timeout)}},
         "http_user_agent": network.user_agent(),
-        # osmnx asks /status for ever where the limit is 0 (a server of one's own): `_wait_for_slot` does that part.
+        # osmnx polls /status for ever where the limit is 0 (on a private server): `_wait_for_slot` does that part.
         "overpass_rate_limit": False,
-        # Nor does it need to tell Google which server we look for.
+        # Nor does it need to resolve the server's name through Google.
         "doh_url_template": None,
         "use_cache": True,
         "cache_folder": str(draft),
@@ -209,13 +211,13 @@ def _ask(endpoint: str, box: Bounds, settings: OverpassSettings, folder: Path) -
         (answer,) = draft.glob("*.json")
         answer.replace(_kept(folder, box))
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise Passing(network.explain(error)) from error
+        raise TemporaryFailure(network.explain(error)) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 class _Check:
-    """A hook of requests: judges an answer before osmnx does, which sleeps 55 s on 429 and 504 and trusts remarks."""
+    """Hook of requests that checks an answer before osmnx, which sleeps 55 s on 429 and 504 and ignores remarks."""
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
@@ -225,30 +227,30 @@ class _Check:
         if response.is_redirect:
             return
         network.check_status(response)
-        # requests' own timeout is between two pieces: a server that drips may take for ever. `read1` comes back with what
-        # is there; requests' iterators wait for a full piece.
+        # requests' own timeout is between two pieces: a very slow server may take for ever. `read1` comes back with
+        # what is there; requests' iterators wait for a full piece.
         pieces = []
         try:
             while piece := response.raw.read1(1 << 16, decode_content=True):
                 pieces.append(piece)
                 if time.monotonic() > self.end:
-                    raise Passing(f"no whole answer within {self.timeout:g} s")
+                    raise TemporaryFailure(f"no whole answer within {self.timeout:g} s")
         finally:
             response.close()
         response._content = b"".join(pieces)
         try:
             answer = response.json()
         except requests.exceptions.JSONDecodeError as error:
-            raise Passing("an answer that is no JSON (cut, or a page of HTML)") from error
+            raise TemporaryFailure("an answer that is no JSON (cut, or a page of HTML)") from error
         if not isinstance(answer, dict) or not isinstance(answer.get("elements"), list):
-            raise Passing("an answer without elements")
+            raise TemporaryFailure("an answer without elements")
         # Out of time or memory: what is there so far, with status 200.
         if "remark" in answer:
-            raise Passing(f"remark: {' '.join(str(answer['remark']).split())[:200]}")
+            raise TemporaryFailure(f"remark: {' '.join(str(answer['remark']).split())[:200]}")
 
 
 def _wait_for_slot(endpoint: str, settings: OverpassSettings) -> float:
-    """Seconds until the server has a slot for us, by its /status; 0 when it does not say."""
+    """Seconds until the server has a slot for us, by its /status; 0 where it gives no time."""
     try:
         response = requests.get(
             f"{endpoint.rstrip('/')}/status",
@@ -256,7 +258,7 @@ def _wait_for_slot(endpoint: str, settings: OverpassSettings) -> float:
             timeout=min(30.0, settings.timeout),
         )
     except requests.RequestException:
-        return 0.0  # the request itself will tell
+        return 0.0  # the request itself will show it
     text = response.text if response.ok else ""
     if "available now" in text:
         return 0.0

@@ -20,8 +20,8 @@ from wavecity.geo.projection import WGS84, world_bounds
 from wavecity.geo.settings import AreaSettings
 
 LICENCE = "© OpenStreetMap contributors, Overture Maps Foundation, ODbL 1.0"
-# Overture's columns and the tags that they are made of. Heights are metres; `height` is OpenStreetMap's, so the top above
-# ground also where there is a `min_height`.
+# Overture's columns and the tags that they are made of. Heights are metres; `height` is OpenStreetMap's, so the top
+# above ground also where there is a `min_height`.
 TAG_OF = {
     "height": "height",
     "min_height": "min_height",
@@ -72,6 +72,7 @@ def open_overture(path: Path, city: City, area: AreaSettings, cache: Path) -> Ex
 
 
 def _read(path: Path, circle: Bounds | None) -> gpd.GeoDataFrame:
+    """Rows of a file, checked."""
     right = "give an Overture buildings .parquet (columns id, geometry, sources, height …)"
     try:
         names = set(pq.read_schema(path).names)
@@ -129,6 +130,7 @@ def _parts(found: gpd.GeoDataFrame) -> Any:
 
 
 def _tags(row: dict[str, Any], part: bool) -> dict[str, str]:
+    """OpenStreetMap tags of a row."""
     kind = next((row[name] for name in ("class", "subtype") if isinstance(row.get(name), str)), "yes")
     tags = {"building:part": "yes"} if part else {"building": kind}
     for column, key in TAG_OF.items():
@@ -143,6 +145,7 @@ def _tags(row: dict[str, Any], part: bool) -> dict[str, str]:
 
 
 def _sources(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Sources of a row."""
     return [] if row["sources"] is None else list(row["sources"])
 
 

@@ -21,7 +21,7 @@ class CityPlan:
         With its country filled in.
     tiles : list of Tile
     source : Source or None
-        None: the map is not there.
+        None where the map is not there.
     problem : str
         Why the map cannot be had; empty when it is there or only has not been fetched.
     """
@@ -33,12 +33,12 @@ class CityPlan:
 
     @property
     def found(self) -> int:
-        """Scenes that the city gives, or is to give once its map is there."""
+        """Scenes that the city gives, or will give once its map is there."""
         return sum(tile.status != "rejected" for tile in self.tiles)
 
     @property
     def short(self) -> int:
-        """Scenes wanted of the city that it does not give."""
+        """Scenes wanted from the city that it does not give."""
         return self.city.scenes - self.found
 
     @property
@@ -49,7 +49,7 @@ class CityPlan:
         return "short" if self.short else "ready"
 
     def reasons(self) -> Counter[str]:
-        """Why tiles were rejected -> how many; numbers taken out of the reasons."""
+        """Number of tiles by the reason for their rejection, without the numbers in the reasons."""
         return Counter(_kind(tile.reason) for tile in self.tiles if tile.status == "rejected")
 
 
@@ -109,7 +109,7 @@ def plan_one(
 
 
 def join_plans(plans: Iterable[CityPlan], area: AreaSettings, seed: int) -> Plan:
-    """The plan of a recipe from those of its cities, with splits.
+    """Join the plans of cities to that of a recipe, with splits.
 
     Raises
     ------

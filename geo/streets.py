@@ -1,8 +1,8 @@
 """Streets of a tile as networks of straight pieces: one each for vehicles, cyclists and walkers.
 
-Streets come from the map as lines. What lies under ground or indoors is left out by its tags, what runs through walls is
-cut out by the footprints, and the rest becomes a graph of straight pieces that a user follows piece by piece. The ground
-is flat, so a bridge is driven on as if it were a street at ground level.
+Streets come from the map as lines. Streets that are tagged as under ground or indoors are left out, sections inside
+buildings are cut out, and the rest becomes a graph of straight pieces that a user follows piece by piece. The ground is
+flat, so a bridge counts as a street at ground level.
 """
 
 import re
@@ -17,19 +17,19 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from shapely.geometry.base import BaseGeometry
 
-from wavecity.geo.footprints import GRID
+from wavecity.geo.polygons import GRID
 from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
 from wavecity.geo.sources import Source
 from wavecity.geo.users import QUARTER
 
-# Streets with kerbs: vehicles in the middle, walkers on the pavements beside them.
+# Streets with kerbs: vehicles in the middle, walkers on the pavements along them.
 KERBED = {"primary", "secondary", "tertiary", "unclassified", "residential", "road"}
 KERBED |= {f"{kind}_link" for kind in ("primary", "secondary", "tertiary")}
 # Vehicles and walkers share the middle.
 SHARED = {"living_street", "service"}
 ROADS = KERBED | SHARED | {"motorway", "motorway_link", "trunk", "trunk_link"}
 FOOTWAYS = SHARED | {"footway", "path", "pedestrian", "steps", "track"}
-# Where one cycles unless it is forbidden; and where one does not unless it is allowed.
+# Where cycling is allowed unless forbidden; and where it is forbidden unless allowed.
 CYCLED = KERBED | SHARED | {"cycleway", "path", "track"}
 CYCLED_IF_ALLOWED = {"footway", "pedestrian", "bridleway", "trunk", "trunk_link"}
 CYCLING_ALLOWED = {"yes", "designated", "permissive"}
@@ -38,7 +38,7 @@ CYCLING_FORBIDDEN = {"no", "dismount", "use_sidepath"}
 ONEWAY_BY_KIND = {"junction": {"roundabout", "circular"}, "highway": {"motorway"}}
 # m; from the middle of a street to where people walk: half the lanes, and a metre of pavement.
 LANE, PAVEMENT = 3.25, 1.0
-# Connected pieces shorter than this (m) are scraps of the cutting: nobody walks to and fro on them.
+# Connected pieces shorter than this (m) are left-overs of the cutting: nobody walks there.
 MIN_STRETCH = 20.0
 MPS = {"": 1 / 3.6, "km/h": 1 / 3.6, "kmh": 1 / 3.6, "kph": 1 / 3.6, "mph": 0.44704, "knots": 1852 / 3600}
 WALKING_PACE = 7 / 3.6
@@ -46,7 +46,7 @@ WALKING_PACE = 7 / 3.6
 
 @dataclass(frozen=True)
 class Network:
-    """Straight pieces, each to be followed from its tail to its head; a street of both directions is two of them.
+    """Straight pieces, each followed from its tail to its head; a street in both directions is two of them.
 
     Attributes
     ----------
@@ -66,11 +66,12 @@ class Network:
     @cached_property
     def lengths(self) -> NDArray[np.float64]:
         """Length of each piece in m."""
-        return np.hypot(*(self.node[self.head] - self.node[self.tail]).T)
+        lengths: NDArray[np.float64] = np.hypot(*(self.node[self.head] - self.node[self.tail]).T)
+        return lengths
 
     @cached_property
     def reach(self) -> NDArray[np.float64]:
-        """Length of all pieces up to and with each, in m."""
+        """Cumulative length of the pieces in m."""
         return np.cumsum(self.lengths)
 
     @property
@@ -129,7 +130,7 @@ def cycle_network(streets: gpd.GeoDataFrame, ground: BaseGeometry) -> Network:
 
 
 def may_cycle(tags: dict[str, str]) -> bool:
-    """Whether a street or path is cycled on (OSM's key `bicycle`, else what its kind and general access say)."""
+    """Whether cyclists use a street or path (OSM's key `bicycle`, else what its kind and general access say)."""
     said = _access(tags, "bicycle", "vehicle", "access")
     if tags["highway"] in CYCLED_IF_ALLOWED:
         return tags.get("bicycle") in CYCLING_ALLOWED
@@ -137,7 +138,7 @@ def may_cycle(tags: dict[str, str]) -> bool:
 
 
 def cycling_directions(tags: dict[str, str]) -> tuple[bool, bool]:
-    """Whether a street is cycled along its line, and against it: contraflow lanes open oneways to cyclists."""
+    """Whether cyclists use a street along its line, and against it: contraflow lanes open oneways to cyclists."""
     own = tags.get("oneway:bicycle")
     contraflow = any(
         tags.get(f"cycleway{side}", "").startswith("opposite") for side in ("", ":left", ":right", ":both")
@@ -184,7 +185,13 @@ def path_network(streets: gpd.GeoDataFrame, ground: BaseGeometry) -> Network:
 
 
 def directions(tags: dict[str, str]) -> tuple[bool, bool]:
-    """Whether a street is driven along its line, and against it."""
+    """Whether a street is driven along its line, and against it.
+
+    Examples
+    --------
+    >>> directions({"highway": "residential", "oneway": "yes"})
+    (True, False)
+    """
     oneway = tags.get("oneway", "")
     if oneway in ("-1", "reverse"):
         return False, True
@@ -193,7 +200,13 @@ def directions(tags: dict[str, str]) -> tuple[bool, bool]:
 
 
 def speed_limit(tags: dict[str, str], sense: str) -> float:
-    """Tagged limit in m/s in a sense (`forward`, `backward`): `50`, `30 mph`, `walk`, the least of `50;30`; inf: none."""
+    """Tagged limit in m/s in a sense (`forward`, `backward`): `50`, `30 mph`, `walk`, the least of `50;30`; inf: none.
+
+    Examples
+    --------
+    >>> round(speed_limit({"maxspeed": "50"}, "forward"), 2)
+    13.89
+    """
     limits = [np.inf]
     for text in tags.get(f"maxspeed:{sense}", tags.get("maxspeed", "")).split(";"):
         number = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]+)?) ?(km/h|kmh|kph|mph|knots|)", text.strip())
@@ -205,7 +218,7 @@ def speed_limit(tags: dict[str, str], sense: str) -> float:
 
 
 def half_width(tags: dict[str, str]) -> float:
-    """From the middle of a street to where people walk beside it, in m."""
+    """Distance in m from the middle of a street to the people who walk along it."""
     lanes = tags.get("lanes", "")
     return LANE * (int(lanes) if lanes in set("12345678") else 2) / 2 + PAVEMENT
 

@@ -1,4 +1,4 @@
-"""Tiles of a city: a grid of candidates, and for each of them an outcome with its reason."""
+"""Tiles of a city: a grid of candidates, and the outcome of each with its reason."""
 
 import math
 from dataclasses import dataclass, replace
@@ -41,9 +41,9 @@ class Tile:
     reason : str
         Why rejected; empty otherwise.
     coverage : float
-        Share of the tile built on; nan when that was not worked out.
+        Share of the tile built on; nan when not computed.
     n_buildings : int
-        Buildings (OSM elements) in the tile; -1 when not worked out.
+        Buildings (OSM elements) in the tile; -1 when not computed.
     """
 
     id: str
@@ -66,6 +66,13 @@ def plan_tiles(source: Source, area: AreaSettings, scene: SceneSettings, seed: i
     ------
     InputError
         The map is smaller than a tile, or a split by city is asked of one city.
+
+    Examples
+    --------
+    >>> area = AreaSettings(scenes=16)
+    >>> tiles = plan_tiles(open_source(area, Path("maps")), area, SceneSettings(), seed=7)
+    >>> [tile.id for tile in tiles if tile.status == "accepted"][:2]
+    ['helsinki-0003', 'helsinki-0006']
     """
     city = cities_of(area)[0]
     tiles = plan_city(city, source, area, scene, seed)
@@ -120,6 +127,7 @@ def plan_city(city: City, source: Source | None, area: AreaSettings, scene: Scen
 
 
 def _grid(city: City, source: Source | None, area: AreaSettings) -> list[Tile]:
+    """Candidate tiles of a city, around its centre or over its map."""
     if city.latitude is not None and city.longitude is not None:
         return city_grid(city, city.latitude, city.longitude, area.tile_size, area.stride)
     return grid(source, area, city) if source else []
@@ -184,7 +192,7 @@ def _tiles_at(places: NDArray[np.float64], latitude: float, longitude: float, ci
 
 
 def qualify(tile: Tile, source: Source, area: AreaSettings, scene: SceneSettings, seed: int) -> Tile:
-    """The tile with its outcome: enough and not too much built, and a place for the base station."""
+    """The tile with its outcome: accepted where enough but not too much is built, with a place for the base station."""
     try:
         prints = tile_footprints(tile.latitude, tile.longitude, tile.size, source, scene, seed)
     except SceneError as error:
@@ -242,7 +250,13 @@ def assign_splits(tiles: list[Tile], cities: list[City], split: SplitSettings, s
 
 
 def divide(names: list[str], split: SplitSettings, seed: int) -> dict[str, str]:
-    """Divide names into `train`, `validation` and `test`, whatever order they come in."""
+    """Divide names into `train`, `validation` and `test`, independent of their order.
+
+    Examples
+    --------
+    >>> divide(["a", "b", "c"], SplitSettings(validation=0.1, test=0.1), seed=7)["a"] in ("train", "validation", "test")
+    True
+    """
     names = sorted(names)
     shuffled = [names[index] for index in generator(seed, "split").permutation(len(names))]
     counts = []
@@ -256,6 +270,7 @@ def divide(names: list[str], split: SplitSettings, seed: int) -> dict[str, str]:
 
 
 def _rejection(prints: Footprints, tile: Tile, area: AreaSettings, scene: SceneSettings) -> str:
+    """Why a tile cannot become a scene; empty where it can."""
     count = count_buildings(prints)
     if count == 0:
         return "no buildings"
@@ -278,11 +293,14 @@ def _inside(candidates: list[Tile], source: Source | None) -> NDArray[np.bool_]:
         return np.ones(len(candidates), bool)
     squares = shapely.bounds(_squares(candidates, 1.0))
     west, south, east, north = source.bounds
-    return (squares[:, 0] >= west) & (squares[:, 1] >= south) & (squares[:, 2] <= east) & (squares[:, 3] <= north)
+    inside: NDArray[np.bool_] = (squares[:, :2] >= (west, south)).all(axis=1) & (squares[:, 2:] <= (east, north)).all(
+        axis=1
+    )
+    return inside
 
 
 def _has_buildings(candidates: list[Tile], source: Source | None) -> NDArray[np.bool_]:
-    """Candidates with any map feature in their box: one read of the map spares the empty tiles a closer look."""
+    """Candidates with any map feature in their box: one read of the map sorts out the empty tiles."""
     if source is None:
         return np.ones(len(candidates), bool)
     boxes = shapely.box(*source.boxes().T)
@@ -297,4 +315,6 @@ def _squares(candidates: list[Tile], scale: float) -> NDArray[np.object_]:
     # 111 km is less than a degree of latitude anywhere but at the equator.
     reach = scale * candidates[0].size / 2 / 110_500
     wide = reach / np.maximum(np.cos(np.radians(points[:, 1])), 0.01)
-    return shapely.box(points[:, 0] - wide, points[:, 1] - reach, points[:, 0] + wide, points[:, 1] + reach)
+    west, east = points[:, 0] - wide, points[:, 0] + wide
+    squares: NDArray[np.object_] = shapely.box(west, points[:, 1] - reach, east, points[:, 1] + reach)
+    return squares

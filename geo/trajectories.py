@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
-from wavecity.geo.footprints import GRID, Footprints, built_between
+from wavecity.geo.footprints import Footprints, built_between
+from wavecity.geo.polygons import GRID
 from wavecity.geo.scene import Mover, Trajectories
 from wavecity.geo.seeding import generator
 from wavecity.geo.settings import MobilitySettings, UserSettings
@@ -20,11 +21,11 @@ from wavecity.geo.users import MIN_OPEN, open_ground
 
 __all__ = ["Mover", "Trajectories", "trajectories"]
 
-# m of network a user. More would stand on each other's toes; walkers go on to open ground, all others become walkers.
+# m of network per user, who would crowd each other on less: walkers go on to open ground, all others become walkers.
 WALKER_SPACING, CYCLIST_SPACING, VEHICLE_SPACING = 2.0, 4.0, 8.0
-# Walkers on open ground go straight for so many metres.
+# Range in m of the straight strides of walkers on open ground.
 STRIDE = (5.0, 40.0)
-# Draws of a way before a user (or the next stride) is given up.
+# Draws of a route before a user (or the next stride) is given up.
 ATTEMPTS = 60
 # m that the network keeps away from walls beyond the clearance: three overlays, each rounds to the grid.
 MARGIN = 3 * GRID
@@ -34,7 +35,7 @@ MARGIN = 3 * GRID
 class Route:
     """A polyline with the time in s at each of its points (P, 2) and the velocity in m/s after each but the last.
 
-    `ends` says that the way ended before the time did: from there on the user stands.
+    `ends` says that the route ended before the time did: from then on the user stands.
     """
 
     points: NDArray[np.float64]
@@ -53,13 +54,14 @@ def trajectories(
     seed: int,
     split: str = "",
 ) -> Trajectories:
-    """Walkers, cyclists and vehicles of a tile, outdoors, in the tile and `users.clearance` from every wall, also between steps.
+    """Walkers, cyclists and vehicles of a tile, outdoors, in the tile and `users.clearance` from every wall, also
+    between steps.
 
-    Vehicles follow the middle of drivable streets in their direction, as fast as they like up to the tagged limit, and
-    take any way on at a junction; cyclists likewise on the streets and paths that they may use. Walkers follow paths and
-    the pavements of streets; those who find no room there cross open ground. Dead ends, walls and the tile's edge turn
-    a user round; where a oneway street leads out of the tile, a vehicle is started elsewhere, or, when every start leads
-    there, it stands at the edge. Users do not heed one another.
+    Vehicles follow the middle of drivable streets in their direction, at their own speed up to the tagged limit, and
+    leave a junction at random; cyclists do the same on the streets and paths that they may use. Walkers follow paths
+    and the pavements of streets; those who find no room there cross open ground. Dead ends, walls and the tile's edge
+    turn a user round; where a oneway street leads out of the tile, a vehicle is started elsewhere, or, when every start
+    leads there, it stands at the edge. Users do not interact.
 
     Parameters
     ----------
@@ -86,7 +88,7 @@ def trajectories(
     top = max(users.height, mobility.vehicle_height) + users.clearance
     standing = built_between(prints, 0, top)
     ground = open_ground(standing, size, users.clearance + MARGIN)
-    # Steps are judged by a bound between the clearance and that of the network.
+    # Steps are tested against a bound between the clearance and that of the network.
     clear = open_ground(standing, size, users.clearance + GRID)
     shapely.prepare([ground, clear])
     roads, paths = road_network(streets, ground), path_network(streets, ground)
@@ -141,7 +143,7 @@ def _draw(
         route = way(generator(*key, attempt))
         if route is None or (route.ends and attempt < ATTEMPTS // 2):
             continue
-        # Judged after rounding to float32, so that what is stored is what was judged.
+        # Tested after rounding to float32, so that what is stored is what was tested.
         points = np.column_stack([np.interp(time, route.times, route.points[:, axis]) for axis in (0, 1)])
         stored = points.astype(np.float32)
         if shapely.covers(clear, shapely.linestrings(stored.astype(np.float64))):
@@ -151,9 +153,9 @@ def _draw(
 
 
 def follow(network: Network, speeds: tuple[float, float], end: float, random: np.random.Generator) -> Route:
-    """Way along a network until `end` s have passed, from a start that is uniform over its length.
+    """Route along a network until `end` s have passed, from a start that is uniform over its length.
 
-    At every node any piece that leads on, but back only where there is no other.
+    At every node a random piece that leads on; back only where there is no other.
     """
     speed = random.uniform(*speeds)
     piece = int(np.searchsorted(network.reach, random.random() * network.length, side="right"))
@@ -173,13 +175,13 @@ def follow(network: Network, speeds: tuple[float, float], end: float, random: np
         piece = onward[random.integers(len(onward))]
     if times[-1] > end:
         return Route(np.array(points), np.array(times), np.array(velocities))
-    # Only out of a oneway street there is no way back.
+    # Only a oneway street has no way back.
     points, times, velocities = [*points, points[-1]], [*times, end + 1.0], [*velocities, np.zeros(2)]
     return Route(np.array(points), np.array(times), np.array(velocities), ends=True)
 
 
 def roam(ground: BaseGeometry, speeds: tuple[float, float], end: float, random: np.random.Generator) -> Route | None:
-    """Way across open ground, in straight strides of random direction and length; None when it gets stuck."""
+    """Route across open ground, in straight strides of random direction and length; None when it gets stuck."""
     speed = random.uniform(*speeds)
     x0, y0, x1, y1 = ground.bounds
     drawn = random.uniform((x0, y0), (x1, y1), (ATTEMPTS, 2))

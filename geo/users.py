@@ -1,4 +1,4 @@
-"""Where the base station and the users stand."""
+"""Positions of the base station and the users."""
 
 import geopandas as gpd
 import numpy as np
@@ -8,12 +8,12 @@ from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
-from wavecity.geo.footprints import GRID
+from wavecity.geo.polygons import GRID
 from wavecity.geo.seeding import generator
 from wavecity.geo.settings import SceneSettings, UserSettings
 
 SLIDE_STEP = 1.0
-# The panel looks into the tile through this half-angle (degrees); a wall in there within `bs_front` blinds it.
+# The panel looks into the tile through this half-angle (degrees); a wall inside it within `bs_front` blocks it.
 FRONT_HALF_ANGLE = 45.0
 FRONT_CHORDS = 12
 # Chords of a quarter circle around corners.
@@ -25,10 +25,10 @@ MIN_OPEN = 0.05
 def place_base_station(
     buildings: gpd.GeoDataFrame, size: float, settings: SceneSettings
 ) -> tuple[NDArray[np.float64], float]:
-    """Base station at the top centre of the tile, slid along the top edge when it cannot stand there.
+    """Base station at the top centre of the tile, shifted along the top edge where it cannot stand there.
 
-    A position is good when no footprint (of whatever height: the mast needs ground) lies within `bs_clearance`, and no
-    wall as high as the panel stands right in front of it. The nearest good position wins, east before west.
+    A position is good if no footprint (of whatever height: the mast needs ground) lies within `bs_clearance`, and no
+    wall as high as the panel stands right in front of it. The nearest good position is chosen, east before west.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def place_base_station(
     position : float64 (3,)
         Metres in the scene's frame.
     shift : float
-        Metres slid east (negative: west).
+        Metres shifted east (negative: west).
 
     Raises
     ------
@@ -117,6 +117,11 @@ def place_users(
     ------
     SceneError
         There is too little open ground.
+
+    Examples
+    --------
+    >>> place_users(prints.union, 200.0, UserSettings(minimum=80, maximum=100), "helsinki-0003", seed=7).shape
+    (83, 3)
     """
     ground = open_ground(built, size, settings.clearance)
     share = ground.area / size**2

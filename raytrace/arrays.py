@@ -1,15 +1,13 @@
-"""Array geometry, steering vectors, DFT spectrum and beams of a UPA: numpy only, one convention for everyone.
+"""Array geometry, steering vectors, DFT spectrum and beams of a UPA: NumPy only, one convention for all packages.
 
 Convention. A channel is `csi[..., x, y]`: x runs along the panel's horizontal axis, y along its vertical one, flattened
 in C order (`j = x * rows + y`, paper eq. 14). With the paper's downlink `y = h^H w` (eq. 10), `csi` is h.
 
-To someone who stands in front of the panel and looks at it, x counts columns from left to right and y rows from the
-top down: a panel that faces south has x = 0 in the west. That is the element order of Sionna's `PlanarArray`, so one
-user's `csi.reshape(-1)` is the antenna axis of its `cfr`. The phase of a path grows along the axis towards which it
-leaves: with x for paths that leave eastward from a panel facing south, with y for paths that leave downward.
+Seen from in front of the panel, x counts columns from left to right and y rows from top to bottom: a panel that faces
+south has x = 0 in the west. That is the element order of Sionna's `PlanarArray`, so one user's `csi.reshape(-1)` is the
+antenna axis of its `cfr`. The phase of a path grows along the axis towards which it leaves: with x for paths that leave
+eastward from a panel facing south, with y for paths that leave downward.
 """
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 SPEED_OF_LIGHT = 299_792_458.0
 
 
-def spectrum(csi: NDArray[Any]) -> NDArray[np.float32]:
+def spectrum(csi: NDArray[np.complexfloating]) -> NDArray[np.float32]:
     """Spatial spectrum S = |F h|^2 (paper eq. 5, unnormalised 2-D DFT, not shifted).
 
     Parameters
@@ -28,16 +26,21 @@ def spectrum(csi: NDArray[Any]) -> NDArray[np.float32]:
     -------
     float32 (..., kx, ky)
         Power per DFT bin. Parseval: its sum is x*y times the sum of |csi|^2.
+
+    Examples
+    --------
+    >>> spectrum(np.ones((4, 2), np.complex64)).tolist()  # all power in bin (0, 0)
+    [[64.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     """
     transformed = np.fft.fft2(csi)
     return (transformed.real**2 + transformed.imag**2).astype(np.float32)
 
 
-def beam_gain(csi: NDArray[Any]) -> NDArray[np.float32]:
+def beam_gain(csi: NDArray[np.complexfloating]) -> NDArray[np.float32]:
     """Power |h^H a_k|^2 that each DFT beam of eq. 15 delivers (beams have norm sqrt(x*y)).
 
-    The beam's index is the spectrum's, negated: |h^H a_k|^2 = S[(-kx) mod Nx, (-ky) mod Ny]. Whoever reads a beam label
-    off the spectrum's argmax without negating gets the mirrored beam.
+    The beam's index is the spectrum's, negated: |h^H a_k|^2 = S[(-kx) mod Nx, (-ky) mod Ny]. A beam label read off the
+    spectrum's argmax without negating is that of the mirrored beam.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def beam_gain(csi: NDArray[Any]) -> NDArray[np.float32]:
     return np.roll(np.flip(spectrum(csi), axis=(-2, -1)), 1, axis=(-2, -1))
 
 
-def best_beam(csi: NDArray[Any]) -> NDArray[np.int16]:
+def best_beam(csi: NDArray[np.complexfloating]) -> NDArray[np.int16]:
     """Codebook index j = kx * Ny + ky (eq. 14) of the strongest DFT beam.
 
     Parameters
@@ -60,22 +63,34 @@ def best_beam(csi: NDArray[Any]) -> NDArray[np.int16]:
     Returns
     -------
     int16 (...,)
+
+    Examples
+    --------
+    >>> int(best_beam(dft_codebook(4, 2)[5]))  # the channel along beam 5
+    5
     """
     gain = beam_gain(csi)
-    return gain.reshape(*gain.shape[:-2], -1).argmax(-1).astype(np.int16)
+    best: NDArray[np.int16] = gain.reshape(*gain.shape[:-2], -1).argmax(-1).astype(np.int16)
+    return best
 
 
 def dft_codebook(columns: int, rows: int) -> NDArray[np.complex128]:
-    """All DFT beams of eq. 15, literally.
+    """All DFT beams, as eq. 15 defines them.
 
     Returns
     -------
     complex128 (columns * rows, columns, rows)
         Entry [j, n, m] = exp(-j 2 pi (kx n / columns + ky m / rows)) with j = kx * rows + ky.
+
+    Examples
+    --------
+    >>> dft_codebook(32, 32).shape
+    (1024, 32, 32)
     """
     x = np.exp(-2j * np.pi * np.outer(np.arange(columns), np.arange(columns)) / columns)
     y = np.exp(-2j * np.pi * np.outer(np.arange(rows), np.arange(rows)) / rows)
-    return np.einsum("an,bm->abnm", x, y).reshape(columns * rows, columns, rows)
+    codebook: NDArray[np.complex128] = np.einsum("an,bm->abnm", x, y).reshape(columns * rows, columns, rows)
+    return codebook
 
 
 def panel_axes(azimuth: float, downtilt: float) -> NDArray[np.float64]:
@@ -93,7 +108,15 @@ def panel_axes(azimuth: float, downtilt: float) -> NDArray[np.float64]:
     Returns
     -------
     float64 (3, 3)
-        Rows: boresight, x axis (the way x grows), y axis (the way y grows: downwards on an upright panel).
+        Rows: boresight, x axis (direction of growing x), y axis (direction of growing y: downwards on an upright
+        panel).
+
+    Examples
+    --------
+    >>> panel_axes(-90.0, 0.0).round(3) + 0.0  # faces south: x grows eastward, y downward
+    array([[ 0., -1.,  0.],
+           [ 1.,  0.,  0.],
+           [ 0.,  0., -1.]])
     """
     a, b = np.deg2rad(azimuth), np.deg2rad(downtilt)
     boresight = [np.cos(a) * np.cos(b), np.sin(a) * np.cos(b), -np.sin(b)]
@@ -108,6 +131,11 @@ def element_offsets(count: int, spacing: float) -> NDArray[np.float64]:
     Returns
     -------
     float64 (count,)
+
+    Examples
+    --------
+    >>> element_offsets(4, 0.5)
+    array([-0.75, -0.25,  0.25,  0.75])
     """
     return np.asarray(spacing * (np.arange(count) - (count - 1) / 2), np.float64)
 
@@ -123,10 +151,11 @@ def element_positions(columns: int, rows: int, spacing: float, azimuth: float, d
     _, along_x, along_y = panel_axes(azimuth, downtilt)
     x = element_offsets(columns, spacing)[:, None, None] * along_x
     y = element_offsets(rows, spacing)[None, :, None] * along_y
-    return x + y
+    positions: NDArray[np.float64] = x + y
+    return positions
 
 
-def direction(zenith: NDArray[Any], azimuth: NDArray[Any]) -> NDArray[np.float64]:
+def direction(zenith: NDArray[np.floating], azimuth: NDArray[np.floating]) -> NDArray[np.float64]:
     """Unit vectors of zenith and azimuth angles.
 
     Parameters
@@ -137,6 +166,11 @@ def direction(zenith: NDArray[Any], azimuth: NDArray[Any]) -> NDArray[np.float64
     Returns
     -------
     float64 (..., 3)
+
+    Examples
+    --------
+    >>> direction(np.array(np.pi / 2), np.array(0.0)).round(3)
+    array([1., 0., 0.])
     """
     zenith, azimuth = np.asarray(zenith, np.float64), np.asarray(azimuth, np.float64)
     sine = np.sin(zenith)
@@ -144,8 +178,8 @@ def direction(zenith: NDArray[Any], azimuth: NDArray[Any]) -> NDArray[np.float64
 
 
 def axis_steering(
-    zenith: NDArray[Any],
-    azimuth: NDArray[Any],
+    zenith: NDArray[np.floating],
+    azimuth: NDArray[np.floating],
     columns: int,
     rows: int,
     spacing: float,
@@ -174,8 +208,8 @@ def axis_steering(
 
 
 def steering(
-    zenith: NDArray[Any],
-    azimuth: NDArray[Any],
+    zenith: NDArray[np.floating],
+    azimuth: NDArray[np.floating],
     columns: int,
     rows: int,
     spacing: float,

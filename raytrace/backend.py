@@ -1,4 +1,4 @@
-"""Which compiler Dr.Jit runs on: CUDA where there is a GPU, else a usable LLVM. Decided before `drjit` is imported."""
+"""Backend of Dr.Jit: CUDA where there is a GPU, else a usable LLVM. Chosen before `drjit` is imported."""
 
 import ctypes
 import os
@@ -57,12 +57,17 @@ def prepare(threads: int | None = None) -> Backend:
     Parameters
     ----------
     threads : int, optional
-        Dr.Jit threads of this process; by default what is set, at first one for each core that the process may use.
+        Dr.Jit threads of this process; by default unchanged, at first one per core that the process may use.
 
     Raises
     ------
     InputError
-        No usable LLVM (says what to install), or `DRJIT_LIBLLVM_PATH` names a file that is not there.
+        No usable LLVM (the message says what to install), or `DRJIT_LIBLLVM_PATH` names a file that does not exist.
+
+    Examples
+    --------
+    >>> prepare(threads=1).variant
+    'llvm_ad_mono_polarized'
     """
     first = "drjit" not in sys.modules
     if first and not has_cuda():
@@ -91,7 +96,7 @@ def usable_cores() -> int:
 
 
 def has_cuda() -> bool:
-    """Whether an NVIDIA driver with at least one device is there (asked of the driver itself, without drjit)."""
+    """Whether there is an NVIDIA driver with at least one device (by the driver itself, without drjit)."""
     for name in ("libcuda.so.1", "libcuda.so"):
         try:
             driver = ctypes.CDLL(name)
@@ -136,7 +141,8 @@ def find_llvm() -> Path:
         return system
     msg = (
         f"no usable LLVM library for the ray tracer ({platform.machine()}, no NVIDIA GPU): "
-        f"pip install karellen-llvm-core, or set {LIBRARY_VARIABLE} to a libLLVM of version {FIRST_SAFE_ON_FP16} or newer"
+        f"pip install karellen-llvm-core, or set {LIBRARY_VARIABLE} to a libLLVM of version {FIRST_SAFE_ON_FP16} or "
+        f"newer"
     )
     raise InputError(msg)
 

@@ -1,12 +1,11 @@
-"""Rays that are shot, reflected and let through faces, and the sequences of elements that they follow."""
+"""Rays that are shot, reflected by faces or pass through them, and the sequences of elements that they follow."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.raytrace.device import dr, load, load_table, mi
+from wavecity.raytrace.device import Numbers, Vectors, dr, load, load_table, mi
 from wavecity.raytrace.world import World
 
 # Above this many possible (chain, element) pairs new chains are numbered by sorting instead of by a table.
@@ -17,9 +16,9 @@ TABLE_LIMIT = 50_000_000
 class Rays:
     """Rays in flight: origins, directions, and the row of their chain in the current level."""
 
-    origin: Any
-    direction: Any
-    row: Any
+    origin: Vectors
+    direction: Vectors
+    row: Numbers
 
 
 @dataclass
@@ -63,15 +62,15 @@ class Search:
         ----------
         rays : Rays
         prefix : int32 (rows, elements)
-            Sequences that the rays have behind them.
+            Sequences that the rays have followed so far.
         depth : int
 
         Returns
         -------
         list of int32 (chains, elements)
-            New sequences, one array a bounce.
+            New sequences, one array per bounce.
         list of Hits
-            For each bounce but the first what rays met.
+            What rays met, for each bounce but the first.
         """
         surfaces = self.world.surfaces
         levels, hits = [], []
@@ -112,7 +111,7 @@ class Search:
         return levels, hits
 
 
-def _join(parts: list[Any]) -> Any:
+def _join(parts: list[Vectors]) -> Vectors:
     """One vector array from several."""
     if len(parts) == 1:
         return parts[0]
@@ -122,7 +121,7 @@ def _join(parts: list[Any]) -> Any:
 def merge(
     parts: list[tuple[list[NDArray[np.int32]], list[Hits]]],
 ) -> tuple[list[NDArray[np.int32]], list[Hits]]:
-    """Put the results of several batches of rays together; sequences may be there several times, hits are not."""
+    """Merge the results of several batches of rays; sequences may occur several times, hits do not."""
     if len(parts) == 1:
         return parts[0]
     depth = max(len(levels) for levels, _ in parts)

@@ -1,33 +1,32 @@
-"""Which sequences of planes and edges a wave can follow from the base station: found once, for all receivers.
+"""Sequences of planes and edges that a wave can follow from the base station: found once, for all receivers.
 
 A *chain* is an ordered sequence of mirrors (planes), at most one wedge (edge), and faces passed through. It does not
 depend on who receives, so rays are shot and bounced without looking at receivers, and every prefix of a ray's sequence
-is a chain. Single reflections and single diffractions need no rays: every plane and every edge that the source sees from
-outside is one. A face passed through bends nothing, so a chain does not say which one it is.
+is a chain. Single reflections and single diffractions need no rays: every plane and every edge that the source sees
+from outside is one. A face passed through bends nothing, so a chain does not hold which one it is.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace.bounce import Hits, Rays, Search, merge
-from wavecity.raytrace.device import dr, load_rows, mi
+from wavecity.raytrace.device import Vectors, dr, load_rows, mi
 from wavecity.raytrace.edges import Wedges, aimed_rays, keller_rays, lit_edges
 from wavecity.raytrace.elements import are_edges
 from wavecity.raytrace.geometry import images
 from wavecity.raytrace.surfaces import Surfaces
 from wavecity.raytrace.world import World
 
-# Rays that leave the edges which the source sees, for each ray that leaves the source. Small far planes are the hard ones
-# to find.
+# Rays that leave the edges which the source sees, for each ray that leaves the source. Small, distant planes are the
+# hardest to find.
 FIRST_EDGE_RAYS = 2
 
 # Rays that leave these edges towards points of faces, for each ray that leaves the source.
 AIMED_RAYS = 1
 
-# Rays of an edge that the source does not seem to light, in case it does between the points that were tried.
+# Rays of an edge that the source does not seem to light, in case it does so between the points tried.
 DARK_EDGE_RAYS = 16
 
 # Bytes of working memory for a ray in flight.
@@ -98,7 +97,7 @@ def find_chains(
             first = Rays(load_rows(mi.Point3f, source), directions, dr.zeros(mi.UInt, count))
             found.append(search.bounce(first, nothing, max_depth))
         levels, hits = merge(found)
-        # What rays met first is among these, but for grazing hits that carry nothing.
+        # These include what rays met first, except grazing hits that carry nothing.
         levels[:1] = [_single_elements(surfaces, source, specular, refraction)]
     if max_depth > 0 and diffraction:
         every = np.column_stack([np.zeros(surfaces.edges, np.int64), np.arange(surfaces.edges)])
@@ -110,7 +109,7 @@ def find_chains(
     return _assemble(surfaces, source, levels, max_depth)
 
 
-def _lattice(count: int, low: int, high: int) -> Any:
+def _lattice(count: int, low: int, high: int) -> Vectors:
     """Directions `low` to `high` (exclusive) of the Fibonacci lattice on the sphere that Sionna's solver shoots."""
     index = dr.arange(mi.Float64, high - low) + dr.opaque(mi.Float64, low)
     turn = index / ((1 + dr.sqrt(mi.ScalarFloat64(5))) / 2)
@@ -121,6 +120,7 @@ def _lattice(count: int, low: int, high: int) -> Any:
 def _single_elements(
     surfaces: Surfaces, source: NDArray[np.float64], specular: bool, refraction: bool
 ) -> NDArray[np.int32]:
+    """Chains of one element: planes that the source sees, and any face passed through."""
     planes = _planes_seen(surfaces, source) if specular else np.empty((0, 1), np.int32)
     return np.concatenate([planes, np.full((int(refraction), 1), surfaces.through, np.int32)])
 
@@ -192,7 +192,7 @@ def _diffract(
 def _assemble(
     surfaces: Surfaces, source: NDArray[np.float64], levels: list[NDArray[np.int32]], max_depth: int
 ) -> Chains:
-    """One table of all chains, each once, in an order that depends on nothing but the chains."""
+    """One table of all chains, each once, in an order that depends on the chains alone."""
     depth = max(1, max_depth)
     padded = [np.pad(level, ((0, 0), (0, depth - level.shape[1])), constant_values=-1) for level in levels]
     elements = np.concatenate([*padded, np.empty((0, depth), np.int32)]).astype(np.int32)

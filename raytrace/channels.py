@@ -1,6 +1,7 @@
-"""`Channels`: the ray tracer's result for one scene, path level. From it any array, band or time, without re-tracing.
+"""`Channels`: the ray tracer's result for one scene, path level. Channels of any array, band and time follow from it
+without re-tracing.
 
-NumPy only: it works on stored paths as well, on a machine without Sionna.
+NumPy only: it also works on stored paths, on a machine without Sionna.
 """
 
 import math
@@ -65,18 +66,18 @@ class Channels:
 
 
 class DeparturePaths(Protocol):
-    """What `csi` always reads: `Channels`, or any object with these arrays (`...` any leading dimensions, P paths)."""
+    """Paths as `csi` reads them: `Channels`, or any object with these arrays (any leading dimensions, P paths)."""
 
     @property
-    def gain(self) -> NDArray[Any]:
+    def gain(self) -> NDArray[np.complexfloating]:
         """Complex (..., P)."""
 
     @property
-    def aod_zenith(self) -> NDArray[Any]:
+    def aod_zenith(self) -> NDArray[np.floating]:
         """Radians (..., P)."""
 
     @property
-    def aod_azimuth(self) -> NDArray[Any]:
+    def aod_azimuth(self) -> NDArray[np.floating]:
         """Radians (..., P)."""
 
 
@@ -96,7 +97,7 @@ class ReceiverSettings(Settings):
 
 @dataclass(frozen=True)
 class Axes:
-    """What a channel has between its users and the base station's array: receive antennas, times, subcarriers.
+    """Axes of a channel between its users and the base station's array: receive antennas, times, subcarriers.
 
     Attributes
     ----------
@@ -122,7 +123,7 @@ class Axes:
 
 
 def csi_axes(receiver: ReceiverSettings | None, times: ArrayLike | None, frequencies: ArrayLike | None) -> Axes:
-    """The axes that `csi` was asked for.
+    """Axes for the arguments of `csi`.
 
     Raises
     ------
@@ -161,6 +162,11 @@ def subcarrier_frequencies(count: int, spacing: float) -> NDArray[np.float64]:
     -------
     float64 (count,)
         Hz, ascending.
+
+    Examples
+    --------
+    >>> subcarrier_frequencies(4, 30e3)
+    array([-60000., -30000.,      0.,  30000.])
     """
     return np.asarray((np.arange(count) - count // 2) * spacing, np.float64)
 
@@ -180,8 +186,9 @@ def csi(
     """Channel of the base station's UPA: the sum over paths of gain times steering vector.
 
     Plane waves over the panel (paper eq. 1), as Sionna's synthetic arrays. The gain carries the element pattern and the
-    carrier phase already. See `wavecity.raytrace.arrays` for the directions of x and y. With no keyword it is the narrowband
-    channel at the carrier, of one antenna, at time 0. Each of `receiver`, `times` and `frequencies` adds its axis.
+    carrier phase already. See `wavecity.raytrace.arrays` for the directions of x and y. With no keyword it is the
+    narrowband channel at the carrier, of one antenna, at time 0. Each of `receiver`, `times` and `frequencies` adds its
+    axis.
 
     It equals Sionna RT's `Paths.cfr` and, fed with these paths, `cir_to_ofdm_channel` of Sionna PHY. As in both, paths
     keep gain, angles and delay over the times; only their Doppler phases turn.
@@ -194,9 +201,9 @@ def csi(
     radio : RadioSettings
         Spacing and orientation of the panel, and its size unless given; the carrier, for `normalize_delays`.
     columns, rows : int, optional
-        Another size than the recipe's.
+        Size of the panel; the recipe's by default.
     batch : int
-        Matrices (x, y) at a time; at 32 paths each takes some 60 kB of working memory beside the result.
+        Matrices (x, y) at a time; at 32 paths each takes some 60 kB of working memory in addition to the result.
     receiver : ReceiverSettings, optional
         The users' panel. Antenna (column, row) is at `column * receiver.rows + row` of the axis.
     times : float (T,), optional
@@ -206,7 +213,7 @@ def csi(
     normalize_delays : bool
         Count delays from each user's first path, and the carrier phase too, as `Paths.cfr` does **by default**: the
         channel is multiplied by exp(+j 2 pi (carrier + frequency) first delay). Delays are stored in float32, so the
-        carrier's part of that phase, one a user, is known to a hundredth of a radian (at 28.5 GHz and 1 us).
+        carrier's part of that phase, one per user, is exact to a hundredth of a radian (at 28.5 GHz and 1 us).
 
     Returns
     -------
@@ -217,6 +224,14 @@ def csi(
     ------
     InputError
         `times` or `frequencies` is not a 1-D array of finite numbers.
+
+    Examples
+    --------
+    >>> channels = simulate(scene, radio, solver, seed=0)
+    >>> csi(channels, radio).shape  # (user, x, y)
+    (83, 32, 32)
+    >>> csi(channels, radio, frequencies=subcarrier_frequencies(64, 480e3)).shape
+    (83, 64, 32, 32)
     """
     columns, rows = columns or radio.columns, rows or radio.rows
     axes = csi_axes(receiver, times, frequencies)

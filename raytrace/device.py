@@ -1,10 +1,11 @@
-"""Dr.Jit, Mitsuba and Sionna RT, imported on the chosen backend; and how arrays get there without compiling kernels anew.
+"""Dr.Jit, Mitsuba and Sionna RT, imported on the chosen backend; and transfer of arrays without recompiling kernels.
 
-A kernel is compiled once for all scenes only if nothing that changes from scene to scene is written into it. Literals are,
-and so are the number of rows when a vector array is taken apart, and whether an array happens to be aligned in memory.
+A kernel is compiled once for all scenes only if nothing that changes from scene to scene is compiled into it. Literals
+are, and so are the number of rows when a vector array is taken apart, and whether an array happens to be aligned in
+memory.
 """
 
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,16 @@ import sionna.rt  # noqa: E402
 dr: Any = drjit
 mi: Any = mitsuba
 rt: Any = sionna.rt
+# So are their objects. Dr.Jit arrays of numbers (mi.Float, mi.UInt, mi.Bool) and of vectors (mi.Point3f, mi.Vector3f):
+Numbers: TypeAlias = Any
+Vectors: TypeAlias = Any
+# mi.SurfaceInteraction3f; sionna.rt.Scene and sionna.rt.Paths; Sionna's private buffer of paths:
+Interaction: TypeAlias = Any
+SionnaScene: TypeAlias = Any
+SionnaPaths: TypeAlias = Any
+PathsBuffer: TypeAlias = Any
+
+Number = TypeVar("Number", bound=np.generic)
 
 # Bytes of a cache line and of the widest vector that kernels load.
 ALIGNMENT = 64
@@ -69,8 +80,8 @@ def load_table(kind: Any, values: ArrayLike) -> Any:
     return load(kind, rows) if rows.ndim == 1 else load_rows(kind, rows)
 
 
-def _aligned(values: NDArray[Any]) -> NDArray[Any]:
-    """A copy that starts on a cache line and is followed by a spare one, which vector loads at the end may touch."""
+def _aligned(values: NDArray[Number]) -> NDArray[Number]:
+    """Copy that starts on a cache line and is followed by a spare one, which vector loads at the end may read."""
     room = np.zeros(values.nbytes + 2 * ALIGNMENT, np.uint8)
     start = -room.ctypes.data % ALIGNMENT
     copy = room[start : start + values.nbytes].view(values.dtype)

@@ -1,30 +1,28 @@
-"""Diffuse scattering, by Sionna's own path solver: it tests every receiver at every bounce of every ray, and is slow."""
-
-from typing import Any
+"""Diffuse scattering, by Sionna's own path solver: slow, as it tests every receiver at every bounce of every ray."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace import sionna_private as sionna
-from wavecity.raytrace.device import rt
+from wavecity.raytrace.device import SionnaPaths, rt
 from wavecity.raytrace.geometry import path_lengths
 from wavecity.raytrace.solver import ChainSolver, Paths, join
 from wavecity.raytrace.world import World
 
-# Bytes of a path in the stock solver's buffer at depth 3, with what it needs to fill it.
+# Bytes of a path in the stock solver's buffer at depth 3, including what is needed to fill it.
 PATH_BYTES = 1000
 
 
 def diffuse_paths(
     world: World,
     source: NDArray[np.float64],
-    receivers: NDArray[Any],
+    receivers: NDArray[np.floating],
     solver: ChainSolver,
     rays: int,
     orientation: tuple[float, float, float] = (0.0, 0.0, 0.0),
     pattern: str = "iso",
 ) -> Paths:
-    """Paths with a diffuse reflection: what the chain solver leaves out.
+    """Paths with a diffuse reflection: which the chain solver leaves out.
 
     They are a sample of the scattered field: more rays give more and fainter paths of the same power. The same seed and
     rays give the same paths.
@@ -32,7 +30,7 @@ def diffuse_paths(
     Parameters
     ----------
     world : World
-        Its scene has no radio devices, before and after.
+        Its scene has no radio devices before and after the call.
     source : float64 (3,)
         Metres.
     receivers : float (R, 3)
@@ -40,7 +38,7 @@ def diffuse_paths(
     solver : ChainSolver
         Depth, the other kinds of interaction, seed and memory.
     rays : int
-        Each can reach each receiver once an interaction.
+        Each can reach each receiver once per interaction.
     orientation, pattern
         Of the source's element, as for `ChainSolver`.
     """
@@ -65,7 +63,8 @@ def _stock(
     at_most: int,
     orientation: tuple[float, float, float],
     pattern: str,
-) -> Any:
+) -> SionnaPaths:
+    """Paths of the stock solver with diffuse reflection."""
     scene = world.scene
     scene.tx_array = rt.PlanarArray(num_rows=1, num_cols=1, pattern=pattern, polarization="V")
     scene.rx_array = rt.PlanarArray(num_rows=1, num_cols=1, pattern="iso", polarization="V")
@@ -94,9 +93,9 @@ def _stock(
 
 
 def _as_paths(
-    world: World, paths: Any, source: NDArray[np.float64], receivers: NDArray[np.float64], first: int
+    world: World, paths: SionnaPaths, source: NDArray[np.float64], receivers: NDArray[np.float64], first: int
 ) -> Paths:
-    """Those with a diffuse reflection, strictly as the solver has them but for lengths and angles in float64."""
+    """Paths with a diffuse reflection as the solver found them, with lengths and angles in float64."""
     types = paths.interactions.numpy()[:, :, 0]  # depth, receiver, path
     depth = len(types)
     kept = paths.valid.numpy()[:, 0] & (types == sionna.DIFFUSE).any(axis=0)
@@ -126,6 +125,7 @@ def _as_paths(
 
 
 def _no_paths(depth: int) -> Paths:
+    """No paths, of a given depth."""
     return Paths(
         np.empty(0, np.int64),
         np.empty((0, depth), np.uint8),

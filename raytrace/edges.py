@@ -1,14 +1,13 @@
-"""Rays that leave edges: all over the Keller cones, and aimed at faces; and which edges are lit at all."""
+"""Rays that leave edges, over the whole Keller cones or aimed at faces; and which edges are lit at all."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace import sionna_private as sionna
 from wavecity.raytrace.bounce import Rays, Search
-from wavecity.raytrace.device import dr, load, load_rows, load_table, mi, rt
+from wavecity.raytrace.device import Numbers, dr, load, load_rows, load_table, mi, rt
 from wavecity.raytrace.elements import chain_buffer
 from wavecity.raytrace.geometry import oriented_edges
 from wavecity.raytrace.surfaces import Surfaces
@@ -16,7 +15,7 @@ from wavecity.raytrace.surfaces import Surfaces
 # Rays leave an edge this far outside it, as in Sionna's image method.
 EDGE_OFFSET = 1e-3
 
-# Points of an edge from which the way back to the source is tried.
+# Points of an edge from which the path back to the source is tried.
 EDGE_POINTS = 16
 
 # Steps of the R2 sequence (Roberts 2018): evenly spread points of the unit square, whatever their number.
@@ -44,7 +43,7 @@ class Wedges:
     def __len__(self) -> int:
         return len(self.edge)
 
-    def select(self, index: Any) -> "Wedges":
+    def select(self, index: NDArray[np.bool_] | slice) -> "Wedges":
         """The wedges at these positions (a mask or a slice)."""
         return Wedges(self.surfaces, self.edge[index], self.image[index], self.swapped[index])
 
@@ -108,7 +107,8 @@ def _points_of_edges(wedges: Wedges) -> NDArray[np.float64]:
     share = (np.arange(EDGE_POINTS) + 0.5) / EDGE_POINTS
     angle = low[:, None] + (high - low)[:, None] * share
     place = foot[:, None] + height[:, None] * np.tan(angle)
-    return origin[:, None] + place[..., None] * along[:, None] + EDGE_OFFSET * away[:, None]
+    points: NDArray[np.float64] = origin[:, None] + place[..., None] * along[:, None] + EDGE_OFFSET * away[:, None]
+    return points
 
 
 def keller_rays(wedges: Wedges, share: int, low: int, high: int, shift: tuple[float, float]) -> Rays:
@@ -163,7 +163,7 @@ def aimed_rays(wedges: Wedges, every: int, low: int, high: int, shift: tuple[flo
     ----------
     wedges : Wedges
     every : int
-        Rays in all, spread evenly over the pairs of edges and faces.
+        Rays in total, spread evenly over the pairs of edges and faces.
     low, high : int
         Of these the ones to make. Pairs that no Keller cone joins drop out.
     shift : tuple of float
@@ -208,7 +208,7 @@ def aimed_rays(wedges: Wedges, every: int, low: int, high: int, shift: tuple[flo
     return rays
 
 
-def _spread(number: Any, shift: tuple[float, float]) -> tuple[Any, Any]:
+def _spread(number: Numbers, shift: tuple[float, float]) -> tuple[Numbers, Numbers]:
     """Points (two coordinates in [0, 1)) of the shifted R2 sequence."""
     moved = (
         dr.opaque(mi.Float, offset) + mi.Float(number * step - dr.floor(number * step))

@@ -1,18 +1,19 @@
-"""Chains as Sionna's image method takes them: interaction types, faces and wedges of their elements."""
-
-from typing import Any
+"""Chains as input of Sionna's image method: interaction types, faces and wedges of their elements."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace import sionna_private as sionna
+from wavecity.raytrace.device import PathsBuffer
 from wavecity.raytrace.geometry import oriented_edges
 from wavecity.raytrace.surfaces import Surfaces
 from wavecity.raytrace.world import World
 
 
-def chain_buffer(world: World, elements: NDArray[np.int32], swapped: NDArray[np.bool_], diffraction: bool) -> Any:
-    """One entry a chain for the image method: types, a face and a point of each plane, the wedge.
+def chain_buffer(
+    world: World, elements: NDArray[np.int32], swapped: NDArray[np.bool_], diffraction: bool
+) -> PathsBuffer:
+    """One entry per chain for the image method: types, a face and a point of each plane, the wedge.
 
     Parameters
     ----------
@@ -33,14 +34,16 @@ def chain_buffer(world: World, elements: NDArray[np.int32], swapped: NDArray[np.
 
 def are_edges(surfaces: Surfaces, elements: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Which elements of chains are edges."""
-    return (elements >= surfaces.planes) & (elements != surfaces.through)
+    edges: NDArray[np.bool_] = (elements >= surfaces.planes) & (elements != surfaces.through)
+    return edges
 
 
 def element_types(surfaces: Surfaces, elements: NDArray[np.int32]) -> NDArray[np.uint8]:
     """Sionna's `InteractionType` of each element of chains."""
     kind = np.where(elements >= surfaces.planes, sionna.DIFFRACTION, sionna.SPECULAR)
     kind = np.where(elements == surfaces.through, sionna.REFRACTION, kind)
-    return np.where(elements >= 0, kind, sionna.NONE).astype(np.uint8)
+    types: NDArray[np.uint8] = np.where(elements >= 0, kind, sionna.NONE).astype(np.uint8)
+    return types
 
 
 def element_faces(surfaces: Surfaces, elements: NDArray[np.int32], swapped: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -55,12 +58,10 @@ def element_faces(surfaces: Surfaces, elements: NDArray[np.int32], swapped: NDAr
     return np.where(is_edge, lit, plane_face).astype(np.int32)
 
 
-def element_wedges(
-    surfaces: Surfaces, elements: NDArray[np.int32], swapped: NDArray[np.bool_]
-) -> dict[str, NDArray[Any]]:
+def element_wedges(surfaces: Surfaces, elements: NDArray[np.int32], swapped: NDArray[np.bool_]) -> sionna.WedgeRows:
     """Wedge geometry of each row as Sionna has it, the 0-face the illuminated one; zeros without an edge."""
     count = len(elements)
-    wedge: dict[str, NDArray[Any]] = {
+    wedge: sionna.WedgeRows = {
         "origin": np.zeros((count, 3)),
         "along": np.zeros((count, 3)),
         "length": np.zeros(count),

@@ -1,11 +1,11 @@
-"""Paths of one user from one traced snapshot to the next: which are the same, where they are in between, what they sum to.
+"""Paths of one user from one traced snapshot to the next: which of them are the same, their state in between, and their
+sum.
 
 NumPy, lengths in float64: 10 um are 0.3 degrees of phase at 28.5 GHz.
 """
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class Bundle:
         """Sum over the paths."""
         return float((np.abs(self.coefficient) ** 2).sum())
 
-    def select(self, index: NDArray[Any]) -> "Bundle":
+    def select(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Bundle":
         """The paths at these positions (or under this mask)."""
         return Bundle(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
@@ -59,28 +59,28 @@ class Evolved:
     coefficient: NDArray[np.complex128]
 
 
-def common(one: Bundle, two: Bundle) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions in both of the paths that both have."""
-    _, first, second = np.intersect1d(one.number, two.number, assume_unique=True, return_indices=True)
+def common(before: Bundle, after: Bundle) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions, in each of two bundles, of the paths that both have."""
+    _, first, second = np.intersect1d(before.number, after.number, assume_unique=True, return_indices=True)
     return first, second
 
 
-def lonely(one: Bundle, two: Bundle) -> float:
-    """Largest share of the power, of either, in paths that the other does not have."""
+def unshared_power(before: Bundle, after: Bundle) -> float:
+    """Share of the power in paths that the other bundle does not have, the larger of the two."""
     shares = [0.0]
-    for bundle, index in zip((one, two), common(one, two), strict=True):
+    for bundle, index in zip((before, after), common(before, after), strict=True):
         if bundle.power > 0:
             shares.append(max(0.0, 1 - bundle.select(index).power / bundle.power))
     return max(shares)
 
 
 def between(
-    one: Bundle, two: Bundle, start: NDArray[np.float64], end: NDArray[np.float64], points: NDArray[np.float64]
+    before: Bundle, after: Bundle, start: NDArray[np.float64], end: NDArray[np.float64], points: NDArray[np.float64]
 ) -> Evolved:
     """The same paths between two traced snapshots.
 
-    The length is the cubic Hermite polynomial along the straight line between both, corrected to first order for
-    points beside it; coefficient and cosines are linear.
+    The length is the cubic Hermite polynomial along the straight line between both, corrected to first order for points
+    off it; coefficient and cosines are linear.
 
     Parameters
     ----------
@@ -94,24 +94,24 @@ def between(
     way = end - start
     square = float(way @ way)
     u = np.clip((points - start) @ way / square, 0, 1) if square > 0 else np.zeros(len(points))
-    beside = points - start - u[:, None] * way
+    offset = points - start - u[:, None] * way
     u = u[:, None]
-    slope, slope_end = -one.arrival @ way, -two.arrival @ way
+    slope, slope_end = -before.arrival @ way, -after.arrival @ way
     length = (
-        (1 + 2 * u) * (1 - u) ** 2 * one.length
+        (1 + 2 * u) * (1 - u) ** 2 * before.length
         + u * (1 - u) ** 2 * slope
-        + u**2 * (3 - 2 * u) * two.length
+        + u**2 * (3 - 2 * u) * after.length
         + u**2 * (u - 1) * slope_end
     )
-    length -= (1 - u) * (beside @ one.arrival.T) + u * (beside @ two.arrival.T)
-    # Not `one + u (two - one)`: at the ends nothing must be left of rounding.
-    coefficient = (1 - u) * one.coefficient + u * two.coefficient
+    length -= (1 - u) * (offset @ before.arrival.T) + u * (offset @ after.arrival.T)
+    # Not `one + u (two - one)`: at the ends there must be no rounding error.
+    coefficient = (1 - u) * before.coefficient + u * after.coefficient
     u = u[..., None]
-    return Evolved(length, (1 - u) * one.cosine + u * two.cosine, coefficient)
+    return Evolved(length, (1 - u) * before.cosine + u * after.cosine, coefficient)
 
 
 def beyond(bundle: Bundle, place: NDArray[np.float64], points: NDArray[np.float64]) -> Evolved:
-    """Paths near the only snapshot (at `place`) that has them: length to first order, all else as there."""
+    """Paths near the only snapshot (at `place`) that has them: length to first order, all else as it is there."""
     length = bundle.length - (points - place) @ bundle.arrival.T
     shape = length.shape
     return Evolved(
@@ -121,7 +121,7 @@ def beyond(bundle: Bundle, place: NDArray[np.float64], points: NDArray[np.float6
 
 @dataclass(frozen=True)
 class Wave:
-    """What turns paths into a channel: a band, and a panel of plane waves.
+    """Band, and panel of plane waves, for which paths are summed to a channel.
 
     Attributes
     ----------
@@ -143,7 +143,7 @@ class Wave:
     spacing: float
 
     def difference(self, truth: Bundle, guess: Evolved) -> float:
-        """Power by which a guess at one snapshot (K = 1) is off, summed over the paths, for an antenna on average.
+        """Power of the error of a guess at one snapshot (K = 1), summed over the paths, on average per antenna.
 
         It counts amplitudes and phases at the carrier, and phases over the panel.
         """
@@ -186,5 +186,5 @@ def progression(first: NDArray[np.float64], step: NDArray[np.float64], count: in
     near = np.exp(2j * np.pi * ((step[:, None] * np.arange(fine)[:, None]) % 1)).astype(np.complex64)
     far = first[:, None] + step[:, None] * (fine * np.arange(coarse)[:, None])
     far_phasors = np.exp(2j * np.pi * (far % 1)).astype(np.complex64)
-    both = far_phasors[:, :, None] * near[:, None]
-    return both.reshape(len(first), coarse * fine, -1)[:, :count]
+    phasors: NDArray[np.complex64] = far_phasors[:, :, None] * near[:, None]
+    return phasors.reshape(len(first), coarse * fine, -1)[:, :count]

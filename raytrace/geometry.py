@@ -1,11 +1,10 @@
-"""Where the paths of chains run: images, and paths traced back from receivers to the source. NumPy, float64.
+"""Geometry of the paths of chains: images, and paths traced back from receivers to the source. NumPy, float64.
 
 The image method of Sionna works in float32: at 28.5 GHz every 10 um of length are 0.3 degrees of phase. It decides
 which paths exist; their vertices, lengths and angles come from here.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +50,7 @@ class Unfolded:
 
 
 def mirror(
-    surfaces: Surfaces, element: NDArray[np.integer[Any]], points: NDArray[np.float64], affine: bool = True
+    surfaces: Surfaces, element: NDArray[np.integer], points: NDArray[np.float64], affine: bool = True
 ) -> NDArray[np.float64]:
     """Mirror one point (or, not affine, one direction) in each element's plane; other elements leave it as it is."""
     is_plane = (element >= 0) & (element < surfaces.planes)
@@ -84,7 +83,7 @@ def images(surfaces: Surfaces, source: NDArray[np.float64], elements: NDArray[np
 
 
 def oriented_edges(
-    surfaces: Surfaces, edge: NDArray[np.integer[Any]], swapped: NDArray[np.bool_]
+    surfaces: Surfaces, edge: NDArray[np.integer], swapped: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Origin, direction (N, 3), normals of 0-face and n-face (N, 2, 3) of edges whose faces may have changed roles."""
     flip = swapped[:, None]
@@ -155,7 +154,7 @@ def trace_back(
         Row of each path's chain.
     receivers : float64 (N, 3)
     faces : int32 (N, D)
-        Faces that were hit; tell where a path passes through one.
+        Faces that were hit; they say where a path passes through one.
 
     Returns
     -------
@@ -185,16 +184,17 @@ def trace_back(
 def edge_parameter(
     lamp: NDArray[np.float64], receiver: NDArray[np.float64], origin: NDArray[np.float64], along: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Distance from an edge's origin to the point where the shortest way from lamp to receiver touches its line.
+    """Distance from an edge's origin to the point where the shortest path from lamp to receiver touches its line.
 
-    Unrolled around the edge the way is straight, so the point divides the projections in the ratio of the distances
+    Unrolled around the edge the path is straight, so the point divides the projections in the ratio of the distances
     (Keller's law). All (N, 3), returns (N,); 0 for `along` = 0.
     """
     s, t = lamp - origin, receiver - origin
     along_s, along_t = np.einsum("ni,ni->n", s, along), np.einsum("ni,ni->n", t, along)
     away_s = np.linalg.norm(s - along_s[:, None] * along, axis=1)
     away_t = np.linalg.norm(t - along_t[:, None] * along, axis=1)
-    return (along_s * away_t + along_t * away_s) / np.maximum(away_s + away_t, 1e-12)
+    parameter: NDArray[np.float64] = (along_s * away_t + along_t * away_s) / np.maximum(away_s + away_t, 1e-12)
+    return parameter
 
 
 def path_lengths(
@@ -234,11 +234,14 @@ def path_lengths(
 
 
 def shortest_step(vertices: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Least distance in m of two successive vertices (N, D, 3) of each path; infinite where there are fewer than two."""
+    """Least distance in m of two successive vertices (N, D, 3) of each path; infinite with fewer than two."""
     steps = np.linalg.norm(np.diff(vertices, axis=1), axis=2)
     # Vertices come first in a row, so a step is there where its second end is.
-    return np.where(present[:, 1:], steps, np.inf).min(axis=1, initial=np.inf)
+    shortest: NDArray[np.float64] = np.where(present[:, 1:], steps, np.inf).min(axis=1, initial=np.inf)
+    return shortest
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return vectors / np.linalg.norm(vectors, axis=1)[:, None]
+    """Vectors (N, 3) of length 1."""
+    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1)[:, None]
+    return unit

@@ -1,14 +1,15 @@
 """Channels of users that move: traced where it matters, evolved path by path in between.
 
-A metre grid cannot give phase: 5 mm are half a turn at 28.5 GHz. So a user's way is traced at *waypoints*, and between two
-of them every path that both have (the same sequence of planes and edges) goes on by itself: its length is the cubic
-Hermite polynomial of its lengths and their rates of change, which its directions of arrival give, so that its phase
-turns by its Doppler shift; its coefficient without the carrier and its directions of departure change linearly.
+A grid of metres cannot give the phase: 5 mm are half a turn at 28.5 GHz. So a user's route is traced at *waypoints*,
+and between two of them every path that both have (the same sequence of planes and edges) is continued by itself: its
+length is the cubic Hermite polynomial of its lengths and their rates of change, which its directions of arrival give,
+so that its phase turns by its Doppler shift; its coefficient without the carrier and its directions of departure change
+linearly.
 
-Chains do not depend on who receives (`wavecity.raytrace.chains`): they are found once a scene, and the waypoints of all users are
-traced together. A waypoint in the middle of an interval checks it: where the interpolation was off, or where paths that
-carry power begin or end, the halves are halved again, down to single snapshots. So a path appears and disappears at the
-right snapshot; what is too weak for that changes in the middle between two waypoints.
+Chains do not depend on the receivers (`wavecity.raytrace.chains`): they are found once per scene, and the waypoints of
+all users are traced together. A waypoint in the middle of an interval checks it: where the interpolation was off, or
+where paths that carry power begin or end, the halves are halved again, down to single snapshots. So a path appears and
+disappears at the right snapshot; what is too weak for that changes in the middle between two waypoints.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,14 +24,14 @@ from wavecity.geo.scene import Scene
 from wavecity.geo.settings import MobilitySettings
 from wavecity.raytrace.arrays import panel_axes
 from wavecity.raytrace.channels import Channels, subcarrier_frequencies
-from wavecity.raytrace.evolve import Bundle, Evolved, Wave, between, beyond, common, lonely
+from wavecity.raytrace.evolve import Bundle, Evolved, Wave, between, beyond, common, unshared_power
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation
 from wavecity.raytrace.solver import Paths, line_of_sight
 from wavecity.raytrace.world import build_world
 
-# m that a way may leave the straight line between two waypoints. It is corrected to first order; what is left, its square
-# over twice the distance to the last vertex, is 1e-7 m at 5 m.
+# m by which a route may leave the straight line between two waypoints. It is corrected to first order; what is left,
+# its square over twice the distance to the last vertex, is 1e-7 m at 5 m.
 STRAIGHT = 1e-3
 # Positions traced at a time.
 BATCH = 512
@@ -61,7 +62,7 @@ class Moving:
 def simulate_moving(
     scene: Scene, radio: RadioSettings, solver: SolverSettings, mobility: MobilitySettings, seed: int
 ) -> Moving:
-    """Channels of every user of a scene along its way, over a band; the same bytes for the same arguments.
+    """Channels of every user of a scene along its route, over a band; the same bytes for the same arguments.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def simulate_moving(
     radio : RadioSettings
         Carrier, materials, panel.
     solver : SolverSettings
-        `max_paths` cuts `channels` only: which paths are strongest changes along a way, and a cut would make jumps.
+        `max_paths` cuts `channels` only: which paths are strongest changes along a route, and a cut would cause jumps.
     mobility : MobilitySettings
         Subcarriers, `waypoint` and `tolerance`; number and times of the snapshots are those of the tracks.
     seed : int
@@ -80,9 +81,18 @@ def simulate_moving(
     ------
     InputError
         Diffuse scattering, whose paths cannot be followed; a scene without tracks; and what `simulate` raises.
+
+    Examples
+    --------
+    >>> moving = simulate_moving(scene, radio, solver, MobilitySettings(steps=32), seed=0)
+    >>> moving.csi.shape  # user, time, subcarrier, x, y
+    (83, 32, 64, 32, 32)
     """
     if solver.diffuse:
-        msg = "solver.diffuse is true, but diffuse paths cannot be followed along a way; set it to false, or leave mobility out"
+        msg = (
+            "solver.diffuse is true, but diffuse paths cannot be followed along a route; set it to false, or leave "
+            "mobility out"
+        )
         raise InputError(msg)
     if scene.tracks is None:
         msg = f"{scene.id}: its users do not move; build the scene with mobility"
@@ -142,11 +152,11 @@ class Survey:
         self.position, self._trace, self._axes = position, trace, axes
         self.traced = np.zeros(position.shape[:2], np.bool_)
         self._bundles: dict[tuple[int, int], Bundle] = {}
-        # Sequences of planes and edges, numbered as they turn up.
+        # Sequences of planes and edges, numbered in the order of their appearance.
         self._numbers: dict[bytes, int] = {}
 
     def visit(self, places: list[tuple[int, int]]) -> Paths:
-        """Trace users at snapshots (user, step) and keep their paths; returns them, receivers in the order of `places`."""
+        """Trace users at snapshots (user, step) and keep their paths; returns them, in the order of `places`."""
         points = self.position[tuple(np.array(places, np.int64).reshape(-1, 2).T)]
         paths = self._trace(points)
         first = np.searchsorted(paths.receiver, np.arange(len(places) + 1))
@@ -162,20 +172,22 @@ class Survey:
         return paths
 
     def _number(self, elements: NDArray[np.int32]) -> int:
+        """Number of a sequence of elements."""
         return self._numbers.setdefault(elements.tobytes(), len(self._numbers))
 
     def _visit_new(self, places: list[tuple[int, int]]) -> None:
+        """Trace those of some places that have not been traced."""
         new = [place for place in dict.fromkeys(places) if place not in self._bundles]
         for low in range(0, len(new), BATCH):
             self.visit(new[low : low + BATCH])
 
     def explore(self, waypoint: float, tolerance: float, wave: Wave) -> None:
-        """Trace waypoints until what lies between them is known.
+        """Trace waypoints until interpolation between them is accurate enough.
 
         Parameters
         ----------
         waypoint : float
-            Largest way between two of them, m.
+            Longest distance along the route between two of them, m.
         tolerance : float
             Share of a user's power that may be wrong.
         wave : Wave
@@ -191,54 +203,54 @@ class Survey:
         """Halves of an interval, whose middle was traced, that must be looked at more closely."""
         user, start, end = interval
         middle = (start + end) // 2
-        one, here, two = (self._bundles[user, step] for step in (start, middle, end))
-        off = self._error(interval, wave) > tolerance * here.power
-        for ends, bundles in (((start, middle), (one, here)), ((middle, end), (here, two))):
-            if off or lonely(*bundles) > tolerance:
+        before, between_them, after = (self._bundles[user, step] for step in (start, middle, end))
+        off = self._error(interval, wave) > tolerance * between_them.power
+        for ends, bundles in (((start, middle), (before, between_them)), ((middle, end), (between_them, after))):
+            if off or unshared_power(*bundles) > tolerance:
                 yield user, *ends
 
     def _error(self, interval: Interval, wave: Wave) -> float:
         """Power by which the interpolation misses the middle of an interval."""
         user, start, end = interval
         middle = (start + end) // 2
-        one, here, two = (self._bundles[user, step] for step in (start, middle, end))
-        kept, other = common(one, two)
-        one, two = one.select(kept), two.select(other)
-        kept, other = common(one, here)
+        before, between_them, after = (self._bundles[user, step] for step in (start, middle, end))
+        kept, other = common(before, after)
+        before, after = before.select(kept), after.select(other)
+        kept, other = common(before, between_them)
         place = self.position[user]
-        guess = between(one.select(kept), two.select(kept), place[start], place[end], place[middle : middle + 1])
-        return wave.difference(here.select(other), guess)
+        guess = between(before.select(kept), after.select(kept), place[start], place[end], place[middle : middle + 1])
+        return wave.difference(between_them.select(other), guess)
 
     def evolve(self, user: int) -> Iterator[tuple[NDArray[np.int64], Evolved]]:
         """Paths of a user at all its snapshots: groups of snapshots (K,), and of paths that all of these have."""
         place, way = self.position[user], np.flatnonzero(self.traced[user])
         for start, end in pairwise(way.tolist()):
-            one, two = self._bundles[user, start], self._bundles[user, end]
-            first, second = common(one, two)
+            before, after = self._bundles[user, start], self._bundles[user, end]
+            first, second = common(before, after)
             inside = np.arange(start, end)
-            yield inside, between(one.select(first), two.select(second), place[start], place[end], place[inside])
-            ending = np.delete(np.arange(len(one.number)), first)
-            beginning = np.delete(np.arange(len(two.number)), second)
+            yield inside, between(before.select(first), after.select(second), place[start], place[end], place[inside])
+            ending = np.delete(np.arange(len(before.number)), first)
+            beginning = np.delete(np.arange(len(after.number)), second)
             # In the middle between two waypoints; a snapshot that was traced has its own paths.
             early, late = inside[inside <= (start + end) // 2], inside[inside > (start + end) // 2]
-            yield early, beyond(one.select(ending), place[start], place[early])
-            yield late, beyond(two.select(beginning), place[end], place[late])
+            yield early, beyond(before.select(ending), place[start], place[early])
+            yield late, beyond(after.select(beginning), place[end], place[late])
         last = way[-1:]
         bundle = self._bundles[user, int(last[0])]
         yield last, beyond(bundle, place[last[0]], place[last])
 
 
 def first_waypoints(position: NDArray[np.float64], most: float) -> list[int]:
-    """Snapshots that divide a way (T, 3) into parts that are straight, within `STRAIGHT`, and at most `most` m long."""
+    """Snapshots that divide a route (T, 3) into parts that are straight (`STRAIGHT`) and at most `most` m long."""
     walked = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(position, axis=0), axis=1))])
     waypoints, parts = {0, len(position) - 1}, [(0, len(position) - 1)]
     while parts:
         start, end = parts.pop()
         if end - start < 2:
             continue
-        beside = _beside(position[start : end + 1])
-        farthest = start + int(beside.argmax())
-        if beside.max() > STRAIGHT:
+        distance = _distance_from_line(position[start : end + 1])
+        farthest = start + int(distance.argmax())
+        if distance.max() > STRAIGHT:
             cut = farthest
         elif walked[end] - walked[start] > most:
             cut = int(np.searchsorted(walked[start : end + 1], (walked[start] + walked[end]) / 2)) + start
@@ -250,7 +262,7 @@ def first_waypoints(position: NDArray[np.float64], most: float) -> list[int]:
     return sorted(waypoints)
 
 
-def _beside(points: NDArray[np.float64]) -> NDArray[np.float64]:
+def _distance_from_line(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance of points (N, 3) from the straight line between the first and the last."""
     way = points[-1] - points[0]
     square = float(way @ way)

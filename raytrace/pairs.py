@@ -1,15 +1,14 @@
-"""Which (chain, receiver) pairs can be a path at all, by geometry alone: cheap, and before any ray is traced.
+"""Selection of the (chain, receiver) pairs that may be a path, by geometry alone: cheap, and before any ray is traced.
 
 For each pair the path is traced back as if nothing were in the way. It must meet every plane within the rectangle
-around the plane's faces, and every edge between its ends; faces passed through ask nothing. What is left, a few per
-cent, goes to the image method.
+around the plane's faces, and every edge between its ends; faces passed through impose no condition. The remaining few
+per cent go to the image method.
 """
 
-from typing import Any
-
+import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.raytrace.device import dr, load_table, mi
+from wavecity.raytrace.device import Numbers, dr, load_table, mi
 from wavecity.raytrace.geometry import Unfolded
 from wavecity.raytrace.surfaces import Surfaces
 
@@ -20,7 +19,7 @@ GRAZING_SLACK = 1e-4
 
 
 class PairFinder:
-    """Tables of chains in device memory, and the test.
+    """Tables of chains in device memory, and the test of pairs.
 
     Parameters
     ----------
@@ -32,7 +31,9 @@ class PairFinder:
         Whether any chain may have an edge (else that part is not compiled).
     """
 
-    def __init__(self, surfaces: Surfaces, unfolded: Unfolded, receivers: NDArray[Any], diffraction: bool) -> None:
+    def __init__(
+        self, surfaces: Surfaces, unfolded: Unfolded, receivers: NDArray[np.floating], diffraction: bool
+    ) -> None:
         self.chains, self.depth = unfolded.plane.shape
         self.count = len(receivers)
         self.diffraction = diffraction
@@ -57,16 +58,16 @@ class PairFinder:
             self._length = load_table(mi.Float, unfolded.length)
             self._facing = load_table(mi.Vector3f, unfolded.facing)
 
-    def find(self, first: int, last: int) -> tuple[Any, Any, Any]:
+    def find(self, first: int, last: int) -> tuple[Numbers, Numbers, Numbers]:
         """Pairs of the chains `first` to `last` (exclusive) with all receivers that may be paths.
 
         Returns
         -------
         mi.UInt (N,), mi.UInt (N,), mi.UInt (N,)
             Chain and receiver, chain by chain; and 1 where the edge's faces are better exchanged, else 0. Sionna's
-            image method moves the point on the edge towards the receiver along the 0-face's normal, by millimetres: where
-            the way on lies below that face this is into a blunt wedge, and the path would be lost. Where the source
-            sees both faces, either may be the 0-face.
+            image method moves the point on the edge towards the receiver along the 0-face's normal, by millimetres:
+            where the rest of the path lies below that face this is into a blunt wedge, and the path would be lost.
+            Where the source sees both faces, either may be the 0-face.
         """
         count = dr.opaque(mi.UInt, self.count)
         index = dr.arange(mi.UInt, (last - first) * self.count)
@@ -78,7 +79,8 @@ class PairFinder:
         keep = dr.compress(fits)
         return dr.gather(mi.UInt, chain, keep), dr.gather(mi.UInt, receiver, keep), dr.gather(mi.UInt, turned, keep)
 
-    def _plausible(self, chain: Any, receiver: Any) -> tuple[Any, Any]:
+    def _plausible(self, chain: Numbers, receiver: Numbers) -> tuple[Numbers, Numbers]:
+        """Whether each pair may be a path, and where the edge's faces are better exchanged."""
         turned = dr.zeros(mi.UInt, dr.width(chain))
         at = dr.gather(mi.Vector3f, self._receivers, receiver)
         fits = mi.Bool(True)

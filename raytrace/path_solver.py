@@ -1,4 +1,4 @@
-"""`ChainPathSolver`: in place of `sionna.rt.PathSolver`, on any Sionna RT scene.
+"""`ChainPathSolver`: a replacement for `sionna.rt.PathSolver`, on any Sionna RT scene.
 
     from wavecity.raytrace.path_solver import ChainPathSolver
 
@@ -10,14 +10,13 @@ Tested with sionna-rt 2.2.0 (Mitsuba 3.9.1, Dr.Jit 1.5.0); another series than 2
 
 from dataclasses import fields, replace
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace import sionna_private as sionna
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT
-from wavecity.raytrace.device import dr, rt
+from wavecity.raytrace.device import PathsBuffer, SionnaPaths, SionnaScene, Vectors, dr, rt
 from wavecity.raytrace.solver import ChainSolver, Paths, path_buffer, unique_paths
 from wavecity.raytrace.world import World, world_of
 
@@ -27,7 +26,7 @@ class ChainPathSolver:
 
     LoS, specular reflection, refraction and first-order diffraction are chain-first: the paths of Sionna's image method
     and the coefficients of its field calculator, but none lost to a full hash table, none twice, delays and angles
-    computed in float64, and the same for the same seed. What it does not do itself goes to the stock solver as a whole:
+    computed in float64, and the same for the same seed. Calls that need more are passed on to the stock solver:
     `diffuse_reflection` and `edge_diffraction` (free edges). With `loop_mode` "evaluated" gradients with respect to
     materials and antenna patterns are kept, those with respect to positions are not.
 
@@ -58,7 +57,7 @@ class ChainPathSolver:
 
     def __call__(
         self,
-        scene: Any,
+        scene: SionnaScene,
         max_depth: int = 3,
         max_num_paths_per_src: int = 1_000_000,
         samples_per_src: int = 1_000_000,
@@ -71,7 +70,7 @@ class ChainPathSolver:
         edge_diffraction: bool = False,
         diffraction_lit_region: bool = True,
         seed: int = 42,
-    ) -> Any:
+    ) -> SionnaPaths:
         """Find the paths between all transmitters and receivers of a scene.
 
         Parameters
@@ -88,7 +87,7 @@ class ChainPathSolver:
             Antennas of an array share the paths of its centre.
         los, specular_reflection, diffuse_reflection, refraction, diffraction, edge_diffraction : bool
         diffraction_lit_region : bool
-            Whether diffraction counts where the source is seen, too.
+            Whether diffraction also counts where the source is visible.
         seed : int
             Only rays that leave edges are random.
 
@@ -178,7 +177,8 @@ class ChainPathSolver:
         )
 
 
-def _check(name: str, value: Any, least: int) -> None:
+def _check(name: str, value: object, least: int) -> None:
+    """Refuse an argument that is no integer, or too small."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         msg = f"`{name}` must be an integer, not {value!r}"
         raise TypeError(msg)
@@ -187,7 +187,8 @@ def _check(name: str, value: Any, least: int) -> None:
         raise ValueError(msg)
 
 
-def _rows(points: Any) -> NDArray[np.float64]:
+def _rows(points: Vectors) -> NDArray[np.float64]:
+    """Points as rows of an array."""
     return np.asarray(points.numpy(), np.float64).T
 
 
@@ -204,9 +205,9 @@ def _trace_all(
 
 
 def _strongest_first(
-    world: World, buffer: Any, paths: Paths, source: NDArray[np.int64], at_most: int
+    world: World, buffer: PathsBuffer, paths: Paths, source: NDArray[np.int64], at_most: int
 ) -> NDArray[np.int64]:
-    """Positions of the paths that carry something, each once, strongest first for each pair of ends.
+    """Positions of the paths that carry power, each once, strongest first for each pair of ends.
 
     Of each source there are `at_most`.
     """

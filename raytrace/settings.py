@@ -58,7 +58,8 @@ class SolverSettings(Settings):
         512,
         ge=128,
         le=1_000_000,
-        description="Working memory of one worker's tracer in MB, beside the program's own 350 MB; changes no result.",
+        description="Working memory of one worker's tracer in MB, in addition to the program's own 350 MB; changes no "
+        "result.",
     )
     max_paths: int = Field(32, ge=1, le=1024, description="Strongest paths kept for a user; the power cut is recorded.")
     gain_floor: float = Field(

@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Scene
@@ -15,7 +15,7 @@ from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.solver import ChainSolver, Paths, join, line_of_sight
 from wavecity.raytrace.world import build_world
 
-# Dr.Jit's state is the process's: two scenes at once would mix, and each would wait for the other's kernels anyway.
+# Dr.Jit has one state per process: two scenes at once would mix, and wait for each other's kernels anyway.
 ONE_AT_A_TIME = threading.Lock()
 
 
@@ -24,33 +24,40 @@ def simulate(
     radio: RadioSettings,
     solver: SolverSettings,
     seed: int,
-    velocities: NDArray[Any] | None = None,
+    velocities: ArrayLike | None = None,
 ) -> Channels:
     """Path-level channels from the base station to every user of a scene.
 
-    The same arguments give the same bytes, in whatever process and with however many threads, on one backend.
+    The same arguments give the same bytes, in any process and with any number of threads, on one backend.
 
     Parameters
     ----------
     scene : Scene
     radio : RadioSettings
-        Frequency, materials, and the panel's element pattern and orientation. The array itself enters in `channels.csi`.
+        Frequency, materials, and the panel's element pattern and orientation. The array itself enters in
+        `channels.csi`.
     solver : SolverSettings
     seed : int
         Moves the rays that search onward from edges (with diffraction); nothing else is random.
     velocities : float (U, 3), optional
-        Of the users in m/s, scene frame; they stand still unless given. Everything else always does.
+        Of the users in m/s, scene frame; they stand still unless given. Everything else is static.
 
     Raises
     ------
     InputError
         Velocities of another shape, a material without a model at the frequency, no usable LLVM, or a Sionna RT of
         another series.
+
+    Examples
+    --------
+    >>> channels = simulate(scene, RadioSettings(), SolverSettings(max_depth=3), seed=0)
+    >>> channels.gain.shape  # (user, path)
+    (83, 32)
     """
     if velocities is not None:
         velocities, expected = np.asarray(velocities, np.float64), (len(scene.users), 3)
         if velocities.shape != expected or not np.isfinite(velocities).all():
-            msg = f"velocities: shape {velocities.shape}; finite m/s of shape {expected}, a row a user, are needed"
+            msg = f"velocities: shape {velocities.shape}; finite m/s of shape {expected}, one row per user, are needed"
             raise InputError(msg)
     trace, orientation = chain_solver(solver, seed), panel_orientation(radio)
     with ONE_AT_A_TIME:
@@ -152,8 +159,10 @@ def collect(
 
 
 def _zenith(unit: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Zenith in radians of unit vectors (N, 3)."""
     return np.arccos(np.clip(unit[:, 2], -1, 1))
 
 
 def _azimuth(unit: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Azimuth in radians of unit vectors (N, 3)."""
     return np.arctan2(unit[:, 1], unit[:, 0])

@@ -1,24 +1,30 @@
-"""The one place that reaches into Sionna RT: path buffers, image method and field calculator, without radio devices.
+"""All use of private parts of Sionna RT: path buffers, image method and field calculator, without radio devices.
 
 `PathsBuffer`, `ImageMethod` and `FieldCalculator` are not public and may change in any release. Tested with sionna-rt
 2.2.0; another series than 2.2 is refused by `check_version`.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.geo.errors import InputError
-from wavecity.raytrace.device import dr, load, load_rows, mi, rt
+from wavecity.raytrace.device import Numbers, SionnaScene, Vectors, dr, load, load_rows, mi, rt
+from wavecity.raytrace.utd import diffraction_matrix
 from wavecity.raytrace.world import World
 
 TESTED_SERIES = "2.2."
 
+# Releases whose diffraction coefficient is wrong (`utd` says how); no release of the series is known to have it right.
+WRONG_DIFFRACTION = ("2.2.0",)
+
 
 def check_version(installed: str) -> None:
-    """Refuse a Sionna RT whose inside is not known.
+    """Refuse a Sionna RT whose private parts are not known.
 
     Raises
     ------
@@ -34,6 +40,30 @@ def check_version(installed: str) -> None:
 
 check_version(version("sionna-rt"))
 
+
+@contextmanager
+def right_diffraction(installed: str = version("sionna-rt")) -> Iterator[None]:
+    """Compute diffraction by `utd.diffraction_matrix` within the block, also in Sionna's own solver.
+
+    Raises
+    ------
+    InputError
+        Of this release nobody has checked whether its coefficient is right.
+    """
+    if installed not in WRONG_DIFFRACTION:
+        msg = (
+            f"sionna-rt {installed}: its diffraction coefficient has not been checked, only that of "
+            f"{', '.join(WRONG_DIFFRACTION)} is known; install that one, or set solver.diffraction=false"
+        )
+        raise InputError(msg)
+    theirs = rt.RadioMaterial._diffraction_matrix
+    rt.RadioMaterial._diffraction_matrix = diffraction_matrix
+    try:
+        yield
+    finally:
+        rt.RadioMaterial._diffraction_matrix = theirs
+
+
 from sionna.rt.path_solvers.field_calculator import FieldCalculator  # noqa: E402
 from sionna.rt.path_solvers.image_method import ImageMethod  # noqa: E402
 from sionna.rt.path_solvers.paths_buffer import PathsBuffer  # noqa: E402
@@ -45,19 +75,33 @@ REFRACTION = rt.InteractionType.REFRACTION
 DIFFUSE = rt.InteractionType.DIFFUSE
 DIFFRACTION = rt.InteractionType.DIFFRACTION
 
+# An element pattern, as in `AntennaArray.antenna_pattern.patterns`.
+Pattern: TypeAlias = Callable[..., object]
+
+
+class WedgeRows(TypedDict):
+    """The wedge of each chain or path (N), zeros without one: edge, normals and faces (0-face, n-face) at it."""
+
+    origin: NDArray[np.float64]
+    along: NDArray[np.float64]
+    length: NDArray[np.float64]
+    normals: NDArray[np.float64]
+    faces: NDArray[np.int32]
+
+
 # The field calculator divides the sphere by this for diffuse paths alone; specular ones do not depend on it.
 _UNUSED_SAMPLES = 1
 
 
 def make_buffer(
     world: World,
-    types: NDArray[np.integer[Any]],
-    faces: NDArray[np.integer[Any]],
+    types: NDArray[np.integer],
+    faces: NDArray[np.integer],
     vertices: NDArray[np.float64],
-    receiver: NDArray[np.integer[Any]] | None = None,
-    source: NDArray[np.integer[Any]] | None = None,
-    wedges: dict[str, NDArray[Any]] | None = None,
-) -> Any:
+    receiver: NDArray[np.integer] | None = None,
+    source: NDArray[np.integer] | None = None,
+    wedges: WedgeRows | None = None,
+) -> PathsBuffer:
     """Fill a `PathsBuffer`.
 
     Parameters
@@ -80,7 +124,7 @@ def make_buffer(
     shape = np.where(types != NONE, world.shape[faces], rt.INVALID_SHAPE)
     face = np.where(types != NONE, world.primitive[faces], rt.INVALID_PRIMITIVE)
 
-    def unsigned(values: NDArray[Any]) -> Any:
+    def unsigned(values: NDArray[np.integer]) -> object:
         return mi.TensorXu(load(mi.UInt, values.ravel()), shape=(count, depth))
 
     buffer._interaction_types = unsigned(types)
@@ -108,11 +152,11 @@ def make_buffer(
 
 def validate(
     world: World,
-    chains: Any,
-    chain: Any,
-    receiver: Any,
-    source: Any,
-    receivers: Any,
+    chains: PathsBuffer,
+    chain: Numbers,
+    receiver: Numbers,
+    source: Vectors,
+    receivers: Vectors,
     diffraction: bool,
     lit_region: bool = True,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
@@ -122,12 +166,12 @@ def validate(
     ----------
     world : World
     chains : PathsBuffer
-        One entry a chain (from `make_buffer`).
+        One entry per chain (from `make_buffer`).
     chain, receiver : mi.UInt (N,)
     source, receivers : mi.Point3f
     diffraction : bool
     lit_region : bool
-        Whether diffraction counts where the source is seen, too.
+        Whether diffraction also counts where the source is visible.
 
     Returns
     -------
@@ -162,9 +206,9 @@ def validate(
 
 def coefficients(
     world: World,
-    paths: Any,
-    source: Any,
-    receivers: Any,
+    paths: PathsBuffer,
+    source: Vectors,
+    receivers: Vectors,
     orientation: tuple[float, float, float],
     pattern: str,
     diffraction: bool,
@@ -194,21 +238,22 @@ def coefficients(
     solved = fields(world.scene, paths, source, receivers, turned, upright, transmit, receive, diffraction)
     value = solved.a[0][0]
     dr.eval(value)
-    return (value.real.numpy() + 1j * value.imag.numpy()).astype(np.complex64)
+    field: NDArray[np.complex64] = (value.real.numpy() + 1j * value.imag.numpy()).astype(np.complex64)
+    return field
 
 
 def fields(
-    scene: Any,
-    paths: Any,
-    sources: Any,
-    receivers: Any,
-    source_orientations: Any,
-    receiver_orientations: Any,
-    source_patterns: Any,
-    receiver_patterns: Any,
+    scene: SionnaScene,
+    paths: PathsBuffer,
+    sources: Vectors,
+    receivers: Vectors,
+    source_orientations: Vectors,
+    receiver_orientations: Vectors,
+    source_patterns: Sequence[Pattern],
+    receiver_patterns: Sequence[Pattern],
     diffraction: bool,
     loop_mode: str = "symbolic",
-) -> Any:
+) -> PathsBuffer:
     """Run Sionna's field calculator.
 
     Parameters
@@ -234,22 +279,23 @@ def fields(
     paths.valid = dr.full(mi.Bool, True, paths.buffer_size)
     calculator = FieldCalculator()
     calculator.loop_mode = loop_mode
-    return calculator(
-        wavelength=scene.wavelength,
-        paths=paths,
-        samples_per_src=_UNUSED_SAMPLES,
-        diffraction=diffraction,
-        src_positions=sources,
-        tgt_positions=receivers,
-        src_orientations=source_orientations,
-        tgt_orientations=receiver_orientations,
-        src_antenna_patterns=source_patterns,
-        tgt_antenna_patterns=receiver_patterns,
-    )
+    with right_diffraction() if diffraction else nullcontext():
+        return calculator(
+            wavelength=scene.wavelength,
+            paths=paths,
+            samples_per_src=_UNUSED_SAMPLES,
+            diffraction=diffraction,
+            src_positions=sources,
+            tgt_positions=receivers,
+            src_orientations=source_orientations,
+            tgt_orientations=receiver_orientations,
+            src_antenna_patterns=source_patterns,
+            tgt_antenna_patterns=receiver_patterns,
+        )
 
 
-def finish(buffer: Any, kept: NDArray[np.int64], geometry: dict[str, NDArray[np.float64]]) -> Any:
-    """Order solved paths and put exact delays and directions in.
+def finish(buffer: PathsBuffer, kept: NDArray[np.int64], geometry: dict[str, NDArray[np.float64]]) -> PathsBuffer:
+    """Order solved paths and enter exact delays and directions.
 
     Parameters
     ----------
@@ -292,14 +338,14 @@ class OrderedPaths(rt.Paths):
         Of `sionna.rt.Paths`.
     """
 
-    def __init__(self, place: NDArray[np.int64], *arguments: Any) -> None:
+    def __init__(self, place: NDArray[np.int64], *arguments: object) -> None:
         self._place = load(mi.UInt, place)
         super().__init__(*arguments)
 
     @property
-    def _path_ind(self) -> Any:
+    def _path_ind(self) -> Numbers:
         return self._place
 
     @_path_ind.setter
-    def _path_ind(self, threads_order: Any) -> None:
+    def _path_ind(self, threads_order: Numbers) -> None:
         pass

@@ -10,14 +10,13 @@ The stock solver instead tests, for every ray and bounce, every receiver's visib
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wavecity.raytrace import sionna_private as sionna
 from wavecity.raytrace.chains import Chains, find_chains
-from wavecity.raytrace.device import dr, load_rows, load_table, mi, rt
+from wavecity.raytrace.device import PathsBuffer, Vectors, dr, load_rows, load_table, mi, rt
 from wavecity.raytrace.elements import are_edges, chain_buffer, element_types, element_wedges
 from wavecity.raytrace.geometry import Unfolded, path_lengths, shortest_step, trace_back, unfold
 from wavecity.raytrace.pairs import PairFinder
@@ -31,8 +30,8 @@ DUPLICATE_TOLERANCE = 0.01
 # Vertices of a path nearer than this are one point to Sionna's fields, which are float32.
 CONTACT = 1e-4
 
-# Bytes of working memory for a (chain, receiver) pair that is tested, and for one given to the image method, which needs
-# that much and again as much for each interaction.
+# Bytes of working memory for a (chain, receiver) pair that is tested, and for one given to the image method, which
+# needs that much and again as much for each interaction.
 PAIR_BYTES = 64
 IMAGE_BYTES = 400
 
@@ -73,7 +72,7 @@ class Paths:
     def __len__(self) -> int:
         return len(self.receiver)
 
-    def select(self, index: NDArray[Any]) -> "Paths":
+    def select(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Paths":
         """The paths at these positions (or under this mask)."""
         return Paths(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
@@ -90,12 +89,19 @@ class ChainSolver:
         Rays shot to find chains.
     los, specular, diffraction, refraction : bool
     lit_region : bool
-        Whether diffraction counts where the source is seen, too.
+        Whether diffraction also counts where the source is visible.
     seed : int
         Only rays that leave edges are random.
     memory : int
-        Working memory in MB, beside the scene, the result and what the program needs anyway. It sets the sizes of
+        Working memory in MB, in addition to the scene, the result and the program itself. It sets the sizes of
         batches and changes no result.
+
+    Examples
+    --------
+    >>> solver = ChainSolver(max_depth=3, rays=200_000)
+    >>> paths = solver(build_world(scene.mesh, scene.size, radio), scene.bs_position, scene.users)
+    >>> len(paths), paths.vertices.shape
+    (1904, (1904, 3, 3))
     """
 
     max_depth: int = 3
@@ -112,7 +118,7 @@ class ChainSolver:
         self,
         world: World,
         source: NDArray[np.float64],
-        receivers: NDArray[Any],
+        receivers: ArrayLike,
         orientation: tuple[float, float, float] = (0.0, 0.0, 0.0),
         pattern: str = "iso",
         chains: Chains | None = None,
@@ -148,7 +154,7 @@ class ChainSolver:
         return paths.select(unique_paths(world.surfaces, paths))
 
     def chains(self, world: World, source: NDArray[np.float64]) -> Chains:
-        """Chains of a source, whoever receives: they serve any number of calls."""
+        """Chains of a source, independent of the receivers: they serve any number of calls."""
         return find_chains(
             world,
             np.asarray(source, np.float64),
@@ -162,7 +168,7 @@ class ChainSolver:
         )
 
     def trace(
-        self, world: World, source: NDArray[np.float64], receivers: NDArray[Any], chains: Chains | None = None
+        self, world: World, source: NDArray[np.float64], receivers: ArrayLike, chains: Chains | None = None
     ) -> Paths:
         """Find all paths, without their coefficients (0), some of them twice (see `unique_paths`).
 
@@ -197,8 +203,8 @@ class ChainSolver:
         chains: Chains,
         unfolded: Unfolded,
         receivers: NDArray[np.float64],
-        at_source: Any,
-        at_receivers: Any,
+        at_source: Vectors,
+        at_receivers: Vectors,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
         """Pairs that Sionna's image method confirms, sorted by receiver and chain; and the faces they meet."""
         depth = chains.elements.shape[1]
@@ -230,8 +236,8 @@ def path_buffer(
     paths: Paths,
     receivers: NDArray[np.float64],
     diffraction: bool,
-    source: NDArray[np.integer[Any]] | None = None,
-) -> Any:
+    source: NDArray[np.integer] | None = None,
+) -> PathsBuffer:
     """Paths as Sionna's field calculator takes them.
 
     Parameters
@@ -256,7 +262,7 @@ def path_buffer(
     return sionna.make_buffer(world, paths.types, paths.faces, vertices, paths.receiver, source, wedges)
 
 
-def line_of_sight(world: World, source: NDArray[np.float64], receivers: NDArray[Any]) -> NDArray[np.bool_]:
+def line_of_sight(world: World, source: NDArray[np.float64], receivers: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Whether nothing stands between the source and each receiver.
 
     Parameters
@@ -273,11 +279,12 @@ def line_of_sight(world: World, source: NDArray[np.float64], receivers: NDArray[
         return np.zeros(0, bool)
     targets = load_rows(mi.Point3f, receivers)
     origins = dr.gather(mi.Point3f, load_rows(mi.Point3f, source), dr.zeros(mi.UInt, len(receivers)))
-    return ~world.scene.mi_scene.ray_test(rt.utils.spawn_ray_to(origins, targets)).numpy()
+    clear: NDArray[np.bool_] = ~world.scene.mi_scene.ray_test(rt.utils.spawn_ray_to(origins, targets)).numpy()
+    return clear
 
 
 def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:
-    """Positions of the paths that remain when each duplicate is dropped.
+    """Positions of the paths that remain without duplicates.
 
     There is one path for a sequence of mirrors and edges. But the image method also accepts a face for the mirror of a
     chain when it is nearly on its plane, as the fronts of a row of houses are, and so finds one path through several
@@ -306,11 +313,13 @@ def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:
         near &= length[lag:] - length[:-lag] < reach
         if not near.any():
             break
-        one = np.flatnonzero(near)
-        two = one + lag
-        same = np.linalg.norm(vertices[one] - vertices[two], axis=2).max(axis=1) < DUPLICATE_TOLERANCE
-        one, two = one[same], two[same]
-        dropped[np.where(rank[one] > rank[two], one, two)] = True
+        first_of_pair = np.flatnonzero(near)
+        second_of_pair = first_of_pair + lag
+        same = (
+            np.linalg.norm(vertices[first_of_pair] - vertices[second_of_pair], axis=2).max(axis=1) < DUPLICATE_TOLERANCE
+        )
+        first_of_pair, second_of_pair = first_of_pair[same], second_of_pair[same]
+        dropped[np.where(rank[first_of_pair] > rank[second_of_pair], first_of_pair, second_of_pair)] = True
     return np.sort(kept[order[~dropped]])
 
 
@@ -324,6 +333,7 @@ def _with_geometry(
     receiver: NDArray[np.int64],
     faces: NDArray[np.int32],
 ) -> Paths:
+    """Paths of (chain, receiver) pairs, with vertices, lengths and directions."""
     elements = chains.elements[chain]
     types = element_types(surfaces, elements)
     vertices = trace_back(surfaces, unfolded, chain, receivers[receiver], faces)
@@ -337,6 +347,7 @@ def _with_geometry(
 def _direct_paths(
     source: NDArray[np.float64], receivers: NDArray[np.float64], seen: NDArray[np.int64], depth: int
 ) -> Paths:
+    """Direct paths to the receivers that see the source."""
     count = len(seen)
     vertices, none = np.zeros((count, depth, 3)), np.full((count, depth), -1, np.int32)
     length, departure, arrival = path_lengths(source, vertices, np.zeros((count, depth), bool), receivers[seen])

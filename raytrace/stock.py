@@ -1,12 +1,13 @@
 """Sionna's own `PathSolver` on a `World`, and how its paths compare with ours: for the benchmark and the tests.
 
-Paths are compared by the mirrors they met. The stock solver finds a path again through every face that is nearly on
-the plane of its mirror, as the fronts of a row of houses are, with vertices centimetres apart; by their vertices such
-finds would be different paths.
+Paths are compared by the mirrors they met. The stock solver finds a path again through every face that is nearly on the
+plane of its mirror, as the fronts of a row of houses are, with vertices centimetres apart; by their vertices these
+would be different paths.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +15,22 @@ from scipy.spatial import cKDTree
 
 from wavecity.raytrace import sionna_private as sionna
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT
-from wavecity.raytrace.device import dr, rt
+from wavecity.raytrace.device import Numbers, SionnaPaths, dr, rt
 from wavecity.raytrace.solver import DUPLICATE_TOLERANCE, Paths
 from wavecity.raytrace.world import World
 
-# Columns of the stock solver's paths, one row a path: see `stock_table`.
-Table = dict[str, NDArray[Any]]
+# Columns of the stock solver's paths, one row per path: see `stock_table`.
+Table: TypeAlias = dict[str, NDArray[Any]]
 
-# Metres. Points of one edge closer than this are one point: a wall that is nearly on the plane of a mirror moves the point
-# where the wave meets an edge before it by centimetres.
+# Metres. Points of one edge closer than this are one point: a wall that is nearly on the plane of a mirror moves the
+# point where the wave meets an edge before it by centimetres.
 EDGE_TOLERANCE = 0.1
 
-# Amplitude below which a path (-220 dB) is the rounding of float32 fields: either solver may have exactly nothing there.
+# Amplitude below which a path (-220 dB) is the rounding of float32 fields: either solver may have exactly nothing
+# there.
 FAINTEST = 1e-11
 
-# In `met`: nothing past the end of a path, an edge (which one is told by the vertex), and a face that is passed through.
+# In `met`: nothing past the end of a path, an edge (the vertex shows which one), and a face that is passed through.
 NOTHING, EDGE, THROUGH = -1, -2, -3
 
 
@@ -43,7 +45,7 @@ class Comparison:
     missing : int
         Of `stock`, those that ours lacks.
     duplicates, stock_duplicates : int
-        Paths that each found again.
+        Paths that each solver found more than once.
     difference : float64 (U,)
         Of the users with paths that both found: |10 log10(energy ours / energy stock)| of these paths in dB.
     extra : float64 (U,)
@@ -64,14 +66,14 @@ class Comparison:
 
 def place_link(
     world: World,
-    source: NDArray[Any],
-    users: NDArray[Any],
+    source: NDArray[np.floating],
+    users: NDArray[np.floating],
     orientation: tuple[float, ...] = (0.0, 0.0, 0.0),
     pattern: str = "iso",
     rows: int = 1,
     columns: int = 1,
 ) -> None:
-    """Put one transmitter, and a receiver for every user, into the Sionna scene in place of those that are there.
+    """Put one transmitter, and one receiver per user, into the Sionna scene in place of its own.
 
     Parameters
     ----------
@@ -97,13 +99,15 @@ def place_link(
         scene.add(rt.Receiver(f"user-{number}", [float(x) for x in user]))
 
 
-def trace_link(world: World, **options: Any) -> Any:
+def trace_link(world: World, corrected: bool = True, **options: Any) -> SionnaPaths:
     """Run `PathSolver` on the placed link, until coefficients and delays are computed.
 
     Parameters
     ----------
     world : World
         After `place_link`.
+    corrected : bool
+        With the diffraction coefficient of `utd` instead of its own.
     options
         Arguments of `PathSolver`; by default depth 3, 100,000 samples, no refraction.
 
@@ -112,20 +116,14 @@ def trace_link(world: World, **options: Any) -> Any:
     sionna.rt.Paths
     """
     settings = {"max_depth": 3, "samples_per_src": 100_000, "refraction": False, "seed": 1} | options
-    paths = rt.PathSolver()(world.scene, **settings)
-    dr.eval(paths.a, paths.tau)
+    with sionna.right_diffraction() if corrected and settings.get("diffraction") else nullcontext():
+        paths = rt.PathSolver()(world.scene, **settings)
+        dr.eval(paths.a, paths.tau)
     dr.sync_thread()
     return paths
 
 
-def stock_paths(world: World, source: NDArray[Any], users: NDArray[Any], **options: Any) -> Any:
-    """Place a link and trace it: `place_link` and `trace_link` with the options of both."""
-    place = {name: options.pop(name) for name in ("orientation", "pattern", "rows", "columns") if name in options}
-    place_link(world, source, users, **place)
-    return trace_link(world, **options)
-
-
-def stock_table(paths: Any, world: World) -> Table:
+def stock_table(paths: SionnaPaths, world: World) -> Table:
     """The valid paths of Sionna's `Paths` from one transmitter, one row each (N paths, D = `max_depth`, A antennas).
 
     Those fainter than `FAINTEST` are left out.
@@ -140,8 +138,9 @@ def stock_table(paths: Any, world: World) -> Table:
     coefficients = (paths.a[0].numpy() + 1j * paths.a[1].numpy())[:, 0, 0]  # receiver, antenna, path
     row = np.nonzero(paths.valid.numpy()[:, 0] & (np.abs(coefficients).max(axis=1) > FAINTEST))
 
-    def per_bounce(values: Any) -> NDArray[Any]:
-        return np.moveaxis(values.numpy()[:, :, 0], 0, 2)[row]
+    def per_bounce(values: Numbers) -> NDArray[Any]:
+        selected: NDArray[Any] = np.moveaxis(values.numpy()[:, :, 0], 0, 2)[row]
+        return selected
 
     types, shapes = per_bounce(paths.interactions), per_bounce(paths.objects)
     faces = world.first_face[np.where(types != sionna.NONE, shapes, world.shape[0])].astype(np.int64)
@@ -158,7 +157,7 @@ def stock_table(paths: Any, world: World) -> Table:
     }
 
 
-def planes_met(world: World, types: NDArray[Any], faces: NDArray[Any]) -> NDArray[np.int64]:
+def planes_met(world: World, types: NDArray[np.integer], faces: NDArray[np.integer]) -> NDArray[np.int64]:
     """The plane of every reflection, else `NOTHING`, `EDGE` or `THROUGH`; all (N, D)."""
     met = np.full(types.shape, NOTHING, np.int64)
     reflects = types == sionna.SPECULAR
@@ -204,18 +203,21 @@ def stock_repeats(theirs: Table) -> NDArray[np.bool_]:
     """Whether a stock path is one that an earlier row has already: the same mirrors, and the same point of an edge."""
     _, name = np.unique(_key(theirs["receiver"], theirs["met"]), axis=0, return_inverse=True)
     name = name.reshape(-1)
-    one, two = _equal_pairs(name, name)
-    one, two = one[one < two], two[one < two]
-    gap = np.linalg.norm(theirs["vertices"][one] - theirs["vertices"][two], axis=2)
+    first_of_pair, second_of_pair = _equal_pairs(name, name)
+    first_of_pair, second_of_pair = (
+        first_of_pair[first_of_pair < second_of_pair],
+        second_of_pair[first_of_pair < second_of_pair],
+    )
+    gap = np.linalg.norm(theirs["vertices"][first_of_pair] - theirs["vertices"][second_of_pair], axis=2)
     repeated = np.zeros(len(name), bool)
-    repeated[two[_at_edge(gap, theirs["types"][two]) < EDGE_TOLERANCE]] = True
+    repeated[second_of_pair[_at_edge(gap, theirs["types"][second_of_pair]) < EDGE_TOLERANCE]] = True
     return repeated
 
 
 def count_repeats(ours: Paths, world: World) -> int:
-    """Paths of ours that are there twice: the same planes and edges, or all vertices within `DUPLICATE_TOLERANCE`.
+    """Paths of ours that occur twice: the same planes and edges, or all vertices within `DUPLICATE_TOLERANCE`.
 
-    Worked out apart from `solver.unique_paths`, which it checks.
+    Computed independently of `solver.unique_paths`, which it checks.
     """
     if not len(ours):
         return 0
@@ -235,7 +237,7 @@ def count_repeats(ours: Paths, world: World) -> int:
 
 
 def compare(theirs: Table, ours: Paths, world: World, users: int) -> Comparison:
-    """Paths and energy of both solvers, side by side.
+    """Compare paths and energy of both solvers.
 
     Parameters
     ----------
@@ -251,7 +253,7 @@ def compare(theirs: Table, ours: Paths, world: World, users: int) -> Comparison:
     partner = partners(distinct, ours, world)
     both = partner >= 0
 
-    def energy(receiver: NDArray[np.int64], coefficient: NDArray[Any]) -> NDArray[np.float64]:
+    def energy(receiver: NDArray[np.int64], coefficient: NDArray[np.complexfloating]) -> NDArray[np.float64]:
         return np.bincount(receiver, np.abs(coefficient.astype(np.complex128)) ** 2, users).astype(np.float64)
 
     stock = energy(distinct["receiver"][both], distinct["coefficient"][both, 0])
@@ -270,13 +272,15 @@ def compare(theirs: Table, ours: Paths, world: World, users: int) -> Comparison:
     )
 
 
-def _key(receiver: NDArray[Any], met: NDArray[Any]) -> NDArray[np.int64]:
+def _key(receiver: NDArray[np.integer], met: NDArray[np.integer]) -> NDArray[np.int64]:
+    """One row per path: its receiver, and what it met."""
     return np.column_stack([receiver, met]).astype(np.int64)
 
 
-def _at_edge(gap: NDArray[np.float64], types: NDArray[Any]) -> NDArray[np.float64]:
+def _at_edge(gap: NDArray[np.float64], types: NDArray[np.integer]) -> NDArray[np.float64]:
     """The gap between two paths' vertices at their edge, 0 without one; (N, D) -> (N,)."""
-    return np.where(types == sionna.DIFFRACTION, gap, 0.0).max(axis=1, initial=0.0)
+    at_edge: NDArray[np.float64] = np.where(types == sionna.DIFFRACTION, gap, 0.0).max(axis=1, initial=0.0)
+    return at_edge
 
 
 def _equal_pairs(left: NDArray[np.int64], right: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""The mesh as the image method sees it: planes of coplanar faces and convex edges. NumPy, float64."""
+"""The mesh as the image method uses it: planes of coplanar faces and convex edges. NumPy, float64."""
 
 from dataclasses import dataclass
 
@@ -131,7 +131,7 @@ def analyse(
     triangles = vertices[faces]
     outward = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     area = np.linalg.norm(outward, axis=1)
-    # A face without an area is hit by nothing; it only keeps its number.
+    # Nothing hits a face without an area; it only keeps its number.
     outward = np.where(area[:, None] > 0, outward / np.where(area > 0, area, 1.0)[:, None], [0.0, 0.0, 1.0])
     plane_of_face = _coplanar(outward, triangles[:, 0])
     planes = int(plane_of_face.max()) + 1
@@ -158,8 +158,10 @@ def analyse(
 
 
 def _double_area(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Twice the area (F,) of faces."""
     a, b, c = (vertices[faces[:, i]] for i in range(3))
-    return np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    area: NDArray[np.float64] = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    return area
 
 
 def _coplanar(outward: NDArray[np.float64], point: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -175,7 +177,8 @@ def _coplanar(outward: NDArray[np.float64], point: NDArray[np.float64]) -> NDArr
     pairs = cKDTree(bundles).query_pairs(1.0, p=np.inf, output_type="ndarray")
     links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(bundles), len(bundles)))
     _, plane_of_bundle = connected_components(links, directed=False)
-    return plane_of_bundle[bundle_of_face.reshape(-1)].astype(np.int32)
+    plane: NDArray[np.int32] = plane_of_bundle[bundle_of_face.reshape(-1)].astype(np.int32)
+    return plane
 
 
 def _plane_axes(normal: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -190,6 +193,7 @@ def _plane_axes(normal: NDArray[np.float64]) -> NDArray[np.float64]:
 def _plane_bounds(
     triangles: NDArray[np.float64], plane_of_face: NDArray[np.int32], frame: NDArray[np.float64]
 ) -> NDArray[np.float64]:
+    """Least and largest coordinates of each plane's faces along its axes."""
     along = np.einsum("fci,fai->fca", triangles, frame[plane_of_face])
     bounds = np.empty((len(frame), 4))
     for axis in range(2):

@@ -1,14 +1,14 @@
-"""`csi` on torch tensors: on their device, and differentiable. The only module here that imports torch.
+"""`csi` on torch tensors: on their device, and differentiable. The only module of this package that imports torch.
 
 For training that derives its arrays, bands or times from stored paths, or optimises through the channel.
 """
 
 import math
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -17,8 +17,24 @@ from wavecity.raytrace.channels import ReceiverSettings, csi_axes
 from wavecity.raytrace.settings import RadioSettings
 
 
+class TensorPaths(Protocol):
+    """What `csi` always reads: paths (..., P), as `wavecity.raytrace.channels.DeparturePaths` but of tensors."""
+
+    @property
+    def gain(self) -> Tensor:
+        """Complex (..., P)."""
+
+    @property
+    def aod_zenith(self) -> Tensor:
+        """Radians (..., P)."""
+
+    @property
+    def aod_azimuth(self) -> Tensor:
+        """Radians (..., P)."""
+
+
 def csi(
-    paths: Any,
+    paths: TensorPaths,
     radio: RadioSettings,
     columns: int | None = None,
     rows: int | None = None,
@@ -29,14 +45,14 @@ def csi(
     frequencies: ArrayLike | None = None,
     normalize_delays: bool = False,
 ) -> Tensor:
-    """Channel of the base station's UPA; see `wavecity.raytrace.channels.csi` for what it is and for the arguments.
+    """Channel of the base station's UPA; see `wavecity.raytrace.channels.csi` for the definition and the arguments.
 
     Parameters
     ----------
     paths : object
-        With the attributes that `wavecity.raytrace.channels.csi` reads, as tensors on one device (which must know float64).
-        Gradients flow to those that require them. With gradients, each batch is computed again in the backward pass,
-        so that memory stays bounded by `batch` there too.
+        With the attributes that `wavecity.raytrace.channels.csi` reads, as tensors on one device (which must support
+        float64). Gradients flow to those that require them. With gradients, each batch is computed again in the
+        backward pass, so that memory stays bounded by `batch` there too.
 
     Returns
     -------
@@ -57,7 +73,7 @@ def csi(
     def table(name: str) -> Tensor:
         return torch.as_tensor(getattr(paths, name)).reshape(users, count).to(gain.device, torch.float64)
 
-    def constant(values: Any) -> Tensor:
+    def constant(values: NDArray[np.float64]) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float64, device=gain.device)
 
     def phase(turns: Tensor) -> Tensor:
@@ -88,7 +104,7 @@ def csi(
         first = low // each
         own, user_here = slice(first, (high - 1) // each + 1), user - first
         frequency = bands[subcarrier, None]
-        # Turns in float64, as in the numpy twin; what is made of them has the dtype of the gain.
+        # Turns in float64, as in the NumPy version; results have the dtype of the gain.
         turns = first_delay[user, None] * (radio.frequency + frequency)
         if arrival is not None:
             turns = turns + (arrival[user] @ positions[antenna, :, None])[..., 0]
@@ -108,5 +124,6 @@ def csi(
 
 
 def _direction(zenith: Tensor, azimuth: Tensor) -> Tensor:
+    """Unit vectors (..., 3) of zenith and azimuth in radians."""
     sine = torch.sin(zenith)
     return torch.stack([sine * torch.cos(azimuth), sine * torch.sin(azimuth), torch.cos(zenith)], dim=-1)

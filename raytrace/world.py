@@ -1,22 +1,26 @@
-"""`Scene` -> Sionna RT scene, in memory: one mesh whose material depends on the face. Or any Sionna scene, surveyed.
+"""`Scene` -> Sionna RT scene, in memory: one mesh whose material depends on the face. Or the survey of any Sionna
+scene.
 
-Walls, roofs, floors and the ground are one Mitsuba shape. Buildings so keep the edges that walls and roofs share (two
+Walls, roofs, floors and the ground are one Mitsuba shape. So buildings keep the edges that walls and roofs share (two
 shapes would lose them, and with them all diffraction there), and the number of shapes is the same in every scene, so
 that Dr.Jit's kernels are compiled once. Where an edge joins two materials, Sionna's diffraction coefficient takes both
-faces as made of the illuminated one's material (its own approximation: it asks the material of one face only).
+faces as made of the illuminated one's material (its own approximation: it uses the material of one face only).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Mesh, Surface
-from wavecity.raytrace.device import dr, load, mi, rt
+from wavecity.raytrace.device import Interaction, Numbers, SionnaScene, Vectors, dr, load, mi, rt
 from wavecity.raytrace.settings import RadioSettings
 from wavecity.raytrace.surfaces import GROUND, Surfaces, analyse, survey
+
+Result = TypeVar("Result")
 
 
 class FaceMaterial(rt.RadioMaterial):
@@ -31,8 +35,8 @@ class FaceMaterial(rt.RadioMaterial):
     """
 
     # The parent's, which its methods read.
-    _eta_r: Any
-    _sigma: Any
+    _eta_r: Numbers
+    _sigma: Numbers
 
     def __init__(
         self, permittivity: NDArray[np.float64], conductivity: NDArray[np.float64], scattering: float = 0.0
@@ -41,7 +45,7 @@ class FaceMaterial(rt.RadioMaterial):
         self._face_permittivity = load(mi.Float, permittivity)
         self._face_conductivity = load(mi.Float, conductivity)
 
-    def _of_face(self, method: Any, si: Any, active: Any) -> Any:
+    def _of_face(self, method: Callable[[], Result], si: Interaction, active: Numbers) -> Result:
         """Call a method of the parent with the properties of the face that was hit in place of the uniform ones."""
         uniform = self._eta_r, self._sigma
         self._eta_r = dr.gather(mi.Float, self._face_permittivity, si.prim_index, active)
@@ -51,17 +55,19 @@ class FaceMaterial(rt.RadioMaterial):
         finally:
             self._eta_r, self._sigma = uniform
 
-    def sample(self, ctx: Any, si: Any, sample1: Any, sample2: Any, active: Any = True) -> Any:
+    def sample(
+        self, ctx: object, si: Interaction, sample1: Numbers, sample2: Vectors, active: Numbers = True
+    ) -> tuple[object, object]:
         """See `sionna.rt.RadioMaterial.sample`."""
-        parent = super().sample
+        parent: Callable[..., tuple[object, object]] = super().sample
         return self._of_face(lambda: parent(ctx, si, sample1, sample2, active), si, active)
 
-    def eval(self, ctx: Any, si: Any, wo: Any, active: Any = True) -> Any:
+    def eval(self, ctx: object, si: Interaction, wo: Vectors, active: Numbers = True) -> object:
         """See `sionna.rt.RadioMaterial.eval`."""
         parent = super().eval
         return self._of_face(lambda: parent(ctx, si, wo, active), si, active)
 
-    def pdf(self, ctx: Any, si: Any, wo: Any, active: Any = True) -> Any:
+    def pdf(self, ctx: object, si: Interaction, wo: Vectors, active: Numbers = True) -> object:
         """See `sionna.rt.RadioMaterial.pdf`."""
         parent = super().pdf
         return self._of_face(lambda: parent(ctx, si, wo, active), si, active)
@@ -76,7 +82,7 @@ class World:
     surfaces : Surfaces
         Its planes and edges. Faces are numbered through all shapes.
     scene : sionna.rt.Scene
-        Everything of Sionna RT works on it, the stock `PathSolver` too.
+        Everything of Sionna RT works on it, also the stock `PathSolver`.
     shape, primitive : uint32 (F,)
         Of each face: registry number of its shape (what Sionna keeps as a path's shape) and its number in that shape.
     first_face : uint32
@@ -84,7 +90,7 @@ class World:
     """
 
     surfaces: Surfaces
-    scene: Any
+    scene: SionnaScene
     shape: NDArray[np.uint32]
     primitive: NDArray[np.uint32]
     first_face: NDArray[np.uint32]
@@ -105,12 +111,18 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     ------
     InputError
         A material is not defined at the frequency.
+
+    Examples
+    --------
+    >>> world = build_world(scene.mesh, scene.size, RadioSettings())
+    >>> world.surfaces.planes
+    214
     """
     surfaces = survey(mesh, size)
     kinds = {
         Surface.WALL: ("wall_material", radio.wall_material),
         Surface.ROOF: ("roof_material", radio.roof_material),
-        # Undersides of elevated parts are made of what walls are made of.
+        # Undersides of elevated parts have the material of walls.
         Surface.FLOOR: ("wall_material", radio.wall_material),
         GROUND: ("ground_material", radio.ground_material),
     }
@@ -135,8 +147,8 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     return _number_faces(surfaces, scene)
 
 
-def world_of(scene: Any) -> World:
-    """Survey a Sionna RT scene of one's own, as from `sionna.rt.load_scene`.
+def world_of(scene: SionnaScene) -> World:
+    """Survey any Sionna RT scene, e.g. from `sionna.rt.load_scene`.
 
     Edges are found within each of its meshes, between faces that share vertices, as Sionna does: unwelded meshes have
     none.
@@ -144,6 +156,10 @@ def world_of(scene: Any) -> World:
     Parameters
     ----------
     scene : sionna.rt.Scene
+
+    Examples
+    --------
+    >>> world = world_of(sionna.rt.load_scene(sionna.rt.scene.munich))
     """
     vertices, faces, parts = [np.empty((0, 3))], [np.empty((0, 3), np.int64)], [np.empty(0, np.int32)]
     base = 0
@@ -161,7 +177,8 @@ def world_of(scene: Any) -> World:
     return _number_faces(surfaces, scene)
 
 
-def _number_faces(surfaces: Surfaces, scene: Any) -> World:
+def _number_faces(surfaces: Surfaces, scene: SionnaScene) -> World:
+    """Number the faces of all shapes of a scene."""
     shapes = scene.mi_scene.shapes()
     numbers = [int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(shape))[0]) for shape in shapes]
     counts = [shape.face_count() for shape in shapes]
@@ -192,6 +209,11 @@ def material_properties(field: str, name: str, frequency: float) -> tuple[float,
     Raises
     ------
     InputError
+
+    Examples
+    --------
+    >>> [round(value, 3) for value in material_properties("wall_material", "concrete", 28.5e9)]
+    [5.24, 0.635]
     """
     try:
         permittivity, conductivity = rt.radio_materials.itu.itu_material(name, mi.Float(frequency))

@@ -3,9 +3,12 @@
 import numpy as np
 
 from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.draft import Draft, open_draft
 from wavecity.dataset.files import StorePath, atomic_path
+from wavecity.dataset.finish import finish_draft, seal
+from wavecity.dataset.layout import Layout
 from wavecity.dataset.publish import Version, publish
-from wavecity.dataset.writer import Draft, Layout, finish_draft, open_draft, seal, write_unit
+from wavecity.dataset.writer import write_unit
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT
 
 FREQUENCY = 28.5e9

@@ -1,17 +1,20 @@
 """Croissant 1.1 description of a version (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html).
 
-Croissant knows no Zarr: the arrays are described with type, shape, unit and the files that they lie in, but a Croissant
-loader refuses to read those. What it does read are the splits, the scenes and the buildings.
+Croissant does not know Zarr: the arrays are described with type, shape, unit and the files that they lie in, but a
+Croissant loader refuses to read those. It does read the splits, the scenes and the buildings.
 """
 
-from typing import Any
+from typing import TypeAlias
 
 import xarray as xr
 
+from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, sha256_of, write_json
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.schema import SCENE_FIELDS
-from wavecity.dataset.writer import load_draft
+
+# A node of JSON-LD.
+Node: TypeAlias = dict[str, object]
 
 CONTEXT = {
     "@language": "en",
@@ -60,7 +63,7 @@ CONTEXT = {
 }
 LICENCE_URL = "https://spdx.org/licenses/ODbL-1.0.html"
 COPYRIGHT_URL = "https://www.openstreetmap.org/copyright"
-# Complex numbers have no type of their own: pairs of floats, as their bytes lie.
+# Complex numbers have no type of their own: they are pairs of floats, like their bytes.
 TYPES = {
     "bool": "sc:Boolean",
     "complex64": "cr:Float32",
@@ -89,7 +92,7 @@ FILE_SETS = {
     "buildings-files": ("buildings/*.parquet", PARQUET, "buildings, GeoParquet, unit by unit"),
 }
 SPLIT_URLS = {"train": "cr:TrainingSplit", "validation": "cr:ValidationSplit", "test": "cr:TestSplit"}
-# Of the scene coordinates those that every scene's entry in a receipt has, done or not.
+# The scene coordinates that every scene has in its receipt, done or not.
 IN_RECEIPTS = ("scene_id", "city", "country", "latitude", "longitude", "split", "status", "n_users")
 BUILDINGS = {
     "scene_id": ("sc:Text", "scene that the building is in"),
@@ -109,11 +112,15 @@ def write_croissant(folder: StorePath) -> None:
     ------
     InputError
         It holds no finished version.
+
+    Examples
+    --------
+    >>> write_croissant(latest("helsinki").folder)
     """
     write_json(folder / "croissant.json", describe(folder))
 
 
-def describe(folder: StorePath) -> dict[str, Any]:
+def describe(folder: StorePath) -> Node:
     """Croissant's JSON-LD of a version; paths are relative to its folder.
 
     Raises
@@ -144,7 +151,7 @@ def describe(folder: StorePath) -> dict[str, Any]:
             {"@type": "sc:Organization", "name": "Wavecity"},
             {"@type": "sc:Organization", "name": "OpenStreetMap contributors", "url": COPYRIGHT_URL},
         ],
-        # The page beside this file; where a copy is published is for who publishes it to say.
+        # The page next to this file: only who publishes a copy knows its address.
         "url": "card.html",
         "identifier": fingerprint,
         "version": f"{attributes['schema_version']}.0.0+{fingerprint[:16]}",
@@ -162,19 +169,24 @@ def describe(folder: StorePath) -> dict[str, Any]:
 
 
 def _description(data: xr.Dataset) -> str:
+    """What a Croissant loader can and cannot read of a version."""
     attributes, array = data.attrs, data.attrs["array"]
     return (
-        f"Simulated wireless channels of {data.sizes['scene']:,} scenes: tiles of {attributes['tile_size_m']:g} m cut from "
+        f"Simulated wireless channels of {data.sizes['scene']:,} scenes: tiles of {attributes['tile_size_m']:g} m "
+        f"cut from "
         f"OpenStreetMap, each with a base station of {array['columns']} x {array['rows']} antennas at "
         f"{attributes['frequency_hz'] / 1e9:g} GHz and up to {data.sizes['user']:,} users, traced with Sionna RT. "
-        "The arrays are Zarr v3, which Croissant loaders do not read: their record sets (those whose names end in -arrays) "
-        "describe type, shape, unit and files, but cannot be loaded; open data.zarr with xarray or zarr. The record sets splits, "
+        "The arrays are Zarr v3, which Croissant loaders do not read: their record sets (those whose names end in "
+        "-arrays) "
+        "describe type, shape, unit and files, but cannot be loaded; open data.zarr with xarray or zarr. The record "
+        "sets splits, "
         "scenes and buildings can be loaded from a copy of the whole folder. A FileSet's files are relative "
         f"to this file; manifest.json has the SHA-256 of each. {attributes['attribution']}."
     )
 
 
-def _file(folder: StorePath, name: str) -> dict[str, Any]:
+def _file(folder: StorePath, name: str) -> Node:
+    """FileObject of one file of the version."""
     encoding, description = FILES[name]
     return {
         "@type": "cr:FileObject",
@@ -188,7 +200,8 @@ def _file(folder: StorePath, name: str) -> dict[str, Any]:
     }
 
 
-def _file_set(name: str) -> dict[str, Any]:
+def _file_set(name: str) -> Node:
+    """FileSet of the files of one kind."""
     includes, encoding, description = FILE_SETS[name]
     return {
         "@type": "cr:FileSet",
@@ -200,11 +213,13 @@ def _file_set(name: str) -> dict[str, Any]:
     }
 
 
-def _record_set(name: str, description: str, fields: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+def _record_set(name: str, description: str, fields: list[Node], **more: object) -> Node:
+    """Record set with its fields."""
     return {"@type": "cr:RecordSet", "@id": name, "name": name, "description": description, "field": fields, **more}
 
 
-def _field(record_set: str, name: str, kind: str | list[str], description: str, **more: Any) -> dict[str, Any]:
+def _field(record_set: str, name: str, kind: str | list[str], description: str, **more: object) -> Node:
+    """Field of a record set."""
     identifier = f"{record_set}/{name}"
     return {
         "@type": "cr:Field",
@@ -216,8 +231,8 @@ def _field(record_set: str, name: str, kind: str | list[str], description: str, 
     }
 
 
-def _splits(data: xr.Dataset) -> dict[str, Any]:
-    """The splits as Croissant wants them: an enumeration that the scenes refer to."""
+def _splits(data: xr.Dataset) -> Node:
+    """The splits as an enumeration that the scenes refer to."""
     present = set(data["split"].values.tolist())
     lines = [{"splits/name": name, "splits/url": url} for name, url in SPLIT_URLS.items() if name in present]
     by = data.attrs["split_by"]
@@ -234,20 +249,22 @@ def _splits(data: xr.Dataset) -> dict[str, Any]:
     )
 
 
-def _scenes() -> dict[str, Any]:
+def _scenes() -> Node:
+    """Record set of the scenes, from the receipts."""
     fields = []
     for spec in SCENE_FIELDS:
         if spec.name in IN_RECEIPTS:
             kind = "sc:Text" if spec.dtype == "str" else TYPES[spec.dtype]
             source = {"fileSet": {"@id": "receipts"}, "extract": {"jsonPath": f"scenes[*].{spec.name}"}}
-            more: dict[str, Any] = {"source": source}
+            more: Node = {"source": source}
             if spec.name == "split":
                 more["references"] = {"field": {"@id": "splits/name"}}
             fields.append(_field("scenes", spec.name, kind, _with_unit(spec.long_name, spec.units), **more))
-    return _record_set("scenes", "One record a scene, from the receipts.", fields, key={"@id": "scenes/scene_id"})
+    return _record_set("scenes", "One record per scene, from the receipts.", fields, key={"@id": "scenes/scene_id"})
 
 
-def _buildings() -> dict[str, Any]:
+def _buildings() -> Node:
+    """Record set of the buildings, from the GeoParquet files."""
     fields = [
         _field(
             "buildings",
@@ -258,12 +275,15 @@ def _buildings() -> dict[str, Any]:
         )
         for name, (kind, meaning) in BUILDINGS.items()
     ]
-    text = "One record a building of a scene. The footprint is the GeoParquet column geometry, in metres of the scene frame."
+    text = (
+        "One record per building of a scene. The footprint is the GeoParquet column geometry, in metres of the scene "
+        "frame."
+    )
     return _record_set("buildings", text, fields)
 
 
-def _arrays(data: xr.Dataset, record: str) -> list[dict[str, Any]]:
-    """Arrays as fields, one record a scene, a user, or a user with all paths or along its way.
+def _arrays(data: xr.Dataset, record: str) -> list[Node]:
+    """Arrays as fields, one record per scene, per user, or per user with all paths or along its route.
 
     The validator wants a source for each.
     """
@@ -280,7 +300,7 @@ def _arrays(data: xr.Dataset, record: str) -> list[dict[str, Any]]:
         if array.dtype.kind == "c":
             shape.append(2)
             text += f"; {array.dtype}, given here as pairs of real and imaginary part"
-        more: dict[str, Any] = {"source": {"fileSet": {"@id": "arrays"}, "extract": {"fileProperty": "content"}}}
+        more: Node = {"source": {"fileSet": {"@id": "arrays"}, "extract": {"fileProperty": "content"}}}
         if shape:
             more |= {"isArray": True, "arrayShape": ",".join(map(str, shape))}
         fields.append(_field(name, str(key), TYPES[str(array.dtype)], text, **more))
@@ -290,9 +310,10 @@ def _arrays(data: xr.Dataset, record: str) -> list[dict[str, Any]]:
         "path": "user of a scene, with all of the user's paths",
         "trajectory": "user of a scene, along the user's way",
     }[record]
-    text = f"Arrays of data.zarr, one record a {per}: a description, which Croissant loaders cannot read."
+    text = f"Arrays of data.zarr, one record per {per}: a description, which Croissant loaders cannot read."
     return [_record_set(name, text, fields)] if fields else []
 
 
 def _with_unit(text: str, unit: str) -> str:
+    """A meaning with its unit, if it has one."""
     return text if unit in ("", "1") else f"{text} ({unit})"

@@ -1,4 +1,4 @@
-"""The dataset card: one page, and the same in Markdown, that say what a version holds, how it was made and its limits.
+"""The dataset card: an HTML page and the same in Markdown: what a version holds, how it was made, and its limits.
 
 Everything is taken from the version's own files; of the big arrays only a few example scenes are read. The same
 version gives the same bytes.
@@ -7,13 +7,14 @@ version gives the same bytes.
 import re
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TypedDict
 
 import jinja2
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from wavecity.dataset.card.facts import gather_facts
+from wavecity.dataset.card.facts import Facts, gather_facts
 from wavecity.dataset.card.pictures import (
     Example,
     Place,
@@ -24,7 +25,7 @@ from wavecity.dataset.card.pictures import (
     draw_world,
 )
 from wavecity.dataset.card.source import SPLITS, Source, load_source, percent, places_of
-from wavecity.dataset.distributions import HISTOGRAMS
+from wavecity.dataset.distributions import HISTOGRAMS, Histogram
 from wavecity.dataset.files import StorePath, array_of, open_group, write_text
 from wavecity.raytrace.arrays import spectrum
 
@@ -40,11 +41,21 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the page with the text for those who do not see it."""
+    """A picture of the page, with the text for readers who cannot see it."""
 
     uri: str
     alt: str
     caption: str = ""
+
+
+class Pictures(TypedDict):
+    """All pictures of the page; `map_states` are the keys of `LABELS` that occur on the map."""
+
+    map: Picture
+    map_states: list[str]
+    histograms: list[Picture]
+    examples: list[Picture]
+    spectra: list[Picture]
 
 
 def write_card(folder: StorePath) -> None:
@@ -59,14 +70,18 @@ def write_card(folder: StorePath) -> None:
     ------
     InputError
         It holds no finished version.
+
+    Examples
+    --------
+    >>> write_card(latest("helsinki").folder)
     """
     source = load_source(folder)
     facts = gather_facts(source)
     write_text(folder / "card.html", _render("page.html.j2", autoescape=True, **facts, pictures=draw_pictures(source)))
-    write_text(folder / "card.md", _render("page.md.j2", autoescape=False, **facts, header=_header(source, facts)))
+    write_text(folder / "card.md", _render("page.md.j2", autoescape=False, **facts, header=_header(facts)))
 
 
-def _header(source: Source, facts: dict[str, Any]) -> str:
+def _header(facts: Facts) -> str:
     """YAML header as Hugging Face's dataset cards have it; a sample is a user."""
     users = sum(counts.total() for counts in facts["user_shares"].values())
     bounds = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
@@ -90,7 +105,7 @@ def _header(source: Source, facts: dict[str, Any]) -> str:
     return str(yaml.safe_dump(header, sort_keys=False, allow_unicode=True)).strip()
 
 
-def draw_pictures(source: Source) -> dict[str, Any]:
+def draw_pictures(source: Source) -> Pictures:
     """Map, histograms, example scenes and spectra of the page."""
     cities = _city_places(source)
     if len(cities) > 1:
@@ -106,8 +121,8 @@ def draw_pictures(source: Source) -> dict[str, Any]:
         if any(sum(split["counts"]) for split in of["splits"].values())
     ]
     examples, spectra = _examples(source)
-    gains = np.concatenate([example.gain[~example.outage] for example in examples] or [np.zeros(0)])
-    # Percentiles: one deep fade must not take the whole colour scale.
+    gains = np.concatenate([example.gain[~example.outage] for example in examples] or [np.zeros(0, np.float32)])
+    # Percentiles: a single deep fade must not use up the whole colour scale.
     low, high = np.percentile(gains, (5, 100)) if len(gains) else (-150.0, -50.0)
     return {
         "map": drawn,
@@ -121,7 +136,7 @@ def draw_pictures(source: Source) -> dict[str, Any]:
     }
 
 
-def _examples(source: Source) -> tuple[list[Example], list[tuple[str, Any]]]:
+def _examples(source: Source) -> tuple[list[Example], list[tuple[str, NDArray[np.float32]]]]:
     """The first finished scene of every split, and two users of them: with line of sight and without."""
     root, attributes = open_group(source.folder / "data.zarr"), source.attributes
     splits, status = source.coordinate("split"), source.coordinate("status")
@@ -148,7 +163,7 @@ def _examples(source: Source) -> tuple[list[Example], list[tuple[str, Any]]]:
 
 
 def _tile_places(source: Source) -> list[Place]:
-    """Scenes, and the candidate tiles that were looked at and rejected."""
+    """Scenes, and the candidate tiles that were examined and rejected."""
     names = ("scene_id", "latitude", "longitude", "split", "status")
     places = [
         Place(scene, latitude, longitude, split if status == "done" else "quarantined")
@@ -174,19 +189,21 @@ def _city_places(source: Source) -> list[Place]:
     return places
 
 
-def _histogram_caption(histogram: dict[str, Any]) -> str:
+def _histogram_caption(histogram: Histogram) -> str:
+    """What a histogram is of, and how many values its bins leave out."""
     name, parts = histogram["long_name"], histogram["splits"].values()
-    beyond = {side: sum(part[side] for part in parts) for side in ("below", "above")}
+    beyond = {"below": sum(part["below"] for part in parts), "above": sum(part["above"] for part in parts)}
     texts = [f"{count:,} values {side} the bins are not drawn" for side, count in beyond.items() if count]
     return f"{name[0].upper()}{name[1:]}." + "".join(f" {text}." for text in texts)
 
 
 def _markdown(value: str) -> str:
-    """Text that neither ends a table's cell nor reads as markup."""
+    """Text escaped for a cell of a Markdown table."""
     return re.sub(r"([\\|`*_<\[\]])", r"\\\1", value).replace("\n", " ")
 
 
-def _render(template: str, autoescape: bool, **content: Any) -> str:
+def _render(template: str, autoescape: bool, **content: object) -> str:
+    """Fill in a template of this folder."""
     environment = jinja2.Environment(
         autoescape=autoescape, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

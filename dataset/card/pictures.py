@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+
+from wavecity.dataset.distributions import Histogram
+
+# Keyword arguments of matplotlib's artists.
+Looks: TypeAlias = dict[str, Any]
 
 # Okabe and Ito's palette, which all kinds of colour vision tell apart.
 SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
@@ -39,7 +44,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Place:
-    """A scene, a rejected tile, or a whole city on the map; `state` is a split, `quarantined`, `rejected`, `several`."""
+    """A scene, a rejected tile or a city on the map; `state` is a split, `quarantined`, `rejected`, `several`."""
 
     name: str
     latitude: float
@@ -67,13 +72,13 @@ class Example:
     """
 
     title: str
-    height: NDArray[Any]
+    height: NDArray[np.float32]
     size: float
-    base: NDArray[Any]
-    users: NDArray[Any]
-    gain: NDArray[Any]
-    los: NDArray[Any]
-    outage: NDArray[Any]
+    base: NDArray[np.float64]
+    users: NDArray[np.float64]
+    gain: NDArray[np.float32]
+    los: NDArray[np.bool_]
+    outage: NDArray[np.bool_]
 
 
 def draw_world(cities: Sequence[Place]) -> str:
@@ -105,7 +110,7 @@ def draw_world(cities: Sequence[Place]) -> str:
         return _uri(figure)
 
 
-def draw_tiles(tiles: Sequence[Place], size: float, outlines: dict[str, list[NDArray[Any]]]) -> str:
+def draw_tiles(tiles: Sequence[Place], size: float, outlines: dict[str, list[NDArray[np.float64]]]) -> str:
     """Tiles of one city at their true positions, with the buildings of those that are scenes.
 
     Parameters
@@ -131,7 +136,7 @@ def draw_tiles(tiles: Sequence[Place], size: float, outlines: dict[str, list[NDA
                 for x, y, tile in zip(east, north, tiles, strict=True)
                 if tile.state == state
             ]
-            looks: dict[str, Any] = {"facecolor": (*mpl.colors.to_rgb(colour), 0.22), "edgecolor": colour}
+            looks: Looks = {"facecolor": (*mpl.colors.to_rgb(colour), 0.22), "edgecolor": colour}
             if state == "rejected":
                 looks["facecolor"] = "none"
             axes.add_collection(PatchCollection(squares, linewidth=1.0, **looks))
@@ -151,13 +156,13 @@ def draw_tiles(tiles: Sequence[Place], size: float, outlines: dict[str, list[NDA
         return _uri(figure)
 
 
-def draw_histogram(histogram: dict[str, Any]) -> str:
-    """Share of the values in each bin, one line a split; empty ends are left out."""
+def draw_histogram(histogram: Histogram) -> str:
+    """Share of the values in each bin, one line per split; empty ends are left out."""
     edges = np.linspace(histogram["low"], histogram["high"], histogram["bins"] + 1)
     parts = {split: of for split, of in histogram["splits"].items() if of["n"]}
     counts = {split: np.array(of["counts"]) for split, of in parts.items()}
     filled = np.flatnonzero(np.sum(list(counts.values()), axis=0))
-    # Few values in many bins are a comb: draw bins together, unless each is a whole number.
+    # Few values in many bins look like a comb: join bins, unless each stands for a whole number.
     most = max(16, min(of["n"] for of in parts.values()) ** 0.5)
     wanted = np.ptp(filled) + 1
     joined = next((n for n in (1, 2, 5) if wanted / n <= most), 10) if edges[0] % 1 == 0 else 1
@@ -169,7 +174,7 @@ def draw_histogram(histogram: dict[str, Any]) -> str:
         axes = figure.add_subplot()
         for split in sorted(counts, key=_rank):
             share = 100 * counts[split] / parts[split]["n"]
-            looks: dict[str, Any] = {"color": SPLIT_COLOURS.get(split, SEVERAL), "label": split}
+            looks: Looks = {"color": SPLIT_COLOURS.get(split, SEVERAL), "label": split}
             axes.stairs(share[low:high], edges[low : high + 1], linewidth=1.5, **looks)
             axes.stairs(share[low:high], edges[low : high + 1], fill=True, alpha=0.1, color=looks["color"])
         axes.set(xlim=(edges[low], edges[high]), ylim=(0, None), ylabel="share of values in %")
@@ -180,7 +185,9 @@ def draw_histogram(histogram: dict[str, Any]) -> str:
 
 
 def draw_example(example: Example, gain_range: tuple[float, float]) -> str:
-    """Height map from above with base station and users: circles with line of sight, diamonds without, crosses silent."""
+    """Height map from above with base station and users: circles with line of sight, diamonds without, crosses in
+    outage.
+    """
     half = example.size / 2
     extent = (-half, half, -half, half)
     with mpl.rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
@@ -198,7 +205,7 @@ def draw_example(example: Example, gain_range: tuple[float, float]) -> str:
             axes.scatter(east, north, s=size, c=colours, marker=marker, edgecolor="white", linewidths=0.6)
         east, north = example.users[example.outage].T
         axes.scatter(east, north, s=20, color=INK, marker="x", linewidths=0.9)
-        looks: dict[str, Any] = {"marker": "*", "color": "#d4150c", "edgecolor": "white", "zorder": 5, "clip_on": False}
+        looks: Looks = {"marker": "*", "color": "#d4150c", "edgecolor": "white", "zorder": 5, "clip_on": False}
         axes.scatter(example.base[0], example.base[1], s=170, **looks)
         axes.set(xlim=(-half, half), ylim=(-half, half), aspect=1, xlabel="east in m", ylabel="north in m")
         axes.set_title(example.title, fontsize=10)
@@ -208,7 +215,7 @@ def draw_example(example: Example, gain_range: tuple[float, float]) -> str:
         return _uri(figure)
 
 
-def draw_spectrum(title: str, power: NDArray[Any]) -> str:
+def draw_spectrum(title: str, power: NDArray[np.float32]) -> str:
     """Spatial spectrum (kx, ky) in dB below its strongest bin, with the zero frequency in the middle."""
     columns, rows = power.shape
     shown = np.fft.fftshift(10 * np.log10(np.maximum(power / power.max(), 1e-12)))
@@ -223,7 +230,7 @@ def draw_spectrum(title: str, power: NDArray[Any]) -> str:
         return _uri(figure)
 
 
-def _local(where: NDArray[Any], centre: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _local(where: NDArray[np.float64], centre: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Metres east and north of the centre, on the ellipsoid's tangent plane; good to a metre across a city."""
     sine = np.sin(np.radians(centre[0]))
     bend = 1 - ECCENTRICITY * sine**2
@@ -233,10 +240,12 @@ def _local(where: NDArray[Any], centre: NDArray[Any]) -> tuple[NDArray[Any], NDA
 
 
 def _rank(split: str) -> int:
+    """Place of a split in the legend."""
     return [*SPLIT_COLOURS, split].index(split)
 
 
 def _uri(figure: Figure) -> str:
+    """A figure as the data URI of a PNG."""
     buffer = io.BytesIO()
     # Without matplotlib's version in it.
     figure.savefig(buffer, dpi=150, format="png", metadata={"Software": None})

@@ -1,44 +1,50 @@
-"""What the dataset card is made from: the small files of a version, and counts over its tables of buildings."""
+"""Source of the dataset card: the small files of a version, and counts over its tables of buildings."""
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
+from wavecity.dataset.distributions import Distributions
+from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, read_json
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.writer import load_draft
+from wavecity.dataset.records import Lineage, Outcome, Receipt, StoreAttributes, attributes_of
 
 SPLITS = ("train", "validation", "test")
-# Footprints are drawn on the map of a city up to so many scenes; beyond they are grains.
+# Footprints are drawn on the map of a city up to this many scenes; with more they would be specks.
 MOST_OUTLINED = 400
+
+Item = TypeVar("Item")
 
 
 @dataclass
 class Source:
-    """What the card is made from: the parts of one version."""
+    """The parts of one version that the card is made from."""
 
     folder: StorePath
     data: xr.Dataset
     paths: xr.Dataset | None
     trajectory: xr.Dataset | None
-    receipts: list[dict[str, Any]]
-    lineage: dict[str, Any]
-    distributions: dict[str, Any]
-    ledger: list[dict[str, Any]]
+    receipts: list[Receipt]
+    lineage: Lineage
+    distributions: Distributions
+    ledger: list[Outcome]
     # By city the buildings by source of height, and the sum of their confidences by source.
     heights: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     confidence: Counter[str] = field(default_factory=Counter)
-    outlines: dict[str, list[Any]] = field(default_factory=dict)
+    # By scene the outlines (n, 2) of its buildings, m from the tile's centre.
+    outlines: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
 
     @property
-    def attributes(self) -> dict[str, Any]:
+    def attributes(self) -> StoreAttributes:
         """Attributes of the store."""
-        return self.data.attrs
+        return attributes_of(self.data.attrs)
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -50,7 +56,7 @@ class Source:
         return list(self.data[name].values.tolist())
 
     @property
-    def scenes(self) -> list[dict[str, Any]]:
+    def scenes(self) -> list[Outcome]:
         """Outcome of every scene."""
         return [scene for receipt in self.receipts for scene in receipt["scenes"]]
 
@@ -70,8 +76,8 @@ def load_source(folder: StorePath) -> Source:
         paths=open_store(folder, "paths") if draft.layout.with_paths else None,
         trajectory=open_store(folder, "trajectory") if draft.layout.with_trajectory else None,
         receipts=draft.receipts(),
-        lineage=read_json(folder / "lineage.json") or {},
-        distributions=read_json(folder / "distributions.json") or {},
+        lineage=read_json(folder / "lineage.json") or Lineage(),
+        distributions=read_json(folder / "distributions.json"),
         ledger=read_json(folder / "ledger.json") or [],
     )
     city_of = dict(zip(source.coordinate("scene_id"), source.coordinate("city"), strict=True))
@@ -84,6 +90,7 @@ def load_source(folder: StorePath) -> Source:
 
 
 def _read_buildings(path: StorePath, source: Source, city_of: dict[str, str], outlined: bool) -> None:
+    """Add a unit's buildings to the counts of a source, and to its outlines."""
     import pyarrow.parquet as pq
     import shapely
 
@@ -107,7 +114,7 @@ def places_of(source: Source) -> dict[str, list[int]]:
     return found
 
 
-def by_split(content: dict[str, Any]) -> list[tuple[str, Any]]:
+def by_split(content: Mapping[str, Item]) -> list[tuple[str, Item]]:
     """Items in the order train, validation, test."""
     return [(split, content[split]) for split in SPLITS if split in content]
 

@@ -5,7 +5,7 @@ compared with the building's. Shapely and NumPy only.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -56,6 +56,11 @@ def blocked_users(
         Metres in the scene frame.
     tolerance : float
         Metres.
+
+    Examples
+    --------
+    >>> sight = blocked_users(buildings, users, [0.0, 100.0, 15.0])
+    >>> np.flatnonzero(sight.blocked & sight.certain)
     """
     users, source = np.asarray(users, np.float64).reshape(-1, 3), np.asarray(bs_position, np.float64)
     footprints = np.asarray(buildings.geometry.to_numpy(), dtype=object)
@@ -86,7 +91,7 @@ def blocked_users(
 
 def check_line_of_sight(
     buildings: "gpd.GeoDataFrame",
-    user_position: NDArray[Any],
+    user_position: ArrayLike,
     bs_position_m: ArrayLike,
     bs_shift: float,
     los: NDArray[np.bool_],
@@ -126,7 +131,7 @@ def check_line_of_sight(
     return "; ".join(findings)
 
 
-def _lines(users: NDArray[np.float64], source: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _lines(users: NDArray[np.float64], source: NDArray[np.float64]) -> tuple[NDArray[np.object_], NDArray[np.bool_]]:
     """Lines (U,) in the plane, and which of them belong to users straight below the base station."""
     ends = np.stack([np.broadcast_to(source[:2], (len(users), 2)), users[:, :2]], axis=1)
     below = np.hypot(*(ends[:, 1] - ends[:, 0]).T) < BELOW
@@ -136,9 +141,9 @@ def _lines(users: NDArray[np.float64], source: NDArray[np.float64]) -> tuple[NDA
 
 
 def _meets(
-    lines: NDArray[Any],
+    lines: NDArray[np.object_],
     below: NDArray[np.bool_],
-    footprints: NDArray[Any],
+    footprints: NDArray[np.object_],
     base: NDArray[np.float64],
     top: NDArray[np.float64],
     users: NDArray[np.float64],
@@ -147,13 +152,13 @@ def _meets(
     """Whether each line passes through the solid paired with it: the footprint from `base` to `top`."""
     meets = np.zeros(len(lines), bool)
     parts, pair = shapely.get_parts(shapely.intersection(lines, footprints), return_index=True)
-    # What misses leaves an empty line, which counts as a part.
+    # A line that misses leaves an empty part.
     there = ~shapely.is_empty(parts)
     parts, pair = parts[there], pair[there]
     points, part = shapely.get_coordinates(parts, return_index=True)
     if not len(parts):
         return meets
-    # Share of the way from base station to user, 0 to 1, at both ends of every stretch over the footprint.
+    # Share of the distance from base station to user, 0 to 1, at both ends of every section over the footprint.
     way = users[pair] - source
     along = ((points - source[:2]) * way[part, :2]).sum(-1) / np.maximum((way[part, :2] ** 2).sum(-1), BELOW**2)
     near, far = np.ones(len(parts)), np.zeros(len(parts))

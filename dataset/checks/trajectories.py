@@ -1,29 +1,29 @@
-"""Checks of users that move, for `validate`: their ways, and the channels along them."""
-
-from collections.abc import Callable
-from typing import Any
+"""Checks of users that move, for `validate`: their routes, and the channels along them."""
 
 import numpy as np
-from numpy.typing import NDArray
+
+from wavecity.dataset.checks.physics import SceneCheck
+from wavecity.dataset.records import StoreAttributes
+from wavecity.dataset.schema import Arrays
 
 # float32 at 200 m from the base station; two positions are rounded.
 ROUNDING_M = 4e-5
 # Relative; gains, angles and channels are rounded to float32, angles before they are multiplied by hundreds of radians.
 ROUNDING_CSI = 1e-4
-# Steps below so many m are short beside the straight pieces of ways: no more than this share of them has a corner in it.
+# Steps shorter than this many m are short compared with the straight pieces of routes: at most this share has a corner.
 SHORT_STEP_M, MOST_CORNERS = 0.3, 0.2
 
 
-def _start(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any]) -> str:
-    """Ways begin where the users are."""
+def _start(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
+    """Routes start where the users are."""
     wrong = arrays["trajectory/position"][:n_users, 0] != arrays["user_position"][:n_users]
     return f"{int(wrong.any(axis=1).sum())} users do not start at user_position" if wrong.any() else ""
 
 
-def _motion(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any]) -> str:
-    """No step is longer than the fastest of its kind takes, and steps are what the velocity says, but for corners.
+def _motion(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
+    """No step is longer than the fastest of its kind takes, and steps agree with the velocity, except at corners.
 
-    A corner is turned at once, anywhere in a step, so that such a step may lead anywhere within reach.
+    A corner is turned instantly, anywhere in a step, so that such a step may lead anywhere within reach.
     """
     position = arrays["trajectory/position"][:n_users].astype(np.float64)
     velocity = arrays["trajectory/velocity"][:n_users].astype(np.float64)
@@ -45,11 +45,11 @@ def _motion(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any]
     return f"{share:.0%} of the steps are not what the velocity says" if share > MOST_CORNERS else ""
 
 
-def _first_snapshot(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[str, Any]) -> str:
-    """At the carrier the first snapshot is `csi`, up to the paths that `csi` lacks.
+def _first_snapshot(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
+    """At the carrier the first snapshot equals `csi`, up to the paths that `csi` lacks.
 
-    N paths of summed power p add up to at most N p at an antenna (Cauchy and Schwarz). Without stored paths what was cut
-    is not known, and users are not held against it.
+    N paths of summed power p add up to at most N p at an antenna (Cauchy and Schwarz). Without stored paths it is not
+    known what was cut, and users are not checked.
     """
     carrier = attrs["trajectory"]["subcarriers"] // 2
     heard = ~arrays["outage"][:n_users]
@@ -67,7 +67,7 @@ def _first_snapshot(arrays: dict[str, NDArray[Any]], n_users: int, attrs: dict[s
     return f"the first snapshot of {int(wrong.sum())} users is not csi" if wrong.any() else ""
 
 
-TRAJECTORY_CHECKS: dict[str, Callable[[dict[str, NDArray[Any]], int, dict[str, Any]], str]] = {
+TRAJECTORY_CHECKS: dict[str, SceneCheck] = {
     "start": _start,
     "motion": _motion,
     "first snapshot": _first_snapshot,

@@ -1,1 +1,1 @@
-"""Channels of one's own, measured or simulated elsewhere, as a store."""
+"""Import of channels that were measured or simulated elsewhere."""

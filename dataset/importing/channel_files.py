@@ -1,21 +1,22 @@
-"""Files of channels that `wavecity.dataset.importing.importer` takes: their layout, reading and checking."""
+"""Files of imported channels: their layout, reading and checking."""
 
 import zipfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wavecity.dataset.schema import Arrays
 from wavecity.geo.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 LAYOUT = {
     "csi": "complex (user, x, y): sqrt(power gain), axes as in a store",
     "user_position": "float (user, 3): m, relative to the base station; x east, y north, z up",
-    "scene": "int or str (user,), optional: the user's scene, a number from 0 or a name; without it the file is one scene",
+    "scene": (
+        "int or str (user,), optional: the user's scene, a number from 0 or a name; without it the file is one scene"
+    ),
     "scene_id": "str (scene,), optional: names of numbered scenes; without it they are made from the file's name",
     "height": "float (scene, row, column) or (row, column), optional: m, row 0 = north; without it open ground, 0",
     "split": "str (scene,) or (user,), optional: train, validation or test",
@@ -24,8 +25,6 @@ LAYOUT = {
 }
 # Cells of the map where none is given, and cells along a patch of the occupancy grid: as in recipes.
 CELLS, PATCH = 200, 10
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @lru_cache(1)
@@ -111,7 +110,7 @@ def load_channels(file: Path) -> Arrays:
 
 
 def _check_scenes(arrays: Arrays, refuse: Callable[[str], None]) -> int:
-    """Numbers, names and splits of a file's scenes; returns how many there are."""
+    """Check numbers, names and splits of a file's scenes; returns their number."""
     users = len(arrays["csi"])
     number = arrays.get("scene", np.zeros(users, np.int64))
     scenes = int(number.max()) + 1

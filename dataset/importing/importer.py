@@ -1,32 +1,38 @@
-"""Channels of one's own -> a published store: arrays in NumPy's `.npz`, measured or from another simulator.
+"""Channels from other sources -> a published store: arrays in NumPy's `.npz`, measured or from another simulator.
 
 The layout of a file is `wavecity.dataset.importing.channel_files.LAYOUT`; a file holds one scene, or several.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.draft import open_draft
 from wavecity.dataset.files import location, make_folder, remove_folder, sha256_of
-from wavecity.dataset.importing.channel_files import CELLS, LAYOUT, PATCH, SPLITS, Arrays, load_channels
+from wavecity.dataset.fingerprints import fingerprint_of, package_versions
+from wavecity.dataset.finish import finish_draft, seal
+from wavecity.dataset.importing.channel_files import CELLS, LAYOUT, PATCH, SPLITS, load_channels
+from wavecity.dataset.layout import Layout
 from wavecity.dataset.lock import builder_lock
+from wavecity.dataset.progress import Tracker
 from wavecity.dataset.publish import Version, latest, make_latest, publish, versions
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.schema import CONVENTIONS, SCHEMA_VERSION
+from wavecity.dataset.records import Outcome, StoreAttributes
+from wavecity.dataset.schema import CONVENTIONS, SCHEMA_VERSION, Arrays, Values
 from wavecity.dataset.settings import Settings, StoreSettings
-from wavecity.dataset.writer import Layout, fingerprint_of, finish_draft, open_draft, package_versions, seal, write_unit
+from wavecity.dataset.writer import write_unit
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.arrays import best_beam, spectrum
 
-# Raised when the same files would give other arrays.
+# To be raised when the same files would give other arrays.
 IMPORTER = 1
 OCCUPIED = 0.6
 # dB; a user at or below it counts as without a path, as in recipes.
@@ -38,7 +44,7 @@ UNIT_BYTES = 2**28
 
 
 class ImportSettings(Settings):
-    """What the arrays do not say."""
+    """Properties of the channels that the arrays do not hold."""
 
     frequency: float = Field(gt=0, description="Carrier in Hz.")
     spacing: float = Field(0.5, gt=0, le=100, description="Distance of neighbouring antennas in wavelengths.")
@@ -48,23 +54,25 @@ class ImportSettings(Settings):
     tile_size: float = Field(200.0, gt=0, description="Edge of a scene's map in m.")
     bs_position: tuple[float, float, float] | None = Field(
         None,
-        description="Base station in the scene's frame, m: origin at the middle of the map, on the ground. Empty: in the middle "
-        "of the northern edge, so high that the lowest user is 1.5 m above the ground.",
+        description="Base station in the scene's frame, m: origin at the middle of the map, on the ground. Empty: in "
+        "the middle of the northern edge, at a height where the lowest user is 1.5 m above the ground.",
     )
     split: Literal["scene", "user", "test"] | None = Field(
         None,
-        description="Where the files have no split: whole scenes are divided, or the users of each, or all is for test. "
-        "Empty: scenes where there are three or more, else users.",
+        description="Where the files have no split: divide whole scenes, or the users of each scene, or take all for "
+        "test. Empty: scenes where there are three or more, else users.",
     )
     validation: float = Field(0.1, ge=0, lt=1, description="Share of scenes, or users, for validation; one at least.")
     test: float = Field(0.1, ge=0, lt=1, description="Share of scenes, or users, for test; one at least.")
     normalised: bool = Field(
         False,
-        description="The level of a channel means nothing. Channels are scaled to path_gain where it is given; without it there "
-        "are no rates.",
+        description="The level of a channel means nothing. Channels are scaled to path_gain where it is given; without "
+        "it there are no rates.",
     )
     licence: str = Field("not stated", min_length=1, description="Licence of the data.")
-    attribution: str = Field("imported channels, origin not stated", min_length=1, description="Whom to name.")
+    attribution: str = Field(
+        "imported channels, origin not stated", min_length=1, description="Text that names the origin of the data."
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Of the division into splits.")
 
 
@@ -83,13 +91,11 @@ class _Scene:
 _Found = tuple[Path, list[str], NDArray[np.int64], NDArray[np.str_] | None]
 
 
-def import_channels(
-    files: Sequence[Path], store: str, settings: ImportSettings, progress: Callable[[Any], Any] = iter
-) -> Version:
+def import_channels(files: Sequence[Path], store: str, settings: ImportSettings, progress: Tracker = iter) -> Version:
     """Write arrays into a store as its next version, validate and publish it.
 
-    Spectra, beams and occupancy are computed; there are no paths, so nothing can be derived from them. The same files and
-    settings again change nothing; an import that was killed goes on.
+    Spectra, beams and occupancy are computed; there are no paths, so nothing can be derived from them. The same files
+    and settings again change nothing; an import that was killed goes on.
 
     Parameters
     ----------
@@ -108,8 +114,8 @@ def import_channels(
     Raises
     ------
     InputError
-        A file that is not of the layout, or files that do not fit together: the message names file, array and what would
-        be right. Nothing is published then.
+        A file that is not of the layout, or files that do not fit together: the message names file, array and what
+        would be right. Nothing is published then.
 
     Examples
     --------
@@ -155,16 +161,14 @@ def import_channels(
         return publish(place, draft.folder, defaults.keep, defaults.grace)
 
 
-def _plan(
-    files: Sequence[Path], settings: ImportSettings
-) -> tuple[list[_Scene], Layout, set[str], dict[Path, NDArray[Any]]]:
+def _plan(files: Sequence[Path], settings: ImportSettings) -> tuple[list[_Scene], Layout, set[str], dict[Path, Values]]:
     """Check all files: scenes in the order of the store, its layout, arrays that every file has, users' positions."""
     names = Counter(file.name for file in files)
     if not files or max(names.values()) > 1:
         msg = f"{names.most_common(1)[0][0]}: given twice; every file once" if files else "no file to import"
         raise InputError(msg)
     found: list[_Found] = []
-    positions: dict[Path, NDArray[Any]] = {}
+    positions: dict[Path, Values] = {}
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
     known = set(LAYOUT)
     for file in files:
@@ -212,14 +216,14 @@ def _divide(found: Sequence[_Found], settings: ImportSettings) -> Iterator[_Scen
                 split = np.array(_shares(len(users), settings, f"users of scene {name}", rng))
             else:
                 split = np.broadcast_to("test" if way == "test" else next(whole), len(users))
-            theirs = [one for one in SPLITS if (split == one).any()]
-            for one in theirs:
-                label = name if len(theirs) == 1 else f"{name}-{one}"
-                yield _Scene(label, one, file, row, users[split == one])
+            theirs = [part for part in SPLITS if (split == part).any()]
+            for part in theirs:
+                label = name if len(theirs) == 1 else f"{name}-{part}"
+                yield _Scene(label, part, file, row, users[split == part])
 
 
 def _shares(count: int, settings: ImportSettings, what: str, rng: np.random.Generator) -> list[str]:
-    """Splits of so many things, in random order."""
+    """Splits of `count` things, in random order."""
     sizes = {name: max(round(share * count), 1) if share else 0 for name, share in
              (("validation", settings.validation), ("test", settings.test))}  # fmt: skip
     train = count - sum(sizes.values())
@@ -231,7 +235,7 @@ def _shares(count: int, settings: ImportSettings, what: str, rng: np.random.Gene
     return [ordered[place] for place in rng.permutation(count)]
 
 
-def _base_station(positions: dict[Path, NDArray[Any]], settings: ImportSettings) -> NDArray[np.float64]:
+def _base_station(positions: dict[Path, Values], settings: ImportSettings) -> NDArray[np.float64]:
     """Position of the base station, the same in all scenes; users must lie on the map around it."""
     lowest = min(float(position[:, 2].min()) for position in positions.values())
     half = settings.tile_size / 2
@@ -242,8 +246,9 @@ def _base_station(positions: dict[Path, NDArray[Any]], settings: ImportSettings)
         if beyond[worst] > half:
             x, y, _ = position[worst]
             msg = (
-                f"{file}: user {worst} at ({x:g}, {y:g}) m from the base station is off the map, {settings.tile_size:g} m wide "
-                f"around ({-base[0]:g}, {-base[1]:g}); give --tile-size, or the base station's place on the map, --bs-position"
+                f"{file}: user {worst} at ({x:g}, {y:g}) m from the base station is off the map, "
+                f"{settings.tile_size:g} m wide around ({-base[0]:g}, {-base[1]:g}); give --tile-size, or the base "
+                "station's place on the map, --bs-position"
             )
             raise InputError(msg)
     return base
@@ -286,9 +291,9 @@ def _scene_arrays(scene: _Scene, settings: ImportSettings, base: NDArray[np.floa
     }
 
 
-def _outcome(scene: _Scene, arrays: Arrays, settings: ImportSettings, base: NDArray[np.float64]) -> dict[str, Any]:
+def _outcome(scene: _Scene, arrays: Arrays, settings: ImportSettings, base: NDArray[np.float64]) -> Outcome:
     """Entry of the receipt."""
-    # Users of one's own may stand anywhere: those within buildings count as under cover for the checks.
+    # Imported users may stand anywhere: those inside buildings count as under cover for the checks.
     cells = len(arrays["height"])
     place = arrays["user_position"].astype(np.float64) + base
     cell = settings.tile_size / cells
@@ -320,7 +325,7 @@ def _attributes(
     known: set[str],
     sums: dict[str, str],
     split_by: str,
-) -> dict[str, Any]:
+) -> StoreAttributes:
     """Attributes of the store; `imported` says what is not known."""
     level = "normalised" if settings.normalised and "path_gain" not in known else "absolute"
     notes = ["Channels were imported: there are no paths."]

@@ -1,4 +1,4 @@
-"""A scene of a store as a person wants to see it: a picture, a page to turn it around in, or a 3D model."""
+"""A scene of a store for people to look at: a picture, an interactive page, or a 3D model."""
 
 from pathlib import Path
 
@@ -26,7 +26,11 @@ def draw_scene(store: str | StorePath, scene_id: str, out: Path) -> Path:
     Raises
     ------
     InputError
-        Another suffix, no such scene, a quarantined scene, or no buildings beside the store.
+        Another suffix, no such scene, a quarantined scene, or no buildings next to the arrays.
+
+    Examples
+    --------
+    >>> draw_scene("helsinki", "helsinki-0003", Path("scene.html"))
     """
     suffix = out.suffix.lower()
     if suffix not in SUFFIXES:

@@ -1,15 +1,18 @@
-"""A scene to turn around in: a page that needs no network, and a glTF model."""
+"""A scene in 3D: an interactive page that needs no network, and a glTF model."""
 
 import html
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import plotly.graph_objects as go
 import trimesh
 from matplotlib.colors import Normalize, to_hex, to_rgb
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from plotly.basedatatypes import BaseTraceType
+from shapely import MultiPolygon
 
+from wavecity.dataset.preview.paths import STATUSES, DrawnPath
 from wavecity.dataset.preview.picture import (
     BASE_STATION,
     EDGE,
@@ -21,10 +24,13 @@ from wavecity.dataset.preview.picture import (
     UNKNOWN,
     shade,
 )
-from wavecity.dataset.preview.scene import STATUSES, Array, DrawnPath, View
+from wavecity.dataset.preview.scene import View
+from wavecity.dataset.preview.solids import Array
+
+Trace: TypeAlias = BaseTraceType
 
 GAIN_SCALE = [[share, to_hex(GAIN_COLOURS(share))] for share in np.linspace(0, 1, 17).tolist()]
-# plotly draws these with glyphs of the fonts at hand; every font has them (not so its x).
+# plotly draws these with glyphs of the fonts at hand; every font has them (unlike its x).
 SYMBOLS = ("circle", "diamond", "cross")
 # Faces are shaded here, as in the picture: plotly's own light gives single triangles of a roof another tone.
 FLAT = {"ambient": 1.0, "diffuse": 0.0, "specular": 0.0, "fresnel": 0.0}
@@ -87,13 +93,14 @@ def write_page(view: View, out: Path) -> None:
     out.write_text(page, encoding="utf-8")
 
 
-def _ground(view: View) -> list[Any]:
+def _ground(view: View) -> list[Trace]:
+    """The tile, and an arrow to the north."""
     half = view.size / 2
     x, y = np.array([-half, half, half, -half]), np.array([-half, -half, half, half])
     shared = {"legendgroup": "ground", "hoverinfo": "skip"}
     arrow = _lines([np.array([[1.12, 0.3, 0], [1.12, 0.7, 0]]) * half, NORTH_TIP * half])
     return [
-        # A little below zero, where it does not flicker through what stands on it.
+        # Slightly below zero, so that it does not flicker through what stands on it.
         go.Mesh3d(x=x, y=y, z=np.full(4, -0.05), i=[0, 0], j=[1, 2], k=[2, 3], color=GROUND, name="ground",
                   showlegend=True, lighting=FLAT, **shared),
         go.Scatter3d(x=[*x, x[0]], y=[*y, y[0]], z=np.zeros(5), mode="lines", line={"color": EDGE, "width": 3},
@@ -107,7 +114,7 @@ def _ground(view: View) -> list[Any]:
 NORTH_TIP = np.array([[1.08, 0.62, 0], [1.12, 0.7, 0], [1.16, 0.62, 0]])
 
 
-def _gain_bar(view: View) -> Any:
+def _gain_bar(view: View) -> Trace:
     """Colour bar, on a trace without points: legends show colours of points and lines only where these are given."""
     low, high = view.gain_range
     bar = {"title": {"text": "path gain in dB"}, "len": 0.42, "y": 0.0, "yanchor": "bottom", "x": 1.0}
@@ -116,11 +123,13 @@ def _gain_bar(view: View) -> Any:
 
 
 def _gain_colours(view: View, gain: Array) -> list[str]:
+    """Colours of path gains in dB."""
     norm = Normalize(*view.gain_range, clip=True)
     return [to_hex(colour) for colour in GAIN_COLOURS(norm(gain))]
 
 
-def _buildings(view: View) -> list[Any]:
+def _buildings(view: View) -> list[Trace]:
+    """Buildings by the source of their height, with their edges."""
     traces = []
     total = len(view.buildings)
     hover = [
@@ -143,7 +152,7 @@ def _buildings(view: View) -> list[Any]:
                       showlegend=True, **shared)
         )  # fmt: skip
         rows = view.buildings[view.buildings["height_source"] == source]
-        edges = _lines([line for row in rows.itertuples() for line in _outline(row)])
+        edges = _lines([line for row in rows.itertuples() for line in _outline(row.geometry, row.base, row.height)])
         traces.append(
             go.Scatter3d(**edges, mode="lines", line={"color": "#4a4a4a", "width": 1.5}, hoverinfo="skip",
                          showlegend=False, **shared)
@@ -151,24 +160,25 @@ def _buildings(view: View) -> list[Any]:
     return traces
 
 
-def _outline(row: Any) -> list[Array]:
+def _outline(footprint: MultiPolygon, base: float, top: float) -> list[Array]:
     """Edges of one building's prisms: roof, floor, and an upright at every corner."""
     lines = []
-    for polygon in row.geometry.geoms:
+    for polygon in footprint.geoms:
         for ring in (polygon.exterior, *polygon.interiors):
             corners = np.asarray(ring.coords)
-            low, high = (np.column_stack([corners, np.full(len(corners), z)]) for z in (row.base, row.height))
+            low, high = (np.column_stack([corners, np.full(len(corners), z)]) for z in (base, top))
             lines += [low, high, *np.stack([low, high], axis=1)[:-1]]
     return lines
 
 
-def _users(view: View) -> list[Any]:
+def _users(view: View) -> list[Trace]:
+    """Users by status."""
     traces = []
     for index, status in enumerate(STATUSES):
         chosen = np.flatnonzero(view.status == index)
         if not len(chosen):
             continue
-        marker: dict[str, Any] = {"symbol": SYMBOLS[index], "size": 5}
+        marker: dict[str, object] = {"symbol": SYMBOLS[index], "size": 5}
         marker["color"] = _gain_colours(view, view.gain[chosen]) if index < 2 else NO_PATH
         traces.append(
             go.Scatter3d(
@@ -181,6 +191,7 @@ def _users(view: View) -> list[Any]:
 
 
 def _user_text(view: View, user: int) -> str:
+    """What is shown of a user under the pointer."""
     status = int(view.status[user])
     distance = np.linalg.norm(view.users[user] - view.base)
     lines = [f"user {user}: {STATUSES[status]}", f"{distance:.1f} m from the base station"]
@@ -191,12 +202,13 @@ def _user_text(view: View, user: int) -> str:
     return "<br>".join(lines)
 
 
-def _base_station(view: View) -> list[Any]:
+def _base_station(view: View) -> list[Trace]:
+    """Mast, and an arrow where the panel faces."""
     foot, tip = view.base * [1, 1, 0], view.base + BORESIGHT_LENGTH * view.boresight
     x, y, z = tip
     u, v, w = view.boresight
     text = f"base station<br>{view.base[0]:.1f} m east, {view.base[1]:.1f} m north, {view.base[2]:.1f} m up"
-    shared: dict[str, Any] = {"legendgroup": "base", "name": "base station, and where it faces"}
+    shared: dict[str, str] = {"legendgroup": "base", "name": "base station, and where it faces"}
     shaft = _lines([np.stack([foot, view.base, tip])])
     return [
         go.Scatter3d(**shaft, mode="lines", line={"color": BASE_STATION, "width": 7}, text=[text] * 3,
@@ -206,7 +218,8 @@ def _base_station(view: View) -> list[Any]:
     ]  # fmt: skip
 
 
-def _paths(view: View) -> list[Any]:
+def _paths(view: View) -> list[Trace]:
+    """Paths by what is known of them."""
     direct = [path for path in view.paths if path.whole and path.kind == STATUSES[0]]
     bent = [path for path in view.paths if path.whole and path.kind != STATUSES[0]]
     ends = [path for path in view.paths if not path.whole]
@@ -231,11 +244,12 @@ def _paths(view: View) -> list[Any]:
 
 
 def _path_text(path: DrawnPath) -> str:
+    """What is shown of a path under the pointer."""
     return f"strongest path of user {path.user}<br>{path.kind}<br>gain {path.gain:.1f} dB"
 
 
 def _lines(lines: list[Array]) -> dict[str, list[float | None]]:
-    """Coordinates of several polylines as plotly wants them: one list an axis, None between two lines."""
+    """Coordinates of several polylines as plotly wants them: one list per axis, None between two lines."""
     coordinates: dict[str, list[float | None]] = {"x": [], "y": [], "z": []}
     for number, line in enumerate(lines):
         for name, values in zip("xyz", np.asarray(line).T.tolist(), strict=True):
@@ -244,17 +258,17 @@ def _lines(lines: list[Array]) -> dict[str, list[float | None]]:
 
 
 def write_model(view: View, out: Path) -> None:
-    """Write the scene as binary glTF: metres, y up and z south as glTF has it, a node for everything.
+    """Write the scene as binary glTF: metres, y up and z south as glTF requires, one node per object.
 
-    Nodes: `ground`; a building each, `way/123`, with `height_m`, `base_m` and `height_source` as extras;
-    `base station` and `boresight`; `user/0` ... with `path_gain_db`, `status` and `n_paths`; `path/0` ... of the user of
-    that number (an open path has two lines in it).
+    Nodes: `ground`; one per building, `way/123`, with `height_m`, `base_m` and `height_source` as extras; `base
+    station` and `boresight`; `user/0` ... with `path_gain_db`, `status` and `n_paths`; `path/0` ... of the user of that
+    number (an open path has two lines in it).
     """
     scene = trimesh.Scene(metadata={"title": view.title, "contents": view.subtitle, "attribution": view.attribution})
     # glTF's y is our up, its z our south.
     upright = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
-    def add(name: str, geometry: Any, colour: Any, **extras: Any) -> None:
+    def add(name: str, geometry: trimesh.Trimesh | trimesh.path.Path3D, colour: ArrayLike, **extras: object) -> None:
         rgba = (255 * np.array(colour)).round().astype(np.uint8)
         if isinstance(geometry, trimesh.Trimesh):
             material = trimesh.visual.material.PBRMaterial(baseColorFactor=rgba, metallicFactor=0, roughnessFactor=0.9)
@@ -273,7 +287,7 @@ def write_model(view: View, out: Path) -> None:
     for row, building in enumerate(view.buildings.itertuples()):
         solid = trimesh.Trimesh(**trimesh.triangles.to_kwargs(view.triangles[view.owner == row]))
         name = f"{building.osm_type}/{building.osm_id}"
-        # What a taller neighbour cut in two stands in two rows of the table.
+        # A building that a taller neighbour cuts in two has two rows in the table.
         names[name] = names.get(name, 0) + 1
         label = name if names[name] == 1 else f"{name}#{names[name]}"
         heights = {"height_m": float(building.height), "base_m": float(building.base)}
@@ -287,7 +301,7 @@ def write_model(view: View, out: Path) -> None:
     ball = trimesh.creation.icosphere(1, USER_RADIUS)
     for user, (position, gain, status) in enumerate(zip(view.users, view.gain, view.status, strict=True)):
         sphere = trimesh.Trimesh(ball.vertices + position, ball.faces, process=False)
-        extras: dict[str, Any] = {"status": STATUSES[status]}
+        extras: dict[str, object] = {"status": STATUSES[status]}
         extras |= {"path_gain_db": round(float(gain), 3)} if status < 2 else {}
         extras |= {} if view.n_paths is None else {"n_paths": int(view.n_paths[user])}
         add(f"user/{user}", sphere, GAIN_COLOURS(norm(gain)) if status < 2 else _rgba(NO_PATH), **extras)
@@ -295,13 +309,14 @@ def write_model(view: View, out: Path) -> None:
         extras = {"gain_db": round(path.gain, 3), "kind": path.kind, "whole": path.whole}
         add(f"path/{path.user}", _polylines(path.lines), GAIN_COLOURS(norm(path.gain)), **extras)
 
-    def sign(tree: dict[str, Any]) -> None:
+    def sign(tree: dict[str, dict[str, object]]) -> None:
         tree["asset"]["copyright"] = view.attribution
 
     out.write_bytes(trimesh.exchange.gltf.export_glb(scene, tree_postprocessor=sign))
 
 
 def _polylines(lines: list[Array]) -> trimesh.path.Path3D:
+    """Lines as one geometry of a glTF node."""
     stops = np.cumsum([len(line) for line in lines])
     entities = [
         trimesh.path.entities.Line(np.arange(stop - len(line), stop)) for line, stop in zip(lines, stops, strict=True)
@@ -310,4 +325,5 @@ def _polylines(lines: list[Array]) -> trimesh.path.Path3D:
 
 
 def _rgba(colour: str) -> NDArray[np.float64]:
+    """A named colour as red, green, blue and alpha."""
     return np.array([*(int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)), 1.0])

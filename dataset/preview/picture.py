@@ -1,9 +1,9 @@
-"""A scene as one PNG: from the south above, and from straight above."""
+"""A scene as one PNG: seen obliquely from the south, and from straight above."""
 
 from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -16,11 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
+from matplotlib.typing import LineStyleType
 from numpy.typing import NDArray
 from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from wavecity.dataset.preview.scene import HEIGHT_SOURCES, STATUSES, Array, DrawnPath, View
+from wavecity.dataset.preview.paths import STATUSES, DrawnPath
+from wavecity.dataset.preview.scene import HEIGHT_SOURCES, View
+from wavecity.dataset.preview.solids import Array
+
+# Keyword arguments of matplotlib's artists.
+Looks: TypeAlias = dict[str, Any]
 
 # Okabe and Ito's palette, which all kinds of colour vision tell apart, lightened so that users stand out on it.
 SOURCE_COLOURS = {"tag": "#7cc0e8", "levels": "#59bd9d", "part": "#e3afca", "imputed": "#f2c46d"}
@@ -32,7 +38,7 @@ MARKERS = ("o", "D", "x")
 # Camera of the 3D view: from the south, a little from the west, and well above the horizon.
 YAW, ELEVATION = np.radians(-20.0), np.radians(44.0)
 SUN = np.array([-0.35, -0.30, 0.85])
-# Pixels a metre of the hidden-surface image; the picture shows it at about half that.
+# Pixels per metre of the hidden-surface image; the picture shows it at about half that.
 SHARPNESS = 6.0
 DPI = 120
 
@@ -59,7 +65,7 @@ def draw_picture(view: View, out: Path) -> None:
 
 
 def draw_solid(axes: Axes, view: View, norm: Normalize) -> None:
-    """Draw the 3D view; what stands behind a building is pale."""
+    """Draw the 3D view; what is behind a building is pale."""
     half = view.size / 2
     square = np.array([[-half, -half, 0], [half, -half, 0], [half, half, 0], [-half, half, 0]])
     triangles = np.concatenate([view.triangles, square[[0, 1, 2]][None], square[[0, 2, 3]][None]])
@@ -74,7 +80,7 @@ def draw_solid(axes: Axes, view: View, norm: Normalize) -> None:
         visible: NDArray[np.bool_] = points[..., 2] > depth[row, column] - 0.7
         return visible
 
-    def draw_line(line: Array, style: Any, alphas: tuple[float, float], **looks: Any) -> None:
+    def draw_line(line: Array, style: LineStyleType, alphas: tuple[float, float], **looks: Any) -> None:
         """Draw what is seen of a line with the first alpha, what is hidden with the second."""
         ends = look(_dense(line))
         clear = seen(ends)[:-1] & seen(ends)[1:]
@@ -99,6 +105,7 @@ def draw_solid(axes: Axes, view: View, norm: Normalize) -> None:
 
 
 def _draw_base_3d(axes: Axes, view: View) -> None:
+    """Draw mast and boresight in the 3D view."""
     foot = view.base * [1, 1, 0]
     mast = look(np.stack([foot, view.base]))[:, :2]
     axes.plot(*mast.T, color=BASE_STATION, linewidth=2, zorder=5)
@@ -106,22 +113,25 @@ def _draw_base_3d(axes: Axes, view: View) -> None:
 
 
 def _draw_station(axes: Axes, place: Array, tip: Array) -> None:
+    """Draw the base station as a star, and an arrow where it faces."""
     _draw_arrow(axes, place, tip, BASE_STATION)
-    looks: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.9, "zorder": 6, "clip_on": False}
+    looks: Looks = {"edgecolor": "white", "linewidth": 0.9, "zorder": 6, "clip_on": False}
     axes.scatter(place[0], place[1], s=190, marker="*", color=BASE_STATION, **looks)
 
 
 def _draw_arrow(axes: Axes, tail: Array, head: Array, colour: str) -> None:
+    """Draw an arrow between two points."""
     arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.7}
     axes.annotate("", (head[0], head[1]), (tail[0], tail[1]), arrowprops=arrow, zorder=5, annotation_clip=False)
 
 
 def _write(axes: Axes, place: Array, text: str, **looks: Any) -> None:
+    """Write a text at a point."""
     axes.text(place[0], place[1], text, **{"ha": "center", "va": "center", "color": EDGE, **looks})
 
 
 def _draw_ground_marks(axes: Axes, half: float) -> None:
-    """Scale along the south edge and a north arrow beside the tile, both lying on the ground."""
+    """Scale along the south edge and a north arrow next to the tile, both lying on the ground."""
     step = _round_step(half)
     ticks = np.arange(-half, half + 1e-6, step)
     for x in ticks:
@@ -138,7 +148,7 @@ def _draw_ground_marks(axes: Axes, half: float) -> None:
 
 
 def draw_plan(axes: Axes, view: View, norm: Normalize) -> None:
-    """Draw the map view, with the heights in m of buildings that have the room for it."""
+    """Draw the map view, with the heights in m on buildings that are large enough."""
     half = view.size / 2
     axes.add_patch(Rectangle((-half, -half), 2 * half, 2 * half, facecolor=GROUND, edgecolor=EDGE, zorder=0))
     _draw_footprints(axes, view)
@@ -171,10 +181,10 @@ def _draw_footprints(axes: Axes, view: View) -> None:
             outline = PathPatch(_outline(polygon), facecolor=colour, edgecolor="#5a5a5a", linewidth=0.6)
             outline.set_zorder(1 - layer / len(rows) / 2)
             axes.add_patch(outline)
-            pieces = [one for one in shapely.get_parts(polygon.difference(above)) if one.area > 1]
+            pieces = [part for part in shapely.get_parts(polygon.difference(above)) if part.area > 1]
             if not pieces:
                 continue
-            centre, rim = np.array(shapely.maximum_inscribed_circle(max(pieces, key=lambda one: one.area)).coords)
+            centre, rim = np.array(shapely.maximum_inscribed_circle(max(pieces, key=lambda part: part.area)).coords)
             if np.linalg.norm(rim - centre) > 0.006 * view.size * len(text):
                 _write(axes, centre, text, fontsize=7, zorder=2)
         above = above.union(geometry)
@@ -183,15 +193,17 @@ def _draw_footprints(axes: Axes, view: View) -> None:
 def _scatter_users(
     axes: Axes, points: Array, gain: Array, status: NDArray[np.int64], norm: Normalize, alpha: float
 ) -> None:
+    """Draw users, coloured by path gain; the marker shows their status."""
     for index, (marker, size) in enumerate(zip(MARKERS, (34, 30, 17), strict=True)):
         chosen = status == index
-        looks: dict[str, Any] = {"color": NO_PATH, "linewidth": 1.1}
+        looks: Looks = {"color": NO_PATH, "linewidth": 1.1}
         if index < 2:
             looks = {"c": GAIN_COLOURS(norm(gain[chosen])), "edgecolor": "white", "linewidth": 0.7, "clip_on": False}
         axes.scatter(points[chosen, 0], points[chosen, 1], marker=marker, s=size, alpha=alpha, zorder=4, **looks)
 
 
 def _draw_legends(figure: Figure, view: View) -> None:
+    """Draw the legends below both views, and the notes."""
     total = len(view.buildings)
     sources = [
         Rectangle((0, 0), 1, 1, facecolor=SOURCE_COLOURS[name], edgecolor="#5a5a5a", linewidth=0.6,
@@ -280,9 +292,9 @@ def render(
     image[face < 0] = (1, 1, 1, 0)
     edges = np.zeros((height, width), dtype=bool)
     for axis in (0, 1):
-        one, other = (face[:-1], face[1:]) if axis == 0 else (face[:, :-1], face[:, 1:])
-        corner = (owner[one] != owner[other]) | ((normals[one] * normals[other]).sum(-1) < 0.9)
-        corner &= (one >= 0) & (other >= 0)
+        face_a, face_b = (face[:-1], face[1:]) if axis == 0 else (face[:, :-1], face[:, 1:])
+        corner = (owner[face_a] != owner[face_b]) | ((normals[face_a] * normals[face_b]).sum(-1) < 0.9)
+        corner &= (face_a >= 0) & (face_b >= 0)
         (edges[:-1] if axis == 0 else edges[:, :-1])[corner] = True
         (edges[1:] if axis == 0 else edges[:, 1:])[corner] = True
     image[edges, :3] *= 0.55
@@ -290,7 +302,7 @@ def render(
 
 
 def shade(triangles: Array) -> tuple[Array, Array]:
-    """Unit normals (T, 3) of triangles, and how bright (T,) the sun makes them."""
+    """Unit normals (T, 3) of triangles, and their brightness (T,) in sunlight."""
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
     return normals, 0.66 + 0.42 * np.clip(normals @ (SUN / np.linalg.norm(SUN)), -0.5, 1)
@@ -309,18 +321,19 @@ def _fill_triangle(corners: Array, index: int, depth: Array, face: NDArray[np.in
     third = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) / area
     nearness = z0 + second * (z1 - z0) + third * (z2 - z0)
     window = (slice(top, bottom), slice(left, right))
-    # A hair wider than exact, so that no pixel between two triangles is left out.
+    # Slightly wider than exact, so that no pixel between two triangles is left out.
     win = (second >= -1e-6) & (third >= -1e-6) & (second + third <= 1 + 1e-6) & (nearness > depth[window])
     depth[window][win] = nearness[win]
     face[window][win] = index
 
 
-def _style(path: DrawnPath) -> Any:
+def _style(path: DrawnPath) -> LineStyleType:
+    """Dashes where a path is not known as a whole."""
     return "solid" if path.whole else (0, (3, 2))
 
 
 def _width(path: DrawnPath) -> float:
-    """Direct paths are many and say little: thin."""
+    """Thin lines for direct paths, which are many."""
     return 0.6 if path.whole and len(path.lines[0]) == 2 else 1.1
 
 
@@ -334,7 +347,7 @@ def _dense(line: Array) -> Array:
 
 
 def _join(pieces: Array) -> list[Array]:
-    """Chains of consecutive pieces (N, 2, 2) as polylines, so that dashes run on."""
+    """Consecutive pieces (N, 2, 2) as polylines, so that dashes continue."""
     lines: list[list[Array]] = []
     for start, end in pieces:
         if lines and np.array_equal(lines[-1][-1], start):
@@ -345,6 +358,7 @@ def _join(pieces: Array) -> list[Array]:
 
 
 def _outline(polygon: Polygon) -> Outline:
+    """Outline of a polygon with its holes."""
     rings = [np.asarray(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
     return Outline.make_compound_path(*(Outline(ring, closed=True) for ring in rings))
 

@@ -17,27 +17,22 @@ with `_top_k` for the side with top-k and with `_masked` over the masked dense s
 at the most tokens.
 """
 
-import multiprocessing
-import platform
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib import metadata
-from typing import Any
 
 import numpy as np
 import torch
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
 from wavecity.dataset.progress import track
+from wavecity.flows.bench.measure import apart, environment, median, table_of
 from wavecity.flows.bench.memory import peak_memory
 from wavecity.flows.tables import console
 from wavecity.geo.errors import InputError
 from wavecity.model.settings.temporal import TemporalModelSettings
-from wavecity.model.temporal.attention import Grid, Neighbourhood, dense_attention, neighbourhood, sparse_attention
+from wavecity.model.temporal.attention import dense_attention, sparse_attention
+from wavecity.model.temporal.neighbourhood import Grid, Neighbourhood, neighbourhood
 
 SIDES = ("sparse", "sparse_top_k", "dense", "masked", "masked_top_k")
 # Snapshots, angles, delays.
@@ -69,7 +64,7 @@ class Options:
     threads: int = 1
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: Options) -> dict[str, object]:
     """Measure, print the table and return all figures, JSON-ready.
 
     Raises
@@ -84,20 +79,20 @@ def run(options: Options) -> dict[str, Any]:
     # Not above: the processes that measure memory start sooner without Lightning.
     from wavecity.model.training.trainer import cpu_threads
 
-    result: dict[str, Any] = {}
+    figures: dict[str, float] = {}
     differences = []
     with cpu_threads(options.threads):
         for grid in track(grids, "grids"):
             near = neighbourhood(grid)
             differences.append(check(near, options.batch))
             for side, (forward, both) in times(near, options).items():
-                result[f"seconds_forward_{side}_{near.tokens}"] = forward
-                result[f"seconds_both_{side}_{near.tokens}"] = both
+                figures[f"seconds_forward_{side}_{near.tokens}"] = forward
+                figures[f"seconds_both_{side}_{near.tokens}"] = both
     for grid in track(grids, "memory"):
         for side in SIDES:
-            result[f"memory_mb_{side}_{int(np.prod(grid))}"] = apart(measure_memory, side, grid, options)
-    result |= {
-        **ratios(result, near.tokens),
+            figures[f"memory_mb_{side}_{int(np.prod(grid))}"] = apart(measure_memory, side, grid, options)
+    figures |= {
+        **ratios(figures, near.tokens),
         "difference": max(output for output, _ in differences),
         "difference_gradient": max(gradient for _, gradient in differences),
         "tokens": near.tokens,
@@ -106,12 +101,9 @@ def run(options: Options) -> dict[str, Any]:
         "batch": options.batch,
         "rounds": options.rounds,
         "threads": options.threads or torch.get_num_threads(),
-        "machine": platform.machine(),
-        "version_python": platform.python_version(),
-        **{f"version_{name}": metadata.version(name) for name in PACKAGES},
     }
-    print_result(result, [int(np.prod(grid)) for grid in grids])
-    return result
+    print_result(figures, [int(np.prod(grid)) for grid in grids])
+    return {**figures, **environment(*PACKAGES)}
 
 
 def tensors(near: Neighbourhood, batch: int) -> list[Tensor]:
@@ -158,7 +150,7 @@ def times(near: Neighbourhood, options: Options) -> dict[str, tuple[float, float
             seconds[side].append((forward_time(sides[side], parts), both_time(sides[side], parts)))
     # The first round warms up.
     return {
-        side: (float(np.median([f for f, _ in values[1:]])), float(np.median([b for _, b in values[1:]])))
+        side: (median(forward for forward, _ in values[1:]), median(both for _, both in values[1:]))
         for side, values in seconds.items()
     }
 
@@ -179,12 +171,6 @@ def both_time(attention: Callable[..., Tensor], parts: list[Tensor]) -> float:
     return time.perf_counter() - started
 
 
-def apart(function: Any, *arguments: Any) -> Any:
-    """Call in a fresh process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
-
-
 def measure_memory(side: str, grid: Grid, options: Options) -> float:
     """MB that a side needs at its peak beyond what this process had with a small grid; at least 0.1."""
     torch.set_num_threads(options.threads or torch.get_num_threads())
@@ -197,7 +183,7 @@ def measure_memory(side: str, grid: Grid, options: Options) -> float:
     return max(peak_memory() - before, 0.1)
 
 
-def ratios(result: dict[str, Any], tokens: int) -> dict[str, float]:
+def ratios(result: dict[str, float], tokens: int) -> dict[str, float]:
     """What sparse attention saves at so many tokens."""
     saved = {}
     for end in ("", "_top_k"):
@@ -212,13 +198,9 @@ def ratios(result: dict[str, Any], tokens: int) -> dict[str, float]:
     return saved
 
 
-def print_result(result: dict[str, Any], sizes: list[int]) -> None:
+def print_result(result: dict[str, float], sizes: list[int]) -> None:
     """The table of sides over tokens, and what it comes to."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("tokens", justify="right")
-    table.add_column("side", no_wrap=True)
-    for name in ("forward ms", "forward + backward ms", "peak MB"):
-        table.add_column(name, justify="right")
+    table = table_of(("tokens", "side"), ("forward ms", "forward + backward ms", "peak MB"))
     for size in sizes:
         for side in SIDES:
             forward, both = result[f"seconds_forward_{side}_{size}"], result[f"seconds_both_{side}_{size}"]

@@ -16,31 +16,28 @@ are in `scenes_per_second_total`. That the sides did the same work is checked by
 import math
 import multiprocessing
 import os
-import platform
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from distributed import Client
 from prefect import flow
-from rich import box
-from rich.table import Table
 
 from wavecity.dataset.features import channel_checksum, scene_arrays
 from wavecity.dataset.lock import builder_lock
 from wavecity.dataset.progress import track
 from wavecity.flows import build, pipeline
-from wavecity.flows.bench.orchestrate import store_below, turned
+from wavecity.flows.bench.measure import environment, median, print_figures, rotated, table_of
+from wavecity.flows.bench.orchestrate import store_below
 from wavecity.flows.bench.prefect_server import client_of, prefect_server
 from wavecity.flows.cluster import compute
 from wavecity.flows.recipe import Recipe, load_recipe
+from wavecity.flows.reuse import Arrays
 from wavecity.flows.tables import console
 from wavecity.geo.build import build_scene
 from wavecity.geo.errors import SceneError
@@ -108,7 +105,7 @@ class Run:
         return build + self.finish_seconds + self.publish_seconds
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: Options) -> dict[str, object]:
     """Measure, print the table and return all figures, JSON-ready.
 
     Raises
@@ -125,7 +122,7 @@ def run(options: Options) -> dict[str, Any]:
         stack.enter_context(client_of(stack.enter_context(prefect_server(folder))))
         runs: dict[str, list[Run]] = {side: [] for side in SIDES}
         for turn in track(range(options.rounds), "rounds", unit="rounds"):
-            for side in turned(SIDES, turn):
+            for side in rotated(SIDES, turn):
                 with store_below(folder) as store:
                     one = (
                         run_bare(recipe, plan, BARE[side])
@@ -133,9 +130,10 @@ def run(options: Options) -> dict[str, Any]:
                         else run_build(recipe, plan, store, WORKERS[side])
                     )
                 runs[side].append(one)
-    result = {
-        **summary(runs, plan_seconds),
-        "scenes": len(plan.accepted),
+    figures = {**summary(runs, plan_seconds), "scenes": len(plan.accepted)}
+    print_result(figures)
+    return {
+        **figures,
         "unit": options.unit,
         "units": -(-len(plan.accepted) // options.unit),
         "rounds": options.rounds,
@@ -145,12 +143,8 @@ def run(options: Options) -> dict[str, Any]:
         "users_maximum": recipe.users.maximum,
         "changes": " ".join(options.overrides),
         "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "version_python": platform.python_version(),
-        **{f"version_{name.replace('-', '_')}": metadata.version(name) for name in PACKAGES},
+        **environment(*PACKAGES),
     }
-    print_result(result)
-    return result
 
 
 def recipe_of(options: Options) -> Recipe:
@@ -189,7 +183,9 @@ def _one_thread() -> None:
     backend.prepare(threads=1)
 
 
-def _trace_unit(tiles: list[Tile], sources: dict[str, Source], recipe: Recipe, barrier: Any = None) -> dict[str, str]:
+def _trace_unit(
+    tiles: list[Tile], sources: dict[str, Source], recipe: Recipe, barrier: threading.Barrier | None = None
+) -> dict[str, str]:
     """Checksums of a unit's scenes by id; with a barrier, every process waits there for the others."""
     if barrier is not None:
         barrier.wait()
@@ -197,7 +193,8 @@ def _trace_unit(tiles: list[Tile], sources: dict[str, Source], recipe: Recipe, b
     return {name: channel_checksum(arrays) for name, arrays in traced.items() if arrays is not None}
 
 
-def _trace(tile: Tile, source: Source, recipe: Recipe) -> dict[str, Any] | None:
+def _trace(tile: Tile, source: Source, recipe: Recipe) -> Arrays | None:
+    """The arrays of a scene, or None if it cannot be made."""
     from wavecity.raytrace.channels import csi
     from wavecity.raytrace.simulate import simulate
 
@@ -258,7 +255,7 @@ def warm_up(client: Client, recipe: Recipe, plan: Plan, store: Path) -> None:
         future.result()
 
 
-def summary(runs: dict[str, list[Run]], plan_seconds: float) -> dict[str, Any]:
+def summary(runs: dict[str, list[Run]], plan_seconds: float) -> dict[str, float]:
     """Medians of the rounds, ratios of those, and counts over all runs.
 
     Parameters
@@ -269,13 +266,13 @@ def summary(runs: dict[str, list[Run]], plan_seconds: float) -> dict[str, Any]:
         Planning, once.
     """
 
-    def median(side: str, name: str) -> float:
-        return float(np.median([getattr(each, name) for each in runs[side]]))
+    def over_rounds(side: str, name: str) -> float:
+        return median(getattr(each, name) for each in runs[side])
 
-    units = {side: median(side, "units_seconds") for side in SIDES}
+    units = {side: over_rounds(side, "units_seconds") for side in SIDES}
     first = runs["bare"][0].checksums
     every = [each for of in runs.values() for each in of]
-    total = plan_seconds + median("2_workers", "total_seconds")
+    total = plan_seconds + over_rounds("2_workers", "total_seconds")
     ids = {scene for each in every for scene in each.checksums}
     return {
         "scenes_per_second": len(first) / units["2_workers"],
@@ -287,7 +284,8 @@ def summary(runs: dict[str, list[Run]], plan_seconds: float) -> dict[str, Any]:
         "seconds_plan": plan_seconds,
         **{f"seconds_units_{side}": seconds for side, seconds in units.items()},
         **{
-            f"seconds_{part}": median("2_workers", f"{part}_seconds") for part in ("start", "warm", "finish", "publish")
+            f"seconds_{part}": over_rounds("2_workers", f"{part}_seconds")
+            for part in ("start", "warm", "finish", "publish")
         },
         "seconds_total": total,
         "scenes_done": len(first),
@@ -297,22 +295,17 @@ def summary(runs: dict[str, list[Run]], plan_seconds: float) -> dict[str, Any]:
     }
 
 
-def print_result(result: dict[str, Any]) -> None:
+def print_result(result: dict[str, float]) -> None:
     """The table of sides and what it comes to."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("side", no_wrap=True)
-    for name in ("seconds", "scenes/s"):
-        table.add_column(name, justify="right")
+    table = table_of(("side",), ("seconds", "scenes/s"))
     for side in SIDES:
         table.add_row(side, f"{result[f'seconds_units_{side}']:.1f}", f"{result[f'scenes_per_second_{side}']:.2f}")
     console.print(table)
-    figures = {
+    print_figures({
         "overhead": f"the build with one worker takes {result['overhead_over_raytrace']:.3f}x the bare functions' time",
         "scaling": f"{result['scaling_2_workers']:.2f}x with 2 workers, {result['scaling_2_bare']:.2f}x with 2 bare processes",
         "total": f"{result['scenes_per_second_total']:.2f} scenes/s with plan {result['seconds_plan']:.1f} s, workers "
         f"{result['seconds_start']:.1f} s, warm-up {result['seconds_warm']:.1f} s, finish "
         f"{result['seconds_finish']:.1f} s, validation and publication {result['seconds_publish']:.1f} s",
         "scenes": f"{result['scenes_done']} of {result['scenes']} done, {result['scenes_differing']} differ between sides",
-    }
-    for name, text in figures.items():
-        console.print(f"{name:12} {text}", soft_wrap=True)
+    })  # fmt: skip

@@ -1,12 +1,11 @@
 """`wavecity bench ...`: the options of the benchmarks; what each measures is in the module of its name."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
+from wavecity.flows.commands.options import import_extra, path, set_option
 from wavecity.flows.help import GroupedCommands
-from wavecity.flows.options import import_extra, path, set_option
 from wavecity.geo.errors import InputError
 
 
@@ -24,7 +23,7 @@ def bench() -> None:
 @click.option("--map", "maps", multiple=True, metavar="FILE", help="Extract, repeatable (default: helsinki).")
 @click.option("--throughput-scenes", type=click.IntRange(1), help="Scenes for users per second (default: the same).")
 @click.option("--json", "out", type=path, help="File for all figures.")
-def bench_raytrace(out: Path | None, **options: Any) -> None:
+def bench_raytrace(out: Path | None, **options: object) -> None:
     """Our solver and Sionna's own PathSolver on real tiles; users per second of the whole stage.
 
     Both run warm on the same scene with the same rays and depth: specular reflection, no LoS (it would take both the
@@ -49,7 +48,7 @@ def bench_raytrace(out: Path | None, **options: Any) -> None:
     help="With --region: the maps so often side by side, to the size of a city's extract.",
 )  # fmt: skip
 @click.option("--json", "out", type=path, help="File for all figures.")
-def bench_geo(out: Path | None, **options: Any) -> None:
+def bench_geo(out: Path | None, **options: object) -> None:
     """Maps to meshes and rasters, beside a pipeline in the manner of Geo2SigMap, on the same real tiles.
 
     That one reads the extract for every tile, triangulates with Triangle, and writes a PLY file for every building and
@@ -72,7 +71,7 @@ def bench_geo(out: Path | None, **options: Any) -> None:
 @click.option("--window", type=click.IntRange(1), default=4, show_default=True, help="Units decoded together.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
 @click.option("--json", "out", type=path, help="File for all figures.")
-def bench_load(out: Path | None, **options: Any) -> None:
+def bench_load(out: Path | None, **options: object) -> None:
     """Shuffled whole samples a second, cold and warm, beside memmap, naive indexing and WebDataset.
 
     A sample is csi, spectrum, height, occupancy, position, LoS and best beam of a user.
@@ -103,7 +102,7 @@ def bench_load(out: Path | None, **options: Any) -> None:
     help="Of the Prefect server.",
 )  # fmt: skip
 @click.option("--json", "out", type=path, help="File for all figures.")
-def bench_orchestrate(out: Path | None, **options: Any) -> None:
+def bench_orchestrate(out: Path | None, **options: object) -> None:
     """What orchestration costs a scene, beside plain Dask and beside Prefect's task.map, with null scenes.
 
     The flow's own steps, one Prefect task a unit, with real receipts, recorded by a real server. Without
@@ -118,7 +117,7 @@ def bench_orchestrate(out: Path | None, **options: Any) -> None:
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
 @set_option
 @click.option("--json", "out", type=path, help="File for all figures.")
-def bench_build(out: Path | None, **options: Any) -> None:
+def bench_build(out: Path | None, **options: object) -> None:
     """Scenes a second of the real build with one worker and two, beside the bare functions on the same tiles.
 
     The recipe is pretrain-10k on the packaged map, with changes by --set. The units are timed warm; the start of the
@@ -133,7 +132,7 @@ def bench_build(out: Path | None, **options: Any) -> None:
 @click.option("--map", metavar="FILE", default="helsinki", show_default=True, help="Extract.")
 @set_option
 @click.option("--json", "out", type=path, help="File for all figures.")
-def bench_moving(out: Path | None, **options: Any) -> None:
+def bench_moving(out: Path | None, **options: object) -> None:
     """Channels of users that move, beside tracing every snapshot anew, on the same real scenes.
 
     The recipe is temporal on one map, with changes by --set. Told are the ratio of the times, and for every kind of user the
@@ -152,7 +151,7 @@ def bench_moving(out: Path | None, **options: Any) -> None:
     "--threads", type=click.IntRange(0), default=0, show_default=True, help="Threads of torch; 0: its choice."
 )
 @click.option("--json", "out", type=path, help="File for all figures.")
-def bench_train(out: Path | None, **options: Any) -> None:
+def bench_train(out: Path | None, **options: object) -> None:
     """Lightning training beside a plain loop of the same model and beside full-length attention with masks, on the CPU.
 
     All sides train on the same batches and masks, step by step in turns; samples a second, peak memory, the share of
@@ -172,7 +171,7 @@ def bench_train(out: Path | None, **options: Any) -> None:
     "--threads", type=click.IntRange(0), default=1, show_default=True, help="Threads of torch; 0: its choice."
 )
 @click.option("--json", "out", type=path, help="File for all figures.")
-def bench_attention(out: Path | None, **options: Any) -> None:
+def bench_attention(out: Path | None, **options: object) -> None:
     """Sparse spatio-temporal attention beside dense attention, with and without top-k, on the CPU.
 
     Time and peak memory, forward and with backward, over the number of tokens; the output is that of dense attention
@@ -181,12 +180,12 @@ def bench_attention(out: Path | None, **options: Any) -> None:
     _measure("attention", "generate,train", out, **options)
 
 
-def _measure(name: str, extra: str, out: Path | None, **options: Any) -> None:
+def _measure(name: str, extra: str, out: Path | None, **options: object) -> None:
     """Run a benchmark with its options, and write its figures."""
     from wavecity.dataset.files import write_json
 
     _check_json(out)
-    module = import_extra(f"flows.bench.{name}", extra)
+    module = import_extra(f"wavecity.flows.bench.{name}", extra)
     with import_extra("wavecity.flows.guard", "generate").no_orphans():
         result = module.run(module.Options(**options))
     if out is not None:

@@ -5,27 +5,25 @@
    overlaps, base station, users and all quality gates), the other one from the extract (`wavecity.flows.bench.geo_reference`).
 """
 
-import platform
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import osmium
-from rich import box
-from rich.table import Table
+from osmium.osm import Node, Relation, Way, mutable
+from osmium.osm.types import OSMEntity
 
 from wavecity.dataset.progress import say, track
 from wavecity.flows.bench import geo_reference
+from wavecity.flows.bench.measure import area_of, environment, named_by_option, print_figures, table_of, timed
 from wavecity.flows.tables import console
 from wavecity.geo.build import build_scene
 from wavecity.geo.errors import InputError, SceneError
-from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
-from wavecity.geo.sources import Source, find_helsinki, open_source
+from wavecity.geo.extract import find_helsinki
+from wavecity.geo.settings import AreaSettings, SceneSettings, UserSettings
+from wavecity.geo.sources import Source, open_source
 from wavecity.geo.tiles import Tile, grid, plan_tiles
 
 # Above every id of OpenStreetMap.
@@ -61,7 +59,40 @@ class Options:
     copies: int = 1
 
 
-def run(options: Options) -> dict[str, Any]:
+class TileFigures(TypedDict):
+    """Figures of one tile: an entry of `per_tile`."""
+
+    tile: str
+    map: str
+    buildings_ours: int
+    buildings_reference: int
+    seconds_ours: float
+    seconds_reference: float
+    seconds_reference_reading: float
+    speedup: float
+
+
+class Figures(TypedDict):
+    """Figures of all tiles, those of one process."""
+
+    tiles: int
+    speedup: float
+    speedup_median: float
+    speedup_min: float
+    # What would be left if the other pipeline did not read the extract for every tile.
+    speedup_without_reading: float
+    tiles_per_second: float
+    buildings_per_second: float
+    tiles_per_second_reference: float
+    buildings_per_second_reference: float
+    seconds_median: float
+    seconds_median_reference: float
+    # Making the index of all maps, once.
+    convert_seconds: float
+    map_megabytes: float
+
+
+def run(options: Options) -> dict[str, object]:
     """Measure, print the table and return all figures, JSON-ready.
 
     Raises
@@ -72,7 +103,7 @@ def run(options: Options) -> dict[str, Any]:
     if options.reader == "osmnx" and not options.region and not all(name.endswith(".osm") for name in options.maps):
         msg = f"--map {', '.join(options.maps)}: osmnx reads .osm files only; give such maps, or use --region"
         raise InputError(msg)
-    rows: list[dict[str, Any]] = []
+    rows: list[TileFigures] = []
     convert = 0.0
     size = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -95,21 +126,25 @@ def run(options: Options) -> dict[str, Any]:
     if not rows:
         msg = f"--map {', '.join(options.maps)}: no tile could be built; give an extract of a built-up area"
         raise InputError(msg)
-    extra = {"convert_seconds": convert, "map_megabytes": size / 1e6}
-    result = {**summary(rows), **extra, **_settings(options), "per_tile": rows}
-    print_result(result)
-    return result
+    figures = summary(rows, convert, size)
+    print_result(figures, rows)
+    return {
+        **figures,
+        "tiles_per_map": options.tiles,
+        "region": options.region,
+        "copies": options.copies,
+        "reader": options.reader,
+        "maps": ", ".join(Path(name).name for name in options.maps),
+        "seed": SEED,
+        **environment(*PACKAGES),
+        "per_tile": rows,
+    }
 
 
 def convert_map(name: str, cache: Path) -> tuple[Path, Source, float]:
     """Extract, its index, and the seconds that making the index took."""
-    start = time.perf_counter()
-    try:
-        source = open_source(AreaSettings(source=name), cache)
-    except InputError as error:
-        # Errors name a recipe's field; here the map is an option.
-        raise InputError(str(error).replace("area.source:", "--map", 1)) from error
-    seconds = time.perf_counter() - start
+    with named_by_option():
+        source, seconds = timed(lambda: open_source(AreaSettings(source=name), cache))
     return find_helsinki() if name == "helsinki" else Path(name).expanduser(), source, seconds
 
 
@@ -140,11 +175,13 @@ def merge(paths: list[Path], target: Path, copies: int) -> Path:
     return target
 
 
-def _moved(item: Any, first: int, degrees: int) -> Any:
-    if item.is_node():
+def _moved(item: OSMEntity, first: int, degrees: int) -> mutable.OSMObject:
+    """An item with other ids and, if it is a node, some degrees further east."""
+    if isinstance(item, Node):
         return item.replace(id=item.id + first, location=(item.location.lon + degrees, item.location.lat))
-    if item.is_way():
+    if isinstance(item, Way):
         return item.replace(id=item.id + first, nodes=[node.ref + first for node in item.nodes])
+    assert isinstance(item, Relation)
     members = [(member.type, member.ref + first, member.role) for member in item.members]
     return item.replace(id=item.id + first, members=members)
 
@@ -157,8 +194,7 @@ def pick_tiles(name: str, source: Source, count: int) -> list[Tile]:
     InputError
         The map is smaller than a tile or has no usable tile.
     """
-    area = AreaSettings(source=name, city=Path(name).name.split(".")[0].capitalize(), country="XX", scenes=count)
-    area = area.model_copy(update={"split": SplitSettings(by="scene")})
+    area = area_of(name, count)
     tiles = [tile for tile in plan_tiles(source, area, SCENE, SEED) if tile.status == "accepted"]
     if not tiles:
         msg = f"--map {name}: none of its {len(grid(source, area))} tiles is usable; give an extract of a built-up area"
@@ -166,7 +202,7 @@ def pick_tiles(name: str, source: Source, count: int) -> list[Tile]:
     return tiles
 
 
-def compare_tile(tile: Tile, source: Source, path: Path, folder: Path, reader: str) -> dict[str, Any] | None:
+def compare_tile(tile: Tile, source: Source, path: Path, folder: Path, reader: str) -> TileFigures | None:
     """Both pipelines on one tile, after a run of each that is not counted: ours, the other, ours; None if it has no scene."""
 
     def ours() -> int:
@@ -181,10 +217,10 @@ def compare_tile(tile: Tile, source: Source, path: Path, folder: Path, reader: s
         say(f"{tile.id}: left out: {error}")
         return None
     reference()
-    first, n_ours = _timed(ours)
-    seconds_reference, n_reference = _timed(reference)
-    second, _ = _timed(ours)
-    seconds_read, _ = _timed(lambda: len(geo_reference.read_buildings(path, reader)))
+    n_ours, first = timed(ours)
+    n_reference, seconds_reference = timed(reference)
+    _, second = timed(ours)
+    _, seconds_read = timed(lambda: geo_reference.read_buildings(path, reader))
     seconds_ours = (first + second) / 2
     return {
         "tile": tile.id,
@@ -198,34 +234,32 @@ def compare_tile(tile: Tile, source: Source, path: Path, folder: Path, reader: s
     }
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(rows: list[TileFigures], convert_seconds: float, map_bytes: int) -> Figures:
     """Figures of all tiles; speeds are those of one process."""
-    of = {key: np.array([row[key] for row in rows]) for key in rows[0] if key not in ("tile", "map")}
-    ours, reference, reading = of["seconds_ours"], of["seconds_reference"], of["seconds_reference_reading"]
+    ours = np.array([row["seconds_ours"] for row in rows])
+    reference = np.array([row["seconds_reference"] for row in rows])
+    reading = np.array([row["seconds_reference_reading"] for row in rows])
     return {
         "tiles": len(rows),
         "speedup": float(reference.sum() / ours.sum()),
         "speedup_median": float(np.median(reference / ours)),
         "speedup_min": float((reference / ours).min()),
-        # What would be left if the other pipeline did not read the extract for every tile.
         "speedup_without_reading": float((reference - reading).sum() / ours.sum()),
         "tiles_per_second": float(len(rows) / ours.sum()),
-        "buildings_per_second": float(of["buildings_ours"].sum() / ours.sum()),
+        "buildings_per_second": float(sum(row["buildings_ours"] for row in rows) / ours.sum()),
         "tiles_per_second_reference": float(len(rows) / reference.sum()),
-        "buildings_per_second_reference": float(of["buildings_reference"].sum() / reference.sum()),
+        "buildings_per_second_reference": float(sum(row["buildings_reference"] for row in rows) / reference.sum()),
         "seconds_median": float(np.median(ours)),
         "seconds_median_reference": float(np.median(reference)),
+        "convert_seconds": convert_seconds,
+        "map_megabytes": map_bytes / 1e6,
     }
 
 
-def print_result(result: dict[str, Any]) -> None:
+def print_result(result: Figures, rows: list[TileFigures]) -> None:
     """Table of the tiles, and the figures of all."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("tile", "map"):
-        table.add_column(name)
-    for name in ("buildings", "ours ms", "reference ms", "of that reading", "speed-up"):
-        table.add_column(name, justify="right")
-    for row in result["per_tile"]:
+    table = table_of(("tile", "map"), ("buildings", "ours ms", "reference ms", "of that reading", "speed-up"))
+    for row in rows:
         table.add_row(
             row["tile"],
             row["map"],
@@ -236,7 +270,7 @@ def print_result(result: dict[str, Any]) -> None:
             f"{row['speedup']:.1f}x",
         )
     console.print(table)
-    figures = {
+    print_figures({
         "speed-up": f"{result['speedup']:.1f}x in all, median {result['speedup_median']:.1f}x, least "
         f"{result['speedup_min']:.1f}x; {result['speedup_without_reading']:.1f}x without reading the extract",
         "ours": f"{result['tiles_per_second']:.1f} tiles/s, {result['buildings_per_second']:.0f} buildings/s "
@@ -244,26 +278,4 @@ def print_result(result: dict[str, Any]) -> None:
         "reference": f"{result['tiles_per_second_reference']:.2f} tiles/s, "
         f"{result['buildings_per_second_reference']:.0f} buildings/s",
         "conversion": f"{result['convert_seconds']:.2f} s, once for all tiles of {result['map_megabytes']:.1f} MB of maps",
-    }
-    for name, text in figures.items():
-        console.print(f"{name:12} {text}")
-
-
-def _timed(call: Callable[[], int]) -> tuple[float, int]:
-    start = time.perf_counter()
-    result = call()
-    return time.perf_counter() - start, result
-
-
-def _settings(options: Options) -> dict[str, Any]:
-    return {
-        "tiles_per_map": options.tiles,
-        "region": options.region,
-        "copies": options.copies,
-        "reader": options.reader,
-        "maps": ", ".join(Path(name).name for name in options.maps),
-        "seed": SEED,
-        "machine": platform.machine(),
-        "version_python": platform.python_version(),
-        **{f"version_{name}": metadata.version(name) for name in PACKAGES},
-    }
+    })  # fmt: skip

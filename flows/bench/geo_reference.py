@@ -9,7 +9,6 @@ import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -18,6 +17,7 @@ import osmnx
 import shapely
 import triangle
 from numpy.typing import NDArray
+from osmium.osm import Area
 from PIL import Image, ImageDraw
 from shapely import Polygon
 from shapely.affinity import translate
@@ -92,9 +92,8 @@ def read_buildings(path: Path, reader: str = "osmium") -> gpd.GeoDataFrame:
     factory = osmium.geom.WKBFactory()
     shapes, tags = [], []
     wanted = osmium.filter.KeyFilter("building")
-    items: Iterator[Any] = iter(osmium.FileProcessor(str(path)).with_areas(wanted).with_filter(wanted))
-    for item in items:
-        if item.is_area():
+    for item in osmium.FileProcessor(str(path)).with_areas(wanted).with_filter(wanted):
+        if isinstance(item, Area):
             try:
                 shapes.append(bytes.fromhex(factory.create_multipolygon(item)))
             except RuntimeError:

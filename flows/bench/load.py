@@ -15,29 +15,29 @@ The sides take turns within every round, each cold (its files dropped from the p
 
 import multiprocessing
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import zarr
-from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 
 from wavecity.dataset.arrays import Batch, is_per_user, read_scenes
+from wavecity.dataset.draft import Draft, open_draft
 from wavecity.dataset.features import scene_arrays
+from wavecity.dataset.files import array_of, open_group
+from wavecity.dataset.finish import finish_draft
+from wavecity.dataset.layout import Layout
 from wavecity.dataset.loader import BatchReader, Order, Users, find_users
 from wavecity.dataset.progress import stage, track
+from wavecity.dataset.records import Outcome
 from wavecity.dataset.recycler import Recycler
-from wavecity.dataset.writer import Draft, Layout, finish_draft, open_draft, write_unit
+from wavecity.dataset.writer import write_unit
+from wavecity.flows.bench.measure import environment, median, table_of
 from wavecity.flows.tables import console
 from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Scene
@@ -85,7 +85,7 @@ class Options:
     rounds: int = 3
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: Options) -> dict[str, object]:
     """Measure, print the table and return all figures, JSON-ready.
 
     Raises
@@ -132,7 +132,7 @@ def run(options: Options) -> dict[str, Any]:
         store_bytes = sum(path.stat().st_size for name in FIELDS for path in _files(users.path / name))
         memmap_bytes = sum(path.stat().st_size for path in _files(plain))
         sample_bytes = sum(table[0].nbytes for table in open_memmaps(plain).values())
-    result = {
+    figures = {
         **summary(rates),
         "scenes": len(np.unique(users.scene_index)),
         "samples": len(users),
@@ -144,15 +144,16 @@ def run(options: Options) -> dict[str, Any]:
         "batch": options.batch,
         "window": options.window,
         "rounds": options.rounds,
-        "data": options.data or "helsinki, built",
-        "pipeline": type(next(iter(reader.arrays.values())).async_array.codec_pipeline).__name__,
         "cores": min(CORES, os.cpu_count() or 1),
-        "machine": platform.machine(),
-        "version_python": platform.python_version(),
-        **{f"version_{name}": metadata.version(name) for name in PACKAGES},
     }
-    print_result(result)
-    return result
+    pipeline = type(next(iter(reader.arrays.values())).async_array.codec_pipeline).__name__
+    print_result(figures, pipeline)
+    return {
+        **figures,
+        "data": options.data or "helsinki, built",
+        "pipeline": pipeline,
+        **environment(*PACKAGES),
+    }
 
 
 def build_store(folder: Path, count: int, users: int) -> Path:
@@ -200,7 +201,8 @@ def _fill_unit(draft: Draft, unit: int, scenes: list[Scene]) -> None:
 
     radio = RadioSettings()
     solver = SolverSettings(max_depth=2, rays=20_000, max_paths=MAX_PATHS)
-    arrays, outcomes = [], []
+    arrays: list[Batch] = []
+    outcomes: list[Outcome] = []
     for scene in scenes:
         channels = simulate(scene, radio, solver, SEED)
         arrays.append(scene_arrays(scene, channels, csi(channels, radio)))
@@ -231,7 +233,7 @@ def copy_arrays(reader: BatchReader, folder: Path) -> Path:
     return folder
 
 
-def open_memmaps(folder: Path) -> dict[str, NDArray[Any]]:
+def open_memmaps(folder: Path) -> Batch:
     """Memory maps as plain arrays, whose indexing is the quicker one."""
     return {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in FIELDS}
 
@@ -274,8 +276,8 @@ def memmap_batches(plain: Path, users: Users, batch: int, turn: int, memory: Rec
 
 def naive_batches(users: Users, batch: int, count: int, turn: int) -> Iterator[Batch]:
     """Batches of the first `count` users of a globally shuffled order, each indexed by itself."""
-    group = zarr.open_group(users.path, mode="r")
-    arrays: dict[str, Any] = {name: group[name] for name in FIELDS}
+    group = open_group(users.path)
+    arrays = {name: array_of(group, name) for name in FIELDS}
     order = np.random.default_rng([SEED, turn]).permutation(len(users))[:count]
     for start in range(0, count, batch):
         samples = []
@@ -313,24 +315,27 @@ def drop_from_cache(files: list[Path]) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def summary(rates: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """Medians of the rounds, and ratios of those."""
-    median = {side: {state: float(np.median(values)) for state, values in of.items()} for side, of in rates.items()}
-    figures: dict[str, Any] = {}
+def summary(rates: dict[str, dict[str, list[float]]]) -> dict[str, float]:
+    """Medians of the rounds, and ratios of those.
+
+    Parameters
+    ----------
+    rates : dict
+        Side -> `cold` and `warm` -> samples per second of every round.
+    """
+    medians = {side: {state: median(values) for state, values in of.items()} for side, of in rates.items()}
+    figures: dict[str, float] = {}
     for state, prefix in (("warm", ""), ("cold", "cold_")):
-        figures[f"{prefix}samples_per_second"] = median["ours"][state]
+        figures[f"{prefix}samples_per_second"] = medians["ours"][state]
         for side in SIDES[1:]:
-            figures[f"{prefix}samples_per_second_{side}"] = median[side][state]
-            figures[f"{prefix}ratio_to_{side}"] = median["ours"][state] / median[side][state]
+            figures[f"{prefix}samples_per_second_{side}"] = medians[side][state]
+            figures[f"{prefix}ratio_to_{side}"] = medians["ours"][state] / medians[side][state]
     return figures
 
 
-def print_result(result: dict[str, Any]) -> None:
+def print_result(result: dict[str, float], pipeline: str) -> None:
     """The table of sides and what it comes to."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("side", no_wrap=True)
-    for name in ("samples/s warm", "ours / it", "samples/s cold", "ours / it"):
-        table.add_column(name, justify="right")
+    table = table_of(("side",), ("samples/s warm", "ours / it", "samples/s cold", "ours / it"))
     for side in SIDES:
         suffix = "" if side == "ours" else f"_{side}"
         cells = [side]
@@ -342,7 +347,7 @@ def print_result(result: dict[str, Any]) -> None:
     console.print(
         f"{result['samples']} samples of {result['scenes']} scenes, {result['sample_bytes'] / 1e3:.0f} kB each; store "
         f"{result['store_bytes'] / 1e6:.0f} MB, memmap {result['memmap_bytes'] / 1e6:.0f} MB; {result['cores']} cores, "
-        f"{result['pipeline']}",
+        f"{pipeline}",
         soft_wrap=True,
     )
 

@@ -11,21 +11,16 @@ is that of the whole channel of a user, all snapshots, subcarriers and antennas,
 """
 
 import gc
-import platform
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 
 from wavecity.dataset.progress import say, track
+from wavecity.flows.bench.measure import environment, table_of, timed
 from wavecity.flows.build import plan_scenes
 from wavecity.flows.recipe import Recipe, load_recipe
 from wavecity.flows.tables import console
@@ -63,7 +58,26 @@ class Options:
     overrides: tuple[str, ...] = ()
 
 
-def run(options: Options) -> dict[str, Any]:
+class UserErrors(TypedDict):
+    """Errors of one user's channel: its kind (`Mover`), ours and with every snapshot traced; None without any path."""
+
+    kind: int
+    nmse: float | None
+    nmse_dense: float | None
+
+
+class SceneFigures(TypedDict):
+    """Figures of one scene; in `per_scene` without the users."""
+
+    scene: str
+    seconds_ours: float
+    seconds_brute: float
+    seconds_dense: float
+    traced_share: float
+    users: list[UserErrors]
+
+
+def run(options: Options) -> dict[str, object]:
     """Measure, print the table and return all figures, JSON-ready.
 
     Raises
@@ -82,7 +96,7 @@ def run(options: Options) -> dict[str, Any]:
                 scenes.append(build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility))
             except SceneError as error:
                 say(f"{tile.id}: left out: {error}")
-    rows: list[dict[str, Any]] = []
+    rows: list[SceneFigures] = []
     for scene in track(scenes, "scenes", unit="scenes"):
         if not rows:
             follow(scene, recipe)
@@ -90,20 +104,18 @@ def run(options: Options) -> dict[str, Any]:
         rows.append(compare_scene(scene, recipe))
         # Worlds that linger would change what Dr.Jit compiles.
         gc.collect()
-    result = {
-        **summary(rows),
+    figures = summary(rows)
+    print_result(figures)
+    return {
+        **figures,
         "scenes": len(rows),
         "users": options.users,
         "map": Path(options.map).name,
         "cores": backend.usable_cores(),
-        "machine": platform.machine(),
-        "version_python": platform.python_version(),
-        **{f"version_{name.replace('-', '_')}": metadata.version(name) for name in PACKAGES},
+        **environment(*PACKAGES),
+        "recipe": recipe.model_dump(mode="json", include={"mobility", "solver", "radio"}),
+        "per_scene": [{key: value for key, value in row.items() if key != "users"} for row in rows],
     }
-    result["recipe"] = recipe.model_dump(mode="json", include={"mobility", "solver", "radio"})
-    result["per_scene"] = [{key: value for key, value in row.items() if key != "users"} for row in rows]
-    print_result(result)
-    return result
 
 
 def recipe_of(options: Options) -> Recipe:
@@ -121,7 +133,7 @@ def recipe_of(options: Options) -> Recipe:
     return load_recipe("temporal", (*ours, *options.overrides))
 
 
-def compare_scene(scene: Scene, recipe: Recipe) -> dict[str, Any]:
+def compare_scene(scene: Scene, recipe: Recipe) -> SceneFigures:
     """Times of all sides on one scene, and errors of its users."""
     moving, before = timed(lambda: follow(scene, recipe))
     brute, seconds_brute = timed(lambda: trace_every_snapshot(scene, recipe))
@@ -181,31 +193,30 @@ def nmse(found: NDArray[np.complex64], truth: NDArray[np.complex64]) -> list[flo
     return [(off / of if of else float("inf")) if of or off else None for off, of in pairs]
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """Result and seconds of a call."""
-    start = time.perf_counter()
-    result = call()
-    return result, time.perf_counter() - start
-
-
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(rows: list[SceneFigures]) -> dict[str, float]:
     """Ratios over all scenes, errors over all users."""
-    users = [user for row in rows for user in row["users"] if user["nmse"] is not None]
-    total = {side: sum(row[f"seconds_{side}"] for row in rows) for side in ("ours", "brute", "dense")}
+    users = [user for row in rows for user in row["users"]]
+    errors = [(user["kind"], user["nmse"]) for user in users if user["nmse"] is not None]
+    dense = [user["nmse_dense"] for user in users if user["nmse"] is not None and user["nmse_dense"] is not None]
+    total = {
+        "ours": sum(row["seconds_ours"] for row in rows),
+        "brute": sum(row["seconds_brute"] for row in rows),
+        "dense": sum(row["seconds_dense"] for row in rows),
+    }
     speedups = [row["seconds_brute"] / row["seconds_ours"] for row in rows]
-    result: dict[str, Any] = {
+    result: dict[str, float] = {
         "speedup": total["brute"] / total["ours"],
         "speedup_least": min(speedups),
         "speedup_most": max(speedups),
         "speedup_over_dense": total["dense"] / total["ours"],
         "traced_share": float(np.mean([row["traced_share"] for row in rows])),
         **{f"seconds_{side}": seconds for side, seconds in total.items()},
-        "users_heard": len(users),
-        **decibels("nmse_db", [user["nmse"] for user in users]),
-        **decibels("nmse_db_dense", [user["nmse_dense"] for user in users]),
+        "users_heard": len(errors),
+        **decibels("nmse_db", [error for _, error in errors]),
+        **decibels("nmse_db_dense", dense),
     }
     for mover in Mover:
-        own = [user["nmse"] for user in users if user["kind"] == mover]
+        own = [error for kind, error in errors if kind == mover]
         result |= decibels(f"nmse_db_{mover.name.lower()}", own) if own else {}
     return result
 
@@ -217,12 +228,9 @@ def decibels(name: str, errors: list[float]) -> dict[str, float]:
     return {f"{name}_{which}": float(value) for which, value in pick.items()}
 
 
-def print_result(result: dict[str, Any]) -> None:
+def print_result(result: dict[str, float]) -> None:
     """The table of errors, and the times."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("NMSE, dB", no_wrap=True)
-    for name in ("median", "90 % below", "worst"):
-        table.add_column(name, justify="right")
+    table = table_of(("NMSE, dB",), ("median", "90 % below", "worst"))
     names = {"all users": "nmse_db", **{mover.name.lower(): f"nmse_db_{mover.name.lower()}" for mover in Mover}}
     for label, name in {**names, "every snapshot traced": "nmse_db_dense"}.items():
         if f"{name}_median" in result:

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import array_of, open_group
-from wavecity.dataset.writer import Draft, array_checksum, write_unit
+from wavecity.dataset.fingerprints import array_checksum
+from wavecity.dataset.records import Outcome, Receipt
+from wavecity.dataset.writer import write_unit
 from wavecity.flows.build import Job
 from wavecity.flows.recipe import Recipe
 from wavecity.geo.sources import Source
@@ -20,7 +23,7 @@ def warm_up() -> None:
     """Nothing, but the worker that is to run it has imported what a unit needs."""
 
 
-def null_scene(job: Job, seconds: float) -> dict[str, Any]:
+def null_scene(job: Job, seconds: float) -> Outcome:
     """Sleep, and say that the scene is done."""
     time.sleep(seconds)
     tile = job.tile
@@ -42,7 +45,7 @@ def null_scene(job: Job, seconds: float) -> dict[str, Any]:
 
 def null_unit(
     draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source], recipe: Recipe, seconds: float = 0.0
-) -> dict[str, Any]:
+) -> Receipt:
     """In place of `build.run_unit`: sleep `seconds` a scene, write the unit's small arrays, leave its receipt."""
     done = draft.receipt(unit)
     if done is not None:

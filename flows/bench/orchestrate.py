@@ -19,29 +19,26 @@ Sleeping leaves the cores to the orchestration, ray tracing does not: `cpu_ms_pe
 """
 
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
-from distributed import Client, as_completed
+from distributed import Client, Future, as_completed
 from prefect import flow, task, unmapped
 from prefect.runtime import flow_run
-from rich import box
-from rich.table import Table
 
+from wavecity.dataset.draft import Draft
 from wavecity.dataset.lock import builder_lock
 from wavecity.dataset.progress import track
-from wavecity.dataset.writer import Draft
+from wavecity.dataset.records import Outcome
 from wavecity.flows import build, pipeline
+from wavecity.flows.bench.measure import environment, median, print_figures, rotated, table_of
 from wavecity.flows.bench.null import null_scene, null_unit, warm_up, wrong_units
 from wavecity.flows.bench.prefect_server import client_of, post, postgresql, prefect_server
 from wavecity.flows.cluster import compute
@@ -154,7 +151,7 @@ class Run:
         return self.cluster_seconds + self.draft_seconds + self.units_seconds + self.finish_seconds
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: Options) -> dict[str, object]:
     """Measure, print the table and return all figures, JSON-ready.
 
     Raises
@@ -166,12 +163,12 @@ def run(options: Options) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wavecity-bench-")))
         start = time.perf_counter()
         database = stack.enter_context(postgresql()) if options.database == "postgresql" else None
-        environment = stack.enter_context(prefect_server(folder, database))
+        server = stack.enter_context(prefect_server(folder, database))
         server_seconds = time.perf_counter() - start
-        stack.enter_context(client_of(environment))
+        stack.enter_context(client_of(server))
 
         def case_of(scenes: int) -> Case:
-            return make_case(scenes, options.unit, folder / "maps", environment["PREFECT_API_URL"])
+            return make_case(scenes, options.unit, folder / "maps", server["PREFECT_API_URL"])
 
         null, few = case_of(options.scenes), case_of(options.map_scenes)
         runs: dict[str, list[Run]] = {side: [] for side in SIDES}
@@ -185,28 +182,27 @@ def run(options: Options) -> dict[str, Any]:
         seconds = options.seconds_per_scene or SCALING_SECONDS
         scaled: dict[int, list[Run]] = {1: [], 2: []}
         for turn in track(range(options.rounds), "rounds", unit="rounds"):
-            for side in turned(SIDES, turn):
+            for side in rotated(SIDES, turn):
                 with store_below(folder) as store:
                     runs[side].append(measure[side](store))
-            for workers in turned((1, 2), turn):
+            for workers in rotated((1, 2), turn):
                 with store_below(folder) as store:
                     scaled[workers].append(run_ours(scaling, store, workers, seconds, options.check_units))
         long = None
         if options.seconds_per_scene:
             with store_below(folder) as store:
                 long = run_ours(null, store, options.workers, options.seconds_per_scene, options.check_units)
-    result = {
-        **summary(runs, scaled, long, options),
+    figures = summary(runs, scaled, long, options)
+    print_result(figures, options)
+    return {
+        **figures,
+        "seconds_long_run": long.total_seconds if long else None,
         "seconds_server": server_seconds,
         **vars(options),
         "scaling_seconds_per_scene": seconds,
         "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "version_python": platform.python_version(),
-        **{f"version_{name}": metadata.version(name) for name in PACKAGES},
+        **environment(*PACKAGES),
     }
-    print_result(result)
-    return result
 
 
 def make_case(scenes: int, unit: int, maps: Path, api: str) -> Case:
@@ -308,10 +304,10 @@ def run_prefect_map(case: Case, store: Path, workers: int) -> Run:
     """One Prefect task a scene, in threads as ours."""
 
     @task(task_run_name="scene-{job.tile.id}")
-    def build_scene(client: Client, job: build.Job) -> dict[str, Any]:
+    def build_scene(client: Client, job: build.Job) -> Outcome:
         future = client.submit(null_scene, job, 0.0, pure=False)
         try:
-            outcome: dict[str, Any] = future.result()
+            outcome: Outcome = future.result()
         finally:
             future.release()
         return outcome
@@ -336,7 +332,7 @@ def _jobs(case: Case, store: Path) -> list[build.Job]:
     return [build.Job(tile, reuse.inputs[tile.id], None, reuse.reasons[tile.id]) for tile in case.plan.accepted]
 
 
-def _collect(futures: list[Any]) -> None:
+def _collect(futures: list[Future]) -> None:
     for future in as_completed(futures):
         future.result()
         future.release()
@@ -390,15 +386,9 @@ def store_below(folder: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def turned(items: tuple[Any, ...], turn: int) -> tuple[Any, ...]:
-    """The items, another one first in every round."""
-    turn %= len(items)
-    return items[turn:] + items[:turn]
-
-
 def summary(
     runs: dict[str, list[Run]], scaled: dict[int, list[Run]], long: Run | None, options: Options
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Medians of the rounds, ratios of those, and counts over all runs.
 
     Parameters
@@ -412,18 +402,20 @@ def summary(
     options : Options
     """
 
-    def median(of: list[Run], what: Callable[[Run], float]) -> float:
-        return float(np.median([what(each) for each in of]))
+    def over_rounds(of: list[Run], what: Callable[[Run], float]) -> float:
+        return median(map(what, of))
 
     ours = runs["ours"]
-    per_scene = {side: median(of, lambda run: run.ms_per_scene) for side, of in runs.items()}
+    per_scene = {side: over_rounds(of, lambda run: run.ms_per_scene) for side, of in runs.items()}
     reference = options.seconds_per_scene or REFERENCE_SECONDS
-    total = median(ours, lambda run: run.total_seconds)
+    total = over_rounds(ours, lambda run: run.total_seconds)
     work = options.scenes * reference / options.workers
-    cpu = median(ours, lambda run: 1000 * run.cpu_seconds / run.scenes)
+    cpu = over_rounds(ours, lambda run: 1000 * run.cpu_seconds / run.scenes)
     projected = total / (total + work)
     measured = (long.total_seconds - work) / long.total_seconds if long else None
-    throughput = {workers: median(of, lambda run: run.scenes / run.units_seconds) for workers, of in scaled.items()}
+    throughput = {
+        workers: over_rounds(of, lambda run: run.scenes / run.units_seconds) for workers, of in scaled.items()
+    }
     built = [*ours, *scaled[1], *scaled[2], *([long] if long else [])]
     recorded = [*built, *runs["prefect_map"]]
     written = [*built, *runs["dask_units"]]
@@ -440,12 +432,11 @@ def summary(
         **{f"ratio_{side}_to_ours": per_scene[side] / per_scene["ours"] for side in SIDES[1:]},
         "total_ms_per_scene": 1000 * total / options.scenes,
         "cpu_ms_per_scene": cpu,
-        "seconds_cluster": median(ours, lambda run: run.cluster_seconds),
-        "seconds_draft": median(ours, lambda run: run.draft_seconds),
-        "seconds_units": median(ours, lambda run: run.units_seconds),
-        "seconds_finish": median(ours, lambda run: run.finish_seconds),
-        "seconds_record": median(ours, lambda run: run.record_seconds),
-        "seconds_long_run": long.total_seconds if long else None,
+        "seconds_cluster": over_rounds(ours, lambda run: run.cluster_seconds),
+        "seconds_draft": over_rounds(ours, lambda run: run.draft_seconds),
+        "seconds_units": over_rounds(ours, lambda run: run.units_seconds),
+        "seconds_finish": over_rounds(ours, lambda run: run.finish_seconds),
+        "seconds_record": over_rounds(ours, lambda run: run.record_seconds),
         "task_runs": sum(run.tasks for run in recorded),
         "task_runs_lost": sum(run.tasks - run.recorded for run in recorded),
         "receipts": receipts,
@@ -454,19 +445,16 @@ def summary(
     }
 
 
-def print_result(result: dict[str, Any]) -> None:
+def print_result(result: dict[str, float], options: Options) -> None:
     """The table of sides and what it comes to."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("side", no_wrap=True)
-    for name in ("scenes", "ms a scene", "it / ours"):
-        table.add_column(name, justify="right")
+    table = table_of(("side",), ("scenes", "ms a scene", "it / ours"))
     for side in SIDES:
-        scenes = result["map_scenes"] if side == "prefect_map" else result["scenes"]
+        scenes = options.map_scenes if side == "prefect_map" else options.scenes
         ratio = result.get(f"ratio_{side}_to_ours")
         table.add_row(side, str(scenes), f"{result[f'ms_per_scene_{side}']:.2f}", f"{ratio:.2f}x" if ratio else "")
     console.print(table)
     kind = "measured" if result["overhead_fraction_measured"] else f"projected to scenes of {REFERENCE_SECONDS:g} s"
-    figures = {
+    print_figures({
         "overhead": f"{100 * result['overhead_fraction']:.2f} % of a run, {kind}; of the cores' time "
         f"{100 * result['overhead_fraction_cpu']:.2f} % ({result['cpu_ms_per_scene']:.2f} ms a scene)",
         "a null run": f"workers {result['seconds_cluster']:.1f} s, draft {result['seconds_draft']:.1f} s, units "
@@ -476,6 +464,4 @@ def print_result(result: dict[str, Any]) -> None:
         f"{result['scenes_per_second_2_workers']:.1f} scenes/s)",
         "there": f"{result['task_runs']} task runs, {result['task_runs_lost']} lost; {result['receipts']} receipts, "
         f"{result['receipts_missing']} missing; {result['units_wrong']} units wrong",
-    }
-    for name, text in figures.items():
-        console.print(f"{name:12} {text}", soft_wrap=True)
+    })  # fmt: skip

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ STARTUP_SECONDS = 90
 ACCOUNTS = ("postgres", "nobody")
 
 
-def post(url: str, content: dict[str, Any] | None = None) -> Any:
+def post(url: str, content: Mapping[str, object] | None = None) -> Any:
     """POST JSON and return the answer's."""
     body = json.dumps(content or {}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
@@ -118,9 +118,20 @@ def client_of(environment: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _process(command: list[str], log: Path, answers: Callable[[], bool], **options: Any) -> Iterator[None]:
+def _process(
+    command: list[str],
+    log: Path,
+    answers: Callable[[], bool],
+    *,
+    env: Mapping[str, str] | None = None,
+    user: str | None = None,
+    cwd: Path | None = None,
+) -> Iterator[None]:
     """Run a server from when it answers to the end of the block."""
-    with log.open("a") as out, subprocess.Popen(command, stdout=out, stderr=out, **options) as process:
+    with (
+        log.open("a") as out,
+        subprocess.Popen(command, stdout=out, stderr=out, env=env, user=user, cwd=cwd) as process,
+    ):
         try:
             deadline = time.monotonic() + STARTUP_SECONDS
             while not answers():

@@ -9,38 +9,35 @@ import gc
 import itertools
 import multiprocessing
 import os
-import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib import metadata
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 
 from wavecity.dataset.progress import say, track
+from wavecity.flows.bench.measure import area_of, environment, median, named_by_option, print_figures, table_of
 from wavecity.flows.bench.memory import peak_memory
 from wavecity.flows.tables import console
 from wavecity.geo.build import build_scene
 from wavecity.geo.errors import InputError, SceneError
 from wavecity.geo.scene import Scene
-from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
+from wavecity.geo.settings import SceneSettings, UserSettings
 from wavecity.geo.sources import Source, open_source
 from wavecity.geo.tiles import Tile, grid, plan_tiles
 from wavecity.raytrace import backend
 from wavecity.raytrace.chains import find_chains
-from wavecity.raytrace.device import dr
+from wavecity.raytrace.device import dr, rt
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import simulate
-from wavecity.raytrace.solver import ChainSolver
+from wavecity.raytrace.solver import ChainSolver, Paths
 from wavecity.raytrace.stock import Comparison, compare, place_link, stock_table, trace_link
 from wavecity.raytrace.world import build_world
 
@@ -48,6 +45,8 @@ SEED = 0
 # For the stock solver: enough to find paths of every kind, so that its kernels get compiled, in a fraction of the time.
 WARM_RAYS = 10_000
 PACKAGES = ("sionna-rt", "mitsuba", "drjit", "numpy")
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Kernels:
     compiled: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
-    def run(self, call: Callable[[], Any]) -> tuple[Any, float]:
+    def run(self, call: Callable[[], Result]) -> tuple[Result, float]:
         """Call, and return the result and the seconds it took without compiling."""
         with dr.scoped_set_flag(dr.JitFlag.KernelHistory):
             dr.kernel_history_clear()
@@ -130,7 +129,75 @@ class Throughput:
     growth_mb: float
 
 
-def run(options: Options) -> dict[str, Any]:
+class Energy(TypedDict):
+    """Over users: what differs in the energy of the paths that both found, and what those that only ours found add, in dB.
+
+    None without a user of the kind.
+    """
+
+    energy_difference_median_db: float | None
+    energy_difference_max_db: float | None
+    energy_extra_median_db: float | None
+    energy_extra_max_db: float | None
+
+
+class SceneFigures(Energy):
+    """Figures of one scene: an entry of `per_scene`."""
+
+    scene: str
+    city: str
+    triangles: int
+    users: int
+    chains: int
+    seconds_ours: float
+    seconds_stock: float
+    speedup: float
+    paths_ours: int
+    paths_stock: int
+    missing: int
+    duplicates: int
+    stock_duplicates: int
+    users_only_ours: int
+    kernels_in_timed_runs_ours: int
+    kernels_in_timed_runs_stock: int
+
+
+class Solvers(Energy):
+    """Figures of both solvers over all scenes."""
+
+    scenes: int
+    tiles: int
+    speedup_median: float
+    speedup_min: float
+    speedup_max: float
+    seconds_ours_median: float
+    seconds_stock_median: float
+    paths_ours: int
+    paths_stock: int
+    paths_missing: int
+    paths_duplicate: int
+    paths_duplicate_stock: int
+    users_only_ours: int
+    kernels_in_timed_runs_ours: int
+    kernels_in_timed_runs_stock: int
+
+
+class Stage(TypedDict):
+    """Figures of compiling, and of the whole stage."""
+
+    compile_seconds_ours: float
+    compile_seconds_stock: float
+    kernels_compiled_after_first: int
+    users_per_second_threads: float
+    users_per_second_processes: float
+    # A build has one process per core (`wavecity.flows.cluster`): that of the processes.
+    users_per_second: float
+    peak_memory_mb: float
+    peak_memory_growth_mb: float
+    throughput_scenes: int
+
+
+def run(options: Options) -> dict[str, object]:
     """Measure, print the table and return all figures, JSON-ready.
 
     Raises
@@ -141,7 +208,9 @@ def run(options: Options) -> dict[str, Any]:
     wanted = max(options.scenes, options.throughput_scenes)
     with tempfile.TemporaryDirectory() as cache:
         scenes = pick_scenes(options.maps, wanted, options.users, Path(cache))
-    rows, comparisons, ours, stock = [], [], Kernels(), Kernels()
+    rows: list[SceneFigures] = []
+    comparisons: list[Comparison] = []
+    ours, stock = Kernels(), Kernels()
     first = 0
     for scene in track(scenes[: options.scenes], "both solvers", unit="scenes"):
         row, comparison = compare_scene(scene, options, ours, stock)
@@ -151,29 +220,26 @@ def run(options: Options) -> dict[str, Any]:
         # Worlds that linger would change what Dr.Jit compiles: a call to the only material there is gets inlined.
         gc.collect()
 
-    stage = scenes[: options.throughput_scenes]
+    traced = scenes[: options.throughput_scenes]
     solver = SolverSettings(max_depth=options.depth, rays=options.rays, diffraction=options.diffraction)
     cores = backend.usable_cores()
-    threads = measure_stage(stage, solver, workers=1, threads=cores)
-    processes = measure_stage(stage, solver, workers=cores, threads=1)
+    threads = measure_stage(traced, solver, workers=1, threads=cores)
+    processes = measure_stage(traced, solver, workers=cores, threads=1)
 
-    result = {
-        **summary(rows, comparisons),
+    figures = summary(rows, comparisons)
+    stage: Stage = {
         "compile_seconds_ours": ours.seconds,
         "compile_seconds_stock": stock.seconds,
         "kernels_compiled_after_first": sum(ours.compiled[first:]),
         "users_per_second_threads": threads.users_per_second,
         "users_per_second_processes": processes.users_per_second,
-        # A build has one process a core: `wavecity.flows.cluster`.
         "users_per_second": processes.users_per_second,
         "peak_memory_mb": max(threads.peak_mb, processes.peak_mb),
         "peak_memory_growth_mb": max(threads.growth_mb, processes.growth_mb),
-        "throughput_scenes": len(stage),
-        **_settings(options),
-        "per_scene": rows,
+        "throughput_scenes": len(traced),
     }
-    print_result(result)
-    return result
+    print_result(figures, stage, rows, cores)
+    return {**figures, **stage, **_settings(options), "per_scene": rows}
 
 
 def pick_scenes(maps: tuple[str, ...], count: int, users: int, cache: Path) -> list[Scene]:
@@ -199,9 +265,8 @@ def pick_scenes(maps: tuple[str, ...], count: int, users: int, cache: Path) -> l
     """
     opened = []
     for name in maps:
-        area = AreaSettings(source=name, city=Path(name).name.split(".")[0].capitalize(), country="XX")
-        area = area.model_copy(update={"split": SplitSettings(by="scene")})
-        with _named_by_option():
+        area = area_of(name)
+        with named_by_option():
             source = open_source(area, cache)
             opened.append((len(grid(source, area)), area, source))
     by_map: dict[str, list[tuple[Tile, Source]]] = {}
@@ -240,7 +305,7 @@ def pick_scenes(maps: tuple[str, ...], count: int, users: int, cache: Path) -> l
     return scenes
 
 
-def compare_scene(scene: Scene, options: Options, ours: Kernels, stock: Kernels) -> tuple[dict[str, Any], Comparison]:
+def compare_scene(scene: Scene, options: Options, ours: Kernels, stock: Kernels) -> tuple[SceneFigures, Comparison]:
     """Run ours, stock, ours on one scene, without LoS, after a run of each that is not counted; compare the paths.
 
     Parameters
@@ -258,11 +323,11 @@ def compare_scene(scene: Scene, options: Options, ours: Kernels, stock: Kernels)
     """
     world = build_world(scene.mesh, scene.size, RadioSettings())
 
-    def run_ours(rays: int) -> Any:
+    def run_ours(rays: int) -> Paths:
         solver = ChainSolver(max_depth=options.depth, rays=rays, los=False, diffraction=options.diffraction, seed=SEED)
         return solver(world, scene.bs_position, scene.users)
 
-    def run_stock(rays: int) -> Any:
+    def run_stock(rays: int) -> "rt.Paths":
         return trace_link(
             world, max_depth=options.depth, samples_per_src=rays, los=False, diffraction=options.diffraction
         )
@@ -282,7 +347,7 @@ def compare_scene(scene: Scene, options: Options, ours: Kernels, stock: Kernels)
         world, scene.bs_position, max_depth=options.depth, rays=options.rays, diffraction=options.diffraction
     )
     result = compare(stock_table(their, world), found, world, len(scene.users))
-    row = {
+    row: SceneFigures = {
         "scene": scene.id,
         "city": scene.city,
         "triangles": len(world.surfaces.faces),
@@ -307,14 +372,11 @@ def compare_scene(scene: Scene, options: Options, ours: Kernels, stock: Kernels)
     return row, result
 
 
-def summary(rows: list[dict[str, Any]], comparisons: list[Comparison]) -> dict[str, Any]:
+def summary(rows: list[SceneFigures], comparisons: list[Comparison]) -> Solvers:
     """Figures over all scenes; those of energy over all users."""
     speedup = np.array([row["speedup"] for row in rows])
     difference = np.concatenate([each.difference for each in comparisons])
     extra = np.concatenate([each.extra for each in comparisons])
-
-    def total(name: str) -> int:
-        return sum(row[name] for row in rows)
 
     return {
         "scenes": len(rows),
@@ -322,20 +384,20 @@ def summary(rows: list[dict[str, Any]], comparisons: list[Comparison]) -> dict[s
         "speedup_median": float(np.median(speedup)),
         "speedup_min": float(speedup.min()),
         "speedup_max": float(speedup.max()),
-        "seconds_ours_median": float(np.median([row["seconds_ours"] for row in rows])),
-        "seconds_stock_median": float(np.median([row["seconds_stock"] for row in rows])),
-        "paths_ours": total("paths_ours"),
-        "paths_stock": total("paths_stock"),
-        "paths_missing": total("missing"),
-        "paths_duplicate": total("duplicates"),
-        "paths_duplicate_stock": total("stock_duplicates"),
+        "seconds_ours_median": median(row["seconds_ours"] for row in rows),
+        "seconds_stock_median": median(row["seconds_stock"] for row in rows),
+        "paths_ours": sum(row["paths_ours"] for row in rows),
+        "paths_stock": sum(row["paths_stock"] for row in rows),
+        "paths_missing": sum(row["missing"] for row in rows),
+        "paths_duplicate": sum(row["duplicates"] for row in rows),
+        "paths_duplicate_stock": sum(row["stock_duplicates"] for row in rows),
         "energy_difference_median_db": _figure(np.median, difference),
         "energy_difference_max_db": _figure(np.max, difference),
         "energy_extra_median_db": _figure(np.median, extra),
         "energy_extra_max_db": _figure(np.max, extra),
-        "users_only_ours": total("users_only_ours"),
-        "kernels_in_timed_runs_ours": total("kernels_in_timed_runs_ours"),
-        "kernels_in_timed_runs_stock": total("kernels_in_timed_runs_stock"),
+        "users_only_ours": sum(row["users_only_ours"] for row in rows),
+        "kernels_in_timed_runs_ours": sum(row["kernels_in_timed_runs_ours"] for row in rows),
+        "kernels_in_timed_runs_stock": sum(row["kernels_in_timed_runs_stock"] for row in rows),
     }
 
 
@@ -378,18 +440,21 @@ def measure_stage(scenes: list[Scene], solver: SolverSettings, workers: int, thr
     )
 
 
-_barrier: Any = None
+_barrier: Barrier | None = None
 
 
-def _start_worker(threads: int, barrier: Any) -> None:
+def _start_worker(threads: int, barrier: Barrier) -> None:
+    """Prepare a worker; the barrier cannot be sent with a task."""
     global _barrier
     _barrier = barrier
     backend.prepare(threads)
 
 
 def _warm_up(scene: Scene, solver: SolverSettings) -> tuple[int, float]:
+    """Trace a worker's first scene, and wait until all have."""
     done = _simulate(scene, solver)
     # Nobody takes a second scene before everybody has had a first.
+    assert _barrier is not None
     _barrier.wait()
     return done
 
@@ -400,14 +465,11 @@ def _simulate(scene: Scene, solver: SolverSettings) -> tuple[int, float]:
     return os.getpid(), peak_memory()
 
 
-def print_result(result: dict[str, Any]) -> None:
+def print_result(result: Solvers, stage: Stage, rows: list[SceneFigures], cores: int) -> None:
     """The table of scenes and what it comes to."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("scene", no_wrap=True)
-    for name in ("triangles", "chains", "ours s", "stock s", "speed-up", "paths ours", "stock", "missing", "twice",
-                 "stock twice", "energy dB", "extra dB"):  # fmt: skip
-        table.add_column(name, justify="right")
-    for row in result["per_scene"]:
+    table = table_of(("scene",), ("triangles", "chains", "ours s", "stock s", "speed-up", "paths ours", "stock", "missing",
+                                  "twice", "stock twice", "energy dB", "extra dB"))  # fmt: skip
+    for row in rows:
         table.add_row(
             row["scene"],
             str(row["triangles"]),
@@ -429,25 +491,24 @@ def print_result(result: dict[str, Any]) -> None:
         "add; both of the user with the most.",
         soft_wrap=True,
     )
-    figures = {
+    print_figures({
         "speed-up": f"median {result['speedup_median']:.1f}x, least {result['speedup_min']:.1f}x",
         "paths": f"{result['paths_missing']} missing, {result['paths_duplicate']} twice "
         f"(stock: {result['paths_duplicate_stock']} twice)",
         "energy": f"difference of a user {_decibel(result['energy_difference_median_db'])} dB in the median, "
         f"{_decibel(result['energy_difference_max_db'])} dB at most; extra "
         f"{_decibel(result['energy_extra_median_db'])} and {_decibel(result['energy_extra_max_db'])} dB",
-        "compiling": f"ours {result['compile_seconds_ours']:.2f} s, stock {result['compile_seconds_stock']:.2f} s; "
-        f"{result['kernels_compiled_after_first']} new kernels of ours after the first scene",
-        "whole stage": f"{result['users_per_second_threads']:.0f} users/s in one process, "
-        f"{result['users_per_second_processes']:.0f} users/s in {result['cores']}",
-        "memory": f"{result['peak_memory_mb']:.0f} MB a worker, "
-        f"{result['peak_memory_growth_mb']:.0f} MB more than after its first scene",
-    }
-    for name, text in figures.items():
-        console.print(f"{name:12} {text}")
+        "compiling": f"ours {stage['compile_seconds_ours']:.2f} s, stock {stage['compile_seconds_stock']:.2f} s; "
+        f"{stage['kernels_compiled_after_first']} new kernels of ours after the first scene",
+        "whole stage": f"{stage['users_per_second_threads']:.0f} users/s in one process, "
+        f"{stage['users_per_second_processes']:.0f} users/s in {cores}",
+        "memory": f"{stage['peak_memory_mb']:.0f} MB a worker, "
+        f"{stage['peak_memory_growth_mb']:.0f} MB more than after its first scene",
+    })  # fmt: skip
 
 
-def _settings(options: Options) -> dict[str, Any]:
+def _settings(options: Options) -> dict[str, object]:
+    """What was measured, and where."""
     chosen = backend.prepare()
     return {
         "rays": options.rays,
@@ -458,24 +519,14 @@ def _settings(options: Options) -> dict[str, Any]:
         "maps": ", ".join(Path(name).name for name in options.maps),
         "seed": SEED,
         "cores": backend.usable_cores(),
-        "machine": platform.machine(),
         "variant": chosen.variant,
         "llvm": Path(chosen.library).name,
-        "version_python": platform.python_version(),
-        **{f"version_{name.replace('-', '_')}": metadata.version(name) for name in PACKAGES},
+        **environment(*PACKAGES),
     }
 
 
-@contextmanager
-def _named_by_option() -> Iterator[None]:
-    """Errors name a recipe's field; here the map is an option."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(str(error).replace("area.source:", "--map", 1)) from error
-
-
-def _figure(of: Callable[[NDArray[np.float64]], Any], values: NDArray[np.float64]) -> float | None:
+def _figure(of: Callable[[NDArray[np.float64]], SupportsFloat], values: NDArray[np.float64]) -> float | None:
+    """A figure of some values, None of none."""
     return float(of(values)) if len(values) else None
 
 

@@ -9,33 +9,30 @@
 """
 
 import json
-import multiprocessing
-import platform
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from importlib import metadata
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from numpy.typing import NDArray
-from rich import box
-from rich.table import Table
 
-from wavecity.dataset.progress import stage, track
+from wavecity.dataset.progress import Stage, stage, track
 from wavecity.flows import build
+from wavecity.flows.bench.measure import apart, environment, median, table_of
 from wavecity.flows.bench.memory import peak_memory
 from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
 from wavecity.flows.recipe import load_recipe
 from wavecity.flows.tables import console
-from wavecity.model.data.batches import PretrainBatches
-from wavecity.model.data.users import WirelessData, geometry_of, load_data
+from wavecity.model.data.batches import steps_per_epoch
+from wavecity.model.data.snapshots import Snapshots
+from wavecity.model.multimodal.backbone import Multimodal
 from wavecity.model.multimodal.module import PretrainModule
 from wavecity.model.multimodal.network import count_parameters
 from wavecity.model.settings.training import TrainingSettings
@@ -78,7 +75,7 @@ class Options:
     threads: int = 0
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: Options) -> dict[str, object]:
     """Measure, print the tables and return all figures, JSON-ready.
 
     Raises
@@ -90,20 +87,21 @@ def run(options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, cpu_threads(options.threads):
         temporary = Path(folder)
         store = options.data or str(build_store(temporary / "store", options.scenes))
-        data = load_data(store, ("train", "validation"))
-        check_machine(settings, len(data.splits["train"]))
-        steps = min(options.steps, len(PretrainBatches(data, settings, SEED).sampler()) - WARM)
-        loops = {side: PlainLoop(make_module(side, data, settings), PretrainBatches(data, settings, SEED))
+        data = Multimodal.load(store, settings)
+        train_users = len(data.data.splits["train"])
+        check_machine(settings, train_users)
+        steps = min(options.steps, epoch_steps(data) - WARM)
+        loops = {side: PlainLoop(make_module(side, data), batches_of(data))
                  for side in SIDES[1:]}  # fmt: skip
         turns = Turns(loops, steps + WARM)
-        module = make_module("lightning", data, settings)
-        train(module, data, settings, steps + WARM, temporary / "run", turns)
+        module = make_module("lightning", data)
+        train(module, data, steps + WARM, temporary / "run", turns)
         memory = {side: apart(measure_memory, side, store, settings) for side in track(SIDES, "peak memory")}
         rates = {
-            processes: processes_rate(data, settings, processes, steps + WARM, temporary / f"ddp-{processes}")
+            processes: processes_rate(data, processes, steps + WARM, temporary / f"ddp-{processes}")
             for processes in track(PROCESSES, "processes")
         }
-    result = {
+    figures = {
         "parameters": count_parameters(module.model),
         "tokens": module.model.tokens,
         **summary(turns.seconds, loops["plain"].loading, settings.batch_size),
@@ -117,16 +115,11 @@ def run(options: Options) -> dict[str, Any]:
         "steps": steps,
         "batch": settings.batch_size,
         "threads": options.threads or torch.get_num_threads(),
-        "recipe": options.recipe,
-        "data": options.data or "helsinki, built",
-        "train_users": len(data.splits["train"]),
-        "preloaded": bool(getattr(data.splits["train"], "preloaded", False)),
-        "machine": platform.machine(),
-        "version_python": platform.python_version(),
-        **{f"version_{name}": metadata.version(name) for name in PACKAGES},
+        "train_users": train_users,
     }
-    print_result(result)
-    return result
+    trained_on = options.data or "helsinki, built"
+    print_result(figures, trained_on)
+    return {**figures, "recipe": options.recipe, "data": trained_on, **environment(*PACKAGES)}
 
 
 def bench_settings(training: TrainingSettings, options: Options) -> TrainingSettings:
@@ -162,16 +155,24 @@ def build_store(folder: Path, scenes: int) -> Path:
     return folder
 
 
-def make_module(side: str, data: WirelessData, settings: TrainingSettings) -> PretrainModule:
+def make_module(side: str, data: Multimodal) -> PretrainModule:
     """Model, losses and optimiser of a side; all start from the same weights."""
-    geometry = geometry_of(data, settings.model)
-    per_epoch = len(PretrainBatches(data, settings, SEED).sampler())
-    module = PretrainModule(settings, geometry, data.statistics, data.scenes, per_epoch, SEED, {})
+    module = data.module(epoch_steps(data), SEED, {})
     if side == "full_length":
-        full = FullLengthModel(settings.model, geometry)
+        full = FullLengthModel(data.settings.model, data.data.geometry)
         full.load_state_dict(module.model.state_dict())
         module.model = full
     return module
+
+
+def epoch_steps(data: Multimodal) -> int:
+    """Steps of an epoch."""
+    return steps_per_epoch(data.settings, len(data.data.splits["train"]))
+
+
+def batches_of(data: Multimodal) -> Iterator[Snapshots]:
+    """Training batches of the first epoch, as Lightning gets them."""
+    return iter(data.batches(SEED).train_dataloader())
 
 
 class Turns(Callback):
@@ -198,7 +199,7 @@ class Turns(Callback):
         self._loops = loops
         self._steps = steps
         self._shown = ExitStack()
-        self._bar: Any = None
+        self._bar: Stage | None = None
         self._since = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -207,14 +208,21 @@ class Turns(Callback):
         self._since = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, *_: Any
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         """Stop Lightning's clock, let the others train, in an order that turns around, and start it again."""
         self.seconds["lightning"].append(time.perf_counter() - self._since)
+        assert isinstance(outputs, Mapping)
         self.losses.append(float(outputs["loss"]))
         sides = list(self._loops)
         for side in sides if len(self.losses) % 2 else reversed(sides):
             self.seconds[side].append(self._loops[side].step())
+        assert self._bar is not None
         self._bar.advance()
         self._since = time.perf_counter()
 
@@ -230,7 +238,7 @@ class Clock(Callback):
         self._path = path
         self._ends: list[float] = []
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: object) -> None:
         """Look at the clock."""
         self._ends.append(time.perf_counter())
 
@@ -240,46 +248,39 @@ class Clock(Callback):
             self._path.write_text(json.dumps(self._ends))
 
 
-def train(
-    module: PretrainModule, data: WirelessData, settings: TrainingSettings, steps: int, out: Path, callback: Callback
-) -> None:
+def train(module: PretrainModule, data: Multimodal, steps: int, out: Path, callback: Callback) -> None:
     """Train some steps with Lightning as `wavecity pretrain` does, without validation."""
-    batches = PretrainBatches(data, settings, SEED)
     out.mkdir(parents=True, exist_ok=True)
-    trainer = make_trainer(settings.model_copy(update={"epochs": 1}), out, len(batches.sampler()), settings.batch_size)
+    settings = data.settings.model_copy(update={"epochs": 1})
+    trainer = make_trainer(settings, out, epoch_steps(data), settings.batch_size)
     trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]
     trainer.limit_train_batches = steps
     trainer.limit_val_batches = 0
     with quiet():
-        trainer.fit(module, datamodule=batches)
-
-
-def apart(function: Any, *arguments: Any) -> Any:
-    """Call in a fresh process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+        trainer.fit(module, datamodule=data.batches(SEED))
 
 
 def measure_memory(side: str, store: str, settings: TrainingSettings) -> float:
     """Peak memory in MB of this process after some steps of a side."""
-    data = load_data(store, ("train", "validation"))
-    module = make_module(side, data, settings)
+    data = Multimodal.load(store, settings)
+    module = make_module(side, data)
     with tempfile.TemporaryDirectory() as folder, cpu_threads(settings.threads):
         if side == "lightning":
-            train(module, data, settings, MEMORY_STEPS, Path(folder), Callback())
+            train(module, data, MEMORY_STEPS, Path(folder), Callback())
         else:
-            loop = PlainLoop(module, PretrainBatches(data, settings, SEED))
+            loop = PlainLoop(module, batches_of(data))
             for _ in range(MEMORY_STEPS):
                 loop.step()
     return peak_memory()
 
 
-def processes_rate(data: WirelessData, settings: TrainingSettings, processes: int, steps: int, out: Path) -> float:
+def processes_rate(data: Multimodal, processes: int, steps: int, out: Path) -> float:
     """Samples a second of Lightning with some processes of one thread each, after the warm steps."""
-    settings = settings.model_copy(update={"devices": processes, "threads": 1})
+    settings = data.settings.model_copy(update={"devices": processes, "threads": 1})
+    data = replace(data, settings=settings)
     path = out / "clock.json"
     with cpu_threads(1):
-        train(make_module("lightning", data, settings), data, settings, steps, out, Clock(path))
+        train(make_module("lightning", data), data, steps, out, Clock(path))
     ends = json.loads(path.read_text())
     return settings.batch_size * (len(ends) - WARM) / (ends[-1] - ends[WARM - 1])
 
@@ -294,11 +295,11 @@ def summary(seconds: dict[str, list[float]], loading: list[float], batch: int) -
         "samples_per_second": rates["lightning"],
         "samples_per_second_plain": rates["plain"],
         "samples_per_second_full_length": rates["full_length"],
-        "lightning_overhead": float(np.median(ratios["lightning"])) - 1,
+        "lightning_overhead": median(ratios["lightning"]) - 1,
         "lightning_overhead_low": low - 1,
         "lightning_overhead_high": high - 1,
         "lightning_overhead_total": float(timed["lightning"].sum() / timed["plain"].sum()) - 1,
-        "speedup_over_full_length": float(np.median(ratios["full_length"])),
+        "speedup_over_full_length": median(ratios["full_length"]),
         "speedup_over_full_length_total": float(timed["full_length"].sum() / timed["plain"].sum()),
         "loading_share": float(np.sum(loading[WARM:]) / timed["plain"].sum()),
     }
@@ -315,12 +316,9 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(ordered[max(first, 0)]), float(ordered[min(last, count - 1)])
 
 
-def print_result(result: dict[str, Any]) -> None:
+def print_result(result: dict[str, float], trained_on: str) -> None:
     """The tables of sides and of processes, and what they come to."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("side", no_wrap=True)
-    for name in ("samples/s", "step / plain, median", "peak MB"):
-        table.add_column(name, justify="right")
+    table = table_of(("side",), ("samples/s", "step / plain, median", "peak MB"))
     ratios = {
         "lightning": 1 + result["lightning_overhead"],
         "plain": 1,
@@ -334,15 +332,13 @@ def print_result(result: dict[str, Any]) -> None:
         f"Lightning over the plain loop: {100 * result['lightning_overhead']:.1f} % (95 %: "
         f"{100 * result['lightning_overhead_low']:.1f} to {100 * result['lightning_overhead_high']:.1f} %)"
     )
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("processes of one thread", justify="right")
-    table.add_column("samples/s", justify="right")
+    table = table_of((), ("processes of one thread", "samples/s"))
     for count in PROCESSES:
         table.add_row(str(count), f"{result[f'samples_per_second_{count}_processes']:.1f}")
     console.print(table)
     console.print(
         f"{result['parameters'] / 1e6:.2f} M parameters, {result['tokens']} tokens, batch {result['batch']}, "
         f"{result['steps']} steps; loading takes {100 * result['loading_share']:.1f} % of a plain step; "
-        f"{result['data']}, {result['train_users']} users",
+        f"{trained_on}, {result['train_users']} users",
         soft_wrap=True,
     )

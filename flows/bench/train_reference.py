@@ -1,16 +1,16 @@
 """The other sides of `wavecity bench train`: a plain loop, and the model with full-length attention and masks."""
 
 import time
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from wavecity.model.data.batches import PretrainBatches
+from wavecity.model.data.snapshots import Snapshots
 from wavecity.model.data.tokens import take
-from wavecity.model.data.users import collate
 from wavecity.model.multimodal import losses
+from wavecity.model.multimodal.attention import SelfAttentionBlock
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.module import PretrainModule
 from wavecity.model.multimodal.network import FoundationModel, Inputs, Outputs
@@ -23,7 +23,7 @@ class PlainLoop:
     ----------
     module : PretrainModule
         Model, losses and optimiser; no trainer.
-    batches : PretrainBatches
+    batches : iterator of Snapshots
 
     Attributes
     ----------
@@ -33,22 +33,21 @@ class PlainLoop:
         Eq. 7 of each step.
     """
 
-    def __init__(self, module: PretrainModule, batches: PretrainBatches) -> None:
+    def __init__(self, module: PretrainModule, batches: Iterator[Snapshots]) -> None:
         self.module = module
         self.loading: list[float] = []
         self.losses: list[float] = []
         parts = module.configure_optimizers()
         self._optimiser = parts["optimizer"]
         self._scheduler = parts["lr_scheduler"]["scheduler"]
-        self._samples = batches.samples("train")
-        self._order = iter(batches.sampler())
+        self._batches = batches
 
     def step(self) -> float:
         """Train one step; returns its seconds."""
         start = time.perf_counter()
-        users = collate(self._samples.__getitems__(next(self._order)))
+        batch = next(self._batches)
         self.loading.append(time.perf_counter() - start)
-        terms = self.module.step_terms(users, len(self.losses))
+        terms = self.module.step_terms(batch, len(self.losses))
         total = losses.total(terms, self.module.settings.losses)
         self._optimiser.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
@@ -149,14 +148,12 @@ class FullLengthModel(FoundationModel):
         return tokens + torch.cat(places)
 
 
-def masked_block(block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
-    """A `Block` over all tokens (B, N, d), in which only those `attended` (B, N) are keys."""
-    batch, count, width = tokens.shape
-    parts = block.query_key_value(block.norm_1(tokens)).chunk(3, -1)
-    query, key, value = (part.view(batch, count, block.heads, -1).transpose(1, 2) for part in parts)
+def masked_block(block: nn.Module, tokens: Tensor, attended: Tensor) -> Tensor:
+    """A `SelfAttentionBlock` over all tokens (B, N, d), in which only those `attended` (B, N) are keys."""
+    assert isinstance(block, SelfAttentionBlock)
+    query, key, value = block.projected(tokens)
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attended[:, None, None])
-    tokens = tokens + block.project(mixed.transpose(1, 2).reshape(batch, count, width))
-    return tokens + block.mlp(block.norm_2(tokens))
+    return block.added(tokens, mixed)
 
 
 def _seen(visible: Tensor, batch: int, patches: int) -> Tensor:

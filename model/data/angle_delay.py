@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wavecity.dataset import InputError
+from wavecity.model.settings.temporal import TemporalSettings
 
 
 def single_row(csi: Tensor) -> Tensor:
@@ -89,6 +90,13 @@ def delay_window(csi: Tensor, delays: int) -> Tensor:
     power = torch.fft.ifft(csi, dim=-2, norm="ortho").abs().square().sum((-3, -1))
     wrapped = torch.cat((power, power[..., : delays - 1]), -1)
     return wrapped.unfold(-1, delays, 1).sum(-1).argmax(-1)
+
+
+def window_of(csi: Tensor, settings: TemporalSettings) -> Tensor:
+    """First bin of delay that is kept, int64 (B,), from the snapshots that may be looked at, (B, T, F, X)."""
+    if settings.align:
+        return delay_window(csi, settings.delays)
+    return torch.zeros(len(csi), dtype=torch.int64, device=csi.device)
 
 
 def _window(first: Tensor | int, kept: int, whole: int, like: Tensor) -> Tensor:

@@ -1,111 +1,55 @@
-"""Batches for Lightning: their order is a pure function of seed and step, whatever the number of processes."""
+"""Batches of a pretraining: the published loader, set up so that a step's users depend on seed and settings alone."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Sequence
 
-import lightning
-import numpy as np
-import torch
-from torch.utils.data import DataLoader, Sampler, Subset
-
-from wavecity.model.data.users import Samples, Users, WirelessData, collate
+from wavecity.dataset.lightning_data import ChannelDataModule
+from wavecity.dataset.loader import find_users, units_within
+from wavecity.dataset.torch_data import BatchTransform
 from wavecity.model.settings.training import TrainingSettings
 
-
-class StepSampler(Sampler[list[int]]):
-    """Batches of a step number: the order is a pure function of (seed, epoch), so training resumes at any step.
-
-    Every rank takes its slice of each global batch. The last, incomplete batch of an epoch is dropped unless it is the
-    only one.
-
-    Parameters
-    ----------
-    count : int
-        Samples.
-    batch_size : int
-        Over all ranks.
-    seed : int
-    rank, world : int
-    """
-
-    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.count = count
-        self.batch_size = min(batch_size, count)
-        self.seed = seed
-        self.rank = rank
-        self.world = world
-        # Where training stands; asked at the start of every epoch.
-        self.step: Callable[[], int] = lambda: 0
-
-    def __len__(self) -> int:
-        return self.count // self.batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Batches from the current step to the end of its epoch."""
-        epoch, first = divmod(self.step(), len(self))
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        for number in range(first, len(self)):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [int(index) for index in batch[self.rank :: self.world]]
+# Decoded bytes that users are shuffled within; two windows are in memory at a time. A small store is shuffled as a whole.
+WINDOW_BYTES = 2**27
 
 
-class ResumableLoader(DataLoader[Any]):
-    """Tells Lightning that resuming within an epoch is exact: the sampler starts from the trainer's step."""
+def training_batches(
+    store: str, fields: Sequence[str], transform: BatchTransform, settings: TrainingSettings, seed: int
+) -> ChannelDataModule:
+    """Batches of the train split, and of at most `validation_users` of the validation split.
 
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing: the order follows from seed and step."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore."""
-
-
-class PretrainBatches(lightning.LightningDataModule):
-    """Loaders of the train and validation splits, made in the process that reads them.
+    Order and exact resumption are those of `wavecity.dataset`. All devices together train on what one would train on.
 
     Parameters
     ----------
-    data : WirelessData
+    store : str
+        Folder of a build, of a version, or a `.zarr`.
+    fields : sequence of str
+        Arrays of the store that a batch holds.
+    transform : callable
+        Batch of the loader (dict of tensors) to the model's.
     settings : TrainingSettings
     seed : int
     """
+    users = find_users(store, "train")
+    return ChannelDataModule(
+        store,
+        fields,
+        batch_size=step_users(settings, len(users)) // settings.devices,
+        workers=settings.loader_workers,
+        seed=seed,
+        window=units_within(users, fields, WINDOW_BYTES),
+        drop_last=True,
+        shared=True,
+        validation_users=settings.validation_users,
+        evaluation_batch_size=settings.evaluation.batch_size,
+        transform=transform,
+    )
 
-    def __init__(self, data: WirelessData, settings: TrainingSettings, seed: int) -> None:
-        super().__init__()
-        self._splits = data.splits
-        self._settings = settings
-        self._seed = seed
 
-    def samples(self, split: str) -> Samples:
-        """Users of a split."""
-        return self._splits[split]
+def step_users(settings: TrainingSettings, train_users: int) -> int:
+    """Users of a step, over all devices."""
+    return min(settings.batch_size, train_users)
 
-    def sampler(self, rank: int = 0, world: int = 1) -> StepSampler:
-        """Order of the training batches, a rank's share of each."""
-        return StepSampler(len(self._splits["train"]), self._settings.batch_size, self._seed, rank, world)
 
-    def train_dataloader(self) -> ResumableLoader:
-        """Training batches from the trainer's step on."""
-        trainer = self.trainer
-        assert trainer is not None
-        sampler = self.sampler(trainer.global_rank, trainer.world_size)
-        sampler.step = lambda: trainer.global_step
-        samples: Any = self._splits["train"]
-        return ResumableLoader(
-            samples, batch_sampler=sampler, collate_fn=collate, num_workers=self._settings.loader_workers
-        )
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Validation users, at most `validation_users` and evenly spread; every rank goes through all of them.
-
-        They are few, and so the losses are the same numbers for any number of processes.
-        """
-        samples: Any = self._splits["validation"]
-        count, limit = len(samples), self._settings.validation_users
-        if count > limit:
-            samples = Subset(samples, [index * count // limit for index in range(limit)])
-        return DataLoader(samples, self._settings.evaluation.batch_size, collate_fn=collate)
-
-    def transfer_batch_to_device(self, batch: Users, device: torch.device, dataloader_idx: int) -> Users:
-        """Move a batch; Lightning does not know frozen dataclasses."""
-        return batch.to(device)
+def steps_per_epoch(settings: TrainingSettings, train_users: int) -> int:
+    """Full batches of an epoch; what is left over takes part in other epochs."""
+    return train_users // step_users(settings, train_users)

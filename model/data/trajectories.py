@@ -11,9 +11,12 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import single_row
-from wavecity.model.data.users import CHECKED, SPLITS, Samples, manifest_of
+from wavecity.model.data.users import SPLITS, Samples, manifest_of, open_splits
 
-FIELDS = ("trajectory/csi", "trajectory/velocity", "trajectory/kind")
+CSI = "trajectory/csi"
+FIELDS = (CSI, "trajectory/velocity", "trajectory/kind")
+# Users of a split that are looked at before training.
+CHECKED = 256
 # `trajectory/kind`, in the order of its numbers.
 KINDS = ("walker", "vehicle", "cyclist")
 
@@ -70,12 +73,15 @@ class TemporalData:
         City of every scene, by row of the store.
     name : str
         What error messages call it.
+    path : str
+        The Zarr group, with the `latest` pointer followed.
     """
 
     splits: Mapping[str, Samples]
     attributes: dict[str, Any]
     cities: list[str]
     name: str
+    path: str = ""
 
     @property
     def version(self) -> str:
@@ -97,7 +103,7 @@ class TemporalData:
         return next(iter(self.splits.values()))[0]
 
 
-def load_temporal(store: str, splits: Sequence[str] = SPLITS) -> TemporalData:
+def load_temporal(store: str, splits: Sequence[str] = SPLITS, preload: bool | None = None) -> TemporalData:
     """Open a published dataset with trajectories.
 
     Parameters
@@ -106,6 +112,8 @@ def load_temporal(store: str, splits: Sequence[str] = SPLITS) -> TemporalData:
         Folder of a build, of a version, or a `.zarr`.
     splits : sequence of str
         Those that are needed.
+    preload : bool, optional
+        As `wavecity.dataset.torch_data.ChannelDataset` has it.
 
     Raises
     ------
@@ -114,7 +122,6 @@ def load_temporal(store: str, splits: Sequence[str] = SPLITS) -> TemporalData:
     """
     from wavecity.dataset.arrays import open_arrays
     from wavecity.dataset.reader import open_store, resolve
-    from wavecity.dataset.torch_data import ChannelDataset
 
     path = str(resolve(store))
     opened = open_store(path)
@@ -124,12 +131,8 @@ def load_temporal(store: str, splits: Sequence[str] = SPLITS) -> TemporalData:
     except InputError as error:
         msg = f"{store}: no array 'trajectory/csi'; the temporal model needs a recipe with `mobility`, e.g. temporal"
         raise InputError(msg) from error
-    samples = {split: ChannelDataset(path, split, FIELDS) for split in splits}
-    for split, users in samples.items():
-        if not len(users):
-            msg = f"{store}: split {split!r} has scenes but no user with a path; build more scenes"
-            raise InputError(msg)
-    data = TemporalData(samples, attributes, [str(city) for city in opened["city"].values], store)
+    samples = open_splits(store, path, splits, FIELDS, preload)
+    data = TemporalData(samples, attributes, [str(city) for city in opened["city"].values], store, path)
     _ = data.shape  # refuses a planar array
     return data
 
@@ -157,21 +160,23 @@ def collate_temporal(items: list[dict[str, Any]]) -> TemporalUsers:
     )
 
 
+def channels(batch: dict[str, Tensor]) -> Tensor:
+    """Channels of a batch of the loader, complex64 (B, T, F, X)."""
+    return single_row(batch[CSI])
+
+
 def check_temporal(data: TemporalData) -> None:
     """Refuse, before training, data on which it would fail or learn nonsense: looks at some users of every split.
 
     Raises
     ------
     InputError
-        Channels of another shape, not finite, or all zero.
+        Channels that are not finite, or all zero.
     """
-    shape = data.shape
     for split, samples in data.splits.items():
         csi = gather_temporal(samples, CHECKED).csi
         what = ""
-        if csi.shape[1:] != shape:
-            what = f"is {tuple(csi.shape[1:])}, not {shape}"
-        elif not bool(torch.isfinite(torch.view_as_real(csi)).all()):
+        if not bool(torch.isfinite(torch.view_as_real(csi)).all()):
             what = "is not finite"
         elif not bool(csi.abs().amax() > 0):
             what = "is zero everywhere"

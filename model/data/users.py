@@ -1,10 +1,9 @@
 """What training and evaluation take from a dataset: users' samples by index, and one table of the scenes they share."""
 
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,15 +13,18 @@ from torch import Tensor
 from wavecity.dataset import InputError
 from wavecity.dataset.files import location, read_json
 from wavecity.model.data.geometry import Geometry
-from wavecity.model.data.tokens import LEAST_SPREAD, TINY, Statistics, patch_centres, patchify
+from wavecity.model.data.tokens import Statistics, patch_centres, patchify
 from wavecity.model.settings.training import ModelSettings
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from wavecity.dataset.torch_data import ChannelDataset
 
 SPLITS = ("train", "validation", "test")
 FIELDS = ("csi", "user_position", "los", "path_gain", "best_beam")
 # Attributes of a dataset that a checkpoint carries.
 CARRIED = ("manifest", "frequency_hz", "array", "element_pattern", "tile_size_m", "licence", "attribution")
-# Users of a split that are looked at before training.
-CHECKED = 256
 
 
 class Samples(Protocol):
@@ -61,10 +63,6 @@ class SceneTable:
     size: float
     names: list[str]
     cities: list[str]
-
-    def __deepcopy__(self, memo: Any) -> "SceneTable":
-        # Never changed, and 1.6 GB for 10,000 scenes: the averaged copy of a model shares it.
-        return self
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ class Users:
 
 
 def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
-    """Open a published dataset for training or evaluation.
+    """Open a published dataset for evaluation, with the maps of all scenes in memory.
 
     Parameters
     ----------
@@ -152,25 +150,7 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
     InputError
         A split has no scene, an array is missing, or `train` is needed and there are no statistics of its users.
     """
-    from wavecity.dataset.reader import open_store, resolve
-    from wavecity.dataset.torch_data import ChannelDataset
-
-    path = str(resolve(store))
-    opened = open_store(path)
-    for name in ("csi", "user_position", "height", "occupancy", "split", "bs_shift"):
-        if name not in opened:
-            msg = f"{store}: no array {name!r}; the model needs it, rebuild the store"
-            raise InputError(msg)
-    for name in ("bs_position_m", "tile_size_m", "statistics"):
-        if name not in opened.attrs:
-            msg = f"{store}: no attribute {name!r}; the model needs it, rebuild the store"
-            raise InputError(msg)
-    statistics = dict(opened.attrs["statistics"])
-    if "train" not in splits:
-        statistics = {"csi_rms": math.nan, "csi_rms_db_mean": math.nan, "csi_rms_db_std": math.nan}
-    elif not statistics.get("n_samples") or not statistics.get("csi_rms"):
-        msg = f"{store}: statistics say that no train user has a path; the train split needs scenes with users"
-        raise InputError(msg)
+    path, opened, statistics = open_wireless(store, "train" in splits)
     height = torch.from_numpy(opened["height"].values)
     # The base station stands at the top centre, slid east by the scene's shift.
     bs = np.asarray(opened.attrs["bs_position_m"], np.float32)[:2] + np.zeros((len(height), 1), np.float32)
@@ -183,13 +163,58 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
         names=[str(name) for name in opened["scene_id"].values],
         cities=[str(city) for city in opened["city"].values],
     )
-    samples = {split: ChannelDataset(path, split, FIELDS) for split in splits}
+    samples = open_splits(store, path, splits, FIELDS)
+    attributes = {**opened.attrs, "manifest": manifest_of(path)}
+    return WirelessData(samples, scenes, statistics, attributes, store)
+
+
+def open_wireless(store: str, trains: bool) -> "tuple[str, xr.Dataset, Statistics]":
+    """Path, dataset and statistics of a store that has all that the model needs.
+
+    Raises
+    ------
+    InputError
+        An array or an attribute is missing, or `trains` and there are no statistics of training users.
+    """
+    from wavecity.dataset.reader import open_store, resolve
+
+    path = str(resolve(store))
+    opened = open_store(path)
+    for name in ("csi", "user_position", "height", "occupancy", "split", "bs_shift"):
+        if name not in opened:
+            msg = f"{store}: no array {name!r}; the model needs it, rebuild the store"
+            raise InputError(msg)
+    for name in ("bs_position_m", "tile_size_m", "statistics"):
+        if name not in opened.attrs:
+            msg = f"{store}: no attribute {name!r}; the model needs it, rebuild the store"
+            raise InputError(msg)
+    statistics = dict(opened.attrs["statistics"])
+    if not trains:
+        statistics = {"csi_rms": math.nan, "csi_rms_db_mean": math.nan, "csi_rms_db_std": math.nan}
+    elif not statistics.get("n_samples") or not statistics.get("csi_rms"):
+        msg = f"{store}: statistics say that no train user has a path; the train split needs scenes with users"
+        raise InputError(msg)
+    return path, opened, Statistics.from_dict(statistics)
+
+
+def open_splits(
+    store: str, path: str, splits: Sequence[str], fields: Sequence[str], preload: bool | None = None
+) -> "dict[str, ChannelDataset]":
+    """Users of some splits by index; `preload` as `ChannelDataset` has it.
+
+    Raises
+    ------
+    InputError
+        A split has no scene or no user with a path.
+    """
+    from wavecity.dataset.torch_data import ChannelDataset
+
+    samples = {split: ChannelDataset(path, split, fields, preload=preload) for split in splits}
     for split, users in samples.items():
         if not len(users):
             msg = f"{store}: split {split!r} has scenes but no user with a path; build more scenes"
             raise InputError(msg)
-    attributes = {**opened.attrs, "manifest": manifest_of(path)}
-    return WirelessData(samples, scenes, Statistics.from_dict(statistics), attributes, store)
+    return samples
 
 
 def manifest_of(path: str) -> str:
@@ -220,90 +245,50 @@ def dataset_sha256(store: str) -> str:
 
 
 def geometry_of(data: WirelessData, settings: ModelSettings) -> Geometry:
-    """Sizes of the dataset, checked against the model's patches.
+    """Sizes of the dataset, checked against the model's patches; see `geometry_from`."""
+    antennas = next(iter(data.splits.values()))[0]["csi"].shape
+    return geometry_from(data.name, antennas, data.scenes.height.shape[1:], data.scenes.occupancy.shape[1:], settings)
+
+
+def geometry_from(
+    name: str, antennas: Sequence[int], cells: Sequence[int], patches: Sequence[int], settings: ModelSettings
+) -> Geometry:
+    """Sizes of a dataset, checked against the model's patches.
+
+    Parameters
+    ----------
+    name : str
+        The dataset's.
+    antennas, cells, patches : (int, int)
+        Of the array, the height map and the occupancy grid.
+    settings : ModelSettings
 
     Raises
     ------
     InputError
         A patch size does not divide the data.
     """
-    columns, rows = next(iter(data.splits.values()))[0]["csi"].shape
-    height, width = data.scenes.height.shape[1:]
-    occupancy = data.scenes.occupancy.shape[-1]
-    for name, edge in (("csi columns", columns), ("csi rows", rows)):
+    columns, rows = antennas
+    height, width = cells
+    occupancy = patches[-1]
+    for what, edge in (("csi columns", columns), ("csi rows", rows)):
         if edge % settings.csi_patch:
-            msg = f"{data.name}: {edge} {name}, training.model.csi_patch {settings.csi_patch} must divide them"
+            msg = f"{name}: {edge} {what}, training.model.csi_patch {settings.csi_patch} must divide them"
             raise InputError(msg)
-    if height != width or data.scenes.occupancy.shape[-2] != occupancy:
-        msg = f"{data.name}: the height map is {height} x {width} cells, the model needs square scenes"
+    if height != width or patches[0] != occupancy:
+        msg = f"{name}: the height map is {height} x {width} cells, the model needs square scenes"
         raise InputError(msg)
     if height % settings.height_patch or occupancy % max(height // settings.height_patch, 1):
         msg = (
-            f"{data.name}: height map of {height} cells and {occupancy} occupancy patches; training.model.height_patch "
+            f"{name}: height map of {height} cells and {occupancy} occupancy patches; training.model.height_patch "
             f"{settings.height_patch} must divide the map and be a multiple of {height // occupancy} cells"
         )
         raise InputError(msg)
     if settings.spectrum_size > min(columns, rows):
         size = settings.spectrum_size
-        msg = f"{data.name}: array of {columns} x {rows}; training.model.spectrum_size {size} must not exceed it"
+        msg = f"{name}: array of {columns} x {rows}; training.model.spectrum_size {size} must not exceed it"
         raise InputError(msg)
     return Geometry(columns, rows, height, occupancy)
-
-
-def check_data(data: WirelessData, geometry: Geometry) -> None:
-    """Refuse, before training, data on which it would fail or learn nonsense.
-
-    Looks at the statistics, at all scenes, and at some users of every split.
-
-    Parameters
-    ----------
-    data : WirelessData
-    geometry : Geometry
-        What the model is built for.
-
-    Raises
-    ------
-    InputError
-        A statistic is not usable or belongs to other data, an array has another shape or is not finite.
-    """
-
-    def refuse(what: str) -> None:
-        msg = f"{data.name}: {what}; rebuild the store"
-        raise InputError(msg)
-
-    for name, value in data.statistics.to_dict().items():
-        # Normalised channels all have one level.
-        least = {"csi_rms_db_mean": -math.inf, "csi_rms_db_std": 0.0}.get(name, sys.float_info.min)
-        if not math.isfinite(value) or value < least:
-            refuse(f"statistics say {name} = {value:g}, it must be finite and positive")
-    scenes = data.scenes
-    for name, maps in (("height", scenes.height), ("bs_position_m", scenes.bs)):
-        if not bool(torch.isfinite(maps).all()):
-            refuse(f"array {name!r} is not finite")
-    if int(scenes.occupancy.max()) > 1:
-        refuse(f"array 'occupancy' holds {int(scenes.occupancy.max())}, it must be 0 or 1")
-    for split, samples in data.splits.items():
-        users = gather(samples, CHECKED)
-        if users.csi.shape[1:] != (geometry.columns, geometry.rows):
-            refuse(f"csi of split {split!r} is {tuple(users.csi.shape[1:])}, not {(geometry.columns, geometry.rows)}")
-        for name, values in (("csi", torch.view_as_real(users.csi)), ("user_position", users.position)):
-            if not bool(torch.isfinite(values).all()):
-                refuse(f"array {name!r} of split {split!r} is not finite")
-        if int(users.scene.max()) >= len(scenes.names):
-            refuse(f"split {split!r} has users of scene {int(users.scene.max())}, there are {len(scenes.names)} scenes")
-    _check_level(data, refuse)
-
-
-def _check_level(data: WirelessData, refuse: Callable[[str], None]) -> None:
-    """Refuse statistics that are those of other channels: training would go on with inputs far from order one."""
-    csi = gather(data.splits["train"], CHECKED).csi.to(torch.complex128)
-    found = float((10 * torch.log10(csi.abs().square().mean((-2, -1)) + TINY)).mean())
-    said, spread = data.statistics.csi_rms_db_mean, max(data.statistics.csi_rms_db_std, LEAST_SPREAD)
-    if abs(found - said) > 2 * spread:
-        refuse(
-            f"statistics say the train users' mean level is {said:.1f} dB with a deviation of {spread:.1f} dB, "
-            f"it is about {found:.1f} dB"
-        )
 
 
 def with_antennas(users: Users, csi: Tensor) -> Users:

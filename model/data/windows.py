@@ -100,9 +100,9 @@ def check_windows(data: TemporalData, config: PredictionSettings, antennas: int)
     InputError
         Other antennas than the model's, trajectories shorter than a window, fewer than two training users.
     """
-    steps, _, antennas = data.shape
-    if antennas != antennas:
-        msg = f"{data.name}: {antennas} antennas, but the model was trained on {antennas}; evaluate on such a dataset"
+    steps, _, found = data.shape
+    if found != antennas:
+        msg = f"{data.name}: {found} antennas, but the model was trained on {antennas}; evaluate on such a dataset"
         raise InputError(msg)
     why = too_short(steps, config.past, config.horizons[-1])
     if not why and len(data.splits["train"]) < FEWEST_TRAINED["prediction"]:

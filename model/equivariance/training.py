@@ -13,11 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wavecity.model.equivariance.group import epsilon, modulate
-from wavecity.model.learning.selection import first_held_back, train_selected
+from wavecity.model.equivariance.group import energies, epsilon, modulate
+from wavecity.model.learning.selection import (
+    TrainAt,
+    Trained,
+    first_held_back,
+    repeated,
+    train_seeds,
+    train_selected,
+)
 from wavecity.model.results.table import decibel
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings, Method
 from wavecity.model.settings.training import HeadSettings
+from wavecity.model.transformer import seeded_weights
 
 # Held-back users that are looked at, and how often in a training.
 LOOKED_AT = 16
@@ -27,6 +35,8 @@ BATCH = 16
 # In training, what is asked for weighs as if it had this share of the power of what is seen, if it has less: no fade may
 # rule a step.
 QUIET = 1e-2
+# Streams of random numbers.
+USERS, HELD_BACK, BATCHES, SHIFTS = 40, 41, 42, 43
 
 Size = tuple[int, int]
 
@@ -67,7 +77,7 @@ class Batch:
 
     def power(self) -> Tensor:
         """Energy of what is asked for, float64 (N,)."""
-        return _energy(self.only_asked(self.target))
+        return energies(self.only_asked(self.target))
 
 
 class Problem(ABC):
@@ -163,7 +173,7 @@ def outputs(network: nn.Module, batch: Batch) -> Tensor:
 
 def nmse(output: Tensor, batch: Batch) -> float:
     """Mean over users of the squared error over the energy of what is asked for, dB; users without any are left out."""
-    error, power = _energy(batch.only_asked(output - batch.target)), batch.power()
+    error, power = energies(batch.only_asked(output - batch.target)), batch.power()
     heard = power > 0
     return decibel(float((error[heard] / power[heard]).mean()))
 
@@ -211,22 +221,13 @@ def loss_of(
         batch = problem.move(batch, problem.random_shifts(len(batch), rng))
     output = network(batch.seen, batch.visible)
     share = 1 / _weighing(batch)
-    loss = (_energy(batch.only_asked(output - batch.target)) * share).mean()
+    loss = (energies(batch.only_asked(output - batch.target)) * share).mean()
     if method == "penalised":
         turns = problem.random_shifts(len(batch), rng)
         moved = problem.move(batch, turns)
         strayed = network(moved.seen, moved.visible) - modulate(output, turns, problem.dims, problem.origin)
-        loss = loss + penalty * (_energy(batch.only_asked(strayed)) * share).mean()
+        loss = loss + penalty * (energies(batch.only_asked(strayed)) * share).mean()
     return loss
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained map, in evaluation mode, with the head seed and the rate that held-back users chose."""
-
-    seed: int
-    network: nn.Module
-    rate: float
 
 
 def trained(
@@ -236,8 +237,8 @@ def trained(
     config: EquivarianceSettings,
     budget: BudgetSettings,
     heads: HeadSettings,
-) -> Iterator[Trained]:
-    """Train a cell once a seed, at the learning rate that the first seed's held-back users favour.
+) -> Iterator[Trained[nn.Module]]:
+    """Train a cell once per seed, at the learning rate that the first seed's held-back users favour.
 
     Parameters
     ----------
@@ -250,53 +251,42 @@ def trained(
     budget : BudgetSettings
     heads : HeadSettings
         Seeds and share held back.
+
+    Yields
+    ------
+    Trained
     """
-    rates = budget.learning_rates
-    for seed in range(heads.seeds):
-        order = np.random.default_rng([seed, 40]).permutation(len(users))[: cell.samples]
-        csi = users[torch.from_numpy(order)]
-        stop = first_held_back(len(csi), heads.held_back)
-        judged = problem.draw(_repeated(csi[stop:], LOOKED_AT), np.random.default_rng([seed, 41]))
-        tries = []
-        for rate in rates:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+    looked_at_every = max(budget.steps // LOOKS, 1)
+
+    def prepare(seed: int) -> TrainAt[nn.Module]:
+        order = np.random.default_rng([seed, USERS]).permutation(len(users))[: cell.samples]
+        labelled = users[torch.from_numpy(order)]
+        stop = first_held_back(len(labelled), heads.held_back)
+        csi, held_back = labelled[:stop], labelled[stop:]
+        judged = problem.draw(repeated(held_back, LOOKED_AT), np.random.default_rng([seed, HELD_BACK]))
+
+        def train_at(rate: float) -> tuple[float, nn.Module]:
+            with seeded_weights(seed):
                 network = problem.build(cell.size)
             if cell.method == "wrapped":
                 network = problem.wrap(network)
-            value = _train(network, problem, cell.method, csi[:stop], judged, rate, config.penalty, budget, seed)
-            tries.append((value, rate, network))
-        _, rate, network = min(tries, key=lambda entry: entry[0])
-        rates = (rate,)
-        yield Trained(seed, network, rate)
+            # Two streams: all methods see the same users, masks and phases, whether they draw shifts or not.
+            rng, shifts = np.random.default_rng([seed, BATCHES]), np.random.default_rng([seed, SHIFTS])
 
+            def batch_loss() -> Tensor:
+                index = torch.from_numpy(np.resize(rng.permutation(len(csi)), budget.batch_size))
+                batch = _turned(problem.draw(csi[index], rng), rng)
+                return loss_of(network, problem, batch, cell.method, config.penalty, shifts)
 
-def _train(
-    network: nn.Module,
-    problem: Problem,
-    method: Method,
-    csi: Tensor,
-    judged: Batch,
-    rate: float,
-    penalty: float,
-    budget: BudgetSettings,
-    seed: int,
-) -> float:
-    """Train in place; the step with the least error on the held-back users wins, the start included."""
+            def held_back_loss() -> float:
+                error = energies(judged.only_asked(outputs(network, judged) - judged.target))
+                return float((error / _weighing(judged)).mean())
 
-    def held_back_loss() -> float:
-        error = _energy(judged.only_asked(outputs(network, judged) - judged.target))
-        return float((error / _weighing(judged)).mean())
+            return train_selected(network, batch_loss, held_back_loss, rate, budget.steps, looked_at_every), network
 
-    # Two streams: all methods see the same users, masks and phases, whether they draw shifts or not.
-    rng, shifts = np.random.default_rng([seed, 42]), np.random.default_rng([seed, 43])
+        return train_at
 
-    def batch_loss() -> Tensor:
-        index = torch.from_numpy(np.resize(rng.permutation(len(csi)), budget.batch_size))
-        batch = _turned(problem.draw(csi[index], rng), rng)
-        return loss_of(network, problem, batch, method, penalty, shifts)
-
-    return train_selected(network, batch_loss, held_back_loss, rate, budget.steps, max(budget.steps // LOOKS, 1))
+    return train_seeds(heads.seeds, budget.learning_rates, prepare)
 
 
 def _turned(batch: Batch, rng: np.random.Generator) -> Batch:
@@ -313,15 +303,5 @@ def _weighing(batch: Batch) -> Tensor:
         part.flatten(1).sum(1) if part is not None else torch.full((len(batch),), whole[0].numel())
         for part, whole in ((batch.visible, batch.seen), (batch.asked, batch.target))
     ]
-    level = _energy(shown) / entries[0].clamp_min(1) * entries[1]
+    level = energies(shown) / entries[0].clamp_min(1) * entries[1]
     return batch.power().maximum(QUIET * level).clamp_min(1e-300)
-
-
-def _energy(values: Tensor) -> Tensor:
-    """Energy of every user, float64 (N,): gains reach -200 dB."""
-    return torch.view_as_real(values).double().square().flatten(1).sum(1)
-
-
-def _repeated(csi: Tensor, count: int) -> Tensor:
-    """So many users, the same ones again where there are fewer: each is drawn anew."""
-    return csi[torch.arange(count) % len(csi)]

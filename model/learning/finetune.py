@@ -13,17 +13,27 @@ from torch import Tensor, nn
 
 from wavecity.model.data.users import Users, with_antennas
 from wavecity.model.learning.heads import Loss, Standardiser, fit
-from wavecity.model.learning.selection import first_held_back, train_selected
+from wavecity.model.learning.selection import (
+    RateChoice,
+    TrainAt,
+    Trained,
+    first_held_back,
+    train_seeds,
+    train_selected,
+)
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.settings.training import HeadSettings
+from wavecity.model.transformer import seeded_weights
 
 # Held-back users that are looked at, and how often.
 LOOKED_AT = 256
 LOOK = 25
+# Stream of random numbers.
+BATCHES = 21
 
 
 class EncoderWithHead(nn.Module):
-    """A copy of an encoder, and a head on its [PHYSC] tokens, one a receive antenna.
+    """A copy of an encoder, and a head on its [PHYSC] tokens, one per receive antenna.
 
     Parameters
     ----------
@@ -79,8 +89,8 @@ def finetuned(
     draw: Callable[[int], tuple[Users, Tensor, Tensor]],
     visible: Tensor,
     settings: HeadSettings,
-) -> Iterator[tuple[int, EncoderWithHead, float]]:
-    """Train a head, then encoder and head together, once a seed, at rates that the first seed's held-back labels favour.
+) -> Iterator[Trained[EncoderWithHead]]:
+    """Train a head, then encoder and head together, once per seed, at rates that the first seed's held-back labels favour.
 
     Parameters
     ----------
@@ -99,58 +109,39 @@ def finetuned(
 
     Yields
     ------
-    seed : int
-    model : EncoderWithHead
-    rate : float
-        Of encoder and head.
+    Trained
+        Its rate is that of encoder and head.
     """
-    head_rates, rates = settings.learning_rates, settings.finetune_rates
-    for seed in range(settings.seeds):
+    head_rates = RateChoice(settings.learning_rates)
+
+    def prepare(seed: int) -> TrainAt[EncoderWithHead]:
         users, csi, labels = draw(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             start = EncoderWithHead(predictor(seed), build(), visible)
         stop = first_held_back(len(labels), settings.held_back)
         criterion = loss(labels[:stop])
         features = start.standardised(users, csi, stop)
         known, held_back = (features[:stop], labels[:stop]), (features[stop:], labels[stop:])
-        heads = []
-        for rate in head_rates:
+        looked_at = torch.arange(stop, len(labels))[:LOOKED_AT]
+
+        def train_head(rate: float) -> tuple[float, nn.Module]:
             head = copy.deepcopy(start.head)
-            value = fit(head, criterion, known, held_back, rate, settings.steps, settings.batch_size, seed)
-            heads.append((value, rate, head))
-        _, rate, start.head = min(heads, key=lambda entry: entry[0])
-        head_rates = (rate,)
-        tries = []
-        for rate in rates:
+            return fit(head, criterion, known, held_back, rate, seed, settings), head
+
+        def train_both(rate: float) -> tuple[float, EncoderWithHead]:
             model = start.copied()
-            tries.append((_train(model, criterion, users, csi, labels, stop, rate, settings, seed), rate, model))
-        _, rate, model = min(tries, key=lambda entry: entry[0])
-        rates = (rate,)
-        yield seed, model, rate
+            rng = np.random.default_rng([seed, BATCHES])
 
+            def batch_loss() -> Tensor:
+                index = torch.from_numpy(rng.permutation(stop)[: settings.finetune_batch])
+                return criterion(model(users.at(index), csi[index]), labels[index])
 
-def _train(
-    model: EncoderWithHead,
-    loss: Loss,
-    users: Users,
-    csi: Tensor,
-    labels: Tensor,
-    stop: int,
-    rate: float,
-    settings: HeadSettings,
-    seed: int,
-) -> float:
-    """Train in place on the first `stop` users; the step with the least loss on the others wins, the start included."""
-    held_back = torch.arange(stop, len(labels))[:LOOKED_AT]
+            def held_back_loss() -> float:
+                return float(criterion(model.outputs(users.at(looked_at), csi[looked_at]), labels[looked_at]))
 
-    def held_back_loss() -> float:
-        return float(loss(model.outputs(users.at(held_back), csi[held_back]), labels[held_back]))
+            return train_selected(model, batch_loss, held_back_loss, rate, settings.finetune_steps, LOOK), model
 
-    rng = np.random.default_rng([seed, 21])
+        start.head, _ = head_rates.train(train_head)
+        return train_both
 
-    def batch_loss() -> Tensor:
-        index = torch.from_numpy(rng.permutation(stop)[: settings.finetune_batch])
-        return loss(model(users.at(index), csi[index]), labels[index])
-
-    return train_selected(model, batch_loss, held_back_loss, rate, settings.finetune_steps, LOOK)
+    return train_seeds(settings.seeds, settings.finetune_rates, prepare)

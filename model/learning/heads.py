@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wavecity.model.learning.selection import first_held_back, train_selected
+from wavecity.model.learning.selection import TrainAt, Trained, first_held_back, train_seeds, train_selected
 from wavecity.model.settings.training import HeadSettings
+from wavecity.model.transformer import seeded_weights
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Labelled = tuple[Tensor, Tensor]
-# A head is looked at this often.
+# Steps from one look at the held-back labels to the next.
 LOOK = 10
+# Stream of random numbers.
+BATCHES = 20
 
 
 class LocationHead(nn.Module):
@@ -99,7 +102,7 @@ class Standardiser:
 
 
 def fit(
-    head: nn.Module, loss: Loss, train: Labelled, held_back: Labelled, rate: float, steps: int, batch: int, seed: int
+    head: nn.Module, loss: Loss, train: Labelled, held_back: Labelled, rate: float, seed: int, settings: HeadSettings
 ) -> float:
     """Train a head in place; the step with the least loss on the held-back labels wins.
 
@@ -112,23 +115,28 @@ def fit(
     train, held_back : (features, labels)
     rate : float
         Learning rate.
-    steps, batch : int
     seed : int
         Of the batches.
+    settings : HeadSettings
+        `steps` of `batch_size` labels.
 
     Returns
     -------
     float
         That least loss.
     """
-    rng = np.random.default_rng([seed, 20])
+    rng = np.random.default_rng([seed, BATCHES])
     features, labels = train
 
     def batch_loss() -> Tensor:
-        index = torch.from_numpy(rng.permutation(len(features))[:batch])
+        index = torch.from_numpy(rng.permutation(len(features))[: settings.batch_size])
         return loss(head(features[index]), labels[index])
 
-    return train_selected(head, batch_loss, lambda: _loss_of(head, loss, held_back), rate, steps, LOOK, one_cycle=False)
+    def held_back_loss() -> float:
+        head.eval()
+        return float(loss(apply(head, held_back[0]), held_back[1]))
+
+    return train_selected(head, batch_loss, held_back_loss, rate, settings.steps, LOOK, one_cycle=False)
 
 
 def tuned(
@@ -137,8 +145,8 @@ def tuned(
     draw: Callable[[int], Labelled],
     settings: HeadSettings,
     rates: Sequence[float] | None = None,
-) -> Iterator[tuple[int, nn.Module, float]]:
-    """Train a head once a seed, at the learning rate that the first seed's held-back labels favour.
+) -> Iterator[Trained[nn.Module]]:
+    """Train a head once per seed, at the learning rate that the first seed's held-back labels favour.
 
     Parameters
     ----------
@@ -154,32 +162,25 @@ def tuned(
 
     Yields
     ------
-    seed : int
-    head : nn.Module
-    rate : float
+    Trained
     """
-    chosen: float | None = None
-    for seed in range(settings.seeds):
+
+    def prepare(seed: int) -> TrainAt[nn.Module]:
         features, labels = draw(seed)
         stop = first_held_back(len(labels), settings.held_back)
         train, held_back = (features[:stop], labels[:stop]), (features[stop:], labels[stop:])
-        tries = []
-        for rate in [chosen] if chosen is not None else rates or settings.learning_rates:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+
+        def train_at(rate: float) -> tuple[float, nn.Module]:
+            with seeded_weights(seed):
                 head = build()
-            value = fit(head, loss(train[1]), train, held_back, rate, settings.steps, settings.batch_size, seed)
-            tries.append((value, rate, head))
-        _, chosen, head = min(tries, key=lambda entry: entry[0])
-        yield seed, head, chosen
+            return fit(head, loss(train[1]), train, held_back, rate, seed, settings), head
+
+        return train_at
+
+    return train_seeds(settings.seeds, rates or settings.learning_rates, prepare)
 
 
 @torch.no_grad()
 def apply(head: nn.Module, features: Tensor, batch: int = 1024) -> Tensor:
     """Outputs of a head for many users."""
     return torch.cat([head(part) for part in features.split(batch)])
-
-
-def _loss_of(head: nn.Module, loss: Loss, labelled: Labelled) -> float:
-    head.eval()
-    return float(loss(apply(head, labelled[0]), labelled[1]))

@@ -1,17 +1,87 @@
-"""How everything is trained that needs labels: some are held back, and the step that does best on them is kept."""
+"""How everything that needs labels is trained: some are held back, and choose the learning rate and the step.
+
+All methods of a task get the same seeds, rates and steps, so that none is favoured by the care it was trained with.
+"""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 WEIGHT_DECAY = 1e-2
 
+Network = TypeVar("Network", bound=nn.Module)
+# Trains a network from its start at a learning rate: the least loss on the held-back labels, and the network.
+TrainAt = Callable[[float], tuple[float, Network]]
+
+
+class Trained(NamedTuple, Generic[Network]):
+    """A trained network, in evaluation mode, with its seed and the learning rate that held-back labels chose."""
+
+    seed: int
+    network: Network
+    rate: float
+
+
+class RateChoice:
+    """Learning rates to try: all of them the first time, later only the one that did best then.
+
+    Parameters
+    ----------
+    rates : sequence of float
+    """
+
+    def __init__(self, rates: Sequence[float]) -> None:
+        self.rates = tuple(rates)
+
+    def train(self, train_at: TrainAt[Network]) -> tuple[Network, float]:
+        """Train at every rate that is left; the network with the least held-back loss, and its rate."""
+        trials = [(*train_at(rate), rate) for rate in self.rates]
+        _, network, rate = min(trials, key=lambda trial: trial[0])
+        self.rates = (rate,)
+        return network, rate
+
+
+def train_seeds(
+    seeds: int, rates: Sequence[float], prepare: Callable[[int], TrainAt[Network]]
+) -> Iterator[Trained[Network]]:
+    """Train once per seed, at the learning rate that the held-back labels of the first seed favour.
+
+    Parameters
+    ----------
+    seeds : int
+    rates : sequence of float
+    prepare : callable
+        Seed -> function that trains at a rate; labels, held-back labels and start are drawn once per seed.
+
+    Yields
+    ------
+    Trained
+
+    Examples
+    --------
+    >>> def prepare(seed):
+    ...     def train_at(rate):
+    ...         return abs(rate - 0.1), nn.Identity()
+    ...     return train_at
+    >>> [(one.seed, one.rate) for one in train_seeds(2, (0.01, 0.1, 1.0), prepare)]
+    [(0, 0.1), (1, 0.1)]
+    """
+    choice = RateChoice(rates)
+    for seed in range(seeds):
+        yield Trained(seed, *choice.train(prepare(seed)))
+
 
 def first_held_back(count: int, share: float) -> int:
     """Number of labels to train on, at least one; those after them, at least one if there are two, are held back."""
     return max(count - max(round(share * count), 1), 1)
+
+
+def repeated(values: Tensor, count: int) -> Tensor:
+    """Rows of (N, ...) up to `count`, from the start again where there are fewer: for what is drawn anew at every use."""
+    return values[torch.arange(count) % len(values)]
 
 
 def train_selected(

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from wavecity.model.multimodal.attention import SelfAttentionBlock
 from wavecity.model.multimodal.masking import Mask
-from wavecity.model.multimodal.network import Block, FoundationModel, Inputs
+from wavecity.model.multimodal.network import FoundationModel, Inputs
 
 
 @torch.no_grad()
@@ -25,8 +26,8 @@ def physc_attention(model: FoundationModel, inputs: Inputs, mask: Mask) -> Tenso
     layers: list[Tensor] = []
 
     def keep(block: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        assert isinstance(block, Block)
-        layers.append(_first_row(block, arguments[0]))
+        assert isinstance(block, SelfAttentionBlock)
+        layers.append(block.first_row(arguments[0]))
 
     hooks = [block.register_forward_pre_hook(keep) for block in model.encoder]
     try:
@@ -35,16 +36,6 @@ def physc_attention(model: FoundationModel, inputs: Inputs, mask: Mask) -> Tenso
         for hook in hooks:
             hook.remove()
     return torch.stack(layers)
-
-
-def _first_row(block: Block, tokens: Tensor) -> Tensor:
-    """Softmax of the first token's query with all keys, mean over the heads: (B, N, d) to (B, N)."""
-    batch, count, width = tokens.shape
-    query, key, _ = block.query_key_value(block.norm_1(tokens)).chunk(3, -1)
-    query = query[:, :1].view(batch, 1, block.heads, -1).transpose(1, 2)
-    key = key.view(batch, count, block.heads, -1).transpose(1, 2)
-    scores = query @ key.transpose(-2, -1) / (width // block.heads) ** 0.5
-    return scores.softmax(-1).mean(1)[:, 0]
 
 
 def attention_on_scene(model: FoundationModel, inputs: Inputs, mask: Mask) -> Tensor:

@@ -14,6 +14,7 @@ from wavecity.model.multimodal.inputs import normalise, prepare
 from wavecity.model.multimodal.masking import Mask, draw_decoy, masked_count, split_along_link
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.transformer import seeded_weights
 
 # Stream of random numbers for the visible CSI patches.
 PILOTS = 10
@@ -112,8 +113,7 @@ class Predictor:
 
     def untrained(self, seed: int) -> "Predictor":
         """Build the same model with random weights: what the architecture gives without pretraining."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + 1)
+        with seeded_weights(seed + 1):
             return self.with_model(FoundationModel(self.settings.model, self.model.geometry).eval())
 
     @torch.no_grad()

@@ -7,14 +7,15 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.snapshots import Snapshots
 from wavecity.model.data.tokens import Statistics
-from wavecity.model.data.users import ScenePatches, SceneTable, Users
+from wavecity.model.data.users import ScenePatches, SceneTable
 from wavecity.model.multimodal import losses
 from wavecity.model.multimodal.inputs import loss_terms, prepare
-from wavecity.model.multimodal.masking import Draws, Mask, Plan, RankDraws, draw_mask, draw_plan
+from wavecity.model.multimodal.masking import Draws, Plan, RankDraws, draw_mask, draw_plan
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.settings.training import AugmentSettings, TrainingSettings
 
@@ -32,7 +33,17 @@ class MaskedPretraining(lightning.LightningModule):
     seed : int
     card : dict
         Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The network.
+    tokens : int
+        Of a sample.
     """
+
+    model: nn.Module
+    tokens: int
 
     def __init__(self, settings: TrainingSettings, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> None:
         super().__init__()
@@ -83,8 +94,10 @@ class PretrainModule(MaskedPretraining):
     settings : TrainingSettings
     geometry : Geometry
     statistics : Statistics
-    scenes : SceneTable
-        Shared maps; they stay out of the checkpoint.
+    tile_size : float
+        Edge of a tile in m.
+    bs : (float, float)
+        Base station in the frame of a scene without shift, m.
     steps_per_epoch : int
     seed : int
     card : dict
@@ -96,25 +109,20 @@ class PretrainModule(MaskedPretraining):
         settings: TrainingSettings,
         geometry: Geometry,
         statistics: Statistics,
-        scenes: SceneTable,
+        tile_size: float,
+        bs: tuple[float, float],
         steps_per_epoch: int,
         seed: int,
         card: dict[str, Any],
     ) -> None:
         super().__init__(settings, steps_per_epoch, seed, card)
         self.statistics = statistics
-        self._table = scenes
-        self._scenes: ScenePatches | None = None
+        self.tile_size = tile_size
+        self.bs = bs
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = FoundationModel(settings.model, geometry)
-
-    @property
-    def scenes(self) -> ScenePatches:
-        """Maps on the model's device."""
-        if self._scenes is None:
-            self._scenes = ScenePatches(self._table, self.settings.model, self.statistics, self.device)
-        return self._scenes
+            self.model: FoundationModel = FoundationModel(settings.model, geometry)
+        self.tokens = self.model.tokens
 
     def setup(self, stage: str) -> None:
         """Compile the blocks in place, in the process that trains: the names of the weights stay as they are."""
@@ -123,13 +131,13 @@ class PretrainModule(MaskedPretraining):
                 # Every step has its own number of visible tokens.
                 block.compile(dynamic=True)
 
-    def training_step(self, users: Users, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Snapshots, batch_idx: int) -> Tensor:
         """Eq. 7 under this step's plan."""
-        terms = self.step_terms(users, self.global_step, self.global_rank, self.trainer.world_size)
+        terms = self.step_terms(batch, self.global_step, self.global_rank, self.trainer.world_size)
         total = losses.total(terms, self.settings.losses)
         # Lightning would collect them at every step and write them at these.
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log_terms({**terms, "total": total}, len(users))
+            self._log_terms({**terms, "total": total}, len(batch.csi))
         return total
 
     def _log_terms(self, terms: dict[str, Tensor], batch_size: int) -> None:
@@ -141,12 +149,12 @@ class PretrainModule(MaskedPretraining):
         self.log_dict(logged, batch_size=batch_size)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
-    def step_terms(self, users: Users, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+    def step_terms(self, batch: Snapshots, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
         """Loss terms of a training step; random numbers depend on seed and step only.
 
         Parameters
         ----------
-        users : Users
+        batch : Snapshots
             This rank's share of the step's batch.
         step : int
         rank, world : int
@@ -154,37 +162,40 @@ class PretrainModule(MaskedPretraining):
         shared = np.random.default_rng([self.seed, SHARED, step])
         plan = draw_plan(self.settings.masking, step // self.steps_per_epoch, self.settings.epochs, shared)
         own = RankDraws(np.random.default_rng([self.seed, TRAINING, step]), rank, world)
-        users, mirror = augment(users, self.settings.augment, own)
-        return self._terms(users, plan, own, mirror)
+        csi, position, mirror = augment(batch.csi, batch.position, self.settings.augment, own)
+        return self._terms(batch._replace(csi=csi, position=position), plan, own, mirror)
 
-    def validation_step(self, users: Users, batch_idx: int) -> None:
+    def validation_step(self, batch: Snapshots, batch_idx: int) -> None:
         """Losses under two fixed plans: 0.7 of the CSI, and every modality with the location hidden."""
         terms: dict[str, list[Tensor]] = {}
         for number, plan in enumerate(VALIDATION_PLANS):
             rng = np.random.default_rng([self.seed, VALIDATION, batch_idx, number])
-            for name, value in self._terms(users, plan, rng, None).items():
+            for name, value in self._terms(batch, plan, rng, None).items():
                 terms.setdefault(name, []).append(value)
         means = {name: torch.stack(values).mean() for name, values in terms.items()}
         means["total"] = losses.total(means, self.settings.losses)
         logged = {f"validation/{name}": value for name, value in means.items()}
-        self.log_dict(logged, batch_size=len(users), sync_dist=True)
+        self.log_dict(logged, batch_size=len(batch.csi), sync_dist=True)
 
-    def _terms(self, users: Users, plan: Plan, rng: Draws, mirror: Tensor | None) -> dict[str, Tensor]:
-        scenes = self.scenes
-        mask = self._mask(users, plan, rng, mirror)
-        prepared = prepare(users.csi, users.position, users.scene, mask, scenes, self.settings, self.statistics, mirror)
+    def _terms(self, batch: Snapshots, plan: Plan, rng: Draws, mirror: Tensor | None) -> dict[str, Tensor]:
+        csi, position, scene = batch[:3]
+        scenes = self._scenes(batch)
+        # Mirrored positions are relative to a mirrored base station.
+        bs = scenes.bs[scene] if mirror is None else scenes.bs[scene] * _sign(mirror)
+        drawn = draw_mask(plan, self.model.csi_patches, scenes.centres, bs, bs + position, scenes.size, rng)
+        mask = drawn.to(self.device)
+        prepared = prepare(csi, position, scene, mask, scenes, self.settings, self.statistics, mirror)
         outputs = self.model(prepared.inputs, mask)
-        occupied = None if plan.csi_only else scenes.occupancy(users.scene, mirror)
+        occupied = None if plan.csi_only else scenes.occupancy(scene, mirror)
         return loss_terms(outputs, prepared, mask, occupied, self.settings.losses)
 
-    def _mask(self, users: Users, plan: Plan, rng: Draws, mirror: Tensor | None) -> Mask:
-        scenes = self.scenes
-        bs = scenes.bs[users.scene]
-        if mirror is not None:
-            bs = bs * _sign(mirror)
-        return draw_mask(plan, self.model.csi_patches, scenes.centres, bs, bs + users.position, scenes.size, rng).to(
-            self.device
+    def _scenes(self, batch: Snapshots) -> ScenePatches:
+        """Maps of the batch's scenes."""
+        bs = torch.tensor(self.bs, device=batch.bs_shift.device) + torch.stack(
+            (batch.bs_shift, torch.zeros_like(batch.bs_shift)), -1
         )
+        table = SceneTable(batch.height, batch.occupancy, bs, self.tile_size, names=[], cities=[])
+        return ScenePatches(table, self.settings.model, self.statistics, self.device)
 
     def configure_optimizers(self) -> Any:
         """No weight decay on vectors and embeddings."""
@@ -212,19 +223,27 @@ def schedule(step: int, steps: int, warmup: int, final_share: float) -> float:
     return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def augment(users: Users, settings: AugmentSettings, rng: Draws) -> tuple[Users, Tensor | None]:
+def augment(
+    csi: Tensor, position: Tensor, settings: AugmentSettings, rng: Draws
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Rotate each channel by a phase of its own, and mirror half of the samples east-west.
 
     With the panel facing south, mirroring the world reverses the order of the array's columns, and nothing else.
 
+    Parameters
+    ----------
+    csi : complex64 (B, x, y)
+    position : float32 (B, 2)
+    settings : AugmentSettings
+    rng : numpy.random.Generator or RankDraws
+
     Returns
     -------
-    users : Users
+    csi, position : as given
     mirror : bool (B,), or None
         Which samples were mirrored; their maps must be, too.
     """
-    csi, position, mirror = users.csi, users.position, None
-    batch = len(users)
+    mirror, batch = None, len(csi)
     if settings.global_phase:
         phase = torch.from_numpy(rng.uniform(0, 2 * np.pi, (batch,)).astype(np.float32)).to(csi.device)
         csi = csi * torch.polar(torch.ones_like(phase), phase)[:, None, None]
@@ -232,7 +251,7 @@ def augment(users: Users, settings: AugmentSettings, rng: Draws) -> tuple[Users,
         mirror = torch.from_numpy(rng.random((batch,)) < 0.5).to(csi.device)
         csi = torch.where(mirror[:, None, None], csi.flip(-2), csi)
         position = position * _sign(mirror)
-    return users.replace(csi=csi, position=position), mirror
+    return csi, position, mirror
 
 
 def _sign(mirror: Tensor) -> Tensor:

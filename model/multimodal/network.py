@@ -1,12 +1,16 @@
-"""The multi-modal masked autoencoder of Appendix A.
+"""The multi-modal masked autoencoder: V. Yazdian and Y. Ghasempour, "A Multi-Modal Foundational Model for Wireless
+Communication and Sensing" (Princeton University; its arXiv number is not at hand), Appendix A.
 
     [PHYSC] | CSI patches | [SEP] | height patches | [SEP] | location      1 + 64 + 1 + 400 + 1 + 1 = 468 tokens
 
-Only visible tokens are gathered and encoded. The decoder attends to their latents and to one mask token a masked patch,
-and computes outputs for the masked ones alone.
+Only visible tokens are gathered and encoded, as in "Masked Autoencoders Are Scalable Vision Learners" (arXiv 2111.06377).
+The decoder attends to their latents and to one mask token per masked patch, and computes outputs for the masked ones alone.
 
 Profile `wavecity` decodes directions where the paper decodes masked CSI patches: one token for each patch of the DFT's
 bins, which gives the expected power there. That is the prior with which `SparseRecovery` finds the hidden antennas.
+
+Shapes in comments: B samples, d the width, P CSI patches of p x p antennas, Q height patches of h x h cells, v visible and
+m masked ones of these, N tokens.
 """
 
 from dataclasses import dataclass
@@ -17,9 +21,11 @@ from torch import Tensor, nn
 
 from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.tokens import complex_entries, csi_patches, patchify, take, unpatchify
+from wavecity.model.multimodal.attention import SelfAttentionBlock
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.sparse import SparseRecovery, enlarge
 from wavecity.model.settings.training import ModelSettings
+from wavecity.model.transformer import initialise, initialise_embeddings
 
 
 @dataclass(frozen=True)
@@ -64,36 +70,6 @@ class Outputs:
     location: Tensor | None
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block: self-attention and a GELU MLP."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
-        super().__init__()
-        hidden = round(width * mlp_ratio)
-        self.heads = heads
-        self.norm_1 = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.project = nn.Linear(width, width)
-        self.norm_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-
-    def forward(self, tokens: Tensor, last: int | None = None) -> Tensor:
-        """(B, N, d) to (B, N, d), or to (B, last, d): only the last tokens' outputs, attending to all."""
-        batch, count, width = tokens.shape
-        wanted = count if last is None else last
-        normed = self.norm_1(tokens)
-        if wanted == count:
-            query, key, value = self.query_key_value(normed).chunk(3, -1)
-        else:
-            weight, bias = self.query_key_value.weight, self.query_key_value.bias
-            query = F.linear(normed[:, -wanted:], weight[:width], bias[:width])
-            key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, -1)
-        split = [part.view(batch, -1, self.heads, width // self.heads).transpose(1, 2) for part in (query, key, value)]
-        attended = F.scaled_dot_product_attention(*split)
-        mixed = tokens[:, -wanted:] + self.project(attended.transpose(1, 2).reshape(batch, wanted, width))
-        return mixed + self.mlp(self.norm_2(mixed))
-
-
 class SpectrumHead(nn.Module):
     """[PHYSC] to a coarse map, refined by two convolutions into a one-channel spectrum.
 
@@ -112,8 +88,9 @@ class SpectrumHead(nn.Module):
 
     def forward(self, physc: Tensor) -> Tensor:
         """(B, d) to (B, kx, ky)."""
-        coarse = self.expand(physc).view(-1, *self.shape)
-        return self.collapse(F.gelu(self.refine(enlarge(coarse, self.scale)))).squeeze(1)
+        coarse = self.expand(physc).view(-1, *self.shape)  # (B, channels, edge, edge)
+        refined = F.gelu(self.refine(enlarge(coarse, self.scale)))  # (B, channels, kx, ky)
+        return self.collapse(refined).squeeze(1)  # (B, kx, ky)
 
 
 class DirectionPrior(nn.Module):
@@ -137,18 +114,19 @@ class DirectionPrior(nn.Module):
         self.embed = nn.Linear(self.patch**2, settings.width)
         self.positions = nn.Parameter(torch.empty(columns * rows // self.patch**2, settings.width))
         self.head = nn.Linear(settings.width, self.patch**2)
-        nn.init.trunc_normal_(self.positions, std=0.02)
+        initialise_embeddings(self.positions)
 
     def queries(self, zero_filled: Tensor) -> Tensor:
         """Tokens (B, P, d) from the spectrum (B, kx, ky) of the visible antennas over all directions."""
-        spectrum = F.avg_pool2d(zero_filled.unsqueeze(1), self.oversampling).squeeze(1)
+        spectrum = F.avg_pool2d(zero_filled.unsqueeze(1), self.oversampling).squeeze(1)  # (B, x, y) bins of the DFT
         # A floor of -30 dB: below lies the window's leakage.
-        return self.embed(patchify((spectrum + 1e-3).log(), self.patch)) + self.positions
+        patches = patchify((spectrum + 1e-3).log(), self.patch)  # (B, P, p * p)
+        return self.embed(patches) + self.positions  # (B, P, d)
 
     def forward(self, decoded: Tensor) -> Tensor:
         """Log of the prior power (B, kx, ky) of all directions from decoded tokens (B, P, d)."""
-        bins = unpatchify(self.head(decoded).float(), self.patch, *self.bins)
-        return enlarge(bins.unsqueeze(1), self.oversampling).squeeze(1)
+        bins = unpatchify(self.head(decoded).float(), self.patch, *self.bins)  # (B, x, y)
+        return enlarge(bins.unsqueeze(1), self.oversampling).squeeze(1)  # (B, kx, ky)
 
 
 class Positions(nn.Module):
@@ -159,8 +137,7 @@ class Positions(nn.Module):
         self.csi = nn.Parameter(torch.empty(csi, width))
         self.scene = nn.Parameter(torch.empty(scene, width))
         self.modality = nn.Parameter(torch.empty(3, width))
-        for parameter in self.parameters():
-            nn.init.trunc_normal_(parameter, std=0.02)
+        initialise_embeddings(self.csi, self.scene, self.modality)
 
     def at_csi(self, index: Tensor) -> Tensor:
         """Embeddings of CSI patches, int64 (B, n) to (B, n, d)."""
@@ -216,16 +193,16 @@ class FoundationModel(nn.Module):
         self.location_head = nn.Linear(width, 2)
         self.occupancy_head = nn.Linear(width, self.occupancy_patch**2)
         self.spectrum_head = SpectrumHead(settings)
-        self.apply(_initialise)
+        initialise(self, self.physc, self.separators, self.mask_tokens)
         if settings.profile == "wavecity":
             # Flat at first: training starts from plain sparse Bayesian learning.
             nn.init.zeros_(self.prior.head.weight)
-        for parameter in (self.physc, self.separators, self.mask_tokens):
-            nn.init.trunc_normal_(parameter, std=0.02)
 
     def _blocks(self, layers: int) -> nn.ModuleList:
         settings = self.settings
-        return nn.ModuleList(Block(settings.width, settings.heads, settings.mlp_ratio) for _ in range(layers))
+        return nn.ModuleList(
+            SelfAttentionBlock(settings.width, settings.heads, settings.mlp_ratio) for _ in range(layers)
+        )
 
     @property
     def tokens(self) -> int:
@@ -235,18 +212,19 @@ class FoundationModel(nn.Module):
     def visible_tokens(self, inputs: Inputs, mask: Mask) -> Tensor:
         """Embed what is visible, (B, N, d): [PHYSC] first, then CSI, then scene and location if they take part."""
         batch = inputs.csi.shape[0]  # len() would fix the batch size of an exported model
-        csi = self.embed_csi(take(inputs.csi, mask.csi_visible)) + self.encoder_positions.at_csi(mask.csi_visible)
-        # The separator that closes the CSI carries its level: a feature, not a token more.
-        level = self.separators[0] + self.embed_level(inputs.level)
+        patches = take(inputs.csi, mask.csi_visible)  # (B, v, 2 * p * p)
+        csi = self.embed_csi(patches) + self.encoder_positions.at_csi(mask.csi_visible)  # (B, v, d)
+        # The separator that closes the CSI carries its level: a feature, not another token.
+        level = self.separators[0] + self.embed_level(inputs.level)  # (B, d)
         parts = [self.physc.expand(batch, 1, -1), csi, level.unsqueeze(1)]
         if mask.scene_visible is not None and inputs.height is not None:
-            height = self.embed_height(take(inputs.height, mask.scene_visible))
+            height = self.embed_height(take(inputs.height, mask.scene_visible))  # (B, v, d)
             parts.append(height + self.encoder_positions.at_scene(mask.scene_visible))
-            parts.append(self.separators[1].expand(batch, 1, -1))
+            parts.append(self.separators[1].expand(batch, 1, -1))  # (B, 1, d)
         if mask.location_visible and inputs.location is not None:
-            location = self.embed_location(inputs.location) + self.encoder_positions.modality[2]
+            location = self.embed_location(inputs.location) + self.encoder_positions.modality[2]  # (B, d)
             parts.append(location.unsqueeze(1))
-        return torch.cat(parts, 1)
+        return torch.cat(parts, 1)  # (B, N, d)
 
     def encode(self, inputs: Inputs, mask: Mask) -> Tensor:
         """Latents of the visible tokens, (B, N, d); the first is the encoded [PHYSC]."""
@@ -265,9 +243,9 @@ class FoundationModel(nn.Module):
         fill_csi : bool
             False leaves out the masked CSI, which costs profile `wavecity` more than all the rest.
         """
-        latents = self.encode(inputs, mask)
-        physc = latents[:, 0]
-        csi_queries = self._csi_queries(inputs, mask)
+        latents = self.encode(inputs, mask)  # (B, N, d)
+        physc = latents[:, 0]  # (B, d)
+        csi_queries = self._csi_queries(inputs, mask)  # (B, m, d), or (B, P, d) directions
         csi_masked = csi_queries.shape[1]
         scene_masked = 0 if mask.scene_masked is None else mask.scene_masked.shape[1]
         location_masked = int(not mask.location_visible)
@@ -276,15 +254,15 @@ class FoundationModel(nn.Module):
         if not wanted:
             return Outputs(physc, self.spectrum_head(physc), None, None, None)
 
-        decoded = self._decode(latents, csi_queries, mask, wanted)
+        decoded = self._decode(latents, csi_queries, mask, wanted)  # (B, wanted, d)
         sizes = [int(from_decoded), csi_masked, scene_masked, location_masked]
         summary, csi, scene, location = decoded.split(sizes, 1)
         return Outputs(
             physc=physc,
-            spectrum=self.spectrum_head(summary[:, 0] if from_decoded else physc),
-            csi=self._masked_csi(csi, inputs, mask) if csi_masked and fill_csi else None,
-            occupancy=self.occupancy_head(scene) if scene_masked else None,
-            location=self.location_head(location[:, 0]) if location_masked else None,
+            spectrum=self.spectrum_head(summary[:, 0] if from_decoded else physc),  # (B, kx, ky)
+            csi=self._masked_csi(csi, inputs, mask) if csi_masked and fill_csi else None,  # (B, m, 2 * p * p)
+            occupancy=self.occupancy_head(scene) if scene_masked else None,  # (B, m, c)
+            location=self.location_head(location[:, 0]) if location_masked else None,  # (B, 2)
         )
 
     def _csi_queries(self, inputs: Inputs, mask: Mask) -> Tensor:
@@ -299,24 +277,24 @@ class FoundationModel(nn.Module):
         """Masked patches (B, m, 2 * patch^2) from the decoded tokens of `_csi_queries`."""
         if self.settings.profile == "paper":
             return self.csi_head(decoded)
-        visible, antennas = self._visible_antennas(inputs, mask)
+        visible, antennas = self._visible_antennas(inputs, mask)  # (B, M) each
         if self.training and antennas.shape[1] > self.settings.recovery_antennas:
             return None
-        whole = self.recovery(visible, antennas, self.prior(decoded))
+        whole = self.recovery(visible, antennas, self.prior(decoded))  # (B, x, y)
         return take(csi_patches(whole, self.settings.csi_patch), mask.csi_masked)
 
     def _visible_antennas(self, inputs: Inputs, mask: Mask) -> tuple[Tensor, Tensor]:
         """Visible entries of the channel, complex64 (B, M), and which antennas x * rows + y they are, int64 (B, M)."""
         columns, rows = self.geometry.columns, self.geometry.rows
         grid = torch.arange(columns * rows, device=inputs.csi.device).view(columns, rows)
-        antennas = patchify(grid, self.settings.csi_patch)[mask.csi_visible]
+        antennas = patchify(grid, self.settings.csi_patch)[mask.csi_visible]  # (B, v, p * p)
         return complex_entries(take(inputs.csi, mask.csi_visible)).flatten(1), antennas.flatten(1)
 
     def _decode(self, latents: Tensor, csi_queries: Tensor, mask: Mask, wanted: int) -> Tensor:
         """Outputs of the last `wanted` tokens, (B, wanted, d): [PHYSC] if it is decoded, CSI, scene, location."""
         batch, positions = len(latents), self.decoder_positions
         csi_end = 1 + mask.csi_visible.shape[1]
-        parts = [latents[:, 1:csi_end] + positions.at_csi(mask.csi_visible)]
+        parts = [latents[:, 1:csi_end] + positions.at_csi(mask.csi_visible)]  # (B, v, d)
         rest = latents[:, csi_end:]
         if mask.scene_visible is not None:
             scene_end = 1 + mask.scene_visible.shape[1]
@@ -334,16 +312,10 @@ class FoundationModel(nn.Module):
             parts.append(self.mask_tokens[1] + positions.at_scene(mask.scene_masked))
         if not mask.location_visible:
             parts.append((self.mask_tokens[2] + positions.modality[2]).expand(batch, 1, -1))
-        tokens = torch.cat(parts, 1)
+        tokens = torch.cat(parts, 1)  # (B, visible + wanted, d)
         for block in self.decoder[:-1]:
             tokens = block(tokens)
-        return self.decoder_norm(self.decoder[-1](tokens, last=wanted))
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+        return self.decoder_norm(self.decoder[-1](tokens, last=wanted))  # (B, wanted, d)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -1,8 +1,8 @@
 """Masked CSI by sparse Bayesian learning over directions, unrolled, with a prior that the model decodes.
 
-Profile `wavecity`, beyond the paper. A channel is a sum of few plane waves, so its covariance is D P D^H: D the
-oversampled 2-D DFT, P the power of each direction. The visible antennas v determine P by MacKay's fixed-point iteration
-(as in Tipping, "Sparse Bayesian learning and the relevance vector machine", 2001),
+Profile `wavecity`, beyond the paper of `wavecity.model.multimodal.network`. A channel is a sum of few plane waves, so its
+covariance is D P D^H: D the oversampled 2-D DFT, P the power of each direction. The visible antennas v determine P by
+MacKay's fixed-point iteration (as in M. Tipping, "Sparse Bayesian Learning and the Relevance Vector Machine", JMLR 1, 2001),
 
     P_k <- mean_k^2 / (1 - variance_k / P_k) = P_k |a_k^H R^-1 h_v|^2 / (a_k^H R^-1 a_k),   R = D_v P D_v^H + s I,
 
@@ -29,8 +29,8 @@ LARGEST_CUT = 1e3
 class SparseRecovery(nn.Module):
     """Channels from their visible antennas and a prior over directions.
 
-    Untrained and with a flat prior it is plain sparse Bayesian learning. Trained are three numbers a step: how far it
-    goes, how much the prior holds it, the noise; and how much of the zero-filled spectrum it starts from.
+    Untrained and with a flat prior it is plain sparse Bayesian learning. Training learns three numbers per step (how far
+    it goes, how much the prior holds it, the noise) and how much of the zero-filled spectrum it starts from.
 
     Parameters
     ----------
@@ -89,20 +89,20 @@ class SparseRecovery(nn.Module):
         if not self.training:
             # The iteration amplifies the rounding of float32 to some -45 dB of the channel; in training that is cheaper.
             visible, prior = visible.to(torch.complex128), prior.double()
-        scale = _power(visible).mean(1, keepdim=True).sqrt().clamp_min(1e-30)
-        visible = visible / scale
-        lag = self._lags(antennas)
-        start = (self.zero_filled(visible, antennas) + 1 / LARGEST_CUT).log()
-        log_power = self.start * start + prior
+        scale = _power(visible).mean(1, keepdim=True).sqrt().clamp_min(1e-30)  # (B, 1)
+        visible = visible / scale  # (B, M)
+        lag = self._lags(antennas)  # (B, M, M)
+        start = (self.zero_filled(visible, antennas) + 1 / LARGEST_CUT).log()  # (B, kx, ky)
+        log_power = self.start * start + prior  # (B, kx, ky)
         for pace, trust, noise in zip(self.pace, self.trust, self.noise, strict=False):
-            power = self._normalised(log_power)
-            inverse = self._inverse(power, lag, noise)
-            weights = (inverse @ visible[..., None])[..., 0]
-            gain = _power(self._analyse(weights, antennas)) / self._quadratic(inverse, lag)
+            power = self._normalised(log_power)  # (B, kx, ky)
+            inverse = self._inverse(power, lag, noise)  # (B, M, M)
+            weights = (inverse @ visible[..., None])[..., 0]  # (B, M)
+            gain = _power(self._analyse(weights, antennas)) / self._quadratic(inverse, lag)  # (B, kx, ky)
             log_power = power.log() + pace * (gain + 1 / LARGEST_CUT).log() + trust * prior
         power = self._normalised(log_power)
         weights = (self._inverse(power, lag, self.noise[-1]) @ visible[..., None])[..., 0]
-        whole = torch.fft.ifft2(power * self._analyse(weights, antennas), norm="forward")
+        whole = torch.fft.ifft2(power * self._analyse(weights, antennas), norm="forward")  # (B, kx, ky)
         return (whole[:, :columns, :rows] * scale[..., None]).to(dtype)
 
     def _normalised(self, log_power: Tensor) -> Tensor:

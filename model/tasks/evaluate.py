@@ -28,9 +28,9 @@ from wavecity.model.tasks.localization import localization
 from wavecity.model.tasks.prediction import prediction
 from wavecity.model.tasks.reconstruction import reconstruction
 from wavecity.model.temporal.network import TemporalModel
+from wavecity.model.training.checkpoint import Checkpoint, weights_of
 from wavecity.model.training.export import latency
-from wavecity.model.training.pretrain import load_model, weights_of
-from wavecity.model.training.pretrain_temporal import load_temporal_model
+from wavecity.model.training.load import load_model, load_temporal_model
 from wavecity.model.training.run_folder import changed_keys, weights_sha256
 from wavecity.model.training.trainer import cpu_threads
 
@@ -53,10 +53,10 @@ class Task:
     backbone: ClassVar = "multimodal"
 
     def measure(
-        self, run: Path, store: str, settings: EvaluationSettings, seed: int, data: Data | None
+        self, run: Path, checkpoint: Checkpoint, store: str, settings: EvaluationSettings, seed: int, data: Data | None
     ) -> tuple[str, Findings]:
         """Load model and data and run it; returns the dataset's name too."""
-        model, trained_with, statistics, _ = load_model(run)
+        model, trained_with, statistics, _ = load_model(run, checkpoint)
         wireless = data if isinstance(data, WirelessData) else load_data(store, self.splits)
         geometry = geometry_of(wireless, trained_with.model)
         if geometry != model.geometry:
@@ -78,10 +78,10 @@ class TemporalTask:
     backbone: ClassVar = "temporal"
 
     def measure(
-        self, run: Path, store: str, settings: EvaluationSettings, seed: int, data: Data | None
+        self, run: Path, checkpoint: Checkpoint, store: str, settings: EvaluationSettings, seed: int, data: Data | None
     ) -> tuple[str, Findings]:
         """Load model and data and run it; returns the dataset's name too."""
-        model, trained_with, _ = load_temporal_model(run)
+        model, trained_with, _ = load_temporal_model(run, checkpoint)
         trajectories = data if isinstance(data, TemporalData) else load_temporal(store, self.splits)
         return trajectories.name, self.run(model, trained_with, trajectories, settings, seed)
 
@@ -149,7 +149,8 @@ def evaluate(
     if task not in TASKS:
         msg = f"task {task!r}: there is no such task; choose one of {', '.join(TASKS)}"
         raise InputError(msg)
-    card, weights = weights_of(run)
+    checkpoint = weights_of(run)
+    card, weights = checkpoint
     backbone = card["settings"].get("backbone", "multimodal")
     chosen = next((one for one in TASKS[task] if one.backbone == backbone), None)
     if chosen is None:
@@ -185,7 +186,7 @@ def evaluate(
     started = time.perf_counter()
     try:
         with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
-            name, findings = chosen.measure(run, store, settings.evaluation, seed, data)
+            name, findings = chosen.measure(run, checkpoint, store, settings.evaluation, seed, data)
     except InputError as error:
         msg = f"{task} is not possible: {error}"
         raise NotPossible(msg) from error

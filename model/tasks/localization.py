@@ -19,6 +19,7 @@ from wavecity.model.learning.baselines import nearest_neighbours
 from wavecity.model.learning.embeddings import clusters, evenly, picture
 from wavecity.model.learning.finetune import finetuned
 from wavecity.model.learning.heads import LocationCnn, LocationHead, Standardiser, apply, distance, tuned
+from wavecity.model.learning.selection import first_held_back
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.table import Findings
 from wavecity.model.settings.training import EvaluationSettings
@@ -182,7 +183,7 @@ def _simple_places(site: Site, view: Views, count: int, settings: EvaluationSett
     for head_seed in range(settings.heads.seeds):
         index = site.labelled(count, head_seed)
         yield MEAN, head_seed, position[index].mean(0).expand(site.tested, -1), None
-        stop = max(len(index) - max(round(settings.heads.held_back * len(index)), 1), 1)
+        stop = first_held_back(len(index), settings.heads.held_back)
         weight = level_weight(view, position, index[:stop], index[stop:])
         for method, prints in ((NEIGHBOURS, view.prints), (NEIGHBOURS_LEVEL, with_level(view, weight))):
             yield method, head_seed, nearest_neighbours(prints[index], position[index], prints[: site.tested]), None

@@ -18,8 +18,8 @@ from wavecity.model.results.outcomes import in_words
 from wavecity.model.results.table import Findings, Record, decibel
 from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
 from wavecity.model.tasks.prediction_training import Forecaster, forecast, ratios, trained
-from wavecity.model.temporal.attention import neighbourhood
 from wavecity.model.temporal.extrapolation import extrapolate
+from wavecity.model.temporal.neighbourhood import neighbourhood
 from wavecity.model.temporal.network import TemporalModel
 
 QUANTITY = "Channel prediction, NMSE"

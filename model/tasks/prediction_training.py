@@ -10,10 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavecity.model.data.windows import Cutter, Windows
-from wavecity.model.learning.selection import first_held_back, train_selected
+from wavecity.model.learning.selection import (
+    TrainAt,
+    Trained,
+    first_held_back,
+    repeated,
+    train_seeds,
+    train_selected,
+)
 from wavecity.model.settings.prediction import PredictionSettings
 from wavecity.model.settings.training import HeadSettings
 from wavecity.model.temporal.network import TemporalModel
+from wavecity.model.transformer import seeded_weights
 
 # Held-back windows that are looked at, and how often in a training.
 LOOKED_AT = 32
@@ -24,6 +32,8 @@ BATCH = 16
 PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 # In training, a snapshot quieter than this share of those seen weighs as if it had it: no fade may rule a step.
 QUIET = 1e-2
+# Streams of random numbers.
+HELD_BACK, BATCHES = 31, 32
 
 
 class Forecaster(nn.Module):
@@ -135,8 +145,8 @@ def trained(
     settings: PredictionSettings,
     heads: HeadSettings,
     steps: int,
-) -> Iterator[tuple[int, nn.Module, float]]:
-    """Train a predictor once a seed, at the learning rate that the first seed's held-back labels favour.
+) -> Iterator[Trained[nn.Module]]:
+    """Train a predictor once per seed, at the learning rate that the first seed's held-back labels favour.
 
     Parameters
     ----------
@@ -153,51 +163,36 @@ def trained(
 
     Yields
     ------
-    seed : int
-    model : nn.Module
-        In evaluation mode.
-    rate : float
+    Trained
     """
-    rates = settings.learning_rates
-    for seed in range(heads.seeds):
-        csi = draw(seed)
-        stop = first_held_back(len(csi), heads.held_back)
-        rng = np.random.default_rng([seed, 31])
-        judged = cutter.cut(_repeated(csi[stop:], LOOKED_AT), rng)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+    looked_at_every = max(steps // LOOKS, 1)
+
+    def prepare(seed: int) -> TrainAt[nn.Module]:
+        labelled = draw(seed)
+        stop = first_held_back(len(labelled), heads.held_back)
+        csi, held_back = labelled[:stop], labelled[stop:]
+        rng = np.random.default_rng([seed, HELD_BACK])
+        judged = cutter.cut(repeated(held_back, LOOKED_AT), rng)
+        with seeded_weights(seed):
             start = build()
         if isinstance(start, Forecaster) and settings.fit_windows:
-            start.fit(cutter.cut(_repeated(csi[:stop], settings.fit_windows), rng, turn=True), judged)
-        tries = []
-        for rate in rates:
+            start.fit(cutter.cut(repeated(csi, settings.fit_windows), rng, turn=True), judged)
+
+        def train_at(rate: float) -> tuple[float, nn.Module]:
             model = copy.deepcopy(start)
-            value = _train(model, csi[:stop], judged, cutter, rate, steps, settings.batch_size, seed)
-            tries.append((value, rate, model))
-        _, rate, model = min(tries, key=lambda entry: entry[0])
-        rates = (rate,)
-        yield seed, model, rate
+            rng = np.random.default_rng([seed, BATCHES])
 
+            def batch_loss() -> Tensor:
+                # With few labels a trajectory comes several times in a step, each time at another place.
+                index = torch.from_numpy(np.resize(rng.permutation(len(csi)), settings.batch_size))
+                windows = cutter.cut(csi[index], rng, turn=True)
+                return prediction_loss(model(windows.past), windows)
 
-def _repeated(csi: Tensor, count: int) -> Tensor:
-    """So many trajectories, the same ones again where there are fewer: each is cut at another place."""
-    return csi[torch.arange(count) % len(csi)]
+            def held_back_loss() -> float:
+                return float(prediction_loss(forecast(model, judged.past), judged))
 
+            return train_selected(model, batch_loss, held_back_loss, rate, steps, looked_at_every), model
 
-def _train(
-    model: nn.Module, csi: Tensor, judged: Windows, cutter: Cutter, rate: float, steps: int, batch: int, seed: int
-) -> float:
-    """Train in place; the step with the least loss on the held-back windows wins, the start included."""
+        return train_at
 
-    def held_back_loss() -> float:
-        return float(prediction_loss(forecast(model, judged.past), judged))
-
-    rng = np.random.default_rng([seed, 32])
-
-    def batch_loss() -> Tensor:
-        # With few labels a trajectory comes several times in a step, each time at another place.
-        index = torch.from_numpy(np.resize(rng.permutation(len(csi)), batch))
-        windows = cutter.cut(csi[index], rng, turn=True)
-        return prediction_loss(model(windows.past), windows)
-
-    return train_selected(model, batch_loss, held_back_loss, rate, steps, max(steps // LOOKS, 1))
+    return train_seeds(heads.seeds, settings.learning_rates, prepare)

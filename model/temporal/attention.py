@@ -1,8 +1,7 @@
-"""Sparse spatio-temporal attention (SSTA): a token attends to its neighbourhood in angle, delay and time.
+"""Sparse spatio-temporal attention (SSTA) of "LWM-Temporal" (arXiv 2603.10024), and the temporal model's block around it.
 
-A path drifts by few bins in a few snapshots. So token (t, i, j) attends to (t + dt, i + di, j + dj): in its own snapshot
-to all |di|, |dj| <= reach, in the others within a drift of min(reach, |dt|); angles are circular, delay and time end at
-the edges of the grid. Each head then keeps its top k.
+A token attends to its neighbourhood in angle, delay and time (`wavecity.model.temporal.neighbourhood`), and each head keeps
+its top k. The forms are ours where the paper's abstract is silent.
 
 The neighbourhood is one set of offsets for all tokens, so nothing has to be gathered: the keys and values at an offset are
 a shifted view of the grid, and memory is that of the scores of some snapshots at a time, never of the neighbours' keys
@@ -12,21 +11,21 @@ and values. The backward pass computes the scores again. No compiler is needed.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-Grid = tuple[int, int, int]
+from wavecity.model.settings.temporal import TemporalModelSettings
+from wavecity.model.temporal.neighbourhood import Grid, Group, Neighbourhood
+from wavecity.model.transformer import Block
 
 # Scores of one offset that are computed at a time: they and their operands stay in the cache. One snapshot at least.
-BLOCK = 2**14
+CHUNK = 2**14
 LOG2_E = math.log2(math.e)
 # Weights of 2 ** -NOTHING are as good as none.
 NOTHING = 100.0
@@ -35,106 +34,39 @@ NOTHING = 100.0
 Box = tuple[slice, slice]
 
 
-@dataclass(frozen=True)
-class Group:
-    """Offsets to the same snapshot: `angles` successive ones from di, times `delays` from dj; their `numbers`."""
-
-    dt: int
-    di: int
-    angles: int
-    dj: int
-    delays: int
-    numbers: slice
-
-
-@dataclass(frozen=True)
-class Neighbourhood:
-    """Where a token looks.
-
-    Attributes
-    ----------
-    grid : (T, A, D)
-        Snapshots, tokens along angle and along delay.
-    offsets : tuple of (dt, di, dj)
-        K of them, in ascending order.
-    """
-
-    grid: Grid
-    offsets: tuple[tuple[int, int, int], ...]
-
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-    @property
-    def tokens(self) -> int:
-        """N = T * A * D."""
-        return math.prod(self.grid)
-
-    @property
-    def top_k(self) -> int:
-        """Neighbours that a head keeps: min(32, max(8, 0.2 K)), with the K of a token far from all edges."""
-        return min(32, max(8, int(0.2 * len(self))))
-
-    @cached_property
-    def groups(self) -> tuple["Group", ...]:
-        """Offsets of the same dt: within it, all pairs of some successive di and dj."""
-        groups = []
-        for dt in dict.fromkeys(offset[0] for offset in self.offsets):
-            numbers = [number for number, offset in enumerate(self.offsets) if offset[0] == dt]
-            _, di, dj = self.offsets[numbers[0]]
-            _, last_di, last_dj = self.offsets[numbers[-1]]
-            groups.append(Group(dt, di, last_di - di + 1, dj, last_dj - dj + 1, slice(numbers[0], numbers[-1] + 1)))
-        return tuple(groups)
-
-    @cached_property
-    def lists(self) -> NDArray[np.int64]:
-        """Neighbours of every token, int64 (N, K): flat indices, -1 where an offset leaves the grid."""
-        snapshots, angles, delays = self.grid
-        t, i, j = (axis.reshape(-1, 1) for axis in np.indices(self.grid))
-        dt, di, dj = np.asarray(self.offsets).T
-        t, i, j = t + dt, (i + di) % angles, j + dj
-        inside = (t >= 0) & (t < snapshots) & (j >= 0) & (j < delays)
-        return np.where(inside, (t * angles + i) * delays + j, -1)
-
-    def sizes(self) -> NDArray[np.int64]:
-        """Neighbours of every token, itself included, int64 (N,)."""
-        return (self.lists >= 0).sum(1)
-
-    def mask(self) -> Tensor:
-        """Who attends to whom, bool (N, N): for dense attention."""
-        mask = torch.zeros(self.tokens, self.tokens + 1, dtype=torch.bool)
-        # -1 is the last column, which is cut off.
-        return mask.scatter(1, torch.from_numpy(self.lists) % (self.tokens + 1), value=True)[:, :-1]
-
-    def spread(self, bias: Tensor) -> Tensor:
-        """A number for each head and offset, (heads, K), at its place in a dense matrix of scores (heads, N, N)."""
-        dense = bias.new_zeros(len(bias), self.tokens, self.tokens + 1)
-        index = torch.from_numpy(self.lists).to(bias.device) % (self.tokens + 1)
-        return dense.scatter(2, index.expand(len(bias), -1, -1), bias[:, None].expand(-1, self.tokens, -1))[..., :-1]
-
-
-@lru_cache(maxsize=64)
-def neighbourhood(grid: Grid, reach: int = 2, past: int = 4, future: int = 3, causal: bool = False) -> Neighbourhood:
-    """Offsets within `reach` in the same snapshot, and within min(reach, |dt|) for dt in -past ... future.
+class TemporalBlock(Block):
+    """Transformer block whose tokens attend to their neighbourhood, or to all.
 
     Parameters
     ----------
-    grid : (T, A, D)
-        The offsets do not depend on T. A grid of few angles has each neighbour once, though it is met on both ways
-        around.
-    reach, past, future : int
-        As in the model card: 2, 4, 3.
-    causal : bool
-        No later snapshot.
+    settings : TemporalModelSettings
+    neighbours : int
+        Offsets of the neighbourhood, K.
     """
-    _, angles, delays = grid
-    offsets = []
-    for dt in range(-past, (0 if causal else future) + 1):
-        drift = reach if dt == 0 else min(reach, abs(dt))
-        low, high = max(-drift, -((angles - 1) // 2)), min(drift, angles // 2)
-        narrow = min(drift, delays - 1)
-        offsets += [(dt, di, dj) for di in range(low, high + 1) for dj in range(-narrow, narrow + 1)]
-    return Neighbourhood(grid, tuple(offsets))
+
+    def __init__(self, settings: TemporalModelSettings, neighbours: int) -> None:
+        super().__init__(settings.width, settings.heads, settings.mlp_ratio)
+        biased = settings.relative_bias and settings.attention == "sparse"
+        self.bias = nn.Parameter(torch.zeros(settings.heads, neighbours)) if biased else None
+
+    def forward(self, tokens: Tensor, near: Neighbourhood | None, top_k: int | None, causal: Tensor | None) -> Tensor:
+        """(B, N, d) to (B, N, d).
+
+        Parameters
+        ----------
+        tokens : (B, N, d)
+        near : Neighbourhood or None
+            None for dense attention.
+        top_k : int or None
+        causal : bool (N, N) or None
+            What dense attention may look at.
+        """
+        query, key, value = self.projected(tokens)  # (B, heads, N, c) each
+        if near is None:
+            attended = dense_attention(query, key, value, causal)  # (B, heads, N, c)
+        else:
+            attended = sparse_attention(query, key, value, near, self.bias, top_k)  # (B, heads, N, c)
+        return self.added(tokens, attended)
 
 
 @torch.compiler.disable
@@ -145,7 +77,7 @@ def sparse_attention(
     near: Neighbourhood,
     bias: Tensor | None = None,
     top_k: int | None = None,
-    block: int = BLOCK,
+    block: int = CHUNK,
 ) -> Tensor:
     """Softmax attention of every token to its neighbourhood; equals `dense_attention` under `near.mask()`.
 

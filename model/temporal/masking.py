@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wavecity.model.multimodal.masking import Draws, masked_count
 from wavecity.model.settings.temporal import TemporalMaskingSettings
-from wavecity.model.temporal.attention import Grid
+from wavecity.model.temporal.neighbourhood import Grid
 
 Hidden = NDArray[np.bool_]
 

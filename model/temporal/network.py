@@ -1,10 +1,14 @@
-"""LWM-Temporal: a transformer over angle, delay and time with sparse spatio-temporal attention (arXiv 2603.10024).
+"""A transformer over angle, delay and time: "LWM-Temporal: Sparse Spatio-Temporal Attention for Wireless Channel
+Representation Learning" (arXiv 2603.10024).
 
 A token is a patch of bins (1 x 1 by default) of one snapshot. A hidden one is replaced by one learned mask token, which
 carries its position like every other. Where a sample's whole future is hidden, the model starts from guesses that take its
 past alone and learns how to combine them (see `extrapolation`); other hidden entries start from interpolation, in a frame
 that turns with the sample's mean Doppler. The full paper is not at hand: sizes are those of its model card, and what is ours
 says so in `TemporalModelSettings`.
+
+Shapes in comments: B samples, T snapshots, A bins of angle and D of delay; a x d tokens of a snapshot, each of p bins; N of
+a sample, of the model's width.
 """
 
 import math
@@ -16,8 +20,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wavecity.model.settings.temporal import TemporalModelSettings
-from wavecity.model.temporal.attention import Grid, Neighbourhood, dense_attention, neighbourhood, sparse_attention
+from wavecity.model.temporal.attention import TemporalBlock
 from wavecity.model.temporal.extrapolation import WAYS, extrapolate
+from wavecity.model.temporal.neighbourhood import Grid, Neighbourhood, neighbourhood
+from wavecity.model.transformer import initialise
 
 # Share of a sample's RMS below which an entry's phase and level fade out of the features.
 FLOOR = 1e-3
@@ -40,7 +46,7 @@ class Guess:
     chosen : float32 (B, WAYS)
         1 for the way that the sample's own past favours.
     features : float32 (B, T, a, d, F)
-        What the tokens are told of them.
+        What the tokens are given of them.
     guessed : bool (B, T)
         Snapshots that have a guess.
     """
@@ -74,44 +80,6 @@ class Combined:
     encoded: Tensor
     terms: Tensor
     start: Tensor
-
-
-class TemporalBlock(nn.Module):
-    """Pre-norm transformer block: attention to the neighbourhood, or to all, and a GELU MLP."""
-
-    def __init__(self, settings: TemporalModelSettings, neighbours: int) -> None:
-        super().__init__()
-        width, hidden = settings.width, round(settings.width * settings.mlp_ratio)
-        self.heads = settings.heads
-        self.norm_1 = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.project = nn.Linear(width, width)
-        self.norm_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-        biased = settings.relative_bias and settings.attention == "sparse"
-        self.bias = nn.Parameter(torch.zeros(settings.heads, neighbours)) if biased else None
-
-    def forward(self, tokens: Tensor, near: Neighbourhood | None, top_k: int | None, causal: Tensor | None) -> Tensor:
-        """(B, N, d) to (B, N, d).
-
-        Parameters
-        ----------
-        tokens : (B, N, d)
-        near : Neighbourhood or None
-            None for dense attention.
-        top_k : int or None
-        causal : bool (N, N) or None
-            What dense attention may look at.
-        """
-        batch, count, width = tokens.shape
-        parts = self.query_key_value(self.norm_1(tokens)).view(batch, count, 3, self.heads, width // self.heads)
-        query, key, value = parts.permute(2, 0, 3, 1, 4)
-        if near is None:
-            attended = dense_attention(query, key, value, causal)
-        else:
-            attended = sparse_attention(query, key, value, near, self.bias, top_k)
-        mixed = tokens + self.project(attended.transpose(1, 2).reshape(batch, count, width))
-        return mixed + self.mlp(self.norm_2(mixed))
 
 
 class MixingHead(nn.Module):
@@ -148,15 +116,16 @@ class MixingHead(nn.Module):
         query, key = (
             torch.view_as_complex(part(tokens).float().unflatten(-1, (-1, 2))).permute(0, 2, 3, 1, 4)
             for part in (self.query, self.key)
-        )
-        weights = query @ key.transpose(-2, -1) / (query.shape[-1] * query.shape[-2]) ** 0.5
-        allowed = visible.permute(0, 2, 3, 1)[..., None, :]
+        )  # complex (B, a, d, T, rank) each
+        weights = query @ key.transpose(-2, -1) / (query.shape[-1] * query.shape[-2]) ** 0.5  # (B, a, d, T, T)
+        allowed = visible.permute(0, 2, 3, 1)[..., None, :]  # (B, a, d, 1, T)
         steps = torch.arange(tokens.shape[1], device=tokens.device)
         if causal:
-            allowed = allowed & (steps[:, None] >= steps)
-        distance = (steps[:, None] - steps).abs()
+            allowed = allowed & (steps[:, None] >= steps)  # (B, a, d, T, T)
+        distance = (steps[:, None] - steps).abs()  # (T, T)
         near = (-self.fall.float() * distance).masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0)
-        return ((near + weights * allowed) @ entries.permute(0, 2, 3, 1, 4)).permute(0, 3, 1, 2, 4)
+        mixed = (near + weights * allowed) @ entries.permute(0, 2, 3, 1, 4)  # (B, a, d, T, p)
+        return mixed.permute(0, 3, 1, 2, 4)  # (B, T, a, d, p)
 
 
 class TemporalModel(nn.Module):
@@ -188,11 +157,9 @@ class TemporalModel(nn.Module):
         self.head = nn.Linear(width, 2 * high * wide)
         self.mixing = MixingHead(width, settings.mixing) if settings.mixing else None
         self.embed_guess = nn.Linear(FEATURES * high * wide + GUESS_FEATURES, width) if settings.extrapolation else None
-        # Complex weights of a token: of each guess, beside the chosen one's 1, and of the network's own prediction.
+        # Complex weights of a token: of each guess, added to the chosen one's 1, and of the network's own prediction.
         self.combine = nn.Linear(width, 2 * (WAYS + 1)) if settings.extrapolation else None
-        self.apply(_initialise)
-        for parameter in (self.mask_token, self.angle_positions, self.delay_positions):
-            nn.init.trunc_normal_(parameter, std=0.02)
+        initialise(self, self.mask_token, self.angle_positions, self.delay_positions)
         # Training starts from interpolation (of nothing, where a bin shows nothing), and for forecasts from the guess as it is.
         nn.init.zeros_(self.head.weight)
         if self.mixing is not None:
@@ -228,15 +195,15 @@ class TemporalModel(nn.Module):
         if tokens.shape[2:] != self.grid[1:]:
             msg = f"tokens of {tuple(tokens.shape[2:])} bins of angle and delay; the model is built for {self.grid[1:]}"
             raise ValueError(msg)
-        entries, masked, scale = self._visible(tokens, hidden)
+        entries, masked, scale = self._visible(tokens, hidden)  # (B, T, a, d, p), (B, T, a, d), (B, T, 1, 1, 1)
         guess = self._guess(entries, masked)
-        encoded = self.encode(entries, masked, guess)
-        predicted = self._network(encoded, entries, masked)
+        encoded = self.encode(entries, masked, guess)  # (B, T, a, d, width)
+        predicted = self._network(encoded, entries, masked)  # (B, T, a, d, p)
         if self.combine is not None and guess is not None:
-            weights = self._complex(self.combine, encoded)[..., None]
-            combined = guess.start() + (weights * guess.terms(predicted)).sum(-2)
+            weights = self._complex(self.combine, encoded)[..., None]  # (B, T, a, d, WAYS + 1, 1)
+            combined = guess.start() + (weights * guess.terms(predicted)).sum(-2)  # (B, T, a, d, p)
             predicted = torch.where(guess.guessed[..., None, None, None], combined, predicted)
-        return self._bins(predicted * scale)
+        return self._bins(predicted * scale)  # (B, T, A, D)
 
     def combined(self, past: Tensor, horizon: int) -> "Combined":
         """What `predict_tail` combines, for `combine` to be fitted.
@@ -273,25 +240,25 @@ class TemporalModel(nn.Module):
         (B, T, a, d, width)
         """
         settings = self.settings
-        embedded = self.embed(_features(entries))
+        embedded = self.embed(_features(entries))  # (B, T, a, d, width)
         # Replaced, not added to: of a hidden entry nothing is left.
         embedded = torch.where(masked[..., None], self.mask_token, embedded)
         if self.embed_guess is not None and guess is not None:
             embedded = embedded + self.embed_guess(guess.features) * guess.guessed[..., None, None, None]
         snapshots = entries.shape[1]
-        times = _sinusoids(snapshots, settings.width, embedded.device)[:, None, None]
+        times = _sinusoids(snapshots, settings.width, embedded.device)[:, None, None]  # (T, 1, 1, width)
         embedded = embedded + times + self.angle_positions[:, None] + self.delay_positions
         grid = embedded.shape[1:4]
-        states = embedded.flatten(1, 3)
+        states = embedded.flatten(1, 3)  # (B, N, width)
         near = self._near(snapshots) if settings.attention == "sparse" else None
         top_k = near.top_k if near is not None and settings.top_k else None
-        causal = self._causal(snapshots, states.device) if near is None and settings.causal else None
+        causal = self._causal(snapshots, states.device) if near is None and settings.causal else None  # (N, N)
         for block in self.blocks:
             if settings.recompute and torch.is_grad_enabled():
                 states = checkpoint(block, states, near, top_k, causal, use_reentrant=False)
             else:
                 states = block(states, near, top_k, causal)
-        return self.norm(states).unflatten(1, grid)
+        return self.norm(states).unflatten(1, grid)  # (B, T, a, d, width)
 
     def represent(self, tokens: Tensor) -> Tensor:
         """Embeddings of all tokens where nothing is hidden: complex64 (B, T, A, D) in any unit to (B, T, a, d, width)."""
@@ -317,7 +284,7 @@ class TemporalModel(nn.Module):
         features = torch.zeros(*masked.shape, self.embed_guess.in_features, device=entries.device)
         for length in past[forecast].unique().tolist():
             rows = torch.nonzero(forecast & (past == length))[:, 0]
-            known = entries[rows, :length]
+            known = entries[rows, :length]  # (b, length, a, d, p) of the b samples with as long a past
             guesses = extrapolate(known.flatten(3), snapshots - length)
             values[rows, :, length:] = guesses.values.unflatten(4, entries.shape[3:])
             chosen[rows, guesses.chosen] = 1
@@ -326,11 +293,10 @@ class TemporalModel(nn.Module):
             errors = guesses.errors.unflatten(3, entries.shape[3:]).mean(-1).sqrt().permute(0, 2, 3, 1)
             level = known.abs().square().mean((1, 4)).sqrt()[..., None]
             ahead = torch.arange(1, snapshots - length + 1, device=entries.device).log() / math.log(8)
-            told = torch.cat((_log_level(errors.float()), _log_level(level)), -1)[:, None]
-            told = torch.cat((
-                told.expand(-1, len(ahead), -1, -1, -1), ahead[:, None, None, None].expand(*best.shape[:4], 1)
-            ), -1)  # fmt: skip
-            features[rows, length:] = torch.cat((_features(best), told), -1)
+            quality = torch.cat((_log_level(errors.float()), _log_level(level)), -1)[:, None]
+            quality = quality.expand(-1, len(ahead), -1, -1, -1)
+            distance = ahead[:, None, None, None].expand(*best.shape[:4], 1)
+            features[rows, length:] = torch.cat((_features(best), quality, distance), -1)
         return Guess(values, chosen, features, hidden & forecast[:, None])
 
     def _network(self, encoded: Tensor, entries: Tensor, masked: Tensor) -> Tensor:
@@ -412,9 +378,3 @@ def _sinusoids(count: int, width: int, device: torch.device) -> Tensor:
     time = torch.arange(count, device=device, dtype=torch.float32)[:, None]
     rates = math.pi / 2 * 128.0 ** -torch.linspace(0, 1, (width + 1) // 2, device=device)
     return torch.cat(((time * rates).sin(), (time * rates).cos()), -1)[:, :width]
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)

@@ -23,7 +23,7 @@ from wavecity.model.multimodal.network import FoundationModel, Inputs
 from wavecity.model.results.table import Findings, Record
 from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
 from wavecity.model.training.export_metadata import EXTRA_FILE, as_json, describe_onnx, metadata_of
-from wavecity.model.training.pretrain import load_model
+from wavecity.model.training.load import load_model
 
 # Runs that are timed, after as many as it takes to warm up.
 WARM_UP, RUNS = 20, 200

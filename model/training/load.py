@@ -1,5 +1,6 @@
 """A pretrained model for use: channels, maps and positions in physical units in, embeddings out."""
 
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -8,14 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavecity.dataset import InputError
-from wavecity.model.data.angle_delay import delay_window, to_angle_delay
+from wavecity.model.data.angle_delay import to_angle_delay, window_of
+from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.tokens import Statistics
 from wavecity.model.data.users import height_patches
 from wavecity.model.multimodal.inference import physc_of, pilots
 from wavecity.model.multimodal.network import FoundationModel
-from wavecity.model.settings.temporal import TemporalSettings
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.temporal.network import TemporalModel
+from wavecity.model.training.checkpoint import Checkpoint, load_weights, weights_of
 
 # What is given in NumPy comes back in NumPy.
 Values = TypeVar("Values", Tensor, NDArray[Any])
@@ -180,11 +182,72 @@ class PretrainedTemporal(NamedTuple):
         return _like(torch.cat(found), csi)
 
 
-def window_of(csi: Tensor, settings: TemporalSettings) -> Tensor:
-    """First bin of delay that is kept, int64 (B,), from the snapshots that may be looked at, (B, T, F, X)."""
-    if settings.align:
-        return delay_window(csi, settings.delays)
-    return torch.zeros(len(csi), dtype=torch.int64, device=csi.device)
+def load_model(run: str | Path, checkpoint: Checkpoint | None = None) -> Pretrained:
+    """Rebuild the multi-modal model from a checkpoint alone.
+
+    Parameters
+    ----------
+    run : str or Path
+        A run folder, its folder `checkpoints`, or the file.
+    checkpoint : Checkpoint, optional
+        What was read of it before.
+
+    Returns
+    -------
+    Pretrained
+        Model (in evaluation mode, on the CPU), settings, statistics and card; its `embed` takes channels as they are.
+
+    Raises
+    ------
+    InputError
+        No checkpoint, none of this package, one of another version of the model, or one of the temporal model
+        (`load_temporal_model` loads that).
+
+    Examples
+    --------
+    >>> model = load_model("runs/quickstart")
+    >>> features = model.embed(csi, height)  # complex (N, 32, 32), m (N, 200, 200) -> (N, d)
+    """
+    card, weights = checkpoint or weights_of(run)
+    settings = TrainingSettings.model_validate(card["settings"])
+    if settings.backbone != "multimodal":
+        msg = f"{run}: a {settings.backbone} model; a run with training.backbone multimodal is needed here"
+        raise InputError(msg)
+    model = FoundationModel(settings.model, Geometry(**card["geometry"]))
+    load_weights(model, weights, run)
+    return Pretrained(model.eval(), settings, Statistics.from_dict(card["statistics"]), card)
+
+
+def load_temporal_model(run: str | Path, checkpoint: Checkpoint | None = None) -> PretrainedTemporal:
+    """Rebuild the temporal model from a checkpoint alone.
+
+    Parameters
+    ----------
+    run : str or Path
+        A run folder, its folder `checkpoints`, or the file.
+    checkpoint : Checkpoint, optional
+        What was read of it before.
+
+    Returns
+    -------
+    PretrainedTemporal
+        Model (in evaluation mode, on the CPU), settings and card; its `embed` takes channels as they are.
+
+    Raises
+    ------
+    InputError
+        No checkpoint, one of another version of the model, or one of the multi-modal model
+        (`load_model` loads that).
+    """
+    card, weights = checkpoint or weights_of(run)
+    settings = TrainingSettings.model_validate(card["settings"])
+    if settings.backbone != "temporal":
+        msg = f"{run}: a multi-modal model; a run with training.backbone temporal is needed here"
+        raise InputError(msg)
+    snapshots, angles, delays = card["grid"]
+    model = TemporalModel(settings.temporal.model, (snapshots, angles, delays))
+    load_weights(model, weights, run)
+    return PretrainedTemporal(model.eval(), settings, card)
 
 
 def _channels(csi: Any, expected: tuple[str | int, ...], what: str, single: bool = True) -> tuple[Tensor, bool]:

@@ -178,13 +178,18 @@ def start_of(out: Path, fingerprint: str) -> Path | None:
 
 def card_of(checkpoint: Path) -> dict[str, Any]:
     """Card of a checkpoint; empty when there is none or it cannot be read."""
+    return dict(read_state(checkpoint).get("wavecity", {}))
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """All that a checkpoint's file holds, on the CPU; empty when there is none or it cannot be read."""
     if not checkpoint.is_file():
         return {}
     # A second `wavecity run` needs no torch to see that a training is finished.
     import torch
 
     try:
-        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["wavecity"])
+        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises a dozen types for a broken file
         log.warning("%s cannot be read (%s)", checkpoint, str(error).splitlines()[0])
         return {}

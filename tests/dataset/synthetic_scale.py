@@ -9,9 +9,12 @@ from functools import partial
 
 import numpy as np
 
+from wavecity.dataset.draft import Draft
 from wavecity.dataset.features import best_beam, spectrum
 from wavecity.dataset.files import StorePath, atomic_path
-from wavecity.dataset.writer import Draft, Layout, fingerprint_of, write_unit
+from wavecity.dataset.fingerprints import fingerprint_of
+from wavecity.dataset.layout import Layout
+from wavecity.dataset.writer import write_unit
 from wavecity.geo.cities import cities_of
 from wavecity.geo.plan import Plan, join_plans, plan_one
 from wavecity.geo.settings import AreaSettings, CitySettings, SceneSettings

@@ -17,8 +17,10 @@ from wavecity.dataset.card.croissant import write_croissant
 from wavecity.dataset.card.facts import gather_facts
 from wavecity.dataset.card.page import write_card
 from wavecity.dataset.card.source import load_source
+from wavecity.dataset.draft import open_draft
 from wavecity.dataset.files import read_json, write_json
-from wavecity.dataset.writer import finish_draft, open_draft, write_unit
+from wavecity.dataset.finish import finish_draft
+from wavecity.dataset.writer import write_unit
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ import xarray as xr
 
 from wavecity.dataset.card.croissant import describe, write_croissant
 from wavecity.dataset.card.page import write_card
+from wavecity.dataset.draft import open_draft
+from wavecity.dataset.finish import finish_draft
 from wavecity.dataset.schema import array_specs
-from wavecity.dataset.writer import finish_draft, open_draft
 
 mlcroissant = pytest.importorskip("mlcroissant")
 

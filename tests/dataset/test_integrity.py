@@ -9,13 +9,16 @@ import xarray as xr
 from toy import ATTRIBUTES, build_store, make_layout, write_synthetic_unit
 
 from wavecity.dataset import InputError
-from wavecity.dataset.checks.validate import CheckFailed, validate
+from wavecity.dataset.checks.findings import CheckFailed
+from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.draft import load_draft, open_draft
 from wavecity.dataset.files import location, remove_folder
+from wavecity.dataset.fingerprints import read_sealed, write_sealed
+from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.loader import find_users
 from wavecity.dataset.publish import pointed_at
 from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.torch_data import ChannelDataModule, ChannelDataset, ShuffledChannels
-from wavecity.dataset.writer import finish_draft, load_draft, open_draft, read_sealed, seal, write_sealed
 from wavecity.flows.tables import publish_newest
 
 SHARD = "data.zarr/csi/c/1/0/0/0"

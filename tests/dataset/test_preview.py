@@ -15,8 +15,10 @@ from shapely import MultiPolygon, Polygon
 
 from wavecity.dataset import InputError
 from wavecity.dataset.preview.output import draw_scene
+from wavecity.dataset.preview.paths import STATUSES, first_hit, nearest_point, rebuild_path
 from wavecity.dataset.preview.picture import SOURCE_COLOURS, look, render
-from wavecity.dataset.preview.scene import STATUSES, first_hit, load_view, nearest_point, prism, rebuild_path, surface
+from wavecity.dataset.preview.scene import load_view
+from wavecity.dataset.preview.solids import prism, surface
 from wavecity.dataset.reader import open_store, resolve
 
 SMALL = {

@@ -14,11 +14,12 @@ from processes import python
 from synthetic_scale import Scale, build_units, make_arrays, make_plan
 
 from wavecity.dataset.checks.validate import processes, validate
+from wavecity.dataset.draft import open_draft
+from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.loader import BatchReader, Order, find_users
 from wavecity.dataset.publish import latest, publish
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.views import add_noise, derived_csi
-from wavecity.dataset.writer import finish_draft, open_draft, seal
 
 SMALL = Scale(scenes=200, cities=8, users=16, columns=16, rows=16)
 LARGE = Scale(scenes=10_000, cities=200, users=4, columns=32, rows=32)

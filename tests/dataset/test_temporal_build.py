@@ -8,9 +8,9 @@ import yaml
 from builds import build_version
 
 from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import files_below
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.writer import load_draft
 from wavecity.flows.recipe import Recipe, load_recipe
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT

@@ -15,11 +15,15 @@ from wavecity.dataset import InputError
 from wavecity.dataset.card.croissant import write_croissant
 from wavecity.dataset.card.page import write_card
 from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.draft import load_draft, open_draft
+from wavecity.dataset.fingerprints import array_checksum
+from wavecity.dataset.finish import finish_draft, seal
+from wavecity.dataset.layout import Layout
 from wavecity.dataset.loader import BatchReader, Order, find_users
 from wavecity.dataset.publish import publish
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.torch_data import ChannelDataset
-from wavecity.dataset.writer import Layout, array_checksum, finish_draft, load_draft, open_draft, seal, write_unit
+from wavecity.dataset.writer import write_unit
 
 STEPS, SUBCARRIERS, INTERVAL, SPACING = 6, 4, 1e-3, 1e6
 LAYOUT = replace(toy.make_layout(scenes=2), with_spectrum=False, steps=STEPS, subcarriers=SUBCARRIERS)

@@ -11,8 +11,12 @@ import zarr
 from toy import write_synthetic_unit
 
 from wavecity.dataset import InputError
-from wavecity.dataset.checks.validate import Finding, Validation, _users, processes, validate
-from wavecity.dataset.writer import array_checksum, load_draft, seal
+from wavecity.dataset.checks.findings import Finding, Validation
+from wavecity.dataset.checks.physics import _users
+from wavecity.dataset.checks.validate import processes, validate
+from wavecity.dataset.draft import load_draft
+from wavecity.dataset.fingerprints import array_checksum
+from wavecity.dataset.finish import seal
 
 
 @pytest.fixture

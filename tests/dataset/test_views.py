@@ -10,10 +10,13 @@ import xarray as xr
 from toy import ATTRIBUTES, build_store, make_layout
 
 from wavecity.dataset import InputError
+from wavecity.dataset.draft import open_draft
 from wavecity.dataset.features import scene_arrays
+from wavecity.dataset.finish import finish_draft
+from wavecity.dataset.layout import Layout
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.views import Chain, Noise, Observe, add_noise, derived_csi, observe, stored_csi
-from wavecity.dataset.writer import Layout, finish_draft, open_draft, write_unit
+from wavecity.dataset.writer import write_unit
 from wavecity.raytrace.channels import Channels, ReceiverSettings
 from wavecity.raytrace.channels import csi as channel_of
 from wavecity.raytrace.settings import RadioSettings, SolverSettings

@@ -11,6 +11,7 @@ from command import wavecity, wavecity_process
 from wavecity.dataset.files import read_json, write_json
 from wavecity.flows import build
 from wavecity.flows.bench import orchestrate, prefect_server
+from wavecity.flows.bench.measure import rotated
 from wavecity.flows.bench.null import null_unit, wrong_units
 from wavecity.flows.bench.orchestrate import Run
 from wavecity.geo.errors import InputError
@@ -102,7 +103,7 @@ def test_a_null_unit_is_held_against_its_receipt(tmp_path):
 
 
 def test_every_round_begins_with_another_side():
-    assert [orchestrate.turned(("a", "b", "c"), turn) for turn in range(4)] == [
+    assert [rotated(("a", "b", "c"), turn) for turn in range(4)] == [
         ("a", "b", "c"), ("b", "c", "a"), ("c", "a", "b"), ("a", "b", "c"),
     ]  # fmt: skip
 

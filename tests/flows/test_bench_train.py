@@ -11,8 +11,8 @@ from wavecity.flows.bench import train as bench
 from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
 from wavecity.flows.recipe import load_recipe
 from wavecity.geo.errors import InputError
-from wavecity.model.data.batches import PretrainBatches
-from wavecity.model.data.users import ScenePatches, gather, geometry_of, load_data
+from wavecity.model.data.users import ScenePatches, gather, load_data
+from wavecity.model.multimodal.backbone import Multimodal
 from wavecity.model.multimodal.inputs import loss_terms, prepare
 from wavecity.model.multimodal.masking import Plan, draw_mask
 from wavecity.model.settings.training import ModelSettings
@@ -39,7 +39,7 @@ def settings():
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("source", ["encoded", "decoded"])
-def test_full_length_attention_with_masks_is_the_same_model(data, settings, plan, source):
+def test_full_length_attention_with_masks_is_the_same_model(toy_store, data, settings, plan, source):
     """Only what is needed is computed by ours, everything by the other; outputs, losses and slopes agree."""
     settings = settings.model_copy(update={"model": TINY.model_copy(update={"spectrum_from": source})})
     users = gather(data.splits["train"], 5)
@@ -48,8 +48,9 @@ def test_full_length_attention_with_masks_is_the_same_model(data, settings, plan
     mask = draw_mask(plan, 64, scenes.centres, bs, bs + users.position, scenes.size, np.random.default_rng(0))
     prepared = prepare(users.csi, users.position, users.scene, mask, scenes, settings, data.statistics)
     occupied = None if plan.csi_only else scenes.occupancy(users.scene)
-    ours = bench.make_module("plain", data, settings).model
-    full = bench.make_module("full_length", data, settings).model
+    whole = Multimodal.load(str(toy_store), settings)
+    ours = bench.make_module("plain", whole).model
+    full = bench.make_module("full_length", whole).model
     assert isinstance(full, FullLengthModel)
     assert not isinstance(ours, FullLengthModel)
     found = []
@@ -69,15 +70,15 @@ def test_full_length_attention_with_masks_is_the_same_model(data, settings, plan
     assert found[0][1].keys() <= found[1][1].keys()
 
 
-def test_all_sides_train_alike(data, settings, tmp_path):
+def test_all_sides_train_alike(toy_store, settings, tmp_path):
+    data = Multimodal.load(str(toy_store), settings)
     loops = {
-        side: PlainLoop(bench.make_module(side, data, settings), PretrainBatches(data, settings, bench.SEED))
-        for side in ("plain", "full_length")
+        side: PlainLoop(bench.make_module(side, data), bench.batches_of(data)) for side in ("plain", "full_length")
     }
     turns = bench.Turns(loops, 3)
-    module = bench.make_module("lightning", data, settings)
+    module = bench.make_module("lightning", data)
     before = module.model.embed_csi.weight.detach().clone()
-    bench.train(module, data, settings, 3, tmp_path, turns)
+    bench.train(module, data, 3, tmp_path, turns)
     assert {side: len(values) for side, values in turns.seconds.items()} == dict.fromkeys(bench.SIDES, 3)
     assert not torch.equal(module.model.embed_csi.weight, before)
     np.testing.assert_allclose(loops["plain"].losses, turns.losses, rtol=1e-5)
@@ -95,7 +96,7 @@ def test_figures_of_a_toy_store(toy_store, capsys, monkeypatch):
     monkeypatch.setattr(bench, "MEMORY_STEPS", 1)
     # Processes of their own are tested in tests/model; here they would take most of the time.
     monkeypatch.setattr(bench, "apart", lambda function, *arguments: function(*arguments))
-    monkeypatch.setattr(bench, "processes_rate", lambda data, settings, processes, *_: 10.0 * processes)
+    monkeypatch.setattr(bench, "processes_rate", lambda data, processes, *_: 10.0 * processes)
     options = bench.Options(data=str(toy_store), recipe="quickstart", steps=2, batch=4, threads=1)
     figures = json.loads(json.dumps(bench.run(options)))
     printed = capsys.readouterr().out
@@ -139,10 +140,10 @@ def test_the_interval_of_a_median_holds_it_in_19_of_20_cases():
 @pytest.mark.heavy
 def test_the_store_that_is_built_trains_in_processes_of_their_own(tmp_path, settings):
     store = bench.build_store(tmp_path / "store", 8)
-    data = load_data(str(store), ("train", "validation"))
-    assert geometry_of(data, settings.model).columns == 32
+    data = Multimodal.load(str(store), settings)
+    assert data.data.geometry.columns == 32
     assert bench.apart(bench.measure_memory, "plain", str(store), settings) > 50
-    assert bench.processes_rate(data, settings, 2, 6, tmp_path / "two") > 0
+    assert bench.processes_rate(data, 2, 6, tmp_path / "two") > 0
 
 
 @pytest.mark.parametrize(

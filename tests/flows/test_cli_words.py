@@ -111,7 +111,7 @@ def test_the_first_line_says_what_a_command_does_before_it_imports_anything(path
 def test_the_command_line_and_its_first_line_import_nothing_heavy() -> None:
     """What takes seconds to import is imported by a command after its first line."""
     code = (
-        "import sys, dataset.progress, flows.cli\n"
+        "import sys, wavecity.dataset.progress, wavecity.flows.cli\n"
         "heavy = {'torch', 'prefect', 'sionna', 'numpy', 'pandas', 'zarr', 'xarray', 'distributed', 'shapely', 'pydantic'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 from toy import ATTRIBUTES, make_layout, write_synthetic_unit
 
-from wavecity.dataset.checks.validate import CheckFailed, validate
+from wavecity.dataset.checks.findings import CheckFailed
+from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.draft import open_draft
+from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.writer import finish_draft, open_draft, seal
 from wavecity.flows import build, pipeline
 from wavecity.flows.recipe import load_recipe
 

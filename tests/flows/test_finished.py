@@ -128,3 +128,14 @@ def test_another_recipe_map_code_or_version_is_seen(
     assert finished.find(recipe, folder, None) is not None
     (folder.parent / "town.osm").write_text(osm_xml(HOUSES[:-1]))
     assert finished.find(recipe, folder, None) is None
+
+
+def test_results_with_other_settings_leave_the_run_finished(run: tuple[Path, Recipe, Version]) -> None:
+    folder, recipe, version = run
+    # As `wavecity evaluate RUN --task localization --set training.evaluation.visible_csi=0.5` names them.
+    for suffix in (".json", ".npz", ".parquet"):
+        (folder / "results" / f"localization-1a2b3c4d{suffix}").write_text(json.dumps(RESULT))
+    assert finished.find(recipe, folder, None) == version
+    # Of the run's own settings every file counts.
+    (folder / "results" / "localization.npz").write_text("{}")
+    assert finished.find(recipe, folder, None) is None

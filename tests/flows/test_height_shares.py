@@ -8,8 +8,8 @@ import pytest
 import toy
 from shapely import box
 
-from wavecity.dataset.card.facts import _height_table
 from wavecity.dataset.card.source import load_source
+from wavecity.dataset.card.tables import height_table
 from wavecity.dataset.files import atomic_path
 from wavecity.flows.build import _result
 from wavecity.flows.tables import _height_sources
@@ -53,7 +53,7 @@ def test_inspect_and_the_card_agree(folder):
     # Scenes 0, 2 and 4, and 1 and 5; scene 3 is quarantined.
     assert counts == {"imputed": 3, "tag": 12, "levels": 6}
     assert _height_sources(folder) == "imputed 14%, levels 29%, tag 57% (of 21 buildings)"
-    table = _height_table(load_source(folder))
+    table = height_table(load_source(folder))
     shares = {row[0]: row[3] for row in table.rows if row[2] != "0"}
     assert shares == {"imputed": "14%", "levels": "29%", "tag": "57%"}
     assert "of the buildings of all scenes" in table.note

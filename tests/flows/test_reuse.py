@@ -8,9 +8,9 @@ import pytest
 from builds import build_version
 from geo_maps import box, osm_xml
 
+from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import files_below
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.writer import load_draft
 from wavecity.flows import build
 from wavecity.flows.recipe import Recipe, parse_recipe
 

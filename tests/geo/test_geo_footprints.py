@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 from shapely import MultiPolygon, Polygon
 
 from wavecity.geo.errors import SceneError
-from wavecity.geo.footprints import (
-    Footprints,
-    Solid,
-    _clean,
-    _without_overlaps,
-    polygons,
-    repair,
-    simplify_together,
-    tile_footprints,
-)
+from wavecity.geo.footprints import Footprints, Solid, _clean, _without_overlaps, tile_footprints
 from wavecity.geo.mesh import build_mesh
+from wavecity.geo.polygons import polygons, repair, simplify_together
 from wavecity.geo.projection import project
 from wavecity.geo.settings import SceneSettings
 from wavecity.geo.sources import Source

@@ -17,7 +17,8 @@ from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.build import build_scene
-from wavecity.geo.footprints import Footprints, polygons, tile_footprints
+from wavecity.geo.footprints import Footprints, tile_footprints
+from wavecity.geo.polygons import polygons
 from wavecity.geo.projection import local_crs, unproject
 from wavecity.geo.rasters import cell_centres
 from wavecity.geo.scene import Scene, Surface

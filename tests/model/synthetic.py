@@ -1,9 +1,11 @@
 import os
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from wavecity.model.data.tokens import Statistics
 from wavecity.model.data.users import SceneTable, WirelessData
@@ -102,6 +104,60 @@ def make_data(splits=(("train", 4), ("validation", 2), ("test", 2)), users=24, s
     return WirelessData(samples, table, statistics, attributes, "synthetic")
 
 
+def stored(data):
+    """Folder of a store with the same users, scenes and attributes, which `pretrain` reads; written once."""
+    if id(data) in _STORES:
+        return _STORES[id(data)][1]
+    users = int(max(samples.user_index.max() for samples in data.splits.values())) + 1
+    scenes = int(max(samples.scene_index.max() for samples in data.splits.values())) + 1
+    root, inner = {"outage": (("scene", "user"), np.ones((scenes, users), bool))}, {}
+    split = np.full(scenes, "train", object)
+    for name, samples in data.splits.items():
+        split[samples.scene_index] = name
+        root["outage"][1][samples.scene_index, samples.user_index] = False
+        for field, values in samples.arrays.items():
+            of, key = (inner, field.split("/")[1]) if "/" in field else (root, field)
+            dims = ("scene", "user", *(f"{key}_{axis}" for axis in range(values.ndim - 1)))
+            of.setdefault(key, (dims, np.zeros((scenes, users, *values.shape[1:]), values.dtype)))
+            of[key][1][samples.scene_index, samples.user_index] = values
+    root["n_users"] = ("scene", np.full(scenes, users))
+    root.setdefault("csi", (("scene", "user", "x", "y"), np.zeros((scenes, users, 1, 1), np.complex64)))
+    attributes = {"schema_version": 1, **data.attributes}
+    coordinates = {"split": ("scene", split.astype(str))}
+    if isinstance(data, WirelessData):
+        table = data.scenes
+        root["height"] = (("scene", "row", "column"), table.height.numpy())
+        root["occupancy"] = (("scene", "patch_row", "patch_column"), table.occupancy.numpy())
+        root["bs_shift"] = ("scene", table.bs[:, 0].numpy())
+        coordinates |= {"scene_id": ("scene", table.names), "city": ("scene", table.cities)}
+        attributes |= {"tile_size_m": table.size, "bs_position_m": [0.0, float(table.bs[0, 1]), 15.0],
+                       "statistics": {"n_samples": len(data.splits["train"]), **data.statistics.to_dict()}}  # fmt: skip
+    else:
+        coordinates |= {"city": ("scene", data.cities)}
+        attributes |= {"statistics": {}}
+    path = tempfile.mkdtemp(prefix="synthetic-", dir=_FOLDER.name)
+    _write(xr.Dataset(root, coordinates, attributes), f"{path}/data.zarr")
+    if inner:
+        _write(xr.Dataset(inner), f"{path}/data.zarr", group="trajectory")
+    # The data are kept as well: an identity is given again.
+    _STORES[id(data)] = (data, path)
+    return path
+
+
+def _write(dataset, path, **options):
+    """With units of two scenes."""
+    encoding = {
+        name: {"chunks": (1, *array.shape[1:]), "shards": (2, *array.shape[1:])}
+        for name, array in dataset.data_vars.items()
+    }
+    dataset.to_zarr(path, zarr_format=3, consolidated=False, mode="a", encoding=encoding, **options)
+
+
+# As long as this process lives.
+_STORES = {}
+_FOLDER = tempfile.TemporaryDirectory(prefix="wavecity-synthetic-")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Tiny matrices: threads cost more than they give, most of all on a busy machine."""
@@ -146,7 +202,7 @@ def trained(shared, data, tiny):
     from wavecity.model.training.pretrain import pretrain
 
     settings = tiny.model_copy(update={"epochs": 1})
-    return shared("trained", lambda folder: pretrain("synthetic", settings, folder, seed=1, data=data))
+    return shared("trained", lambda folder: pretrain(stored(data), settings, folder, seed=1))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import xarray as xr
 
 from wavecity.model.training.export import export_model
 from wavecity.model.training.export_metadata import metadata_of
-from wavecity.model.training.pretrain import load_model, pretrain
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import pretrain
 
 SHARE = 0.25
 

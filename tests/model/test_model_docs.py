@@ -13,7 +13,7 @@ from wavecity.dataset.importing.channel_files import LAYOUT
 from wavecity.flows.cli import cli
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.training.export_metadata import metadata_of
-from wavecity.model.training.pretrain import load_model
+from wavecity.model.training.load import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 HOWTO = ROOT / "docs" / "howto"

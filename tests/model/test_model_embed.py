@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from synthetic import stored
 from synthetic_temporal import make_temporal, users_of
 
 from wavecity.dataset import InputError
 from wavecity.model.data.users import gather, load_data
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.pretrain import load_model, pretrain
-from wavecity.model.training.pretrain_temporal import load_temporal_model, pretrain_temporal
+from wavecity.model.training.load import load_model, load_temporal_model
+from wavecity.model.training.pretrain import pretrain
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def moving(tmp_path_factory) -> tuple[Path, torch.Tensor]:
         }
     )
     folder = tmp_path_factory.mktemp("moving")
-    pretrain_temporal("synthetic", settings, folder, seed=3, data=data)
+    pretrain(stored(data), settings, folder, seed=3)
     return folder, users_of(data, "test").csi
 
 

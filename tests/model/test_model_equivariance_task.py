@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from synthetic import FakeSamples, make_data
+from synthetic import FakeSamples, make_data, stored
 from synthetic_temporal import make_temporal
 
 from wavecity.dataset import InputError
@@ -35,7 +35,7 @@ from wavecity.model.settings.training import HeadSettings, TrainingSettings
 from wavecity.model.tasks import evaluate as tasks
 from wavecity.model.tasks.evaluate import Task, evaluate
 from wavecity.model.temporal.network import TemporalModel
-from wavecity.model.training.pretrain_temporal import pretrain_temporal
+from wavecity.model.training.pretrain import pretrain
 
 CSI, PREDICTION = "Masked CSI, NMSE", "Channel prediction, NMSE"
 OTHER_AZIMUTH = "unseen scenes, other azimuth"
@@ -108,7 +108,7 @@ def temporal():
 @pytest.fixture(scope="module")
 def moving_run(temporal, moving, tmp_path_factory):
     folder = tmp_path_factory.mktemp("moving")
-    pretrain_temporal("synthetic", temporal, folder, 1, data=moving)
+    pretrain(stored(moving), temporal, folder, 1)
     return folder
 
 

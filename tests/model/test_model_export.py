@@ -10,7 +10,7 @@ from wavecity.dataset import InputError
 from wavecity.model.data.users import gather
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.training.export import DeployedEncoder, compare, export_model, latency
-from wavecity.model.training.pretrain import load_model
+from wavecity.model.training.load import load_model
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from torch import nn
 from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.users import ScenePatches, gather, geometry_of
 from wavecity.model.multimodal import losses
+from wavecity.model.multimodal.attention import SelfAttentionBlock
 from wavecity.model.multimodal.inputs import loss_terms, prepare
 from wavecity.model.multimodal.masking import Plan, draw_mask
-from wavecity.model.multimodal.network import Block, FoundationModel, count_parameters
+from wavecity.model.multimodal.network import FoundationModel, count_parameters
 from wavecity.model.settings.training import LossSettings, ModelSettings, TrainingSettings
 
 PAPER = Geometry(columns=32, rows=32, height_cells=200, occupancy_patches=20)
@@ -39,7 +40,7 @@ def test_small_profile_predicts_all_occupancy_cells_of_its_larger_patches():
 
 def test_block_equals_the_textbook_form():
     torch.manual_seed(0)
-    block = Block(16, 4, 4.0)
+    block = SelfAttentionBlock(16, 4, 4.0)
     tokens = torch.randn(3, 9, 16)
     attention = nn.MultiheadAttention(16, 4, batch_first=True)
     with torch.no_grad():

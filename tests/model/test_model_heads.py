@@ -57,7 +57,8 @@ def test_a_linear_head_finds_least_squares():
     features, labels = linear_problem()
     noisy = labels + 0.1 * torch.randn(labels.shape, generator=torch.Generator().manual_seed(0))
     head = nn.Linear(3, 2)
-    fit(head, squares, (features[:60], noisy[:60]), (features[60:], noisy[60:]), 0.03, 400, 60, 5)
+    settings = HeadSettings(steps=400, batch_size=60)
+    fit(head, squares, (features[:60], noisy[:60]), (features[60:], noisy[60:]), 0.03, 5, settings)
     design = np.column_stack([features[:60], np.ones(60)])
     solution = np.linalg.lstsq(design, noisy[:60].numpy(), rcond=None)[0]
     np.testing.assert_allclose(head.weight.detach().numpy().T, solution[:3], atol=0.05)
@@ -70,7 +71,8 @@ def test_training_that_only_makes_it_worse_is_undone():
         head.weight.copy_(torch.tensor([[1.0, 0.0, 1.0], [0.0, 2.0, 1.0]]))
     before = head.weight.clone()
     wrong = -labels
-    assert fit(head, squares, (features[:60], wrong[:60]), (features[60:], labels[60:]), 0.1, 50, 60, 0) < 1e-6
+    settings = HeadSettings(steps=50, batch_size=60)
+    assert fit(head, squares, (features[:60], wrong[:60]), (features[60:], labels[60:]), 0.1, 0, settings) < 1e-6
     assert torch.equal(head.weight, before)
 
 

@@ -10,7 +10,8 @@ from wavecity.model.data.users import check_data, geometry_of, load_data
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.tasks.evaluate import evaluate
 from wavecity.model.tasks.held_out import TITLES
-from wavecity.model.training.pretrain import load_model, pretrain
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import pretrain
 
 EDGE = 16
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
-from synthetic import make_data
+from synthetic import make_data, stored
 from synthetic_temporal import make_temporal
 
 import wavecity.model.training.pretrain as module
@@ -13,8 +13,8 @@ from wavecity.dataset import InputError
 from wavecity.flows.cli import cli
 from wavecity.model.report.page import write_report
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.pretrain import CHECKPOINT, load_model, pretrain, pretrain_fingerprint
-from wavecity.model.training.pretrain_temporal import pretrain_temporal
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import CHECKPOINT, pretrain, pretrain_fingerprint
 
 
 def changed(settings, **fields):
@@ -28,7 +28,7 @@ def weights(run):
 @pytest.fixture(scope="module")
 def source(data, tiny, tmp_path_factory):
     run = tmp_path_factory.mktemp("source")
-    pretrain("synthetic", changed(tiny, epochs=1), run, seed=3, data=data)
+    pretrain(stored(data), changed(tiny, epochs=1), run, seed=3)
     return run
 
 
@@ -41,7 +41,7 @@ def standing_still(tiny, source):
 
 def test_training_starts_from_the_weights_and_says_so(source, standing_still, tmp_path):
     other = make_data(seed=7, users=8)
-    pretrain("synthetic", standing_still, tmp_path, seed=11, data=other)
+    pretrain(stored(other), standing_still, tmp_path, seed=11)
     before, after = weights(source), weights(tmp_path)
     assert before.keys() == after.keys()
     assert all(torch.allclose(before[name], after[name], atol=1e-12) for name in before)
@@ -61,11 +61,11 @@ def test_training_starts_from_the_weights_and_says_so(source, standing_still, tm
 def test_it_is_not_repeated_and_the_place_of_the_weights_does_not_matter(
     source, standing_still, data, tmp_path, monkeypatch
 ):
-    pretrain("synthetic", standing_still, tmp_path / "run", seed=1, data=data)
+    pretrain(stored(data), standing_still, tmp_path / "run", seed=1)
     (tmp_path / "copy.ckpt").write_bytes((source / CHECKPOINT).read_bytes())
     monkeypatch.setattr(module, "make_trainer", lambda *_: pytest.fail("trained again"))
     moved = changed(standing_still, init_from=str(tmp_path / "copy.ckpt"))
-    pretrain("synthetic", moved, tmp_path / "run", seed=1, data=data)
+    pretrain(stored(data), moved, tmp_path / "run", seed=1)
 
 
 def test_weights_count_in_the_fingerprint_and_nothing_else_changes_it(tiny, source, tmp_path):
@@ -92,21 +92,21 @@ def test_another_architecture_is_refused_before_anything_is_removed(source, tiny
     (tmp_path / CHECKPOINT).write_bytes(b"of another run")
     settings = changed(tiny, model={**tiny.model.model_dump(), **model}, init_from=str(source))
     with pytest.raises(InputError, match=words) as caught:
-        pretrain("synthetic", settings, tmp_path, seed=3, data=data)
+        pretrain(stored(data), settings, tmp_path, seed=3)
     assert "\n" not in str(caught.value)
     assert (tmp_path / CHECKPOINT).read_bytes() == b"of another run"
 
 
 def test_what_limits_the_cost_of_training_alone_may_differ(source, standing_still, data, tmp_path):
     model = {**standing_still.model.model_dump(), "recovery_antennas": 64}
-    pretrain("synthetic", changed(standing_still, model=model), tmp_path, seed=3, data=data)
+    pretrain(stored(data), changed(standing_still, model=model), tmp_path, seed=3)
 
 
 def test_what_is_no_checkpoint_or_the_run_itself_is_refused(source, tiny, data, tmp_path):
     with pytest.raises(InputError, match="no readable checkpoint"):
-        pretrain("synthetic", changed(tiny, init_from=str(tmp_path / "nowhere")), tmp_path / "run", seed=3, data=data)
+        pretrain(stored(data), changed(tiny, init_from=str(tmp_path / "nowhere")), tmp_path / "run", seed=3)
     with pytest.raises(InputError, match=r"the run to be trained, .*; name another --out"):
-        pretrain("synthetic", changed(tiny, init_from=str(source / "checkpoints")), source, seed=3, data=data)
+        pretrain(stored(data), changed(tiny, init_from=str(source / "checkpoints")), source, seed=3)
     assert (source / "pretrain.json").exists()
 
 
@@ -122,19 +122,19 @@ def test_the_temporal_model_starts_from_a_temporal_one_alone(source, tmp_path):
             "accelerator": "cpu",
         }
     )
-    pretrain_temporal("synthetic", settings, tmp_path / "first", seed=3, data=waves)
+    pretrain(stored(waves), settings, tmp_path / "first", seed=3)
     # Another number of snapshots changes no weight.
     temporal = {**settings.temporal.model_dump(), "snapshots": 5}
     second = changed(settings, init_from=str(tmp_path / "first"), temporal=temporal)
-    pretrain_temporal("synthetic", second, tmp_path / "second", seed=4, data=waves)
+    pretrain(stored(waves), second, tmp_path / "second", seed=4)
     before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert all(torch.allclose(before[name], after[name], atol=1e-12) for name in before)
 
     delays = changed(second, temporal={**temporal, "delays": 8})
     with pytest.raises(InputError, match=r"training\.temporal\.delays 4 \(here 8\)"):
-        pretrain_temporal("synthetic", delays, tmp_path / "third", seed=4, data=waves)
+        pretrain(stored(waves), delays, tmp_path / "third", seed=4)
     with pytest.raises(InputError, match=r"training\.backbone multimodal \(here temporal\)"):
-        pretrain_temporal("synthetic", changed(settings, init_from=str(source)), tmp_path / "third", 4, data=waves)
+        pretrain(stored(waves), changed(settings, init_from=str(source)), tmp_path / "third", 4)
 
 
 def test_the_command_takes_it_as_an_option_and_keeps_it_in_the_recipe(toy_store, tmp_path, tiny):

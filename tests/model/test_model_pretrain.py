@@ -4,20 +4,23 @@ import itertools
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from synthetic import make_data
+from synthetic import make_data, stored
 
 import wavecity.model.training.pretrain as module
 from wavecity.dataset import InputError
-from wavecity.model.data.batches import StepSampler
-from wavecity.model.data.users import Users, gather, geometry_of, load_data
+from wavecity.model.data.batches import step_users, steps_per_epoch, training_batches
+from wavecity.model.data.snapshots import FIELDS, snapshots
+from wavecity.model.data.users import gather, geometry_of, load_data
 from wavecity.model.multimodal.module import augment, schedule
 from wavecity.model.settings.training import AugmentSettings, TrainingSettings
-from wavecity.model.training.pretrain import CHECKPOINT, load_model, pretrain
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import CHECKPOINT, pretrain
 
 
 def weights(checkpoint):
@@ -31,7 +34,7 @@ def same(one, two):
 @pytest.fixture(scope="module")
 def finished(data, tiny, tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
-    pretrain("synthetic", tiny, run, seed=3, data=data)
+    pretrain(stored(data), tiny, run, seed=3)
     return run
 
 
@@ -57,17 +60,17 @@ def test_a_run_leaves_checkpoint_metrics_and_summary(finished, data, tiny):
 def test_a_finished_run_is_not_repeated(finished, data, tiny, monkeypatch):
     before = (finished / CHECKPOINT).stat().st_mtime_ns
     monkeypatch.setattr(module, "make_trainer", lambda *_: pytest.fail("trained again"))
-    assert pretrain("synthetic", tiny, finished, seed=3, data=data) == finished / CHECKPOINT
+    assert pretrain(stored(data), tiny, finished, seed=3) == finished / CHECKPOINT
     # What is only evaluated does not change the weights.
     evaluated = tiny.model_copy(update={"evaluation": tiny.evaluation.model_copy(update={"max_users": 5})})
-    pretrain("synthetic", evaluated, finished, seed=3, data=data)
+    pretrain(stored(data), evaluated, finished, seed=3)
     assert (finished / CHECKPOINT).stat().st_mtime_ns == before
 
 
 def test_same_seed_same_weights_other_seed_others(finished, data, tiny, tmp_path):
     torch.manual_seed(99)  # global state must not matter
-    again = pretrain("synthetic", tiny, tmp_path / "again", seed=3, data=data)
-    other = pretrain("synthetic", tiny, tmp_path / "other", seed=4, data=data)
+    again = pretrain(stored(data), tiny, tmp_path / "again", seed=3)
+    other = pretrain(stored(data), tiny, tmp_path / "other", seed=4)
     assert same(weights(again), weights(finished / CHECKPOINT))
     assert not same(weights(other), weights(finished / CHECKPOINT))
 
@@ -99,9 +102,9 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(finished, data, tiny
     with monkeypatch.context() as patch:
         patch.setattr(module, "make_trainer", killing)
         with pytest.raises(Killed):
-            pretrain("synthetic", settings, tmp_path, seed=3, data=data)
+            pretrain(stored(data), settings, tmp_path, seed=3)
     assert not (tmp_path / "pretrain.json").exists()
-    resumed = pretrain("synthetic", settings, tmp_path, seed=3, data=data)
+    resumed = pretrain(stored(data), settings, tmp_path, seed=3)
     assert same(weights(resumed), weights(finished / CHECKPOINT))
     state = torch.load(resumed, weights_only=True)
     assert state["global_step"] == 18
@@ -110,7 +113,7 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(finished, data, tiny
 def test_a_broken_checkpoint_starts_anew(finished, data, tiny, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / CHECKPOINT).write_bytes(b"half a file")
-    checkpoint = pretrain("synthetic", tiny, tmp_path, seed=3, data=data)
+    checkpoint = pretrain(stored(data), tiny, tmp_path, seed=3)
     assert same(weights(checkpoint), weights(finished / CHECKPOINT))
 
 
@@ -123,9 +126,9 @@ def test_another_training_in_the_folder_is_refused_and_replaced_on_request(finis
     with pytest.raises(
         InputError, match=r"run holds another training; what differs: training\.epochs: 3 -> 1, seed: 3 -> 4"
     ):
-        pretrain("synthetic", shorter, run, seed=4, data=data)
+        pretrain(stored(data), shorter, run, seed=4)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    checkpoint = pretrain("synthetic", shorter, run, seed=4, data=data, overwrite=True)
+    checkpoint = pretrain(stored(data), shorter, run, seed=4, overwrite=True)
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 6
     assert json.loads((run / "pretrain.json").read_text())["epochs"] == 1
     # They were of the training that is gone.
@@ -144,7 +147,7 @@ def test_another_training_in_the_folder_is_refused_and_replaced_on_request(finis
 def test_data_that_does_not_fit_is_refused_early(data, tiny, tmp_path, model, words):
     settings = tiny.model_copy(update={"model": tiny.model.model_copy(update=model)})
     with pytest.raises(InputError, match=words):
-        pretrain("synthetic", settings, tmp_path / "run", seed=0, data=data)
+        pretrain(stored(data), settings, tmp_path / "run", seed=0)
     assert not (tmp_path / "run").exists()
 
 
@@ -152,7 +155,7 @@ def test_no_mirror_for_a_panel_that_faces_elsewhere(tiny, tmp_path):
     data = make_data(users=4)
     data.attributes["recipe"] = {"radio": {"azimuth": -45.0}}
     with pytest.raises(InputError, match=r"augment\.mirror"):
-        pretrain("synthetic", tiny, tmp_path, seed=0, data=data)
+        pretrain(stored(data), tiny, tmp_path, seed=0)
 
 
 def test_a_store_is_opened_through_its_readers(toy_store):
@@ -179,21 +182,48 @@ def test_no_checkpoint_is_wrong_input(tmp_path):
         load_model(tmp_path)
 
 
-def test_step_sampler_covers_every_epoch_and_starts_anywhere():
-    sampler = StepSampler(23, 5, seed=1)
-    whole = list(sampler)
-    flat = [index for batch in whole for index in batch]
-    assert len(sampler) == 4
-    assert len(flat) == len(set(flat)) == 20
-    sampler.step = lambda: 2
-    assert list(sampler) == whole[2:]
-    sampler.step = lambda: 4
-    assert list(sampler) != whole
-    assert len(list(sampler)) == 4
-    # Two ranks share the same global batches.
-    ranks = [list(StepSampler(23, 4, seed=1, rank=rank, world=2)) for rank in (0, 1)]
-    together = [sorted(a + b) for a, b in zip(*ranks, strict=True)]
-    assert together == [sorted(batch) for batch in StepSampler(23, 4, seed=1)]
+def as_given(batch):
+    return batch
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ranks_together_train_on_what_one_process_trains_on(data, tiny, world):
+    """Whole batches, no user twice in an epoch, in another order in every epoch."""
+
+    def epoch(number, devices, rank):
+        settings = tiny.model_copy(update={"batch_size": 20, "devices": devices})
+        batches = training_batches(stored(data), ("user_position",), as_given, settings, seed=1)
+        batches.trainer = SimpleNamespace(global_rank=rank, world_size=devices, current_epoch=number)
+        return [np.stack([batch["scene"], batch["user"]], -1).tolist() for batch in batches.train_dataloader()]
+
+    whole = epoch(0, 1, 0)
+    seen = [tuple(user) for batch in whole for user in batch]
+    assert [len(batch) for batch in whole] == [20] * (96 // 20)
+    assert len(set(seen)) == len(seen)
+    assert epoch(1, 1, 0) != whole
+    ranks = [epoch(0, world, rank) for rank in range(world)]
+    for number, batch in enumerate(whole):
+        for rank in range(world):
+            assert ranks[rank][number] == batch[rank::world]
+
+
+def test_a_dataset_smaller_than_a_batch_is_one_batch(tiny):
+    assert step_users(tiny, 7) == 7
+    assert steps_per_epoch(tiny, 7) == 1
+    assert steps_per_epoch(tiny, 35) == 2
+
+
+def test_a_batch_holds_the_users_and_every_map_once(data, tiny):
+    (batch, *_) = training_batches(stored(data), FIELDS, snapshots, tiny, seed=5).train_dataloader()
+    train = gather(data.splits["train"])
+    found = [int((train.position == place).all(1).nonzero()[0, 0]) for place in batch.position]
+    assert len(set(found)) == 16
+    torch.testing.assert_close(batch.csi, train.csi[found], rtol=0, atol=0)
+    scenes = train.scene[found]
+    assert len(batch.height) == len(scenes.unique())
+    for rows, table in ((batch.height, data.scenes.height), (batch.occupancy, data.scenes.occupancy)):
+        assert torch.equal(rows[batch.scene], table[scenes])
+    assert not batch.bs_shift.any()
 
 
 def test_learning_rate_rises_then_falls():
@@ -214,22 +244,21 @@ def test_mirroring_users_is_mirroring_the_world():
         phase = sign * direction[:, :1, None] * x + direction[:, 1:, None] * y
         return torch.from_numpy(np.exp(2j * np.pi * phase).astype(np.complex64))
 
-    zeros = torch.zeros(6)
-    users = Users(channel(1), torch.from_numpy(direction).float(), zeros.long(), zeros.bool(), zeros, zeros.long())
-    mirrored, mirror = augment(users, AugmentSettings(global_phase=False), np.random.default_rng(1))
+    position = torch.from_numpy(direction).float()
+    csi, mirrored, mirror = augment(channel(1), position, AugmentSettings(global_phase=False), np.random.default_rng(1))
     assert 0 < mirror.sum() < 6
     expected = torch.where(mirror[:, None, None], channel(-1), channel(1))
-    turn = mirrored.csi[:, :1, :1] / expected[:, :1, :1]
-    torch.testing.assert_close(mirrored.csi, expected * turn, atol=1e-4, rtol=1e-4)
+    turn = csi[:, :1, :1] / expected[:, :1, :1]
+    torch.testing.assert_close(csi, expected * turn, atol=1e-4, rtol=1e-4)
     sign = torch.where(mirror, -1.0, 1.0)
-    torch.testing.assert_close(mirrored.position, users.position * torch.stack((sign, torch.ones(6)), -1))
+    torch.testing.assert_close(mirrored, position * torch.stack((sign, torch.ones(6)), -1))
 
 
 def test_phase_augmentation_keeps_the_spectrum(data):
     users = gather(data.splits["train"], 5)
-    turned, mirror = augment(users, AugmentSettings(mirror=False), np.random.default_rng(2))
+    turned, _, mirror = augment(users.csi, users.position, AugmentSettings(mirror=False), np.random.default_rng(2))
     assert mirror is None
-    torch.testing.assert_close(turned.csi.abs(), users.csi.abs())
-    ratio = turned.csi / users.csi
+    torch.testing.assert_close(turned.abs(), users.csi.abs())
+    ratio = turned / users.csi
     torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio), atol=1e-4, rtol=1e-4)
     assert len(ratio[:, 0, 0].angle().round(decimals=3).unique()) == 5

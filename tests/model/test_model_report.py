@@ -6,6 +6,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from synthetic import stored
 from synthetic_results import claim_of, leave_results
 
 from wavecity.dataset import InputError
@@ -24,7 +25,7 @@ def run(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reported")
     model = {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "height_patch": 20}
     settings = TrainingSettings.model_validate({"model": model, "epochs": 1, "batch_size": 16, "accelerator": "cpu"})
-    pretrain("synthetic", settings, folder, seed=1, data=data)
+    pretrain(stored(data), settings, folder, seed=1)
     return folder
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from synthetic import two_path_csi
+from synthetic import stored, two_path_csi
 
 import wavecity.model.training.pretrain as pretraining
 from wavecity.model.data.geometry import Geometry
@@ -21,7 +21,8 @@ from wavecity.model.multimodal.sparse import SparseRecovery, enlarge, sparse_bay
 from wavecity.model.results.table import rows_of, to_frame
 from wavecity.model.settings.training import EvaluationSettings, ModelSettings, StageMasks
 from wavecity.model.tasks.reconstruction import reconstruction
-from wavecity.model.training.pretrain import load_model, pretrain
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import pretrain
 
 HIDDEN = Plan("all", 2, 0.9, 0.2, hide_location=True)
 COLUMNS, ROWS, OVER = 6, 4, 2
@@ -343,9 +344,9 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(data, wavecity, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(pretraining, "make_trainer", killing)
         with pytest.raises(KilledError):
-            pretrain("synthetic", settings, tmp_path / "killed", seed=3, data=data)
+            pretrain(stored(data), settings, tmp_path / "killed", seed=3)
     resumed, whole = (
-        load_model(pretrain("synthetic", settings, tmp_path / name, seed=3, data=data)) for name in ("killed", "whole")
+        load_model(pretrain(stored(data), settings, tmp_path / name, seed=3)) for name in ("killed", "whole")
     )
     assert resumed[1].model.profile == "wavecity"
     weights, expected = resumed[0].state_dict(), whole[0].state_dict()

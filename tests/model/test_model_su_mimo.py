@@ -9,7 +9,10 @@ import torch
 from toy import ATTRIBUTES, make_arrays
 
 from wavecity.dataset import InputError
-from wavecity.dataset.writer import Layout, finish_draft, open_draft, write_unit
+from wavecity.dataset.draft import open_draft
+from wavecity.dataset.finish import finish_draft
+from wavecity.dataset.layout import Layout
+from wavecity.dataset.writer import write_unit
 from wavecity.model.data.users import geometry_of, load_data
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel

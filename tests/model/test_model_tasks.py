@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from synthetic import stored
 
 from wavecity.dataset import InputError
 from wavecity.model.data.users import gather
@@ -14,13 +15,14 @@ from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.results.table import COLUMNS
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.tasks.evaluate import TASKS, evaluate
-from wavecity.model.training.pretrain import load_model, pretrain
+from wavecity.model.training.load import load_model
+from wavecity.model.training.pretrain import pretrain
 
 
 @pytest.fixture(scope="module")
 def run(data, tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
-    pretrain("synthetic", tiny, folder, seed=1, data=data)
+    pretrain(stored(data), tiny, folder, seed=1)
     return folder
 
 
@@ -152,3 +154,10 @@ def test_default_settings_are_the_papers():
     assert settings.evaluation.mu_mimo.csi == 0.05
     assert settings.evaluation.mu_mimo.cluster == 8
     assert settings.evaluation.heads.seeds == 3
+
+
+def test_an_evaluation_reads_its_checkpoint_once(run, data, tiny, monkeypatch):
+    read, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **options: read.append(args[0]) or load(*args, **options))
+    evaluate(run, "synthetic", "reconstruction", tiny, 77, data=data)
+    assert read == [run / "checkpoints" / "last.ckpt"]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from synthetic import stored
 from synthetic_temporal import make_temporal, plane_waves, users_of
 
 from wavecity.dataset import InputError
@@ -37,7 +38,7 @@ from wavecity.model.tasks.prediction import (
 )
 from wavecity.model.tasks.prediction_training import Forecaster, forecast, prediction_loss, ratios, trained
 from wavecity.model.temporal.network import TemporalModel
-from wavecity.model.training.pretrain_temporal import pretrain_temporal
+from wavecity.model.training.pretrain import pretrain
 
 HORIZONS = (1, 2, 4)
 SHARES = (0.2, 1.0)
@@ -73,7 +74,7 @@ def moving():
 @pytest.fixture(scope="module")
 def run(settings, moving, tmp_path_factory):
     folder = tmp_path_factory.mktemp("moving")
-    pretrain_temporal("synthetic", settings, folder, 1, data=moving)
+    pretrain(stored(moving), settings, folder, 1)
     return folder
 
 

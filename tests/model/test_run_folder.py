@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from synthetic import make_data
+from synthetic import make_data, stored
 
 from wavecity.dataset import InputError
 from wavecity.model.report.page import store_of, write_report
@@ -96,7 +96,7 @@ def test_the_hash_of_weights_is_that_of_values_names_and_types():
 @pytest.fixture(scope="module")
 def run(data, tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept")
-    pretrain("synthetic", changed(tiny, epochs=1), folder, seed=1, data=data)
+    pretrain(stored(data), changed(tiny, epochs=1), folder, seed=1)
     return folder
 
 

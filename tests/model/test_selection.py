@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from wavecity.model.learning.selection import first_held_back, train_selected
+from wavecity.model.learning.selection import first_held_back, repeated, train_seeds, train_selected
 
 
 class Weight(nn.Module):
@@ -63,3 +63,24 @@ def test_one_cycle_clips_gradients(one_cycle, norm):
 def test_at_least_one_is_held_back_and_one_is_not(count, share, first):
     """Of one label alone none is held back."""
     assert first_held_back(count, share) == first
+
+
+def test_all_seeds_train_at_the_rate_that_the_first_one_favours():
+    """The second seed would have favoured another rate, but is not asked."""
+    runs = []
+
+    def prepare(seed):
+        def train_at(rate):
+            runs.append((seed, rate))
+            return abs(rate - (0.1, 1.0)[seed]), nn.Linear(seed + 1, 1)
+
+        return train_at
+
+    found = list(train_seeds(2, (0.01, 0.1, 1.0), prepare))
+    assert runs == [(0, 0.01), (0, 0.1), (0, 1.0), (1, 0.1)]
+    assert [(one.seed, one.rate, one.network.in_features) for one in found] == [(0, 0.1, 1), (1, 0.1, 2)]
+
+
+@pytest.mark.parametrize(("count", "rows"), [(2, [0, 1]), (7, [0, 1, 2, 0, 1, 2, 0])])
+def test_rows_are_repeated_from_the_start(count, rows):
+    assert repeated(torch.arange(3), count).tolist() == rows

@@ -8,24 +8,19 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from synthetic import FakeSamples, make_data
+from synthetic import FakeSamples, make_data, stored
 from synthetic_temporal import complex_normal, make_temporal, users_of
 
 import wavecity.model.training.pretrain as module
 from wavecity.dataset import InputError
+from wavecity.model.data.angle_delay import window_of
 from wavecity.model.data.trajectories import check_temporal, gather_temporal, load_temporal
 from wavecity.model.settings.temporal import TemporalAugmentSettings
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.pretrain import load_model, pretrain, pretrain_fingerprint
-from wavecity.model.training.pretrain_temporal import (
-    TemporalModule,
-    augment_temporal,
-    load_temporal_model,
-    masked_nmse,
-    pretrain_temporal,
-    temporal_grid,
-    window_of,
-)
+from wavecity.model.temporal.backbone import temporal_grid
+from wavecity.model.temporal.module import TemporalModule, augment_temporal, masked_nmse
+from wavecity.model.training.load import load_model, load_temporal_model
+from wavecity.model.training.pretrain import pretrain, pretrain_fingerprint
 from wavecity.model.training.trainer import CHECKPOINT
 
 WAVES = {"steps": 8, "subcarriers": 8, "antennas": 6}
@@ -75,7 +70,7 @@ def curve(run, name):
 @pytest.fixture(scope="module")
 def finished(waves, settings, tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
-    pretrain_temporal("synthetic", settings, run, seed=3, data=waves)
+    pretrain(stored(waves), settings, run, seed=3)
     return run
 
 
@@ -105,10 +100,10 @@ def test_a_run_leaves_checkpoint_curves_and_summary(finished, settings):
 def test_a_finished_run_is_not_repeated(finished, waves, settings, monkeypatch):
     before = (finished / CHECKPOINT).stat().st_mtime_ns
     monkeypatch.setattr(module, "make_trainer", lambda *_: pytest.fail("trained again"))
-    assert pretrain_temporal("synthetic", settings, finished, seed=3, data=waves) == finished / CHECKPOINT
+    assert pretrain(stored(waves), settings, finished, seed=3) == finished / CHECKPOINT
     # What only the other backbone reads does not change the weights.
     other = changed(settings, model={**settings.model.model_dump(), "width": 64}, logger="tensorboard")
-    pretrain_temporal("synthetic", other, finished, seed=3, data=waves)
+    pretrain(stored(waves), other, finished, seed=3)
     assert (finished / CHECKPOINT).stat().st_mtime_ns == before
 
 
@@ -124,8 +119,8 @@ def test_fingerprints_hold_what_decides_the_weights(settings):
 
 def test_same_seed_same_weights_other_seed_others(finished, waves, settings, tmp_path):
     torch.manual_seed(99)  # global state must not matter
-    pretrain_temporal("synthetic", settings, tmp_path / "again", seed=3, data=waves)
-    pretrain_temporal("synthetic", settings, tmp_path / "other", seed=4, data=waves)
+    pretrain(stored(waves), settings, tmp_path / "again", seed=3)
+    pretrain(stored(waves), settings, tmp_path / "other", seed=4)
     assert same(weights(tmp_path / "again"), weights(finished))
     assert not same(weights(tmp_path / "other"), weights(finished))
 
@@ -159,9 +154,9 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(
     with monkeypatch.context() as patch:
         patch.setattr(module, "make_trainer", killing)
         with pytest.raises(Killed):
-            pretrain_temporal("synthetic", often, tmp_path, seed=3, data=waves)
+            pretrain(stored(waves), often, tmp_path, seed=3)
     assert not (tmp_path / "pretrain.json").exists()
-    pretrain_temporal("synthetic", often, tmp_path, seed=3, data=waves)
+    pretrain(stored(waves), often, tmp_path, seed=3)
     assert same(weights(tmp_path), weights(finished))
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == 12
 
@@ -169,7 +164,7 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(
 @pytest.mark.system
 def test_two_processes_train_as_one(finished, waves, settings, tmp_path):
     """Two gloo processes, the same global batch: the same losses, nearly the same weights."""
-    pretrain_temporal("synthetic", changed(settings, devices=2), tmp_path, seed=3, data=waves)
+    pretrain(stored(waves), changed(settings, devices=2), tmp_path, seed=3)
     for name in ("train/total", "validation/total", "validation/tail"):
         np.testing.assert_allclose(curve(tmp_path, name), curve(finished, name), rtol=1e-3, err_msg=name)
     one, two = (torch.cat([value.flatten() for value in weights(run).values()]) for run in (finished, tmp_path))
@@ -182,7 +177,7 @@ def test_compiled_blocks_train_alike(finished, waves, settings, tmp_path, monkey
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled(self, backend="eager"))
     monkeypatch.setattr("wavecity.model.training.trainer._check_compiler", lambda device: None)
     torch._dynamo.reset()
-    pretrain_temporal("synthetic", changed(settings, compile=True), tmp_path, seed=3, data=waves)
+    pretrain(stored(waves), changed(settings, compile=True), tmp_path, seed=3)
     np.testing.assert_allclose(curve(tmp_path, "train/total"), curve(finished, "train/total"), rtol=1e-3)
     load_temporal_model(tmp_path)
 
@@ -193,11 +188,11 @@ def test_the_loss_falls_on_a_batch_seen_again_and_again(waves, settings):
         changed(settings, temporal={**settings.temporal.model_dump(), "model": {"width": 16, "layers": 2, "heads": 4}}),
         temporal_grid(waves, settings.temporal), 1000, 0, {},
     )  # fmt: skip
-    users = users_of(waves, "train", 8)
+    csi = users_of(waves, "train", 8).csi
     optimiser = torch.optim.AdamW(learner.parameters(), lr=1e-2)
     losses = []
     for _ in range(90):
-        loss = learner.step_nmse(users, 0).mean()
+        loss = learner.step_nmse(csi, 0).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -265,7 +260,7 @@ def test_users_are_gathered_with_speed_and_kind(waves):
 def test_settings_that_do_not_fit_are_refused_early(waves, settings, tmp_path, temporal, words):
     wrong = changed(settings, temporal={"snapshots": 6, "delays": 4, **temporal})
     with pytest.raises(InputError, match=words) as error:
-        pretrain_temporal("synthetic", wrong, tmp_path / "run", seed=0, data=waves)
+        pretrain(stored(waves), wrong, tmp_path / "run", seed=0)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -283,14 +278,15 @@ def test_data_that_would_train_nonsense_are_refused(waves, settings, tmp_path):
     hole[:, 2, 1, 3] = np.nan
     for wrong, words in (
         (hole, "of split 'validation' is not finite"),
-        (csi[:, :, :6], r"of split 'validation' is \(8, 6, 6\), not \(8, 8, 6\)"),
         (0 * csi, "of split 'validation' is zero everywhere"),
-        (np.repeat(csi, 2, -1), r"radio\.rows is 2; the temporal model takes a linear array"),
     ):
         with pytest.raises(InputError, match=words):
-            pretrain_temporal(
-                "synthetic", settings, tmp_path / "run", seed=0, data=with_csi(waves, "validation", wrong)
-            )
+            pretrain(stored(with_csi(waves, "validation", wrong)), settings, tmp_path / "run", seed=0)
+    planar = waves
+    for split, samples in waves.splits.items():
+        planar = with_csi(planar, split, np.repeat(samples.arrays["trajectory/csi"], 2, -1))
+    with pytest.raises(InputError, match=r"radio\.rows is 2; the temporal model takes a linear array"):
+        pretrain(stored(planar), settings, tmp_path / "run", seed=0)
     assert not (tmp_path / "run").exists()
 
 
@@ -308,7 +304,7 @@ def test_a_store_without_trajectories_is_refused_in_one_line(toy_store, settings
 def test_a_run_of_the_other_model_is_refused(finished, tiny, tmp_path):
     with pytest.raises(InputError, match=r"a temporal model; a run with training\.backbone multimodal is needed"):
         load_model(finished)
-    pretrain("synthetic", changed(tiny, epochs=1), tmp_path, seed=0, data=make_data(users=4))
+    pretrain(stored(make_data(users=4)), changed(tiny, epochs=1), tmp_path, seed=0)
     with pytest.raises(InputError, match=r"a multi-modal model; a run with training\.backbone temporal is needed"):
         load_temporal_model(tmp_path)
     with pytest.raises(InputError, match="run `wavecity pretrain` first"):

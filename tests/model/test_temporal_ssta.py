@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from wavecity.model.temporal.attention import dense_attention, neighbourhood, sparse_attention
+from wavecity.model.temporal.attention import dense_attention, sparse_attention
+from wavecity.model.temporal.neighbourhood import neighbourhood
 
 
 def brute_mask(grid, reach=2, past=4, future=3, causal=False, circular=True):

@@ -15,14 +15,18 @@ from wavecity.geo.sources import open_source
 from wavecity.geo.tiles import plan_tiles
 from wavecity.raytrace.settings import RadioSettings
 from wavecity.raytrace.solver import Paths
-from wavecity.raytrace.stock import partners, planes_met, stock_paths, stock_table
+from wavecity.raytrace.stock import place_link, trace_link
 from wavecity.raytrace.world import World, build_world
-
-# The comparison with Sionna's own solver is the benchmark's.
-__all__ = ["partners", "planes_met", "stock_paths", "stock_table"]
 
 SOURCE = np.array([0.0, 100.0, 15.0])
 SPEED_OF_LIGHT = 299_792_458.0
+
+
+def stock_paths(world: World, source: np.ndarray, users: np.ndarray, **options: Any) -> Any:
+    """Place a link and trace it: `place_link` and `trace_link` with the options of both."""
+    place = {name: options.pop(name) for name in ("orientation", "pattern", "rows", "columns") if name in options}
+    place_link(world, source, users, **place)
+    return trace_link(world, **options)
 
 
 def box(x: float, y: float, width: float, depth: float, turn: float = 0.0) -> Polygon:

@@ -353,13 +353,15 @@ def test_batches_do_not_change_the_result(batch: int) -> None:
 def test_working_memory_is_that_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is computed at a time has the size of the batch, whatever the axes."""
     sizes: list[int] = []
-    steer = channels.axis_steering
+    from wavecity.raytrace import channels as module
+
+    steer = module.axis_steering
 
     def counted(zenith: Any, *arguments: Any) -> Any:
         sizes.append(len(zenith))
         return steer(zenith, *arguments)
 
-    monkeypatch.setattr(channels, "axis_steering", counted)
+    monkeypatch.setattr(module, "axis_steering", counted)
     paths = random_paths(50, 6)
     csi(paths, RADIO, batch=8)
     assert sizes == [8] * 6 + [2]

@@ -17,7 +17,7 @@ from wavecity.geo.settings import AreaSettings, MobilitySettings, SceneSettings,
 from wavecity.geo.sources import open_source
 from wavecity.geo.tiles import plan_tiles
 from wavecity.raytrace.channels import Channels, csi, subcarrier_frequencies
-from wavecity.raytrace.evolve import Bundle, between, beyond, lonely, progression
+from wavecity.raytrace.evolve import Bundle, between, beyond, progression, unshared_power
 from wavecity.raytrace.moving import first_waypoints, simulate_moving
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import simulate
@@ -257,11 +257,11 @@ def test_lengths_between_waypoints() -> None:
 def test_share_of_paths_without_partner() -> None:
     one = Bundle(np.array([1, 4, 7]), np.ones(3), np.ones((3, 3)), np.ones((3, 2)), np.array([2, 1j, 1]))
     two = one.select(np.array([0, 2]))
-    assert lonely(one, two) == lonely(two, one) == pytest.approx(1 / 6)
-    assert lonely(one, one) == 0
+    assert unshared_power(one, two) == unshared_power(two, one) == pytest.approx(1 / 6)
+    assert unshared_power(one, one) == 0
     nothing = one.select(np.zeros(3, bool))
-    assert lonely(one, nothing) == lonely(nothing, one) == 1
-    assert lonely(nothing, nothing) == 0
+    assert unshared_power(one, nothing) == unshared_power(nothing, one) == 1
+    assert unshared_power(nothing, nothing) == 0
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 16, 64, 65])

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, blocked, box, mesh_of, users_around, world_of
+from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, blocked, box, mesh_of, stock_paths, users_around, world_of
 
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.settings import RadioSettings
 from wavecity.raytrace.solver import ChainSolver, line_of_sight
-from wavecity.raytrace.stock import partners, stock_paths, stock_table
+from wavecity.raytrace.stock import partners, stock_table
 from wavecity.raytrace.world import build_world
 
 FREQUENCY = 28.5e9
@@ -97,14 +97,13 @@ def test_material_without_a_model_at_the_frequency_is_an_input_error() -> None:
 
 @pytest.mark.parametrize("diffraction", [False, True])
 def test_reciprocity(diffraction: bool) -> None:
-    """Swapping the ends leaves delays as they are, and gains but for diffraction.
+    """Swapping the ends leaves delays and gains as they are; those of diffracted paths nearly.
 
-    The wedge coefficient of Sionna RT 2.2 is not reciprocal, not even for metal (its stock solver gives the same values
-    as ours): a factor of up to 2.5 in the field in this scene.
+    At oblique incidence the heuristic for finite conductivity turns polarisations by the way that the ray is followed.
     """
     world = world_of(BLOCKS)
     solver = ChainSolver(2, 100_000, diffraction=diffraction)
-    compared = 0
+    compared, changes = 0, [0.0]
     for user in users_around(BLOCKS, 8, seed=4).astype(np.float64):
         there, back = solver(world, SOURCE, user[None]), solver(world, user, SOURCE[None])
         assert len(there) == len(back)
@@ -116,8 +115,11 @@ def test_reciprocity(diffraction: bool) -> None:
         assert (gap[np.arange(len(there)), partner] < 1e-9).all()
         pure = (there.types != 8).all(axis=1)
         np.testing.assert_allclose(np.abs(back.coefficient[partner])[pure], np.abs(there.coefficient)[pure], rtol=1e-3)
+        ratio = np.abs(back.coefficient[partner] / there.coefficient)[~pure]
+        changes += list(np.abs(20 * np.log10(ratio)))
         compared += len(there)
     assert compared > (60 if diffraction else 10)
+    assert np.quantile(changes, 0.9) < 1
 
 
 def test_diffraction_needs_welded_meshes() -> None:

@@ -7,14 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import python
-from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, box, real_scenes, scene_of, users_around, world_of
+from raytrace_helpers import (
+    BLOCKS,
+    SOURCE,
+    SPEED_OF_LIGHT,
+    box,
+    real_scenes,
+    scene_of,
+    stock_paths,
+    users_around,
+    world_of,
+)
 
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.channels import Channels, csi
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import simulate
 from wavecity.raytrace.solver import ChainSolver, Paths
-from wavecity.raytrace.stock import stock_paths
 
 RADIO = RadioSettings()
 

@@ -4,7 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, angles_of, real_scenes, scene_of, users_around, world_of
+from raytrace_helpers import (
+    BLOCKS,
+    SOURCE,
+    SPEED_OF_LIGHT,
+    angles_of,
+    real_scenes,
+    scene_of,
+    stock_paths,
+    users_around,
+    world_of,
+)
 
 from wavecity.geo.build import build_scene
 from wavecity.geo.scene import Scene
@@ -22,7 +32,6 @@ from wavecity.raytrace.stock import (
     count_repeats,
     partners,
     planes_met,
-    stock_paths,
     stock_repeats,
     stock_table,
 )

@@ -1,0 +1,156 @@
+"""Checks of one unit: its files, its values against the receipt, and every scene of it."""
+
+import importlib.util
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wavecity.dataset.checks.findings import Report
+from wavecity.dataset.checks.physics import SCENE_CHECKS
+from wavecity.dataset.checks.trajectories import TRAJECTORY_CHECKS
+from wavecity.dataset.draft import Draft
+from wavecity.dataset.files import array_of, open_group, sha256_of
+from wavecity.dataset.fingerprints import array_checksum
+from wavecity.dataset.records import Receipt, attributes_of
+from wavecity.dataset.schema import Arrays
+from wavecity.dataset.statistics import unit_statistics
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+NO_GEOMETRY = "los: needs the buildings, pip install 'wavecity[generate]'"
+
+
+def has_geometry() -> bool:
+    """Whether the packages that read buildings are installed."""
+    return importlib.util.find_spec("geopandas") is not None
+
+
+def check_file(draft: Draft, name: str, expected: str, report: Report) -> None:
+    """Compare the bytes of one file with its SHA-256 in the manifest."""
+    report.ran("checksum")
+    try:
+        found = sha256_of(draft.folder / name)
+    except OSError as error:
+        report.add("checksum", name, f"cannot be read ({error})")
+        return
+    if found != expected:
+        report.add("checksum", name, "its bytes differ from the SHA-256 in manifest.json; restore it or build again")
+
+
+def check_unit_files(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
+    """Check the bytes of a unit's files; `listed` is the unit and, of each file, its SHA-256 in the manifest."""
+    report = Report()
+    for name, expected in listed[1].items():
+        check_file(draft, name, expected, report)
+    return report
+
+
+def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
+    """Check the bytes of a unit's files, its values and its scenes; parameters as for `check_unit_files`."""
+    unit = listed[0]
+    report = check_unit_files(draft, listed)
+    damaged = {finding.where for finding in report.findings}
+    if f"receipts/{draft.receipt_path(unit).name}" in damaged:
+        return report  # nothing to compare the values with
+    report.ran("receipt")
+    receipt = draft.receipt(unit)
+    if receipt is None:
+        report.add("receipt", f"unit {unit}", "no valid receipt; run the build again, it redoes this unit")
+        return report
+    arrays = _read_unit(draft, unit, receipt, damaged, report)
+    if len(arrays) < len(draft.layout.specs()):
+        return report
+    root = open_group(draft.data)
+    attributes = attributes_of(root.attrs)
+    shifts = np.asarray(array_of(root, "bs_shift")[:])
+    _check_unit_statistics(receipt, arrays, unit, report)
+    buildings = _buildings(draft, unit)
+    if buildings is not None:
+        # Needs shapely, as the table needs geopandas.
+        from wavecity.dataset.checks.line_of_sight import check_line_of_sight
+
+    for row, scene in enumerate(draft.layout.scenes_of(unit)):
+        outcome = receipt["scenes"][row]
+        if outcome["status"] != "done":
+            continue
+        n_users = outcome["n_users"]
+        values = {name: array[row] for name, array in arrays.items()}
+        values["bs_shift"] = shifts[scene]
+        gates = outcome.get("provenance", {}).get("gates", {})
+        values["users_under_cover"] = np.asarray(gates.get("users_under_cover", 0))
+        where = f"scene {outcome['scene_id']}"
+        checks = SCENE_CHECKS | (TRAJECTORY_CHECKS if draft.layout.with_trajectory else {})
+        for name, check in checks.items():
+            report.ran(name)
+            message = check(values, n_users, attributes)
+            if message:
+                report.add(name, where, message)
+        if buildings is not None:
+            report.ran("los")
+            message = check_line_of_sight(
+                buildings[buildings["scene_id"] == outcome["scene_id"]],
+                values["user_position"][:n_users],
+                np.asarray(attributes["bs_position_m"], np.float64),
+                float(shifts[scene]),
+                values["los"][:n_users],
+            )
+            if message:
+                report.add("los", where, message)
+    return report
+
+
+def _read_unit(draft: Draft, unit: int, receipt: Receipt, damaged: set[str], report: Report) -> Arrays:
+    """Values of a unit's arrays, each against its checksum; a shard already found damaged gives no second finding."""
+    scenes = draft.layout.scenes_of(unit)
+    root = open_group(draft.data)
+    arrays: Arrays = {}
+    for spec in draft.layout.specs():
+        report.ran("values")
+        known = any(name.startswith(f"data.zarr/{spec.name}/c/") for name in damaged)
+        try:
+            values = np.asarray(array_of(root, spec.name)[scenes.start : scenes.stop])
+        except Exception as error:  # a damaged shard fails in whichever codec meets the bad byte
+            if not known:
+                report.add("values", f"unit {unit}, {spec.name}", f"not decoded ({type(error).__name__}: {error})")
+            continue
+        if array_checksum(values) != receipt["sha256"][spec.name]:
+            if not known:
+                report.add("values", f"unit {unit}, {spec.name}", "differ from the receipt's SHA-256; build it again")
+            continue
+        arrays[spec.name] = values
+    return arrays
+
+
+def _check_unit_statistics(receipt: Receipt, arrays: Arrays, unit: int, report: Report) -> None:
+    """The receipt's sums over the train users follow from the stored values."""
+    report.ran("statistics")
+    scenes: list[Arrays | None] = [
+        {
+            "csi": arrays["csi"][row, : outcome["n_users"]],
+            "outage": arrays["outage"][row, : outcome["n_users"]],
+            "occupancy": arrays["occupancy"][row],
+        }
+        if outcome["status"] == "done"
+        else None
+        for row, outcome in enumerate(receipt["scenes"])
+    ]
+    found = unit_statistics(scenes, [outcome["split"] for outcome in receipt["scenes"]])
+    if any(not np.isclose(found[name], value, 1e-9, 1e-30) for name, value in receipt["statistics"].items()):
+        report.add("statistics", f"unit {unit}", "the receipt's statistics do not follow from the stored values")
+
+
+def _buildings(draft: Draft, unit: int) -> "gpd.GeoDataFrame | None":
+    """Table of the unit's buildings; None where it cannot be read here, or no scene has one."""
+    path = draft.buildings_path(unit)
+    if not has_geometry() or not path.exists():
+        return None
+    import geopandas as gpd
+
+    try:
+        table = gpd.read_parquet(io.BytesIO(path.read_bytes()))
+    except Exception:  # damaged: a finding of the checksums
+        return None
+    # So is a column whose name was damaged, which readers may not notice.
+    return table if {"scene_id", "osm_type", "osm_id", "base", "height"} <= set(table.columns) else None

@@ -1,0 +1,145 @@
+"""The last steps of a draft, by one process: what all units share, then the seal."""
+
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from wavecity.dataset.distributions import merge_distributions
+from wavecity.dataset.draft import Draft
+from wavecity.dataset.files import files_below, open_group, sha256_of, write_json, zarr_store
+from wavecity.dataset.fingerprints import write_sealed
+from wavecity.dataset.integrity import sizes_of
+from wavecity.dataset.layout import Layout
+from wavecity.dataset.records import StoreAttributes, TrajectoryAttributes
+from wavecity.dataset.schema import (
+    ATTRIBUTION,
+    CONVENTIONS,
+    LICENCE,
+    SCENE_FIELDS,
+    SCHEMA_VERSION,
+    TRAJECTORY_AXES,
+    TRAJECTORY_CONVENTION,
+)
+from wavecity.dataset.statistics import merge_statistics
+from wavecity.raytrace.channels import subcarrier_frequencies
+
+# What is written after the manifest; each carries its own checksum.
+UNSEALED = ("manifest.json", "validation.json", "published.json")
+
+
+def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str, object]) -> None:
+    """Write what only one process may write: scene coordinates, attributes, statistics, ledger, lineage.
+
+    Other files of the version (the card) are written next; `seal` comes last.
+
+    Parameters
+    ----------
+    draft : Draft
+        All units done.
+    attributes : dict
+        More attributes of the root group (frequency, array, recipe). Where users move, `trajectory` has at least
+        `interval_s` and `subcarrier_spacing_hz`.
+    lineage : dict
+        Map, code and package versions, for `lineage.json` (`records.Lineage`).
+
+    Raises
+    ------
+    RuntimeError
+        A unit has no valid receipt.
+
+    Examples
+    --------
+    >>> finish_draft(draft, {"frequency_hz": 28.5e9, "split_by": "scene"}, {"maps": {}})
+    >>> seal(draft)
+    """
+    # From here on, what an earlier attempt sealed is written anew.
+    (draft.folder / "manifest.json").unlink(missing_ok=True)
+    receipts = draft.receipts()
+    outcomes = [outcome for receipt in receipts for outcome in receipt["scenes"]]
+    statistics = merge_statistics([receipt["statistics"] for receipt in receipts])
+    root = open_group(draft.data, "r+")
+    for field in SCENE_FIELDS:
+        values = [outcome.get(field.name, field.fill) for outcome in outcomes]
+        array = root.create_array(
+            field.name,
+            shape=(len(values),),
+            dtype=str if field.dtype == "str" else field.dtype,
+            dimension_names=("scene",),
+            fill_value=field.fill,
+            overwrite=True,
+            attributes={"long_name": field.long_name, **({"units": field.units} if field.units else {})},
+        )
+        array[:] = np.array(values, dtype=object if field.dtype == "str" else field.dtype)
+    conventions = CONVENTIONS
+    if draft.layout.with_trajectory:
+        _write_trajectory_axes(root, draft.layout, attributes["trajectory"])
+        conventions = CONVENTIONS | {"trajectory": TRAJECTORY_CONVENTION}
+    content: dict[str, Any] = {
+        "title": "Wavecity channels",
+        "Conventions": "CF-1.11",
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": draft.fingerprint,
+        "licence": LICENCE,
+        "attribution": ATTRIBUTION,
+        "conventions": conventions,
+        "statistics": statistics,
+        "coordinates": " ".join(field.name for field in SCENE_FIELDS),
+        **attributes,
+    }
+    root.attrs.update(content)
+    with warnings.catch_warnings():
+        # Consolidated metadata is not yet in the Zarr v3 specification; readers that do not know it ignore it.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(zarr_store(draft.data))
+    ledger = [outcome for outcome in outcomes if outcome["status"] != "done"]
+    write_json(draft.folder / "ledger.json", ledger)
+    write_json(draft.folder / "statistics.json", statistics)
+    write_json(draft.folder / "distributions.json", merge_distributions([unit["distributions"] for unit in receipts]))
+    write_json(draft.folder / "lineage.json", {**lineage, "versions": receipts[0]["versions"]})
+
+
+def trajectory_axes(layout: Layout, trajectory: TrajectoryAttributes) -> dict[str, NDArray[np.float64]]:
+    """Coordinates of the group `trajectory`: times in s, frequencies of the subcarriers from the carrier in Hz."""
+    return {
+        "time": trajectory["interval_s"] * np.arange(layout.steps, dtype=np.float64),
+        "frequency": subcarrier_frequencies(layout.subcarriers, trajectory["subcarrier_spacing_hz"]),
+    }
+
+
+def _write_trajectory_axes(root: zarr.Group, layout: Layout, trajectory: TrajectoryAttributes) -> None:
+    """Write the coordinates of the group `trajectory`."""
+    values = trajectory_axes(layout, trajectory)
+    for axis in TRAJECTORY_AXES:
+        array = root.create_array(
+            f"trajectory/{axis.name}",
+            shape=values[axis.name].shape,
+            dtype="float64",
+            dimension_names=(axis.dim,),
+            overwrite=True,
+            attributes={"units": axis.units, "long_name": axis.long_name},
+        )
+        array[:] = values[axis.name]
+    # xarray takes what this attribute names as coordinates.
+    root["trajectory"].attrs["coordinates"] = " ".join(axis.name for axis in TRAJECTORY_AXES)
+
+
+def seal(draft: Draft) -> None:
+    """Write `manifest.json`: SHA-256 and bytes of every file of the version. From here on nothing may change.
+
+    Shards are not read again: their sums and sizes were taken while they were written.
+    """
+    sums: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    for receipt in draft.receipts():
+        sums |= receipt["files"]
+        sizes |= receipt.get("sizes", {})
+    rest = [name for name in files_below(draft.folder) if name not in sums and name not in UNSEALED]
+    with ThreadPoolExecutor(16) as threads:
+        sums |= zip(rest, threads.map(lambda name: sha256_of(draft.folder / name), rest), strict=True)
+    sizes = sizes_of(draft.folder, sums) | sizes
+    write_sealed(draft.folder / "manifest.json", {"files": sums, "sizes": sizes})

@@ -1,0 +1,182 @@
+"""What the JSON files of a version hold, and the attributes of its Zarr group: one type for each."""
+
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
+
+from wavecity.dataset.distributions import Distributions
+
+
+class Outcome(TypedDict, total=False):
+    """What became of one scene: an entry of `scenes` in its unit's receipt.
+
+    Every outcome has `scene_id`, `city`, `split`, `n_users` and `status` (`done` or `quarantined`); a quarantined one
+    has `stage`, `reason` and `traceback`; the others are there where they are known.
+    """
+
+    scene_id: str
+    city: str
+    country: str
+    latitude: float
+    longitude: float
+    split: str
+    status: str
+    n_users: int
+    n_los: int
+    n_outage: int
+    bs_shift: float
+    mesh_checksum: str
+    channel_checksum: str
+    # Keys of what decided the scene's bytes, and those of its channels.
+    inputs: str
+    channels: str
+    origin: str
+    # Buildings by the source of their height.
+    heights_from: dict[str, int]
+    # `Scene.provenance`: map, gates, features.
+    provenance: dict[str, Any]
+    stage: str
+    reason: str
+    traceback: str
+    seconds_scene: float
+    seconds_raytrace: float
+
+
+class ReceiptExtra(TypedDict, total=False):
+    """What the maker of a unit adds to its receipt."""
+
+    seed: int
+
+
+class Receipt(ReceiptExtra):
+    """`receipts/unit-*.json`: the proof that a unit is done.
+
+    `sha256` has the checksum of every array's values, `files` and `sizes` those and the bytes of every file of the
+    unit.
+    """
+
+    fingerprint: str
+    unit: int
+    scenes: list[Outcome]
+    sha256: dict[str, str]
+    files: dict[str, str]
+    sizes: dict[str, int]
+    statistics: dict[str, float]
+    distributions: Distributions
+    versions: dict[str, str]
+    seconds_write: float
+
+
+class Manifest(TypedDict):
+    """`manifest.json`: SHA-256 and bytes of every file; versions written earlier have no `sizes`."""
+
+    files: dict[str, str]
+    sizes: dict[str, int]
+
+
+class MapRecord(TypedDict, total=False):
+    """A city's map in the lineage."""
+
+    name: str
+    file: str
+    licence: str
+    map_date: str | None
+    sha256: str
+    counts: dict[str, int]
+
+
+class CityRecord(TypedDict):
+    """A city in the lineage: how many scenes it was to give, and gave."""
+
+    name: str
+    country: str
+    state: str
+    wanted: int
+    scenes: int
+    candidates: int
+    rejected: dict[str, int]
+    problem: str
+
+
+class TileRecord(TypedDict):
+    """A candidate tile in the lineage."""
+
+    id: str
+    latitude: float
+    longitude: float
+    status: str
+    reason: str
+
+
+class Lineage(TypedDict, total=False):
+    """`lineage.json`: where a version comes from."""
+
+    fingerprint: str
+    maps: dict[str, MapRecord]
+    cities: list[CityRecord]
+    tiles: list[TileRecord]
+    inputs: dict[str, object]
+    origins: dict[str, int]
+    versions: dict[str, str]
+    imported: dict[str, str]
+
+
+class PanelAttributes(TypedDict, total=False):
+    """The base station's antenna array."""
+
+    columns: int
+    rows: int
+    spacing_wavelengths: float
+    azimuth_deg: float
+
+
+class TrajectoryAttributes(TypedDict):
+    """What readers need to know of users that move."""
+
+    interval_s: float
+    steps: int
+    subcarriers: int
+    subcarrier_spacing_hz: float
+    kinds: dict[str, str]
+    fastest_mps: list[float]
+
+
+class ImportAttributes(TypedDict):
+    """Where imported channels come from, and what is not known of them."""
+
+    files: dict[str, str]
+    settings: dict[str, object]
+    level: str
+    height: bool
+    los: bool
+
+
+class StoreAttributes(TypedDict, total=False):
+    """Attributes of a store's root group; `recipe`, `trajectory` and `imported` only where they apply."""
+
+    title: str
+    fingerprint: str
+    schema_version: str
+    licence: str
+    attribution: str
+    conventions: dict[str, str]
+    statistics: dict[str, float]
+    coordinates: str
+    frequency_hz: float
+    element_pattern: str
+    element_gain_max_db: float
+    los_traced: bool
+    polarisation_matched: bool
+    array: PanelAttributes
+    bs_position_m: list[float]
+    tile_size_m: float
+    occupancy_threshold: float
+    split_by: str
+    # Parts of the recipe by name.
+    recipe: dict[str, Any]
+    trajectory: TrajectoryAttributes
+    imported: ImportAttributes
+
+
+def attributes_of(attrs: Mapping[str, Any]) -> StoreAttributes:
+    """Attributes of a store's root group, from those of a Zarr group or an xarray Dataset."""
+    return cast(StoreAttributes, dict(attrs))

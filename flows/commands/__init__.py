@@ -1,0 +1,1 @@
+"""The commands of `wavecity` by subject; `flows.cli` puts them together."""

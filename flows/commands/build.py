@@ -1,0 +1,193 @@
+"""From a map to a published dataset, and on to an evaluated model: `run`, `plan`, `build`, `export`."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from wavecity.flows.commands.options import (
+    address,
+    dask_option,
+    import_extra,
+    maps_option,
+    overwrite_option,
+    path,
+    recipe_argument,
+    set_option,
+    warn_of,
+    workers_option,
+)
+from wavecity.flows.commands.prefect_start import prefect_answers
+from wavecity.flows.help import SpokenCommand
+from wavecity.geo.errors import InputError
+
+Item = TypeVar("Item")
+
+
+@click.command(
+    cls=SpokenCommand,
+    examples=(
+        ("wavecity run quickstart", "into runs/quickstart; given again it goes on, or finds all done"),
+        (
+            "wavecity run quickstart --out runs/mine --set area.source=mycity.osm.pbf --set area.city=Mycity",
+            "another map",
+        ),
+    ),
+)
+@recipe_argument
+@click.option("--out", type=path, help="Run folder (default: runs/<recipe>).")
+@set_option
+@workers_option
+@dask_option
+@maps_option
+@overwrite_option
+def run(
+    recipe: str,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    dask: str | None,
+    maps: Path | None,
+    overwrite: bool,
+) -> None:
+    """The whole DAG: build, validate, publish, pretrain, evaluate, report. Resumes by itself.
+
+    A run folder belongs to one recipe: with other data or another training it is refused, --overwrite replaces it.
+    """
+    from wavecity.dataset.files import make_folder
+    from wavecity.dataset.progress import say, stage
+    from wavecity.flows.recipe import load_recipe
+    from wavecity.flows.run_checks import refuse_other_run
+    from wavecity.flows.tables import print_run
+
+    loaded = load_recipe(recipe, overrides)
+    out = out or Path("runs") / loaded.name
+    if not overwrite:
+        refuse_other_run(loaded, out)
+    make_folder(out)
+    if not overwrite and import_extra("wavecity.flows.finished", "generate").find(loaded, out, maps):
+        say("nothing to do: recipe, maps, code and results are those of the run that is there")
+    else:
+        warn_of(loaded)
+        with stage("load Prefect"):
+            pipeline = import_extra("wavecity.flows.pipeline", "generate,train")
+        with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
+            pipeline.run_recipe(loaded, out, workers, dask, maps, overwrite)
+    print_run(out)
+
+
+@click.command(cls=SpokenCommand)
+@recipe_argument
+@set_option
+@click.option("--maps", type=path, help="Folder of fetched maps (default: none, only maps that are local files).")
+@click.option("--fetch", is_flag=True, help="Download maps that are not there (into --maps).")
+@click.option("--tiles", "every", is_flag=True, help="List every tile, of several cities too.")
+@click.option("--png", type=path, help="Picture to write: the cities on a map, or the tiles of one city.")
+@click.option("--json", "json_path", type=path, help="File to write: every city and tile with its outcome.")
+def plan(
+    recipe: str,
+    overrides: tuple[str, ...],
+    maps: Path | None,
+    fetch: bool,
+    every: bool,
+    png: Path | None,
+    json_path: Path | None,
+) -> None:
+    """Cities and tiles of a recipe, each with its outcome.
+
+    Where a map is not there, tiles are planned by their positions; nothing is downloaded without --fetch.
+    """
+    from wavecity.dataset.files import write_json
+    from wavecity.flows.recipe import load_recipe
+    from wavecity.flows.tables import print_plan
+
+    if fetch and maps is None:
+        msg = "--fetch: where to? name a folder for the maps, e.g. --maps maps"
+        raise InputError(msg)
+    loaded = load_recipe(recipe, overrides)
+    build = import_extra("wavecity.flows.build", "generate")
+    warn_of(loaded)
+    with tempfile.TemporaryDirectory() as cache:
+        planned = build.show_plan(loaded, maps or Path(cache), fetch, _city_bar)
+        print_plan(planned, every)
+        if json_path:
+            write_json(json_path, build.plan_record(planned))
+            click.echo(f"wrote {json_path}")
+        if png:
+            click.echo(f"wrote {import_extra('wavecity.flows.map_picture', 'generate').draw_plan(planned, png)}")
+
+
+def _city_bar(cities: Iterable[Item]) -> Iterable[Item]:
+    from wavecity.dataset.progress import track
+
+    return track(cities, "plan", unit="cities")
+
+
+@click.command(cls=SpokenCommand)
+@recipe_argument
+@click.option("--out", type=address, required=True, help="Store: a folder, or a URL such as s3://bucket/store.")
+@click.option("--scenes", type=click.IntRange(1), help="Number of scenes instead of the recipe's.")
+@set_option
+@workers_option
+@dask_option
+@maps_option
+@click.option("--verify", is_flag=True, help="Compare every byte of finished units before going on, not only sizes.")
+def build(
+    recipe: str,
+    out: str,
+    scenes: int | None,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    dask: str | None,
+    maps: Path | None,
+    verify: bool,
+) -> None:
+    """Build, validate and publish the dataset of a recipe. Resumes by itself.
+
+    Scenes of the latest version whose inputs have not changed are kept; what was kept and what was traced, and why, is
+    told at the end.
+    """
+    from wavecity.dataset.files import location, make_folder
+    from wavecity.dataset.progress import say, stage
+    from wavecity.dataset.reader import refuse_run_folder
+    from wavecity.flows.recipe import load_recipe
+    from wavecity.flows.tables import print_origins
+
+    if scenes:
+        overrides = (*overrides, f"area.scenes={scenes}")
+    loaded = load_recipe(recipe, overrides)
+    place = location(out)
+    make_folder(place)
+    refuse_run_folder(place)
+    folder = maps or import_extra("wavecity.flows.maps", "generate").map_folder(place)
+    version = None if verify else import_extra("wavecity.flows.build", "generate").up_to_date(loaded, place, folder)
+    if version:
+        say(f"nothing to do: v{version.number} is of this recipe, map and code")
+    else:
+        with stage("load Prefect"):
+            pipeline = import_extra("wavecity.flows.pipeline", "generate")
+        with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
+            version = pipeline.build_dataset(loaded, out, workers, dask, maps, verify=verify)
+    print_origins(version.folder)
+    click.echo(f"published v{version.number}: {version.data}")
+
+
+@click.command(cls=SpokenCommand)
+@recipe_argument
+@click.option("--scene", "scene_id", required=True, help="Id of a tile that `wavecity plan` accepts.")
+@click.option("--out", type=path, required=True, help="Folder to write.")
+@set_option
+@maps_option
+def export(recipe: str, scene_id: str, out: Path, overrides: tuple[str, ...], maps: Path | None) -> None:
+    """Write a scene of a recipe as Mitsuba XML and PLY (for sionna.rt.load_scene) and as glTF."""
+    from wavecity.dataset.files import make_folder
+    from wavecity.flows.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    make_folder(out)
+    module = import_extra("wavecity.flows.build", "generate")
+    with tempfile.TemporaryDirectory() as cache:
+        for written in module.export_scene(loaded, scene_id, out, maps or Path(cache)):
+            click.echo(f"wrote {written}")

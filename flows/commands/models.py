@@ -1,0 +1,117 @@
+"""Models: `pretrain`, `evaluate`, `report`, `export-model`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from wavecity.flows.commands.options import (
+    address,
+    import_extra,
+    overwrite_option,
+    path,
+    recipe_argument,
+    set_option,
+    warn_of,
+)
+from wavecity.flows.help import EvaluateCommand, SpokenCommand
+from wavecity.model.settings.tasks import TASKS
+
+
+@click.command(cls=SpokenCommand)
+@recipe_argument
+@click.option("--data", type=address, required=True, help="Store to train on: a folder or a URL.")
+@click.option("--out", type=path, required=True, help="Run folder.")
+@click.option(
+    "--init-from",
+    type=path,
+    help="Run or checkpoint whose weights to start from (training.init_from), not its optimiser.",
+)
+@set_option
+@overwrite_option
+def pretrain(
+    recipe: str, data: str, out: Path, init_from: Path | None, overrides: tuple[str, ...], overwrite: bool
+) -> None:
+    """Pretrain the foundation model of a recipe on a store. Resumes by itself.
+
+    A run folder belongs to one training: with other settings or data it is refused, --overwrite replaces it.
+    """
+    from wavecity.dataset.files import make_folder, write_json
+    from wavecity.dataset.progress import stage
+    from wavecity.flows.recipe import load_recipe
+
+    if init_from is not None:
+        # Whole, so that the command can be given again from another folder; as JSON, which is YAML for any name.
+        overrides = (*overrides, f"training.init_from={json.dumps(str(init_from.resolve()))}")
+    loaded = load_recipe(recipe, overrides)
+    module = import_extra("wavecity.model.training.pretrain", "train")
+    warn_of(loaded, import_extra("wavecity.model.data.feasible", "train").sizes_of(data))
+    if not overwrite:  # before the recipe of what is there is replaced
+        module.refuse_other_training(out, loaded.training, loaded.seed, module.dataset_version(data))
+    make_folder(out)
+    write_json(out / "recipe.json", loaded.model_dump(mode="json"))
+    with stage("pretrain"):
+        checkpoint = module.pretrain(data, loaded.training, out, loaded.seed, overwrite)
+    click.echo(f"checkpoint {checkpoint}")
+
+
+@click.command(
+    cls=EvaluateCommand,
+    examples=(
+        (
+            "wavecity evaluate runs/quickstart --task localization --data runs/quickstart/store",
+            "on its own test scenes",
+        ),
+        ("wavecity evaluate runs/quickstart --task mu-mimo --data stores/mu-mimo --json > mu-mimo.json", "all values"),
+    ),
+)
+@click.argument("run_folder", metavar="RUN", type=path)
+@click.option(
+    "--task",
+    "name",
+    metavar="TASK",
+    required=True,
+    type=click.Choice(TASKS),
+    help="What to run, of the list below; tables and figures go to RUN/results.",
+)
+@click.option("--data", type=address, required=True, help="Store with held-out scenes: a folder or a URL.")
+@set_option
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of the table.")
+def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Evaluate a pretrained run on held-out scenes, compared with its baselines.
+
+    Results with the run's own settings go into the report. Those with --set are kept under names of their own.
+    """
+    from wavecity.dataset.progress import stage
+    from wavecity.flows.recipe import recipe_of_run
+    from wavecity.flows.tables import print_result
+
+    recipe, own = recipe_of_run(run_folder, overrides), recipe_of_run(run_folder)
+    with stage(f"evaluate {name}"):
+        evaluate = import_extra("wavecity.model.tasks.evaluate", "train").evaluate
+        result = evaluate(run_folder, data, name, recipe.training, recipe.seed, own=(own.training, own.seed))
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+    else:
+        print_result(result, run_folder)
+
+
+@click.command("export-model", cls=SpokenCommand)
+@click.argument("run_folder", metavar="RUN", type=path)
+@click.option("--out", type=path, required=True, help="File to write: .onnx, or .pt2 for torch.export.")
+@click.option(
+    "--csi", default=0.25, show_default=True, type=click.FloatRange(0, 1, min_open=True), help="Share of the CSI seen."
+)
+def export_model(run_folder: Path, out: Path, csi: float) -> None:
+    """Write a run's encoder: channel and height map in, [PHYSC] and spatial spectrum out."""
+    differences = import_extra("wavecity.model.training.export", "train").export_model(run_folder, out, csi)
+    largest = max(differences.values())
+    click.echo(f"{out}: outputs equal the model's within {largest:.0e} of their RMS, for any batch size")
+
+
+@click.command(cls=SpokenCommand)
+@click.argument("run_folder", metavar="RUN", type=path)
+@click.option("--data", type=address, help="Dataset of the pretraining, if it lies elsewhere now.")
+def report(run_folder: Path, data: str | None) -> None:
+    """Write RUN/report.html from what the run left."""
+    click.echo(import_extra("wavecity.model.report.page", "train").write_report(run_folder, data and str(data)))

@@ -1,0 +1,89 @@
+"""Prefect for a command: the server that it starts, and what is said when none answers."""
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from wavecity.geo.errors import CommandFailed, InputError
+
+# Quiet and offline unless the user says otherwise; must be set before Prefect is imported.
+DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # A failed flow prints its error once, as the command does; the server's own logs would only repeat it.
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+# In the message of a RuntimeError of Prefect's client.
+UNREACHABLE = "Failed to reach API at"
+
+
+def set_defaults() -> None:
+    """Configure Prefect by environment variables, where the user has not."""
+    defaults = dict(DEFAULTS)
+    if importlib.util.find_spec("prefect"):
+        defaults["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = _own_database()
+        if "PREFECT_API_URL" not in os.environ:
+            # The server that Prefect starts for a run either answers at once or is gone; five retries are two minutes.
+            defaults["PREFECT_CLIENT_MAX_RETRIES"] = "2"
+    os.environ.update({key: value for key, value in defaults.items() if key not in os.environ})
+
+
+@contextmanager
+def prefect_answers() -> Iterator[None]:
+    """Run a block once the Prefect server answers; say in one line that none does, or no longer.
+
+    Without a configured server Prefect's client starts one, which takes some seconds: that is a stage of its own.
+
+    Raises
+    ------
+    InputError
+        None answers at the address that the user configured.
+    CommandFailed
+        The server stopped answering.
+    """
+    from httpx import HTTPError  # what Prefect's client asks with
+
+    try:
+        wait_for_server()
+        yield
+    except (RuntimeError, HTTPError) as error:
+        unreachable = UNREACHABLE in str(error)
+        if isinstance(error, RuntimeError) and not unreachable:
+            raise
+        url = os.environ.get("PREFECT_API_URL")
+        if url is not None and unreachable:
+            msg = f"PREFECT_API_URL={url}: no Prefect server answers there; start one with `prefect server start`, or unset it"
+            raise InputError(msg) from error
+        msg = f"the Prefect server stopped answering ({error}); run the same command again to go on"
+        raise CommandFailed(msg) from error
+
+
+def wait_for_server() -> None:
+    """Start the server, or ask the configured one; the flow that follows finds it running."""
+    from prefect.client.orchestration import get_client
+
+    from wavecity.dataset.progress import stage
+
+    text = "connect to the Prefect server" if "PREFECT_API_URL" in os.environ else "start the Prefect server"
+    with stage(text), get_client(sync_client=True) as client:
+        client.raise_for_api_version_mismatch()
+
+
+def _own_database() -> str:
+    """Database of the server that Prefect starts for a run when none is configured.
+
+    Prefect's own default is one file for all its versions, and a file that a newer one migrated stops an older one.
+    """
+    version = metadata.version("prefect")
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wavecity"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that cannot be written, as in some containers
+        folder = Path(tempfile.gettempdir())
+    return f"sqlite+aiosqlite:///{folder / f'prefect-{version}.db'}"

@@ -1,0 +1,113 @@
+"""What there is to do with a store: `validate`, `inspect`, `preview`, `publish`, `import-channels`."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from wavecity.flows.commands.options import address, import_extra, path, workers_option
+from wavecity.flows.help import SpokenCommand
+from wavecity.geo.errors import InputError
+
+
+@click.command(cls=SpokenCommand)
+@click.argument("store", type=address)
+@workers_option
+def validate(store: str, workers: int | None) -> None:
+    """Check every byte, structure, physics and splits of a store; exit code 1 when something is wrong."""
+    from wavecity.dataset.checks.validate import processes
+    from wavecity.dataset.checks.validate import validate as check
+    from wavecity.dataset.draft import load_draft
+    from wavecity.dataset.progress import track
+    from wavecity.dataset.reader import resolve
+    from wavecity.flows.tables import print_validation
+
+    units = load_draft(resolve(store).parent).layout.units
+    # A process takes some seconds to start: as long as it checks a few units.
+    with processes(workers or min(os.cpu_count() or 1, units // 4)) as each:
+        result = check(store, lambda parts: track(parts, "validate", units, "units"), each)
+    print_validation(result)
+    sys.exit(0 if result.ok else 1)
+
+
+@click.command(cls=SpokenCommand)
+@click.argument("store", type=address)
+@click.option("--scenes", is_flag=True, help="List every scene: city, split, outcome, users, where it comes from.")
+@click.option("--card", type=path, help="Copy the dataset card to FILE.html or .md, or its Croissant to .json.")
+def inspect(store: str, scenes: bool, card: Path | None) -> None:
+    """Sizes, scenes, cities, splits, height provenance, outcomes and lineage of a store."""
+    from wavecity.flows.tables import copy_card, print_scenes, print_store
+
+    print_store(store)
+    if scenes:
+        print_scenes(store)
+    if card:
+        click.echo(f"wrote {copy_card(store, card)}")
+
+
+@click.command(cls=SpokenCommand)
+@click.argument("store", type=address)
+@click.option("--scene", "scene_id", required=True, help="Id of the scene, e.g. helsinki-0007.")
+@click.option("--out", type=path, required=True, help="FILE.png, .html (interactive, offline) or .glb (glTF).")
+def preview(store: str, scene_id: str, out: Path) -> None:
+    """Draw a scene of a store: buildings by source of height, base station, users, their strongest paths."""
+    click.echo(f"wrote {import_extra('wavecity.dataset.preview.output', 'generate').draw_scene(store, scene_id, out)}")
+
+
+@click.command(cls=SpokenCommand)
+@click.argument("store", type=address)
+def publish(store: str) -> None:
+    """Publish the newest validated draft of a store."""
+    from wavecity.flows.tables import publish_newest
+
+    version = publish_newest(store)
+    click.echo(f"published v{version.number}: {version.data}")
+
+
+@click.command("import-channels", cls=SpokenCommand)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=path)
+@click.option("--out", type=address, required=True, help="Store: a folder, or a URL such as s3://bucket/store.")
+@click.option("--frequency", required=True, type=float, help="Carrier in Hz, e.g. 28.5e9.")
+@click.option("--spacing", type=float, help="Distance of neighbouring antennas in wavelengths (default: 0.5).")
+@click.option("--azimuth", type=float, help="Boresight in degrees from east towards north (default: -90, south).")
+@click.option("--tile-size", type=float, help="Edge of a scene's map in m (default: 200).")
+@click.option(
+    "--bs-position",
+    nargs=3,
+    type=float,
+    metavar="X Y Z",
+    help="Base station on the map, m (default: middle of its north edge).",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["scene", "user", "test"]),
+    help="Divide whole scenes, or each one's users; or all for test.",
+)
+@click.option("--validation", type=float, help="Share of scenes, or users, for validation (default: 0.1).")
+@click.option("--test", type=float, help="Share of scenes, or users, for test (default: 0.1).")
+@click.option("--normalised", is_flag=True, help="The channels' level means nothing.")
+@click.option("--licence", help="Licence of the data, for the metadata.")
+@click.option("--attribution", help="Whom to name, for the metadata.")
+@click.option("--seed", type=int, help="Of the division into splits (default: 0).")
+def import_channels(files: tuple[Path, ...], out: str, **given: object) -> None:
+    """Make a store of channels of your own.
+
+    FILE is an .npz with csi, user_position and more; docs/model.md has the layout.
+    """
+    from pydantic import ValidationError
+
+    from wavecity.dataset.importing import importer
+    from wavecity.dataset.progress import track
+
+    try:
+        settings = importer.ImportSettings.model_validate(
+            {name: value for name, value in given.items() if value is not None}
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = "--" + str(problem["loc"][0]).replace("_", "-")
+        msg = f"{option} {problem['input']}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        raise InputError(msg) from error
+    version = importer.import_channels(files, out, settings, lambda units: track(units, "import", unit="units"))
+    click.echo(f"published v{version.number}: {version.data}")

@@ -1,0 +1,174 @@
+"""What the pretraining of the multi-modal model reads: batches of single snapshots with the maps of their scenes.
+
+Memory does not grow with the dataset: maps come with the batches, and the checks look at some scenes at a time.
+"""
+
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavecity.dataset import InputError
+from wavecity.dataset.arrays import open_arrays, read_scenes
+from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.tokens import LEAST_SPREAD, TINY, Statistics
+from wavecity.model.data.users import Users, gather, geometry_from, manifest_of, open_splits, open_wireless
+from wavecity.model.settings.training import ModelSettings
+
+FIELDS = ("csi", "user_position", "height", "occupancy", "bs_shift")
+# Users of a split that are looked at before training.
+CHECKED = 256
+# Bytes of maps that are looked at together.
+BLOCK = 2**26
+
+
+class Snapshots(NamedTuple):
+    """Users of a training step.
+
+    Attributes
+    ----------
+    csi : complex64 (B, x, y)
+    position : float32 (B, 2)
+        Relative to the base station, m.
+    scene : int64 (B,)
+        Rows of the arrays below, which hold every scene of the batch once.
+    height : float32 (S, rows, columns)
+        m, row 0 = north.
+    occupancy : uint8 (S, patch_rows, patch_columns)
+    bs_shift : float32 (S,)
+        How far the base station was slid east, m.
+    """
+
+    csi: Tensor
+    position: Tensor
+    scene: Tensor
+    height: Tensor
+    occupancy: Tensor
+    bs_shift: Tensor
+
+
+def snapshots(batch: dict[str, Tensor]) -> Snapshots:
+    """Batch of the loader, where every user has a copy of its scene's maps, to one with each map once."""
+    scenes, scene = batch["scene"].unique(return_inverse=True)
+    some_user = torch.empty(len(scenes), dtype=torch.int64)
+    some_user[scene] = torch.arange(len(scene))
+    height, occupancy, shift = (batch[name][some_user] for name in ("height", "occupancy", "bs_shift"))
+    return Snapshots(
+        batch["csi"], batch["user_position"][:, :2].float(), scene, height, occupancy, shift.float().nan_to_num()
+    )
+
+
+@dataclass(frozen=True)
+class SnapshotData:
+    """A dataset as the pretraining of the multi-modal model sees it.
+
+    Attributes
+    ----------
+    splits : dict
+        `train` and `validation` -> users by index, read when they are asked for.
+    statistics : Statistics
+    geometry : Geometry
+        What the model is built for.
+    attributes : dict
+        Of the store, and `manifest`, the SHA-256 of the version's manifest.
+    name : str
+        What error messages call it.
+    path : str
+        The Zarr group, with the `latest` pointer followed.
+    """
+
+    splits: "Mapping[str, Any]"
+    statistics: Statistics
+    geometry: Geometry
+    attributes: dict[str, Any]
+    name: str
+    path: str
+
+    @property
+    def tile_size(self) -> float:
+        """Edge of a tile in m."""
+        return float(self.attributes["tile_size_m"])
+
+    @property
+    def bs(self) -> tuple[float, float]:
+        """Base station in the frame of a scene without shift, m."""
+        east, north = self.attributes["bs_position_m"][:2]
+        return float(east), float(north)
+
+
+def load_snapshots(store: str, settings: ModelSettings) -> SnapshotData:
+    """Open a published dataset for pretraining.
+
+    Parameters
+    ----------
+    store : str
+        Folder of a build, of a version, or a `.zarr`.
+    settings : ModelSettings
+
+    Raises
+    ------
+    InputError
+        The train or validation split has no user, an array or statistics are missing, or the model does not fit.
+    """
+    path, opened, statistics = open_wireless(store, trains=True)
+    splits = open_splits(store, path, ("train", "validation"), ("csi", "user_position"), preload=False)
+    antennas, cells, patches = (opened[name].shape[-2:] for name in ("csi", "height", "occupancy"))
+    geometry = geometry_from(store, antennas, cells, patches, settings)
+    attributes = {**opened.attrs, "manifest": manifest_of(path)}
+    return SnapshotData(splits, statistics, geometry, attributes, store, path)
+
+
+def check_snapshots(data: SnapshotData) -> None:
+    """Refuse, before training, data on which it would fail or learn nonsense.
+
+    Looks at the statistics, at all scenes, and at some users of every split.
+
+    Raises
+    ------
+    InputError
+        A statistic is not usable or belongs to other data, or an array is not finite.
+    """
+    for why in _faults(data):
+        msg = f"{data.name}: {why}; rebuild the store"
+        raise InputError(msg)
+
+
+def _faults(data: SnapshotData) -> Iterator[str]:
+    for name, value in data.statistics.to_dict().items():
+        # Normalised channels all have one level.
+        least = {"csi_rms_db_mean": -math.inf, "csi_rms_db_std": 0.0}.get(name, sys.float_info.min)
+        if not math.isfinite(value) or value < least:
+            yield f"statistics say {name} = {value:g}, it must be finite and positive"
+    if not all(map(math.isfinite, data.bs)):
+        yield "attribute 'bs_position_m' is not finite"
+    maps = open_arrays(data.path, ("height", "occupancy"))
+    scenes = np.arange(maps["height"].shape[0])
+    for start in range(0, len(scenes), step := max(BLOCK // (4 * math.prod(maps["height"].shape[1:])), 1)):
+        read = read_scenes(maps, scenes[start : start + step])
+        if not np.isfinite(read["height"]).all():
+            yield "array 'height' is not finite"
+        if read["occupancy"].max() > 1:
+            yield f"array 'occupancy' holds {read['occupancy'].max()}, it must be 0 or 1"
+    looked_at = {split: gather(samples, CHECKED) for split, samples in data.splits.items()}
+    for split, users in looked_at.items():
+        for name, values in (("csi", torch.view_as_real(users.csi)), ("user_position", users.position)):
+            if not bool(torch.isfinite(values).all()):
+                yield f"array {name!r} of split {split!r} is not finite"
+    yield from _wrong_level(looked_at["train"], data.statistics)
+
+
+def _wrong_level(users: Users, statistics: Statistics) -> Iterator[str]:
+    """Statistics that are those of other channels: training would go on with inputs far from order one."""
+    power = users.csi.to(torch.complex128).abs().square().mean((-2, -1))
+    found = float((10 * torch.log10(power + TINY)).mean())
+    said, spread = statistics.csi_rms_db_mean, max(statistics.csi_rms_db_std, LEAST_SPREAD)
+    if abs(found - said) > 2 * spread:
+        yield (
+            f"statistics say the train users' mean level is {said:.1f} dB with a deviation of {spread:.1f} dB, "
+            f"it is about {found:.1f} dB"
+        )

@@ -1,0 +1,39 @@
+"""A command that needs Prefect says that it waits for the server."""
+
+import pytest
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from wavecity.dataset import progress
+from wavecity.flows.commands.prefect_start import prefect_answers
+from wavecity.geo.errors import InputError
+
+
+def test_the_start_of_the_server_is_a_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "INTERVAL", 3600.0)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+    def start(server: SubprocessASGIServer, timeout: int | None = None) -> None:
+        assert capsys.readouterr().err == "start the Prefect server\n"
+        # What the clock does every 30 s.
+        progress._DISPLAY.beat()
+        assert capsys.readouterr().err == "start the Prefect server: 0 s\n"
+        raise RuntimeError("it does not come up")
+
+    monkeypatch.setattr(SubprocessASGIServer, "start", start)
+    with pytest.raises(RuntimeError, match="it does not come up"), prefect_answers():
+        pytest.fail("the flow began without a server")
+
+
+def test_a_configured_server_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "http://127.0.0.1:9/api"  # the discard port, where nothing listens
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    settings = temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0})
+    message = f"PREFECT_API_URL={url}: no Prefect server answers there"
+    with settings, pytest.raises(InputError, match=message), prefect_answers():
+        pytest.fail("the flow began without a server")
+    assert capsys.readouterr().err == "connect to the Prefect server\n"
