@@ -10,13 +10,10 @@ from pathlib import Path
 
 from wavecity.geo.errors import CommandFailed, InputError
 
-# Quiet and offline unless the user says otherwise; must be set before Prefect is imported.
+# Of a command, unless the user says otherwise, besides those of `flows`; must be set before Prefect is imported.
 DEFAULTS = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # A failed flow prints its error once, as the command does; the server's own logs would only repeat it.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 
 # In the message of a RuntimeError of Prefect's client.
