@@ -1,4 +1,4 @@
-"""Prefect for a command: the server that it starts, and what is said when none answers."""
+"""Prefect for a command: its settings, the start of a server, and the message if none answers."""
 
 import importlib.util
 import os
@@ -36,9 +36,9 @@ def set_defaults() -> None:
 
 @contextmanager
 def prefect_answers() -> Iterator[None]:
-    """Run a block once the Prefect server answers; say in one line that none does, or no longer.
+    """Run a block once the Prefect server answers; an error of one line says that none does, or no longer.
 
-    Without a configured server Prefect's client starts one, which takes some seconds: that is a stage of its own.
+    Without a configured server Prefect's client starts one, which takes some seconds: that is shown as a stage.
 
     Raises
     ------

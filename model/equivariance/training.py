@@ -1,7 +1,7 @@
 """Four ways to train a map on channels that should follow shifts, at equal data, steps and choice of rate.
 
 `vanilla` sees the users as they are; `augmented` sees each modulated at random; `penalised` pays for its equivariance error
-beside the loss; `wrapped` stands in the canonicalising wrapper and cannot err. All see random phases, as in pretraining.
+on top of the loss; `wrapped` stands in the canonicalising wrapper and cannot err. All see random phases, as in pretraining.
 """
 
 from abc import ABC, abstractmethod
@@ -43,7 +43,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Batch:
-    """What a map is shown of some users, and what it is asked for.
+    """What a map sees of some users, and what it is asked for.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class Problem(ABC):
         """Put a map of `build`'s kind in the canonicalising wrapper."""
 
     def move(self, batch: Batch, turns: Tensor) -> Batch:
-        """Modulate what is seen and what is asked for alike, by turns float64 (N, axes)."""
+        """Modulate what is seen and what is asked for, by the same turns float64 (N, axes)."""
         target = modulate(batch.target, turns, self.dims, self.origin)
         return replace(batch, seen=modulate(batch.seen, turns, self.dims), target=target)
 

@@ -9,11 +9,12 @@ import xarray as xr
 from synthetic import stored
 from synthetic_temporal import make_temporal, users_of
 
+import wavecity
 from wavecity.dataset import InputError
 from wavecity.model.data.users import gather, load_data
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.load import load_model, load_temporal_model
+from wavecity.model.training.load import PretrainedTemporal, load_model, load_temporal_model
 from wavecity.model.training.pretrain import pretrain
 
 
@@ -164,7 +165,8 @@ def moving(tmp_path_factory) -> tuple[Path, torch.Tensor]:
 
 def test_channels_that_move_are_embedded_as_the_temporal_model_sees_them(moving):
     run, csi = moving
-    model = load_temporal_model(str(run))
+    model = wavecity.load(str(run))
+    assert isinstance(model, PretrainedTemporal)
     # Angle and delay by NumPy; the window of delays with the most energy, circular.
     bins = np.fft.ifft(np.fft.fft(csi.numpy(), axis=3, norm="ortho"), axis=2, norm="ortho").swapaxes(2, 3)
     energy = (np.abs(bins) ** 2).sum((1, 2))

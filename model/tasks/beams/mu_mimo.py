@@ -20,7 +20,7 @@ from wavecity.model.learning.baselines import omp
 from wavecity.model.learning.embeddings import clusters, evenly, picture
 from wavecity.model.learning.finetune import finetuned
 from wavecity.model.learning.heads import classifier
-from wavecity.model.multimodal.inference import Predictor, beams_of_spectrum
+from wavecity.model.multimodal.inference import Predictor, beams_of_spectrum, top_k_hits
 from wavecity.model.results.table import BOUND, Findings, Record
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings, MuMimoSettings
 from wavecity.model.tasks.beams.link import Link, beam_power, best_beams
@@ -164,7 +164,7 @@ class Trial:
     def add(self, condition: str, method: str, scores: Tensor, x: float = float("nan"), seed: int = 0) -> None:
         """Note what scores (N, beams) of a method give."""
         for quantity, k in ((TOP1, 1), (TOP5, 5)):
-            hits = 100 * _hits(scores, self.label, k)
+            hits = 100 * top_k_hits(scores, self.label, k)
             self.records.append(Record(quantity, condition, method, hits, "%", "higher", seed, len(scores), x))
         self._add_rates(condition, method, scores.argmax(1), x, seed)
 
@@ -300,9 +300,3 @@ def _group_beams(trial: Trial, raw: Tensor, physc: Tensor, seed: int) -> tuple[d
     group = clusters(torch.cat((angles.cos(), angles.sin()), 1), GROUPS, seed)
     facts, arrays = picture({"raw": raw[shown], "physc": physc[shown]}, group, seed)
     return {"tsne_users": len(shown)} | facts, {"tsne_cluster": group} | arrays
-
-
-def _hits(scores: Tensor, label: Tensor, k: int) -> float:
-    """Share of users whose label is among the k highest scores; a beam without a score is never among them."""
-    best = scores.topk(min(k, scores.shape[1]), dim=1)
-    return float(((best.indices == label[:, None]) & best.values.isfinite()).any(1).float().mean())
