@@ -3,6 +3,7 @@
 import pickle
 import tracemalloc
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 from torch_runs import double, fit, pairs_of, run_rank
 from toy import build_store, make_layout
 
-from wavecity.dataset import InputError
+from wavecity.dataset import InputError, torch_data
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.torch_data import CACHED_CHUNKS, ChannelDataModule, ChannelDataset, ShuffledChannels
 
@@ -270,3 +271,12 @@ def test_unknown_field_or_split_gets_one_line(toy_store, reader):
 def test_rank_and_world_come_together(toy_store):
     with pytest.raises(InputError, match="rank 1, world None: give both or none"):
         ShuffledChannels(toy_store, rank=1)
+
+
+def test_memory_is_that_of_the_machine_or_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/sys/fs/cgroup/memory.current": ["300"], "/sys/fs/cgroup/memory.max": ["1000"]}
+    monkeypatch.setattr(torch_data, "_lines", lambda path: files.get(path, []))
+    monkeypatch.setattr(torch_data.psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
+    assert torch_data.available_memory() == 700
+    files["/sys/fs/cgroup/memory.max"] = ["max"]
+    assert torch_data.available_memory() == 5000
