@@ -80,7 +80,7 @@ class RankDraws:
     rng : numpy.random.Generator
         The same on all ranks.
     rank, world : int
-        Rows `rank`, `rank + world`, ... of the batch are this rank's, as `StepSampler` deals them.
+        Rows `rank`, `rank + world`, ... of the batch are this rank's, as `ShuffledChannels(shared=True)` deals them.
     """
 
     def __init__(self, rng: np.random.Generator, rank: int, world: int) -> None:
