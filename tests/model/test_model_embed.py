@@ -13,6 +13,8 @@ import wavecity
 from wavecity.dataset import InputError
 from wavecity.model.data.users import gather, load_data
 from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.multimodal.inputs import prepare
+from wavecity.model.multimodal.masking import Mask
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.training.load import PretrainedTemporal, load_model, load_temporal_model
 from wavecity.model.training.pretrain import pretrain
@@ -62,7 +64,16 @@ def test_embeddings_are_those_of_the_evaluation(loaded, predictor, users, gather
     assert isinstance(found, np.ndarray)
     np.testing.assert_allclose(found, predictor.encode(gathered, visible), atol=1e-5)
     bare = loaded.embed(csi, share=share)
-    np.testing.assert_allclose(bare, predictor.encode(gathered, visible, scene=False), atol=1e-5)
+    hidden = [patch for patch in range(loaded.model.csi_patches) if patch not in visible]
+    split = [
+        torch.as_tensor(part).expand(len(gathered), -1) for part in (visible, torch.tensor(hidden, dtype=torch.long))
+    ]
+    mask = Mask(*split, None, None, location_visible=False)
+    inputs = prepare(
+        gathered.csi, gathered.position, gathered.scene, mask, predictor.scenes, loaded.settings, loaded.statistics
+    ).inputs
+    with torch.no_grad():
+        np.testing.assert_allclose(bare, loaded.model.encode(inputs, mask)[:, 0], atol=1e-5)
     assert np.abs(bare - found).max() > 1e-3
 
 
