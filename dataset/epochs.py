@@ -1,8 +1,8 @@
 """Which epoch an iterator reads: counted over the processes that share its batches, without a lock.
 
-A DataLoader does not tell a dataset that a new epoch begins, and its workers have copies of the dataset. So everyone
-that starts to read appends a record to one small file, which is atomic: iterators are numbered in the order in which
-their first record stands there. Workers of one iterator know each other by the seed that torch gives them.
+A DataLoader does not notify a dataset of a new epoch, and its workers have copies of the dataset. So each process that
+starts to read appends a record to one small file, which is atomic: iterators are numbered in the order of their first
+records. Workers of one iterator recognise each other by the seed that torch gives them.
 """
 
 import multiprocessing
@@ -49,7 +49,7 @@ class EpochCounter:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         if self._process == os.getpid():
-            # Another counter of this process; elsewhere the number of the process tells the files apart.
+            # Another counter of this process; elsewhere the process id distinguishes the files.
             self._base = _new_base()
         self._clean_up()
 
@@ -82,19 +82,23 @@ class EpochCounter:
         return (epoch + number, 0) if number else (epoch, batch)
 
     def _clean_up(self) -> None:
+        """Remove this process's file when the process ends."""
         self._process = os.getpid()
         # Not `weakref.finalize`: that is not called at the end of a process of `multiprocessing`, such as a rank.
         Finalize(self, _remove, (self._base,), exitpriority=0)
 
     def _begin(self) -> None:
+        """Create this process's file, with the position from which it counts."""
         if not self._file(worker=False).exists():
             self.move_to(*self._start)
 
     def _file(self, worker: bool) -> Path:
+        """File of this process, or in a worker that of the process that started it."""
         parent = multiprocessing.parent_process() if worker else None
         return Path(f"{self._base}.{parent.pid if parent else os.getpid()}")
 
     def _append(self, *record: int, worker: bool = False) -> None:
+        """Append a record, which is atomic."""
         if not worker and self._process != os.getpid():
             self._clean_up()
         file = os.open(self._file(worker), os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
@@ -121,6 +125,7 @@ class EpochCounter:
 
 
 def _new_base() -> str:
+    """Path of a new counter's files, without the process id."""
     return os.path.join(tempfile.gettempdir(), f"wavecity-epochs-{uuid.uuid4().hex}")
 
 

@@ -1,4 +1,4 @@
-"""`ChannelDataModule`: the dataset for Lightning, which goes on in the middle of an epoch exactly where it was stopped."""
+"""`ChannelDataModule`: the dataset for Lightning, which resumes exactly, also in the middle of an epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -7,7 +7,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from wavecity.dataset.files import StorePath
-from wavecity.dataset.torch_data import FIELDS, BatchTransform, ShuffledChannels, State
+from wavecity.dataset.torch_data import FIELDS, BatchTransform, Made, ShuffledChannels, State
 
 # Arguments of a reader or a loader by name.
 Options: TypeAlias = dict[str, Any]
@@ -17,7 +17,7 @@ class ChannelDataModule(LightningDataModule):
     """Batches of the three splits for `Trainer.fit`, `validate` and `test`.
 
     Training batches are shuffled anew every epoch. A checkpoint, also one of the middle of an epoch, holds the position
-    by the batches that were trained on; `fit(ckpt_path=...)` goes on with exactly those that were left. The order of
+    by the batches that were trained on; `fit(ckpt_path=...)` resumes with exactly the remaining ones. The order of
     validation and test batches is the same in every epoch.
 
     Parameters
@@ -55,7 +55,7 @@ class ChannelDataModule(LightningDataModule):
     ------
     InputError
         In `train_dataloader`: not a store, no such array, or a checkpoint of other data, another seed, other numbers of
-        workers or ranks, or what else would give another order.
+        workers or ranks, or other settings that change the order.
     """
 
     def __init__(
@@ -94,15 +94,15 @@ class ChannelDataModule(LightningDataModule):
         self._train: ShuffledChannels | None = None
         self._position = (0, 0)
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Made]:
         """Shuffled batches, from the position on that a checkpoint or `set_epoch` set."""
         return _ResumableLoader(self, self._training(), self.position, num_workers=self.workers, **self._loader_options)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[Made]:
         """Every user of the validation split once, or `validation_users` of them."""
         return self._plain("validation", self._validation_users)
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> DataLoader[Made]:
         """Every user of the test split once."""
         return self._plain("test")
 
@@ -114,7 +114,7 @@ class ChannelDataModule(LightningDataModule):
         """Epoch and first batch of the next training iterator."""
         if self.trainer is None:
             return self._position
-        # What a checkpoint set holds until Lightning, which counts epochs, has got beyond it.
+        # A position from a checkpoint holds until Lightning's count of epochs is beyond it.
         return max(self._position, (self.trainer.current_epoch, 0))
 
     def state_dict(self) -> State:
@@ -130,41 +130,45 @@ class ChannelDataModule(LightningDataModule):
         return train.state_dict(epochs.processed, len(train) if done >= loop.max_batches else done, self.workers)
 
     def load_state_dict(self, state_dict: State) -> None:
-        """Go on where `state_dict` was taken.
+        """Resume where `state_dict` was taken.
 
         Raises
         ------
         InputError
-            Other data, or what else would give another order.
+            Other data, or other settings that change the order.
         """
         self._training().load_state_dict(state_dict, self.workers)
         self._position = (state_dict["epoch"], state_dict["batch"])
 
     def _training(self) -> ShuffledChannels:
+        """Reader of the training split, opened once."""
         if self._train is None:
             self._train = self._open("train", **self._train_options, **self._place())
         return self._train
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A process that Lightning starts has a rank of its own.
         return {**self.__dict__, "_train": None}
 
-    def _plain(self, split: str, limit: int | None = None) -> DataLoader[Any]:
+    def _plain(self, split: str, limit: int | None = None) -> DataLoader[Made]:
+        """Loader of a split in the same order every time."""
         place = {"rank": 0, "world": 1} if self._shared else self._place()
         dataset = self._open(split, batch_size=self._evaluation_batch_size, limit=limit, **place)
         return _PositionedLoader(dataset, lambda: (0, 0), num_workers=self.workers, **self._loader_options)
 
     def _open(self, split: str, **options: Any) -> ShuffledChannels:
+        """Open a reader; the store is verified once."""
         verify, self._verify = self._verify, False
         return ShuffledChannels(self.store, split, verify=verify, **self._options, **options)
 
     def _place(self) -> dict[str, int]:
+        """Rank and number of ranks, where there is a trainer."""
         if self.trainer is None:
             return {}
         return {"rank": self.trainer.global_rank, "world": self.trainer.world_size}
 
 
-class _PositionedLoader(DataLoader[Any]):
+class _PositionedLoader(DataLoader[Made]):
     """A loader whose every iterator starts where `position` says: epoch and first batch."""
 
     def __init__(self, dataset: ShuffledChannels, position: Callable[[], tuple[int, int]], **options: Any) -> None:
@@ -172,20 +176,22 @@ class _PositionedLoader(DataLoader[Any]):
         self._set_epoch: Callable[..., None] = dataset.set_epoch
         self._position = position
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Made]:  # type: ignore[override]
         self._set_epoch(*self._position())
         return super().__iter__()
 
 
 class _ResumableLoader(_PositionedLoader):
-    """A loader that Lightning can resume, as `state_dict` and `load_state_dict` tell it."""
+    """A loader that Lightning can resume, by `state_dict` and `load_state_dict`."""
 
     def __init__(self, module: ChannelDataModule, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._module = module
 
     def state_dict(self) -> State:
+        """Position of the data module."""
         return self._module.state_dict()
 
     def load_state_dict(self, state: State) -> None:
+        """Resume where the state was taken."""
         self._module.load_state_dict(state)

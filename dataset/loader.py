@@ -1,4 +1,4 @@
-"""Shuffled batches of a split, numpy only: what the torch and TensorFlow readers share.
+"""Shuffled batches of a split, NumPy only: the common part of the torch and TensorFlow readers.
 
 Shuffling single users of a compressed store would decode a chunk for every one of them. Instead units (shards) are
 permuted, some of them are decoded together as a *window*, and the users of a window are shuffled. The order is a pure
@@ -23,12 +23,12 @@ from wavecity.dataset.recycler import Recycler
 from wavecity.dataset.schema import Values
 from wavecity.geo.errors import InputError
 
-# Seconds in which a window is decoded or never: it takes less than one from a disk, minutes over a slow connection.
+# Seconds after which decoding of a window is given up: it takes less than one from a disk, minutes over a slow link.
 TIMEOUT = 600.0
 
 
 class Stalled(TimeoutError):
-    """Reading does not go on."""
+    """Reading has stalled."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Users:
 
 @dataclass(frozen=True)
 class Order:
-    """What the order of an epoch depends on, beside its number.
+    """What the order of an epoch depends on, apart from its number.
 
-    Every user occurs once an epoch. Ranks get equal numbers of users, and so of batches: where the users cannot be
+    Every user occurs once per epoch. Ranks get equal numbers of users, and so of batches: where the users cannot be
     divided evenly, the first few come twice, `world - 1` at most. Units are disjoint between the streams (ranks and
-    their workers) but for those in which one stream ends and the next begins.
+    their workers) except those in which one stream ends and the next begins.
 
     Attributes
     ----------
@@ -107,11 +107,11 @@ class Order:
             raise InputError(msg)
 
     def users(self, count: int) -> int:
-        """How many of `count` users every rank gets."""
+        """Number of `count` users that each rank gets."""
         return count // self.world // self.batch_size * self.batch_size if self.drop_last else -(-count // self.world)
 
     def batches(self, count: int) -> int:
-        """How many batches every rank gets of `count` users."""
+        """Number of batches of `count` users that each rank gets."""
         return -(-self.users(count) // self.batch_size)
 
 
@@ -160,7 +160,7 @@ def find_users(store: str | StorePath, split: str, include_outage: bool = False,
 
 
 def units_within(users: Users, fields: Sequence[str], size: int) -> int:
-    """How many units of the fields take at most so many bytes when they are decoded; at least one.
+    """Number of units whose fields take at most `size` bytes when decoded; at least one.
 
     As a `window` (see `Order`) it mixes as many users as the memory allows, in a small store all of them.
     """
@@ -175,13 +175,14 @@ def units_within(users: Users, fields: Sequence[str], size: int) -> int:
 
 
 class BatchReader:
-    """Batches of an epoch, from any of them on.
+    """Batches of an epoch, starting at any of them.
 
     Parameters
     ----------
     users : Users
     fields : sequence of str
-        Arrays of the schema, `paths/...` among them. Those of scenes (`height`, `occupancy`) are repeated for every user.
+        Arrays of the schema, `paths/...` among them. Those of scenes (`height`, `occupancy`) are repeated for every
+        user.
     order : Order
     timeout : float
         Seconds after which the decoding of a window is given up.
@@ -206,6 +207,7 @@ class BatchReader:
             raise InputError(msg)
 
     def _open(self, fields: Sequence[str]) -> None:
+        """Open the arrays in this process."""
         self._process = os.getpid()
         self.arrays = open_arrays(self.users.path, fields)
 
@@ -321,6 +323,7 @@ class BatchReader:
             pool.shutdown(ends_by_itself, cancel_futures=True)
 
     def _wait(self, coming: "Future[_Window]") -> "_Window":
+        """Result of a window that is being decoded; raises `Stalled` after the time limit."""
         if wait([coming], self.timeout).done:
             return coming.result()
         msg = (
@@ -330,6 +333,7 @@ class BatchReader:
         raise Stalled(msg)
 
     def _empty(self, count: int, memory: Recycler) -> Batch:
+        """A batch whose values are not set."""
         batch = {
             name: memory.empty(name, (count, *array.shape[2 if is_per_user(array) else 1 :]), array.dtype)
             for name, array in self.arrays.items()
@@ -339,6 +343,7 @@ class BatchReader:
     def _decode(
         self, epoch: int, pieces: list[NDArray[np.int64]], random: np.random.Generator, memory: Recycler
     ) -> "_Window":
+        """Decode the units of a window, and shuffle its users."""
         samples = []
         for unit, first, stop in pieces:
             shuffled = self._random(epoch, _WITHIN, unit).permutation(self._counts[unit])
@@ -350,10 +355,11 @@ class BatchReader:
         return _Window(scene, user, row, read, self.arrays)
 
     def _random(self, epoch: int, *purpose: int) -> np.random.Generator:
+        """Random numbers of one purpose in an epoch."""
         return np.random.default_rng([self.order.seed, epoch, *map(int, purpose)])
 
 
-# What a random stream is for. None is 0: numpy takes trailing zeros of a seed for nothing.
+# Purposes of random streams. None is 0: NumPy ignores trailing zeros of a seed.
 _UNITS, _WITHIN, _WINDOWS = 1, 2, 3
 
 

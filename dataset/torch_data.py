@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import psutil
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from wavecity.dataset.lightning_data import ChannelDataModule
 
 FIELDS = ("csi", "height", "user_position")
-# Share of the memory available now that samples may take without being asked for.
+# Share of the memory available now that samples may take by default.
 MEMORY_SHARE = 0.4
 # Bytes decoded at a time while samples are brought into memory, but one scene at least.
 BLOCK = 2**28
@@ -33,8 +34,10 @@ CACHED_CHUNKS = 32
 
 # Position of a reader, for a checkpoint.
 State: TypeAlias = dict[str, Any]
+# A batch after its transform, which may make anything of it.
+Made: TypeAlias = Any
 Transform = Callable[[Sample], Sample]
-BatchTransform = Callable[[dict[str, torch.Tensor]], Any]
+BatchTransform = Callable[[dict[str, torch.Tensor]], Made]
 
 
 class ChannelDataset(Dataset[Sample]):
@@ -52,8 +55,8 @@ class ChannelDataset(Dataset[Sample]):
     include_outage : bool
         Whether users without a path count.
     preload : bool, optional
-        Whether all samples are brought into memory; by default if they fit well. Otherwise chunks are decoded when
-        they are asked for: right for any size, but slow in random order, for which `ShuffledChannels` is made.
+        Whether all samples are brought into memory; by default if they fit well. Otherwise chunks are decoded on
+        demand: for any size, but slow in random order, for which there is `ShuffledChannels`.
     transform : callable, optional
         Sample (dict) to sample.
     verify : bool
@@ -97,6 +100,7 @@ class ChannelDataset(Dataset[Sample]):
         self._values: dict[str, torch.Tensor] = self._load() if self.preloaded else {}
 
     def _open(self) -> None:
+        """Open the arrays in this process, with an empty cache."""
         self._process = os.getpid()
         self._arrays = open_arrays(self._path, self.fields)
         self._chunks: OrderedDict[tuple[str, int, int], Values] = OrderedDict()
@@ -171,7 +175,7 @@ class ChannelDataset(Dataset[Sample]):
         return self.transform(item) if self.transform else item
 
     def __getitems__(self, indices: list[int]) -> list[Sample]:
-        """Return several samples at once, as torch's fetcher asks for them."""
+        """Return several samples at once, as torch's fetcher requests them."""
         if self.preloaded:
             return [self[index] for index in indices]
         # Neighbours first: their chunk is decoded once.
@@ -179,13 +183,13 @@ class ChannelDataset(Dataset[Sample]):
         return [items[index] for index in indices]
 
 
-class ShuffledChannels(IterableDataset[Any]):
+class ShuffledChannels(IterableDataset[Made]):
     """Shuffled batches of one split, decoded shard by shard; give it to `DataLoader(batch_size=None)`.
 
-    Memory does not grow with the store: two windows of shards a worker (`wavecity.dataset.loader`). The order depends on seed,
-    epoch, rank, world and the number of workers alone. Every user occurs once an epoch, and all ranks get the same number
-    of batches (see `loader.Order`). Every iterator, of the dataset or of a DataLoader of it, reads the next epoch;
-    `set_epoch` names it.
+    Memory does not grow with the store: two windows of shards per worker (`wavecity.dataset.loader`). The order depends
+    on seed, epoch, rank, world and the number of workers alone. Every user occurs once per epoch, and all ranks get the
+    same number of batches (see `loader.Order`). Every iterator, of the dataset or of a DataLoader of it, reads the next
+    epoch; `set_epoch` names it.
 
     Parameters
     ----------
@@ -261,7 +265,7 @@ class ShuffledChannels(IterableDataset[Any]):
             msg = f"rank {rank}, world {world}: give both or none"
             raise InputError(msg)
         if shared and not drop_last:
-            msg = "shared: ranks have equal shares of full batches alone; set drop_last=True"
+            msg = "shared: ranks have equal shares of full batches only; set drop_last=True"
             raise InputError(msg)
         self.users = find_users(store, split, include_outage, verify).spread(limit)
         self.attrs = self.users.attrs
@@ -279,7 +283,7 @@ class ShuffledChannels(IterableDataset[Any]):
         BatchReader(self.users, self.fields, self.order())
 
     def order(self) -> Order:
-        """What the order of the batches depends on, beside epoch and workers."""
+        """What the order of the batches depends on, apart from epoch and workers."""
         rank, world = self._place or _distributed()
         return Order(**self._settings, rank=rank, world=world)  # type: ignore[arg-type]
 
@@ -299,13 +303,13 @@ class ShuffledChannels(IterableDataset[Any]):
     def set_epoch(self, epoch: int, batch: int = 0) -> None:
         """The next iterator reads this epoch, from this batch on, and those after it the epochs after it.
 
-        Without it the first iterator reads epoch 0. Call it where the order must not depend on what was read before, e.g.
-        at the beginning of every epoch of a training that may be resumed.
+        Without it the first iterator reads epoch 0. Call it where the order must not depend on what was read before,
+        e.g. at the beginning of every epoch of a training that may be resumed.
         """
         self._epochs.move_to(epoch, batch)
 
     def state_dict(self, epoch: int, batches: int, workers: int = 0) -> State:
-        """Where reading stands, with what the order depends on.
+        """Position of the reader, with what the order depends on.
 
         Parameters
         ----------
@@ -320,25 +324,32 @@ class ShuffledChannels(IterableDataset[Any]):
         return {**self._identity(workers), "epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: State, workers: int = 0) -> None:
-        """Go on where `state_dict` was taken: the next iterator yields exactly the batches that were left.
+        """Resume where `state_dict` was taken: the next iterator yields exactly the remaining batches.
 
         Raises
         ------
         InputError
-            Other data, or what else would give another order.
+            Other data, or other settings that change the order.
         """
         for name, value in self._identity(workers).items():
             if state.get(name) != value:
-                msg = f"{self.users.path}: {name} is {value!r}, but {state.get(name)!r} in the saved state; resume with that"
+                saved = state.get(name)
+                msg = f"{self.users.path}: {name} is {value!r}, but {saved!r} in the saved state; resume with that"
                 raise InputError(msg)
         self.set_epoch(state["epoch"], state["batch"])
 
     def _identity(self, workers: int) -> State:
+        """What the order of the batches depends on."""
         identity = {"fingerprint": self.attrs["fingerprint"], "split": self.users.split, "world": self.order().world}
-        chosen = {"include_outage": self._include_outage, "shared": self._shared, "limit": self._limit}
+        chosen = {
+            "include_outage": self._include_outage,
+            # States of before these options have no such entries.
+            "shared": self._shared or None,
+            "limit": self._limit,
+        }
         return {**identity, **self._settings, **chosen, "workers": workers}
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Made]:
         """Batches of the next epoch; with workers those of this worker."""
         info = get_worker_info()
         if info is None:
@@ -346,7 +357,8 @@ class ShuffledChannels(IterableDataset[Any]):
         # torch adds the worker's number to the seed of the iterator.
         return self._read(*self._epochs.take(info.seed - info.id, info.id), info.id, info.num_workers)
 
-    def _read(self, epoch: int, batch: int, worker: int, workers: int) -> Iterator[Any]:
+    def _read(self, epoch: int, batch: int, worker: int, workers: int) -> Iterator[Made]:
+        """Batches of one worker, from a batch of the rank on."""
         # A DataLoader takes batches from its workers in turn, from worker 0 on: that one gets the stream that is next.
         stream = (worker + batch) % workers
         start = len(range(stream, batch, workers))
@@ -360,20 +372,17 @@ class ShuffledChannels(IterableDataset[Any]):
 
 
 def available_memory() -> int:
-    """Bytes of memory that are to be had now, of the machine or of the container's limit."""
-    limits = []
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            limits.append(int(line.split()[1]) * 1024)
+    """Bytes of memory available now, of the machine or within the container's limit."""
+    limits: list[int] = [psutil.virtual_memory().available]
     used = _lines("/sys/fs/cgroup/memory.current")
     for line in _lines("/sys/fs/cgroup/memory.max"):
         if line.isdigit() and used:
             limits.append(max(int(line) - int(used[0]), 0))
-    # Where neither can be read (macOS, Windows): a small store.
-    return min(limits, default=2 * 2**30)
+    return min(limits)
 
 
 def _lines(path: str) -> list[str]:
+    """Lines of a file; none where it cannot be read."""
     try:
         return Path(path).read_text(encoding="ascii").splitlines()
     except OSError:
@@ -389,7 +398,7 @@ def _distributed() -> tuple[int, int]:
 
 
 def __getattr__(name: str) -> "type[ChannelDataModule]":
-    # Only who asks for the data module needs Lightning.
+    # Lightning is needed by users of the data module only.
     if name == "ChannelDataModule":
         from wavecity.dataset.lightning_data import ChannelDataModule
 

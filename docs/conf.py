@@ -31,7 +31,17 @@ html_theme_options = {
 }
 html_show_sourcelink = False
 # The left side is for pages that have others below or next to them.
-alone = ("index", "tutorial", "architecture", "results", "performance", "raytracer", "contributing", "changelog")
+alone = (
+    "index",
+    "tutorial",
+    "architecture",
+    "results",
+    "performance",
+    "raytracer",
+    "diffraction",
+    "contributing",
+    "changelog",
+)
 html_sidebars: dict[str, list[str]] = {name: [] for name in alone}
 
 # The tests execute the notebook; the site shows the outputs that are stored in it.

@@ -1,4 +1,4 @@
-"""What a run shows in Prefect beside its log: progress, outcomes by reason, the dataset card, training, the report."""
+"""What a run shows in Prefect besides its log: progress, outcomes by reason, the dataset card, training, the report."""
 
 from collections import Counter
 from pathlib import Path
@@ -18,16 +18,16 @@ from wavecity.dataset.publish import Version
 
 
 class Progress:
-    """Share of the units that are done, as a bar on the run's page; written at every whole per cent."""
+    """Share of the units that are done, as a bar on the run's page; updated at every whole per cent."""
 
     def __init__(self, total: int, done: int) -> None:
         self._total, self._done, self._shown = total, done, self._percent(done, total)
-        self._id: UUID = create_progress_artifact(  # type: ignore[assignment]
+        self._id: UUID = create_progress_artifact(  # type: ignore[assignment]  # declared as async too
             progress=float(self._shown), key="units-done", description=f"{total} units, {done} done before"
         )
 
     def advance(self) -> None:
-        """One more unit is done."""
+        """Count one more finished unit."""
         self._done += 1
         if (percent := self._percent(self._done, self._total)) != self._shown:
             self._shown = percent
@@ -35,6 +35,7 @@ class Progress:
 
     @staticmethod
     def _percent(done: int, total: int) -> int:
+        """Whole per cent of the units that are done."""
         return 100 * done // max(total, 1)
 
 
@@ -72,7 +73,7 @@ def show_training(run: Path) -> None:
     logs = [pd.read_csv(path) for path in sorted(run.glob("logs/*/metrics.csv"))]
     if not logs:
         return
-    # A row holds what was logged at one step; of every epoch the last value of each is shown.
+    # A row holds what was logged at one step; the table has the last value of each per epoch.
     epochs = pd.concat(logs).groupby("epoch").last().reset_index()
     table: list[dict[str, object]] = [
         {str(name): value for name, value in row.items() if value == value} for row in epochs.to_dict("records")

@@ -113,6 +113,7 @@ def _plan_path(city: City, source: Source, recipe: Recipe, cache: Path) -> Path:
 
 
 def _known_plan(path: Path, source: Source) -> CityPlan | None:
+    """The plan of a city in a file, None if there is none."""
     known = read_json(path)
     if known is None:
         return None
@@ -147,13 +148,13 @@ def show_plan(
         No map can be had.
     """
 
-    def one(city: City) -> CityPlan:
+    def plan_if_here(city: City) -> CityPlan:
         remote = city.source == "overpass" or "://" in city.source
         if fetch or not remote or is_here(city, recipe.area, cache):
             return plan_one_city(city, recipe, cache)
         return plan_one(city, lambda _: None, recipe.area, recipe.scene, recipe.seed)
 
-    return join_plans([one(city) for city in progress(cities_of(recipe.area))], recipe.area, recipe.seed)
+    return join_plans([plan_if_here(city) for city in progress(cities_of(recipe.area))], recipe.area, recipe.seed)
 
 
 def export_scene(recipe: Recipe, scene_id: str, out: Path, cache: Path) -> list[Path]:
@@ -253,7 +254,7 @@ class Job:
 
 def jobs_of(draft: Draft, unit: int, plan: Plan, reuse: Reuse) -> list[Job]:
     """Jobs of a unit."""
-    accepted = plan.accepted  # made anew from all tiles whenever it is asked for
+    accepted = plan.accepted  # a property, computed at every access
     tiles = [accepted[scene] for scene in draft.layout.scenes_of(unit)]
     return [Job(tile, reuse.inputs[tile.id], reuse.kept.get(tile.id), reuse.reasons[tile.id]) for tile in tiles]
 
@@ -273,7 +274,7 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     dict
         The unit's receipt.
     """
-    # Killed after its receipt and before its answer, a worker's unit is handed out again: it is done.
+    # A worker that was killed between its receipt and its answer: the unit is handed out again, but it is done.
     done = draft.receipt(unit)
     if done is not None:
         return done
@@ -396,7 +397,7 @@ def _write_buildings(path: StorePath, tables: "list[GeoDataFrame]") -> None:
 
 
 def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
-    """Write coordinates, attributes, statistics, ledger, lineage and card of a draft whose units are all done; seal it."""
+    """Write coordinates, attributes, statistics, ledger, lineage and card of a draft with all units, and seal it."""
     radio: RadioSettings = recipe.radio
     attributes: StoreAttributes = {
         "frequency_hz": radio.frequency,
@@ -454,7 +455,7 @@ def plan_record(plan: Plan) -> dict[str, list[dict[str, object]]]:
 
 
 def city_record(plan: CityPlan) -> dict[str, object]:
-    """What a city was to give and gives, JSON-ready."""
+    """Scenes wanted from a city and found, JSON-ready."""
     return {
         "name": plan.city.name,
         "country": plan.city.country,
@@ -473,7 +474,7 @@ def _tile_of(record: dict[str, Any]) -> Tile:
 
 
 def tile_record(tile: Tile) -> dict[str, object]:
-    """A tile's outcome, JSON-ready: what was not looked at (tiles that were not needed) is null."""
+    """A tile's outcome, JSON-ready: what was not computed, as for tiles that were not needed, is null."""
     return {name: None if value != value else value for name, value in vars(tile).items()}
 
 

@@ -66,6 +66,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
+    """Print an error in one line and exit."""
     click.echo(f"wavecity: {message}", err=True)
     sys.exit(code)
 

@@ -10,10 +10,10 @@ from distributed import Client, LocalCluster
 from wavecity.dataset.progress import stage
 from wavecity.geo.errors import InputError
 
-# What Dask does for many short tasks costs a worker that traces, or the two cores of a small machine, several per cent: it
-# has malloc give memory back at every chance (a hundred times the page faults; that either threshold is set keeps malloc
-# from learning, so both are), samples every worker's stack a hundred times a second, and wakes all processes 50 times a
-# second to see how they are. Units take seconds to minutes.
+# Dask's defaults suit many short tasks; units take seconds to minutes. On a small machine the defaults cost several
+# per cent: malloc returns memory to the system at every chance (a hundred times the page faults; setting either
+# threshold stops malloc from adapting it, so both are set), the profiler samples every worker's stack 100 times per
+# second, and all processes wake up 50 times per second to report their state.
 SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
@@ -27,12 +27,12 @@ SETTINGS = {
 
 @contextmanager
 def compute(workers: int | None = None, address: str | None = None) -> Iterator[Client]:
-    """Yield a client; a local cluster has one process a core, one thread each.
+    """Yield a client; a local cluster has one process per core, with one thread each.
 
     Parameters
     ----------
     workers : int, optional
-        Local worker processes; by default one a core.
+        Local worker processes; by default one per core.
     address : str, optional
         Scheduler of a running cluster, e.g. `tcp://10.0.0.5:8786`; by default that in the environment variable
         `WAVECITY_DASK`, if there is one and `workers` is not given.

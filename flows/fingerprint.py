@@ -1,12 +1,12 @@
-"""What makes a dataset's bytes change: the modules that make data, by what they say and not by how they are written."""
+"""What makes a dataset's bytes change: the modules that make data, by their code and not by their comments."""
 
 import ast
 import hashlib
 from functools import cache
 from pathlib import Path
 
-# A dataset is built anew when one of these modules changes, comments and docstrings aside. A module that a build imports is
-# listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
+# A dataset is rebuilt when one of these modules changes, comments and docstrings aside. Every module that a build
+# imports is listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
 DATA = {
     "geo": (
         "build", "cities", "extract", "footprints", "gates", "heights", "mesh", "overpass", "overture", "plan", "polygons",
@@ -18,8 +18,8 @@ DATA = {
     ),
     "dataset": ("distributions", "features", "schema", "statistics"),
 }  # fmt: skip
-# What a build imports besides: how maps come here, where things run, how files are written. The bytes of a map are in the
-# fingerprint by their own hash.
+# What a build imports besides: downloads, devices, how files are written. Maps are in the fingerprint by the hash of
+# their bytes.
 NOT_DATA = {
     "geo": ("download", "errors", "network"),
     "raytrace": ("backend",),
@@ -61,6 +61,7 @@ def _written(node: object) -> str:
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements of a body without a leading docstring."""
     match body:
         case [ast.Expr(value=ast.Constant(value=str())), *rest]:
             return rest

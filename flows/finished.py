@@ -1,4 +1,4 @@
-"""What a finished run was made of: the same command again finds it done, and starts neither Prefect nor torch."""
+"""What a finished run was made from: the same command finds it done again, without starting Prefect or torch."""
 
 import hashlib
 from importlib import metadata
@@ -14,13 +14,13 @@ from wavecity.flows.recipe import Recipe
 from wavecity.model.settings.tasks import TASKS
 
 RECORD = "finished.json"
-# What training and the report leave in a run folder, and what says what they are of.
+# What training and the report leave in a run folder, with the records of what they were made from.
 OUTPUTS = ("recipe.json", "pretrain.json", "checkpoints/last.ckpt", "report.html")
 PACKAGES = ("wavecity", "torch", "lightning", "numpy", "pandas", "scikit-learn", "matplotlib")
 
 
 def record(recipe: Recipe, version: Version, run: Path) -> None:
-    """Leave `finished.json` in the folder of a run that came to its end."""
+    """Write `finished.json` to the folder of a finished run."""
     write_json(run / RECORD, _state(recipe, version, run))
 
 
@@ -55,7 +55,7 @@ def _state(recipe: Recipe, version: Version, run: Path) -> dict[str, object]:
         "code": _code(),
         "versions": _versions(),
     }
-    # Those with other settings, `localization-1a2b3c4d.json`, are in no report.
+    # Results with other settings, such as `localization-1a2b3c4d.json`, are not in the report.
     results = [name for name in files_below(run / "results") if name.partition(".")[0] in TASKS]
     names = [*OUTPUTS, *(f"results/{name}" for name in results)]
     return {
@@ -65,6 +65,7 @@ def _state(recipe: Recipe, version: Version, run: Path) -> dict[str, object]:
 
 
 def _versions() -> dict[str, str]:
+    """Versions of the packages that results depend on; `none` for one that is not installed."""
     versions = {}
     for name in PACKAGES:
         try:

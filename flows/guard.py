@@ -1,6 +1,7 @@
 """Whatever ends this process, `kill -9` included, ends the processes that it started.
 
-Dask's workers watch their parent themselves; the server that Prefect starts for a run does not, and would stay for ever.
+Dask's workers watch their parent themselves; the server that Prefect starts for a run does not,
+and would run for ever.
 """
 
 import os
@@ -28,7 +29,7 @@ for process in psutil.process_iter():
 
 @contextmanager
 def no_orphans() -> Iterator[None]:
-    """Processes started inside end at the latest when this one does.
+    """Have processes that are started in the block end at the latest with this one.
 
     They are known by an environment variable that they inherit. At the end of the block the watcher ends what is left.
     """

@@ -18,32 +18,33 @@ Example = tuple[str, str]
 
 
 class SpokenCommand(click.Command):
-    """A command whose first line, before anything is imported for it, says what it does; its help has examples."""
+    """A command that says what it does before its modules are imported; its help has examples."""
 
     def __init__(self, *arguments: Any, examples: Sequence[Example] = (), **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._examples = examples
 
     def invoke(self, ctx: click.Context) -> object:
-        """Say it on standard error, and run the command."""
+        """Write what the command does to standard error, and run it."""
         names: list[str] = []
         here: click.Context | None = ctx
         while here is not None and here.parent is not None:
             names.insert(0, here.info_name or "")
             here = here.parent
-        values = [ctx.params[one.name] for one in self.params if isinstance(one, click.Argument) and one.name]
+        given = [argument.name for argument in self.params if isinstance(argument, click.Argument) and argument.name]
+        values = [ctx.params[name] for name in given]
         arguments = [str(word) for value in values for word in (value if isinstance(value, tuple) else (value,))]
         does = first_sentence(self)
         say(f"wavecity {' '.join([*names, *arguments])}: {does[:1].lower()}{does[1:]}")
         return super().invoke(ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples."""
+        """Write the examples at the end of the help."""
         _write_examples(formatter, self._examples)
 
 
 class SilentCommand(SpokenCommand):
-    """A command that is done in a moment, and says nothing on standard error."""
+    """A command that takes a moment and writes nothing to standard error."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command."""
@@ -78,11 +79,12 @@ class GroupedCommands(click.Group):
                     formatter.write_dl(rows)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples."""
+        """Write the examples at the end of the help."""
         _write_examples(formatter, self._examples)
 
 
 def _write_examples(formatter: click.HelpFormatter, examples: Sequence[Example]) -> None:
+    """Write a section of examples, if there are any."""
     if examples:
         with formatter.section("Examples"):
             for command, meaning in examples:
@@ -97,7 +99,7 @@ def first_sentence(command: click.Command) -> str:
 
 
 class EvaluateCommand(SpokenCommand):
-    """Its help lists the tasks, one a line."""
+    """A command whose help lists the tasks, one per line."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the tasks after the options."""
@@ -112,11 +114,11 @@ class RecipeName(click.ParamType):
     name = "recipe"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Keep it as it was written."""
+        """Return the value unchanged."""
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Shipped names, and files."""
+        """Complete the names of shipped recipes, and files."""
         # Not from `wavecity.flows.recipe`, which takes most of a second to import.
         shipped = sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.yaml"))
         names = [CompletionItem(name) for name in shipped if name.startswith(incomplete)]
@@ -129,11 +131,11 @@ class StoreAddress(click.ParamType):
     name = "store"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Keep it as it was written: a path type would make `s3:/` of `s3://`."""
+        """Return the value unchanged: a path type would turn `s3://` into `s3:/`."""
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Folders."""
+        """Complete folders."""
         return [CompletionItem(incomplete, type="dir")]
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Literal, TypedDict
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.collections import PatchCollection, PolyCollection
 from matplotlib.colors import to_rgba
@@ -15,8 +14,6 @@ from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.geo.cities import all_positions
 from wavecity.geo.plan import CityPlan, Plan
 from wavecity.geo.tiles import Tile
-
-mpl.use("Agg")
 
 # Okabe and Ito's palette, which the colour-blind tell apart.
 STATES = {"ready": "#009E73", "short": "#E69F00", "planned": "#0072B2", "missing": "#D55E00"}
@@ -48,6 +45,7 @@ def draw_plan(plan: Plan, out: Path) -> Path:
 
 
 def _draw_world(plan: Plan) -> Figure:
+    """Draw the cities of a plan on a map of the world, in the colours of their states."""
     figure = Figure(figsize=(13, 6.8), layout="constrained")
     axes = figure.add_subplot()
     # The world's towns, faintly: they draw the continents.
@@ -70,6 +68,7 @@ def _draw_world(plan: Plan) -> Figure:
 
 
 def _place(plan: CityPlan) -> tuple[float, float]:
+    """Latitude and longitude of a city, NaN if unknown."""
     if plan.city.latitude is not None and plan.city.longitude is not None:
         return plan.city.latitude, plan.city.longitude
     if plan.tiles:
@@ -78,6 +77,7 @@ def _place(plan: CityPlan) -> tuple[float, float]:
 
 
 def _draw_city(plan: CityPlan) -> Figure:
+    """Draw a city's tiles over its buildings, in the colours of their outcomes."""
     figure = Figure(figsize=(9, 9.4), layout="constrained")
     axes = figure.add_subplot()
     if plan.source is not None:
@@ -107,7 +107,7 @@ def _draw_city(plan: CityPlan) -> Figure:
 
 
 def _look(outcome: str) -> _Look:
-    """Colours of an outcome: what was not looked at is only outlined."""
+    """Colours of an outcome; tiles that were not needed are only outlined."""
     colour = OUTCOMES[outcome]
     if outcome == "not needed":
         return {"facecolor": "none", "edgecolor": colour, "linestyle": ":"}
@@ -115,7 +115,7 @@ def _look(outcome: str) -> _Look:
 
 
 def _outcome(tile: Tile) -> str:
-    """Key of `OUTCOMES`: a tile that was not looked at is no rejected one."""
+    """Key of `OUTCOMES`: a tile that was not needed does not count as rejected."""
     return "not needed" if tile.reason == "not needed" else tile.status
 
 
@@ -126,12 +126,13 @@ def _reach(tile: Tile) -> tuple[float, float]:
 
 
 def _square(tile: Tile) -> Rectangle:
+    """The square of a tile in degrees."""
     wide, high = _reach(tile)
     return Rectangle((tile.longitude - wide, tile.latitude - high), 2 * wide, 2 * high)
 
 
 def _bounds(plan: CityPlan) -> tuple[float, float, float, float]:
-    """Of all tiles, with half a tile to spare."""
+    """West, south, east, north of all tiles, with a margin of half a tile."""
     wide, high = _reach(plan.tiles[0])
     longitude = [tile.longitude for tile in plan.tiles]
     latitude = [tile.latitude for tile in plan.tiles]

@@ -67,6 +67,7 @@ def at_hand(source: Source, store: StorePath) -> Source:
 
 
 def _copy(shared: StorePath, names: list[str], own: Path) -> None:
+    """Copy files to a new folder, which appears complete or not at all."""
     temporary = own.with_name(f"{own.name}.{uuid.uuid4().hex}.partial")
     temporary.mkdir()
     for name in names:

@@ -1,7 +1,7 @@
 """The whole system, top to bottom: recipe -> plan -> units -> validated, published version -> checkpoint -> report.
 
-Prefect wraps the plain functions of `wavecity.flows.build` and `model`: it shows, schedules and retries; what is done is decided
-by receipts and fingerprints, so a second run recomputes nothing.
+Prefect wraps the plain functions of `wavecity.flows.build` and `model`: it shows, schedules and retries. Receipts and
+fingerprints decide what is done, so a second run recomputes nothing.
 """
 
 import os
@@ -52,7 +52,7 @@ RunUnit = Callable[..., Receipt]
 
 
 def _can_pass(task: Task[..., object], run: TaskRun, state: State[object]) -> bool:
-    """Retry what can pass, a killed worker or a broken connection; never bad geometry or wrong input."""
+    """Retry after a killed worker or a broken connection; never after bad geometry or wrong input."""
     try:
         state.result()
     except (KilledWorker, ConnectionError, TimeoutError):
@@ -91,7 +91,7 @@ def build_unit(
         future.release()
 
 
-# Receipts and fingerprints decide what is done, never Prefect's cache; a client or a lock could not be hashed for its key.
+# Receipts and fingerprints decide what is done, never Prefect's cache; clients and locks cannot be hashed for its key.
 plan_scenes = task(name="plan", cache_policy=NO_CACHE)(build.plan_scenes)
 finish = task(name="finish", cache_policy=NO_CACHE)(build.finish)
 check_and_publish = task(name="validate-and-publish", cache_policy=NO_CACHE)(build.check_and_publish)
@@ -136,8 +136,9 @@ def build_dataset(
     announce : bool
         Whether a new version is announced as an event, `wavecity.dataset.published`.
     verify : bool
-        Whether every byte of units that an interrupted build has finished is compared with its receipt before it goes on;
-        by default the presence and size of their files. Before a version is published every byte is checked in any case.
+        Whether every byte of the units that an interrupted build has finished is compared with their receipts before
+        the build goes on; by default only presence and sizes of files are. Every byte is checked before publication
+        in any case.
     """
     logger = get_run_logger()
     place = location(store or f"{os.environ.get('WAVECITY_STORE', 'stores')}/{recipe.name}")
@@ -223,6 +224,7 @@ def announce_version(recipe: Recipe, version: Version) -> Published:
 
 
 def _refresh_maps(recipe: Recipe, folder: Path) -> None:
+    """Ask the servers of all cities for newer maps; a server that fails is a warning."""
     logger = get_run_logger()
     for city in cities_of(recipe.area):
         try:
@@ -233,7 +235,7 @@ def _refresh_maps(recipe: Recipe, folder: Path) -> None:
 
 
 def _on_cluster(client: Client) -> Each:
-    """`map` on the cluster: results in order, each released as soon as it was taken."""
+    """`map` on the cluster: results in order, each released once it is used."""
 
     def each(job: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         futures = deque(client.map(job, list(items), pure=False))
@@ -266,6 +268,7 @@ def _run_units(
     lock: Lock,
     run_unit: RunUnit = build.run_unit,
 ) -> None:
+    """Run all missing units on the cluster, one Prefect task each, and wait for them."""
     futures = []
     progress = artifacts.Progress(draft.layout.units, draft.layout.units - len(missing))
     sources = plan.sources
@@ -339,7 +342,7 @@ def train_and_evaluate(
     Raises
     ------
     InputError
-        The version cannot be read here, or is another one than that announced; the folder holds another training.
+        The version cannot be read here, or is not the announced one; the folder holds another training.
     """
     folder = resolve(dataset.data).parent
     manifest = read_json(folder / "manifest.json") or {}
@@ -368,6 +371,7 @@ def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]
 
 
 def _train(recipe: Recipe, data: StorePath, out: Path, overwrite: bool) -> dict[str, str]:
+    """Pretrain on a version, evaluate the tasks of the recipe, and write the report."""
     from wavecity.model.training.pretrain import refuse_other_training
 
     make_folder(out)

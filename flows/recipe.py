@@ -22,7 +22,7 @@ RECIPES = resources.files("wavecity.flows.recipes")
 # belongs to the store, not to its content, and the tracer's memory changes no result.
 DATA_PARTS = ("seed", "area", "scene", "radio", "users", "mobility", "solver", "features", "store")
 
-# MB that the trajectories of a unit may take in a worker, which has them some three times.
+# MB that the trajectories of a unit may take in a worker, which holds about three copies of them.
 MOST_TRAJECTORIES = 1000
 # Of the carrier; a wider band would need materials and steering by frequency.
 WIDEST_BAND = 0.1
@@ -51,17 +51,19 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _on_its_base(cls, content: object) -> object:
+        """Merge a recipe's content into that of its base."""
         if not isinstance(content, dict) or content.get("base") is None:
             return content
         if content["base"] not in shipped_recipes():
             msg = f"base is {content['base']!r}; shipped recipes: {', '.join(shipped_recipes())}"
             raise ValueError(msg)
         base = yaml.safe_load((RECIPES / f"{content['base']}.yaml").read_text(encoding="utf-8"))
-        # The result stands by itself.
+        # The result has no base any more.
         return _merge(base, {key: value for key, value in content.items() if key != "base"})
 
     @model_validator(mode="after")
     def _diffuse_has_something_to_scatter(self) -> "Recipe":
+        """Refuse diffuse paths without scattering surfaces, and scattering without diffuse paths."""
         if self.solver.diffuse != (self.radio.scattering > 0):
             diffuse, scattering = str(self.solver.diffuse).lower(), self.radio.scattering
             msg = (
@@ -73,6 +75,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _ways_can_be_followed(self) -> "Recipe":
+        """Refuse trajectories that cannot be traced or do not fit into memory."""
         if self.mobility is None:
             return self
         if self.solver.diffuse:
@@ -201,7 +204,7 @@ def _apply(content: dict[str, object], override: str) -> None:
 
 
 def _unknown_key(location: tuple[int | str, ...], value: object) -> str:
-    """Say which key was meant: the full path of one that ends so, one written almost so, or what is known there."""
+    """Suggest a key: one whose path ends like the given one, one with a similar spelling, or those known there."""
     path = [str(part) for part in location]
     # `localization.labels` is refused at `localization`, with the rest of the path in the value.
     while isinstance(value, dict) and len(value) == 1:
@@ -230,7 +233,7 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _section_of(annotation: object) -> type[BaseModel] | None:
-    """The settings that a field holds, None for a plain value; of `MobilitySettings | None` the one that has fields."""
+    """The settings that a field holds, None for a plain value; for `MobilitySettings | None` the settings."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -238,7 +241,7 @@ def _section_of(annotation: object) -> type[BaseModel] | None:
 
 
 def _as_list(value: object) -> str:
-    """How a value that should have been a list is written: `20,30` as `[20,30]`, without a space that a shell would split."""
+    """Write a value that should have been a list as one, `[20,30]`, without spaces: a shell would split there."""
     parts = value.split(",") if isinstance(value, str) else [value]
     return "[" + ",".join(str(part).strip() for part in parts) + "]"
 

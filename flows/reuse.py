@@ -1,9 +1,9 @@
 """What a new version takes over from the last one: a scene whose inputs have not changed is not traced again.
 
-Two questions are asked of a tile that the last version has too. Are its inputs the same (map file, recipe, code, package
-versions)? Then nothing is computed. Or is at least what they lead to the same (mesh, users, base station, and the
-settings of the tracer)? Then the scene is built again, for its provenance, and its channels are kept: a new extract of a
-city leaves most tiles as they were.
+Two questions decide about a tile that the last version has too. Are its inputs the same (map file, recipe, code,
+package versions)? Then nothing is computed. If not, are the results the same up to the ray tracer (mesh, users, base
+station, settings of the tracer)? Then the scene is built again, for its provenance, and its channels are kept: a new
+extract of a city leaves most tiles unchanged.
 """
 
 import hashlib
@@ -83,7 +83,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Reuse:
-    """What may be kept, and where not, why.
+    """What may be kept, and why the rest may not.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) ->
     """
     cities = {city.city.name: city.city for city in plan.cities}
     parts = scene_parts(recipe, code)
-    # What a plan gives by property is made anew each time.
+    # These properties of a plan are computed at every access.
     accepted, maps = plan.accepted, {city: source.provenance["sha256"] for city, source in plan.sources.items()}
     inputs = {tile.id: _inputs_key(tile, cities[tile.city], maps[tile.city], parts) for tile in accepted}
     version = latest(store)
@@ -178,7 +178,7 @@ def load_kept(kept: Kept) -> "tuple[Arrays, GeoDataFrame] | None":
 
 @lru_cache(maxsize=2)
 def _load_unit(draft: Draft, unit: int) -> "tuple[Arrays, GeoDataFrame] | None":
-    """Arrays and buildings of a unit whose every file is what its receipt says; the scenes of a unit are asked for in turn."""
+    """Arrays and buildings of a unit, None if a file differs from its receipt; cached for the unit's other scenes."""
     import geopandas as gpd
 
     receipt = draft.receipt(unit)
@@ -200,6 +200,7 @@ def _load_unit(draft: Draft, unit: int) -> "tuple[Arrays, GeoDataFrame] | None":
 
 
 def _scenes(version: Version) -> dict[tuple[str, float, float], Kept]:
+    """Scenes of a version that are done, by city and position."""
     draft = load_draft(version.folder)
     there = {}
     for unit, receipt in enumerate(draft.all_receipts()):
@@ -211,6 +212,7 @@ def _scenes(version: Version) -> dict[tuple[str, float, float], Kept]:
 
 
 def _place(city: str, latitude: float, longitude: float) -> tuple[str, float, float]:
+    """Key of a tile: its city and rounded position."""
     return city, round(latitude, 7), round(longitude, 7)
 
 
@@ -229,7 +231,7 @@ def _inputs_key(tile: Tile, city: City, map_sha: str, parts: SceneParts) -> str:
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object], prefix: str = "") -> list[str]:
-    """Names of what differs, `solver.max_depth`, `package numpy`, `code`."""
+    """Names of the settings that differ, `solver.max_depth`, `package numpy`, `code`."""
     names = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)

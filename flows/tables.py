@@ -181,6 +181,7 @@ def print_keys(recipe: "Recipe", section: str) -> None:
 
 
 def _print_tiles(tiles: "list[Tile]") -> None:
+    """Print tiles with their outcomes."""
     table = Table("tile", "latitude", "longitude", "buildings", "coverage", "split", "outcome")
     for tile in tiles:
         table.add_row(
@@ -196,6 +197,7 @@ def _print_tiles(tiles: "list[Tile]") -> None:
 
 
 def _print_cities(plan: "Plan") -> None:
+    """Print the cities of a plan with what they give and why tiles are rejected."""
     table = Table("city", "country", "split", "wanted", "given", "candidates", "map", "rejected, most often")
     for city in plan.cities:
         split = next((tile.split for tile in city.tiles if tile.split), "")
@@ -311,7 +313,7 @@ def copy_card(store: str, target: Path) -> Path:
 
 
 def publish_newest(store: str) -> Version:
-    """Publish the newest validated draft, or point at the newest version again, if every byte is the one that was written.
+    """Publish the newest validated draft, or point at the newest version again; every byte is checked before.
 
     Raises
     ------
@@ -342,12 +344,14 @@ def publish_newest(store: str) -> Version:
 
 
 def _check_bytes(folder: StorePath) -> None:
+    """Raise CheckFailed if a file of a version or draft has changed."""
     validation = validate_bytes(folder)
     if not validation.ok:
         raise CheckFailed(validation)
 
 
 def _origins(folder: StorePath) -> list[tuple[str, int]]:
+    """Origins of the scenes of a version with their numbers, most frequent first."""
     lineage = read_json(folder / "lineage.json") or {}
     return sorted(lineage.get("origins", {}).items(), key=lambda item: -item[1])
 

@@ -14,6 +14,7 @@ import click
 import pytest
 import yaml
 from processes import finished
+from test_imports import FLOORS
 
 import wavecity
 from wavecity.flows.cli import cli
@@ -143,6 +144,12 @@ def test_a_page_says_whose_maps_and_which_paper(page: str) -> None:
         assert ATTRIBUTION in text
     if re.search(r"\bthe paper\b", text, re.IGNORECASE):
         assert re.search(r"arXiv:\d{4}\.\d{5}|index\.md#papers|^\(papers\)=", text, re.MULTILINE), page
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_the_architecture_lists_the_sub_packages_in_their_order(package: str) -> None:
+    section = markdown("docs/architecture.md").split(f"### Inside `{package}/`")[1].split("\n#")[0]
+    assert re.findall(r"^\| `(\w+)/`", section, re.MULTILINE) == list(FLOORS[package][1:])
 
 
 def test_every_public_name_is_in_the_reference() -> None:

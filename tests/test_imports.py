@@ -115,3 +115,15 @@ def test_processes_are_started_by_one_helper() -> None:
     for path in (ROOT / "tests").rglob("*.py"):
         if path.name not in allowed:
             assert "subprocess" not in imports(path), f"{path.name}: start it with tests/processes.py"
+
+
+@pytest.mark.parametrize("package", ["geo", "raytrace", "dataset"])
+def test_any_is_rare(package: str) -> None:
+    """Most of it stands for objects of untyped libraries, and for JSON as it is read."""
+    names = [
+        node
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Name) and node.id == "Any") or (isinstance(node, ast.alias) and node.name == "Any")
+    ]
+    assert len(names) <= 40

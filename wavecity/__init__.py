@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from wavecity.flows.recipe import Recipe, load_recipe
     from wavecity.geo.errors import InputError
     from wavecity.model.tasks.evaluate import evaluate
-    from wavecity.model.training.load import load_model as load
+    from wavecity.model.training.load import load
     from wavecity.raytrace.path_solver import ChainPathSolver
 
     __version__: str
@@ -54,7 +54,7 @@ _PUBLIC = {
     "ShuffledChannels": ("wavecity.dataset.torch_data", "ShuffledChannels"),
     "build": ("wavecity.flows.pipeline", "build_dataset"),
     "evaluate": ("wavecity.model.tasks.evaluate", "evaluate"),
-    "load": ("wavecity.model.training.load", "load_model"),
+    "load": ("wavecity.model.training.load", "load"),
     "load_recipe": ("wavecity.flows.recipe", "load_recipe"),
     "open_store": ("wavecity.dataset.reader", "open_store"),
 }

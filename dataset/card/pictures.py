@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from wavecity.dataset.distributions import Histogram
 
-mpl.use("Agg")
-
 # Keyword arguments of matplotlib's artists.
 Looks: TypeAlias = dict[str, Any]
 

@@ -25,8 +25,6 @@ from wavecity.dataset.preview.paths import STATUSES, DrawnPath
 from wavecity.dataset.preview.scene import HEIGHT_SOURCES, View
 from wavecity.dataset.preview.solids import Array
 
-mpl.use("Agg")
-
 # Keyword arguments of matplotlib's artists.
 Looks: TypeAlias = dict[str, Any]
 

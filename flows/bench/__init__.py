@@ -1,1 +1,1 @@
-"""`wavecity bench`: ratios, measured side by side on this machine."""
+"""`wavecity bench`: speed and memory, compared with alternatives on this machine."""

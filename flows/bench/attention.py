@@ -1,19 +1,20 @@
-"""`wavecity bench attention`: sparse spatio-temporal attention beside dense attention, on the CPU.
+"""`wavecity bench attention`: sparse spatio-temporal attention compared with dense attention, on the CPU.
 
 Sides, at equal queries, keys and values, for grids of more and more tokens:
 
-- `sparse` and `sparse_top_k`: `wavecity.model.temporal.attention.sparse_attention`, all neighbours or the best k of each head;
-- `dense`: PyTorch's fused attention to all tokens, the quickest dense one;
+- `sparse` and `sparse_top_k`: `wavecity.model.temporal.attention.sparse_attention`, with all neighbours or the best k
+  per head;
+- `dense`: PyTorch's fused attention to all tokens, the fastest dense one;
 - `masked` and `masked_top_k`: dense attention under the mask of the neighbourhood, whose output must be that of the
   sparse sides.
 
-Time is a median over rounds in which the sides take turns. Memory is what a process of its own needs more at its peak for
-one forward and backward pass than with a small grid before.
+Time is the median over rounds in which the sides take turns. Memory is the increase of a fresh process's peak by one
+forward and backward pass, after a pass on a small grid.
 
 JSON keys: `<figure>_<side>_<tokens>` with figures `seconds_forward`, `seconds_both` (forward and backward) and
 `memory_mb`; `speedup_forward`, `speedup_both` and `memory_ratio` of the sparse side over `dense`, at the most tokens,
 with `_top_k` for the side with top-k and with `_masked` over the masked dense side of equal output; `difference` and
-`difference_gradient`, the largest between sparse and masked dense; `tokens`, `neighbours` (mean of a token) and `top_k`,
+`difference_gradient`, the largest between sparse and masked dense; `tokens`, `neighbours` (mean per token) and `top_k`,
 at the most tokens.
 """
 
@@ -172,7 +173,7 @@ def both_time(attention: Callable[..., Tensor], parts: list[Tensor]) -> float:
 
 
 def measure_memory(side: str, grid: Grid, options: Options) -> float:
-    """MB that a side needs at its peak beyond what this process had with a small grid; at least 0.1."""
+    """Increase of this process's peak memory in MB after a pass on a small grid; at least 0.1."""
     torch.set_num_threads(options.threads or torch.get_num_threads())
     small = neighbourhood(SMALL)
     both_time(attention_of(side, small), tensors(small, 1))
@@ -199,7 +200,7 @@ def ratios(result: dict[str, float], tokens: int) -> dict[str, float]:
 
 
 def print_result(result: dict[str, float], sizes: list[int]) -> None:
-    """The table of sides over tokens, and what it comes to."""
+    """Print the table of sides over tokens, and the summary."""
     table = table_of(("tokens", "side"), ("forward ms", "forward + backward ms", "peak MB"))
     for size in sizes:
         for side in SIDES:
@@ -209,14 +210,14 @@ def print_result(result: dict[str, float], sizes: list[int]) -> None:
     console.print(table)
     for end, title in (("", "all neighbours"), ("_top_k", f"top {result['top_k']}")):
         console.print(
-            f"{title}, {result['tokens']} tokens: forward {result[f'speedup_forward{end}']:.1f} times quicker than dense, "
+            f"{title}, {result['tokens']} tokens: forward {result[f'speedup_forward{end}']:.1f} times faster than dense, "
             f"with backward {result[f'speedup_both{end}']:.1f}, memory {result[f'memory_ratio{end}']:.1f} times less; than "
             f"masked dense of equal output {result[f'speedup_forward{end}_masked']:.1f}, "
             f"{result[f'speedup_both{end}_masked']:.1f}, {result[f'memory_ratio{end}_masked']:.1f}",
             soft_wrap=True,
         )
     console.print(
-        f"{result['neighbours']:.0f} neighbours a token; largest difference from masked dense attention "
+        f"{result['neighbours']:.0f} neighbours per token; largest difference from masked dense attention "
         f"{result['difference']:.1e}, of gradients {result['difference_gradient']:.1e}",
         soft_wrap=True,
     )

@@ -1,16 +1,16 @@
-"""`wavecity bench build`: scenes a second of the real build, and what it takes beyond building and tracing the scenes.
+"""`wavecity bench build`: scenes per second of the real build, and its overhead over building and tracing the scenes.
 
 Real scenes of the packaged map of Helsinki, which is listed under several names where more are wanted than it has. The
 sides take turns within every round, each in fresh processes:
 
 - bare: `build_scene`, `simulate`, `csi` and `scene_arrays` on every tile, in one process; nothing is written;
-- 2_bare: the same in two processes, each taking the next unit when it is free: what this machine's cores give at best;
-- 1_worker, 2_workers: the pipeline's own steps in a flow, recorded by a real Prefect server: draft, units on Dask workers
+- 2_bare: the same in two processes, each taking the next unit when it is free: the most that this machine's cores give;
+- 1_worker, 2_workers: the pipeline's own steps in a flow, recorded by a Prefect server: draft, units on Dask workers
   (the same functions, checksums, shards, receipts), finish, validation, publication.
 
 What is compared is the units phase, warm: before it every process does the first unit's scenes, which imports the ray
-tracer and compiles its kernels. Those, starting the workers, planning and what comes after the units are told apart and
-are in `scenes_per_second_total`. That the sides did the same work is checked by the channels' checksums.
+tracer and compiles its kernels. Those, starting the workers, planning and what comes after the units are reported
+separately and included in `scenes_per_second_total`. That the sides did the same work is checked by the channels' checksums.
 """
 
 import math
@@ -124,12 +124,12 @@ def run(options: Options) -> dict[str, object]:
         for turn in track(range(options.rounds), "rounds", unit="rounds"):
             for side in rotated(SIDES, turn):
                 with store_below(folder) as store:
-                    one = (
+                    measured = (
                         run_bare(recipe, plan, BARE[side])
                         if side in BARE
                         else run_build(recipe, plan, store, WORKERS[side])
                     )
-                runs[side].append(one)
+                runs[side].append(measured)
     figures = {**summary(runs, plan_seconds), "scenes": len(plan.accepted)}
     print_result(figures)
     return {
@@ -178,6 +178,7 @@ def run_bare(recipe: Recipe, plan: Plan, processes: int) -> Run:
 
 
 def _one_thread() -> None:
+    """Prepare a process as a worker of the build."""
     from wavecity.raytrace import backend
 
     backend.prepare(threads=1)
@@ -296,16 +297,17 @@ def summary(runs: dict[str, list[Run]], plan_seconds: float) -> dict[str, float]
 
 
 def print_result(result: dict[str, float]) -> None:
-    """The table of sides and what it comes to."""
+    """Print the table of sides and the summary."""
     table = table_of(("side",), ("seconds", "scenes/s"))
     for side in SIDES:
         table.add_row(side, f"{result[f'seconds_units_{side}']:.1f}", f"{result[f'scenes_per_second_{side}']:.2f}")
     console.print(table)
-    print_figures({
+    figures = {
         "overhead": f"the build with one worker takes {result['overhead_over_raytrace']:.3f}x the bare functions' time",
         "scaling": f"{result['scaling_2_workers']:.2f}x with 2 workers, {result['scaling_2_bare']:.2f}x with 2 bare processes",
         "total": f"{result['scenes_per_second_total']:.2f} scenes/s with plan {result['seconds_plan']:.1f} s, workers "
         f"{result['seconds_start']:.1f} s, warm-up {result['seconds_warm']:.1f} s, finish "
         f"{result['seconds_finish']:.1f} s, validation and publication {result['seconds_publish']:.1f} s",
         "scenes": f"{result['scenes_done']} of {result['scenes']} done, {result['scenes_differing']} differ between sides",
-    })  # fmt: skip
+    }
+    print_figures(figures)

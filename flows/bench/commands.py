@@ -11,7 +11,7 @@ from wavecity.geo.errors import InputError
 
 @click.group(cls=GroupedCommands)
 def bench() -> None:
-    """Measure ratios, side by side on this machine."""
+    """Measure speed and memory, compared with alternatives on this machine."""
 
 
 @bench.command("raytrace")
@@ -26,9 +26,9 @@ def bench() -> None:
 def bench_raytrace(out: Path | None, **options: object) -> None:
     """Our solver and Sionna's own PathSolver on real tiles; users per second of the whole stage.
 
-    Both run warm on the same scene with the same rays and depth: specular reflection, no LoS (it would take both the
-    same ray per user), no refraction, one isotropic V antenna at each end. Users per second are those of a build: mesh to
-    channels, with LoS, scenes built beforehand.
+    Both run warm on the same scene with the same rays and depth: specular reflection, no LoS (it costs both solvers one
+    ray per user), no refraction, one isotropic V antenna at each end. Users per second are those of a build, from mesh
+    to channels with LoS, after the scenes are built.
     """
     options["maps"] = options["maps"] or ("helsinki",)
     options["throughput_scenes"] = options["throughput_scenes"] or options["scenes"]
@@ -41,19 +41,19 @@ def bench_raytrace(out: Path | None, **options: object) -> None:
 @click.option("--region", is_flag=True, help="Merge the maps into one extract first, as that of a region.")
 @click.option(
     "--reader", type=click.Choice(["osmium", "osmnx"]), default="osmium", show_default=True,
-    help="How the other one reads; osmnx takes complete .osm files only.",
+    help="How the reference reads maps; osmnx takes complete .osm files only.",
 )  # fmt: skip
 @click.option(
     "--copies", type=click.IntRange(1, 60), default=1, show_default=True,
-    help="With --region: the maps so often side by side, to the size of a city's extract.",
+    help="With --region: repeat the maps so often, to the size of a city's extract.",
 )  # fmt: skip
 @click.option("--json", "out", type=path, help="File for all figures.")
 def bench_geo(out: Path | None, **options: object) -> None:
-    """Maps to meshes and rasters, beside a pipeline in the manner of Geo2SigMap, on the same real tiles.
+    """Maps to meshes and rasters, compared with a pipeline in the manner of Geo2SigMap, on the same real tiles.
 
-    That one reads the extract for every tile, triangulates with Triangle, and writes a PLY file for every building and
-    an XML file; ours goes from the indexed map to a checked scene in memory. Conversion to the index is told apart.
-    How far they are apart depends on the size of the extract, which the other one reads again and again.
+    The reference reads the extract for every tile, triangulates with Triangle, and writes a PLY file for every building
+    and an XML file; ours goes from the indexed map to a checked scene in memory. Conversion to the index is reported
+    separately. The speed-up depends on the size of the extract, which the reference reads for every tile.
     """
     options["maps"] = options["maps"] or ("helsinki",)
     _measure("geo", "generate,test", out, **options)
@@ -69,10 +69,10 @@ def bench_geo(out: Path | None, **options: object) -> None:
 )  # fmt: skip
 @click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Samples of a batch.")
 @click.option("--window", type=click.IntRange(1), default=4, show_default=True, help="Units decoded together.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are reported.")
 @click.option("--json", "out", type=path, help="File for all figures.")
 def bench_load(out: Path | None, **options: object) -> None:
-    """Shuffled whole samples a second, cold and warm, beside memmap, naive indexing and WebDataset.
+    """Shuffled whole samples per second, cold and warm, compared with memmap, naive indexing and WebDataset.
 
     A sample is csi, spectrum, height, occupancy, position, LoS and best beam of a user.
     """
@@ -87,7 +87,7 @@ def bench_load(out: Path | None, **options: object) -> None:
     help="What a scene sleeps in one more run of all of them, e.g. 0.5.",
 )  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Worker processes.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are reported.")
 @click.option("--map-scenes", type=click.IntRange(1), default=500, show_default=True, help="Scenes of Prefect's map.")
 @click.option(
     "--scaling-scenes", type=click.IntRange(1), default=320, show_default=True,
@@ -95,7 +95,7 @@ def bench_load(out: Path | None, **options: object) -> None:
 )  # fmt: skip
 @click.option(
     "--check-units", type=click.IntRange(0), default=64, show_default=True,
-    help="Units of a run whose arrays are held against their receipts.",
+    help="Units of a run whose arrays are compared with their receipts.",
 )  # fmt: skip
 @click.option(
     "--database", type=click.Choice(["sqlite", "postgresql"]), default="sqlite", show_default=True,
@@ -103,9 +103,9 @@ def bench_load(out: Path | None, **options: object) -> None:
 )  # fmt: skip
 @click.option("--json", "out", type=path, help="File for all figures.")
 def bench_orchestrate(out: Path | None, **options: object) -> None:
-    """What orchestration costs a scene, beside plain Dask and beside Prefect's task.map, with null scenes.
+    """What orchestration costs per scene, compared with plain Dask and Prefect's task.map, with null scenes.
 
-    The flow's own steps, one Prefect task a unit, with real receipts, recorded by a real server. Without
+    The flow's own steps, one Prefect task per unit, with real receipts, recorded by a real server. Without
     --seconds-per-scene the overhead is projected to scenes of 0.5 s.
     """
     _measure("orchestrate", "generate", out, **options)
@@ -114,14 +114,14 @@ def bench_orchestrate(out: Path | None, **options: object) -> None:
 @bench.command("build")
 @click.option("--scenes", type=click.IntRange(1), default=64, show_default=True, help="Scenes of Helsinki.")
 @click.option("--unit", type=click.IntRange(1, 1024), default=4, show_default=True, help="Scenes of a unit.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are reported.")
 @set_option
 @click.option("--json", "out", type=path, help="File for all figures.")
 def bench_build(out: Path | None, **options: object) -> None:
-    """Scenes a second of the real build with one worker and two, beside the bare functions on the same tiles.
+    """Scenes per second of the real build with one and two workers, compared with the bare functions.
 
     The recipe is pretrain-10k on the packaged map, with changes by --set. The units are timed warm; the start of the
-    workers, their imports and compiling are told apart.
+    workers, their imports and compiling are reported separately.
     """
     _measure("build", "generate", out, **options)
 
@@ -133,10 +133,10 @@ def bench_build(out: Path | None, **options: object) -> None:
 @set_option
 @click.option("--json", "out", type=path, help="File for all figures.")
 def bench_moving(out: Path | None, **options: object) -> None:
-    """Channels of users that move, beside tracing every snapshot anew, on the same real scenes.
+    """Channels of users that move, compared with tracing every snapshot, on the same real scenes.
 
-    The recipe is temporal on one map, with changes by --set. Told are the ratio of the times, and for every kind of user the
-    error of the whole channel (all snapshots, subcarriers and antennas) against tracing every snapshot.
+    The recipe is temporal on one map, with changes by --set. It reports the ratio of the times, and for every kind of
+    user the error of the whole channel (all snapshots, subcarriers and antennas) against tracing every snapshot.
     """
     _measure("moving", "generate", out, **options)
 
@@ -152,10 +152,10 @@ def bench_moving(out: Path | None, **options: object) -> None:
 )
 @click.option("--json", "out", type=path, help="File for all figures.")
 def bench_train(out: Path | None, **options: object) -> None:
-    """Lightning training beside a plain loop of the same model and beside full-length attention with masks, on the CPU.
+    """Lightning training compared with a plain loop of the same model and full-length masked attention, on the CPU.
 
-    All sides train on the same batches and masks, step by step in turns; samples a second, peak memory, the share of
-    data loading, and one process beside two.
+    All sides train on the same batches and masks, step by step in turns. It reports samples per second, peak memory,
+    the share of data loading, and the speed of one process and of two.
     """
     _measure("train", "generate,train", out, **options)
 
@@ -165,14 +165,14 @@ def bench_train(out: Path | None, **options: object) -> None:
     "--tokens", type=click.IntRange(512), default=4096, show_default=True,
     help="Largest number of tokens; 8192 and 16384 take GB with a mask.",
 )  # fmt: skip
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are told.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; medians are reported.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples.")
 @click.option(
     "--threads", type=click.IntRange(0), default=1, show_default=True, help="Threads of torch; 0: its choice."
 )
 @click.option("--json", "out", type=path, help="File for all figures.")
 def bench_attention(out: Path | None, **options: object) -> None:
-    """Sparse spatio-temporal attention beside dense attention, with and without top-k, on the CPU.
+    """Sparse spatio-temporal attention compared with dense attention, with and without top-k, on the CPU.
 
     Time and peak memory, forward and with backward, over the number of tokens; the output is that of dense attention
     under the same mask, which is checked.

@@ -1,8 +1,9 @@
-"""`wavecity bench geo`: from a map to mesh and rasters, our way and in the manner of Geo2SigMap, on the same real tiles.
+"""`wavecity bench geo`: from a map to mesh and rasters, compared with a pipeline in the manner of Geo2SigMap.
 
-1. Every map is converted to its index, once; what that takes is told apart.
+1. Every map is converted to its index, once; the time for that is reported separately.
 2. On every tile both pipelines run, warm, in turn, in this process: ours from the index (`build_scene`, with heights,
-   overlaps, base station, users and all quality gates), the other one from the extract (`wavecity.flows.bench.geo_reference`).
+   overlaps, base station, users and all quality gates), the reference from the extract
+   (`wavecity.flows.bench.geo_reference`).
 """
 
 import tempfile
@@ -79,7 +80,7 @@ class Figures(TypedDict):
     speedup: float
     speedup_median: float
     speedup_min: float
-    # What would be left if the other pipeline did not read the extract for every tile.
+    # As if the reference did not read the extract for every tile.
     speedup_without_reading: float
     tiles_per_second: float
     buildings_per_second: float
@@ -149,7 +150,7 @@ def convert_map(name: str, cache: Path) -> tuple[Path, Source, float]:
 
 
 def check_readable(path: Path, reader: str) -> None:
-    """Raise InputError where the reference's reader fails on a map, as osmnx does on ways whose nodes were cut off."""
+    """Raise InputError if the reference cannot read a map: osmnx fails on ways whose nodes were cut off."""
     try:
         geo_reference.read_buildings(path, reader)
     except Exception as error:
@@ -158,7 +159,7 @@ def check_readable(path: Path, reader: str) -> None:
 
 
 def merge(paths: list[Path], target: Path, copies: int) -> Path:
-    """All extracts as one file, sorted; and copies of them, each a degree further east, to the size of a city's extract."""
+    """Merge all extracts, sorted, with copies of them, each a degree further east, to the size of a city's extract."""
     reader = osmium.MergeInputReader()
     for path in paths:
         reader.add_file(str(path))
@@ -187,7 +188,7 @@ def _moved(item: OSMEntity, first: int, degrees: int) -> mutable.OSMObject:
 
 
 def pick_tiles(name: str, source: Source, count: int) -> list[Tile]:
-    """Accepted tiles of a map, in a seeded random order's first `count`.
+    """The first `count` accepted tiles of a map in a seeded random order.
 
     Raises
     ------
@@ -203,7 +204,7 @@ def pick_tiles(name: str, source: Source, count: int) -> list[Tile]:
 
 
 def compare_tile(tile: Tile, source: Source, path: Path, folder: Path, reader: str) -> TileFigures | None:
-    """Both pipelines on one tile, after a run of each that is not counted: ours, the other, ours; None if it has no scene."""
+    """Run ours, the reference, ours on one tile, after a warm-up run of each; None if the tile has no scene."""
 
     def ours() -> int:
         return len(build_scene(tile, source, SCENE, UserSettings(), SEED).buildings)
@@ -270,7 +271,7 @@ def print_result(result: Figures, rows: list[TileFigures]) -> None:
             f"{row['speedup']:.1f}x",
         )
     console.print(table)
-    print_figures({
+    figures = {
         "speed-up": f"{result['speedup']:.1f}x in all, median {result['speedup_median']:.1f}x, least "
         f"{result['speedup_min']:.1f}x; {result['speedup_without_reading']:.1f}x without reading the extract",
         "ours": f"{result['tiles_per_second']:.1f} tiles/s, {result['buildings_per_second']:.0f} buildings/s "
@@ -278,4 +279,5 @@ def print_result(result: Figures, rows: list[TileFigures]) -> None:
         "reference": f"{result['tiles_per_second_reference']:.2f} tiles/s, "
         f"{result['buildings_per_second_reference']:.0f} buildings/s",
         "conversion": f"{result['convert_seconds']:.2f} s, once for all tiles of {result['map_megabytes']:.1f} MB of maps",
-    })  # fmt: skip
+    }
+    print_figures(figures)

@@ -1,7 +1,7 @@
-"""Stand-in for a per-tile pipeline in the manner of Geo2SigMap, for `wavecity bench geo` only; no scene comes from here.
+"""Reference of `wavecity bench geo`: a per-tile pipeline in the manner of Geo2SigMap; no dataset uses it.
 
-For every tile it reads the whole extract, triangulates every building with Shewchuk's Triangle, writes one PLY file a
-building and a Mitsuba XML file that names them all, and draws the height map building by building. It clips nothing,
+For every tile it reads the whole extract, triangulates every building with Shewchuk's Triangle, writes one PLY file per
+building and a Mitsuba XML file that lists them, and draws the height map building by building. It clips nothing,
 resolves no overlaps and checks nothing.
 """
 
@@ -82,7 +82,7 @@ def build_tile(path: Path, latitude: float, longitude: float, size: float, folde
 def read_buildings(path: Path, reader: str = "osmium") -> gpd.GeoDataFrame:
     """All buildings of an extract, every time anew.
 
-    Reader `osmnx` is Geo2SigMap's own, for `.osm` files without gaps; `osmium` reads the same many times as fast.
+    Reader `osmnx` is Geo2SigMap's own, for `.osm` files without gaps; `osmium` reads the same many times faster.
     """
     if reader == "osmnx":
         found = osmnx.features_from_xml(path, tags={"building": True})

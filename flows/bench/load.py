@@ -1,4 +1,4 @@
-"""`wavecity bench load`: shuffled samples a second of our reader, beside three others on the same data.
+"""`wavecity bench load`: shuffled samples per second of our reader and of three others on the same data.
 
 A sample is all that is stored of a user and its scene: `FIELDS`. Every side gives shuffled batches of whole samples, in
 numpy, from one process:
@@ -94,7 +94,7 @@ def run(options: Options) -> dict[str, object]:
         Not a store, a store on another machine or without one of the fields, or WebDataset is not installed.
     """
     if util.find_spec("webdataset") is None:
-        msg = "bench load needs webdataset for the other side: pip install 'wavecity[test]'"
+        msg = "bench load needs webdataset for comparison: pip install 'wavecity[test]'"
         raise InputError(msg)
     with tempfile.TemporaryDirectory() as folder, _cores():
         temporary = Path(folder)
@@ -193,6 +193,7 @@ def build_store(folder: Path, count: int, users: int) -> Path:
 
 
 def _fill_unit(draft: Draft, unit: int, scenes: list[Scene]) -> None:
+    """Trace the scenes of one unit and write it."""
     from wavecity.raytrace import backend
 
     backend.prepare(threads=1)
@@ -239,7 +240,7 @@ def open_memmaps(folder: Path) -> Batch:
 
 
 def copy_samples(plain: Path, users: Users, count: int, path: Path) -> Path:
-    """Write samples, drawn at random, to a tar file as WebDataset has it: one `.npy` a field."""
+    """Write samples, drawn at random, to a tar file in WebDataset's layout: one `.npy` per field."""
     import webdataset
 
     tables = open_memmaps(plain)
@@ -275,7 +276,7 @@ def memmap_batches(plain: Path, users: Users, batch: int, turn: int, memory: Rec
 
 
 def naive_batches(users: Users, batch: int, count: int, turn: int) -> Iterator[Batch]:
-    """Batches of the first `count` users of a globally shuffled order, each indexed by itself."""
+    """Batches of the first `count` users of a globally shuffled order, one indexing each."""
     group = open_group(users.path)
     arrays = {name: array_of(group, name) for name in FIELDS}
     order = np.random.default_rng([SEED, turn]).permutation(len(users))[:count]
@@ -300,14 +301,14 @@ def webdataset_batches(tar: Path, batch: int) -> Iterator[Batch]:
 
 
 def measure(batches: Iterator[Batch]) -> float:
-    """Samples a second, from asking for the first batch to the end of the last."""
+    """Samples per second, from asking for the first batch to the end of the last."""
     start = time.perf_counter()
     count = sum(len(batch["csi"]) for batch in batches)
     return count / (time.perf_counter() - start)
 
 
 def drop_from_cache(files: list[Path]) -> None:
-    """Make the kernel forget the files' pages, after writing those that are not on disk yet."""
+    """Drop the files from the page cache, after writing what is not on disk yet."""
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -334,7 +335,7 @@ def summary(rates: dict[str, dict[str, list[float]]]) -> dict[str, float]:
 
 
 def print_result(result: dict[str, float], pipeline: str) -> None:
-    """The table of sides and what it comes to."""
+    """Print the table of sides and the summary."""
     table = table_of(("side",), ("samples/s warm", "ours / it", "samples/s cold", "ours / it"))
     for side in SIDES:
         suffix = "" if side == "ours" else f"_{side}"
@@ -353,6 +354,7 @@ def print_result(result: dict[str, float], pipeline: str) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
+    """All files below a folder, sorted."""
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 

@@ -1,8 +1,8 @@
-"""`wavecity bench moving`: channels along ways, beside tracing every snapshot anew, on the same real scenes.
+"""`wavecity bench moving`: channels along trajectories, compared with tracing every snapshot, on the same scenes.
 
 Three sides, one after the other on each scene, warm, in one process with all threads:
 
-- ours: `simulate_moving`, that is chains once a scene, waypoints, paths evolved in between;
+- ours: `simulate_moving`, that is chains once per scene, waypoints, paths evolved in between;
 - brute: `simulate` and `csi` for every snapshot, as if its users stood there;
 - dense: ours with every snapshot traced; it shares the chains and interpolates nothing.
 
@@ -229,7 +229,7 @@ def decibels(name: str, errors: list[float]) -> dict[str, float]:
 
 
 def print_result(result: dict[str, float]) -> None:
-    """The table of errors, and the times."""
+    """Print the table of errors, and the times."""
     table = table_of(("NMSE, dB",), ("median", "90 % below", "worst"))
     names = {"all users": "nmse_db", **{mover.name.lower(): f"nmse_db_{mover.name.lower()}" for mover in Mover}}
     for label, name in {**names, "every snapshot traced": "nmse_db_dense"}.items():
@@ -237,7 +237,7 @@ def print_result(result: dict[str, float]) -> None:
             table.add_row(label, *(f"{result[f'{name}_{which}']:.1f}" for which in ("median", "90", "worst")))
     console.print(table)
     console.print(
-        f"{result['speedup']:.1f}x as fast as tracing every snapshot anew ({result['speedup_least']:.1f} to "
+        f"{result['speedup']:.1f}x as fast as tracing every snapshot ({result['speedup_least']:.1f} to "
         f"{result['speedup_most']:.1f}), {result['speedup_over_dense']:.1f}x as with chains found once; "
         f"{result['traced_share']:.1%} of the snapshots traced",
         soft_wrap=True,

@@ -1,6 +1,6 @@
-"""Units and scenes of which nothing is computed: what is left is orchestration.
+"""Units and scenes for which nothing is computed: what is left is orchestration.
 
-In a module of its own: a worker that runs them imports what a real one imports, and not Prefect.
+A separate module, so that workers import what those of a build do, and not Prefect.
 """
 
 import time
@@ -20,11 +20,11 @@ from wavecity.geo.sources import Source
 
 
 def warm_up() -> None:
-    """Nothing, but the worker that is to run it has imported what a unit needs."""
+    """Do nothing: a worker that runs it has imported what a unit needs."""
 
 
 def null_scene(job: Job, seconds: float) -> Outcome:
-    """Sleep, and say that the scene is done."""
+    """Sleep, and return the outcome of a scene that is done."""
     time.sleep(seconds)
     tile = job.tile
     return {
@@ -46,7 +46,7 @@ def null_scene(job: Job, seconds: float) -> Outcome:
 def null_unit(
     draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source], recipe: Recipe, seconds: float = 0.0
 ) -> Receipt:
-    """In place of `build.run_unit`: sleep `seconds` a scene, write the unit's small arrays, leave its receipt."""
+    """In place of `build.run_unit`: sleep `seconds` per scene, write the unit's small arrays, leave its receipt."""
     done = draft.receipt(unit)
     if done is not None:
         return done
@@ -56,9 +56,10 @@ def null_unit(
 
 
 def _arrays(draft: Draft, scene: int) -> dict[str, NDArray[Any]]:
+    """Arrays of a scene: fill values, and in `csi` its number."""
     layout = draft.layout
     arrays = {spec.name: np.full(layout.shape(spec)[1:], spec.fill, spec.dtype) for spec in layout.specs()}
-    # Tells the scenes apart when they are read back.
+    # Identifies the scene when it is read back.
     arrays["csi"][...] = scene + 1
     return arrays
 

@@ -1,21 +1,21 @@
-"""`wavecity bench orchestrate`: what the whole orchestration costs a scene, with null scenes.
+"""`wavecity bench orchestrate`: what the whole orchestration costs per scene, with null scenes.
 
 The sides take turns within every round, each with Dask workers of its own that have imported what a unit needs:
 
-- ours: a flow with the pipeline's own steps, `_run_units` among them: one Prefect task a unit, recorded by a real server;
+- ours: a flow with the pipeline's own steps, among them `_run_units`: one Prefect task per unit, recorded by a server;
 - dask_units: the same units handed to Dask by `client.submit`, without Prefect;
 - dask_scenes: `client.submit` for every scene; nothing is written;
-- prefect_map: `task.map`, one Prefect task a scene that hands it to Dask; nothing is written.
+- prefect_map: `task.map`, one Prefect task per scene that hands it to Dask; nothing is written.
 
-A null unit computes nothing; it writes small arrays and its receipt by the real writer, which is counted as overhead. So
-are, in the overhead of a run, starting the workers, comparing with the version before, making the draft, finishing it
-(coordinates, ledger, card, manifest); what is not: planning, which reads maps, starting the server, and validation.
+A null unit computes nothing; it writes small arrays and its receipt with the real writer, which counts as overhead. The
+overhead of a run also includes starting the workers, comparing with the version before, making the draft and finishing
+it (coordinates, ledger, card, manifest), but not planning, which reads maps, starting the server, or validation.
 
-1. Rounds without sleeping: milliseconds a scene of every side, for handing out, running and collecting all scenes.
+1. Rounds without sleeping: milliseconds per scene of every side, for handing out, running and collecting all scenes.
 2. One worker and two, with scenes that sleep: scaling.
-3. If scenes are to sleep: one run of all of them; what it takes beyond the sleeping is overhead.
+3. With `--seconds-per-scene`: one run of all scenes; its time beyond the sleeping is overhead.
 
-Sleeping leaves the cores to the orchestration, ray tracing does not: `cpu_ms_per_scene` says what it takes of them.
+Sleeping leaves the cores to the orchestration, ray tracing does not: `cpu_ms_per_scene` is the CPU time that it takes.
 """
 
 import os
@@ -52,11 +52,11 @@ from wavecity.geo.tiles import Tile
 SIDES = ("ours", "dask_units", "dask_scenes", "prefect_map")
 # As in the recipe of 10,000 scenes.
 SCENES_OF_A_CITY = 46
-# The scene that overhead is held against where none sleeps, s.
+# Duration of a scene to which overhead is projected if none sleeps, s.
 REFERENCE_SECONDS = 0.5
-# What scenes sleep while scaling is measured, where none sleeps otherwise, s.
+# Sleep of a scene while scaling is measured, if `seconds_per_scene` is 0, s.
 SCALING_SECONDS = 0.1
-# The server records behind the run; no new record for so long, and the rest is lost, s.
+# The server records with a delay: without a new record for so long the rest counts as lost, s.
 PATIENCE = 60
 PACKAGES = ("prefect", "distributed", "zarr")
 
@@ -79,7 +79,7 @@ class Options:
     scaling_scenes : int
         Scenes of the runs with one and with two workers.
     check_units : int
-        Units of every run of ours whose arrays are read again and held against their receipts.
+        Units of every run of ours whose arrays are read again and compared with their receipts.
     database : str
         The server's: `sqlite` or `postgresql`.
     """
@@ -142,7 +142,7 @@ class Run:
 
     @property
     def ms_per_scene(self) -> float:
-        """Milliseconds a scene."""
+        """Milliseconds per scene."""
         return 1000 * self.units_seconds / self.scenes
 
     @property
@@ -236,7 +236,7 @@ def make_case(scenes: int, unit: int, maps: Path, api: str) -> Case:
 
 
 def run_ours(case: Case, store: Path, workers: int, seconds: float, check: int) -> Run:
-    """The pipeline's steps from the plan to the sealed draft, every scene sleeping `seconds`; then count what is there."""
+    """Run the pipeline's steps from plan to sealed draft, with scenes that sleep `seconds`, and count the records."""
 
     @flow(name="bench-orchestrate", task_runner=pipeline.RUNNER)
     def null_build() -> tuple[Run, Draft, dict[int, float]]:
@@ -273,7 +273,7 @@ def run_ours(case: Case, store: Path, workers: int, seconds: float, check: int) 
 
 
 def run_dask_units(case: Case, store: Path, workers: int) -> Run:
-    """The same units without Prefect; what each is given is made ready before the clock starts."""
+    """The same units without Prefect; their arguments are prepared before the clock starts."""
     run = Run(len(case.plan.accepted))
     reuse = build.reuse_of(case.recipe, case.plan, store)
     draft = build.draft_of(case.recipe, case.plan, store)
@@ -291,7 +291,7 @@ def run_dask_units(case: Case, store: Path, workers: int) -> Run:
 
 
 def run_dask_scenes(case: Case, store: Path, workers: int) -> Run:
-    """Every scene by itself, without Prefect."""
+    """One Dask task per scene, without Prefect."""
     run, jobs = Run(len(case.plan.accepted)), _jobs(case, store)
     with _workers(workers, run) as client:
         start = time.perf_counter()
@@ -301,7 +301,7 @@ def run_dask_scenes(case: Case, store: Path, workers: int) -> Run:
 
 
 def run_prefect_map(case: Case, store: Path, workers: int) -> Run:
-    """One Prefect task a scene, in threads as ours."""
+    """One Prefect task per scene, in threads as ours."""
 
     @task(task_run_name="scene-{job.tile.id}")
     def build_scene(client: Client, job: build.Job) -> Outcome:
@@ -328,11 +328,13 @@ def run_prefect_map(case: Case, store: Path, workers: int) -> Run:
 
 
 def _jobs(case: Case, store: Path) -> list[build.Job]:
+    """Jobs of all accepted tiles, as a build makes them."""
     reuse = build.reuse_of(case.recipe, case.plan, store)
     return [build.Job(tile, reuse.inputs[tile.id], None, reuse.reasons[tile.id]) for tile in case.plan.accepted]
 
 
 def _collect(futures: list[Future]) -> None:
+    """Wait for all futures, and release each once it is done."""
     for future in as_completed(futures):
         future.result()
         future.release()
@@ -350,7 +352,7 @@ def _workers(workers: int, run: Run) -> Iterator[Client]:
 
 
 def _await_records(case: Case, run: Run) -> None:
-    """Wait until the server has all task runs of a flow run, or has had no new one for long."""
+    """Wait until the server has all task runs of a flow run, or has had no new one for `PATIENCE` seconds."""
     start = changed = time.perf_counter()
     completed = {"task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
     while run.recorded < run.tasks and time.perf_counter() - changed < PATIENCE:
@@ -376,6 +378,7 @@ def _cpu() -> dict[int, float]:
 
 
 def _spent(before: dict[int, float], after: dict[int, float]) -> float:
+    """CPU seconds between two calls of `_cpu`, over processes that exist at the second."""
     return sum(seconds - before.get(process, 0.0) for process, seconds in after.items())
 
 
@@ -446,17 +449,17 @@ def summary(
 
 
 def print_result(result: dict[str, float], options: Options) -> None:
-    """The table of sides and what it comes to."""
-    table = table_of(("side",), ("scenes", "ms a scene", "it / ours"))
+    """Print the table of sides and the summary."""
+    table = table_of(("side",), ("scenes", "ms per scene", "it / ours"))
     for side in SIDES:
         scenes = options.map_scenes if side == "prefect_map" else options.scenes
         ratio = result.get(f"ratio_{side}_to_ours")
         table.add_row(side, str(scenes), f"{result[f'ms_per_scene_{side}']:.2f}", f"{ratio:.2f}x" if ratio else "")
     console.print(table)
     kind = "measured" if result["overhead_fraction_measured"] else f"projected to scenes of {REFERENCE_SECONDS:g} s"
-    print_figures({
+    figures = {
         "overhead": f"{100 * result['overhead_fraction']:.2f} % of a run, {kind}; of the cores' time "
-        f"{100 * result['overhead_fraction_cpu']:.2f} % ({result['cpu_ms_per_scene']:.2f} ms a scene)",
+        f"{100 * result['overhead_fraction_cpu']:.2f} % ({result['cpu_ms_per_scene']:.2f} ms per scene)",
         "a null run": f"workers {result['seconds_cluster']:.1f} s, draft {result['seconds_draft']:.1f} s, units "
         f"{result['seconds_units']:.1f} s, finish {result['seconds_finish']:.1f} s; recorded "
         f"{result['seconds_record']:.1f} s later",
@@ -464,4 +467,5 @@ def print_result(result: dict[str, float], options: Options) -> None:
         f"{result['scenes_per_second_2_workers']:.1f} scenes/s)",
         "there": f"{result['task_runs']} task runs, {result['task_runs_lost']} lost; {result['receipts']} receipts, "
         f"{result['receipts_missing']} missing; {result['units_wrong']} units wrong",
-    })  # fmt: skip
+    }
+    print_figures(figures)

@@ -1,4 +1,4 @@
-"""Prefect's server as a process of its own, on SQLite or PostgreSQL, and how to ask it."""
+"""Prefect's server as a separate process, on SQLite or PostgreSQL, and requests to it."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from typing import Any
 
 from wavecity.geo.errors import InputError
 
-# A server that has not come up by then will not.
+# Longest wait for a server to answer.
 STARTUP_SECONDS = 90
 # Unprivileged accounts that may run PostgreSQL, which refuses to run as root.
 ACCOUNTS = ("postgres", "nobody")
@@ -107,7 +107,7 @@ def client_of(environment: dict[str, str]) -> Iterator[None]:
     from prefect.events.worker import EventsWorker
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    # One a process, whatever the server: that of an earlier server would go on sending there.
+    # There is one per process for all servers: that of an earlier server would go on sending there.
     EventsWorker.drain_all(timeout=20, at_exit=False)
     with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"], PREFECT_CLIENT_MAX_RETRIES: 2}):
         try:
@@ -127,7 +127,7 @@ def _process(
     user: str | None = None,
     cwd: Path | None = None,
 ) -> Iterator[None]:
-    """Run a server from when it answers to the end of the block."""
+    """Run a server for the block, which begins once it answers."""
     with (
         log.open("a") as out,
         subprocess.Popen(command, stdout=out, stderr=out, env=env, user=user, cwd=cwd) as process,
@@ -164,6 +164,7 @@ def _find_initdb() -> Path:
 
 
 def _account() -> str | None:
+    """Account to run PostgreSQL with: None for the own one, another one for root."""
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
@@ -177,7 +178,7 @@ def _account() -> str | None:
 
 
 def free_port() -> int:
-    """Port of this machine that nobody listens on."""
+    """A free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

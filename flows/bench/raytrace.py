@@ -2,7 +2,7 @@
 
 1. Scenes are cut from the maps, evenly from each.
 2. On every scene both solvers run, warm, one after the other in this process with all threads: time, paths, energy.
-3. The whole stage, mesh to `Channels`, runs in fresh worker processes: users a second and memory.
+3. The whole stage, mesh to `Channels`, runs in fresh worker processes: users per second and memory.
 """
 
 import gc
@@ -62,7 +62,7 @@ class Options:
     users : int
         Of every scene.
     diffraction : bool
-        First-order diffraction, beside specular reflection.
+        First-order diffraction, in addition to specular reflection.
     maps : tuple of str
         `helsinki`, or paths of extracts.
     throughput_scenes : int
@@ -130,9 +130,9 @@ class Throughput:
 
 
 class Energy(TypedDict):
-    """Over users: what differs in the energy of the paths that both found, and what those that only ours found add, in dB.
+    """Over users, in dB: energy difference of the paths that both found, and what paths that only ours found add.
 
-    None without a user of the kind.
+    None if there is no such user.
     """
 
     energy_difference_median_db: float | None
@@ -337,7 +337,7 @@ def compare_scene(scene: Scene, options: Options, ours: Kernels, stock: Kernels)
     ours.run(lambda: run_ours(options.rays))
     stock.run(lambda: run_stock(WARM_RAYS))
     warm = len(ours.compiled), len(stock.compiled)
-    # Around the stock solver's turn, so that a machine that gets slower or faster meanwhile favours neither.
+    # Before and after the stock solver: a machine that gets slower or faster meanwhile favours neither.
     found, before = ours.run(lambda: run_ours(options.rays))
     their, seconds_stock = stock.run(lambda: run_stock(options.rays))
     found, after = ours.run(lambda: run_ours(options.rays))
@@ -453,7 +453,7 @@ def _start_worker(threads: int, barrier: Barrier) -> None:
 def _warm_up(scene: Scene, solver: SolverSettings) -> tuple[int, float]:
     """Trace a worker's first scene, and wait until all have."""
     done = _simulate(scene, solver)
-    # Nobody takes a second scene before everybody has had a first.
+    # No worker takes a second scene before all have traced a first.
     assert _barrier is not None
     _barrier.wait()
     return done
@@ -466,7 +466,7 @@ def _simulate(scene: Scene, solver: SolverSettings) -> tuple[int, float]:
 
 
 def print_result(result: Solvers, stage: Stage, rows: list[SceneFigures], cores: int) -> None:
-    """The table of scenes and what it comes to."""
+    """Print the table of scenes and the summary."""
     table = table_of(("scene",), ("triangles", "chains", "ours s", "stock s", "speed-up", "paths ours", "stock", "missing",
                                   "twice", "stock twice", "energy dB", "extra dB"))  # fmt: skip
     for row in rows:
@@ -487,11 +487,11 @@ def print_result(result: Solvers, stage: Stage, rows: list[SceneFigures], cores:
         )
     console.print(table)
     console.print(
-        "twice: found again. energy dB: difference of the paths that both found; extra dB: what those that only ours found "
-        "add; both of the user with the most.",
+        "twice: found more than once. energy dB: difference over the paths that both found; extra dB: energy of paths that "
+        "only ours found; both of the user with the most.",
         soft_wrap=True,
     )
-    print_figures({
+    figures = {
         "speed-up": f"median {result['speedup_median']:.1f}x, least {result['speedup_min']:.1f}x",
         "paths": f"{result['paths_missing']} missing, {result['paths_duplicate']} twice "
         f"(stock: {result['paths_duplicate_stock']} twice)",
@@ -502,13 +502,14 @@ def print_result(result: Solvers, stage: Stage, rows: list[SceneFigures], cores:
         f"{stage['kernels_compiled_after_first']} new kernels of ours after the first scene",
         "whole stage": f"{stage['users_per_second_threads']:.0f} users/s in one process, "
         f"{stage['users_per_second_processes']:.0f} users/s in {cores}",
-        "memory": f"{stage['peak_memory_mb']:.0f} MB a worker, "
+        "memory": f"{stage['peak_memory_mb']:.0f} MB per worker, "
         f"{stage['peak_memory_growth_mb']:.0f} MB more than after its first scene",
-    })  # fmt: skip
+    }
+    print_figures(figures)
 
 
 def _settings(options: Options) -> dict[str, object]:
-    """What was measured, and where."""
+    """Settings of the measurement, and the machine."""
     chosen = backend.prepare()
     return {
         "rays": options.rays,
@@ -526,9 +527,10 @@ def _settings(options: Options) -> dict[str, object]:
 
 
 def _figure(of: Callable[[NDArray[np.float64]], SupportsFloat], values: NDArray[np.float64]) -> float | None:
-    """A figure of some values, None of none."""
+    """A statistic of some values, None if there are none."""
     return float(of(values)) if len(values) else None
 
 
 def _decibel(value: float | None) -> str:
+    """A figure in dB with four decimals, `-` for None."""
     return "-" if value is None else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""`wavecity bench train`: our Lightning training beside a plain PyTorch loop and beside full-length attention.
+"""`wavecity bench train`: Lightning training compared with a plain PyTorch loop and with full-length attention.
 
 1. Three sides train the same model on the same batches, masks and random numbers, step by step in turns within one
    training: Lightning's step is what passes between two hooks, so it has everything that Lightning, our logging and our
@@ -275,7 +275,7 @@ def measure_memory(side: str, store: str, settings: TrainingSettings) -> float:
 
 
 def processes_rate(data: Multimodal, processes: int, steps: int, out: Path) -> float:
-    """Samples a second of Lightning with some processes of one thread each, after the warm steps."""
+    """Samples per second of Lightning with some processes of one thread each, after the warm steps."""
     settings = data.settings.model_copy(update={"devices": processes, "threads": 1})
     data = replace(data, settings=settings)
     path = out / "clock.json"
@@ -317,7 +317,7 @@ def median_interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def print_result(result: dict[str, float], trained_on: str) -> None:
-    """The tables of sides and of processes, and what they come to."""
+    """Print the tables of sides and of processes, and the summary."""
     table = table_of(("side",), ("samples/s", "step / plain, median", "peak MB"))
     ratios = {
         "lightning": 1 + result["lightning_overhead"],

@@ -69,7 +69,7 @@ class PlainLoop:
 
 
 class FullLengthModel(FoundationModel):
-    """The same model, written straightforwardly: all tokens go through all blocks, masks keep hidden ones unattended.
+    """The same model without savings: all tokens go through all blocks, and masks hide tokens from attention.
 
     Weights and outputs are those of `FoundationModel` (its paper's profile); only the work differs.
     """
@@ -82,8 +82,8 @@ class FullLengthModel(FoundationModel):
         scene_seen = torch.zeros(batch, self.scene_patches, dtype=torch.bool)
         if mask.scene_visible is not None:
             scene_seen = _seen(mask.scene_visible, batch, self.scene_patches)
-        one = torch.ones(batch, 1, dtype=torch.bool)
-        seen = torch.cat((one, csi_seen, one, scene_seen, one & with_scene, one & mask.location_visible), 1)
+        always = torch.ones(batch, 1, dtype=torch.bool)
+        seen = torch.cat((always, csi_seen, always, scene_seen, always & with_scene, always & mask.location_visible), 1)
 
         tokens = self._all_tokens(inputs)
         for block in self.encoder:
@@ -93,7 +93,14 @@ class FullLengthModel(FoundationModel):
         decoded = self._with_mask_tokens(latents, seen)
         # Without a scene its tokens take no part; the location is decoded all the same.
         present = torch.cat(
-            (one, one.expand_as(csi_seen), one, (one & with_scene).expand(-1, self.scene_patches + 1), one), 1
+            (
+                always,
+                always.expand_as(csi_seen),
+                always,
+                (always & with_scene).expand(-1, self.scene_patches + 1),
+                always,
+            ),
+            1,
         )
         for block in self.decoder:
             decoded = masked_block(block, decoded, present)
@@ -157,4 +164,5 @@ def masked_block(block: nn.Module, tokens: Tensor, attended: Tensor) -> Tensor:
 
 
 def _seen(visible: Tensor, batch: int, patches: int) -> Tensor:
+    """Mask (B, patches) that is true at the indices `visible` (B, n)."""
     return torch.zeros(batch, patches, dtype=torch.bool).scatter(1, visible, True)

@@ -104,7 +104,7 @@ def plan(
     from wavecity.flows.tables import print_plan
 
     if fetch and maps is None:
-        msg = "--fetch: where to? name a folder for the maps, e.g. --maps maps"
+        msg = "--fetch needs a folder for the maps, e.g. --maps maps"
         raise InputError(msg)
     loaded = load_recipe(recipe, overrides)
     build = import_extra("wavecity.flows.build", "generate")
@@ -120,6 +120,7 @@ def plan(
 
 
 def _city_bar(cities: Iterable[Item]) -> Iterable[Item]:
+    """Show progress over the cities of a plan."""
     from wavecity.dataset.progress import track
 
     return track(cities, "plan", unit="cities")
@@ -146,8 +147,8 @@ def build(
 ) -> None:
     """Build, validate and publish the dataset of a recipe. Resumes by itself.
 
-    Scenes of the latest version whose inputs have not changed are kept; what was kept and what was traced, and why, is
-    told at the end.
+    Scenes of the latest version whose inputs have not changed are kept. At the end it prints how many scenes were kept
+    and how many traced, and why.
     """
     from wavecity.dataset.files import location, make_folder
     from wavecity.dataset.progress import say, stage

@@ -1,4 +1,4 @@
-"""Prefect for a command: the server that it starts, and what is said when none answers."""
+"""Prefect for a command: its settings, the start of a server, and the message if none answers."""
 
 import importlib.util
 import os
@@ -10,13 +10,10 @@ from pathlib import Path
 
 from wavecity.geo.errors import CommandFailed, InputError
 
-# Quiet and offline unless the user says otherwise; must be set before Prefect is imported.
+# Of a command, unless the user says otherwise, besides those of `flows`; must be set before Prefect is imported.
 DEFAULTS = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # A failed flow prints its error once, as the command does; the server's own logs would only repeat it.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 
 # In the message of a RuntimeError of Prefect's client.
@@ -36,9 +33,9 @@ def set_defaults() -> None:
 
 @contextmanager
 def prefect_answers() -> Iterator[None]:
-    """Run a block once the Prefect server answers; say in one line that none does, or no longer.
+    """Run a block once the Prefect server answers; an error of one line says that none does, or no longer.
 
-    Without a configured server Prefect's client starts one, which takes some seconds: that is a stage of its own.
+    Without a configured server Prefect's client starts one, which takes some seconds: that is shown as a stage.
 
     Raises
     ------

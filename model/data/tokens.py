@@ -68,6 +68,11 @@ def unpatchify(patches: Tensor, patch: int, rows: int, columns: int) -> Tensor:
     return cut.transpose(-3, -2).reshape(*lead, rows, columns)
 
 
+def squared(values: Tensor) -> Tensor:
+    """|values|^2 of complex values, without the square root of their magnitude."""
+    return values.real.square() + values.imag.square()
+
+
 def csi_patches(csi: Tensor, patch: int) -> Tensor:
     """Complex channel (..., x, y) to real patches (..., P, 2 * patch * patch): real parts, then imaginary parts."""
     return torch.cat((patchify(csi.real, patch), patchify(csi.imag, patch)), -1)

@@ -9,6 +9,7 @@ from torch import Tensor
 from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import delay_window, to_angle_delay
 from wavecity.model.data.feasible import FEWEST_TRAINED, NotPossible, too_few_trained, too_short
+from wavecity.model.data.noise import add_noise
 from wavecity.model.data.trajectories import TemporalData
 from wavecity.model.settings.prediction import PredictionSettings
 
@@ -77,9 +78,9 @@ class Cutter:
         window = torch.where(level.abs() > 0, window / level, 0)
         seen = window[:, : self.past]
         if self.snr is not None:
-            deviation = 10 ** (-self.snr / 20) / 2**0.5
-            noise = deviation * rng.standard_normal((*seen.shape, 2), dtype=np.float32)
-            seen = seen + torch.view_as_complex(torch.from_numpy(noise.astype(np.float32)))
+            parts = rng.standard_normal((*seen.shape, 2), dtype=np.float32)
+            # Its real and imaginary parts have a variance of one each.
+            seen = add_noise(seen, self.snr, torch.view_as_complex(torch.from_numpy(parts)), power=0.5)
         first = delay_window(seen, self.delays) if self.align else 0
         return Windows(
             to_angle_delay(seen, self.delays, first), to_angle_delay(window[:, self.past :], self.delays, first)

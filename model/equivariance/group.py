@@ -2,28 +2,26 @@
 
     (M_g H)[t, k, n] = exp(j 2 pi (nu t dt - tau k df + u . n)) H[t, k, n],    g = (nu, tau, u)
 
-shifts every path of H by g in Doppler, delay and direction (Physics Equivariance for Robust Generalization in Wireless
-Foundation Model, 2026; only its abstract is at hand, so the definitions are ours). A map f on channels is equivariant if
-f(M_g H) = M_g f(H), and f(c H) = c f(H) for complex c. `epsilon` measures how far a map is from that; `Wrapped` makes any
-map so, by taking the channel to a canonical form before it and back after it.
+shifts every path of H by g in Doppler, delay and direction ("Physics Equivariance for Robust Generalization in Wireless
+Foundation Model", arXiv 2606.28847; only its abstract is at hand, so the definitions are ours). A map f on channels is
+equivariant if f(M_g H) = M_g f(H), and f(c H) = c f(H) for complex c. `epsilon` measures how far a map is from that;
+`Wrapped` makes any map so, by taking the channel to a canonical form before it and back after it.
 
 A shift is given as `turns`, cycles from one entry to the next along every axis, whatever the layout of the tensor:
 nu dt along time, -tau df along frequency, u along the array (the spacing in wavelengths times the direction cosine). A
 whole bin of an axis of N entries is 1 / N. Shifts add up, and the negative one is the inverse.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from wavecity.model.data.tokens import squared
+
 # Below this share of what it could be, a sum of phasors counts as vanished: what is left of it may be rounding.
 VANISHED = {torch.complex64: 1e-5, torch.complex128: 1e-9}
-# How far from a whole bin the shift of a beam label may be.
-WHOLE = 1e-6
-
-CsiMap = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Canonical:
     csi : complex (B, ...)
         Zero where hidden. Of lag-1 phase 0 along every defined axis; the sum of its visible entries is real and positive.
     turns : float64 (B, axes)
-        Cycles a step that were taken out along every axis.
+        Cycles per step that were taken out along every axis.
     factor : complex128 (B,)
         That the channel was divided by: level and phase.
     defined : bool (B, axes)
@@ -55,7 +53,7 @@ def modulate(csi: Tensor, turns: Tensor, dims: Sequence[int], origin: int | Sequ
     ----------
     csi : complex (B, ...)
     turns : float (B, axes)
-        Cycles a step along each of `dims`: positive along time for a positive Doppler, negative along frequency for a
+        Cycles per step along each of `dims`: positive along time for a positive Doppler, negative along frequency for a
         positive delay, positive along the array for a positive direction cosine.
     dims : sequence of int
         Dimensions of `csi`; not the first.
@@ -83,7 +81,7 @@ def lag_one(csi: Tensor, visible: Tensor, dims: Sequence[int]) -> tuple[Tensor, 
     A modulation by g adds g to it, whatever the channel and the mask. The sum may vanish: no two neighbours are visible
     (a comb of snapshots), or as much of the channel turns one way as the other. The shift then counts as 0, and whatever
     is built on it is not equivariant along that axis, for that sample. For the comb nothing can be: modulated by half a
-    turn a step, what is visible of every other snapshot stays the same, while what is hidden changes its sign.
+    turn per step, what is visible of every other snapshot stays the same, while what is hidden changes its sign.
 
     Parameters
     ----------
@@ -95,7 +93,7 @@ def lag_one(csi: Tensor, visible: Tensor, dims: Sequence[int]) -> tuple[Tensor, 
     Returns
     -------
     turns : float64 (B, axes)
-        Cycles a step, within half a turn.
+        Cycles per step, within half a turn.
     defined : bool (B, axes)
     """
     entries, _ = _over_peak(csi.masked_fill(~visible, 0))
@@ -107,7 +105,7 @@ def lag_one(csi: Tensor, visible: Tensor, dims: Sequence[int]) -> tuple[Tensor, 
         )
         total = (after * before.conj()).flatten(1).sum(1)
         # Not over the sum of |.|, which may itself be rounding: where every other entry is zero.
-        power = (_power(after) + _power(before)) / 2 * (seen_after & seen_before)
+        power = (squared(after) + squared(before)) / 2 * (seen_after & seen_before)
         stands = total.abs() > VANISHED[csi.dtype] * power.flatten(1).sum(1)
         turns.append(torch.where(stands, total.angle() / (2 * torch.pi), 0))
         defined.append(stands)
@@ -136,7 +134,7 @@ def canonicalise(csi: Tensor, visible: Tensor, dims: Sequence[int], rms: float =
     with torch.no_grad():
         entries, peak = _over_peak(steady)
         flat, count = entries.flatten(1), visible.flatten(1).sum(1).clamp_min(1)
-        powers, total = _power(flat), flat.sum(1)
+        powers, total = squared(flat), flat.sum(1)
         loudest = flat.gather(1, powers.argmax(1, keepdim=True))[:, 0]
         power = powers.sum(1) / count
         stands = total.abs() > VANISHED[csi.dtype] * count * power.sqrt()
@@ -177,7 +175,7 @@ class Wrapped(nn.Module):
     inner : nn.Module
         (csi, visible) to a complex tensor with the same dimensions; lengths may differ.
     dims : sequence of int
-        Axes of shifts, those of input and output alike.
+        Axes of shifts, the same in input and output.
     origin : int or sequence of int
         Index of the output's first entry along each of `dims`, counted from the input's.
     rms : float
@@ -195,97 +193,13 @@ class Wrapped(nn.Module):
 
     def forward(self, csi: Tensor, visible: Tensor | None = None) -> Tensor:
         """Complex (B, ...) and bool of its shape (all visible by default) to the inner map's output, equivariant."""
-        shown = _mask_of(csi, visible)
+        shown = _mask_of(csi, visible)  # (B, ...) as csi
         canonical = canonicalise(csi, shown, self.dims, self.rms)
-        return restore(self.inner(canonical.csi, shown), canonical, self.dims, self.origin)
+        output = self.inner(canonical.csi, shown)  # complex (B, ...), lengths may differ from csi's
+        return restore(output, canonical, self.dims, self.origin)
 
 
-class Invariant(nn.Module):
-    """Any map from channels to numbers (labels such as LoS, features), made invariant: it is shown the canonical form.
-
-    The level is gone from it: 20 log10 |factor| of `Canonical` is to be added where the number is a gain in dB.
-
-    Parameters
-    ----------
-    inner : nn.Module
-        (csi, visible) to anything.
-    dims : sequence of int
-    rms : float
-        As for `Wrapped`.
-    """
-
-    def __init__(self, inner: nn.Module, dims: Sequence[int], rms: float = 1.0) -> None:
-        super().__init__()
-        self.inner = inner
-        self.dims = tuple(dims)
-        self.rms = rms
-
-    def forward(self, csi: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Output of the inner map for the canonical form."""
-        shown = _mask_of(csi, visible)
-        out: Tensor = self.inner(canonicalise(csi, shown, self.dims, self.rms).csi, shown)
-        return out
-
-
-def shift_spectrum(spectrum: Tensor, turns: Tensor) -> Tensor:
-    """Spectrum of the modulated channel from that of the channel: shifted by turns * size bins around the circle.
-
-    Whole bins are rolled. Between them the bins are interpolated by their Fourier series, which is exact if the bins
-    are at least twice the antennas (the spectrum of N antennas has lags up to N - 1). At an even size the series' last
-    term is a cosine: a whole shift after a fractional one adds up exactly, two fractional ones do so up to that term.
-
-    Parameters
-    ----------
-    spectrum : float (B, kx, ky)
-        |DFT|^2 as `wavecity.model.multimodal.losses.spectrum`, not shifted; or any monotone picture of it.
-    turns : float (B, 2)
-        Cycles an antenna along x and y.
-
-    Returns
-    -------
-    float (B, kx, ky)
-    """
-    series = torch.fft.fft2(spectrum.double())
-    for column, dim in zip(turns.double().unbind(-1), (-2, -1), strict=True):
-        size = spectrum.shape[dim]
-        lags = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64, device=spectrum.device)
-        angle = -2 * torch.pi * torch.remainder(column[:, None] * lags, 1)
-        phases = torch.polar(torch.ones_like(angle), angle)
-        if size % 2 == 0:
-            phases[:, size // 2] = phases[:, size // 2].real.to(phases.dtype)
-        series = series * (phases[:, :, None] if dim == -2 else phases[:, None])
-    return torch.fft.ifft2(series).real.to(spectrum.dtype)
-
-
-def shift_beam(beam: Tensor, turns: Tensor, size: tuple[int, int]) -> Tensor:
-    """Best beam of the modulated channel from that of the channel.
-
-    A beam's index is its bin's, negated (`wavecity.dataset.features.beam_gain`): beams move against the shift.
-
-    Parameters
-    ----------
-    beam : int64 (B,)
-        kx * Ny + ky (eq. 14 of the multi-modal paper), `best_beam` of the dataset.
-    turns : float (B, 2)
-        Cycles an antenna along x and y, of whole bins.
-    size : (int, int)
-        Nx and Ny.
-
-    Raises
-    ------
-    ValueError
-        Not whole bins: a label does not say where between two beams a channel lies.
-    """
-    bins = turns.double() * torch.tensor(size, dtype=torch.float64, device=turns.device)
-    whole = bins.round()
-    if not bool(((bins - whole).abs() <= WHOLE).all()):
-        msg = f"beam labels move by whole bins only, 1 / {size[0]} and 1 / {size[1]} of a turn an antenna"
-        raise ValueError(msg)
-    along_x, along_y = whole.long().unbind(-1)
-    return (beam // size[1] - along_x) % size[0] * size[1] + (beam % size[1] - along_y) % size[1]
-
-
-def epsilon(shifted_output: Tensor, output_shifted: Tensor, *, each: bool = False) -> Tensor:
+def epsilon(shifted_output: Tensor, output_shifted: Tensor) -> Tensor:
     """Equivariance error: E |f(M_g H) - M_g f(H)|^2 over E |M_g f(H)|^2, a ratio of powers (0 dB is 1).
 
     Parameters
@@ -294,8 +208,6 @@ def epsilon(shifted_output: Tensor, output_shifted: Tensor, *, each: bool = Fals
         f(M_g H).
     output_shifted : complex (B, ...)
         M_g f(H).
-    each : bool
-        The mean of every sample's own ratio, so that the loudest do not decide alone: for training.
 
     Returns
     -------
@@ -303,43 +215,7 @@ def epsilon(shifted_output: Tensor, output_shifted: Tensor, *, each: bool = Fals
         Differentiable; not-a-number if the output is zero.
     """
     error, power = (energies(part) for part in (shifted_output - output_shifted, output_shifted))
-    if not each:
-        return error.sum() / power.sum()
-    heard = power > 0
-    return (error[heard] / power[heard]).mean()
-
-
-def equivariance_error(
-    f: CsiMap,
-    csi: Tensor,
-    visible: Tensor,
-    turns: Tensor,
-    dims: Sequence[int],
-    origin: int | Sequence[int] = 0,
-    where: Tensor | None = None,
-) -> float:
-    """Epsilon of a map on some channels, without gradients, as a ratio of powers.
-
-    Parameters
-    ----------
-    f : callable
-        (csi, visible) to complex (B, ...).
-    csi : complex (B, ...)
-    visible : bool, as `csi`
-    turns : float (B, axes)
-        g of every sample.
-    dims : sequence of int
-    origin : int or sequence of int
-        Index of the output's first entry along each of `dims`.
-    where : bool, as the output, optional
-        Entries that count. An estimator that passes on what it sees has no error there.
-    """
-    with torch.no_grad():
-        shifted_output = f(modulate(csi, turns, dims), visible)
-        output_shifted = modulate(f(csi, visible), turns, dims, origin)
-        if where is not None:
-            shifted_output, output_shifted = (part.masked_fill(~where, 0) for part in (shifted_output, output_shifted))
-        return float(epsilon(shifted_output, output_shifted))
+    return error.sum() / power.sum()
 
 
 def _mask_of(csi: Tensor, visible: Tensor | None) -> Tensor:
@@ -356,10 +232,6 @@ def _over_peak(csi: Tensor) -> tuple[Tensor, Tensor]:
     exact = csi.detach().to(torch.complex128)
     peak = torch.view_as_real(exact).abs().flatten(1).amax(1)
     return exact / _column(torch.where(peak > 0, peak, 1), exact), peak
-
-
-def _power(values: Tensor) -> Tensor:
-    return values.real.square() + values.imag.square()
 
 
 def energies(values: Tensor) -> Tensor:

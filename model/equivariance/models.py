@@ -1,4 +1,8 @@
-"""Both backbones as maps from channels to channels, to be measured and wrapped (see `wavecity.model.equivariance.group`)."""
+"""Both backbones as maps from channels to channels, to be measured and wrapped (see `wavecity.model.equivariance.group`).
+
+Papers: those of `wavecity.model.multimodal.network` and `wavecity.model.temporal.network`; the wrapper is ours, for what
+"Physics Equivariance for Robust Generalization in Wireless Foundation Model" (arXiv 2606.28847) asks for.
+"""
 
 import numpy as np
 import torch
@@ -7,18 +11,11 @@ from torch import Tensor, nn
 from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import delay_window, from_angle_delay, to_angle_delay
 from wavecity.model.data.geometry import Geometry
-from wavecity.model.data.tokens import (
-    Statistics,
-    complex_entries,
-    csi_patches,
-    level,
-    patchify,
-    unpatchify,
-    visible_rms,
-)
-from wavecity.model.equivariance.group import Wrapped, canonicalise, shift_spectrum
+from wavecity.model.data.tokens import Statistics, complex_entries, patchify, unpatchify
+from wavecity.model.equivariance.group import Wrapped
+from wavecity.model.multimodal.inputs import masked_on_grid, normalise
 from wavecity.model.multimodal.masking import Mask, masked_count, split_random
-from wavecity.model.multimodal.network import FoundationModel, Inputs, Outputs
+from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.temporal.network import TemporalModel
 
@@ -66,29 +63,18 @@ class CsiEstimator(nn.Module):
         InputError
             In training of profile `wavecity`, more antennas are visible than it goes through the recovery with.
         """
-        mask = self._mask(visible)
+        mask = self._mask(visible)  # (B, v) and (B, m) patches
         if not mask.csi_masked.shape[1]:
             return csi
-        outputs, scale = self._run(csi, mask, fill_csi=True)
-        if outputs.csi is None:
+        prepared = normalise(csi, None, None, mask, self.settings, self.statistics, self.model.physc.dtype)
+        predicted = self.model(prepared.inputs, mask).csi  # (B, m, 2 * patch^2)
+        if predicted is None:
             bound, count = self.model.settings.recovery_antennas, int(visible[0].sum())
             msg = f"training.model.recovery_antennas {bound}: {count} antennas are visible in training; raise it, or mask more"
             raise InputError(msg)
-        predicted = complex_entries(outputs.csi) * scale[:, None, None]
-        geometry, patch = self.model.geometry, self.model.settings.csi_patch
-        patches = predicted.new_zeros(len(csi), self.model.csi_patches, patch**2)
-        patches = patches.scatter(1, mask.csi_masked[..., None].expand_as(predicted), predicted)
-        grid = unpatchify(patches, patch, geometry.columns, geometry.rows)
+        entries = complex_entries(predicted) * prepared.scale[:, None, None]  # complex128 (B, m, patch^2)
+        grid = masked_on_grid(entries, mask, self.model.settings, self.model.geometry)  # (B, x, y)
         return torch.where(visible, csi, grid.to(csi.dtype))
-
-    def spectrum(self, csi: Tensor, visible: Tensor) -> Tensor:
-        """Raw output of the spectrum head (B, kx, ky); arguments as for `forward`."""
-        return self._run(csi, self._mask(visible), fill_csi=False)[0].spectrum
-
-    def physc(self, csi: Tensor, visible: Tensor) -> Tensor:
-        """Encoded [PHYSC] token (B, d); arguments as for `forward`."""
-        mask = self._mask(visible)
-        return self.model.encode(self._inputs(csi, mask)[0], mask)[:, 0]
 
     def wrapped(self) -> Wrapped:
         """Make it equivariant, at the mean level of the training users: levels may be new, and then say nothing."""
@@ -98,20 +84,6 @@ class CsiEstimator(nn.Module):
     def rms(self) -> float:
         """RMS of a channel of the training users' mean level."""
         return 10 ** (self.statistics.csi_rms_db_mean / 20)
-
-    def _run(self, csi: Tensor, mask: Mask, fill_csi: bool) -> tuple[Outputs, Tensor]:
-        inputs, scale = self._inputs(csi, mask)
-        return self.model(inputs, mask, fill_csi), scale
-
-    def _inputs(self, csi: Tensor, mask: Mask) -> tuple[Inputs, Tensor]:
-        """Inputs in the model's precision, and what the channels were divided by, as `inputs.prepare` does it."""
-        patches = csi_patches(csi, self.model.settings.csi_patch).double()
-        rms = visible_rms(patches, mask.csi_visible)
-        by_sample = self.settings.normalisation == "visible"
-        scale = rms if by_sample else torch.full_like(rms, self.statistics.csi_rms)
-        dtype = self.model.physc.dtype
-        normalised = (patches / scale[:, None, None]).to(dtype)
-        return Inputs(normalised, level(rms, self.statistics).to(dtype), None, None), scale
 
     def _mask(self, visible: Tensor) -> Mask:
         """Positions of visible and masked patches.
@@ -178,14 +150,14 @@ class CsiForecaster(nn.Module):
                 msg = "visible must be whole snapshots: the model sees angles and delays"
                 raise ValueError(msg)
             past = past.masked_fill(~visible, 0)
-        seen = past.to(torch.complex64)
+        seen = past.to(torch.complex64)  # (B, T, F, X)
         delays = self.model.grid[2]
         first = delay_window(seen, delays) if self.align else 0
-        bins = to_angle_delay(seen, delays, first)
+        bins = to_angle_delay(seen, delays, first)  # (B, T, angle, delay)
         tokens = torch.cat((bins, bins.new_zeros(len(bins), self.horizon, *bins.shape[2:])), 1)
         asked = hidden.new_ones(len(bins), self.horizon)
         masked = torch.cat((hidden, asked), 1)[..., None, None].expand(tokens.shape)
-        forecast = self.model(tokens, masked)[:, past.shape[1] :]
+        forecast = self.model(tokens, masked)[:, past.shape[1] :]  # (B, horizon, angle, delay)
         return from_angle_delay(forecast, past.shape[2], first).to(past.dtype)
 
     def wrapped(self, past: int) -> Wrapped:
@@ -194,7 +166,7 @@ class CsiForecaster(nn.Module):
 
 
 def draw_visible(batch: int, geometry: Geometry, patch: int, ratio: float, rng: np.random.Generator) -> Tensor:
-    """Draw visible antennas in whole patches, bool (B, x, y), at places of its own for every sample.
+    """Draw visible antennas in whole patches, bool (B, x, y), for each sample.
 
     Parameters
     ----------
@@ -210,21 +182,3 @@ def draw_visible(batch: int, geometry: Geometry, patch: int, ratio: float, rng: 
     shown, _ = split_random(batch, patches, masked_count(ratio, patches), rng)
     seen = torch.zeros(batch, patches, dtype=torch.bool).scatter(1, shown, value=True)
     return unpatchify(seen[..., None].expand(-1, -1, patch**2), patch, geometry.columns, geometry.rows)
-
-
-def wrapped_spectrum(estimator: CsiEstimator, csi: Tensor, visible: Tensor) -> Tensor:
-    """Raw output of the spectrum head, shift-covariant: that of the canonical form, shifted back.
-
-    Parameters
-    ----------
-    estimator : CsiEstimator
-    csi : complex (B, x, y)
-    visible : bool (B, x, y)
-
-    Returns
-    -------
-    (B, kx, ky)
-        Also invariant to phase and level.
-    """
-    canonical = canonicalise(csi, visible, SPACE, estimator.rms)
-    return shift_spectrum(estimator.spectrum(canonical.csi, visible), canonical.turns)

@@ -20,6 +20,7 @@ from wavecity.model.data.windows import Cutter, check_windows
 from wavecity.model.equivariance.measures import SEEN, UNSEEN, VEHICLES, measure, shifted
 from wavecity.model.equivariance.models import SPACE, TIME_FREQUENCY_SPACE, CsiEstimator, CsiForecaster, draw_visible
 from wavecity.model.equivariance.training import ESTIMATION, FORECAST, Batch, Problem, Size
+from wavecity.model.learning.embeddings import evenly
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.results.records import Facts, Findings
@@ -272,7 +273,7 @@ def _of_speed(samples: Samples, limit: int, fast: bool) -> TemporalUsers:
     """Vehicles, or walkers and cyclists: at most `limit` of them, evenly spread over the scenes."""
     users = gather_temporal(samples, SPARE * limit)
     rows = torch.nonzero((users.kind == KINDS.index("vehicle")) == fast)[:, 0]
-    return users.at(rows[torch.linspace(0, len(rows) - 1, min(limit, len(rows))).round().long()])
+    return users.at(rows[evenly(len(rows), limit)])
 
 
 def _places(cities: Sequence[str], train: Tensor, test: Tensor) -> Facts:

@@ -1,1 +1,1 @@
-"""What learns from labels: heads, fine-tuning, the choice of a step and a rate; and simple predictors."""
+"""Learning from labels: heads, fine-tuning, the choice of step and learning rate; baselines and simple predictors."""

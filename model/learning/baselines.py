@@ -1,10 +1,12 @@
-"""Strong simple predictors that every figure of the model stands beside: no training, or one linear solve."""
+"""Strong simple predictors that the model is compared with: no training, or one linear solve; and scores of detection."""
 
 import math
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 
@@ -165,6 +167,20 @@ def neighbour_mean(occupancy: Tensor, visible: Tensor, reach: float = 1.5) -> Te
     return (total / norm.clamp_min(1e-12)).squeeze(1)
 
 
+def nearest(train: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Distances (M, k) of queries (M, F) to the k nearest of features (N, F), or to all N, and which these are."""
+    search = NearestNeighbors(n_neighbors=min(k, len(train)), algorithm="brute").fit(train.numpy())
+    distance, index = search.kneighbors(queries.numpy())
+    return torch.from_numpy(distance).to(train.dtype), torch.from_numpy(index)
+
+
+def inverse_distance_mean(distance: Tensor, labels: Tensor) -> Tensor:
+    """Mean of labels (M, k, c), weighted by the inverse of distances (M, k): (M, c)."""
+    weight = 1 / distance.clamp_min(1e-6)
+    weight = weight / weight.sum(1, keepdim=True)
+    return (labels * weight[..., None]).sum(1)
+
+
 def nearest_neighbours(train: Tensor, labels: Tensor, queries: Tensor, k: int = 5) -> Tensor:
     """Mean label of the k nearest training features, weighted by inverse distance.
 
@@ -178,37 +194,33 @@ def nearest_neighbours(train: Tensor, labels: Tensor, queries: Tensor, k: int = 
     -------
     (M, c)
     """
-    distance, index = torch.cdist(queries, train).topk(min(k, len(train)), largest=False)
-    weight = 1 / distance.clamp_min(1e-6)
-    weight = weight / weight.sum(1, keepdim=True)
-    return (labels[index] * weight[..., None]).sum(1)
+    distance, index = nearest(train, queries, k)
+    return inverse_distance_mean(distance, labels[index])
 
 
 def average_precision(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """Area under the precision-recall curve, sum of (R_n - R_(n-1)) P_n over distinct scores."""
-    if not positive.any():
-        return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(positive[order])
-    # Ties count together: only the last of equal scores is a threshold.
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    precision = hits[ends] / (ends + 1)
-    recall = hits[ends] / hits[-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+    """Area under the precision-recall curve; not-a-number where nothing is positive."""
+    return float(average_precision_score(positive, scores)) if positive.any() else float("nan")
 
 
 def best_f1(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[float, float]:
-    """Threshold with the highest F1 score, and that score; choose it on validation scenes."""
-    thresholds = np.unique(np.quantile(scores, np.linspace(0, 1, 101)))
-    values = [f1(scores >= threshold, positive) for threshold in thresholds]
+    """Percentile of the scores that is the threshold with the highest F1 score, and that score.
+
+    Choose it on validation scenes.
+    """
+    candidates = np.unique(np.quantile(scores, np.linspace(0, 1, 101)))
+    if not positive.any():
+        return float(candidates[0]), 0.0
+    precision, recall, thresholds = precision_recall_curve(positive, scores)
+    at = np.searchsorted(thresholds, candidates)
+    values = 2 * precision[at] * recall[at] / np.maximum(precision[at] + recall[at], 1e-300)
     best = int(np.argmax(values))
-    return float(thresholds[best]), float(values[best])
+    return float(candidates[best]), float(values[best])
 
 
 def f1(predicted: NDArray[np.bool_], positive: NDArray[np.bool_]) -> float:
     """F1 score, 0 when nothing is found."""
-    hits = float(np.sum(predicted & positive))
-    return 2 * hits / max(float(predicted.sum() + positive.sum()), 1.0)
+    return float(f1_score(positive, predicted, zero_division=0.0))
 
 
 def decibel(ratio: float) -> float:

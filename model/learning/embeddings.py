@@ -8,7 +8,6 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
-from wavecity.dataset import InputError
 from wavecity.model.learning.heads import Standardiser
 
 PERPLEXITY = 30.0
@@ -18,39 +17,8 @@ Values = Tensor | NDArray[np.floating]
 
 
 def evenly(count: int, limit: int) -> Tensor:
-    """Rows that `embed` shows, int64 (n,): all `count` of them, or `limit` evenly spread ones."""
+    """Indices int64 (n,) of `limit` evenly spread ones of `count`, or of all where there are fewer."""
     return torch.from_numpy(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64))
-
-
-def embed(features: Values, seed: int, limit: int = 1000) -> NDArray[np.float32]:
-    """Lay out features in a plane by t-SNE.
-
-    Parameters
-    ----------
-    features : (N, F)
-    seed : int
-    limit : int
-        Largest number of rows embedded; those of `evenly(N, limit)`.
-
-    Returns
-    -------
-    float32 (n, 2)
-        Without a unit; only who is near whom counts.
-
-    Raises
-    ------
-    InputError
-        Fewer than five rows.
-    """
-    rows = _matrix(features)
-    rows = rows[evenly(len(rows), limit).numpy()]
-    if len(rows) < FEWEST:
-        msg = f"t-SNE of {len(rows)} users: it takes at least {FEWEST}; build a larger dataset"
-        raise InputError(msg)
-    # A third of the rows is the most that the library's neighbour search can use.
-    perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init="pca", random_state=_state(seed))
-    return np.asarray(tsne.fit_transform(rows), np.float32)
 
 
 def clusters(points: Values, count: int, seed: int) -> NDArray[np.int64]:
@@ -124,7 +92,10 @@ def picture(
         score = silhouette(rows, group)
         facts[f"silhouette_{name}"] = score if np.isfinite(score) else None
         if len(rows) >= FEWEST:
-            arrays[f"tsne_{name}"] = embed(rows, seed, len(rows))
+            # A third of the rows is the most that the library's neighbour search can use.
+            perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
+            tsne = TSNE(perplexity=perplexity, init="pca", random_state=_state(seed))
+            arrays[f"tsne_{name}"] = np.asarray(tsne.fit_transform(_matrix(rows)), np.float32)
     return facts, arrays
 
 

@@ -63,10 +63,12 @@ class EncoderWithHead(nn.Module):
 
     def forward(self, users: Users, csi: Tensor) -> Tensor:
         """Outputs of the head for users with channels (B, R, x, y)."""
-        return self.head(self._standardiser(self._features(users, csi)))
+        features = self._standardiser(self._features(users, csi))  # (B, R * d)
+        return self.head(features)
 
     def _features(self, users: Users, csi: Tensor) -> Tensor:
-        return self._predictor.physc(with_antennas(users, csi), self._visible).reshape(len(users), -1)
+        tokens = self._predictor.physc(with_antennas(users, csi), self._visible)  # (B * R, d)
+        return tokens.reshape(len(users), -1)  # (B, R * d)
 
     def copied(self) -> "EncoderWithHead":
         """Another one with the same weights; the scenes are shared."""

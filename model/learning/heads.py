@@ -1,4 +1,7 @@
-"""Heads on fixed features, and how every method that needs labels is trained: same budget, same choice of rates."""
+"""Heads on fixed features, and how they are trained: the same budget and choice of learning rate for every method.
+
+Sizes of the heads are those of the paper (arXiv 2602.04016), section 4.1.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +24,7 @@ BATCHES = 20
 
 
 class LocationHead(nn.Module):
-    """Paper's head: d -> 64 -> 64 -> 2, ReLU, tanh, scaled to the tile."""
+    """The paper's localisation head: d -> 64 -> 64 -> 2, ReLU, tanh, scaled to the tile."""
 
     def __init__(self, width: int, scale: float) -> None:
         super().__init__()
@@ -31,12 +34,12 @@ class LocationHead(nn.Module):
         self.scale = scale
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, d) to (B, 2), m."""
+        """Features (B, d) to positions (B, 2), m."""
         return self.scale * self.layers(features)
 
 
 class LocationCnn(nn.Module):
-    """Paper's raw-CSI baseline: conv-BN-ReLU-maxpool of 16, 32, 64 channels, average, 64 -> 32 -> 2, tanh."""
+    """The paper's raw-CSI baseline: conv-BN-ReLU-maxpool of 16, 32, 64 channels, average, 64 -> 32 -> 2, tanh."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class LocationCnn(nn.Module):
         self.scale = scale
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 2, x, y) to (B, 2), m."""
+        """Real and imaginary parts (B, 2, x, y) to positions (B, 2), m."""
         return self.scale * self.layers(image)
 
 

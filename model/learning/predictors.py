@@ -8,15 +8,15 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from wavecity.model.temporal.autoregression import advance, limited, normal_equations, normalised, windows
+
 # Share of the history, its end, whose snapshots choose order, penalty, scheme and group.
 JUDGED = 0.2
-# A forecast of more than this amplitude, over the loudest snapshot seen, has left the rails.
-LOUDEST = 2.0
 # Samples worked on at once: a few hundred MB.
 SAMPLES = 32
 
@@ -63,9 +63,9 @@ class Forecast:
     values: Tensor
     chosen: list["Counter[Candidate]"] = field(default_factory=list)
 
-    def summary(self, horizons: Sequence[int]) -> dict[str, Any]:
+    def summary(self, horizons: Sequence[int]) -> dict[str, dict[str, dict[str, float]]]:
         """Shares of schemes, groups and orders by horizon; JSON-ready."""
-        told: dict[str, Any] = {}
+        summary = {}
         for horizon, counts in zip(horizons, self.chosen, strict=True):
             total = max(counts.total(), 1)
             shares: dict[str, Counter[str]] = {"scheme": Counter(), "group": Counter(), "order": Counter()}
@@ -74,11 +74,11 @@ class Forecast:
                 shares["scheme"]["persistence" if persisted else candidate.scheme] += number
                 shares["group"]["persistence" if persisted else candidate.group] += number
                 shares["order"][str(candidate.order)] += number
-            told[str(horizon)] = {
+            summary[str(horizon)] = {
                 name: {key: round(number / total, 3) for key, number in sorted(of.items())}
                 for name, of in shares.items()
             }
-        return told
+        return summary
 
 
 def persistence(past: Tensor, horizons: Sequence[int]) -> Tensor:
@@ -93,11 +93,10 @@ def ridge(past: Tensor, horizons: Sequence[int], orders: Sequence[int], penaltie
     """Autoregression of each sample, fitted and chosen on its own history.
 
     Complex coefficients c with x(t) = sum over k of c(k) x(t - s - k), s = 1 (iterated) or s = h (direct), by penalised
-    least squares over the snapshots seen, forwards and backwards (conjugated: undamped paths obey the same coefficients in
-    both directions, Marple's modified covariance method). They are shared by all bins of a sample (then they are the same
-    in any unitary domain: antennas and subcarriers would give nothing else), by those of an angle, or by none. The
-    penalty is over the mean power of the regressors; near zero it is one for the whole sample, which silences bins that
-    hold noise only.
+    least squares over the snapshots seen, forwards and backwards (`wavecity.model.temporal.autoregression`). They are shared
+    by all bins of a sample (then they are the same in any unitary domain: antennas and subcarriers would give nothing
+    else), by those of an angle, or by none. The penalty is over the mean power of the regressors; near zero it is one for
+    the whole sample, which silences bins that hold noise only.
 
     For each sample and horizon the way with the least error on the last fifth of the history is taken, predicted from as
     far before, half the history at most, with coefficients fitted without that fifth; then it is
@@ -123,11 +122,9 @@ def ridge(past: Tensor, horizons: Sequence[int], orders: Sequence[int], penaltie
 
 
 def _ridge(past: Tensor, horizons: tuple[int, ...], orders: Sequence[int], penalties: Sequence[float]) -> Forecast:
-    exact = past.to(torch.complex128)
     samples, steps = past.shape[:2]
     # Of mean power one: penalties and floors are shares.
-    scale = exact.abs().square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-150)
-    seen = exact / scale
+    seen, scale = normalised(past)
     judged = max(round(JUDGED * steps), 1)
     numbers: dict[Candidate, int] = {}
     least = torch.full((samples, len(horizons)), torch.inf, dtype=torch.float64)
@@ -139,11 +136,9 @@ def _ridge(past: Tensor, horizons: tuple[int, ...], orders: Sequence[int], penal
         least[:, row] = torch.where(better, error, least[:, row])
         choice[better, row] = number
         values[better, row] = forecast[better]
-    loudest = LOUDEST * seen.flatten(2).norm(dim=-1).amax(1)[:, None]
-    values *= (loudest / values.flatten(2).norm(dim=-1).clamp_min(1e-150)).clamp_max(1)[..., None, None]
     candidates = list(numbers)
     chosen = [Counter(candidates[int(number)] for number in choice[:, row]) for row in range(len(horizons))]
-    return Forecast(values * scale, chosen)
+    return Forecast(limited(values, seen) * scale, chosen)
 
 
 # Candidate, row of the horizon, error (B,) on the judged snapshots, forecast (B, angle, delay).
@@ -168,49 +163,29 @@ def _tries(
         rows = [row for row in rows if ahead[row] + order <= steps]
         if not rows or steps - judged < step + order:
             continue
-        window = _windows(seen, order)[:, -1:]
+        window = windows(seen, order)[:, -1]
         judge = _coefficients(seen[:, : steps - judged], order, step, penalties)
         whole = _coefficients(seen, order, step, penalties)
         for group, (number, penalty), row in itertools.product(GROUPS, enumerate(penalties), rows):
             error = _judge(seen, judge[group][number], ahead[row] // step, ahead[row], judged)
-            forecast = _advance(window, whole[group][number], horizons[row] // step)[:, 0]
+            forecast = advance(window, whole[group][number], horizons[row] // step)[-1]
             yield Candidate(order, penalty, scheme, group), row, error, forecast
-
-
-def _windows(seen: Tensor, order: int) -> Tensor:
-    """Snapshots up to each, the newest first: (B, T - order + 1, angle, delay, order)."""
-    return seen.unfold(1, order, 1).flip(-1)
-
-
-def _advance(windows: Tensor, coefficients: Tensor, repeats: int) -> Tensor:
-    """Predict from windows (B, n, angle, delay, order), feeding predictions back; (B, n, angle, delay)."""
-    weights = coefficients[:, None]
-    for _ in range(repeats):
-        new = (windows * weights).sum(-1)
-        windows = torch.cat((new[..., None], windows[..., :-1]), -1)
-    return windows[..., 0]
 
 
 def _judge(seen: Tensor, coefficients: Tensor, repeats: int, horizon: int, judged: int) -> Tensor:
     """NMSE (B,) of predictions of the last `judged` snapshots from those `horizon` before them."""
     order, steps = coefficients.shape[-1], seen.shape[1]
     first = max(steps - judged, horizon + order - 1)
-    windows = _windows(seen, order)[:, first - horizon - order + 1 : steps - horizon - order + 1]
-    error = _advance(windows, coefficients, repeats) - seen[:, first:]
+    before = windows(seen, order)[:, first - horizon - order + 1 : steps - horizon - order + 1]
+    error = advance(before, coefficients[:, None], repeats)[-1] - seen[:, first:]
     power = seen[:, first:].abs().square().sum((1, 2, 3)).clamp_min(1e-30)
     return error.abs().square().sum((1, 2, 3)) / power
 
 
 def _coefficients(seen: Tensor, order: int, step: int, penalties: Sequence[float]) -> dict[Group, Tensor]:
     """Coefficients (penalties, B, 1 or angle, 1 or delay, order) of a prediction `step` ahead, for each group."""
-    count = seen.shape[1] - step - order + 1
-    inputs, targets = [], []
-    for way in (seen, seen.flip(1).conj()):
-        inputs.append(_windows(way, order)[:, :count].permute(0, 2, 3, 1, 4))
-        targets.append(way[:, step + order - 1 :].permute(0, 2, 3, 1))
-    known, target = torch.cat(inputs, 3), torch.cat(targets, 3)
     share = torch.tensor(penalties, dtype=torch.float64).view(-1, 1, 1, 1, 1, 1)
-    gram, moment = known.mH @ known, known.mH @ target[..., None]
+    gram, moment = normal_equations(seen, order, step)
     power = gram.diagonal(dim1=-2, dim2=-1).real.mean(-1)[..., None, None]
     hold = torch.eye(order, 1, dtype=gram.dtype)
 
@@ -234,7 +209,9 @@ def _coefficients(seen: Tensor, order: int, step: int, penalties: Sequence[float
 
 
 class GruPredictor(nn.Module):
-    """Snapshots as real vectors, a GRU over time, and all snapshots to come at once, as changes of the last one.
+    """GRU of "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation" (arXiv 1406.1078).
+
+    Snapshots as real vectors, a GRU over time, and all snapshots to come at once, as changes of the last one.
 
     Parameters
     ----------
@@ -256,8 +233,8 @@ class GruPredictor(nn.Module):
 
     def forward(self, past: Tensor) -> Tensor:
         """Complex (B, T, angle, delay) to (B, horizon, angle, delay); of the scale and phase of the last snapshots."""
-        scale = past.abs().square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-30)
-        frames = torch.view_as_real(past / scale).flatten(2)
-        states, _ = self.gru(self.reduce(frames))
+        scale = past.abs().square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-30)  # (B, 1, 1, 1)
+        frames = torch.view_as_real(past / scale).flatten(2)  # (B, T, 2 * angle * delay)
+        states, _ = self.gru(self.reduce(frames))  # (B, T, width)
         change = self.change(states[:, -1]).view(len(past), self.horizon, *self.bins, 2)
         return past[:, -1:] + scale * torch.view_as_complex(change)

@@ -1,5 +1,5 @@
-"""Attention of the multi-modal model: every visible token attends to every other one ("A Multi-Modal Foundational Model for
-Wireless Communication and Sensing", Appendix A).
+"""Attention of the multi-modal model: every token attends to all others ("A Multi-Modal Foundational Model for Wireless
+Communication and Sensing", arXiv 2602.04016, Appendix A).
 """
 
 import torch.nn.functional as F

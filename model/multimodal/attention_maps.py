@@ -1,4 +1,4 @@
-"""Which tokens a trained encoder's [PHYSC] attends to (section 3.5, Figure 3)."""
+"""Which tokens a trained encoder's [PHYSC] attends to (section 3.5 and Figure 3 of arXiv 2602.04016)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""A pretrained model at work on held-out users: fixed masks, batches, no gradients."""
+"""Inference with a pretrained model on held-out users: fixed masks, batches, no gradients."""
 
 import copy
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavecity.model.data.tokens import Statistics, complex_entries, unpatchify
+from wavecity.model.data.tokens import Statistics, complex_entries
 from wavecity.model.data.users import ScenePatches, Users, WirelessData
-from wavecity.model.multimodal.inputs import normalise, prepare
+from wavecity.model.multimodal.inputs import masked_on_grid, normalise, prepare
 from wavecity.model.multimodal.masking import Mask, draw_decoy, masked_count, split_along_link
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.settings.training import TrainingSettings
@@ -22,7 +22,7 @@ PILOTS = 10
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says about N users.
+    """Predictions of the model for N users.
 
     Attributes
     ----------
@@ -83,30 +83,27 @@ class Predictor:
         """Draw the visible CSI patches, at least one, that are a share of all; as `visible_patches`."""
         return pilots(self.model, share, seed)
 
-    def physc(self, users: Users, visible: Tensor, scene: bool = True) -> Tensor:
+    def physc(self, users: Users, visible: Tensor) -> Tensor:
         """Encode a batch, float32 (B, d): the [PHYSC] token, from visible CSI patches and the whole scene.
 
-        The location is hidden and nothing of the scene masked, so that no mask can tell where a user is.
+        The location is hidden and nothing of the scene masked, so that no mask can reveal where a user is.
 
         Parameters
         ----------
         users : Users
         visible : int64 (v,)
-        scene : bool
-            False shows CSI tokens only.
         """
-        height = self.scenes.height(users.scene) if scene else None
+        height = self.scenes.height(users.scene)
         return physc_of(self.model, self.settings, self.statistics, visible, users.csi, height)
 
     @torch.no_grad()
-    def encode(self, users: Users, visible: Tensor, scene: bool = True) -> Tensor:
+    def encode(self, users: Users, visible: Tensor) -> Tensor:
         """`physc` of any number of users, in batches and without gradients."""
-        return torch.cat(
-            [self.physc(users.at(index), visible, scene) for index in torch.arange(len(users)).split(self.batch_size)]
-        )
+        parts = torch.arange(len(users)).split(self.batch_size)
+        return torch.cat([self.physc(users.at(index), visible) for index in parts])
 
     def with_model(self, model: FoundationModel) -> "Predictor":
-        """Another model of the same settings at the same work."""
+        """The same predictor with another model of the same settings."""
         changed = copy.copy(self)
         changed.model = model
         return changed
@@ -170,11 +167,8 @@ class Predictor:
         outputs = self.model(prepared.inputs, mask, fill_csi)
         csi = occupancy = None
         if outputs.csi is not None:
-            patches = torch.zeros_like(prepared.inputs.csi)
-            patches.scatter_(1, mask.csi_masked[..., None].expand_as(outputs.csi), outputs.csi)
-            geometry = self.model.geometry
-            grid = unpatchify(complex_entries(patches), settings.model.csi_patch, geometry.columns, geometry.rows)
-            csi = grid * prepared.scale[:, None, None]
+            grid = masked_on_grid(complex_entries(outputs.csi), mask, settings.model, self.model.geometry)
+            csi = grid * prepared.scale[:, None, None].float()
         if outputs.occupancy is not None and mask.scene_masked is not None:
             shape = (len(users), self.model.scene_patches, outputs.occupancy.shape[-1])
             occupancy = torch.full(shape, float("nan"))
@@ -223,7 +217,7 @@ def split_visible(visible: Tensor, patches: int, batch: int) -> tuple[Tensor, Te
 
 
 def pilots(model: FoundationModel, share: float, seed: int) -> Tensor:
-    """CSI patches that a model is shown, int64 (v,), sorted: a share of all, at least one."""
+    """Visible CSI patches, int64 (v,), sorted: a share of all, at least one."""
     return _draw_visible(model.csi_patches, model.csi_patches - max(round(share * model.csi_patches), 1), seed)
 
 
@@ -233,9 +227,12 @@ def _draw_visible(patches: int, masked: int, seed: int) -> Tensor:
 
 
 def top_k_hits(scores: Tensor, label: Tensor, k: int) -> float:
-    """Share of users whose label is among the k highest scores: (N, classes) and int64 (N,)."""
-    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
-    return float((best == label[:, None]).any(1).float().mean())
+    """Share of users whose label is among the k highest scores: (N, classes) and int64 (N,).
+
+    A class whose score is minus infinity is never among them.
+    """
+    best = scores.topk(min(k, scores.shape[1]), dim=1)
+    return float(((best.indices == label[:, None]) & best.values.isfinite()).any(1).float().mean())
 
 
 def beams_of_spectrum(spectrum: Tensor) -> Tensor:
@@ -251,11 +248,3 @@ def beams_of_spectrum(spectrum: Tensor) -> Tensor:
         Codebook order j = kx * Ny + ky (eq. 14).
     """
     return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1)).flatten(1)
-
-
-def add_noise(csi: Tensor, snr: float, rng: np.random.Generator) -> Tensor:
-    """Add white Gaussian noise at `snr` dB below each channel's mean power, complex64 (B, x, y)."""
-    power = csi.to(torch.complex128).abs().square().mean((-2, -1), keepdim=True)
-    noise = torch.from_numpy(rng.normal(size=(*csi.shape, 2)) / np.sqrt(2))
-    scaled = torch.view_as_complex(noise) * (power * 10 ** (-snr / 10)).sqrt()
-    return (csi + scaled).to(torch.complex64)

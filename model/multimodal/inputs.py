@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wavecity.model.data.tokens import Statistics, complex_entries, csi_patches, level, take, visible_rms
+from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.tokens import Statistics, complex_entries, csi_patches, level, take, unpatchify, visible_rms
 from wavecity.model.data.users import ScenePatches
 from wavecity.model.multimodal import losses
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.network import Inputs, Outputs
-from wavecity.model.settings.training import LossSettings, TrainingSettings
+from wavecity.model.settings.training import LossSettings, ModelSettings, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Prepared:
     Attributes
     ----------
     inputs : Inputs
-    csi : complex64 (B, x, y)
+    csi : complex (B, x, y)
         The whole channel over `scale`.
-    scale : float32 (B,)
+    scale : float64 (B,)
         RMS of the visible patches (or of the dataset): predictions times this are in the dataset's unit.
     """
 
@@ -71,12 +72,13 @@ def normalise(
     mask: Mask,
     settings: TrainingSettings,
     statistics: Statistics,
+    dtype: torch.dtype = torch.float32,
 ) -> Prepared:
     """As `prepare`, of height patches instead of scenes.
 
     Parameters
     ----------
-    csi : complex64 (B, x, y)
+    csi : complex (B, x, y)
     height : float32 (B, Q, patch^2), optional
         See `data.height_patches`.
     position : float32 (B, 2), optional
@@ -84,6 +86,8 @@ def normalise(
     mask : Mask
     settings : TrainingSettings
     statistics : Statistics
+    dtype : torch.dtype
+        Precision of the model.
 
     Returns
     -------
@@ -93,14 +97,22 @@ def normalise(
     rms = visible_rms(csi_patches(csi, patch), mask.csi_visible)
     scale = rms if settings.normalisation == "visible" else torch.full_like(rms, statistics.csi_rms)
     # Divided in float64: gains reach -200 dB. The quotient is of order one.
-    normalised = (csi.to(torch.complex128) / scale[:, None, None]).to(torch.complex64)
+    normalised = (csi.to(torch.complex128) / scale[:, None, None]).to(dtype.to_complex())
     inputs = Inputs(
         csi=csi_patches(normalised, patch),
-        level=level(rms, statistics),
+        level=level(rms, statistics).to(dtype),
         height=height,
         location=None if position is None else position / statistics.position_scale,
     )
-    return Prepared(inputs, normalised, scale.float())
+    return Prepared(inputs, normalised, scale)
+
+
+def masked_on_grid(entries: Tensor, mask: Mask, settings: ModelSettings, geometry: Geometry) -> Tensor:
+    """Lay out the masked patches' entries, complex (B, m, patch^2), on the array, zero elsewhere: (B, x, y)."""
+    count = mask.csi_visible.shape[1] + mask.csi_masked.shape[1]
+    patches = entries.new_zeros(len(entries), count, entries.shape[2])
+    patches = patches.scatter(1, mask.csi_masked[..., None].expand_as(entries), entries)
+    return unpatchify(patches, settings.csi_patch, geometry.columns, geometry.rows)
 
 
 def loss_terms(

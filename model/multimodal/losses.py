@@ -1,4 +1,4 @@
-"""Equations 2 to 7 of the paper, in their literal form and in a form that trains.
+"""Equations 2 to 7 of the paper (arXiv 2602.04016), in their literal form and in a form that trains.
 
 Every function averages over the batch what the equation defines for one sample.
 """
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wavecity.model.data.tokens import squared
 from wavecity.model.settings.training import LossSettings
 
 # Under the square roots: their slope at 0 is infinite.
@@ -24,8 +25,7 @@ def spectrum(csi: Tensor) -> Tensor:
     -------
     float (..., kx, ky)
     """
-    transformed = torch.fft.fft2(csi)
-    return transformed.real.square() + transformed.imag.square()
+    return squared(torch.fft.fft2(csi))
 
 
 def coarse_spectrum(full: Tensor, size: int) -> Tensor:

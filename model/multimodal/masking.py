@@ -1,4 +1,5 @@
-"""What is masked: Table 1, the three objectives, the interleaved stages, and scene masks along the link (Appendix B.4).
+"""What is masked: Table 1, the three objectives, the interleaved stages, and scene masks along the link (Appendix B.4 of
+arXiv 2602.04016).
 
 All randomness comes from one NumPy generator keyed by (seed, step), so a resumed run draws what an uninterrupted one
 would have drawn, and several processes together what one would have drawn (`RankDraws`). Every sample of a step masks
@@ -79,7 +80,7 @@ class RankDraws:
     rng : numpy.random.Generator
         The same on all ranks.
     rank, world : int
-        Rows `rank`, `rank + world`, ... of the batch are this rank's, as `StepSampler` deals them.
+        Rows `rank`, `rank + world`, ... of the batch are this rank's, as `ShuffledChannels(shared=True)` deals them.
     """
 
     def __init__(self, rng: np.random.Generator, rank: int, world: int) -> None:
@@ -186,7 +187,7 @@ def split_along_link(centres: Tensor, bs: Tensor, user: Tensor, masked: int) -> 
         Patch centres, m.
     bs, user : (B, 2)
         Ends of the link in the scene's frame, m. Give a decoy, not the user, whenever the location is hidden: the mask
-        itself would tell where the user is.
+        itself would reveal where the user is.
     masked : int
 
     Returns

@@ -18,6 +18,7 @@ from wavecity.model.multimodal.inputs import loss_terms, prepare
 from wavecity.model.multimodal.masking import Draws, Plan, RankDraws, draw_mask, draw_plan
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.settings.training import AugmentSettings, TrainingSettings
+from wavecity.model.transformer import seeded_weights
 
 # Streams of random numbers.
 SHARED, TRAINING, VALIDATION = 1, 2, 3
@@ -119,8 +120,7 @@ class PretrainModule(MaskedPretraining):
         self.statistics = statistics
         self.tile_size = tile_size
         self.bs = bs
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             self.model: FoundationModel = FoundationModel(settings.model, geometry)
         self.tokens = self.model.tokens
 

@@ -1,5 +1,5 @@
-"""The multi-modal masked autoencoder: V. Yazdian and Y. Ghasempour, "A Multi-Modal Foundational Model for Wireless
-Communication and Sensing" (Princeton University; its arXiv number is not at hand), Appendix A.
+"""The multi-modal masked autoencoder of "A Multi-Modal Foundational Model for Wireless Communication and Sensing" (arXiv
+2602.04016), Appendix A.
 
     [PHYSC] | CSI patches | [SEP] | height patches | [SEP] | location      1 + 64 + 1 + 400 + 1 + 1 = 468 tokens
 

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wavecity.model.data.tokens import squared
+
 # Noise over power, for each visible antenna: at half the least, float32 fails on some channels with 700 antennas.
 NOISE, LEAST_NOISE = 1.5e-6, 1e-6
 # A step divides the power of a direction by at most this; what is taken for nothing may come back.
@@ -65,7 +67,7 @@ class SparseRecovery(nn.Module):
         float32 (B, kx, ky)
             Over all directions.
         """
-        power = _power(self._analyse(visible, antennas))
+        power = squared(self._analyse(visible, antennas))
         return power / power.mean((-2, -1), keepdim=True).clamp_min(1e-30)
 
     def forward(self, visible: Tensor, antennas: Tensor, prior: Tensor) -> Tensor:
@@ -89,7 +91,7 @@ class SparseRecovery(nn.Module):
         if not self.training:
             # The iteration amplifies the rounding of float32 to some -45 dB of the channel; in training that is cheaper.
             visible, prior = visible.to(torch.complex128), prior.double()
-        scale = _power(visible).mean(1, keepdim=True).sqrt().clamp_min(1e-30)  # (B, 1)
+        scale = squared(visible).mean(1, keepdim=True).sqrt().clamp_min(1e-30)  # (B, 1)
         visible = visible / scale  # (B, M)
         lag = self._lags(antennas)  # (B, M, M)
         start = (self.zero_filled(visible, antennas) + 1 / LARGEST_CUT).log()  # (B, kx, ky)
@@ -98,7 +100,7 @@ class SparseRecovery(nn.Module):
             power = self._normalised(log_power)  # (B, kx, ky)
             inverse = self._inverse(power, lag, noise)  # (B, M, M)
             weights = (inverse @ visible[..., None])[..., 0]  # (B, M)
-            gain = _power(self._analyse(weights, antennas)) / self._quadratic(inverse, lag)  # (B, kx, ky)
+            gain = squared(self._analyse(weights, antennas)) / self._quadratic(inverse, lag)  # (B, kx, ky)
             log_power = power.log() + pace * (gain + 1 / LARGEST_CUT).log() + trust * prior
         power = self._normalised(log_power)
         weights = (self._inverse(power, lag, self.noise[-1]) @ visible[..., None])[..., 0]
@@ -176,7 +178,3 @@ def enlarge(maps: Tensor, scale: int) -> Tensor:
     padded = F.pad(maps, (1, 1, 1, 1), mode="circular")
     fine = F.interpolate(padded, scale_factor=scale, mode="bilinear")
     return fine[..., scale:-scale, scale:-scale]
-
-
-def _power(values: Tensor) -> Tensor:
-    return values.real.square() + values.imag.square()

@@ -18,6 +18,7 @@ from wavecity.model.data.feasible import TESTED
 from wavecity.model.data.users import Users, WirelessData, gather
 from wavecity.model.figures.curves import draw_cross, draw_layouts
 from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, PaperFigure, Part
+from wavecity.model.learning.baselines import inverse_distance_mean, nearest
 from wavecity.model.learning.finetune import EncoderWithHead, finetuned
 from wavecity.model.learning.heads import LocationHead, Standardiser, apply, distance, tuned
 from wavecity.model.multimodal.inference import Predictor
@@ -29,7 +30,6 @@ from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings
 from wavecity.model.tasks.localization import head_builders, layouts
 from wavecity.model.tasks.sites import (
-    TABLE,
     Errors,
     Site,
     Views,
@@ -260,7 +260,10 @@ def _simple(
             errors.add(Method.MODEL_LOCATION_HEAD, math.nan, 0, site, place)
         for method, factor in ((Method.KNN, 0.0), (Method.KNN_LEVEL, weight)):
             queries = with_level(view, factor)
-            near = nearest(with_level(known, factor)[: source.train], train, queries[: site.tested])
+            distance, index = nearest(
+                with_level(known, factor)[: source.train], queries[: site.tested], NEIGHBOURS_TAKEN
+            )
+            near = (distance, train[index])
             for count in counts:
                 # Without labels nothing depends on the seed.
                 for seed in range(settings.heads.seeds if count else 1):
@@ -274,25 +277,17 @@ def _simple(
     return weight
 
 
-def nearest(train: Tensor, labels: Tensor, queries: Tensor, k: int = NEIGHBOURS_TAKEN) -> tuple[Tensor, Tensor]:
-    """Distances (M, k) and labels (M, k, c) of the nearest of many features (N, F), some queries (M, F) at a time."""
-    parts = [
-        torch.cdist(part, train).topk(min(k, len(train)), largest=False)
-        for part in queries.split(max(TABLE // len(train), 1))
-    ]
-    return torch.cat([part.values for part in parts]), labels[torch.cat([part.indices for part in parts])]
-
-
 def among(
     near: tuple[Tensor, Tensor], features: Tensor, labels: Tensor, queries: Tensor, k: int = NEIGHBOURS_TAKEN
 ) -> Tensor:
-    """`nearest_neighbours` of queries (M, F) when features (L, F) with labels (L, c) join the database behind `near`."""
+    """`nearest_neighbours` of queries (M, F) when features (L, F) with labels (L, c) join the database.
+
+    `near` holds the distances (M, k) and labels (M, k, c) of the nearest in the database.
+    """
     joined = torch.cat((near[0], torch.cdist(queries, features)), 1)
     every = torch.cat((near[1], labels.expand(len(queries), -1, -1)), 1)
     found, index = joined.topk(min(k, joined.shape[1]), largest=False)
-    weight = 1 / found.clamp_min(1e-6)
-    picked = every.gather(1, index[..., None].expand(-1, -1, every.shape[-1]))
-    return (picked * (weight / weight.sum(1, keepdim=True))[..., None]).sum(1)
+    return inverse_distance_mean(found, every.gather(1, index[..., None].expand(-1, -1, every.shape[-1])))
 
 
 TASK: TaskName = "cross-localization"

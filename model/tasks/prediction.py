@@ -15,6 +15,7 @@ from wavecity.model.data.windows import Cutter, Windows, check_windows
 from wavecity.model.figures.parts import BARS, PaperFigure, Part
 from wavecity.model.figures.prediction import draw_horizons, draw_labels
 from wavecity.model.learning.baselines import decibel
+from wavecity.model.learning.embeddings import evenly
 from wavecity.model.learning.predictors import GruPredictor, persistence, ridge
 from wavecity.model.multimodal.network import count_parameters
 from wavecity.model.results.claims import DB_MARGIN, OURS, Claim
@@ -124,7 +125,7 @@ def pick_test(data: TemporalData, limit: int) -> TemporalUsers:
     picked = []
     for kind in range(len(KINDS)):
         rows = torch.nonzero(users.kind == kind)[:, 0]
-        picked.append(rows[torch.linspace(0, len(rows) - 1, min(limit, len(rows))).round().long()])
+        picked.append(rows[evenly(len(rows), limit)])
     return users.at(torch.cat(picked))
 
 

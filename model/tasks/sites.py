@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from wavecity.model.data.feasible import NotPossible, room_of, too_few_to_label
+from wavecity.model.data.noise import add_noise, gaussian
 from wavecity.model.data.tokens import level, visible_rms
 from wavecity.model.data.users import Samples, Users, WirelessData, collate
 from wavecity.model.learning.baselines import nearest_neighbours, visible_antennas
 from wavecity.model.learning.embeddings import evenly
 from wavecity.model.learning.heads import distance
-from wavecity.model.multimodal.inference import Predictor, add_noise
+from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Condition, Facts, Record
 from wavecity.model.settings.training import EvaluationSettings
@@ -23,8 +24,6 @@ from wavecity.model.tasks.reconstruction import fingerprint
 LEVEL_WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
 # Users that get noise, or become fingerprints, at a time.
 CHUNK = 4096
-# Distances held at a time.
-TABLE = 2**25
 # Streams of random numbers.
 SPLIT, LABELS = 30, 31
 
@@ -213,8 +212,8 @@ def make_site(data: WirelessData, row: int, limit: int, tested: float, snr: floa
 
 
 def with_noise(users: Users, snr: float, rng: np.random.Generator) -> Users:
-    """Users with `add_noise` on their channels."""
-    noisy = torch.cat([add_noise(part, snr, rng) for part in users.csi.split(CHUNK)])
+    """Add noise to the users' channels."""
+    noisy = torch.cat([add_noise(part, snr, gaussian(rng, part.shape)) for part in users.csi.split(CHUNK)])
     return users.replace(csi=noisy, position=users.position)
 
 
@@ -260,9 +259,7 @@ def level_weight(view: Views, position: Tensor, known: Tensor, held_back: Tensor
 
     def loss(weight: float) -> float:
         prints = with_level(view, weight)
-        # As many queries at a time as keep the table of distances small.
-        parts = held_back.split(max(TABLE // len(known), 1))
-        places = [nearest_neighbours(prints[known], position[known], prints[part]) for part in parts]
-        return float(distance(torch.cat(places), position[held_back]))
+        places = nearest_neighbours(prints[known], position[known], prints[held_back])
+        return float(distance(places, position[held_back]))
 
     return min(LEVEL_WEIGHTS, key=loss)

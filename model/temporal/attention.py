@@ -124,7 +124,7 @@ def dense_attention(
     mask : bool (N, N), optional
         Row: query. See `Neighbourhood.mask`.
     bias : (heads, N, N), optional
-        See `Neighbourhood.spread`.
+        Added to the scores.
     top_k : int, optional
         As in `sparse_attention`.
 

@@ -1,7 +1,7 @@
 """Forecasts by the Dopplers of a sample's paths, found in its own past [ours].
 
 Over some milliseconds a path changes by its Doppler alone: it is a plane wave in time, with one angle and one delay. So
-the past (time x bins) is of low rank, in time, angle and delay alike. Its Dopplers are found by ESPRIT (Roy and Kailath, IEEE
+the past (time x bins) is of low rank, in time, angle and delay. Its Dopplers are found by ESPRIT (Roy and Kailath, IEEE
 Trans. ASSP 37(7), 1989) on the covariance of the snapshots, forwards and backwards in time; their amplitudes in the bins by least
 squares; and of these only the angles and delays are kept that stand out of the noise (a truncated higher-order SVD).
 """

@@ -1,17 +1,19 @@
 """Guesses of the snapshots to come, from each sample's own past and judged on its own past [ours].
 
-A sum of few paths with steady Dopplers needs no network to be foretold: it obeys a linear recurrence, and its Dopplers can
+A sum of few paths with steady Dopplers can be predicted without a network: it obeys a linear recurrence, and its Dopplers can
 be found. The temporal model starts from these guesses and learns how to combine them. The autoregressions are quicker
-relatives of `wavecity.model.learning.predictors.ridge`, the baseline: one recurrence a sample for all horizons.
+relatives of `wavecity.model.learning.predictors.ridge`, the baseline: one recurrence per sample for all horizons.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wavecity.model.temporal import doppler
+from wavecity.model.temporal.autoregression import advance, limited, normal_equations, normalised, windows
 
 ORDERS = (1, 2, 3, 4, 6, 8)
 # Over the mean power of the regressors.
@@ -24,8 +26,6 @@ WAYS = 2 + len(GROUPS)
 TRUSTED = 4.0
 # Share of the past, its end, that judges.
 JUDGED = 0.25
-# A guess louder than this, over the loudest snapshot seen, is scaled down to it.
-LOUDEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,7 @@ def extrapolate(past: Tensor, horizon: int) -> Guesses:
     Guesses
         `values` in the precision of `past`; computed in double precision.
     """
-    exact = past.to(torch.complex128)
-    scale = exact.abs().square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-150)
-    seen = exact / scale
+    seen, scale = normalised(past)
     steps = past.shape[1]
     judged = max(round(JUDGED * steps), 1)
     known, end = seen[:, : steps - judged], seen[:, steps - judged :]
@@ -79,7 +77,7 @@ def extrapolate(past: Tensor, horizon: int) -> Guesses:
     longest = orders[-1]
 
     def error_of(coefficients: Tensor) -> Tensor:
-        return (_advance(known, coefficients, judged) - end).abs().square().mean(1)
+        return (_forecast(known, coefficients, judged) - end).abs().square().mean(1)
 
     hold = _persistence(seen, longest)
     # Persistence and the autoregressions.
@@ -91,8 +89,7 @@ def extrapolate(past: Tensor, horizon: int) -> Guesses:
             better = (error.sum((1, 2)) < errors[1 + group].sum((1, 2)))[:, None, None]
             errors[1 + group] = torch.where(better, error, errors[1 + group])
             chosen[1 + group] = torch.where(better[..., None], fitted_on_all, chosen[1 + group])
-    loudest = seen.abs().square().mean((2, 3)).amax(1)[:, None]
-    guesses = [_advance(seen, way, horizon) for way in chosen]
+    guesses = [_forecast(seen, way, horizon) for way in chosen]
     # Where the past is too short for a Doppler: persistence.
     by_doppler = guesses[0]
     if steps - judged > 1:
@@ -101,7 +98,7 @@ def extrapolate(past: Tensor, horizon: int) -> Guesses:
         weights = doppler.weights((tried - end[:, None]).abs().square().sum((2, 3, 4)))[..., None, None, None]
         errors[-1] = ((tried * weights).sum(1) - end).abs().square().mean(1)
         by_doppler = (doppler.forecasts(seen, horizon, most) * weights).sum(1)
-    values = torch.stack([_tamed(guess, loudest) for guess in (*guesses, by_doppler)], 1)
+    values = torch.stack([limited(guess, seen) for guess in (*guesses, by_doppler)], 1)
     judged_errors = torch.stack(errors, 1)
     totals = judged_errors.sum((2, 3)).nan_to_num(torch.inf)
     totals[:, -1] /= TRUSTED
@@ -116,12 +113,7 @@ def _persistence(seen: Tensor, longest: int) -> Tensor:
 
 def _fits(seen: Tensor, order: int, longest: int) -> Iterator[tuple[int, Tensor]]:
     """Group and coefficients (B, A, D, longest) for every penalty and group; beyond the order they are zero."""
-    known, target = [], []
-    for way in (seen, seen.flip(1).conj()):
-        known.append(way[:, :-1].unfold(1, order, 1).flip(-1).permute(0, 2, 3, 1, 4))
-        target.append(way[:, order:].permute(0, 2, 3, 1))
-    inputs = torch.cat(known, 3)
-    gram, moment = inputs.mH @ inputs, inputs.mH @ torch.cat(target, 3)[..., None]
+    gram, moment = normal_equations(seen, order)
     unit = torch.eye(order, dtype=gram.dtype, device=gram.device)
     mean = gram.diagonal(dim1=-2, dim2=-1).real.mean((1, 2, 3))[:, None, None, None, None]
     for penalty in PENALTIES:
@@ -133,22 +125,8 @@ def _fits(seen: Tensor, order: int, longest: int) -> Iterator[tuple[int, Tensor]
             yield group, padded.expand(len(seen), *seen.shape[2:], longest)
 
 
-def _advance(seen: Tensor, coefficients: Tensor, steps: int) -> Tensor:
-    """Feed predictions back: (B, steps, A, D)."""
-    order = coefficients.shape[-1]
-    window = seen[:, -order:].flip(1).permute(0, 2, 3, 1)
-    if window.shape[-1] < order:
-        window = torch.cat((window, window.new_zeros(*window.shape[:-1], order - window.shape[-1])), -1)
-    out = []
-    for _ in range(steps):
-        new = (window * coefficients).sum(-1)
-        window = torch.cat((new[..., None], window[..., :-1]), -1)
-        out.append(new)
-    return torch.stack(out, 1)
-
-
-def _tamed(guess: Tensor, loudest: Tensor) -> Tensor:
-    """Snapshots (B, H, A, D), none louder than LOUDEST times what was seen, none infinite."""
-    power = guess.abs().square().mean((2, 3))
-    guess = guess * (LOUDEST * loudest.sqrt() / power.clamp_min(1e-300).sqrt()).clamp_max(1)[..., None, None]
-    return torch.view_as_complex(torch.nan_to_num(torch.view_as_real(guess)))
+def _forecast(seen: Tensor, coefficients: Tensor, steps: int) -> Tensor:
+    """Forecast by coefficients (B, A, D, order), of an order that may be longer than the past: (B, steps, A, D)."""
+    window = windows(seen, min(coefficients.shape[-1], seen.shape[1]))[:, -1]
+    window = F.pad(torch.view_as_real(window), (0, 0, 0, coefficients.shape[-1] - window.shape[-1]))
+    return torch.stack(advance(torch.view_as_complex(window), coefficients, steps), 1)

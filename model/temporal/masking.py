@@ -1,5 +1,5 @@
 """What pretraining of the temporal model hides, and how it disturbs the rest: a curriculum of masks that emulates pilot
-sparsity, occlusion, forecasting and imperfect measurements (arXiv 2603.10024, abstract; the forms are ours).
+sparsity, occlusion, forecasting and imperfect measurements ("LWM-Temporal", arXiv 2603.10024, abstract; the forms are ours).
 
 Randomness comes from generators keyed by (seed, step), as in `wavecity.model.multimodal.masking`.
 """
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wavecity.model.data.noise import add_noise
 from wavecity.model.multimodal.masking import Draws, masked_count
 from wavecity.model.settings.temporal import TemporalMaskingSettings
 from wavecity.model.temporal.neighbourhood import Grid
@@ -50,7 +51,7 @@ def draw_plan(settings: TemporalMaskingSettings, epoch: int, epochs: int, rng: n
 
 
 def draw_hidden(plan: TemporalPlan, grid: Grid, batch: int, rng: Draws) -> Hidden:
-    """Tokens that are hidden, bool (B, T, a, d), at places of its own for every sample."""
+    """Tokens that are hidden, bool (B, T, a, d), drawn for each sample."""
     return KINDS[plan.kind](plan.ratio, grid, batch, rng)
 
 
@@ -121,7 +122,7 @@ def _snapshots(hidden: Hidden, grid: Grid) -> Hidden:
 
 
 def impair(csi: Tensor, settings: TemporalMaskingSettings, rng: Draws) -> Tensor:
-    """Add noise, and turn each snapshot by a phase of its own, in a share of the samples.
+    """Add noise, and rotate each snapshot by its own random phase, in a share of the samples.
 
     Parameters
     ----------
@@ -140,15 +141,8 @@ def impair(csi: Tensor, settings: TemporalMaskingSettings, rng: Draws) -> Tensor
     turn = np.deg2rad(settings.phase_noise) * _normal(rng, (batch, snapshots)).real * np.sqrt(2)
     chosen = _like(draws[:, 0] < settings.impaired, csi)[:, None, None, None]
     turned = csi * torch.polar(torch.ones_like(chosen, dtype=torch.float32), _like(turn, csi)[..., None, None])
-    return torch.where(chosen, add_noise(turned, _like(snr, csi), rng), csi)
-
-
-def add_noise(csi: Tensor, snr: Tensor | float, rng: Draws) -> Tensor:
-    """White Gaussian noise at a signal-to-noise ratio in dB, one for all or (B,), to complex64 (B, ...)."""
-    power = csi.abs().square().flatten(1).mean(1)
-    level = (power * 10 ** (-torch.as_tensor(snr, device=csi.device) / 10)).sqrt()
     noise = torch.from_numpy(_normal(rng, tuple(csi.shape)).astype(np.complex64)).to(csi.device)
-    return csi + level.view(-1, *[1] * (csi.ndim - 1)) * noise
+    return torch.where(chosen, add_noise(turned, _like(snr, csi), noise), csi)
 
 
 def _normal(rng: Draws, shape: tuple[int, ...]) -> NDArray[np.complex128]:

@@ -14,6 +14,7 @@ from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.temporal.masking import Hidden, TemporalPlan, draw_hidden, draw_plan, impair
 from wavecity.model.temporal.neighbourhood import Grid
 from wavecity.model.temporal.network import TemporalModel
+from wavecity.model.transformer import seeded_weights
 
 # Hidden entries of nothing must not blow the loss up: their energy counts as 1 % of what the sample's mean would be.
 FLOOR = 0.01
@@ -36,8 +37,7 @@ class TemporalModule(MaskedPretraining):
         self, settings: TrainingSettings, grid: Grid, steps_per_epoch: int, seed: int, card: dict[str, Any]
     ) -> None:
         super().__init__(settings, steps_per_epoch, seed, card)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_weights(seed):
             self.model: TemporalModel = TemporalModel(settings.temporal.model, grid)
         self.tokens = self.model.tokens
 

@@ -88,12 +88,6 @@ class Neighbourhood:
         # -1 is the last column, which is cut off.
         return mask.scatter(1, torch.from_numpy(self.lists) % (self.tokens + 1), value=True)[:, :-1]
 
-    def spread(self, bias: Tensor) -> Tensor:
-        """A number for each head and offset, (heads, K), at its place in a dense matrix of scores (heads, N, N)."""
-        dense = bias.new_zeros(len(bias), self.tokens, self.tokens + 1)
-        index = torch.from_numpy(self.lists).to(bias.device) % (self.tokens + 1)
-        return dense.scatter(2, index.expand(len(bias), -1, -1), bias[:, None].expand(-1, self.tokens, -1))[..., :-1]
-
 
 @lru_cache(maxsize=64)
 def neighbourhood(grid: Grid, reach: int = 2, past: int = 4, future: int = 3, causal: bool = False) -> Neighbourhood:

@@ -274,8 +274,8 @@ class TemporalModel(nn.Module):
         if self.embed_guess is None:
             return None
         batch, snapshots = entries.shape[:2]
-        hidden, seen = masked.all((2, 3)), ~masked.any((2, 3))
-        past = seen.long().cumprod(1).sum(1)
+        hidden, seen = masked.all((2, 3)), ~masked.any((2, 3))  # (B, T) each
+        past = seen.long().cumprod(1).sum(1)  # (B,) snapshots seen before the first hidden one
         forecast = (past >= 2) & (past < snapshots) & (past + hidden.sum(1) == snapshots)
         if not forecast.any():
             return None
@@ -288,20 +288,22 @@ class TemporalModel(nn.Module):
             guesses = extrapolate(known.flatten(3), snapshots - length)
             values[rows, :, length:] = guesses.values.unflatten(4, entries.shape[3:])
             chosen[rows, guesses.chosen] = 1
-            best = guesses.best().unflatten(3, entries.shape[3:])
+            best = guesses.best().unflatten(3, entries.shape[3:])  # (b, ahead, a, d, p)
             # Levels over the sample's RMS.
-            errors = guesses.errors.unflatten(3, entries.shape[3:]).mean(-1).sqrt().permute(0, 2, 3, 1)
-            level = known.abs().square().mean((1, 4)).sqrt()[..., None]
+            errors = (
+                guesses.errors.unflatten(3, entries.shape[3:]).mean(-1).sqrt().permute(0, 2, 3, 1)
+            )  # (b, a, d, WAYS)
+            level = known.abs().square().mean((1, 4)).sqrt()[..., None]  # (b, a, d, 1)
             ahead = torch.arange(1, snapshots - length + 1, device=entries.device).log() / math.log(8)
             quality = torch.cat((_log_level(errors.float()), _log_level(level)), -1)[:, None]
-            quality = quality.expand(-1, len(ahead), -1, -1, -1)
+            quality = quality.expand(-1, len(ahead), -1, -1, -1)  # (b, ahead, a, d, WAYS + 1)
             distance = ahead[:, None, None, None].expand(*best.shape[:4], 1)
             features[rows, length:] = torch.cat((_features(best), quality, distance), -1)
         return Guess(values, chosen, features, hidden & forecast[:, None])
 
     def _network(self, encoded: Tensor, entries: Tensor, masked: Tensor) -> Tensor:
         """The network's own prediction of every entry, complex64 (B, T, a, d, p), over the RMS of the visible ones."""
-        predicted = self._complex(self.head, encoded)
+        predicted = self._complex(self.head, encoded)  # (B, T, a, d, p)
         if self.mixing is None:
             return predicted
         return predicted + self.mixing(encoded, entries, ~masked, self.settings.causal)
@@ -362,7 +364,7 @@ def _with_tail(past: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
 
 
 def _features(entries: Tensor) -> Tensor:
-    """Real numbers of complex patches, (..., p) to (..., FEATURES * p): an entry's phase must not drown in its level."""
+    """Real numbers of complex patches, (..., p) to (..., FEATURES * p): an entry's phase must stay visible at any level."""
     level = entries.abs() + FLOOR
     phase = entries / level
     return torch.cat((entries.real, entries.imag, phase.real, phase.imag, _log_level(entries.abs())), -1)

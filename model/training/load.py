@@ -182,6 +182,34 @@ class PretrainedTemporal(NamedTuple):
         return _like(torch.cat(found), csi)
 
 
+def load(run: str | Path) -> Pretrained | PretrainedTemporal:
+    """Rebuild the model of a run, whichever it is: `load_model` or `load_temporal_model`.
+
+    Parameters
+    ----------
+    run : str or Path
+        A run folder, its folder `checkpoints`, or the file.
+
+    Returns
+    -------
+    Pretrained or PretrainedTemporal
+        Its `embed` takes channels as they are, static ones or channels along trajectories.
+
+    Raises
+    ------
+    InputError
+        No checkpoint, none of this package, or one of another version of the model.
+
+    Examples
+    --------
+    >>> model = load("runs/quickstart")
+    >>> features = model.embed(csi, height)  # complex (N, 32, 32), m (N, 200, 200) -> (N, d)
+    """
+    checkpoint = weights_of(run)
+    temporal = checkpoint.card["settings"].get("backbone") == "temporal"
+    return load_temporal_model(run, checkpoint) if temporal else load_model(run, checkpoint)
+
+
 def load_model(run: str | Path, checkpoint: Checkpoint | None = None) -> Pretrained:
     """Rebuild the multi-modal model from a checkpoint alone.
 

@@ -19,8 +19,11 @@ CHECKPOINT = Path("checkpoints") / "last.ckpt"
 LEFTOVERS = (CHECKPOINT.parent, Path("logs"), Path("tensorboard"), Path("wandb"))
 RESULTS = (Path("results"), Path("report.html"))
 
+# Where Lightning keeps the loader's position in a checkpoint.
+POSITION = "ChannelDataModule"
+
 # They change no weight.
-INDIFFERENT = ("evaluation", "threads", "loader_workers", "checkpoint_minutes", "logger", "init_from")
+INDIFFERENT = ("evaluation", "threads", "checkpoint_minutes", "logger", "init_from")
 # Parts of the settings that only the other backbone reads.
 OF_THE_OTHER = {
     "multimodal": ("backbone", "temporal"),
@@ -43,7 +46,10 @@ def pretrain_fingerprint(settings: TrainingSettings, version: str, seed: int, in
 
 def decisive(settings: dict[str, Any]) -> dict[str, Any]:
     """The part of dumped training settings that decides the weights."""
-    left_out = (*INDIFFERENT, *OF_THE_OTHER[settings.get("backbone", "multimodal")])
+    left_out = [*INDIFFERENT, *OF_THE_OTHER[settings.get("backbone", "multimodal")]]
+    if not settings.get("loader_workers"):
+        # Workers divide the order of the users among themselves; without any it has none.
+        left_out.append("loader_workers")
     return {name: value for name, value in settings.items() if name not in left_out}
 
 
@@ -161,9 +167,12 @@ def is_finished(out: Path, fingerprint: str) -> bool:
 def start_of(out: Path, fingerprint: str) -> Path | None:
     """Checkpoint that training goes on from; None, with the run folder cleared, where it starts anew."""
     make_folder(out)
-    card = card_of(out / CHECKPOINT)
+    state = read_state(out / CHECKPOINT)
+    card = state.get("wavecity", {})
     if card.get("fingerprint") == fingerprint:
-        return out / CHECKPOINT
+        if POSITION in state:
+            return out / CHECKPOINT
+        log.warning("%s: of a version that took the users in another order; training starts anew", out / CHECKPOINT)
     held = read_json(out / "pretrain.json") or card
     # Results go with the training that they are of. Where its checkpoint was damaged they stay, and are told by its hash.
     replaced = held.get("fingerprint", fingerprint) != fingerprint

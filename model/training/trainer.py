@@ -220,6 +220,8 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+            # Workers share an epoch: `ShuffledChannels` sees to it.
+            warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
             yield
     finally:

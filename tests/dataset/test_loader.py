@@ -12,7 +12,7 @@ import xarray as xr
 from toy import build_store, make_layout
 
 from wavecity.dataset import InputError, loader
-from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.loader import BatchReader, Order, find_users, units_within
 from wavecity.dataset.recycler import Recycler
 
 
@@ -305,3 +305,10 @@ def test_the_fast_pipeline_is_used_where_it_is_installed_and_gives_the_same(wide
     for got, expected in zip(fast.batches(0), plain.batches(0), strict=True):
         for name, value in expected.items():
             np.testing.assert_array_equal(got[name], value)
+
+
+def test_a_window_holds_as_many_units_as_the_bytes_allow(wide_store):
+    """Two scenes of at most 11 users: their channels, and one height map each."""
+    users = find_users(wide_store, "train")
+    unit = 2 * ((int(users.user_index.max()) + 1) * 32 * 32 * 8 + 200 * 200 * 4)
+    assert [units_within(users, ("csi", "height"), size) for size in (1, unit, 3 * unit, 4 * unit - 1)] == [1, 1, 3, 3]

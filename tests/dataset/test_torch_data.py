@@ -3,6 +3,7 @@
 import pickle
 import tracemalloc
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 from torch_runs import double, fit, pairs_of, run_rank
 from toy import build_store, make_layout
 
-from wavecity.dataset import InputError
+from wavecity.dataset import InputError, torch_data
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.torch_data import CACHED_CHUNKS, ChannelDataModule, ChannelDataset, ShuffledChannels
 
@@ -270,3 +271,66 @@ def test_unknown_field_or_split_gets_one_line(toy_store, reader):
 def test_rank_and_world_come_together(toy_store):
     with pytest.raises(InputError, match="rank 1, world None: give both or none"):
         ShuffledChannels(toy_store, rank=1)
+
+
+def test_memory_is_that_of_the_machine_or_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/sys/fs/cgroup/memory.current": ["300"], "/sys/fs/cgroup/memory.max": ["1000"]}
+    monkeypatch.setattr(torch_data, "_lines", lambda path: files.get(path, []))
+    monkeypatch.setattr(torch_data.psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
+    assert torch_data.available_memory() == 700
+    files["/sys/fs/cgroup/memory.max"] = ["max"]
+    assert torch_data.available_memory() == 5000
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_that_share_batches_read_together_what_one_process_reads(wide_store, world, workers):
+    options = {"drop_last": True, "shared": True, "seed": 4}
+    whole = list(load(shuffled(wide_store, batch_size=6, **options), workers))
+    ranks = [
+        list(load(shuffled(wide_store, batch_size=6 // world, rank=rank, world=world, **options), workers))
+        for rank in range(world)
+    ]
+    values = {pair: row for batch in whole for pair, row in zip(pairs_of(batch), batch["user_position"], strict=True)}
+    for number, batch in enumerate(whole):
+        for rank, batches in enumerate(ranks):
+            assert pairs_of(batches[number]) == pairs_of(batch)[rank::world]
+            for pair, row in zip(pairs_of(batches[number]), batches[number]["user_position"], strict=True):
+                assert torch.equal(row, values[pair])
+    assert {len(batches) for batches in ranks} == {len(whole)}
+
+
+def test_shared_batches_resume_in_their_middle_on_every_rank(wide_store):
+    options = {"batch_size": 3, "drop_last": True, "shared": True, "world": 2}
+    for rank in range(2):
+        whole = [pairs_of(batch) for batch in load(shuffled(wide_store, rank=rank, **options))]
+        state = shuffled(wide_store, rank=rank, **options).state_dict(0, 5)
+        resumed = shuffled(wide_store, rank=rank, **options)
+        resumed.load_state_dict(state)
+        assert [pairs_of(batch) for batch in load(resumed)] == whole[5:]
+        with pytest.raises(InputError, match="shared is None, but True in the saved state"):
+            shuffled(wide_store, rank=rank, **{**options, "shared": False}).load_state_dict(state)
+
+
+def test_shared_batches_must_be_full(wide_store):
+    with pytest.raises(InputError, match="set drop_last=True"):
+        shuffled(wide_store, shared=True)
+
+
+def test_a_limit_takes_users_evenly_spread_over_the_split(wide_store, train_pairs):
+    some = pairs_of_all(shuffled(wide_store, limit=10))
+    assert sorted(some) == [train_pairs[number * len(train_pairs) // 10] for number in range(10)]
+    assert sorted(pairs_of_all(shuffled(wide_store, limit=10_000))) == train_pairs
+    data = ChannelDataModule(wide_store, ("user_position",), validation_users=5, evaluation_batch_size=2)
+    assert [len(pairs_of(batch)) for batch in data.val_dataloader()] == [2, 2, 1]
+
+
+def test_a_data_module_that_is_sent_to_another_process_finds_its_rank_there(wide_store):
+    data = ChannelDataModule(wide_store, ("user_position",), batch_size=7)
+    state = data.state_dict()
+    other = pickle.loads(pickle.dumps(data))
+    other.trainer = SimpleNamespace(global_rank=1, world_size=2, current_epoch=0)
+    first = next(iter(other.train_dataloader()))
+    expected = next(iter(shuffled(wide_store, window=4, rank=1, world=2)))
+    assert pairs_of(first) == pairs_of(expected)
+    assert state["world"] == 1

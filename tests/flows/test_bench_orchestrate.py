@@ -41,7 +41,7 @@ def test_a_small_run_against_a_real_server(tmp_path):
     assert (figures["scenes"], figures["unit"], figures["rounds"], figures["database"]) == (40, 16, 1, "sqlite")
     for side in orchestrate.SIDES:
         assert side in result.stdout
-    # The file is there whole, and nothing beside it.
+    # The file is there whole, and nothing next to it.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figures"]
     assert list(out.parent.iterdir()) == [out]
 

@@ -70,7 +70,7 @@ def test_full_length_attention_with_masks_is_the_same_model(toy_store, data, set
     assert found[0][1].keys() <= found[1][1].keys()
 
 
-def test_all_sides_train_alike(toy_store, settings, tmp_path):
+def test_all_sides_train_the_same(toy_store, settings, tmp_path):
     data = Multimodal.load(str(toy_store), settings)
     loops = {
         side: PlainLoop(bench.make_module(side, data), bench.batches_of(data)) for side in ("plain", "full_length")

@@ -29,7 +29,7 @@ RECORDS = [
 
 @pytest.fixture
 def run(tmp_path: Path) -> tuple[Path, Recipe, Version]:
-    """A finished run of a recipe on a small town: its folder, with `recipe.yaml` beside it."""
+    """A finished run of a recipe on a small town: its folder, with `recipe.yaml` next to it."""
     (tmp_path / "town.osm").write_text(osm_xml(HOUSES))
     area = {
         "source": str(tmp_path / "town.osm"),

@@ -40,7 +40,7 @@ def test_raytrace_on_two_real_tiles(tmp_path):
         assert row["scene"] in result.stdout
         assert row["speedup"] == pytest.approx(row["seconds_stock"] / row["seconds_ours"])
         assert min(row["triangles"], row["chains"], row["paths_ours"]) > 0
-    # The file is there whole, and nothing beside it.
+    # The file is there whole, and nothing next to it.
     assert list(out.parent.iterdir()) == [out]
 
 

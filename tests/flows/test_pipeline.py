@@ -161,7 +161,7 @@ def test_every_task_leaves_a_table_with_several_seeds(run):
 
 
 @pytest.mark.system
-def test_results_with_other_settings_stand_beside_the_runs_own_and_the_encoder_is_exported(run, tmp_path):
+def test_results_with_other_settings_are_kept_next_to_the_runs_own_and_the_encoder_is_exported(run, tmp_path):
     out, _ = run
     run_folder = shutil.copytree(out, tmp_path / "run", symlinks=True)
     command = ("evaluate", run_folder, "--task", "mu-mimo", "--data", out / "store")
@@ -185,7 +185,7 @@ def test_results_with_other_settings_stand_beside_the_runs_own_and_the_encoder_i
 
 
 @pytest.mark.system
-def test_a_task_that_is_not_possible_is_told_and_the_others_go_on(run, tmp_path):
+def test_a_task_that_is_not_possible_is_reported_and_the_others_go_on(run, tmp_path):
     out, _ = run
     copied = shutil.copytree(out, tmp_path / "run", symlinks=True)
     tasks = ("--set", "training.evaluation.tasks=[localization, latency]")

@@ -139,7 +139,7 @@ def test_maps_are_fetched_once_city_by_city(tmp_path: Path) -> None:
 def test_fetch_needs_a_folder() -> None:
     result = wavecity("plan", "pretrain-10k", "--fetch")
     assert result.returncode == 2
-    assert "--fetch: where to?" in result.stderr
+    assert "--fetch needs a folder" in result.stderr
 
 
 @pytest.mark.parametrize(

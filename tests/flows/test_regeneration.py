@@ -133,7 +133,7 @@ def test_the_schedule_fires_and_a_newer_map_makes_a_new_version_that_is_trained_
         builds, trainings = ended(deployed, "refresh"), ended(deployed, "dataset")
     assert not builds["FAILED"], complaint()
     assert not builds["CRASHED"], complaint()
-    # The schedule is shorter than a build: those that would have run beside one were not begun.
+    # The schedule is shorter than a build: those that would have run at the same time were not started.
     assert builds["CANCELLED"]
 
     assert validate(versions.parent).ok

@@ -59,7 +59,7 @@ def test_run_refuses_a_folder_of_another_run_before_anything_starts(run, monkeyp
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
 
-def test_run_goes_on_in_a_folder_of_its_own_or_when_told_to_replace(run, monkeypatch, capsys):
+def test_run_goes_on_in_a_folder_of_its_own_or_with_overwrite(run, monkeypatch, capsys):
     calls = []
 
     def started(recipe, out, workers, dask, maps, overwrite):

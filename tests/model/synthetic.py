@@ -1,11 +1,13 @@
 import os
 import shutil
 import tempfile
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+import zarr
 
 from wavecity.model.data.tokens import Statistics
 from wavecity.model.data.users import SceneTable, WirelessData
@@ -136,9 +138,13 @@ def stored(data):
         coordinates |= {"city": ("scene", data.cities)}
         attributes |= {"statistics": {}}
     path = tempfile.mkdtemp(prefix="synthetic-", dir=_FOLDER.name)
-    _write(xr.Dataset(root, coordinates, attributes), f"{path}/data.zarr")
-    if inner:
-        _write(xr.Dataset(inner), f"{path}/data.zarr", group="trajectory")
+    with warnings.catch_warnings():
+        # Of types and metadata that the Zarr specification has not settled.
+        warnings.simplefilter("ignore")
+        _write(xr.Dataset(root, coordinates, attributes), f"{path}/data.zarr")
+        if inner:
+            _write(xr.Dataset(inner), f"{path}/data.zarr", group="trajectory")
+        zarr.consolidate_metadata(f"{path}/data.zarr")
     # The data are kept as well: an identity is given again.
     _STORES[id(data)] = (data, path)
     return path

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from wavecity.model.equivariance.group import epsilon, modulate
 from wavecity.model.equivariance.models import TIME_FREQUENCY_SPACE
 
 PAST, HORIZON = 6, 3
@@ -34,3 +35,13 @@ def shifts(batch, axes, seed=1, size=None):
 
 def random_visible(shape=SHAPE, seed=2, share=0.7):
     return torch.from_numpy(np.random.default_rng(seed).random(shape) < share)
+
+
+@torch.no_grad()
+def equivariance_error(network, csi, visible, turns, dims, origin=0, where=None):
+    """Epsilon of a map (csi, visible) -> complex for shifts `turns`, over the entries `where`."""
+    moved = network(modulate(csi, turns, dims), visible)
+    expected = modulate(network(csi, visible), turns, dims, origin)
+    if where is not None:
+        moved, expected = (part.masked_fill(~where, 0) for part in (moved, expected))
+    return float(epsilon(moved, expected))

@@ -88,4 +88,19 @@ def test_average_precision_and_f1():
     assert baselines.f1(scores >= 0.8, positive) == pytest.approx(2 * 2 / (3 + 3))
     threshold, best = baselines.best_f1(scores, positive)
     assert best == pytest.approx(0.75)
-    assert baselines.f1(scores >= threshold, positive) == best
+    assert baselines.f1(scores >= threshold, positive) == pytest.approx(best)
+    assert np.isnan(baselines.average_precision(scores, np.zeros(5, bool)))
+    assert baselines.best_f1(scores, np.zeros(5, bool)) == (0.1, 0.0)
+
+
+def test_the_best_threshold_is_that_of_a_loop_over_percentiles():
+    rng = np.random.default_rng(0)
+    for rounding in (1, 3, 9):
+        scores = rng.random(400).round(rounding)
+        positive = rng.random(400) < 0.4 * scores
+        thresholds = np.unique(np.quantile(scores, np.linspace(0, 1, 101)))
+        found = [scores >= threshold for threshold in thresholds]
+        f1 = [2 * (one & positive).sum() / (one.sum() + positive.sum()) for one in found]
+        threshold, best = baselines.best_f1(scores, positive)
+        assert threshold == thresholds[np.argmax(f1)]
+        assert best == pytest.approx(max(f1))

@@ -9,11 +9,14 @@ import xarray as xr
 from synthetic import stored
 from synthetic_temporal import make_temporal, users_of
 
+import wavecity
 from wavecity.dataset import InputError
 from wavecity.model.data.users import gather, load_data
 from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.multimodal.inputs import prepare
+from wavecity.model.multimodal.masking import Mask
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.load import load_model, load_temporal_model
+from wavecity.model.training.load import PretrainedTemporal, load_model, load_temporal_model
 from wavecity.model.training.pretrain import pretrain
 
 
@@ -61,7 +64,16 @@ def test_embeddings_are_those_of_the_evaluation(loaded, predictor, users, gather
     assert isinstance(found, np.ndarray)
     np.testing.assert_allclose(found, predictor.encode(gathered, visible), atol=1e-5)
     bare = loaded.embed(csi, share=share)
-    np.testing.assert_allclose(bare, predictor.encode(gathered, visible, scene=False), atol=1e-5)
+    hidden = [patch for patch in range(loaded.model.csi_patches) if patch not in visible]
+    split = [
+        torch.as_tensor(part).expand(len(gathered), -1) for part in (visible, torch.tensor(hidden, dtype=torch.long))
+    ]
+    mask = Mask(*split, None, None, location_visible=False)
+    inputs = prepare(
+        gathered.csi, gathered.position, gathered.scene, mask, predictor.scenes, loaded.settings, loaded.statistics
+    ).inputs
+    with torch.no_grad():
+        np.testing.assert_allclose(bare, loaded.model.encode(inputs, mask)[:, 0], atol=1e-5)
     assert np.abs(bare - found).max() > 1e-3
 
 
@@ -164,7 +176,8 @@ def moving(tmp_path_factory) -> tuple[Path, torch.Tensor]:
 
 def test_channels_that_move_are_embedded_as_the_temporal_model_sees_them(moving):
     run, csi = moving
-    model = load_temporal_model(str(run))
+    model = wavecity.load(str(run))
+    assert isinstance(model, PretrainedTemporal)
     # Angle and delay by NumPy; the window of delays with the most energy, circular.
     bins = np.fft.ifft(np.fft.fft(csi.numpy(), axis=3, norm="ortho"), axis=2, norm="ortho").swapaxes(2, 3)
     energy = (np.abs(bins) ** 2).sum((1, 2))

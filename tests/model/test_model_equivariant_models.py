@@ -3,25 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from synthetic_shifts import HORIZON, channels, decibel, random_visible, shifts
+from synthetic_shifts import HORIZON, channels, decibel, equivariance_error, random_visible, shifts
 from synthetic_temporal import plane_waves
 from torch import nn
 
 from wavecity.dataset import InputError
 from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.tokens import Statistics
-from wavecity.model.equivariance.group import (
-    Invariant,
-    equivariance_error,
-    modulate,
-)
+from wavecity.model.equivariance.group import modulate
 from wavecity.model.equivariance.models import (
     SPACE,
     TIME_FREQUENCY_SPACE,
     CsiEstimator,
     CsiForecaster,
     draw_visible,
-    wrapped_spectrum,
 )
 from wavecity.model.multimodal.inputs import prepare
 from wavecity.model.multimodal.masking import Mask
@@ -131,39 +126,6 @@ def test_the_estimator_trains_within_the_bound_of_the_recovery():
     model = estimator(profile="wavecity", recovery_antennas=32).train()
     with pytest.raises(InputError, match=r"model\.recovery_antennas 32: 64 antennas are visible in training; raise it"):
         model(csi, visible)
-
-
-@torch.no_grad()
-def test_the_wrapped_spectrum_shifts_with_the_channel():
-    model, csi, visible = estimator(), channels((4, 16, 16)), pilots()
-    bins = torch.tensor([[3, 5], [1, 0], [-2, 4], [8, 8]])
-    moved = 2j * modulate(csi, bins / 16, SPACE)
-    one, two = wrapped_spectrum(model, csi, visible), wrapped_spectrum(model, moved, visible)
-    expected = torch.stack([part.roll(tuple(shift), (0, 1)) for part, shift in zip(one, bins.tolist(), strict=True)])
-    torch.testing.assert_close(two, expected, rtol=1e-4, atol=1e-4)
-    plain = model.spectrum(moved, visible)
-    expected = torch.stack(
-        [
-            part.roll(tuple(shift), (0, 1))
-            for part, shift in zip(model.spectrum(csi, visible), bins.tolist(), strict=True)
-        ]
-    )
-    assert not torch.allclose(plain, expected, rtol=1e-2, atol=1e-2)
-
-
-@torch.no_grad()
-def test_a_label_from_the_encoder_is_invariant():
-    class Label(nn.Module):
-        """As a LoS head would, on [PHYSC]."""
-
-        def forward(self, csi, visible):
-            return model.physc(csi, visible)
-
-    model, csi, visible = estimator(), channels((4, 16, 16)), pilots()
-    moved = 1e-2j * modulate(csi, shifts(4, 2), SPACE)
-    label, plain = Invariant(Label(), SPACE, model.rms), Label()
-    torch.testing.assert_close(label(moved, visible), label(csi, visible), rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(plain(moved, visible), plain(csi, visible), rtol=0.1, atol=0.1)
 
 
 # The temporal model

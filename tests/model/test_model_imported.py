@@ -6,7 +6,7 @@ from synthetic import two_path_csi
 
 from wavecity.dataset import InputError
 from wavecity.dataset.importing.importer import ImportSettings, import_channels
-from wavecity.model.data.users import check_data, geometry_of, load_data
+from wavecity.model.data.snapshots import check_snapshots, load_snapshots
 from wavecity.model.results.names import Metric
 from wavecity.model.results.records import read_records
 from wavecity.model.settings.training import TrainingSettings
@@ -79,9 +79,9 @@ def test_without_paths_a_user_has_no_second_antenna(run, store, settings):
 
 
 def test_normalised_channels_have_features_of_order_one_and_no_rates(normalised, settings, tmp_path):
-    data = load_data(normalised, ("train", "validation"))
+    data = load_snapshots(normalised, settings.model)
     assert data.statistics.csi_rms_db_std < 1e-3
-    check_data(data, geometry_of(data, settings.model))
+    check_snapshots(data)
     pretrain(normalised, settings, tmp_path, seed=1)
     result = evaluate(tmp_path, normalised, "localization", settings, 1)
     values = [record.value for record in read_records(tmp_path / result["table"], "localization")]

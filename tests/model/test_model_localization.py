@@ -8,15 +8,15 @@ from synthetic_results import check_spec
 
 from wavecity.dataset import InputError
 from wavecity.model.data.users import geometry_of
-from wavecity.model.learning.baselines import nearest_neighbours
-from wavecity.model.learning.embeddings import clusters, embed, evenly, silhouette
+from wavecity.model.learning.baselines import nearest, nearest_neighbours
+from wavecity.model.learning.embeddings import clusters, evenly, picture, silhouette
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import WHOLE, Condition
 from wavecity.model.results.rows import frame_of, rows_of
 from wavecity.model.tasks import cross_scene
-from wavecity.model.tasks.cross_scene import among, cross_localization, nearest
+from wavecity.model.tasks.cross_scene import among, cross_localization
 from wavecity.model.tasks.localization import SPECS, localization
 from wavecity.model.tasks.sites import choose_scenes, make_site, viewer
 
@@ -143,7 +143,8 @@ def test_neighbours_among_training_and_labelled_users_are_those_of_one_database(
     rng = np.random.default_rng(0)
     train, extra, queries = (torch.from_numpy(rng.normal(size=(n, 6)).astype(np.float32)) for n in (50, 7, 20))
     places, more = (torch.from_numpy(rng.normal(size=(n, 2)).astype(np.float32)) for n in (50, 7))
-    found = among(nearest(train, places, queries), extra, more, queries)
+    distance, index = nearest(train, queries, 5)
+    found = among((distance, places[index]), extra, more, queries)
     whole = nearest_neighbours(torch.cat((train, extra)), torch.cat((places, more)), queries)
     torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
 
@@ -163,7 +164,9 @@ def test_groups_that_lie_apart_are_told_from_those_that_overlap():
     assert silhouette(apart, group) > 0.8
     assert abs(silhouette(rng.normal(size=(90, 2)), group)) < 0.1
     assert np.isnan(silhouette(apart, np.zeros(90, int)))
-    assert embed(apart, 0, 50).shape == (50, 2)
+    facts, arrays = picture({"three": torch.from_numpy(apart)}, group, 0)
+    assert facts["silhouette_three"] > 0.8
+    assert silhouette(arrays["tsne_three"], group) > 0.5
     assert evenly(10, 4).tolist() == [0, 3, 6, 9]
-    with pytest.raises(InputError, match="t-SNE of 4 users"):
-        embed(apart[:4], 0)
+    assert evenly(3, 4).tolist() == [0, 1, 2]
+    assert not picture({"few": torch.from_numpy(apart[:4])}, group[:4], 0)[1]

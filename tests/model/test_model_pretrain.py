@@ -20,7 +20,8 @@ from wavecity.model.data.users import gather, geometry_of, load_data
 from wavecity.model.multimodal.module import augment, schedule
 from wavecity.model.settings.training import AugmentSettings, TrainingSettings
 from wavecity.model.training.load import load_model
-from wavecity.model.training.pretrain import CHECKPOINT, pretrain
+from wavecity.model.training.pretrain import CHECKPOINT, pretrain, pretrain_fingerprint
+from wavecity.model.training.run_folder import decisive
 
 
 def weights(checkpoint):
@@ -108,6 +109,34 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(finished, data, tiny
     assert same(weights(resumed), weights(finished / CHECKPOINT))
     state = torch.load(resumed, weights_only=True)
     assert state["global_step"] == 18
+
+
+def test_a_checkpoint_of_another_order_starts_anew(finished, data, tiny, tmp_path, monkeypatch):
+    """Half trained by a version that had its own sampler: going on would mix the two orders."""
+    settings = tiny.model_copy(update={"checkpoint_minutes": 1e-7})
+    make = module.make_trainer
+
+    def killing(*arguments):
+        trainer = make(*arguments)
+        trainer.callbacks.append(KillAt(9))
+        return trainer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "make_trainer", killing)
+        with pytest.raises(Killed):
+            pretrain(stored(data), settings, tmp_path, seed=3)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del state["ChannelDataModule"]
+    torch.save(state, tmp_path / CHECKPOINT)
+    assert same(weights(pretrain(stored(data), settings, tmp_path, seed=3)), weights(finished / CHECKPOINT))
+
+
+def test_the_number_of_workers_decides_the_order(tiny):
+    def of(workers):
+        return pretrain_fingerprint(tiny.model_copy(update={"loader_workers": workers}), "v", 0)
+
+    assert len({of(0), of(1), of(2)}) == 3
+    assert "loader_workers" not in decisive(tiny.model_dump())
 
 
 def test_a_broken_checkpoint_starts_anew(finished, data, tiny, tmp_path):

@@ -149,9 +149,9 @@ def test_a_run_without_results_says_what_to_run(data, run, tmp_path):
     assert "Not evaluated in this run: " + ", ".join(MULTIMODAL.specs) in text
 
 
-def test_without_a_store_the_report_is_of_the_dataset_of_the_pretraining(run, tmp_path):
+def test_without_a_store_the_report_is_of_the_dataset_of_the_pretraining(data, run, tmp_path):
     summary = json.loads((run / "pretrain.json").read_text())
-    assert "synthetic" in summary["dataset"]
+    assert summary["dataset"] == stored(data)
     for dataset, words in ((str(tmp_path / "gone"), "gone"), ("", "pretrain.json names no dataset")):
         (tmp_path / "pretrain.json").write_text(json.dumps(summary | {"dataset": dataset}))
         with pytest.raises(InputError, match=words):

@@ -9,8 +9,9 @@ import torch
 from synthetic import stored
 
 from wavecity.dataset import InputError
+from wavecity.model.data.noise import add_noise, gaussian
 from wavecity.model.data.users import gather
-from wavecity.model.multimodal.inference import Predictor, add_noise, top_k_hits
+from wavecity.model.multimodal.inference import Predictor, top_k_hits
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import read_outcomes
@@ -147,7 +148,7 @@ def load_geometry(data, settings):
 
 def test_noise_has_the_stated_power(data):
     csi = gather(data.splits["test"], 20).csi
-    noisy = add_noise(csi, 10.0, np.random.default_rng(0))
+    noisy = add_noise(csi, 10.0, gaussian(np.random.default_rng(0), csi.shape))
     ratio = (noisy - csi).abs().square().double().sum((1, 2)) / csi.abs().square().double().sum((1, 2))
     np.testing.assert_allclose(ratio, 0.1, rtol=0.12)
 

@@ -29,7 +29,7 @@ def leave_training(run, settings, version="v1", seed=0, finished=True):
         "dataset_version": version, "seed": seed,
     }  # fmt: skip
     (run / CHECKPOINT).parent.mkdir(parents=True)
-    torch.save({"wavecity": card, "state_dict": {}}, run / CHECKPOINT)
+    torch.save({"wavecity": card, "state_dict": {}, "ChannelDataModule": {}}, run / CHECKPOINT)
     if finished:
         (run / "pretrain.json").write_text(json.dumps(card))
     return card

@@ -5,7 +5,8 @@ import pytest
 import torch
 from synthetic_temporal import complex_normal
 
-from wavecity.model.temporal.extrapolation import LOUDEST, WAYS, extrapolate
+from wavecity.model.temporal.autoregression import LOUDEST
+from wavecity.model.temporal.extrapolation import WAYS, extrapolate
 
 
 def tones(frequencies, steps, bins=(3, 2), seed=0):

@@ -95,6 +95,13 @@ def test_k_is_a_fifth_within_bounds():
     assert neighbourhood((16, 16, 16), reach=0).top_k == 8
 
 
+def spread(near, bias):
+    """A number for each head and offset, (heads, K), at its place in a dense matrix of scores (heads, N, N)."""
+    dense = bias.new_zeros(len(bias), near.tokens, near.tokens + 1)
+    index = torch.from_numpy(near.lists) % (near.tokens + 1)
+    return dense.scatter(2, index.expand(len(bias), -1, -1), bias[:, None].expand(-1, near.tokens, -1))[..., :-1]
+
+
 @pytest.mark.parametrize("block", [1, 400, 10**6])
 @pytest.mark.parametrize("top_k", [None, 5])
 def test_sparse_attention_is_dense_attention_under_the_mask(top_k, block):
@@ -108,11 +115,11 @@ def test_sparse_attention_is_dense_attention_under_the_mask(top_k, block):
         for number, column in enumerate(neighbours):
             if column >= 0:
                 dense_bias[:, row, column] = bias.detach().numpy()[:, number]
-    np.testing.assert_allclose(near.spread(bias).detach().numpy(), dense_bias)
+    np.testing.assert_allclose(spread(near, bias).detach().numpy(), dense_bias)
     expected = softmax_attention(*arrays, mask, dense_bias, top_k)
     np.testing.assert_allclose(out.detach().numpy(), expected, atol=1e-12)
     np.testing.assert_allclose(
-        dense_attention(*parts, near.mask(), near.spread(bias), top_k).detach().numpy(), expected, atol=1e-12
+        dense_attention(*parts, near.mask(), spread(near, bias), top_k).detach().numpy(), expected, atol=1e-12
     )
 
 
@@ -125,7 +132,7 @@ def test_gradients_are_those_of_dense_attention(top_k, causal, dtype):
     inputs = [value.detach().to(dtype).requires_grad_() for value in (*parts, bias)]
     direction = direction.to(dtype)
     sparse = (sparse_attention(*inputs[:3], near, inputs[3], top_k, block=200) * direction).sum()
-    dense = (dense_attention(*inputs[:3], near.mask(), near.spread(inputs[3]), top_k) * direction).sum()
+    dense = (dense_attention(*inputs[:3], near.mask(), spread(near, inputs[3]), top_k) * direction).sum()
     ours, theirs = torch.autograd.grad(sparse, inputs), torch.autograd.grad(dense, inputs)
     for one, two in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, two, atol=1e-5 if dtype == torch.float32 else 1e-12, rtol=1e-5)

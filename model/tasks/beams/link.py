@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wavecity.model.data.tokens import squared
+
 # Thermal noise at 290 K.
 THERMAL_NOISE_DBM_HZ = -174.0
 # Channels transformed at once: 16 MB of responses to 1024 beams.
@@ -130,11 +132,6 @@ def in_own_basis(csi: Tensor) -> Tensor:
     Singular values and Gram matrix stay.
     """
     return torch.linalg.qr(csi.to(torch.complex128).flatten(-2).transpose(1, 2), mode="r").R.mH
-
-
-def squared(values: Tensor) -> Tensor:
-    """|values|^2 of complex values."""
-    return values.real.square() + values.imag.square()
 
 
 def to_power(radiated: Tensor, power: float) -> Tensor:

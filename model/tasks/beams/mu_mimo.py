@@ -22,7 +22,7 @@ from wavecity.model.learning.baselines import omp
 from wavecity.model.learning.embeddings import clusters, evenly, picture
 from wavecity.model.learning.finetune import finetuned
 from wavecity.model.learning.heads import classifier
-from wavecity.model.multimodal.inference import Predictor, beams_of_spectrum
+from wavecity.model.multimodal.inference import Predictor, beams_of_spectrum, top_k_hits
 from wavecity.model.results.claims import ABOUT, MARGIN, OURS, SILHOUETTE_MARGIN, Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
@@ -175,7 +175,7 @@ class ServedClusters:
     ) -> None:
         """Note what scores (N, beams) of a method give."""
         for metric, k in ((Metric.BEAM_TOP1, 1), (Metric.BEAM_TOP5, 5)):
-            hits = 100 * _hits(scores, self.label, k)
+            hits = 100 * top_k_hits(scores, self.label, k)
             self.records.append(Record(metric, method, hits, seed, len(scores), x, condition, paths))
         self._add_rates(method, scores.argmax(1), x, seed, condition, paths)
 
@@ -313,12 +313,6 @@ def _group_beams(served: ServedClusters, raw: Tensor, physc: Tensor, seed: int) 
     group = clusters(torch.cat((angles.cos(), angles.sin()), 1), GROUPS, seed)
     facts, arrays = picture({"raw": raw[shown], "physc": physc[shown]}, group, seed)
     return {"tsne_users": len(shown)} | facts, {"tsne_cluster": group} | arrays
-
-
-def _hits(scores: Tensor, label: Tensor, k: int) -> float:
-    """Share of users whose label is among the k highest scores; a beam without a score is never among them."""
-    best = scores.topk(min(k, scores.shape[1]), dim=1)
-    return float(((best.indices == label[:, None]) & best.values.isfinite()).any(1).float().mean())
 
 
 TASK: TaskName = "mu-mimo"

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from wavecity.model.data.tokens import squared
 from wavecity.model.tasks.beams.link import (
     Link,
     as_columns,
@@ -17,7 +18,6 @@ from wavecity.model.tasks.beams.link import (
     effective_channel,
     in_own_basis,
     same_beams,
-    squared,
     to_power,
     water_filling,
 )

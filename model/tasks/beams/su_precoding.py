@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wavecity.model.data.tokens import squared
 from wavecity.model.tasks.beams.link import (
     Link,
     as_columns,
@@ -20,7 +21,6 @@ from wavecity.model.tasks.beams.link import (
     effective_channel,
     in_own_basis,
     same_beams,
-    squared,
     to_power,
     water_filling,
 )
