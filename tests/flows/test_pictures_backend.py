@@ -6,7 +6,7 @@ CODE = """
 import matplotlib
 matplotlib.use("svg")
 import wavecity.flows.map_picture, wavecity.dataset.card.pictures, wavecity.dataset.preview.picture
-import wavecity.model.report.drawing, wavecity.model.report.figures
+import wavecity.model.figures.drawing, wavecity.model.figures.pictures
 print(matplotlib.get_backend())
 """
 
