@@ -26,7 +26,8 @@ from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.dataset.settings import StoreSettings
 from wavecity.flows.help import keys_of
 from wavecity.geo.errors import InputError
-from wavecity.model.settings.tasks import BOUND, TASKS, is_ours
+from wavecity.model.results.names import METRICS, Axis, Metric
+from wavecity.model.settings.tasks import TASKS
 
 if TYPE_CHECKING:
     from wavecity.flows.recipe import Recipe
@@ -43,8 +44,8 @@ STATISTICS = {
     "height_scale": ("scale of heights", " m"),
     "position_scale": ("scale of positions", " m"),
 }
-# The quantity that stands for a task at the end of a run; of other tasks it is their first.
-HEADLINES = {"mu-mimo": "MU-MIMO sum-rate", "su-mimo": "SU-MIMO sum-rate"}
+# What stands for a task at the end of a run; of other tasks it is the metric of their first record.
+HEADLINES = {"mu-mimo": Metric.MU_RATE, "su-mimo": Metric.SU_RATE}
 
 # Tables stay readable when piped to a file, where rich would assume 80 columns.
 console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -77,24 +78,35 @@ def print_plan(plan: "Plan", every: bool = False) -> None:
         console.print(f"{len(short)} of {len(plan.cities)} cities are {lacking} scenes short.")
 
 
+def rows_of_result(run: Path, task: str, table: str | None = None) -> list[Any]:
+    """Rows of a task's table of records (`wavecity.model.results.rows.Row`)."""
+    # pandas takes a second that the other tables need not wait for.
+    from wavecity.model.results.records import read_records
+    from wavecity.model.results.rows import frame_of, rows_of
+
+    return rows_of(frame_of(read_records(run / (table or f"results/{task}.parquet"), task)))
+
+
 def print_result(result: dict[str, Any], run: Path) -> None:
     """A task's rows: this model's best method and the best other one, with their spread over seeds."""
-    swept = result["facts"].get("swept", {})
+    from wavecity.model.results.words import condition_of, name_of, title_of, verdict_of
+
     table = Table("quantity", "condition", "at", "model", "best other", "verdict", title=result["task"])
-    for row in result["rows"]:
+    for row in rows_of_result(run, result["task"], result["table"]):
         best = []
         for ours in (True, False):
-            value, name = best_of(row, ours)
-            spread = row["spread"].get(name)
+            name = row.best(ours)
+            spread = row.spread.get(name)
             around = "" if spread is None else f" ± {spread:.2g}"
-            best.append("" if name is None else f"{value:.4g}{around} {row['unit']} ({name})")
-        table.add_row(
-            row["quantity"], row["condition"], _at(row["x"], swept.get(row["quantity"])), *best, row["verdict"]
-        )
+            best.append(
+                "" if name is None else f"{row.values[name]:.4g}{around} {row.unit} ({name_of(name, row.paths)})"
+            )
+        where = condition_of(row.metric, row.condition)
+        table.add_row(title_of(row.metric), where, _at(row), *best, verdict_of(row.compare(), row.paths))
     console.print(table)
     if changed := result.get("changed"):
         console.print(f"with {'; '.join(changed)} (the run's own -> used here)", soft_wrap=True)
-    place = run / result.get("table", f"results/{result['task']}.parquet")
+    place = run / result["table"]
     console.print(f"{result['seeds']} seed(s), {result['seconds']:.0f} s; every value: {place}", soft_wrap=True)
 
 
@@ -108,7 +120,7 @@ def print_run(run: Path) -> None:
     data = open_store(version.data)
     done = int((data["status"] == "done").sum())
     size = f"{done:,} scenes, {int(data['n_users'].sum()):,} users, dataset v{version.number}"
-    found = [_headline(result) for task in TASKS if (result := read_json(run / "results" / f"{task}.json"))]
+    found = [_headline(run, task) for task in TASKS if (run / "results" / f"{task}.parquet").is_file()]
     numbers = [text for text in found if text]
     store = run / "store"
     lines = {
@@ -125,36 +137,28 @@ def print_run(run: Path) -> None:
             print(reason)
 
 
-def _at(x: float | None, over: str | None) -> str:
-    """Where in a sweep a row stands: `6 labels`, `5 % of the labels`, `speed in m/s: 14`."""
-    if x is None:
+def _at(row: Any) -> str:
+    """Where in a sweep a row stands: `6 labels`, `5 % of the labels`, `shift, bins: 3`."""
+    from wavecity.model.results.words import axis_of, place_of
+
+    if math.isnan(row.x):
         return ""
-    if over is not None:
-        return f"{over}: {x:g}"
-    return f"{x:g} labels" if x == 0 or x > 1 else f"{100 * x:g} % of the labels"
+    axis, place = METRICS[row.metric].axis, place_of(row.metric, row.x)
+    if axis is Axis.LABELS:
+        return f"{place} labels"
+    return f"{place} of the labels" if axis is Axis.LABEL_SHARE else f"{axis_of(row.metric)}: {place}"
 
 
-def _headline(result: dict[str, Any]) -> str:
-    """A task's main quantity where most labels were given: the model's best value, and the best other in brackets."""
-    rows = result.get("rows", [])
+def _headline(run: Path, task: str) -> str:
+    """A task's main metric where most labels were given: the model's best value, and the best other in brackets."""
+    rows = rows_of_result(run, task)
     if not rows:
         return ""
-    first = next((row for row in rows if row["quantity"] == HEADLINES.get(result["task"])), rows[0])
-    row = [one for one in rows if all(one[key] == first[key] for key in ("quantity", "condition"))][-1]
-    (ours, _), (other, _) = (best_of(row, ours) for ours in (True, False))
-    rival = "" if other is None else f" ({other:.3g})"
-    return "" if ours is None else f"{row['quantity']} {ours:.3g} {row['unit']}{rival}"
-
-
-def best_of(row: dict[str, Any], ours: bool) -> tuple[float | None, str | None]:
-    """Value and name of the best method of a row, of the model's own or of the others; an upper bound is none of them."""
-    values = {
-        name: value
-        for name, value in row["values"].items()
-        if value is not None and not math.isnan(value) and is_ours(name) == ours and name != BOUND
-    }
-    pick = (max if row["better"] == "higher" else min)(values, key=lambda name: values[name], default=None)
-    return values.get(pick), pick
+    first = next((row for row in rows if row.metric is HEADLINES.get(task)), rows[0])
+    row = [one for one in rows if (one.metric, one.condition) == (first.metric, first.condition)][-1]
+    ours, other = row.best(True), row.best(False)
+    rival = "" if other is None else f" ({row.values[other]:.3g})"
+    return "" if ours is None else f"{METRICS[row.metric].title} {row.values[ours]:.3g} {row.unit}{rival}"
 
 
 def print_keys(recipe: "Recipe", section: str) -> None:

@@ -84,14 +84,16 @@ def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...],
     """
     from wavecity.dataset.progress import stage
     from wavecity.flows.recipe import recipe_of_run
-    from wavecity.flows.tables import print_result
+    from wavecity.flows.tables import print_result, rows_of_result
 
     recipe, own = recipe_of_run(run_folder, overrides), recipe_of_run(run_folder)
     with stage(f"evaluate {name}"):
         evaluate = import_extra("wavecity.model.tasks.evaluate", "train").evaluate
         result = evaluate(run_folder, data, name, recipe.training, recipe.seed, own=(own.training, own.seed))
     if as_json:
-        click.echo(json.dumps(result, indent=1))
+        in_words = import_extra("wavecity.model.results.words", "train").in_words
+        rows = rows_of_result(run_folder, name, result["table"])
+        click.echo(json.dumps(result | {"rows": [in_words(row) for row in rows]}, indent=1))
     else:
         print_result(result, run_folder)
 

@@ -6,7 +6,6 @@ in the wrapper, which needs no training; then models trained from random weights
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +17,13 @@ from wavecity.model.data.feasible import FEWEST_TRAINED, NotPossible, too_few_tr
 from wavecity.model.data.trajectories import KINDS, TemporalData, TemporalUsers, gather_temporal, load_temporal
 from wavecity.model.data.users import Samples, WirelessData, dataset_version, gather, geometry_of, load_data
 from wavecity.model.data.windows import Cutter, check_windows
-from wavecity.model.equivariance.measures import OTHER, SEEN, SPEEDS, UNSEEN, measure
+from wavecity.model.equivariance.measures import SEEN, UNSEEN, VEHICLES, measure, shifted
 from wavecity.model.equivariance.models import SPACE, TIME_FREQUENCY_SPACE, CsiEstimator, CsiForecaster, draw_visible
-from wavecity.model.equivariance.training import Batch, Problem, Size
+from wavecity.model.equivariance.training import ESTIMATION, FORECAST, Batch, Problem, Size
 from wavecity.model.learning.embeddings import evenly
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
-from wavecity.model.results.table import Findings
+from wavecity.model.results.records import Facts, Findings
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings
 from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
 from wavecity.model.temporal.network import TemporalModel
@@ -45,7 +44,7 @@ class Estimation(Problem):
         Share of the patches that is masked, at random for each user.
     """
 
-    quantity = "Masked CSI, NMSE"
+    metrics = ESTIMATION
     axes = ("horizontal", "vertical")
     dims = SPACE
 
@@ -92,7 +91,7 @@ class Forecasting(Problem):
         Of the models built here; None as the run's.
     """
 
-    quantity = "Channel prediction, NMSE"
+    metrics = FORECAST
     axes = ("time", "frequency", "space")
     dims = TIME_FREQUENCY_SPACE
 
@@ -172,7 +171,7 @@ def equivariance(predictor: Predictor, data: WirelessData, settings: EvaluationS
             if geometry != predictor.model.geometry:
                 msg = f"{store}: {geometry}, but the model needs {predictor.model.geometry}"
                 raise InputError(msg)
-        channels[OTHER + name] = gather(other.splits["test"], budget.test_users).csi
+        channels[shifted(name)] = gather(other.splits["test"], budget.test_users).csi
     found = measure(problem, users, channels, config, budget, settings.heads, seed)
     facts = _places(data.scenes.cities, known.scene, test.scene) | {"masked": config.mask}
     return Findings(found.records, facts | found.facts)
@@ -218,7 +217,7 @@ def equivariance_temporal(
     if not len(test):
         msg = f"{data.name}: equivariance needs walkers or cyclists in the test split; build more scenes"
         raise InputError(msg)
-    channels = {SEEN: kept, UNSEEN: test.csi, SPEEDS: fast.csi}
+    channels = {SEEN: kept, UNSEEN: test.csi, VEHICLES: fast.csi}
     for name, store in config.shifted.items():
         with _naming(name):
             other = load_temporal(store, ("train", "test"))
@@ -226,7 +225,7 @@ def equivariance_temporal(
             if other.shape[1] != subcarriers:
                 msg = f"{store}: {other.shape[1]} subcarriers, not {subcarriers}"
                 raise InputError(msg)
-        channels[OTHER + name] = _of_speed(other.splits["test"], budget.test_users, fast=False).csi
+        channels[shifted(name)] = _of_speed(other.splits["test"], budget.test_users, fast=False).csi
     found = measure(problem, users, channels, config, budget, settings.heads, seed)
     facts = _places(data.cities, known.scene, test.scene) | {
         "snapshots_seen": window.past,
@@ -277,7 +276,7 @@ def _of_speed(samples: Samples, limit: int, fast: bool) -> TemporalUsers:
     return users.at(rows[evenly(len(rows), limit)])
 
 
-def _places(cities: Sequence[str], train: Tensor, test: Tensor) -> dict[str, Any]:
+def _places(cities: Sequence[str], train: Tensor, test: Tensor) -> Facts:
     """Where users of the train and test splits are, and whether the test is in other cities or only in other scenes."""
     seen, unseen = ({cities[int(scene)] for scene in scenes.unique()} for scenes in (train, test))
     return {

@@ -7,13 +7,14 @@ on top of the loss; `wrapped` stands in the canonicalising wrapper and cannot er
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wavecity.model.equivariance.group import energies, epsilon, modulate
+from wavecity.model.learning.baselines import decibel
 from wavecity.model.learning.selection import (
     TrainAt,
     Trained,
@@ -22,7 +23,7 @@ from wavecity.model.learning.selection import (
     train_seeds,
     train_selected,
 )
-from wavecity.model.results.table import decibel
+from wavecity.model.results.names import Metric
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings, Method
 from wavecity.model.settings.training import HeadSettings
 from wavecity.model.transformer import seeded_weights
@@ -80,13 +81,25 @@ class Batch:
         return energies(self.only_asked(self.target))
 
 
+class Metrics(NamedTuple):
+    """Names of a problem's error."""
+
+    trained: Metric
+    own: Metric
+    scale: Metric
+
+
+ESTIMATION = Metrics(Metric.ESTIMATION_NMSE, Metric.ESTIMATION_OWN_NMSE, Metric.ESTIMATION_SCALE_NMSE)
+FORECAST = Metrics(Metric.FORECAST_NMSE, Metric.FORECAST_OWN_NMSE, Metric.FORECAST_SCALE_NMSE)
+
+
 class Problem(ABC):
     """A task on channels, with the axes along which they may be modulated.
 
     Attributes
     ----------
-    quantity : str
-        Name of its error.
+    metrics : Metrics
+        Names of its error.
     axes : tuple of str
     dims : tuple of int
         Of `Batch.seen` and `Batch.target`.
@@ -96,7 +109,7 @@ class Problem(ABC):
         Index of the target's first entry along each axis, counted from the first one seen.
     """
 
-    quantity: ClassVar[str]
+    metrics: ClassVar[Metrics]
     axes: ClassVar[tuple[str, ...]]
     dims: ClassVar[tuple[int, ...]]
     bins: tuple[int, ...]
@@ -298,10 +311,10 @@ def _turned(batch: Batch, rng: np.random.Generator) -> Batch:
 
 def _weighing(batch: Batch) -> Tensor:
     """What a user's squared error is divided by in training, float64 (N,)."""
-    shown = batch.seen if batch.visible is None else batch.seen.masked_fill(~batch.visible, 0)
+    visible = batch.seen if batch.visible is None else batch.seen.masked_fill(~batch.visible, 0)
     entries = [
         part.flatten(1).sum(1) if part is not None else torch.full((len(batch),), whole[0].numel())
         for part, whole in ((batch.visible, batch.seen), (batch.asked, batch.target))
     ]
-    level = energies(shown) / entries[0].clamp_min(1) * entries[1]
+    level = energies(visible) / entries[0].clamp_min(1) * entries[1]
     return batch.power().maximum(QUIET * level).clamp_min(1e-300)

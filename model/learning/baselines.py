@@ -1,5 +1,7 @@
 """Strong simple predictors that the model is compared with: no training, or one linear solve; and scores of detection."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -219,3 +221,8 @@ def best_f1(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[f
 def f1(predicted: NDArray[np.bool_], positive: NDArray[np.bool_]) -> float:
     """F1 score, 0 when nothing is found."""
     return float(f1_score(positive, predicted, zero_division=0.0))
+
+
+def decibel(ratio: float) -> float:
+    """10 log10 of a power ratio."""
+    return 10 * math.log10(max(ratio, 1e-300))

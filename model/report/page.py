@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -16,21 +15,28 @@ from wavecity.dataset import InputError
 from wavecity.dataset.files import atomic_path, read_json
 from wavecity.dataset.publish import versions
 from wavecity.model.data.users import SPLITS, SceneTable, WirelessData, collate, load_data
-from wavecity.model.report.claims import Judged, judge
-from wavecity.model.report.editions import Edition, edition_of, physics_of
-from wavecity.model.report.figures import draw_scene, draw_total_loss, few_points, read_curves
-from wavecity.model.report.paper_figures import rebuild
+from wavecity.model.figures.parts import rebuild
+from wavecity.model.figures.pictures import draw_scene, draw_total_loss, few_points, read_curves
+from wavecity.model.report.equivariance import Section, section_of
+from wavecity.model.report.papers import Paper, paper_of
 from wavecity.model.report.summary import first_screen, glossary_of, small_pretraining
-from wavecity.model.results.outcomes import Missing, Outcome, count, in_words, missing_tasks, read_outcomes
-from wavecity.model.results.table import BOUND, is_ours
+from wavecity.model.results.claims import Judged, judge
+from wavecity.model.results.names import METRICS, Method, Metric, is_ours, is_rival
+from wavecity.model.results.outcomes import Missing, Outcome, Summary, missing_tasks, read_outcomes
+from wavecity.model.results.records import Condition
+from wavecity.model.results.rows import Row
+from wavecity.model.results.words import (
+    axis_of,
+    condition_of,
+    count,
+    digits_of,
+    name_of,
+    place_of,
+    title_of,
+    verdict_of,
+)
 
 SCENES_SHOWN = 6
-# Conditions of which there are many: their tables are folded.
-FOLDED = ("scene ", "hidden ")
-# Quantities that stand beside a better known one: folded too.
-FOLDED_QUANTITIES = ("Channel prediction, median", "Channel prediction without noise")
-# And what is swept over sizes and numbers of users.
-FOLDED_END = " over scale"
 
 
 def write_report(run: Path, store: str | None = None, data: WirelessData | None = None) -> Path:
@@ -53,23 +59,25 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     Raises
     ------
     InputError
-        The run has no finished pretraining, or its dataset is gone.
+        The run has no finished pretraining, its dataset is gone, or its results are in the form of another version.
     """
     summary = read_json(run / "pretrain.json")
     if summary is None:
         msg = f"{run}: no pretrain.json, so no finished pretraining; run `wavecity pretrain` first"
         raise InputError(msg)
     data = data or load_data(store_of(run, store, summary))
-    edition = edition_of(summary)
-    found = {task: outcome for task, outcome in read_outcomes(run).items() if task in edition.titles}
-    missing = missing_tasks(run, summary, edition.titles, found)
+    paper = paper_of(summary)
+    specs = paper.specs
+    found = {task: outcome for task, outcome in read_outcomes(run).items() if task in specs}
+    missing = missing_tasks(run, summary, specs, found)
     outcomes = {task: outcome for task, outcome in found.items() if task not in missing}
     tables = _Tables(data)
     small = small_pretraining(summary)
-    judged = [judge(claim, outcomes, missing, small) for claim in edition.claims]
-    physics = physics_of(outcomes)
+    judged = [judge(claim, outcomes, missing, small) for claim in paper.claims]
+    sections = [section_of(specs[task], outcomes[task]) for task in outcomes if specs[task].own_section]
+    physics: Section | None = sections[0] if sections else None
     curves = read_curves(run / "logs")
-    size = _size(summary, data, outcomes, edition)
+    cities, size = _size(summary, data, outcomes, paper)
     scenes = _scenes(data)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(
@@ -77,25 +85,23 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     )
     content = {
         "first": first_screen(
-            summary, size["cities"], outcomes, missing, [*judged, *(physics["judged"] if physics else ())], edition
+            summary, cities, outcomes, missing, [*judged, *(physics.judged if physics else ())], paper
         ),
         "other_data": _other_data(summary, data),
-        "words": edition.words,
-        "size": size,
-        "rule": edition.rule,
+        "words": paper.words,
+        "size": {"rows": size},
+        "rule": paper.rule,
         "judged": judged,
-        "plain": edition.plain(outcomes),
-        "figures": [rebuild(figure, outcomes, tables.of, missing) for figure in edition.figures],
+        "plain": paper.standings(outcomes),
+        "figures": [rebuild(figure, outcomes, tables.of, missing) for figure in paper.figures],
         "physics": physics,
-        "ran": [
-            _ran(task, title, outcomes.get(task), summary, missing.get(task)) for task, title in edition.titles.items()
-        ],
-        "tasks": [_task(outcome, edition.titles[task]) for task, outcome in outcomes.items()],
+        "ran": [_ran(task, spec.title, outcomes.get(task), summary, missing.get(task)) for task, spec in specs.items()],
+        "tasks": [_task(outcome, specs[task].title) for task, outcome in outcomes.items()],
         "scenes": scenes,
         "loss": draw_total_loss(curves) if curves["train"] else None,
         "few_points": few_points(curves),
-        "losses": edition.losses(curves) if curves["train"] else None,
-        "not_shown": _not_shown(summary, outcomes, judged, edition),
+        "losses": paper.losses(curves) if curves["train"] else None,
+        "not_shown": _not_shown(summary, outcomes, judged, paper),
         "provenance": _provenance(summary, data, outcomes),
         "attribution": data.attributes.get("attribution", "© OpenStreetMap contributors, ODbL"),
         "licence": data.attributes.get("licence", "ODbL-1.0"),
@@ -107,7 +113,7 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     return path
 
 
-def store_of(run: Path, store: str | None, summary: Mapping[str, Any]) -> str:
+def store_of(run: Path, store: str | None, summary: Summary) -> str:
     """Where the dataset of the pretraining lies, in the version that was trained on if the store still has it."""
     # `wavecity run` keeps both in one folder, which may have been moved.
     place = store or (str(run / "store") if (run / "store").exists() else str(summary.get("dataset") or ""))
@@ -118,7 +124,7 @@ def store_of(run: Path, store: str | None, summary: Mapping[str, Any]) -> str:
     return str(trained_on[-1].data) if trained_on else place
 
 
-def _other_data(summary: Mapping[str, Any], data: WirelessData) -> str:
+def _other_data(summary: Summary, data: WirelessData) -> str:
     """Say that scenes and sizes are not those of the pretraining, if so."""
     if data.version == summary["dataset_version"]:
         return ""
@@ -149,8 +155,9 @@ class _Tables:
 
 
 def _size(
-    summary: dict[str, Any], data: WirelessData, outcomes: Mapping[str, Outcome], edition: Edition
-) -> dict[str, Any]:
+    summary: Summary, data: WirelessData, outcomes: Mapping[str, Outcome], paper: Paper
+) -> tuple[str, list[tuple[str, str, str]]]:
+    """Cities of the dataset, and what this run had compared with the paper."""
     scenes = {split: len(np.unique(data.splits[split].scene_index)) for split in SPLITS}
     users = {split: len(data.splits[split]) for split in SPLITS}
     evaluation = sum(outcome.result["seconds"] for outcome in outcomes.values())
@@ -158,25 +165,25 @@ def _size(
     heads = max((outcome.frame["seed"].nunique() for outcome in outcomes.values()), default=0)
     rows = [
         ("scenes (train / validation / test)", " / ".join(str(scenes[split]) for split in SPLITS),
-         edition.paper["scenes"]),
+         paper.sizes["scenes"]),
         ("users with a path (train / validation / test)", " / ".join(f"{users[split]:,}" for split in SPLITS),
-         edition.paper["users"]),
-        ("model", edition.model(summary), edition.paper["model"]),
+         paper.sizes["users"]),
+        ("model", paper.model(summary), paper.sizes["model"]),
         ("pretraining", f"{summary['epochs']} epochs, {summary['steps']:,} steps, {summary['samples']:,} samples seen",
-         edition.paper["pretraining"]),
+         paper.sizes["pretraining"]),
         ("time", f"pretraining {_minutes(summary['seconds'])} ({summary['samples_per_second']:.0f} samples/s on "
-         f"{summary['device']}), evaluation {_minutes(evaluation)}", edition.paper["time"]),
+         f"{summary['device']}), evaluation {_minutes(evaluation)}", paper.sizes["time"]),
         ("seeds", f"1 of pretraining (seed {summary['seed']}), " + (f"up to {heads} of a task's heads" if heads else
          "no task run"), "not stated"),
     ]  # fmt: skip
-    return {"cities": ", ".join(cities[:8]) + (" and others" if len(cities) > 8 else ""), "rows": rows}
+    return ", ".join(cities[:8]) + (" and others" if len(cities) > 8 else ""), rows
 
 
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def _scenes(data: WirelessData) -> list[dict[str, Any]]:
+def _scenes(data: WirelessData) -> list[dict[str, object]]:
     """Draw a few scenes: the held-out ones first, then from the other splits."""
     quota = {"test": 3, "validation": 1, "train": SCENES_SHOWN}
     picked: list[tuple[str, int]] = []
@@ -199,8 +206,8 @@ def _scenes(data: WirelessData) -> list[dict[str, Any]]:
 
 
 def _ran(
-    task: str, title: str, outcome: Outcome | None, summary: dict[str, Any], missing: Missing | None
-) -> dict[str, Any]:
+    task: str, title: str, outcome: Outcome | None, summary: Summary, missing: Missing | None
+) -> dict[str, object]:
     """Say which dataset a task ran on, how long, with which seeds; or why it has no results, and how to run it."""
     if outcome is None:
         return {"title": title, "task": task, "missing": missing}
@@ -222,7 +229,7 @@ def _ran(
     }
 
 
-def _task(outcome: Outcome, title: str) -> dict[str, Any]:
+def _task(outcome: Outcome, title: str) -> dict[str, object]:
     """Tables of all quantities: those without labels in one, the others one a quantity and condition."""
     facts = outcome.facts
     note = outcome.sizes()
@@ -233,114 +240,123 @@ def _task(outcome: Outcome, title: str) -> dict[str, Any]:
         )
     if changed := outcome.result.get("changed"):
         note += f". With settings other than the run's own: {', '.join(changed)}"
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in outcome.result["rows"]:
-        groups.setdefault((row["quantity"], row["condition"]), []).append(row)
-    plain = [_plain(rows[0]) for rows in groups.values() if rows[0]["x"] is None]
-    swept = [
-        _swept(rows, outcome.swept.get(quantity)) for (quantity, _), rows in groups.items() if rows[0]["x"] is not None
-    ]
+    groups: dict[tuple[Metric, Condition], list[Row]] = {}
+    for row in outcome.rows:
+        groups.setdefault((row.metric, row.condition), []).append(row)
+    plain = [_plain(rows[0]) for rows in groups.values() if math.isnan(rows[0].x)]
+    swept = {key: _swept(rows) for key, rows in groups.items() if not math.isnan(rows[0].x)}
     plain.sort(key=lambda row: str(row["quantity"]))
     return {
         "task": outcome.task,
         "title": title,
         "note": note + ".",
         "plain": plain,
-        "swept": [table for table in swept if not _is_folded(table)],
-        "folded": [table for table in swept if _is_folded(table)],
+        "swept": [table for key, table in swept.items() if not _is_folded(*key)],
+        "folded": [table for key, table in swept.items() if _is_folded(*key)],
         "folded_as": "by size and number of users" if outcome.task == "equivariance" else "",
         "facts": json.dumps(facts, indent=1, ensure_ascii=False),
     }
 
 
-def _is_folded(table: dict[str, Any]) -> bool:
-    quantity = str(table["quantity"])
-    return (
-        table["condition"].startswith(FOLDED) or quantity.startswith(FOLDED_QUANTITIES) or quantity.endswith(FOLDED_END)
-    )
+def _is_folded(metric: Metric, condition: Condition) -> bool:
+    """Whether there are many tables like it, or it goes with a better known one."""
+    return METRICS[metric].table == "folded" or condition.scene is not None or condition.hidden_layers is not None
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A quantity without labels: ours first, then the others, the better ones before."""
-    sign = 1 if row["better"] == "higher" else -1
+def _plain(row: Row) -> dict[str, object]:
+    """A metric without labels: ours first, then the others, the better ones before."""
+    sign = -1 if row.better == "higher" else 1
     best = _best(row)
+    order = sorted(row.values, key=lambda name: (not is_ours(name), _or_worst(sign * row.values[name])))
     entries = [
-        {"name": name, "text": _cell(row, name), "ours": is_ours(name), "best": name in best,
-         "rank": math.inf if value is None or math.isnan(value) else -sign * value}
-        for name, value in row["values"].items()
-    ]  # fmt: skip
-    entries.sort(key=lambda entry: (not entry["ours"], entry["rank"]))
-    return {**row, "entries": entries}
+        {"name": name_of(name, row.paths), "text": _cell(row, name), "ours": is_ours(name), "best": name in best}
+        for name in order
+    ]
+    return {
+        **_heading(row),
+        "entries": entries,
+        "verdict": verdict_of(row.compare(), row.paths),
+    }
 
 
-def _swept(rows: list[dict[str, Any]], over: str | None) -> dict[str, Any]:
-    """A quantity against the labels, or what else is swept: methods down, labels across, the verdict of each column."""
-    names = list(dict.fromkeys(name for row in rows for name in row["values"]))
-    names.sort(key=lambda name: not is_ours(name))
+def _or_worst(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _heading(row: Row) -> dict[str, str]:
+    return {
+        "quantity": title_of(row.metric),
+        "condition": condition_of(row.metric, row.condition),
+        "unit": row.unit,
+        "better": row.better,
+    }
+
+
+def _swept(rows: list[Row]) -> dict[str, object]:
+    """A metric against the labels, or what else is swept: methods down, labels across, the verdict of each column."""
+    names = sorted(dict.fromkeys(name for row in rows for name in row.values), key=lambda name: not is_ours(name))
     best = [_best(row) for row in rows]
     lines = [
-        {"name": name, "ours": is_ours(name),
+        {"name": name_of(name, rows[0].paths), "ours": is_ours(name),
          "cells": [{"text": _cell(row, name), "best": name in winners} for row, winners in zip(rows, best, strict=True)]}
         for name in names
     ]  # fmt: skip
     return {
-        **{key: rows[0][key] for key in ("quantity", "condition", "unit", "better")},
-        "over": over or "labels",
-        "heads": [f"{row['x']:g}" if over else in_words(row["x"]) for row in rows],
+        **_heading(rows[0]),
+        "over": axis_of(rows[0].metric),
+        "heads": [place_of(row.metric, row.x) for row in rows],
         "lines": lines,
-        "verdicts": [row["verdict"] for row in rows],
+        "verdicts": [verdict_of(row.compare(), row.paths) for row in rows],
     }
 
 
-def _best(row: dict[str, Any]) -> set[str]:
+def _best(row: Row) -> set[Method]:
     """Methods with the best value of a row; an upper bound is no competitor."""
+    sign = 1 if row.better == "higher" else -1
     finite = {
-        name: value if row["better"] == "higher" else -value
-        for name, value in row["values"].items()
-        if value is not None and not math.isnan(value) and name != BOUND
+        name: sign * value
+        for name, value in row.values.items()
+        if not math.isnan(value) and (is_ours(name) or is_rival(name))
     }
     return {name for name, value in finite.items() if value == max(finite.values())}
 
 
-def _cell(row: dict[str, Any], name: str) -> str:
-    value, spread = row["values"].get(name), row["spread"].get(name)
-    if value is None or math.isnan(value):
+def _cell(row: Row, name: Method) -> str:
+    value, spread, digits = row.values.get(name, math.nan), row.spread.get(name), digits_of(row.unit)
+    if math.isnan(value):
         return "-"
-    digits = 1 if row["unit"] in ("m", "%", "dB", "°") else 2
     return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
-def _not_shown(
-    summary: dict[str, Any], outcomes: Mapping[str, Outcome], judged: list[Judged], edition: Edition
-) -> list[str]:
+def _not_shown(summary: Summary, outcomes: Mapping[str, Outcome], judged: list[Judged], paper: Paper) -> list[str]:
     counts = Counter(item.verdict for item in judged)
     lines = [
         f"Of {len(judged)} claims and questions: " + ", ".join(f"{number} {name}" for name, number in counts.items()) + ".",
-        f"How the paper's own numbers would come out: {edition.words['numbers']}. A verdict here is about this run.",
+        f"How the paper's own numbers would come out: {paper.words['numbers']}. A verdict here is about this run.",
         "How much another pretraining, or other test scenes, would change: there is one pretraining, and the test scenes are "
         "few. The spread shown is over seeds of the heads only.",
     ]  # fmt: skip
-    rows = [row for outcome in outcomes.values() for row in outcome.result["rows"]]
-    behind = [row for row in rows if row["verdict"].startswith("behind")]
+    rows = [row for outcome in outcomes.values() for row in outcome.rows]
+    behind = [row for row in rows if row.compare().place == "behind"]
     if behind:
-        quantities = sorted({row["quantity"] for row in behind})
+        quantities = sorted({title_of(row.metric) for row in behind})
         lines.append(
             f"An advantage in {len(behind)} of {len(rows)} comparisons, where another method does better: "
             + "; ".join(quantities) + "."
         )  # fmt: skip
-    if any(row["quantity"].startswith("Masked CSI") for row in rows):
+    if any(row.metric is Metric.CSI_NMSE for row in rows):
         lines.append(
             "That masked CSI is learned, unless its error is well below 0 dB (what zeros give) and below OMP and LMMSE."
         )
-    if edition.small(summary):
+    if paper.small(summary):
         lines.append("The paper's model size: this is a small profile of the same architecture.")
-    lacking = [task for task in edition.titles if task not in outcomes]
+    lacking = [task for task in paper.specs if task not in outcomes]
     if lacking:
         lines.append("Not evaluated in this run: " + ", ".join(lacking) + ".")
     return lines
 
 
-def _provenance(summary: dict[str, Any], data: WirelessData, outcomes: Mapping[str, Outcome]) -> list[tuple[str, str]]:
+def _provenance(summary: Summary, data: WirelessData, outcomes: Mapping[str, Outcome]) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     rows = [
         ("dataset version", data.version),

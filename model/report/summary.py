@@ -3,11 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import get_args
 
-from wavecity.model.report.claims import PER_BEAM, SEEDS, USERS, Judged, Verdict
-from wavecity.model.report.editions import Edition
-from wavecity.model.results.outcomes import Missing, Outcome, count
+from wavecity.model.report.papers import Paper
+from wavecity.model.results.claims import PER_BEAM, SEEDS, USERS, Judged, Verdict
+from wavecity.model.results.outcomes import Missing, Outcome, Summary
+from wavecity.model.results.words import count
 
 # Tasks whose numbers are of users; what others count (calls that are timed) is none.
 NOT_USERS = ("latency",)
@@ -30,7 +31,7 @@ TERMS: tuple[tuple[str, str, str], ...] = (
     ("OMP", r"\bOMP\b", "orthogonal matching pursuit: explains the channel by a few plane waves, found one after another."),
     ("SBL", r"\bSBL\b", "sparse Bayesian learning: as OMP, with a weight for every direction."),
     ("LMMSE", r"\bLMMSE\b", "linear estimate with the least mean squared error, from the covariance of the training users."),
-    ("kNN", r"\bkNN\b", "nearest neighbours: the mean position of the training users whose channels look most alike."),
+    ("kNN", r"\bkNN\b", "nearest neighbours: the mean position of the training users whose channels are most similar."),
     ("MLP, CNN", r"\bMLP\b|\bCNN\b", "small neural networks: fully connected, and convolutional."),
     ("linear probe", r"linear probes?", "a single linear layer, trained on features that are not changed."),
     ("head", r"\bheads?\b", "a small network for one task, trained on labelled users."),
@@ -56,13 +57,13 @@ TERMS: tuple[tuple[str, str, str], ...] = (
 )  # fmt: skip
 
 
-def small_pretraining(summary: Mapping[str, Any]) -> str:
+def small_pretraining(summary: Summary) -> str:
     """What makes a pretraining too small for verdicts on its model; empty where it is large enough."""
     needed = needed_users(summary)
     return "" if summary["train_users"] >= needed else f"pretrained on {summary['train_users']:,} of {needed:,} users"
 
 
-def needed_users(summary: Mapping[str, Any]) -> int:
+def needed_users(summary: Summary) -> int:
     """Training users that verdicts on a pretrained model need: so many for each beam that the array can form."""
     geometry = summary.get("geometry")
     beams = geometry["columns"] * geometry["rows"] if geometry else summary["grid"][1]
@@ -70,13 +71,13 @@ def needed_users(summary: Mapping[str, Any]) -> int:
 
 
 def first_screen(
-    summary: Mapping[str, Any],
+    summary: Summary,
     cities: str,
     outcomes: Mapping[str, Outcome],
     missing: Mapping[str, Missing],
     judged: Sequence[Judged],
-    edition: Edition,
-) -> dict[str, Any]:
+    paper: Paper,
+) -> dict[str, object]:
     """What stands above everything else in the page.
 
     Parameters
@@ -88,7 +89,7 @@ def first_screen(
         Results, and why tasks have none.
     judged : sequence of Judged
         All claims and questions.
-    edition : Edition
+    paper : Paper
 
     Returns
     -------
@@ -99,7 +100,7 @@ def first_screen(
     counts = Counter(item.verdict for item in judged)
     return {
         "sentences": [
-            _trained(summary, cities, outcomes, edition),
+            _trained(summary, cities, outcomes, paper),
             _shows(judged, counts),
             _cannot_show(summary, outcomes, counts),
         ],
@@ -109,19 +110,17 @@ def first_screen(
     }
 
 
-def _trained(summary: Mapping[str, Any], cities: str, outcomes: Mapping[str, Outcome], edition: Edition) -> str:
+def _trained(summary: Summary, cities: str, outcomes: Mapping[str, Outcome], paper: Paper) -> str:
     seconds = summary["seconds"]
     time = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"
     tested = tested_users(outcomes)
     evaluated = f"; up to {tested:,} held-out users were tested" if tested else ""
     where = f" ({cities})" if cities else ""
-    paper = (
-        f" (the paper: {edition.paper['users']} users, {edition.paper['scenes']} scenes)" if edition.paper_sizes else ""
-    )
+    sizes = f" (the paper: {paper.sizes['users']} users, {paper.sizes['scenes']} scenes)" if paper.sizes_known else ""
     return (
         f"A model of {summary['parameters']:,} parameters was pretrained for {time} on "
         f"{count(summary['train_users'], 'user')} of {count(summary['train_scenes'], 'scene')}{where}, in "
-        f"{count(summary['epochs'], 'epoch')}{evaluated}{paper}."
+        f"{count(summary['epochs'], 'epoch')}{evaluated}{sizes}."
     )
 
 
@@ -129,9 +128,9 @@ def tested_users(outcomes: Mapping[str, Outcome]) -> int:
     """Largest number of users that a value of any task is over."""
     return max(
         (
-            int(outcome.frame["n"].max())
+            int(outcome.listed["n"].max())
             for task, outcome in outcomes.items()
-            if task not in NOT_USERS and len(outcome.frame)
+            if task not in NOT_USERS and len(outcome.listed)
         ),
         default=0,
     )
@@ -152,7 +151,7 @@ def _shows(judged: Sequence[Judged], counts: Mapping[Verdict, int]) -> str:
     return f"Of {len(judged)} claims of the paper and questions of ours it {' and '.join(parts)}."
 
 
-def _cannot_show(summary: Mapping[str, Any], outcomes: Mapping[str, Outcome], counts: Mapping[Verdict, int]) -> str:
+def _cannot_show(summary: Summary, outcomes: Mapping[str, Outcome], counts: Mapping[Verdict, int]) -> str:
     always = (
         "how the paper's own numbers would come out, nor how much another pretraining or other test scenes would change"
     )

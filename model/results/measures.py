@@ -1,28 +1,100 @@
-"""What the claims are measured by: gains of a method over another, seed by seed, from a task's table of records."""
+"""How a claim is turned into numbers: gains of a method over another, seed by seed, from the records that it selects."""
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.model.results.outcomes import Outcome, count, in_words
-from wavecity.model.results.table import BOUND, is_ours
+from wavecity.model.results.names import METRICS, Axis, Method, Metric, is_ours
+from wavecity.model.results.outcomes import Outcome
+from wavecity.model.results.records import Condition
+from wavecity.model.results.words import condition_of, count, digits_of, place_of, title_of
 
-LOCAL, CROSS = "Localisation, median error", "Cross-scene localisation, median error"
-EVERYWHERE, UNSEEN = "all scenes", "unseen scenes"
-TOP5, MU_RATE, PROBE = "Beam, top-5 accuracy", "MU-MIMO sum-rate", "linear probe"
-RECEIVE, TRANSMIT = "Receive beams, top-2 accuracy", "Transmit beams, top-2 accuracy"
-PAIR, SU_RATE, PROBES = "Dominant beam pair, accuracy", "SU-MIMO sum-rate", "two linear probes"
-LATENCY = "Latency, batch of 1"
+Values = NDArray[np.float64]
+At = float | Literal["all", "fewest", "most"]
+Measure = Literal["gain", "level", "change", "few_less_most", "fewer_labels", "loss", "fall", "values"]
 
-MLP, CNN, KNN, TWIN = "[PHYSC] + MLP", "raw CSI + CNN", "kNN on |DFT|", "from-scratch twin"
-BEAMS, TUNED, RAW = "[PHYSC], linear probe", "[PHYSC], fine-tuned", "raw CSI, linear probe"
-# Methods whose name begins so: orthogonal matching pursuit carries its number of paths.
-SIMPLE = ("|zero-filled DFT|, linear probe", "zero-filled DFT, no labels", "OMP")
-HEAD, RAW_HEAD = "[PHYSC], head", "raw CSI, head"
+
+@dataclass(frozen=True)
+class Select:
+    """Records that a claim is measured from.
+
+    Attributes
+    ----------
+    metric : Metric, optional
+    own : tuple of Method
+        The first that was run stands for the model.
+    rivals : tuple of Method
+        The best of those that were run counts.
+    where : mapping
+        Values of fields of `Condition`; of a tuple, any.
+    at : float, "all", "fewest" or "most"
+        A number or share of labels, the mean over all, or one end.
+    kind : {"absolute", "relative", "share"}
+        In the metric's unit, per cent of the rival's value, or value over the rival's in per cent.
+    over : {"mean", "worst", "worst kind"}
+        The mean over all conditions, or the one (or the kind of user) where the gain is smallest.
+    longest : bool
+        The longest horizon alone.
+    better : bool
+        Whether the claim is that the values are good; false: that they are bad.
+    base : mapping
+        As `where`: conditions that a loss is counted from.
+    factor : float
+        How many times the labels a rival has.
+    """
+
+    metric: Metric | None = None
+    own: tuple[Method, ...] = ()
+    rivals: tuple[Method, ...] = ()
+    where: Mapping[str, object] = field(default_factory=dict)
+    at: At = "all"
+    kind: Literal["absolute", "relative", "share"] = "relative"
+    over: Literal["mean", "worst", "worst kind"] = "mean"
+    longest: bool = False
+    better: bool = True
+    base: Mapping[str, object] = field(default_factory=dict)
+    factor: float = 1.0
+
+    @property
+    def name(self) -> Metric:
+        """The metric, of a claim that has one."""
+        assert self.metric is not None
+        return self.metric
+
+    @property
+    def sign(self) -> float:
+        """What a difference is multiplied by to be positive where the claim holds."""
+        return (1.0 if METRICS[self.name].better == "higher" else -1.0) * (1.0 if self.better else -1.0)
+
+    def conditions(self, outcome: Outcome, where: Mapping[str, object] | None = None) -> list[Condition]:
+        """Conditions that are selected, in the order of the records."""
+        wanted = self.where if where is None else where
+        found = [one for one in outcome.conditions(self.name) if _fits(one, wanted)]
+        if self.longest:
+            last = max((one.horizon or 0 for one in found), default=0)
+            found = [one for one in found if (one.horizon or 0) == last]
+        return found
+
+    def selected(self, outcome: Outcome) -> int:
+        """Number of records that are selected, of the methods that the claim is about."""
+        if self.metric is None:
+            return 0
+        methods = {*self.own, *self.rivals} or set(outcome.methods(self.metric))
+        conditions = self.conditions(outcome)
+        frame = outcome.frame[outcome.frame["metric"] == self.metric]
+        return sum(
+            condition in conditions and method in methods
+            for condition, method in zip(frame["condition"], frame["method"], strict=True)
+        )
+
+
+def _fits(condition: Condition, wanted: Mapping[str, object]) -> bool:
+    return all(
+        getattr(condition, name) in (value if isinstance(value, tuple) else (value,)) for name, value in wanted.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -32,7 +104,7 @@ class Measured:
     Attributes
     ----------
     gains : float (K,)
-        One a seed, positive where the claim's direction holds.
+        One for each seed, positive where the claim's direction holds.
     text : str
         The numbers, with their spread.
     samples : str
@@ -40,68 +112,94 @@ class Measured:
         Users that were tested; of a rate over clusters, all users of these.
     """
 
-    gains: NDArray[np.float64]
+    gains: Values
     text: str
     samples: str
     users: int = 0
 
 
-def deviation(values: NDArray[np.float64]) -> float:
+def deviation(values: Values) -> float:
     """Standard deviation over seeds, 0 of a single one."""
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
-def plus_minus(values: NDArray[np.float64], digits: int = 1) -> str:
-    """Mean and standard deviation over seeds; the mean alone of one seed."""
-    values = values[np.isfinite(values)]
+def plus_minus(values: Values, unit: str = "%") -> str:
+    """Mean and standard deviation over seeds, with the digits of a unit; the mean alone of one seed."""
+    values, digits = values[np.isfinite(values)], digits_of(unit)
     if not len(values):
         return "-"
     mean = f"{values.mean():.{digits}f}"
     return f"{mean} ± {deviation(values):.{digits}f}" if len(values) > 1 else mean
 
 
+def amount(values: Values, unit: str) -> str:
+    """`plus_minus` with its unit."""
+    return f"{plus_minus(values, unit)} {unit}".rstrip()
+
+
 @dataclass(frozen=True)
-class _Pair:
-    """Two methods at the same x and seeds: values (X, K) each."""
+class Pair:
+    """Two methods under the same conditions, labels and seeds.
 
-    x: NDArray[np.float64]
-    own: NDArray[np.float64]
-    other: NDArray[np.float64]
+    Attributes
+    ----------
+    conditions : list of Condition
+    x : float (X,)
+        Labels; empty where neither method takes any.
+    own, other : float (C, X, K)
+        Values by condition, labels and seed.
+    n : int
+        Users or clusters; of several kinds of user, of all together.
+    """
+
+    conditions: list[Condition]
+    x: Values
+    own: Values
+    other: Values
     n: int
-    unit: str
-    sign: float
 
-    def samples(self, noun: str, x: NDArray[np.float64]) -> str:
-        """Users or clusters, labels, seeds."""
-        seeds = count(int(np.isfinite(self.own - self.other).all(0).sum()), "seed")
-        swept = f"labels {', '.join(in_words(value) for value in x)} · " if len(self.x) else ""
-        return f"{self.n:,} {noun} · {swept}{seeds}"
+    def at(self, rows: slice | int) -> "Pair":
+        """Some of the labels."""
+        rows = slice(rows, rows + 1 or None) if isinstance(rows, int) else rows
+        return Pair(self.conditions, self.x[rows], self.own[:, rows], self.other[:, rows], self.n)
 
 
-def _pair(outcome: Outcome, quantity: str, condition: str, own: str, other: str) -> _Pair | None:
-    first, second = outcome.curve(quantity, condition, own), outcome.curve(quantity, condition, other)
-    if first is None or second is None:
+def pair_of(
+    outcome: Outcome, metric: Metric, conditions: Iterable[Condition], own: Method, other: Method, at: At = "all"
+) -> Pair | None:
+    """Values of two methods where both were measured; what takes no labels stands at all, one seed for every seed.
+
+    At one end of the labels they are compared only if it is the end of the first method's own: the other may not have been
+    run there.
+    """
+    found = [(one, outcome.curve(metric, one, own), outcome.curve(metric, one, other)) for one in conditions]
+    known = [(one, first, second) for one, first, second in found if first is not None and second is not None]
+    if not known:
         return None
-    if first.swept and second.swept:
-        x = np.intersect1d(first.x, second.x)
-        if not len(x):
-            return None
-    else:
-        x = first.x if first.swept else second.x
-    if len(first.seeds) == 1 or len(second.seeds) == 1:
-        seeds = first.seeds if len(first.seeds) > 1 else second.seeds
-    else:
-        seeds = np.intersect1d(first.seeds, second.seeds)
-    sign = 1.0 if first.better == "higher" else -1.0
-    return _Pair(x, first.on(x, seeds), second.on(x, seeds), max(first.n, second.n), first.unit, sign)
+    curves = [curve for _, *two in known for curve in two]
+    swept = [set(curve.x) for curve in curves if curve.swept]
+    x = np.array(sorted(set.intersection(*swept))) if swept else np.array([])
+    several = [set(curve.seeds) for curve in curves if len(curve.seeds) > 1] or [set(curves[0].seeds)]
+    seeds = np.array(sorted(set.intersection(*several)), dtype=np.int64)
+    if (swept and not len(x)) or not len(seeds):
+        return None
+    kinds: dict[str | None, int] = {}
+    for one, first, second in known:
+        kinds[one.user_kind] = max(kinds.get(one.user_kind, 0), first.n, second.n)
+    ours, theirs = (
+        np.stack([curve.on(x, seeds) for curve in side]) for side in zip(*(two for _, *two in known), strict=True)
+    )
+    pair = Pair([one for one, *_ in known], x, ours, theirs, sum(kinds.values()))
+    if at == "all":
+        return pair
+    if isinstance(at, str):
+        end, own_curve = (0 if at == "fewest" else -1), known[0][1]
+        return None if own_curve.swept and x[end] != own_curve.x[end] else pair.at(end)
+    row = row_at(x, at)
+    return None if row is None else pair.at(row)
 
 
-def _named(outcome: Outcome, quantity: str, condition: str, starts: Sequence[str]) -> list[str]:
-    methods = outcome.methods(quantity, condition)
-    return [name for start in starts for name in methods if name.startswith(start)]
-
-
-def _row_at(x: NDArray[np.float64], wanted: float) -> int | None:
+def row_at(x: Values, wanted: float) -> int | None:
     """Row of the x nearest to one that the paper names, no farther than a factor of two; of 0 itself for 0."""
     if not len(x) or (wanted == 0 and x[0] > 0):
         return None
@@ -112,221 +210,223 @@ def _row_at(x: NDArray[np.float64], wanted: float) -> int | None:
     return row if distance[row] <= np.log(2) + 1e-9 else None
 
 
-def gain(
-    quantity: str,
-    condition: str,
-    own: Sequence[str],
-    other: Sequence[str],
-    at: float | Literal["all", "fewest"] = "all",
-    kind: Literal["relative", "absolute"] = "relative",
-    noun: str = "users",
-) -> Callable[[Outcome], Measured | None]:
-    """Measure how much better one method is than another, seed by seed with the same labels.
-
-    Parameters
-    ----------
-    quantity, condition : str
-    own : sequence of str
-        Methods by the beginning of their names; the first that was run stands for the model.
-    other : sequence of str
-        Rivals; the best of those that were run counts.
-    at : float, "all" or "fewest"
-        A number of labels, the mean over all of them, or the smallest.
-    kind : {"relative", "absolute"}
-        Per cent of the rival's value, or in the unit.
-    noun : str
-        What is counted.
-    """
-
-    def measure(outcome: Outcome) -> Measured | None:
-        names = _named(outcome, quantity, condition, own)
-        best: tuple[float, Measured] | None = None
-        for rival in _named(outcome, quantity, condition, other):
-            pair = _pair(outcome, quantity, condition, names[0], rival) if names else None
-            found = None if pair is None else _gain(pair, names[0], rival, at, kind, noun)
-            if found is not None and (best is None or float(np.nanmean(found.gains)) < best[0]):
-                best = float(np.nanmean(found.gains)), found
-        return None if best is None else replace(best[1], users=best[1].users * _users_each(outcome, noun))
-
-    return measure
+def gain(select: Select, outcome: Outcome) -> Measured | None:
+    """Measure how much better one method is than another, seed by seed with the same labels."""
+    conditions = select.conditions(outcome)
+    groups = [conditions]
+    if select.over == "worst":
+        groups = [[one] for one in conditions]
+    elif select.over == "worst kind":
+        kinds = dict.fromkeys(one.user_kind for one in conditions)
+        groups = [[one for one in conditions if one.user_kind == kind] for kind in kinds]
+    found = [_gain(select, outcome, group, rival, len(groups) > 1) for group in groups for rival in select.rivals]
+    return min((one for one in found if one is not None), key=lambda one: float(np.nanmean(one.gains)), default=None)
 
 
-def _users_each(outcome: Outcome, noun: str) -> int:
+def _gain(select: Select, outcome: Outcome, conditions: list[Condition], rival: Method, least: bool) -> Measured | None:
+    own = _first_run(select, outcome, conditions)
+    pair = None if own is None else pair_of(outcome, select.name, conditions, own, rival, select.at)
+    if own is None or pair is None:
+        return None
+    unit = METRICS[select.name].unit
+    ours, theirs = (values.mean((0, 1)) for values in (pair.own, pair.other))
+    if select.kind == "share":
+        gains = (100 * pair.own / pair.other).mean((0, 1))
+        text = f"{amount(gains, '%')} of the bound ({plus_minus(ours, unit)} of {amount(theirs, unit)})"
+    else:
+        differences = select.sign * (pair.own - pair.other)
+        if select.kind == "relative":
+            differences = 100 * differences / np.abs(pair.other)
+        gains = differences.mean((0, 1))
+        number = amount(gains, "%" if select.kind == "relative" else unit)
+        if select.kind == "absolute" and unit == "%":
+            number = f"{plus_minus(gains)} points"
+        both = f"{outcome.name(own)} {plus_minus(ours, unit)}, {outcome.name(rival)} {amount(theirs, unit)}"
+        text = f"{'smallest gain' if least else 'gain'} {number} ({both})"
+    return _measured(outcome, select.name, gains, text, pair)
+
+
+def _first_run(select: Select, outcome: Outcome, conditions: Iterable[Condition]) -> Method | None:
+    """First of the model's methods that was run."""
+    run = [method for condition in conditions for method in outcome.methods(select.name, condition)]
+    return next((method for method in select.own if method in run), None)
+
+
+def _measured(outcome: Outcome, metric: Metric, gains: Values, text: str, pair: Pair) -> Measured:
+    """Gains with what they rest on: users or clusters, conditions, labels, seeds."""
+    labels = [f"labels {', '.join(place_of(metric, x) for x in pair.x)}"] if len(pair.x) else []
+    seeds = int(np.isfinite(pair.own - pair.other).all((0, 1)).sum())
+    samples = [f"{pair.n:,} {METRICS[metric].counted}", *_conditions(metric, pair.conditions), *labels]
+    return Measured(gains, text, " · ".join([*samples, count(seeds, "seed")]), pair.n * _users_each(outcome, metric))
+
+
+def _conditions(metric: Metric, conditions: Sequence[Condition]) -> list[str]:
+    """Conditions in words: kinds of users and horizons of several, nothing where nothing is held fixed."""
+    kinds = dict.fromkeys(one.user_kind for one in conditions if one.user_kind)
+    horizons = sorted({one.horizon for one in conditions if one.horizon is not None})
+    if kinds:
+        return [", ".join(kinds), f"horizon{'s' if len(horizons) > 1 else ''} {', '.join(map(str, horizons))}"]
+    return [condition_of(metric, conditions[0])] if len(conditions) == 1 and conditions[0] != Condition() else []
+
+
+def _users_each(outcome: Outcome, metric: Metric) -> int:
     """Users that one of what is counted stands for."""
-    return int(outcome.facts.get("users_a_cluster", 1)) if noun == "clusters" else 1
+    return int(outcome.facts.get("users_a_cluster", 1)) if METRICS[metric].counted == "clusters" else 1
 
 
-def _gain(pair: _Pair, own: str, rival: str, at: float | str, kind: str, noun: str) -> Measured | None:
-    rows: int | slice | None = slice(None) if at == "all" else 0 if at == "fewest" else _row_at(pair.x, float(at))
-    if rows is None:
+def level(select: Select, outcome: Outcome) -> Measured | None:
+    """Measure the worst value over conditions and x, seed by seed, of the best of the methods."""
+    conditions, lower = select.conditions(outcome), METRICS[select.name].better == "lower"
+
+    def worst(method: Method) -> tuple[Values, int, int] | None:
+        curves = [curve for one in conditions if (curve := outcome.curve(select.name, one, method)) is not None]
+        if not curves:
+            return None
+        values = np.concatenate([curve.values for curve in curves])
+        return (np.nanmax if lower else np.nanmin)(values, axis=0), len(values), max(curve.n for curve in curves)
+
+    known = {method: found for method in select.own if (found := worst(method)) is not None}
+    if not known:
         return None
-    a, b = np.atleast_2d(pair.own[rows]), np.atleast_2d(pair.other[rows])
-    gains = pair.sign * (a - b)
-    unit = "points" if pair.unit == "%" else pair.unit
-    if kind == "relative":
-        gains, unit = 100 * gains / np.abs(b), "%"
-    values = gains.mean(0)
-    ours, theirs = plus_minus(a.mean(0)), plus_minus(b.mean(0))
-    text = f"gain {plus_minus(values)} {unit} ({own} {ours}, {rival} {theirs} {pair.unit})"
-    x = np.atleast_1d(pair.x[rows]) if len(pair.x) else pair.x
-    return Measured(values, text, pair.samples(noun, x), pair.n)
+    best = (min if lower else max)(known, key=lambda method: float(known[method][0].mean()))
+    values, places, n = known[best]
+    unit = METRICS[select.name].unit
+    rivals = [
+        f"; {outcome.name(rival)} {amount(found[0], unit)}"
+        for rival in select.rivals
+        if (found := worst(rival)) is not None
+    ]
+    extreme = ("largest " if lower else "smallest ") if places > 1 else ""
+    where = [f" ({text})" for text in _conditions(select.name, conditions)]
+    text = f"{extreme}{amount(values, unit)} by {outcome.name(best)}{''.join(where + rivals)}"
+    shifts = [count(places, "shift")] if METRICS[select.name].axis is Axis.SHIFT else []
+    samples = [f"{n:,} {METRICS[select.name].counted}", *shifts]
+    gains = values * select.sign
+    return Measured(gains, text, " · ".join([*samples, count(len(values), "seed")]), n)
 
 
-def more_with_few(quantity: str, condition: str, own: str, other: str) -> Callable[[Outcome], Measured | None]:
+def few_less_most(select: Select, outcome: Outcome) -> Measured | None:
     """Measure how much larger the gain is with the fewest labels than with the most, in the unit."""
-
-    def measure(outcome: Outcome) -> Measured | None:
-        pair = _pair(outcome, quantity, condition, own, other)
-        if pair is None or len(pair.x) < 2:
-            return None
-        gains = pair.sign * (pair.own - pair.other)
-        few, many = gains[0], gains[-1]
-        text = (
-            f"gain {plus_minus(few)} {pair.unit} with {in_words(pair.x[0])} labels, {plus_minus(many)} {pair.unit} "
-            f"with {in_words(pair.x[-1])}"
-        )
-        return Measured(few - many, text, pair.samples("users", pair.x[[0, -1]]), pair.n)
-
-    return measure
-
-
-def change(
-    quantity: str, condition: str, method: str, last: int, worse: bool = False
-) -> Callable[[Outcome], Measured | None]:
-    """Measure how much a method gains, or loses, from no labels to the `last` number of them, in per cent."""
-
-    def measure(outcome: Outcome) -> Measured | None:
-        curve = outcome.curve(quantity, condition, method)
-        if curve is None or len(curve.x) < 2 or curve.x[0] > 0:
-            return None
-        first, then = curve.values[0], curve.values[last]
-        change = 100 * (then - first) / first * (1 if curve.better == "higher" else -1)
-        text = (
-            f"{method}: {plus_minus(first)} {curve.unit} with no labels, {plus_minus(then)} {curve.unit} with "
-            f"{in_words(curve.x[last])}"
-        )
-        x = ", ".join(in_words(value) for value in curve.x[[0, last]])
-        samples = f"{curve.n:,} users · labels {x} · {count(len(curve.seeds), 'seed')}"
-        return Measured(-change if worse else change, text, samples, curve.n)
-
-    return measure
-
-
-def share_of_bound(at: float) -> Callable[[Outcome], Measured | None]:
-    """Measure the sum-rate over that of the exhaustive search, in per cent."""
-
-    def measure(outcome: Outcome) -> Measured | None:
-        pair = _pair(outcome, MU_RATE, PROBE, BEAMS, BOUND)
-        row = None if pair is None else _row_at(pair.x, at)
-        if pair is None or row is None:
-            return None
-        shares = 100 * pair.own[row] / pair.other[row]
-        text = (
-            f"{plus_minus(shares)} % of the bound ({plus_minus(pair.own[row], 2)} of {plus_minus(pair.other[row], 2)} "
-            f"{pair.unit})"
-        )
-        users = pair.n * _users_each(outcome, "clusters")
-        return Measured(shares, text, pair.samples("clusters", pair.x[[row]]), users)
-
-    return measure
-
-
-def fewer_labels(factor: float) -> Callable[[Outcome], Measured | None]:
-    """Measure the rate with a share of the labels against the raw baseline's with `factor` times as many, in per cent."""
-
-    def measure(outcome: Outcome) -> Measured | None:
-        pair = _pair(outcome, MU_RATE, PROBE, BEAMS, RAW)
-        if pair is None:
-            return None
-        rows = [
-            (few, int(match[0]))
-            for few, x in enumerate(pair.x)
-            if len(match := np.flatnonzero(np.isclose(pair.x, factor * x)))
-        ]
-        if not rows:
-            return None
-        few, many = rows[-1]
-        ours, theirs = pair.own[few], pair.other[many]
-        text = (
-            f"{BEAMS} {plus_minus(ours, 2)} with {in_words(pair.x[few])}, {RAW} {plus_minus(theirs, 2)} {pair.unit} "
-            f"with {in_words(pair.x[many])}"
-        )
-        users = pair.n * _users_each(outcome, "clusters")
-        return Measured(100 * (ours - theirs) / theirs, text, pair.samples("clusters", pair.x[[few, many]]), users)
-
-    return measure
-
-
-def heads_at(outcome: Outcome, rate: float) -> list[str]:
-    """Conditions of the head ablation at a learning rate, in the order of the table."""
-    return [name for name in outcome.conditions(TOP5) if re.fullmatch(f"hidden .+, learning rate {rate:g}", name)]
-
-
-def every_head(rate: float) -> Callable[[Outcome], Measured | None]:
-    """Measure the gain of the head configuration with the smallest gain, at one learning rate of the ablation."""
-
-    def measure(outcome: Outcome) -> Measured | None:
-        heads: list[tuple[str, _Pair]] = []
-        for condition in heads_at(outcome, rate):
-            pair = _pair(outcome, TOP5, condition, HEAD, RAW_HEAD)
-            if pair is not None:
-                heads.append((condition, pair))
-        if not heads:
-            return None
-        gains = [(pair.own - pair.other).mean(0) for _, pair in heads]
-        least = int(np.argmin([np.nanmean(values) for values in gains]))
-        condition, pair = heads[least]
-        text = f"smallest gain {plus_minus(gains[least])} points ({condition}), {count(len(heads), 'head')} compared"
-        return Measured(gains[least], text, pair.samples("users", pair.x), pair.n)
-
-    return measure
-
-
-def beside(quantity: str) -> Callable[[Outcome], Measured | None]:
-    """Name a quantity's values, the model's before the others', under its last condition: the one that is drawn."""
-
-    def measure(outcome: Outcome) -> Measured | None:
-        conditions = outcome.conditions(quantity)
-        if not conditions:
-            return None
-        names = sorted(outcome.methods(quantity, conditions[-1]), key=lambda name: not is_ours(name))
-        curves = {name: outcome.curve(quantity, conditions[-1], name) for name in names}
-        known = {name: curve for name, curve in curves.items() if curve is not None}
-        if not known:
-            return None
-        first = next(iter(known.values()))
-        digits = 1 if first.unit else 2
-        values = ", ".join(f"{name} {plus_minus(curve.values.ravel(), digits)}" for name, curve in known.items())
-        text = f"{quantity}{', ' if first.unit else ''}{first.unit} ({conditions[-1]}): {values}"
-        return Measured(np.array([]), text, f"{first.n:,} users · {count(len(first.seeds), 'seed')}")
-
-    return measure
-
-
-def silhouettes(outcome: Outcome) -> Measured | None:
-    """Measure how much better [PHYSC] separates the clusters than raw CSI does, by silhouette score."""
-    facts = outcome.facts
-    if facts.get("silhouette_raw") is None or facts.get("silhouette_physc") is None:
+    pair = pair_of(outcome, select.name, select.conditions(outcome), select.own[0], select.rivals[0])
+    if pair is None or len(pair.x) < 2:
         return None
-    raw, physc = float(facts["silhouette_raw"]), float(facts["silhouette_physc"])
-    text = f"silhouette {physc:.2f} of [PHYSC], {raw:.2f} of raw CSI (-1 to 1)"
-    clusters = np.asarray(outcome.arrays.get("tsne_cluster", ()))
-    samples = f"{len(clusters):,} users · {count(len(np.unique(clusters)), 'cluster')} · one draw"
-    return Measured(np.array([physc - raw]), text, samples, len(clusters))
+    unit = METRICS[select.name].unit
+    gains = select.sign * (pair.own - pair.other).mean(0)
+    few, many = (amount(gains[end], unit) for end in (0, -1))
+    first, last = (place_of(select.name, pair.x[end]) for end in (0, -1))
+    text = f"gain {few} with {first} labels, {many} with {last}"
+    return _measured(outcome, select.name, gains[0] - gains[-1], text, pair.at(slice(None, None, len(pair.x) - 1)))
 
 
-def milliseconds(outcome: Outcome) -> Measured | None:
-    """Measure the quickest way to run the slowest kind of inference, in ms, negated: less is better."""
-    slowest: tuple[float, str, str, NDArray[np.float64], int] | None = None
-    for condition in outcome.conditions(LATENCY):
-        ways = []
-        for method in outcome.methods(LATENCY, condition):
-            if (curve := outcome.curve(LATENCY, condition, method)) is not None:
-                ways.append((float(np.nanmean(curve.values)), condition, method, curve.values.ravel(), curve.n))
-        if ways:
-            quickest = min(ways, key=lambda way: way[0])
-            slowest = quickest if slowest is None else max(slowest, quickest, key=lambda way: way[0])
-    if slowest is None:
+def change(select: Select, outcome: Outcome) -> Measured | None:
+    """Measure how much a method gains, or loses, from no labels to the fewest or the most, in per cent."""
+    method = select.own[0]
+    conditions = select.conditions(outcome)
+    curve = outcome.curve(select.name, conditions[0], method) if conditions else None
+    if curve is None or len(curve.x) < 2 or curve.x[0] > 0:
         return None
-    _, condition, method, values, n = slowest
-    return Measured(-values, f"{plus_minus(values, 2)} ms by {method} ({condition})", f"{n:,} inferences timed")
+    unit, last = METRICS[select.name].unit, 1 if select.at == "fewest" else len(curve.x) - 1
+    first, then = curve.values[0], curve.values[last]
+    text = (
+        f"{outcome.name(method)}: {amount(first, unit)} with no labels, {amount(then, unit)} with "
+        f"{place_of(select.name, curve.x[last])}"
+    )
+    x = ", ".join(place_of(select.name, curve.x[row]) for row in (0, last))
+    samples = f"{curve.n:,} users · labels {x} · {count(len(curve.seeds), 'seed')}"
+    return Measured(select.sign * 100 * (then - first) / first, text, samples, curve.n)
+
+
+def fewer_labels(select: Select, outcome: Outcome) -> Measured | None:
+    """Measure a method with a share of the labels against another with `factor` times as many, in per cent."""
+    own, rival = select.own[0], select.rivals[0]
+    pair = pair_of(outcome, select.name, select.conditions(outcome), own, rival)
+    if pair is None:
+        return None
+    rows = [
+        (few, int(match[0]))
+        for few, x in enumerate(pair.x)
+        if len(match := np.flatnonzero(np.isclose(pair.x, select.factor * x)))
+    ]
+    if not rows:
+        return None
+    unit, (few, many) = METRICS[select.name].unit, rows[-1]
+    ours, theirs = pair.own[:, few].mean(0), pair.other[:, many].mean(0)
+    text = (
+        f"{outcome.name(own)} {plus_minus(ours, unit)} with {place_of(select.name, pair.x[few])}, {outcome.name(rival)} "
+        f"{amount(theirs, unit)} with {place_of(select.name, pair.x[many])}"
+    )
+    gains = select.sign * 100 * (ours - theirs) / np.abs(theirs)
+    return _measured(outcome, select.name, gains, text, pair.at(slice(few, many + 1, many - few)))
+
+
+def loss(select: Select, outcome: Outcome) -> Measured | None:
+    """Measure by how much less a method loses from the conditions `base` to those of `where` than another, in the unit."""
+    ends = [select.conditions(outcome, where) for where in (select.where, select.base)]
+    if not all(ends):
+        return None
+    there, base = (found[0] for found in ends)
+    lost = {}
+    for method in (select.rivals[0], select.own[0]):
+        curves = [outcome.curve(select.name, where, method) for where in (there, base)]
+        if curves[0] is None or curves[1] is None:
+            return None
+        lost[method], n = curves[0].values[-1] - curves[1].values[-1], curves[0].n
+    unit = METRICS[select.name].unit
+    both = ", ".join(f"{outcome.name(method)} {amount(values, unit)}" for method, values in lost.items())
+    text = f"{condition_of(select.name, there)} less {condition_of(select.name, base)}: {both}"
+    rival, own = lost.values()
+    samples = f"{n:,} users · {condition_of(select.name, there)} · {count(len(own), 'seed')}"
+    return Measured(select.sign * (own - rival), text, samples, n)
+
+
+def fall(select: Select, outcome: Outcome) -> Measured | None:
+    """Measure how little a method's value falls from the smallest to the largest model, and from few users to many."""
+    method = select.own[0]
+    sizes = [
+        curve
+        for one in sorted(select.conditions(outcome), key=lambda one: (one.width or 0) ** 2 * (one.layers or 0))
+        if (curve := outcome.curve(select.name, one, method)) is not None
+    ]
+    if not sizes:
+        return None
+    largest = sizes[-1].values
+    drops = {"users": largest[0] - largest[-1]} if len(largest) > 1 else {}
+    if len(sizes) > 1:
+        drops["sizes"] = sizes[0].values[-1] - largest[-1]
+    if not drops:
+        return None
+    unit = METRICS[select.name].unit
+    best = max(drops.values(), key=lambda drop: float(drop.mean()))
+    text = f"falls by {' and '.join(plus_minus(drop, unit) for drop in drops.values())} {unit}"
+    return Measured(-best, text, f"over {' and '.join(drops)} · {count(len(best), 'seed')}")
+
+
+def values(select: Select, outcome: Outcome) -> Measured | None:
+    """Name a metric's values, the model's before the others', under its last condition: the one that is drawn."""
+    conditions = select.conditions(outcome)
+    if not conditions:
+        return None
+    last, unit = conditions[-1], METRICS[select.name].unit
+    names = sorted(outcome.methods(select.name, last), key=lambda name: not is_ours(name))
+    known = {name: curve for name in names if (curve := outcome.curve(select.name, last, name)) is not None}
+    if not known:
+        return None
+    first = next(iter(known.values()))
+    listed = ", ".join(
+        f"{outcome.name(name)} {plus_minus(curve.values.ravel(), unit)}" for name, curve in known.items()
+    )
+    title = title_of(select.name) + (f", {unit}" if unit else "")
+    samples = f"{first.n:,} users · {count(len(first.seeds), 'seed')}"
+    return Measured(np.array([]), f"{title} ({condition_of(select.name, last)}): {listed}", samples)
+
+
+MEASURES: dict[Measure, Callable[[Select, Outcome], Measured | None]] = {
+    "gain": gain,
+    "level": level,
+    "change": change,
+    "few_less_most": few_less_most,
+    "fewer_labels": fewer_labels,
+    "loss": loss,
+    "fall": fall,
+    "values": values,
+}

@@ -1,32 +1,31 @@
 """Results of a run as the report reads them: every task's table of records, facts and arrays."""
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from wavecity.dataset.files import read_json
+from wavecity.model.results.names import METRICS, Axis, Method, Metric
+from wavecity.model.results.records import Arrays, Condition, Facts, read_records
+from wavecity.model.results.rows import Row, frame_of, rows_of
+from wavecity.model.results.words import count, name_of, place_of
+from wavecity.model.settings.tasks import TASKS
 
-TITLES = {
-    "reconstruction": "Reconstruction of what is masked",
-    "localization": "Localisation in one scene",
-    "cross-localization": "Localisation in unseen scenes",
-    "mu-mimo": "Beams and sum-rate of several users",
-    "su-mimo": "Beam pairs and rate of one user with several antennas",
-    "latency": "Time of one inference",
-    "equivariance": "Wave equivariance",
-}
-TEMPORAL_TITLES = {"prediction": "Channel prediction under mobility", "equivariance": "Wave equivariance"}
+# Content of a run's `pretrain.json`.
+Summary = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One method's values of a quantity under a condition.
+    """One method's values of a metric under a condition.
 
     Attributes
     ----------
@@ -37,22 +36,29 @@ class Curve:
         Not-a-number where it was not measured.
     n : int
         Users or clusters that a value is over.
-    unit : str
-    better : str
-        `lower` or `higher`.
     """
 
     x: NDArray[np.float64]
     seeds: NDArray[np.int64]
     values: NDArray[np.float64]
     n: int
-    unit: str
-    better: str
 
     @property
     def swept(self) -> bool:
         """Whether the method takes labels."""
         return len(self.x) > 0
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean over the seeds, (X,) or (1,)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of places that were not measured
+            return np.asarray(np.nanmean(self.values, axis=1))
+
+    @property
+    def spread(self) -> NDArray[np.float64] | None:
+        """Standard deviation over the seeds, (X,) or (1,); None of a single one."""
+        return np.asarray(np.nanstd(self.values, axis=1, ddof=1)) if len(self.seeds) > 1 else None
 
     def on(self, x: NDArray[np.float64], seeds: NDArray[np.int64]) -> NDArray[np.float64]:
         """Values (len(x), len(seeds)): what takes no labels stands at every x, what was measured once at every seed."""
@@ -72,71 +78,68 @@ class Outcome:
     ----------
     task : str
     result : dict
-        `facts`, `rows` and provenance.
+        `facts` and provenance.
     frame : pandas.DataFrame
-        Records, columns of `wavecity.model.results.table.COLUMNS`.
+        Records, as `wavecity.model.results.rows.frame_of` makes it.
     arrays : dict
     """
 
     task: str
-    result: dict[str, Any]
+    result: Facts
     frame: pd.DataFrame
-    arrays: dict[str, NDArray[Any]]
+    arrays: Arrays
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """Sample sizes, checks, chosen settings."""
         return dict(self.result["facts"])
 
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Means and spreads over the seeds."""
+        return rows_of(self.frame)
+
     @property
-    def swept(self) -> dict[str, str]:
-        """What x is for quantities that are not swept over labels."""
-        return dict(self.facts.get("swept", {}))
+    def listed(self) -> pd.DataFrame:
+        """Records of the metrics that tables list."""
+        return self.frame[[METRICS[metric].table != "none" for metric in self.frame["metric"]]]
 
-    def conditions(self, quantity: str) -> list[str]:
-        """Conditions under which a quantity was measured, in the order of the table."""
-        return [str(name) for name in self.frame.loc[self.frame["quantity"] == quantity, "condition"].unique()]
+    def conditions(self, metric: Metric, **fixed: object) -> list[Condition]:
+        """Conditions under which a metric was measured, in the order of the records; only those with such fields."""
+        return [condition for of, condition in self._tables if of == metric and condition.fits(**fixed)]
 
-    def methods(self, quantity: str, condition: str) -> list[str]:
-        """Methods that a quantity was measured with, in the order of the table."""
-        frame = self.frame
-        here = frame[(frame["quantity"] == quantity) & (frame["condition"] == condition)]
-        return [str(name) for name in here["method"].unique()]
+    def methods(self, metric: Metric, condition: Condition | None = None) -> list[Method]:
+        """Methods that a metric was measured with, under one condition or any, in the order of the records."""
+        return list(self._of(metric, condition)["method"].unique())
 
-    def curve(self, quantity: str, condition: str, method: str) -> Curve | None:
+    def curve(self, metric: Metric, condition: Condition, method: Method) -> Curve | None:
         """Read one method's values, None if there is none."""
-        frame = self.frame
-        here = frame[
-            (frame["quantity"] == quantity)
-            & (frame["condition"] == condition)
-            & (frame["method"] == method)
-            & frame["value"].notna()
-        ]
+        here = self._of(metric, condition)
+        here = here[(here["method"] == method) & here["value"].notna()]
         if here.empty:
             return None
-        swept = here[here["x"].notna()]
-        x = np.sort(swept["x"].unique()).astype(np.float64)
-        here = swept if len(x) else here
-        seeds = np.sort(here["seed"].unique()).astype(np.int64)
-        values = np.full((max(len(x), 1), len(seeds)), np.nan)
-        rows = np.searchsorted(x, here["x"].to_numpy()) if len(x) else np.zeros(len(here), int)
-        values[rows, np.searchsorted(seeds, here["seed"].to_numpy())] = here["value"].to_numpy()
+        n = int(here["n"].max())
+        if not here["x"].notna().any():
+            here = here.drop_duplicates("seed").sort_values("seed")
+            return Curve(np.array([]), here["seed"].to_numpy(), here["value"].to_numpy()[None], n)
+        table = here[here["x"].notna()].pivot(index="x", columns="seed", values="value")
         # At some x nothing may depend on the seed (neighbours without labels): that value stands at every seed.
-        once = np.isfinite(values).sum(1) == 1
-        values[once] = np.nanmax(values[once], axis=1, keepdims=True) if once.any() else values[once]
-        first = here.iloc[0]
-        return Curve(x, seeds, values, int(here["n"].max()), str(first["unit"]), str(first["better"]))
+        once = table.notna().sum(axis=1) == 1
+        table[once] = table[once].bfill(axis=1).ffill(axis=1)
+        return Curve(table.index.to_numpy(float), table.columns.to_numpy(), table.to_numpy(), n)
 
-    def points(self, quantity: str, condition: str | None = None) -> int:
-        """How many x a quantity was measured at, under one condition or any."""
-        here = self.frame[self.frame["quantity"] == quantity]
-        if condition is not None:
-            here = here[here["condition"] == condition]
-        return int(here["x"].dropna().nunique())
+    def places(self, metric: Metric, condition: Condition | None = None) -> NDArray[np.float64]:
+        """All x that a metric was measured at, ascending, under one condition or any."""
+        return np.sort(self._of(metric, condition)["x"].dropna().unique())
+
+    def name(self, method: Method) -> str:
+        """Name of a method in words."""
+        paths = self.frame.loc[self.frame["method"] == method, "paths"]
+        return name_of(method, None if paths.empty else paths.iloc[0])
 
     def sizes(self) -> str:
         """Say what the results rest on: users or clusters tested, what was swept, seeds, dataset."""
-        frame = self.frame
+        frame = self.listed
         parts = []
         if scenes := self.facts.get("test_scenes", self.facts.get("scenes")):
             parts.append(count(scenes if isinstance(scenes, int) else len(scenes), "test scene"))
@@ -145,12 +148,26 @@ class Outcome:
             if len(counts):
                 low, high = int(counts.min()), int(counts.max())
                 parts.append(f"n = {low:,} a value" if low == high else f"n = {low:,} to {high:,} a value")
-            swept = sorted(frame.loc[~frame["quantity"].isin(self.swept), "x"].dropna().unique())
-            if swept:
-                parts.append("labels " + ", ".join(in_words(value) for value in swept))
+            labels = [METRICS[metric].axis in (Axis.LABELS, Axis.LABEL_SHARE) for metric in frame["metric"]]
+            swept = frame[labels].dropna(subset="x").sort_values("x")
+            if len(swept):
+                places = [place_of(metric, x) for metric, x in zip(swept["metric"], swept["x"], strict=True)]
+                parts.append("labels " + ", ".join(dict.fromkeys(places)))
             parts.append(count(frame["seed"].nunique(), "seed"))
         parts.append(f"dataset {str(self.result['dataset_version'])[:12]}")
         return " · ".join(parts)
+
+    @cached_property
+    def _tables(self) -> dict[tuple[Metric, Condition], pd.DataFrame]:
+        """Records by metric and condition."""
+        groups = self.frame.groupby(["metric", "condition"], sort=False)
+        return {cast("tuple[Metric, Condition]", key): group for key, group in groups}
+
+    def _of(self, metric: Metric, condition: Condition | None) -> pd.DataFrame:
+        """Records of a metric, under one condition or any."""
+        if condition is None:
+            return self.frame[self.frame["metric"] == metric]
+        return self._tables.get((metric, condition), self.frame.iloc[:0])
 
 
 @dataclass(frozen=True)
@@ -168,19 +185,24 @@ def read_outcomes(run: Path) -> dict[str, Outcome]:
     """Read what `wavecity evaluate` left in a run folder; a task without its table of records counts as not run.
 
     Where a task was only run with other settings than the run's own, the latest of these results are read.
+
+    Raises
+    ------
+    InputError
+        Records in the form of another version.
     """
     outcomes: dict[str, Outcome] = {}
-    for task in TITLES | TEMPORAL_TITLES:
+    for task in TASKS:
         path = next((path for path in _result_files(run, task) if path.with_suffix(".parquet").is_file()), None)
         result = None if path is None else read_json(path)
         if path is None or result is None:
             continue
-        table = path.with_suffix(".parquet")
-        arrays: dict[str, NDArray[Any]] = {}
+        frame = frame_of(read_records(path.with_suffix(".parquet"), task))
+        arrays: Arrays = {}
         if path.with_suffix(".npz").is_file():
             with np.load(path.with_suffix(".npz")) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-        outcomes[task] = Outcome(task, dict(result), pd.read_parquet(table), arrays)
+        outcomes[task] = Outcome(task, dict(result), frame, arrays)
     return outcomes
 
 
@@ -193,7 +215,7 @@ def _result_files(run: Path, task: str) -> list[Path]:
 
 
 def missing_tasks(
-    run: Path, summary: Mapping[str, Any], titles: Iterable[str], outcomes: Mapping[str, Outcome]
+    run: Path, summary: Summary, tasks: Iterable[str], outcomes: Mapping[str, Outcome]
 ) -> dict[str, Missing]:
     """Tasks that a report has no results for, each with the reason.
 
@@ -202,13 +224,13 @@ def missing_tasks(
     run : Path
     summary : dict
         Its `pretrain.json`.
-    titles : iterable of str
-        Tasks that the report is about.
+    tasks : iterable of str
+        Those that the report is about.
     outcomes : dict
         As `read_outcomes` gives them; those that are not of this run's checkpoint are missing too.
     """
     missing = {}
-    for task in titles:
+    for task in tasks:
         note = read_json(run / "results" / f"{task}.json") or {}
         if task in outcomes:
             if why := not_of_this_run(outcomes[task].result, summary):
@@ -220,7 +242,7 @@ def missing_tasks(
     return missing
 
 
-def not_of_this_run(result: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def not_of_this_run(result: Summary, summary: Summary) -> str:
     """Say that a result is of another checkpoint than the one of a run's `pretrain.json`, if so."""
     if result["checkpoint"] != summary["fingerprint"]:
         return f"its results are of another training ({result['checkpoint'][:12]}, not {summary['fingerprint'][:12]})"
@@ -229,16 +251,6 @@ def not_of_this_run(result: Mapping[str, Any], summary: Mapping[str, Any]) -> st
     if weights and own and weights != own:
         return f"its results are of other weights of this training ({weights[:12]}, not {own[:12]})"
     return ""
-
-
-def in_words(x: float) -> str:
-    """Write what is swept: a count of labels as it is, a share in per cent."""
-    return f"{x:,.0f}" if x == 0 or x > 1 else f"{100 * x:g} %"
-
-
-def count(number: int, noun: str) -> str:
-    """Number and noun, in the plural where it is due."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def command(task: str) -> str:

@@ -51,7 +51,7 @@ class BudgetSettings(Settings):
 
 
 class EquivarianceSettings(Settings):
-    """Does a channel that is modulated give an output that is modulated alike, and what is that worth where things shift?
+    """Does a modulated channel give an output that is modulated in the same way, and what is that worth where things shift?
 
     The defaults are for one CPU core and the small profiles, some twenty minutes: a step of 16 users takes 0.1 s, one of four
     windows of 24 snapshots 0.8 s, a penalised one twice that. Models of profile `wavecity` take far longer to train.
@@ -67,7 +67,9 @@ class EquivarianceSettings(Settings):
         description="Methods that are also trained at the smaller sizes, with the most users, and with fewer users, at the "
         "largest size.",
     )
-    penalty: float = Field(1.0, gt=0, le=1e3, description="Weight of the equivariance error beside the loss [ours].")
+    penalty: float = Field(
+        1.0, gt=0, le=1e3, description="Weight of the equivariance error, which is added to the loss [ours]."
+    )
     mask: float = Field(
         0.9,
         gt=0,

@@ -27,7 +27,7 @@ class PredictionSettings(Settings):
     test_users: int = Field(24, ge=1, description="Largest number of test users of each regime of speed.")
     snr: float | None = Field(
         10.0,
-        description="Signal-to-noise ratio in dB of the snapshots seen, for every method alike; null: no noise. What is "
+        description="Signal-to-noise ratio in dB of the snapshots seen, for every method; null: no noise. What is "
         "predicted and judged is always without noise [ours].",
     )
 

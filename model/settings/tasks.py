@@ -1,7 +1,9 @@
-"""Names of the evaluation tasks and of what they compare: all that the command line needs to know of them."""
+"""The evaluation tasks that there are: all that the command line needs to know of them."""
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
+Backbone = Literal["multimodal", "temporal"]
 TaskName = Literal[
     "reconstruction",
     "localization",
@@ -13,28 +15,64 @@ TaskName = Literal[
     "equivariance",
 ]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
-# What each is, in a line.
-MEANINGS: dict[TaskName, str] = {
-    "reconstruction": "masked CSI, heights and locations filled in, against OMP, LMMSE and neighbours",
-    "localization": "users found in a scene from some labels of it",
-    "cross-localization": "users found in scenes that were not trained on, from few labels or none",
-    "mu-mimo": "beams and sum-rate of several users",
-    "su-mimo": "beam pairs and rate of a user with several antennas (needs features.paths)",
-    "latency": "time of one inference, in PyTorch and exported",
-    "prediction": "future channels of moving users (only for a temporal model)",
-    "equivariance": "networks that know the symmetries of waves against plain ones (runs only where it is named)",
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A task that can be run.
+
+    Attributes
+    ----------
+    module : str
+        Where its `SPECS` are, one for each model.
+    meaning : str
+        What it is, in a line.
+    backbones : tuple of str
+        Models that have it.
+    on_request : bool
+        Whether it runs only where it is named.
+    """
+
+    module: str
+    meaning: str
+    backbones: tuple[Backbone, ...] = ("multimodal",)
+    on_request: bool = False
+
+
+# In the order in which they run.
+REGISTERED: dict[TaskName, Registered] = {
+    "reconstruction": Registered(
+        "wavecity.model.tasks.reconstruction",
+        "masked CSI, heights and locations filled in, against OMP, LMMSE and neighbours",
+    ),
+    "localization": Registered("wavecity.model.tasks.localization", "users found in a scene from some labels of it"),
+    "cross-localization": Registered(
+        "wavecity.model.tasks.cross_scene",
+        "users found in scenes that were not trained on, from few labels or none",
+    ),
+    "mu-mimo": Registered("wavecity.model.tasks.beams.mu_mimo", "beams and sum-rate of several users"),
+    "su-mimo": Registered(
+        "wavecity.model.tasks.beams.su_mimo",
+        "beam pairs and rate of a user with several antennas (needs features.paths)",
+    ),
+    "latency": Registered("wavecity.model.tasks.latency", "time of one inference, in PyTorch and exported"),
+    "prediction": Registered(
+        "wavecity.model.tasks.prediction",
+        "future channels of moving users (only for a temporal model)",
+        ("temporal",),
+    ),
+    "equivariance": Registered(
+        "wavecity.model.tasks.equivariance",
+        "networks that know the symmetries of waves against plain ones (runs only where it is named)",
+        ("multimodal", "temporal"),
+        on_request=True,
+    ),
 }
-# Those of each model, in the order in which they run.
+# What each is, in a line.
+MEANINGS: dict[TaskName, str] = {name: task.meaning for name, task in REGISTERED.items()}
 TASKS_OF: dict[str, tuple[TaskName, ...]] = {
-    "multimodal": tuple(name for name in TASKS if name != "prediction"),
-    "temporal": ("prediction", "equivariance"),
+    backbone: tuple(name for name, task in REGISTERED.items() if backbone in task.backbones)
+    for backbone in get_args(Backbone)
 }
 # Run only where they are asked for: they train dozens of models.
-ON_REQUEST: tuple[TaskName, ...] = ("equivariance",)
-# What no method can be ahead of by more than luck: no rival.
-BOUND = "exhaustive search"
-
-
-def is_ours(name: str) -> bool:
-    """Whether a predictor is the pretrained model or a head on it."""
-    return name.startswith(("model", "[PHYSC]"))
+ON_REQUEST: tuple[TaskName, ...] = tuple(name for name, task in REGISTERED.items() if task.on_request)

@@ -9,7 +9,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,24 +16,19 @@ from torch import Tensor, nn
 
 from wavecity.model.data.feasible import TESTED
 from wavecity.model.data.users import Users, WirelessData, gather
+from wavecity.model.figures.curves import draw_cross, draw_layouts
+from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, PaperFigure, Part
 from wavecity.model.learning.baselines import inverse_distance_mean, nearest
 from wavecity.model.learning.finetune import EncoderWithHead, finetuned
 from wavecity.model.learning.heads import LocationHead, Standardiser, apply, distance, tuned
 from wavecity.model.multimodal.inference import Predictor
-from wavecity.model.results.table import Findings
+from wavecity.model.results.claims import OURS, Claim
+from wavecity.model.results.measures import Select
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import Facts, Findings
+from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings
-from wavecity.model.tasks.localization import (
-    CNN,
-    FINE_TUNED,
-    LOCATION_HEAD,
-    MEAN,
-    NEIGHBOURS,
-    NEIGHBOURS_LEVEL,
-    PHYSC,
-    TWIN,
-    head_builders,
-    layouts,
-)
+from wavecity.model.tasks.localization import head_builders, layouts
 from wavecity.model.tasks.sites import (
     Errors,
     Site,
@@ -43,13 +37,13 @@ from wavecity.model.tasks.sites import (
     level_weight,
     make_site,
     site_facts,
+    starts_of,
     viewer,
     with_level,
     with_noise,
 )
+from wavecity.model.tasks.spec import TaskSpec
 
-QUANTITY = "Cross-scene localisation, median error"
-POOLED = "unseen scenes"
 NEIGHBOURS_TAKEN = 5
 # Stream of random numbers.
 SOURCES = 32
@@ -81,7 +75,7 @@ class Learner:
 
     Attributes
     ----------
-    method : str
+    method : Method
     seed : int
         Of weights and batches, and of the labels in unseen scenes.
     head : nn.Module
@@ -91,7 +85,7 @@ class Learner:
         Learning rate that the validation scenes chose.
     """
 
-    method: str
+    method: Method
     seed: int
     head: nn.Module
     read: Callable[[Site, Views], Tensor]
@@ -101,7 +95,7 @@ class Learner:
 def cross_localization(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Median error in unseen scenes against the number of labelled users there, from none.
 
-    Encoder and head are trained together on the training scenes only, for the fine-tuned model and its twin alike; in an
+    Encoder and head are trained together on the training scenes only, for the fine-tuned model and its twin; in an
     unseen scene the head alone is adapted, as everywhere. Neighbours are looked up among the training users and the
     labelled ones.
 
@@ -134,10 +128,10 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
     look = viewer(predictor, visible)
     views, known = [look(site.users) for site in sites], look(source.users)
 
-    errors = Errors(QUANTITY, POOLED)
-    drawn: dict[str, list[Tensor]] = {PHYSC: [], CNN: []}
-    rates: dict[str, float] = {}
-    adapted: dict[tuple[str, int, int], float] = {}
+    errors = Errors(Metric.CROSS_LOCATION_ERROR)
+    drawn: dict[Method, list[Tensor]] = {Method.PHYSC_MLP: [], Method.RAW_CNN: []}
+    rates: dict[Method, float] = {}
+    adapted: dict[tuple[Method, int, int], float] = {}
     for learner in _learners(predictor, source, known, visible, settings):
         rates.setdefault(learner.method, learner.rate)
         for site, view in zip(sites, views, strict=True):
@@ -154,7 +148,7 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
                     drawn[learner.method].append(place)
     weight = _simple(predictor, source, known, sites, views, visible, counts, settings, errors)
 
-    facts: dict[str, Any] = {
+    facts: Facts = {
         "train_users": source.train,
         "train_scenes": len(source.users.scene[: source.train].unique()),
         "validation_users": len(source.users) - source.train,
@@ -188,9 +182,12 @@ def make_source(data: WirelessData, settings: EvaluationSettings, seed: int) -> 
 def _learners(
     predictor: Predictor, source: Source, known: Views, visible: Tensor, settings: EvaluationSettings
 ) -> Iterator[Learner]:
-    """Train every method's heads on the training scenes, one a seed."""
+    """Train every method's heads on the training scenes, one for each seed."""
     heads, held_back = head_builders(predictor, visible), source.held_back(settings.heads)
-    reads: dict[str, Callable[[Views], Tensor]] = {PHYSC: lambda view: view.physc, CNN: lambda view: view.entries}
+    reads: dict[Method, Callable[[Views], Tensor]] = {
+        Method.PHYSC_MLP: lambda view: view.physc,
+        Method.RAW_CNN: lambda view: view.entries,
+    }
     for method, read in reads.items():
         features = read(known)
         standardise = Standardiser.of(features[: source.train])
@@ -221,8 +218,7 @@ def _learners(
     def draw(_: int) -> tuple[Users, Tensor, Tensor]:
         return users, users.csi[:, None], users.position
 
-    starts: dict[str, Callable[[int], Predictor]] = {FINE_TUNED: lambda _: predictor, TWIN: predictor.untrained}
-    for method, start in starts.items():
+    for method, start in starts_of(predictor).items():
         for seed, model, rate in finetuned(start, build, lambda _: distance, draw, visible, fewer):
             head, model.head = model.head, nn.Identity()
 
@@ -261,8 +257,8 @@ def _simple(
     for site, view in zip(sites, views, strict=True):
         place = predictor.predict(site.test, visible, fill_csi=False).location
         if place is not None:
-            errors.add(LOCATION_HEAD, math.nan, 0, site, place)
-        for method, factor in ((NEIGHBOURS, 0.0), (NEIGHBOURS_LEVEL, weight)):
+            errors.add(Method.MODEL_LOCATION_HEAD, math.nan, 0, site, place)
+        for method, factor in ((Method.KNN, 0.0), (Method.KNN_LEVEL, weight)):
             queries = with_level(view, factor)
             distance, index = nearest(
                 with_level(known, factor)[: source.train], queries[: site.tested], NEIGHBOURS_TAKEN
@@ -277,7 +273,7 @@ def _simple(
         for count in counts:
             for seed in range(settings.heads.seeds if count else 1):
                 labels = site.users.position[site.labelled(count, seed)] if count else train
-                errors.add(MEAN, count, seed, site, labels.mean(0).expand(site.tested, -1))
+                errors.add(Method.MEAN_LABELLED, count, seed, site, labels.mean(0).expand(site.tested, -1))
     return weight
 
 
@@ -292,3 +288,54 @@ def among(
     every = torch.cat((near[1], labels.expand(len(queries), -1, -1)), 1)
     found, index = joined.topk(min(k, joined.shape[1]), largest=False)
     return inverse_distance_mean(found, every.gather(1, index[..., None].expand(-1, -1, every.shape[-1])))
+
+
+TASK: TaskName = "cross-localization"
+_ERROR, _POOLED = Metric.CROSS_LOCATION_ERROR, {"scene": None}
+_MLP, _CNN, _KNN = (Method.PHYSC_MLP,), (Method.RAW_CNN,), (Method.KNN, Method.KNN_LEVEL)
+_TRAINED = (Method.PHYSC_FINE_TUNED, Method.PHYSC_MLP)
+CLAIMS = (
+    Claim("cross-zero", "5", "section 4.2, Figure 5c",
+          "In scenes never seen, without any label of theirs, [PHYSC] + MLP is better than raw CSI + CNN.",
+          "relative reduction of the median error with no labels", TASK, "gain",
+          Select(_ERROR, _MLP, _CNN, _POOLED, at=0)),
+    Claim("cross-more", "5", "section 4.2, Figure 5c", "With labels of the new scene it keeps getting better.",
+          "relative reduction from no labels to the most", TASK, "change", Select(_ERROR, _MLP, where=_POOLED, at="most")),
+    Claim("cross-cnn", "5", "section 4.2, Figure 5c",
+          "Raw CSI + CNN gets worse when it is fine-tuned on only a few labels.",
+          "relative growth of its error from no labels to the fewest; here held-back labels choose rate and stop, no step at "
+          "all included, which shields it", TASK, "change",
+          Select(_ERROR, _CNN, where=_POOLED, at="fewest", better=False)),
+    Claim("cross-knn", "5", OURS, "In scenes never seen it also beats the nearest neighbours of |DFT| fingerprints.",
+          "relative reduction, mean over the numbers of labels", TASK, "gain", Select(_ERROR, _MLP, _KNN, _POOLED)),
+    Claim("cross-twin", "5", OURS,
+          "Pretraining helps in scenes never seen: the same encoder from scratch, with the same budget, is behind.",
+          "relative reduction, mean over the numbers of labels that both have", TASK, "gain",
+          Select(_ERROR, _TRAINED, (Method.TWIN,), _POOLED)),
+    Claim("layouts", "12", "Appendix E.1, Figure 12",
+          "In scenes never seen, [PHYSC] + MLP puts users nearer to where they are than raw CSI + CNN (pictures only).",
+          "not at all here; the verdict is with Figure 5", TASK, "gain", Select(_ERROR, _MLP, _CNN, _POOLED, at=0),
+          by_eye=True),
+)  # fmt: skip
+FIGURES = (
+    PaperFigure("5", "Localisation", (
+        Part(TASK, f"(c) Heads trained on training scenes, then adapted; 0 labels is zero-shot. {BARS}", draw_cross,
+             metric=_ERROR, over_labels=True),
+    )),
+    PaperFigure("12", "Scenes of the localisation task with predicted locations", (
+        Part(TASK, f"Heads that have not seen these scenes, as in the paper's figure. {LAYOUT}", draw_map=draw_layouts,
+             arrays=LAYOUTS),
+    )),
+)  # fmt: skip
+SPECS = (
+    TaskSpec(
+        TASK,
+        "multimodal",
+        "Localisation in unseen scenes",
+        cross_localization,
+        frozenset({"batch_size", "cross_scene", "heads", "localization", "max_users"}),
+        (Method.RAW_CNN, Method.TWIN, Method.KNN, Method.KNN_LEVEL, Method.MEAN_LABELLED),
+        CLAIMS,
+        FIGURES,
+    ),
+)

@@ -1,12 +1,9 @@
-"""Evaluation of a pretrained run: (checkpoint, dataset version, settings) -> results table -> figures of the report."""
+"""Evaluation of a pretrained run: (checkpoint, dataset version, settings) -> table of records -> report."""
 
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,91 +12,21 @@ from wavecity.dataset import InputError
 from wavecity.dataset.files import atomic_path, read_json, write_json
 from wavecity.model.data.feasible import NotPossible
 from wavecity.model.data.trajectories import TemporalData, load_temporal
-from wavecity.model.data.users import SPLITS, WirelessData, dataset_sha256, dataset_version, geometry_of, load_data
-from wavecity.model.equivariance.task import equivariance, equivariance_temporal, versions_of
+from wavecity.model.data.users import WirelessData, dataset_sha256, dataset_version, geometry_of, load_data
 from wavecity.model.multimodal.inference import Predictor
-from wavecity.model.results.table import Findings, rows_of, to_frame
-from wavecity.model.settings.tasks import TASKS_OF
+from wavecity.model.results.records import Facts, Findings, write_records
+from wavecity.model.settings.tasks import REGISTERED, TASKS, TASKS_OF
 from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
-from wavecity.model.tasks.beams.mu_mimo import mu_mimo
-from wavecity.model.tasks.beams.su_mimo import su_mimo
-from wavecity.model.tasks.cross_scene import cross_localization
-from wavecity.model.tasks.localization import localization
-from wavecity.model.tasks.prediction import prediction
-from wavecity.model.tasks.reconstruction import reconstruction
-from wavecity.model.temporal.network import TemporalModel
+from wavecity.model.tasks.spec import TaskSpec, spec_of
 from wavecity.model.training.checkpoint import Checkpoint, weights_of
-from wavecity.model.training.export import latency
 from wavecity.model.training.load import load_model, load_temporal_model
 from wavecity.model.training.run_folder import changed_keys, weights_sha256
 from wavecity.model.training.trainer import cpu_threads
 
-# Raised when rows or arrays of a task change: results of before are then made anew.
-RESULTS = 4
+# Raised when records or arrays of a task change: results of before are then made anew.
+RESULTS = 5
 
 Data = WirelessData | TemporalData
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task of the multi-modal model and the splits that its dataset must have."""
-
-    run: Callable[[Predictor, WirelessData, EvaluationSettings, int], Findings]
-    splits: tuple[str, ...] = SPLITS
-    # Fields of the evaluation settings that results depend on, None for all, and those that they do not.
-    settings: frozenset[str] | None = None
-    ignored: frozenset[str] | None = frozenset({"equivariance", "prediction", "tasks"})
-
-    backbone: ClassVar = "multimodal"
-
-    def measure(
-        self, run: Path, checkpoint: Checkpoint, store: str, settings: EvaluationSettings, seed: int, data: Data | None
-    ) -> tuple[str, Findings]:
-        """Load model and data and run it; returns the dataset's name too."""
-        model, trained_with, statistics, _ = load_model(run, checkpoint)
-        wireless = data if isinstance(data, WirelessData) else load_data(store, self.splits)
-        geometry = geometry_of(wireless, trained_with.model)
-        if geometry != model.geometry:
-            msg = f"{store}: {geometry}, but the checkpoint in {run} needs {model.geometry}; evaluate on such a dataset"
-            raise InputError(msg)
-        predictor = Predictor(model, trained_with, statistics, wireless, settings.batch_size)
-        return wireless.name, self.run(predictor, wireless, settings, seed)
-
-
-@dataclass(frozen=True)
-class TemporalTask:
-    """A task of the temporal model and the splits that its dataset must have."""
-
-    run: Callable[[TemporalModel, TrainingSettings, TemporalData, EvaluationSettings, int], Findings]
-    splits: tuple[str, ...] = SPLITS
-    settings: frozenset[str] | None = frozenset({"heads", "prediction"})
-    ignored: frozenset[str] | None = None
-
-    backbone: ClassVar = "temporal"
-
-    def measure(
-        self, run: Path, checkpoint: Checkpoint, store: str, settings: EvaluationSettings, seed: int, data: Data | None
-    ) -> tuple[str, Findings]:
-        """Load model and data and run it; returns the dataset's name too."""
-        model, trained_with, _ = load_temporal_model(run, checkpoint)
-        trajectories = data if isinstance(data, TemporalData) else load_temporal(store, self.splits)
-        return trajectories.name, self.run(model, trained_with, trajectories, settings, seed)
-
-
-# A task of both models has an entry for each.
-TASKS: dict[str, tuple[Task | TemporalTask, ...]] = {
-    "reconstruction": (Task(reconstruction),),
-    "localization": (Task(localization, ("test",)),),
-    "cross-localization": (Task(cross_localization),),
-    "mu-mimo": (Task(mu_mimo),),
-    "su-mimo": (Task(su_mimo),),
-    "latency": (Task(latency, ("test",)),),
-    "prediction": (TemporalTask(prediction, ("train", "test")),),
-    "equivariance": (
-        Task(equivariance, ("train", "test"), frozenset({"equivariance", "heads"}), None),
-        TemporalTask(equivariance_temporal, ("train", "test"), frozenset({"equivariance", "heads", "prediction"})),
-    ),
-}
 
 
 def evaluate(
@@ -110,7 +37,7 @@ def evaluate(
     seed: int,
     data: Data | None = None,
     own: tuple[TrainingSettings, int] | None = None,
-) -> dict[str, Any]:
+) -> Facts:
     """Evaluate a run and leave `results/<task>.parquet`, `.json` and, for the figures, `.npz` in it.
 
     A result of the same checkpoint, dataset version, evaluation settings and seed is returned as it is. Results with
@@ -123,7 +50,7 @@ def evaluate(
     store : str
         Folder of a build, of a version, or a `.zarr`; it need not be what the run was trained on.
     task : str
-        A name of `TASKS`.
+        A name of `wavecity.model.settings.tasks.TASKS`.
     settings : TrainingSettings
         Only `evaluation` and `threads` count; the model's settings are the checkpoint's.
     seed : int
@@ -135,9 +62,8 @@ def evaluate(
     Returns
     -------
     dict
-        `rows` (quantity, condition, unit, x, means and spreads by method, verdict), `facts` (sample sizes, checks),
-        provenance, `changed` (settings that are not the run's own), `table` (path of the table of records in the run
-        folder, one line for every seed).
+        What the JSON holds: `facts` (sample sizes, checks), provenance, `changed` (settings that are not the run's own),
+        `table` (path of the table of records in the run folder, one line for every seed).
 
     Raises
     ------
@@ -152,23 +78,20 @@ def evaluate(
     checkpoint = weights_of(run)
     card, weights = checkpoint
     backbone = card["settings"].get("backbone", "multimodal")
-    chosen = next((one for one in TASKS[task] if one.backbone == backbone), None)
-    if chosen is None:
-        needed = TASKS[task][0].backbone
+    spec = spec_of(task, backbone)
+    if spec is None:
+        needed = REGISTERED[task].backbones[0]
         msg = (
             f"task {task} needs a {needed} model, {run} holds a {backbone} one; choose {', '.join(TASKS_OF[backbone])}"
         )
         raise NotPossible(msg)
     version = data.version if data is not None else dataset_version(store)
-    evaluation = _read_by(chosen, settings.evaluation)
-    changed = (
-        [] if own is None else changed_keys(_read_by(chosen, own[0].evaluation), evaluation, "training.evaluation.")
-    )
+    evaluation = _read_by(spec, settings.evaluation)
+    changed = [] if own is None else changed_keys(_read_by(spec, own[0].evaluation), evaluation, "training.evaluation.")
     if own is not None and own[1] != seed:
         changed.append(f"seed: {own[1]} -> {seed}")
     content = [card["fingerprint"], version, evaluation, task, seed, RESULTS]
-    if task == "equivariance":
-        content.append(versions_of(settings.evaluation.equivariance))
+    content += spec.other_data(settings.evaluation)
     fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     path = run / "results" / f"{task}{_suffix(changed)}.json"
     hashes = {
@@ -186,11 +109,10 @@ def evaluate(
     started = time.perf_counter()
     try:
         with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
-            name, findings = chosen.measure(run, checkpoint, store, settings.evaluation, seed, data)
+            name, findings = _run(spec, run, checkpoint, store, settings.evaluation, seed, data)
     except InputError as error:
         msg = f"{task} is not possible: {error}"
         raise NotPossible(msg) from error
-    frame = to_frame(findings.records, task)
     result = {
         "task": task,
         "fingerprint": fingerprint,
@@ -202,16 +124,14 @@ def evaluate(
         "changed": changed,
         "table": str(path.relative_to(run).with_suffix(".parquet")),
         "seed": seed,
-        "seeds": int(frame["seed"].nunique()),
+        "seeds": len({record.seed for record in findings.records}),
         "seconds": round(time.perf_counter() - started, 1),
         "facts": findings.facts,
-        "rows": [row.to_dict() for row in rows_of(frame)],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     # A result is there when its JSON is: that of before goes first, the new one comes last.
     path.unlink(missing_ok=True)
-    with atomic_path(path.with_suffix(".parquet")) as temporary:
-        frame.to_parquet(temporary, index=False)
+    write_records(path.with_suffix(".parquet"), findings.records, task, card["fingerprint"], version)
     path.with_suffix(".npz").unlink(missing_ok=True)
     if findings.arrays:
         with atomic_path(path.with_suffix(".npz")) as temporary, temporary.open("wb") as stream:
@@ -238,13 +158,33 @@ def note_not_possible(run: Path, task: str, why: str) -> None:
     write_json(path, {"task": task, "checkpoint": card["fingerprint"], "not_possible": why})
 
 
-def _read_by(task: Task | TemporalTask, settings: EvaluationSettings) -> dict[str, Any]:
+def _run(
+    spec: TaskSpec,
+    run: Path,
+    checkpoint: Checkpoint,
+    store: str,
+    settings: EvaluationSettings,
+    seed: int,
+    data: Data | None,
+) -> tuple[str, Findings]:
+    """Load model and data and run a task; returns the dataset's name too."""
+    if spec.backbone == "temporal":
+        temporal, trained_with, _ = load_temporal_model(run, checkpoint)
+        trajectories = data if isinstance(data, TemporalData) else load_temporal(store, spec.splits)
+        return trajectories.name, spec.run(temporal, trained_with, trajectories, settings, seed)
+    model, trained_with, statistics, _ = load_model(run, checkpoint)
+    wireless = data if isinstance(data, WirelessData) else load_data(store, spec.splits)
+    geometry = geometry_of(wireless, trained_with.model)
+    if geometry != model.geometry:
+        msg = f"{store}: {geometry}, but the checkpoint in {run} needs {model.geometry}; evaluate on such a dataset"
+        raise InputError(msg)
+    predictor = Predictor(model, trained_with, statistics, wireless, settings.batch_size)
+    return wireless.name, spec.run(predictor, wireless, settings, seed)
+
+
+def _read_by(spec: TaskSpec, settings: EvaluationSettings) -> Facts:
     """The part of the evaluation settings that a task's results depend on."""
-    return settings.model_dump(
-        mode="json",
-        include=None if task.settings is None else set(task.settings),
-        exclude=None if task.ignored is None else set(task.ignored),
-    )
+    return settings.model_dump(mode="json", include=set(spec.settings))
 
 
 def _suffix(changed: list[str]) -> str:

@@ -14,7 +14,8 @@ from wavecity.model.multimodal.inputs import Prepared, loss_terms, prepare
 from wavecity.model.multimodal.losses import coarse_spectrum, spectrum
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.network import Outputs
-from wavecity.model.results.table import Row
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import Condition, Record
 from wavecity.model.settings.training import EvaluationSettings
 
 CSI_MASK = 0.7
@@ -22,19 +23,19 @@ CSI_MASK = 0.7
 DECOYS = 13
 # Simple predictors of a probability or of a spectrum of mean 1 must not say never.
 FLOOR = 0.01
-TITLES = {
-    "csi": "Loss of masked CSI (eq. 2)",
-    "location": "Loss of the hidden location (eq. 3)",
-    "occupancy": "Loss of masked occupancy (eq. 4)",
-    "spectrum": "Loss of the spectrum (eq. 6, or its KL form)",
+LOSSES = {
+    "csi": Metric.CSI_LOSS,
+    "location": Metric.LOCATION_LOSS,
+    "occupancy": Metric.OCCUPANCY_LOSS,
+    "spectrum": Metric.SPECTRUM_LOSS,
 }
 
 
 @torch.no_grad()
-def loss_rows(
+def loss_records(
     predictor: Predictor, test: Users, train: Users, prior: Tensor, settings: EvaluationSettings, seed: int
-) -> list[Row]:
-    """A row a term: CSI and scene masked (along a decoy's link), the location hidden.
+) -> list[Record]:
+    """Loss of each term: CSI and scene masked (along a decoy's link), the location hidden.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ def loss_rows(
     visible = predictor.visible_patches(CSI_MASK, seed)
     decoys = np.random.default_rng([seed, DECOYS])
     place = train.position.mean(0) / predictor.statistics.position_scale
-    sums: dict[str, dict[str, float]] = {term: {} for term in TITLES}
+    sums: dict[tuple[str, Method], float] = {}
     for index in torch.arange(len(test)).split(predictor.batch_size):
         users = test.at(index)
         mask = predictor.mask(users, visible, False, settings.scene_mask, decoys)
@@ -58,29 +59,31 @@ def loss_rows(
         occupied = scenes.occupancy(users.scene)
         outputs = predictor.model(prepared.inputs, mask)
         guesses = {
-            "model": outputs,
+            Method.MODEL: outputs,
             **_simple(predictor, outputs, prepared, mask, occupied, place, prior, settings, visible),
         }
-        for name, guess in guesses.items():
+        for method, guess in guesses.items():
             for term, value in loss_terms(guess, prepared, mask, occupied, trained_with.losses).items():
-                if _speaks_of(name, term):
-                    sums[term][name] = sums[term].get(name, 0.0) + float(value) * len(users) / len(test)
-    condition = f"{CSI_MASK:g} of the CSI and {settings.scene_mask:g} of the height patches masked, location hidden"
-    return [Row(TITLES[term], condition, "", "lower", values) for term, values in sums.items() if values]
+                if term in PREDICTED.get(method, LOSSES):
+                    sums[term, method] = sums.get((term, method), 0.0) + float(value) * len(users) / len(test)
+    condition = Condition(csi_masked=CSI_MASK, scene_masked=settings.scene_mask)
+    return [
+        Record(metric, method, value, seed, len(test), condition=condition)
+        for term, metric in LOSSES.items()
+        for (of, method), value in sums.items()
+        if of == term
+    ]
 
 
-SIMPLE = {
-    "OMP": ("csi", "spectrum"),
-    "zeros": ("csi",),
-    "zero-filled DFT": ("spectrum",),
-    "mean of training users": ("location",),
-    "mean of visible neighbours": ("occupancy",),
-    "prior of training scenes": ("occupancy",),
+# Terms that a simple predictor speaks of.
+PREDICTED = {
+    Method.OMP: ("csi", "spectrum"),
+    Method.ZEROS: ("csi",),
+    Method.ZERO_FILLED: ("spectrum",),
+    Method.MEAN_TRAINING: ("location",),
+    Method.NEIGHBOUR_MEAN: ("occupancy",),
+    Method.OCCUPANCY_PRIOR: ("occupancy",),
 }
-
-
-def _speaks_of(name: str, term: str) -> bool:
-    return name == "model" or term in SIMPLE[name]
 
 
 def _simple(
@@ -93,7 +96,7 @@ def _simple(
     prior: Tensor,
     settings: EvaluationSettings,
     visible: Tensor,
-) -> dict[str, Outputs]:
+) -> dict[Method, Outputs]:
     """The model's outputs with those replaced that a simple predictor speaks of."""
     geometry, patch = predictor.model.geometry, predictor.settings.model.csi_patch
     cell, edge = predictor.model.occupancy_patch, geometry.occupancy_patches
@@ -115,12 +118,12 @@ def _simple(
 
     masked_csi = take(csi_patches(pursued, patch), mask.csi_masked)
     return {
-        "OMP": replace(outputs, csi=masked_csi, spectrum=raw(power)),
-        "zeros": replace(outputs, csi=torch.zeros_like(masked_csi)),
-        "zero-filled DFT": replace(outputs, spectrum=raw(zero_filled)),
-        "mean of training users": replace(outputs, location=place.expand(len(occupied), -1)),
-        "mean of visible neighbours": replace(outputs, occupancy=logits(neighbour_mean(truth, seen))),
-        "prior of training scenes": replace(outputs, occupancy=logits(prior.expand_as(truth))),
+        Method.OMP: replace(outputs, csi=masked_csi, spectrum=raw(power)),
+        Method.ZEROS: replace(outputs, csi=torch.zeros_like(masked_csi)),
+        Method.ZERO_FILLED: replace(outputs, spectrum=raw(zero_filled)),
+        Method.MEAN_TRAINING: replace(outputs, location=place.expand(len(occupied), -1)),
+        Method.NEIGHBOUR_MEAN: replace(outputs, occupancy=logits(neighbour_mean(truth, seen))),
+        Method.OCCUPANCY_PRIOR: replace(outputs, occupancy=logits(prior.expand_as(truth))),
     }
 
 

@@ -7,21 +7,25 @@ same labels. Users that are tested on are drawn before and are never labelled.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavecity.model.data.users import Users, WirelessData
+from wavecity.model.figures.curves import draw_clusters, draw_layouts, draw_local, draw_local_scenes
+from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, TSNE, PaperFigure, Part
 from wavecity.model.learning.baselines import nearest_neighbours
 from wavecity.model.learning.embeddings import clusters, evenly, picture
 from wavecity.model.learning.finetune import finetuned
 from wavecity.model.learning.heads import LocationCnn, LocationHead, Standardiser, apply, distance, tuned
 from wavecity.model.learning.selection import first_held_back
 from wavecity.model.multimodal.inference import Predictor
-from wavecity.model.results.table import Findings
+from wavecity.model.results.claims import OURS, SILHOUETTE_MARGIN, Claim
+from wavecity.model.results.measures import Select
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import Arrays, Facts, Findings
+from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
 from wavecity.model.tasks.sites import (
     Errors,
@@ -32,22 +36,20 @@ from wavecity.model.tasks.sites import (
     level_weight,
     make_site,
     shown_antennas,
+    silhouettes,
     site_facts,
+    starts_of,
     viewer,
     with_level,
 )
+from wavecity.model.tasks.spec import TaskSpec
 
-QUANTITY = "Localisation, median error"
-PHYSC, CNN, UNTRAINED = "[PHYSC] + MLP", "raw CSI + CNN", "untrained [PHYSC] + MLP"
-FINE_TUNED, TWIN = "[PHYSC], fine-tuned", "from-scratch twin"
-LOCATION_HEAD, MEAN = "model's location head, no labels", "mean of labelled users"
-NEIGHBOURS, NEIGHBOURS_LEVEL = "kNN on |DFT|", "kNN on |DFT| and level"
 # Users of a scene whose places the report draws, and groups of neighbours that t-SNE is coloured by [ours].
 DRAWN = 20
 GROUPS = 8
 EMBEDDED = 1000
 # Method, head seed, places (tested, 2) of the tested users, learning rate if there is one.
-Placed = tuple[str, int, Tensor, float | None]
+Placed = tuple[Method, int, Tensor, float | None]
 
 
 def localization(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
@@ -87,17 +89,17 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
     sites = [make_site(data, row, config.users, config.test_share, config.snr, seed) for row in rows]
     views = [look(site.users) for site in sites]
 
-    errors, heads = Errors(QUANTITY, "all scenes"), head_builders(predictor, visible)
-    drawn: dict[str, list[Tensor]] = {PHYSC: [], CNN: []}
-    rates: dict[str, dict[str, list[float]]] = {}
+    errors, heads = Errors(Metric.LOCATION_ERROR), head_builders(predictor, visible)
+    drawn: dict[Method, list[Tensor]] = {Method.PHYSC_MLP: [], Method.RAW_CNN: []}
+    rates: dict[Method, dict[str, list[float]]] = {}
     for site, view in zip(sites, views, strict=True):
         place = predictor.predict(site.test, visible, fill_csi=False).location
         if place is not None:
-            errors.add(LOCATION_HEAD, math.nan, 0, site, place)
+            errors.add(Method.MODEL_LOCATION_HEAD, math.nan, 0, site, place)
         features = {
-            PHYSC: view.physc,
-            CNN: view.entries,
-            UNTRAINED: random_encoder.encode(site.users, visible),
+            Method.PHYSC_MLP: view.physc,
+            Method.RAW_CNN: view.entries,
+            Method.UNTRAINED_MLP: random_encoder.encode(site.users, visible),
         }
         for count in counts:
             places = _head_places(site, features, heads, count, settings)
@@ -120,10 +122,10 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
         "split": "users of a scene at random; those tested on are never labelled, more labels contain the fewer",
     }
     grouped, shown = group_users(sites[0], views[0], seed)
-    return Findings(errors.records(), facts | grouped, shown | layouts(sites, drawn))
+    return Findings([*errors.records(), *silhouettes(grouped)], facts | grouped, shown | layouts(sites, drawn))
 
 
-def head_builders(predictor: Predictor, visible: Tensor) -> dict[str, Callable[[], nn.Module]]:
+def head_builders(predictor: Predictor, visible: Tensor) -> dict[Method, Callable[[], nn.Module]]:
     """How the heads on fixed features are made, by method."""
     shown, scale = shown_antennas(predictor, visible), predictor.scenes.size
 
@@ -135,13 +137,13 @@ def head_builders(predictor: Predictor, visible: Tensor) -> dict[str, Callable[[
         network: nn.Module = nn.Sequential(ZeroFilled(shown), LocationCnn(scale))
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    return {PHYSC: mlp, CNN: cnn, UNTRAINED: mlp}
+    return {Method.PHYSC_MLP: mlp, Method.RAW_CNN: cnn, Method.UNTRAINED_MLP: mlp}
 
 
 def _head_places(
     site: Site,
-    features: dict[str, Tensor],
-    heads: dict[str, Callable[[], nn.Module]],
+    features: dict[Method, Tensor],
+    heads: dict[Method, Callable[[], nn.Module]],
     count: int,
     settings: EvaluationSettings,
 ) -> Iterator[Placed]:
@@ -159,7 +161,7 @@ def _head_places(
 
 def _finetuned_places(
     predictor: Predictor, site: Site, visible: Tensor, count: int, settings: EvaluationSettings
-) -> Iterator[tuple[str, int, Tensor, float]]:
+) -> Iterator[tuple[Method, int, Tensor, float]]:
     """As `_head_places`, of encoder and head trained together: pretrained, and from random weights."""
     if not settings.heads.finetune_steps:
         return
@@ -171,8 +173,7 @@ def _finetuned_places(
     def build() -> nn.Module:
         return LocationHead(predictor.settings.model.width, predictor.scenes.size)
 
-    starts: dict[str, Callable[[int], Predictor]] = {FINE_TUNED: lambda _: predictor, TWIN: predictor.untrained}
-    for method, start in starts.items():
+    for method, start in starts_of(predictor).items():
         for head_seed, model, rate in finetuned(start, build, lambda _: distance, draw, visible, settings.heads):
             yield method, head_seed, model.outputs(site.test, site.test.csi[:, None]), rate
 
@@ -182,14 +183,14 @@ def _simple_places(site: Site, view: Views, count: int, settings: EvaluationSett
     position = site.users.position
     for head_seed in range(settings.heads.seeds):
         index = site.labelled(count, head_seed)
-        yield MEAN, head_seed, position[index].mean(0).expand(site.tested, -1), None
+        yield Method.MEAN_LABELLED, head_seed, position[index].mean(0).expand(site.tested, -1), None
         stop = first_held_back(len(index), settings.heads.held_back)
         weight = level_weight(view, position, index[:stop], index[stop:])
-        for method, prints in ((NEIGHBOURS, view.prints), (NEIGHBOURS_LEVEL, with_level(view, weight))):
+        for method, prints in ((Method.KNN, view.prints), (Method.KNN_LEVEL, with_level(view, weight))):
             yield method, head_seed, nearest_neighbours(prints[index], position[index], prints[: site.tested]), None
 
 
-def group_users(site: Site, view: Views, seed: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def group_users(site: Site, view: Views, seed: int) -> tuple[Facts, Arrays]:
     """Facts and arrays of how raw CSI and [PHYSC] group users of a scene that are neighbours in space (Figure 5a)."""
     shown = evenly(len(site.users), EMBEDDED)
     group = clusters(site.users.position[shown], GROUPS, seed)
@@ -197,7 +198,7 @@ def group_users(site: Site, view: Views, seed: int) -> tuple[dict[str, Any], dic
     return {"tsne_scene": site.name, "tsne_users": len(shown)} | facts, {"tsne_cluster": group} | arrays
 
 
-def layouts(sites: Sequence[Site], places: dict[str, list[Tensor]]) -> dict[str, NDArray[Any]]:
+def layouts(sites: Sequence[Site], places: dict[Method, list[Tensor]]) -> Arrays:
     """Some tested users of each scene and where methods put them (Figure 12); `places` holds (tested, 2) by scene."""
     count = min(DRAWN, *(site.tested for site in sites))
     return {
@@ -206,3 +207,65 @@ def layouts(sites: Sequence[Site], places: dict[str, list[Tensor]]) -> dict[str,
         "layout_methods": np.array(list(places)),
         "layout_places": np.stack([np.stack([place[:count].numpy() for place in found]) for found in places.values()]),
     }
+
+
+TASK: TaskName = "localization"
+_ERROR, _POOLED = Metric.LOCATION_ERROR, {"scene": None}
+_MLP, _CNN, _KNN = (Method.PHYSC_MLP,), (Method.RAW_CNN,), (Method.KNN, Method.KNN_LEVEL)
+_TRAINED = (Method.PHYSC_FINE_TUNED, Method.PHYSC_MLP)
+CLAIMS = (
+    Claim("local-clusters", "5", "section 4.2, Figure 5a",
+          "Users that stand together form clusters that are better separated in [PHYSC] than in raw CSI.",
+          f"silhouette of [PHYSC] less that of raw CSI, in their own spaces; one draw, so {SILHOUETTE_MARGIN:g} is the margin",
+          TASK, "gain", Select(Metric.SILHOUETTE, (Method.PHYSC,), (Method.RAW,), kind="absolute"),
+          SILHOUETTE_MARGIN, -SILHOUETTE_MARGIN, 1),
+    Claim("local-share", "5", "section 4.2, Figure 5b",
+          "Within a scene [PHYSC] + MLP has a median error more than 20 % below that of raw CSI + CNN.",
+          "relative reduction, mean over the numbers of labels", TASK, "gain", Select(_ERROR, _MLP, _CNN, _POOLED), 20.0),
+    Claim("local-metres", "5", "section 4.2, Figure 5b", "That is some 5 to 10 m.",
+          "reduction in m, mean over the numbers of labels; at least 5", TASK, "gain",
+          Select(_ERROR, _MLP, _CNN, _POOLED, kind="absolute"), 5.0, 0.0),
+    Claim("local-few", "5", "section 4.2, Figure 5b", "The gain is largest with few labels.",
+          "reduction in m with the fewest labels less that with the most; any difference beyond the spread", TASK,
+          "few_less_most", Select(_ERROR, _MLP, _CNN, _POOLED), 0.0, 0.0),
+    Claim("local-knn", "5", OURS,
+          "It also beats the nearest neighbours of |DFT| fingerprints, with the user's level where that helps.",
+          "relative reduction, mean over the numbers of labels", TASK, "gain", Select(_ERROR, _MLP, _KNN, _POOLED)),
+    Claim("local-twin", "5", OURS, "Pretraining helps: the same encoder from scratch, with the same budget, is behind.",
+          "relative reduction, mean over the numbers of labels that both have", TASK, "gain",
+          Select(_ERROR, _TRAINED, (Method.TWIN,), _POOLED)),
+)  # fmt: skip
+FIGURES = (
+    PaperFigure("5", "Localisation", (
+        Part(TASK, "(a) Colour: k-means clusters of the positions of one scene's users. Distances between clusters mean little "
+             "in a t-SNE plane; the silhouettes are of the features themselves.",
+             lambda outcome: draw_clusters(outcome, "clusters of positions"), arrays=TSNE),
+        Part(TASK, f"(b) Median over the pooled errors of all scenes. {BARS}", draw_local, metric=_ERROR, over_labels=True),
+        Part(TASK, "(b) The same scene by scene.", draw_local_scenes, metric=_ERROR, varied=True, over_labels=True),
+    )),
+    PaperFigure("12", "Scenes of the localisation task with predicted locations", (
+        Part(TASK, f"Heads of the scene itself, with the largest number of labels. {LAYOUT}", draw_map=draw_layouts,
+             arrays=LAYOUTS),
+    )),
+)  # fmt: skip
+SPECS = (
+    TaskSpec(
+        TASK,
+        "multimodal",
+        "Localisation in one scene",
+        localization,
+        frozenset({"batch_size", "heads", "localization"}),
+        (
+            Method.RAW_CNN,
+            Method.UNTRAINED_MLP,
+            Method.TWIN,
+            Method.KNN,
+            Method.KNN_LEVEL,
+            Method.MEAN_LABELLED,
+            Method.RAW,
+        ),
+        CLAIMS,
+        FIGURES,
+        ("test",),
+    ),
+)

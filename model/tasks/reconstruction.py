@@ -1,6 +1,4 @@
-"""How well masked CSI, location, occupancy and spectrum of unseen scenes are filled in, beside simple predictors."""
-
-from typing import Any
+"""How well masked CSI, location, occupancy and spectrum of unseen scenes are filled in, compared with simple predictors."""
 
 import numpy as np
 import torch
@@ -10,10 +8,19 @@ from torch import Tensor
 from wavecity.model.data.directions import angle_between, direction_of_bin, strongest_direction
 from wavecity.model.data.tokens import unpatchify
 from wavecity.model.data.users import Users, WirelessData, gather
+from wavecity.model.figures.parts import SEEN, PaperFigure, Part
+from wavecity.model.figures.pictures import (
+    draw_attention,
+    draw_locations,
+    draw_occupancy,
+    draw_spectra,
+    draw_spectrum_in_scene,
+)
 from wavecity.model.learning.baselines import (
     Lmmse,
     average_precision,
     best_f1,
+    decibel,
     f1,
     nearest_neighbours,
     neighbour_mean,
@@ -26,9 +33,16 @@ from wavecity.model.multimodal.inference import Predictions, Predictor, top_k_hi
 from wavecity.model.multimodal.inputs import prepare
 from wavecity.model.multimodal.losses import coarse_spectrum, spectrum
 from wavecity.model.multimodal.sparse import sparse_bayesian
-from wavecity.model.results.table import Findings, Row, decibel, median_error, records_of
+from wavecity.model.results.claims import Claim
+from wavecity.model.results.measures import Select
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import Arrays, Condition, Facts, Findings, Record
+from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
-from wavecity.model.tasks.held_out import TITLES, loss_rows
+from wavecity.model.tasks.held_out import loss_records
+from wavecity.model.tasks.spec import TaskSpec
+
+Table = dict[Metric, dict[Method, float]]
 
 
 def reconstruction(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
@@ -36,35 +50,43 @@ def reconstruction(predictor: Predictor, data: WirelessData, settings: Evaluatio
     test = gather(data.splits["test"], settings.max_users)
     train = gather(data.splits["train"], settings.max_users)
     validation = gather(data.splits["validation"], settings.max_users)
-    rows: list[Row] = []
-    arrays: dict[str, Any] = {}
+    records: list[Record] = []
+    arrays: Facts = {}
     lmmse = Lmmse(train.csi, validation.csi)
     spacing = float(data.attributes.get("array", {}).get("spacing_wavelengths", 0.5))
     for ratio in settings.masks:
         visible = predictor.visible_patches(ratio, seed)
-        found, drawn = _at_ratio(
-            predictor, test, train, lmmse, visible, settings, spacing, f"{ratio:g} of the CSI masked"
-        )
-        rows += found
-        arrays = drawn
-    facts: dict[str, Any] = {
+        table, arrays = _at_ratio(predictor, test, train, lmmse, visible, settings, spacing)
+        arrays["spectrum_masked"] = np.array(ratio)
+        records += _records(table, Condition(csi_masked=ratio), test, settings, seed)
+    facts: Facts = {
         "test_users": len(test),
         "test_scenes": len(test.scene.unique()),
         "train_users": len(train),
         "mask_leak_check": _leak_check(predictor, test, settings, seed),
     }
     prior = occupancy_prior(data)
-    losses = loss_rows(predictor, test, train, prior, settings, seed)
+    losses = loss_records(predictor, test, train, prior, settings, seed)
     if data.scenes.occupancy[test.scene.unique()].any():
-        occupancy_rows, facts["occupancy_threshold"] = _occupancy(predictor, test, validation, prior, settings)
-        rows += occupancy_rows + losses
+        table, facts["occupancy_threshold"] = _occupancy(predictor, test, validation, prior, settings)
+        records += _records(table, Condition(scene_masked=settings.scene_mask), test, settings, seed) + losses
     else:
         facts["not possible: occupancy"] = "no patch of the test scenes is built; give maps with buildings"
-        rows += [row for row in losses if row.quantity != TITLES["occupancy"]]
+        records += [record for record in losses if record.metric is not Metric.OCCUPANCY_LOSS]
         # What is drawn of it shows nothing either.
         settings = settings.model_copy(update={"spectra_shown": 0})
     arrays |= {**_shown(predictor, test, settings), "spacing": np.array(spacing)}
-    return Findings(records_of(rows, seed, len(test)), facts, arrays)
+    return Findings(records, facts, arrays)
+
+
+def _records(table: Table, condition: Condition, test: Users, settings: EvaluationSettings, seed: int) -> list[Record]:
+    """Records of values over all test users."""
+    return [
+        Record(metric, method, value, seed, len(test), condition=condition,
+               paths=settings.omp_atoms if method is Method.OMP else None)
+        for metric, values in table.items()
+        for method, value in values.items()
+    ]  # fmt: skip
 
 
 def _at_ratio(
@@ -75,50 +97,49 @@ def _at_ratio(
     visible: Tensor,
     settings: EvaluationSettings,
     spacing: float,
-    condition: str,
-) -> tuple[list[Row], dict[str, Any]]:
+) -> tuple[Table, Facts]:
     """CSI, spectrum and location at one CSI mask; the scene is seen, the location is not."""
     geometry, patch = predictor.model.geometry, predictor.settings.model.csi_patch
     shown = visible_antennas(visible, geometry.columns, geometry.rows, patch)
     predictions = predictor.predict(test, visible)
     pursued, pursued_power = omp(test.csi, shown, settings.omp_atoms)
-    simple = {f"OMP, {settings.omp_atoms} paths": pursued, "LMMSE": lmmse(test.csi, shown)}
+    simple = {Method.OMP: pursued, Method.LMMSE: lmmse(test.csi, shown)}
     model = predictor.settings.model
     if model.profile == "wavecity" or shown.sum() <= model.recovery_antennas:
-        # The strongest, and the estimator of profile `wavecity` without training: what is learned shows beside it only. Its
+        # The strongest, and the estimator of profile `wavecity` without training: what is learned shows against it only. Its
         # cost grows with the cube of the visible antennas.
-        simple["sparse Bayesian learning"] = sparse_bayesian(test.csi, shown)
-    rows: list[Row] = []
+        simple[Method.SBL] = sparse_bayesian(test.csi, shown)
+    table: Table = {}
     if predictions.csi is not None:
-        estimates = {"model": predictions.csi, **simple, "zeros": torch.zeros_like(test.csi)}
-        errors = {name: decibel(float(nmse(value, test.csi, ~shown).mean())) for name, value in estimates.items()}
-        rows.append(Row("Masked CSI, normalised squared error", condition, "dB", "lower", errors))
-    angles = _angles(predictions, test, shown, simple, spacing)
-    rows.append(Row("Angle of the strongest path, mean error", condition, "°", "lower", angles))
+        estimates = {Method.MODEL: predictions.csi, **simple, Method.ZEROS: torch.zeros_like(test.csi)}
+        table[Metric.CSI_NMSE] = {
+            method: decibel(float(nmse(value, test.csi, ~shown).mean())) for method, value in estimates.items()
+        }
+    table[Metric.PATH_ANGLE_ERROR] = _angles(predictions, test, shown, simple, spacing)
 
     size = predictions.spectrum.shape[-1]
     zero_filled = spectrum(_zero_filled(test.csi, shown))
     truth = coarse_spectrum(spectrum(_unit(test.csi)), size)
     label = truth.flatten(1).argmax(1)
     spectra = {
-        "model": predictions.spectrum,
-        "zero-filled DFT": coarse_spectrum(zero_filled, size),
-        f"OMP, {settings.omp_atoms} paths": coarse_spectrum(pursued_power, size),
+        Method.MODEL: predictions.spectrum,
+        Method.ZERO_FILLED: coarse_spectrum(zero_filled, size),
+        Method.OMP: coarse_spectrum(pursued_power, size),
     }
-    for k in (1, 5):
-        hits = {name: 100 * top_k_hits(value.flatten(1), label, k) for name, value in spectra.items()}
-        rows.append(Row(f"Strongest direction of the spectrum, top {k}", condition, "%", "higher", hits))
+    for metric, k in ((Metric.DIRECTION_TOP1, 1), (Metric.DIRECTION_TOP5, 5)):
+        table[metric] = {method: 100 * top_k_hits(value.flatten(1), label, k) for method, value in spectra.items()}
 
     if predictions.location is not None:
         places = {
-            "model": predictions.location,
-            "kNN on |DFT| of training scenes": nearest_neighbours(
+            Method.MODEL: predictions.location,
+            Method.KNN_TRAINING: nearest_neighbours(
                 fingerprint(train.csi, shown), train.position, fingerprint(test.csi, shown)
             ),
-            "mean of training users": train.position.mean(0).expand(len(test), -1),
+            Method.MEAN_TRAINING: train.position.mean(0).expand(len(test), -1),
         }
-        errors = {name: median_error(value, test.position) for name, value in places.items()}
-        rows.append(Row("Hidden location, median error", condition, "m", "lower", errors))
+        table[Metric.HIDDEN_LOCATION_ERROR] = {
+            method: median_error(value, test.position) for method, value in places.items()
+        }
 
     picked = _picked(test, settings)
     raw = predictions.spectrum[picked]
@@ -127,16 +148,15 @@ def _at_ratio(
     drawn = {
         "spectrum_true": truth[picked].numpy(),
         "spectrum_model": coarse_spectrum(shares, size).numpy(),
-        "spectrum_zero_filled": spectra["zero-filled DFT"][picked].numpy(),
+        "spectrum_zero_filled": spectra[Method.ZERO_FILLED][picked].numpy(),
         "spectrum_users": np.array([f"{predictor_name(test, index)}" for index in picked]),
         "spectrum_scene": test.scene[picked].numpy(),
         "spectrum_position": test.position[picked].numpy(),
-        "spectrum_condition": np.array(condition),
         "location_true": test.position.numpy(),
         "location_model": np.zeros((0, 2)) if predictions.location is None else predictions.location.numpy(),
         "location_scene": test.scene.numpy(),
     }
-    return rows, drawn
+    return table, drawn
 
 
 def _picked(users: Users, settings: EvaluationSettings) -> NDArray[np.int64]:
@@ -151,16 +171,16 @@ def predictor_name(users: Users, index: int) -> str:
 
 
 def _angles(
-    predictions: Predictions, test: Users, shown: Tensor, simple: dict[str, Tensor], spacing: float
-) -> dict[str, float]:
+    predictions: Predictions, test: Users, shown: Tensor, simple: dict[Method, Tensor], spacing: float
+) -> dict[Method, float]:
     """Mean angle in degrees between the strongest direction of the whole CSI and that of what fills in the masked part."""
     zero = torch.zeros((), dtype=test.csi.dtype)
-    channels = {**simple, "zero-filled DFT": torch.where(shown, test.csi, zero)}
+    channels = {**simple, Method.ZERO_FILLED: torch.where(shown, test.csi, zero)}
     if predictions.csi is not None:
-        channels = {"model, filled CSI": torch.where(shown, test.csi, predictions.csi), **channels}
+        channels = {Method.MODEL_FILLED_CSI: torch.where(shown, test.csi, predictions.csi), **channels}
     directions = {name: strongest_direction(value, spacing) for name, value in channels.items()}
     if predictions.spectrum.shape[-2:] == test.csi.shape[-2:]:
-        directions = {"model, spectrum": direction_of_bin(predictions.spectrum, spacing), **directions}
+        directions = {Method.MODEL_SPECTRUM: direction_of_bin(predictions.spectrum, spacing), **directions}
     truth = strongest_direction(test.csi, spacing)
     return {name: float(angle_between(value, truth).mean()) for name, value in directions.items()}
 
@@ -187,41 +207,28 @@ def occupancy_prior(data: WirelessData) -> Tensor:
 
 def _occupancy(
     predictor: Predictor, test: Users, validation: Users, prior: Tensor, settings: EvaluationSettings
-) -> tuple[list[Row], float]:
+) -> tuple[Table, float]:
     """Height patches masked along the link, all of the CSI and the location seen."""
     known, known_positive = _occupancy_scores(predictor, validation, prior, settings)
     thresholds = {name: best_f1(values, known_positive)[0] for name, values in known.items()}
     scores, positive = _occupancy_scores(predictor, test, prior, settings)
-    condition = f"{settings.scene_mask:g} of the height patches masked, along the link"
-    precision = {name: average_precision(values, positive) for name, values in scores.items()}
-    found = {name: f1(values >= thresholds[name], positive) for name, values in scores.items()}
-    return [
-        Row(
-            "Masked occupancy, average precision",
-            condition,
-            "",
-            "higher",
-            {**precision, "prevalence": float(positive.mean())},
-        ),
-        Row(
-            "Masked occupancy, F1 (threshold from validation scenes)",
-            condition,
-            "",
-            "higher",
-            {**found, "all occupied": f1(np.ones_like(positive), positive)},
-        ),
-    ], thresholds["model"]
+    precision = {method: average_precision(values, positive) for method, values in scores.items()}
+    found = {method: f1(values >= thresholds[method], positive) for method, values in scores.items()}
+    return {
+        Metric.OCCUPANCY_PRECISION: precision | {Method.PREVALENCE: float(positive.mean())},
+        Metric.OCCUPANCY_F1: found | {Method.ALL_OCCUPIED: f1(np.ones_like(positive), positive)},
+    }, thresholds[Method.MODEL]
 
 
 def _occupancy_scores(
     predictor: Predictor, users: Users, prior: Tensor, settings: EvaluationSettings
-) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
+) -> tuple[dict[Method, NDArray[np.float64]], NDArray[np.bool_]]:
     """Scores of the model, the neighbours and the prior, and the truth, over all masked cells in the map's order."""
     predicted, visible, truth = _occupancy_maps(predictor, users, settings)
     maps = {
-        "model": predicted,
-        "mean of visible neighbours": neighbour_mean(truth, visible),
-        "prior of training scenes": prior.expand_as(truth),
+        Method.MODEL: predicted,
+        Method.NEIGHBOUR_MEAN: neighbour_mean(truth, visible),
+        Method.OCCUPANCY_PRIOR: prior.expand_as(truth),
     }
     return {name: values[~visible].double().numpy() for name, values in maps.items()}, truth[~visible].bool().numpy()
 
@@ -237,7 +244,7 @@ def _occupancy_maps(predictor: Predictor, users: Users, settings: EvaluationSett
     return grid, grid.isnan(), truth
 
 
-def _shown(predictor: Predictor, test: Users, settings: EvaluationSettings) -> dict[str, NDArray[Any]]:
+def _shown(predictor: Predictor, test: Users, settings: EvaluationSettings) -> Arrays:
     """What the figures of occupancy and attention show, for the users whose spectra are shown as well."""
     users = test.at(torch.from_numpy(_picked(test, settings)))
     if not len(users):
@@ -267,3 +274,69 @@ def _leak_check(predictor: Predictor, test: Users, settings: EvaluationSettings,
     for name, places in (("true_link_m", true), ("decoy_link_m", decoy)):
         errors[name] = float("nan") if places is None else median_error(places, test.position)
     return errors
+
+
+def median_error(predicted: Tensor, truth: Tensor) -> float:
+    """Median distance of positions (N, 2), in their unit."""
+    return float((predicted - truth).norm(dim=-1).median())
+
+
+TASK: TaskName = "reconstruction"
+CLAIMS = (
+    Claim("attention", "3", "section 3.5, Figure 3",
+          "[PHYSC] attends to what blocks, reflects or diffracts the link to a user.", "by eye only", TASK),
+    Claim("spectrum-in-scene", "4", "section 3.3, Figure 4",
+          "The spatial spectrum shows the directions in which the scene lets power through (an illustration).",
+          "by eye only", TASK),
+    Claim("locations", "9", "Appendix D, Figure 9",
+          "The location can be read from partial CSI and the scene (pictures only).",
+          "not at all, the paper has no number", TASK, "values", Select(Metric.HIDDEN_LOCATION_ERROR), by_eye=True),
+    Claim("spectra", "10", "Appendix D, Figure 10",
+          "The spatial spectrum can be rebuilt from partial CSI and the scene (pictures only).",
+          "not at all, the paper has no number", TASK, "values", Select(Metric.DIRECTION_TOP5), by_eye=True),
+    Claim("occupancy", "11", "Appendix D, Figure 11",
+          "What stands along the link can be told from CSI and location (pictures only).",
+          "not at all, the paper has no number", TASK, "values", Select(Metric.OCCUPANCY_PRECISION), by_eye=True),
+)  # fmt: skip
+FIGURES = (
+    PaperFigure("3", "Attention of [PHYSC] to the scene", (
+        Part(TASK, f"Nothing masked, mean over the heads of each encoder layer; {SEEN}.",
+             draw_map=lambda outcome, scenes: draw_attention(outcome.arrays, scenes),
+             arrays=("attention", "spectrum_true")),
+    )),
+    PaperFigure("4", "Spatial spectra in their scenes", (
+        Part(TASK, "True spectra over the direction cosines of departure, dB below the strongest bin from black to white; "
+             f"{SEEN}.",
+             draw_map=lambda outcome, scenes: draw_spectrum_in_scene(outcome.arrays, scenes),
+             arrays=("spectrum_true", "spacing")),
+    )),
+    PaperFigure("9", "Locations of held-out users", (
+        Part(TASK, "Scene seen, location hidden. A grey line joins a user's true and predicted position.",
+             draw_map=lambda outcome, scenes: draw_locations(outcome.arrays, scenes), arrays=("location_model",),
+             with_mask=True),
+    )),
+    PaperFigure("10", "Spatial spectra of held-out users", (
+        Part(TASK, "Scene seen, location hidden. Each spectrum is scaled to its own strongest bin; the ring marks the true "
+             "strongest one.",
+             lambda outcome: draw_spectra(outcome.arrays), arrays=("spectrum_true", "spectrum_model"), with_mask=True),
+    )),
+    PaperFigure("11", "Masked occupancy of held-out scenes", (
+        Part(TASK, "All of the CSI and the location seen, patches nearest to the link masked; grey was not masked; "
+             f"{SEEN}.",
+             draw_map=lambda outcome, scenes: draw_occupancy(outcome.arrays, scenes),
+             arrays=("occupancy_true", "occupancy_model")),
+    )),
+)  # fmt: skip
+SPECS = (
+    TaskSpec(
+        TASK,
+        "multimodal",
+        "Reconstruction of what is masked",
+        reconstruction,
+        frozenset({"batch_size", "max_users", "masks", "omp_atoms", "scene_mask", "spectra_shown"}),
+        (Method.OMP, Method.LMMSE, Method.SBL, Method.ZEROS, Method.ZERO_FILLED, Method.KNN_TRAINING, Method.MEAN_TRAINING,
+         Method.NEIGHBOUR_MEAN, Method.OCCUPANCY_PRIOR, Method.PREVALENCE, Method.ALL_OCCUPIED),
+        CLAIMS,
+        FIGURES,
+    ),
+)  # fmt: skip

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,12 @@ from wavecity.model.learning.baselines import nearest_neighbours, visible_antenn
 from wavecity.model.learning.embeddings import evenly
 from wavecity.model.learning.heads import distance
 from wavecity.model.multimodal.inference import Predictor
-from wavecity.model.results.table import Record
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import Condition, Facts, Record
 from wavecity.model.settings.training import EvaluationSettings
 from wavecity.model.tasks.reconstruction import fingerprint
 
-# Weight of a standard deviation of the level beside a fingerprint of norm 1; held-back labels choose.
+# Weight of a standard deviation of the level next to a fingerprint of norm 1; held-back labels choose.
 LEVEL_WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
 # Users that get noise, or become fingerprints, at a time.
 CHUNK = 4096
@@ -71,11 +71,11 @@ class Views:
         [PHYSC] of the pretrained model.
     entries : float32 (N, v, 2)
         Real and imaginary parts at the v visible antennas, scaled to an RMS of exp(level / 2): a CNN can still read the
-        level that the model is told, but weak users are not lost beside strong ones.
+        level that the model is given, but weak users are not lost next to strong ones.
     prints : float32 (N, x * y)
         |DFT| of the zero-filled channel, norm 1.
     level : float32 (N, 1)
-        Standardised level of the visible antennas, as the model is told.
+        Standardised level of the visible antennas, as the model is given it.
     """
 
     physc: Tensor
@@ -105,31 +105,29 @@ class Errors:
 
     Parameters
     ----------
-    quantity : str
-    pooled : str
-        Condition of the median over the users of all scenes.
+    metric : Metric
+        Of the medians.
     """
 
-    def __init__(self, quantity: str, pooled: str) -> None:
-        self._quantity, self._pooled = quantity, pooled
-        self._found: dict[tuple[str, float, int], dict[str, Tensor]] = {}
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._found: dict[tuple[Method, float, int], dict[str, Tensor]] = {}
 
-    def add(self, method: str, x: float, seed: int, site: Site, place: Tensor) -> None:
+    def add(self, method: Method, x: float, seed: int, site: Site, place: Tensor) -> None:
         """Note a method's places (tested, 2) of the tested users of a scene."""
         truth = site.users.position[: site.tested]
         self._found.setdefault((method, float(x), seed), {})[site.name] = (place - truth).norm(dim=-1)
 
     def records(self) -> list[Record]:
         """Medians over all scenes, then scene by scene, in m."""
-        conditions = [self._pooled, *dict.fromkeys(name for found in self._found.values() for name in found)]
+        scenes = [None, *dict.fromkeys(name for found in self._found.values() for name in found)]
         records = []
-        for condition in conditions:
+        for scene in scenes:
             for (method, x, seed), found in self._found.items():
-                errors = torch.cat(list(found.values())) if condition == self._pooled else found.get(condition)
+                errors = torch.cat(list(found.values())) if scene is None else found.get(scene)
                 if errors is not None:
-                    label = condition if condition == self._pooled else f"scene {condition}"
-                    value = float(errors.median())
-                    records.append(Record(self._quantity, label, method, value, "m", "lower", seed, len(errors), x))
+                    value, where = float(errors.median()), Condition(scene=scene)
+                    records.append(Record(self._metric, method, value, seed, len(errors), x, where))
         return records
 
 
@@ -180,7 +178,7 @@ def choose_scenes(
 
 def site_facts(
     sites: Sequence[Site], counts: Sequence[int], asked: Sequence[int], settings: EvaluationSettings
-) -> dict[str, Any]:
+) -> Facts:
     """Sample sizes of an evaluation on sites, with `counts` of the label numbers `asked` for."""
     return {
         "scenes": [site.name for site in sites],
@@ -192,6 +190,16 @@ def site_facts(
         "snr_db": settings.localization.snr,
         "head_seeds": settings.heads.seeds,
     }
+
+
+def silhouettes(facts: Facts) -> list[Record]:
+    """Records of how well groups of users are separated in [PHYSC] and in raw CSI, where there is a silhouette."""
+    found = {Method.PHYSC: facts["silhouette_physc"], Method.RAW: facts["silhouette_raw"]}
+    return [
+        Record(Metric.SILHOUETTE, method, value, 0, facts["tsne_users"])
+        for method, value in found.items()
+        if value is not None
+    ]
 
 
 def make_site(data: WirelessData, row: int, limit: int, tested: float, snr: float, seed: int) -> Site:
@@ -222,18 +230,23 @@ def viewer(predictor: Predictor, visible: Tensor) -> Callable[[Users], Views]:
     def look(users: Users) -> Views:
         seen = users.csi[:, shown]
         parts = torch.view_as_real(seen)
-        # One "patch" of all visible entries: the level is the one that the model is told.
+        # One "patch" of all visible entries: the level is the one that the model is given.
         rms = visible_rms(parts.flatten(1)[:, None], torch.zeros(len(users), 1, dtype=torch.int64))
-        told = level(rms, predictor.statistics)
-        scale = (told / 2).exp() / rms[:, None].float()
+        standardised = level(rms, predictor.statistics)
+        scale = (standardised / 2).exp() / rms[:, None].float()
         return Views(
             physc=predictor.encode(users, visible),
             entries=parts * scale[..., None],
             prints=torch.cat([fingerprint(part, shown) for part in users.csi.split(CHUNK)]),
-            level=told,
+            level=standardised,
         )
 
     return look
+
+
+def starts_of(predictor: Predictor) -> dict[Method, Callable[[int], Predictor]]:
+    """From a head's seed to where encoder and head are trained together from: pretrained, and random weights."""
+    return {Method.PHYSC_FINE_TUNED: lambda _: predictor, Method.TWIN: predictor.untrained}
 
 
 def with_level(view: Views, weight: float) -> Tensor:

@@ -1,14 +1,11 @@
-"""The encoder as a file that runs without this package, and how long one inference takes."""
+"""The encoder as a file that runs without this package."""
 
 import logging
-import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,17 +13,13 @@ from torch import Tensor, nn
 from wavecity.dataset import InputError
 from wavecity.dataset.files import atomic_path
 from wavecity.model.data.tokens import LEAST_SPREAD, TINY, Statistics, patchify
-from wavecity.model.data.users import Users, WirelessData, gather
-from wavecity.model.multimodal.inference import Predictor, pilots
+from wavecity.model.multimodal.inference import pilots
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.network import FoundationModel, Inputs
-from wavecity.model.results.table import Findings, Record
-from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
+from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.training.export_metadata import EXTRA_FILE, as_json, describe_onnx, metadata_of
 from wavecity.model.training.load import load_model
 
-# Runs that are timed, after as many as it takes to warm up.
-WARM_UP, RUNS = 20, 200
 # Largest difference between an exported encoder's outputs and the original's, over their RMS.
 TOLERANCE = 1e-4
 SUFFIXES = (".pt2", ".onnx")
@@ -236,55 +229,3 @@ def compare(encoder: DeployedEncoder, run: Run, example: tuple[Tensor, Tensor]) 
             msg = f"the exported encoder's {name} is off by {float(difference):.1e}, more than {TOLERANCE:g}"
             raise RuntimeError(msg)
     return differences
-
-
-def latency(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
-    """Milliseconds of one inference, batch 1, on the CPU: PyTorch, torch.export and ONNX Runtime on the same user."""
-    share = settings.localization.csi
-    visible = predictor.pilots(share, seed)
-    encoder = DeployedEncoder(predictor.model, predictor.settings, predictor.statistics, visible).eval()
-    user = gather(data.splits["test"], 1)
-    inputs = (torch.view_as_real(user.csi).contiguous(), data.scenes.height[user.scene])
-    condition = f"encoder with {share:.0%} of the CSI and the scene, {torch.get_num_threads()} thread(s)"
-    facts: dict[str, Any] = {"threads": torch.get_num_threads(), "runs": RUNS, "visible_patches": len(visible)}
-    ways: dict[str, Run] = {"PyTorch": encoder}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, file, write in (
-            ("torch.export", "encoder.pt2", write_exported),
-            ("ONNX Runtime", "encoder.onnx", write_onnx),
-        ):
-            try:
-                ways[name] = write(encoder, Path(folder) / file)
-            except InputError as error:
-                facts[f"not measured: {name}"] = str(error)
-                continue
-            facts[f"difference, {name}"] = compare(encoder, ways[name], example_inputs(predictor.model, 3))
-            facts[f"megabytes, {name}"] = round((Path(folder) / file).stat().st_size / 1e6, 2)
-        times = {f"model in {name}": _milliseconds(way, inputs) for name, way in ways.items()}
-    facts |= {"physc_matches_predictor": _same_as(predictor, encoder, user, inputs, visible)}
-    facts |= {f"90th percentile ms, {name}": float(np.percentile(values, 90)) for name, values in times.items()}
-    records = [
-        Record("Latency, batch of 1", condition, name, float(np.median(values)), "ms", "lower", seed, RUNS)
-        for name, values in times.items()
-    ]
-    return Findings(records, facts)
-
-
-@torch.no_grad()
-def _milliseconds(run: Run, inputs: tuple[Tensor, Tensor]) -> list[float]:
-    for _ in range(WARM_UP):
-        run(*inputs)
-    times = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        run(*inputs)
-        times.append(1e3 * (time.perf_counter() - start))
-    return times
-
-
-@torch.no_grad()
-def _same_as(
-    predictor: Predictor, encoder: DeployedEncoder, user: Users, inputs: tuple[Tensor, Tensor], visible: Tensor
-) -> float:
-    """Largest difference between the deployed encoder's [PHYSC] and what the tasks were evaluated with."""
-    return float((encoder(*inputs)[0] - predictor.encode(user, visible)).abs().max())

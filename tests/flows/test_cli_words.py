@@ -239,15 +239,31 @@ def test_inspect_shows_words_and_units_instead_of_names(small_store: Path) -> No
 
 
 def test_a_result_says_what_was_swept(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    shared = {"condition": "c", "unit": "m", "better": "lower", "spread": {}, "verdict": "ahead of kNN"}
-    values = {"model": 1.0, "kNN": 2.0, "nothing": None}
-    rows = [
-        {"quantity": quantity, "x": x, "values": values, **shared}
-        for quantity, x in (("error", 6.0), ("share", 0.05), ("shifted", 3.0), ("plain", None))
+    from wavecity.model.results.names import Method, Metric
+    from wavecity.model.results.records import Record, write_records
+
+    places = {
+        Metric.LOCATION_ERROR: 6.0,
+        Metric.SU_RATE: 0.05,
+        Metric.EQUIVARIANCE_ERROR: 3.0,
+        Metric.LATENCY: float("nan"),
+    }
+    records = [
+        Record(metric, method, value, seed=0, n=9, x=x)
+        for metric, x in places.items()
+        for method, value in ((Method.MODEL, 1.0), (Method.KNN, 2.0), (Method.GRU, float("nan")))
     ]
-    facts = {"swept": {"shifted": "shift, bins"}}
-    tables.print_result({"task": "t", "seeds": 1, "seconds": 2.0, "rows": rows, "facts": facts}, tmp_path)
+    write_records(tmp_path / "t.parquet", records, "localization", "c", "v")
+    result = {"task": "localization", "seeds": 1, "seconds": 2.0, "facts": {}, "table": "t.parquet"}
+    tables.print_result(result, tmp_path)
     shown = capsys.readouterr().out
-    for words in ("6 labels", "5 % of the labels", "shift, bins: 3", "1 m (model)", "2 m (kNN)"):
+    for words in (
+        "6 labels",
+        "5 % of the labels",
+        "shift, bins: 3",
+        "1 m (model)",
+        "2 m (kNN on |DFT|)",
+        "ahead of kNN",
+    ):
         assert words in shown
     assert " x " not in shown

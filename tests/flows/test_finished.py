@@ -15,16 +15,16 @@ from wavecity.dataset.publish import Version
 from wavecity.flows import build, finished
 from wavecity.flows.cli import cli
 from wavecity.flows.recipe import Recipe, load_recipe
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import Record, write_records
 
 HOUSES = [(box(x, y, x + 40, y + 30), {"building": "yes", "height": "12"}) for x in (-80, 20) for y in (-90, -20, 40)]
-RESULT = {
-    "task": "localization",
-    "rows": [
-        {"quantity": "Localisation, median error", "condition": "all scenes", "unit": "m", "better": "lower", "x": x,
-         "values": {"[PHYSC] + MLP": value, "kNN on |DFT|": 3 * value}, "spread": {}}
-        for x, value in ((6, 40.0), (12, 20.0))
-    ],
-}  # fmt: skip
+RESULT = {"task": "localization"}
+RECORDS = [
+    Record(Metric.LOCATION_ERROR, method, value, seed=0, n=9, x=x)
+    for x, error in ((6, 40.0), (12, 20.0))
+    for method, value in ((Method.PHYSC_MLP, error), (Method.KNN, 3 * error))
+]
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def run(tmp_path: Path) -> tuple[Path, Recipe, Version]:
     for name in ("recipe.json", "pretrain.json", "report.html", "checkpoints/last.ckpt", "results/localization.json"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(RESULT))
+    write_records(folder / "results" / "localization.parquet", RECORDS, "localization", "c", "v")
     card = {
         "fingerprint": "of a training",
         "dataset_version": version.fingerprint,

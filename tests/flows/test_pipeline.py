@@ -156,7 +156,7 @@ def test_every_task_leaves_a_table_with_several_seeds(run):
         assert set(frame["task"]) == {task}
         if "mimo" in task or "localization" in task:
             assert set(frame["seed"]) == {0, 1}, task
-    rates = pd.read_parquet(out / "results" / "su-mimo.parquet").query("quantity == 'SU-MIMO sum-rate'")
+    rates = pd.read_parquet(out / "results" / "su-mimo.parquet").query("metric == 'su_rate'")
     assert (rates["value"] > 0).all()
 
 

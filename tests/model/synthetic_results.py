@@ -4,55 +4,54 @@ import json
 
 import numpy as np
 
-from wavecity.model.report.claims import CLAIMS
+from wavecity.model.report.papers import MULTIMODAL
+from wavecity.model.results.names import Method, Metric, is_ours
 from wavecity.model.results.outcomes import Outcome
-from wavecity.model.results.table import Record, rows_of, to_frame
+from wavecity.model.results.records import WHOLE, Condition, Record, write_records
+from wavecity.model.results.rows import frame_of
 
 SEEDS = 3
+# Methods that depend on settings or sizes: fewer paths than a pursuit may use, arrays too large, no training asked for.
+OPTIONAL = {Method.OMP_BEAM, Method.SBL, Method.FIRST_GUESS}
 LABELS = (100, 300, 1000)
 FEW = (0, 20, 50, 100)
 RATIOS = (0.05, 0.1, 0.2, 0.4, 0.8)
-LOCAL, CROSS = "Localisation, median error", "Cross-scene localisation, median error"
 # Accuracy by hidden layers, over that of a linear probe.
 HIDDEN = {"none": 1.0, "32": 0.97, "32-32": 0.94}
 
 
-def sweep(quantity, condition, method, x, level, unit, better, rng, n=400, noise=0.02):
+def sweep(metric, method, x, level, rng, n=400, noise=0.02, condition=WHOLE):
     """Records of a method whose value at x is level(x), with a little noise over the seeds."""
     return [
-        Record(quantity, condition, method, level(value) * (1 + noise * rng.normal()), unit, better, seed, n, value)
+        Record(metric, method, level(value) * (1 + noise * rng.normal()), seed, n, value, condition)
         for value in x
         for seed in range(SEEDS)
     ]
 
 
-def once(quantity, condition, method, value, unit, better, n=400):
-    return [Record(quantity, condition, method, value, unit, better, 0, n)]
-
-
 def localization(rng, data, cross=False):
-    quantity, pooled = (CROSS, "unseen scenes") if cross else (LOCAL, "all scenes")
+    metric = Metric.CROSS_LOCATION_ERROR if cross else Metric.LOCATION_ERROR
     names = [data.scenes.names[row] for row in (6, 7)]
-    errors = {"[PHYSC] + MLP": 12, "[PHYSC], fine-tuned": 11, "raw CSI + CNN": 20, "from-scratch twin": 26,
-              "untrained [PHYSC] + MLP": 40, "kNN on |DFT|": 11, "kNN on |DFT| and level": 9.5,
-              "mean of labelled users": 70}  # fmt: skip
+    errors = {Method.PHYSC_MLP: 12, Method.PHYSC_FINE_TUNED: 11, Method.RAW_CNN: 20, Method.TWIN: 26,
+              Method.UNTRAINED_MLP: 40, Method.KNN: 11, Method.KNN_LEVEL: 9.5, Method.MEAN_LABELLED: 70}  # fmt: skip
     records = []
-    for condition in (pooled, *(f"scene {name}" for name in names)):
+    for condition in (WHOLE, *(Condition(scene=name) for name in names)):
         for method, error in errors.items():
-            x = LABELS[-1:] if "tuned" in method or "twin" in method else LABELS
+            x = LABELS[-1:] if method in (Method.PHYSC_FINE_TUNED, Method.TWIN) else LABELS
             x = FEW if cross else x
-            found = sweep(quantity, condition, method, x, lambda v, e=error: e * (1 + 60 / (v + 60)), "m", "lower", rng)
+            found = sweep(metric, method, x, lambda v, e=error: e * (1 + 60 / (v + 60)), rng, condition=condition)
             # Without labels neighbours do not depend on the seed.
-            records += [record for record in found if not (method.startswith("kNN") and record.x == 0 and record.seed)]
-        records += once(quantity, condition, "model's location head, no labels", 31.0, "m", "lower")
+            neighbours = method in (Method.KNN, Method.KNN_LEVEL)
+            records += [record for record in found if not (neighbours and record.x == 0 and record.seed)]
+        records.append(Record(metric, Method.MODEL_LOCATION_HEAD, 31.0, 0, 400, condition=condition))
     true = rng.uniform(-60, 60, (2, 20, 2)) - (0, 90)
     arrays = {
         "layout_scene": np.array([6, 7]),
         "layout_true": true,
-        "layout_methods": np.array(["[PHYSC] + MLP", "raw CSI + CNN"]),
+        "layout_methods": np.array([Method.PHYSC_MLP, Method.RAW_CNN]),
         "layout_places": np.stack([true + rng.normal(0, spread, true.shape) for spread in (8, 20)]),
     }
-    facts = {"scenes": names, "head_seeds": SEEDS, "learning_rates": {"[PHYSC] + MLP": {"100": [0.003, 0.003]}}}
+    facts = {"scenes": names, "head_seeds": SEEDS, "learning_rates": {Method.PHYSC_MLP: {"100": [0.003, 0.003]}}}
     if not cross:
         cluster = rng.integers(0, 8, 600)
         centres = rng.normal(0, 30, (8, 2))
@@ -62,7 +61,14 @@ def localization(rng, data, cross=False):
             "tsne_cluster": cluster,
         }
         facts |= {"silhouette_raw": -0.02, "silhouette_physc": 0.31}
+        records += silhouettes(0.31, -0.02, 600)
     return records, facts, arrays
+
+
+def silhouettes(physc, raw, n):
+    return [
+        Record(Metric.SILHOUETTE, method, value, 0, n) for method, value in ((Method.PHYSC, physc), (Method.RAW, raw))
+    ]
 
 
 def saturating(top, half):
@@ -70,33 +76,25 @@ def saturating(top, half):
 
 
 def mu_mimo(rng, data):
-    methods = {"[PHYSC], linear probe": saturating(95, 0.02), "raw CSI, linear probe": saturating(72, 0.1),
-               "untrained [PHYSC], linear probe": saturating(10, 0.1), "[PHYSC], fine-tuned": saturating(96, 0.02),
-               "from-scratch twin": saturating(60, 0.2), "|zero-filled DFT|, linear probe": saturating(93, 0.02)}  # fmt: skip
-    fixed = {"model's spectrum, no labels": 93.0, "zero-filled DFT, no labels": 83.0, "OMP, 4 paths, no labels": 91.0}
+    methods = {Method.PHYSC_PROBE: saturating(95, 0.02), Method.RAW_PROBE: saturating(72, 0.1),
+               Method.UNTRAINED_PROBE: saturating(10, 0.1), Method.PHYSC_FINE_TUNED: saturating(96, 0.02),
+               Method.TWIN: saturating(60, 0.2), Method.DFT_PROBE: saturating(93, 0.02)}  # fmt: skip
+    fixed = {Method.MODEL_SPECTRUM_BEAM: 93.0, Method.ZERO_FILLED_BEAM: 83.0, Method.OMP_4_BEAM: 91.0}
+    heads = {Method.PHYSC_HEAD: Method.PHYSC_PROBE, Method.RAW_HEAD: Method.RAW_PROBE}
     records = []
-    for quantity, share, unit, n in (
-        ("Beam, top-1 accuracy", 0.7, "%", 400),
-        ("Beam, top-5 accuracy", 1.0, "%", 400),
-        ("MU-MIMO sum-rate", 0.4, "bit/s/Hz", 50),
-    ):
+    for metric, share, n in ((Metric.BEAM_TOP1, 0.7, 400), (Metric.BEAM_TOP5, 1.0, 400), (Metric.MU_RATE, 0.4, 50)):
         for method, level in methods.items():
-            records += sweep(quantity, "linear probe", method, RATIOS, lambda r, f=level, s=share: s * f(r), unit,
-                             "higher", rng, n, 0.005)  # fmt: skip
-        for method, value in fixed.items():
-            records += once(quantity, "linear probe", method, share * value, unit, "higher", n)
-        for rate in ("0.001", "0.0001"):
+            records += sweep(metric, method, RATIOS, lambda r, f=level, s=share: s * f(r), rng, n, 0.005)
+        records += [Record(metric, method, share * value, 0, n) for method, value in fixed.items()]
+        for rate in (1e-3, 1e-4):
             for hidden in HIDDEN:
-                for method, name in (
-                    ("[PHYSC], linear probe", "[PHYSC], head"),
-                    ("raw CSI, linear probe", "raw CSI, head"),
-                ):
-                    level = methods[method]
-                    records += sweep(quantity, f"hidden {hidden}, learning rate {rate}", name, RATIOS,
-                                     lambda r, f=level, s=share * HIDDEN[hidden]: s * f(r), unit,
-                                     "higher", rng, n)  # fmt: skip
-    records += once("MU-MIMO sum-rate", "linear probe", "exhaustive search", 39.0, "bit/s/Hz", "higher", 50)
-    names = ["[PHYSC], linear probe", "raw CSI, linear probe", "OMP, 4 paths, no labels", "exhaustive search"]
+                for head, probe in heads.items():
+                    level, where = methods[probe], Condition(hidden_layers=hidden, learning_rate=rate)
+                    records += sweep(metric, head, RATIOS, lambda r, f=level, s=share * HIDDEN[hidden]: s * f(r), rng, n,
+                                     condition=where)  # fmt: skip
+    records.append(Record(Metric.MU_RATE, Method.EXHAUSTIVE_SEARCH, 39.0, 0, 50))
+    records += silhouettes(0.02, 0.01, 800)
+    names = [Method.PHYSC_PROBE, Method.RAW_PROBE, Method.OMP_4_BEAM, Method.EXHAUSTIVE_SEARCH]
     means = np.array([[0.4 * methods[names[0]](r), 0.4 * methods[names[1]](r), 36.4, 39.0] for r in RATIOS])
     cluster = rng.integers(0, 12, 800)
     arrays = {
@@ -112,31 +110,23 @@ def mu_mimo(rng, data):
 
 
 def su_mimo(rng, data):
-    methods = {"[PHYSC], fine-tuned": 0.03, "[PHYSC], linear probe": 0.05, "raw CSI, linear probe": 0.15,
-               "from-scratch twin": 0.3, "|zero-filled DFT|, linear probe": 0.04}  # fmt: skip
+    methods = {Method.PHYSC_FINE_TUNED: 0.03, Method.PHYSC_PROBE: 0.05, Method.RAW_PROBE: 0.15, Method.TWIN: 0.3,
+               Method.DFT_PROBE: 0.04}  # fmt: skip
+    fixed = {Method.ZERO_FILLED_BEAM: 0.7, Method.OMP_4_BEAM: 0.85}
+    tops = {Metric.RECEIVE_TOP2: 98, Metric.TRANSMIT_TOP2: 80, Metric.BEAM_PAIR: 75, Metric.SU_RATE: 14}
     records = []
-    for quantity, top, unit in (
-        ("Receive beams, top-2 accuracy", 98, "%"),
-        ("Transmit beams, top-2 accuracy", 80, "%"),
-        ("Dominant beam pair, accuracy", 75, "%"),
-        ("SU-MIMO sum-rate", 14, "bit/s/Hz"),
-    ):
+    for metric, top in tops.items():
         for method, half in methods.items():
-            records += sweep(quantity, "two linear probes", method, RATIOS, saturating(top, half), unit, "higher", rng,
-                             300, 0.01)  # fmt: skip
-        for method, share in (("zero-filled DFT, no labels", 0.7), ("OMP, 4 paths, no labels", 0.85)):
-            records += once(quantity, "two linear probes", method, share * top, unit, "higher", 300)
-        if unit != "%":
-            records += once(quantity, "two linear probes", "exhaustive search", top, unit, "higher", 300)
+            records += sweep(metric, method, RATIOS, saturating(top, half), rng, 300, 0.01)
+        records += [Record(metric, method, share * top, 0, 300) for method, share in fixed.items()]
+    records.append(Record(Metric.SU_RATE, Method.EXHAUSTIVE_SEARCH, tops[Metric.SU_RATE], 0, 300))
     return records, {"test_scenes": 2}, {}
 
 
 def latency(rng, data):
-    records = [
-        Record("Latency, batch of 1", "encoder with 25% of the CSI and the scene, 1 thread(s)", f"model in {way}",
-               value, "ms", "lower", 7, 200)
-        for way, value in (("PyTorch", 9.1), ("torch.export", 8.0), ("ONNX Runtime", 4.2))
-    ]  # fmt: skip
+    where = Condition(csi_masked=0.75, threads=1)
+    ways = {Method.MODEL_PYTORCH: 9.1, Method.MODEL_TORCH_EXPORT: 8.0, Method.MODEL_ONNX: 4.2}
+    records = [Record(Metric.LATENCY, method, value, 7, 200, condition=where) for method, value in ways.items()]
     return records, {"threads": 1, "difference, ONNX Runtime": {"physc": 2e-6}}, {}
 
 
@@ -152,25 +142,23 @@ def reconstruction(rng, data):
     arrays = {
         "spectrum_true": spectra, "spectrum_model": spectra**0.7, "spectrum_zero_filled": spectra**0.5,
         "spectrum_users": np.array(["80 m, LoS", "120 m, NLoS", "45 m, LoS", "150 m, NLoS"]),
-        "spectrum_scene": scene, "spectrum_position": place, "spectrum_condition": np.array("0.94 of the CSI masked"),
+        "spectrum_scene": scene, "spectrum_position": place, "spectrum_masked": np.array(0.94),
         "location_true": samples.arrays["user_position"][:, :2],
         "location_model": samples.arrays["user_position"][:, :2] + rng.normal(0, 12, (48, 2)),
         "location_scene": samples.scene_index, "spacing": np.array(0.5),
         "occupancy_true": occupied, "occupancy_model": guess, "attention": rng.random((4, 8, 20, 20)),
     }  # fmt: skip
+    half, few, scene_masked = Condition(csi_masked=0.5), Condition(csi_masked=0.94), Condition(scene_masked=0.2)
     records = [
-        Record(quantity, condition, method, value, unit, better, 7, 48)
-        for quantity, condition, unit, better, values in (
-            ("Masked CSI, normalised squared error", "0.94 of the CSI masked", "dB", "lower",
-             {"model": -0.1, "OMP, 16 paths": -4.9, "LMMSE": -0.3, "zeros": 0.0}),
-            ("Hidden location, median error", "0.94 of the CSI masked", "m", "lower",
-             {"model": 28.5, "kNN on |DFT| of training scenes": 28.9, "mean of training users": 79.4}),
-            ("Strongest direction of the spectrum, top 5", "0.5 of the CSI masked", "%", "higher",
-             {"zero-filled DFT": 99.5, "model": 98.0}),
-            ("Strongest direction of the spectrum, top 5", "0.94 of the CSI masked", "%", "higher",
-             {"zero-filled DFT": 95.3, "model": 92.8}),
-            ("Masked occupancy, average precision", "0.2 masked", "", "higher",
-             {"model": 0.30, "mean of visible neighbours": 0.42, "prevalence": 0.2}),
+        Record(metric, method, value, 7, 48, condition=condition, paths=16 if method == Method.OMP else None)
+        for metric, condition, values in (
+            (Metric.CSI_NMSE, few, {Method.MODEL: -0.1, Method.OMP: -4.9, Method.LMMSE: -0.3, Method.ZEROS: 0.0}),
+            (Metric.HIDDEN_LOCATION_ERROR, few,
+             {Method.MODEL: 28.5, Method.KNN_TRAINING: 28.9, Method.MEAN_TRAINING: 79.4}),
+            (Metric.DIRECTION_TOP5, half, {Method.ZERO_FILLED: 99.5, Method.MODEL: 98.0}),
+            (Metric.DIRECTION_TOP5, few, {Method.ZERO_FILLED: 95.3, Method.MODEL: 92.8}),
+            (Metric.OCCUPANCY_PRECISION, scene_masked,
+             {Method.MODEL: 0.30, Method.NEIGHBOUR_MEAN: 0.42, Method.PREVALENCE: 0.2}),
         )
         for method, value in values.items()
     ]  # fmt: skip
@@ -194,24 +182,36 @@ def leave_results(run, data, tasks=tuple(MAKERS), version=None):
     (run / "results").mkdir(exist_ok=True)
     for task in tasks:
         records, facts, arrays = MAKERS[task](np.random.default_rng(3), data)
-        frame = to_frame(records, task)
-        frame.to_parquet(run / "results" / f"{task}.parquet", index=False)
+        write_records(run / "results" / f"{task}.parquet", records, task, checkpoint, version or data.version)
         if arrays:
             np.savez_compressed(run / "results" / f"{task}.npz", **arrays)
         result = {
             "task": task, "fingerprint": "f" * 64, "checkpoint": checkpoint, "dataset": "stores/synthetic",
             "dataset_version": version or data.version, "trained_on": data.version, "seed": 7,
-            "seeds": int(frame["seed"].nunique()), "seconds": 12.0, "facts": facts,
-            "rows": [row.to_dict() for row in rows_of(frame)],
+            "seeds": len({record.seed for record in records}), "seconds": 12.0, "facts": facts,
         }  # fmt: skip
         (run / "results" / f"{task}.json").write_text(json.dumps(result))
 
 
 def outcome_of(records, task="mu-mimo", facts=None, arrays=None):
-    return Outcome(
-        task, {"facts": facts or {}, "dataset_version": "v", "rows": []}, to_frame(records, task), arrays or {}
-    )
+    return Outcome(task, {"facts": facts or {}, "dataset_version": "v"}, frame_of(records), arrays or {})
 
 
 def claim_of(key):
-    return next(claim for claim in CLAIMS if claim.key == key)
+    return next(claim for claim in MULTIMODAL.claims if claim.key == key)
+
+
+def check_spec(spec, findings):
+    """What a task says of itself is in what it gives: every claim and figure finds its records, methods are declared."""
+    outcome = outcome_of(findings.records, spec.name, findings.facts, findings.arrays)
+    for claim in spec.claims:
+        assert claim.measure is None or claim.select.selected(outcome), claim.key
+        assert claim.task == spec.name
+        assert {*claim.select.own, *claim.select.rivals} <= {*outcome.methods(claim.select.metric)} | OPTIONAL, (
+            claim.key
+        )
+    for figure in spec.figures:
+        assert all(part.there(outcome) for part in figure.parts), figure.title
+    methods = {record.method for record in findings.records}
+    assert {method for method in methods if not is_ours(method)} <= {*spec.baselines}
+    assert {*spec.baselines} - methods <= OPTIONAL

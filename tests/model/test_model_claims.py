@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from synthetic_results import CROSS, LOCAL, claim_of, outcome_of
+from synthetic_results import claim_of, outcome_of, silhouettes
 
-from wavecity.model.report import claims
-from wavecity.model.report.claims import judge, verdict
-from wavecity.model.results import measures
-from wavecity.model.results.table import Record
+from wavecity.model.results import claims, measures
+from wavecity.model.results.claims import judge, verdict
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import Condition, Record
+
+LOCAL, CROSS = Metric.LOCATION_ERROR, Metric.CROSS_LOCATION_ERROR
 
 
 @pytest.mark.parametrize(
@@ -24,7 +26,7 @@ from wavecity.model.results.table import Record
     ],
 )
 def test_the_rule(gains, size, opposite, expected):
-    claim = claims.Claim("k", "5", "s", "t", "c", "mu-mimo", None, size, opposite)
+    claim = claims.Claim("k", "5", "s", "t", "c", "mu-mimo", size=size, opposite=opposite)
     assert verdict(claim, np.array(gains, float)) == expected
 
 
@@ -40,14 +42,14 @@ def test_the_rule(gains, size, opposite, expected):
 )
 def test_a_verdict_needs_seeds_and_users(seeds, users, pretraining, expected, lacks):
     records = [
-        Record(LOCAL, "all scenes", name, value, "m", "lower", seed, users, 100)
-        for name, value in (("[PHYSC] + MLP", 10.0), ("raw CSI + CNN", 20.0))
+        Record(LOCAL, name, value, seed, users, 100)
+        for name, value in ((Method.PHYSC_MLP, 10.0), (Method.RAW_CNN, 20.0))
         for seed in range(seeds)
     ]
     item = judge(claim_of("local-share"), {"localization": outcome_of(records, "localization")}, None, pretraining)
     assert (item.verdict, item.lacks) == (expected, lacks)
     # What does not depend on who is drawn needs no users, and was not pretrained to be quick.
-    records = [Record("Latency, batch of 1", "a", "model in ONNX Runtime", 4.0, "ms", "lower", 5, 2)]
+    records = [Record(Metric.LATENCY, Method.MODEL_ONNX, 4.0, 5, 2)]
     assert judge(claim_of("latency"), {"latency": outcome_of(records, "latency")}, None, pretraining).verdict == "shown"
 
 
@@ -61,15 +63,15 @@ def test_fifty_users_are_as_many_as_the_rule_says():
 
 def test_users_of_a_rate_over_clusters_are_those_in_them():
     records = [
-        Record(measures.MU_RATE, "linear probe", name, value, "bit/s/Hz", "higher", seed, 7, x)
-        for name, value in (("[PHYSC], linear probe", 30.0), ("OMP, 4 paths", 20.0), ("raw CSI, linear probe", 20.0))
+        Record(Metric.MU_RATE, name, value, seed, 7, x)
+        for name, value in ((Method.PHYSC_PROBE, 30.0), (Method.OMP_4_BEAM, 20.0), (Method.RAW_PROBE, 20.0))
         for x in (0.2, 0.8)
         for seed in range(3)
     ]
-    records.append(Record(measures.MU_RATE, "linear probe", "exhaustive search", 31.0, "bit/s/Hz", "higher", 0, 7))
+    records.append(Record(Metric.MU_RATE, Method.EXHAUSTIVE_SEARCH, 31.0, 0, 7))
     outcome = outcome_of(records, facts={"users_a_cluster": 8})
     for key in ("mu-simple-rate", "mu-near", "mu-fewer"):
-        assert claim_of(key).measure(outcome).users == 56, key
+        assert claim_of(key).measured(outcome).users == 56, key
 
 
 def test_a_gain_is_the_mean_over_labels_of_paired_differences():
@@ -77,46 +79,44 @@ def test_a_gain_is_the_mean_over_labels_of_paired_differences():
     ours = {100: (10.0, 11.0, 12.0), 300: (8.0, 8.0, 9.0)}
     cnn = {100: (20.0, 20.0, 24.0), 300: (16.0, 10.0, 12.0), 1000: (1.0, 1.0, 1.0)}
     records = [
-        Record(LOCAL, "all scenes", name, value, "m", "lower", seed, 50, x)
-        for name, table in (("[PHYSC] + MLP", ours), ("raw CSI + CNN", cnn))
+        Record(LOCAL, name, value, seed, 50, x)
+        for name, table in ((Method.PHYSC_MLP, ours), (Method.RAW_CNN, cnn))
         for x, values in table.items()
         for seed, value in enumerate(values)
     ]
-    found = claim_of("local-share").measure(outcome_of(records, "localization"))
+    found = claim_of("local-share").measured(outcome_of(records, "localization"))
     np.testing.assert_allclose(found.gains, [(50 + 50) / 2, (45 + 20) / 2, (50 + 25) / 2])
     assert "[PHYSC] + MLP 9.7 ± 0.8" in found.text  # means 9, 9.5, 10.5
     assert found.samples == "50 users · labels 100, 300 · 3 seeds"
-    metres = claim_of("local-metres").measure(outcome_of(records, "localization"))
+    metres = claim_of("local-metres").measured(outcome_of(records, "localization"))
     np.testing.assert_allclose(metres.gains, [9, 5.5, 7.5])
-    few = claim_of("local-few").measure(outcome_of(records, "localization"))
+    few = claim_of("local-few").measured(outcome_of(records, "localization"))
     np.testing.assert_allclose(few.gains, [10 - 8, 9 - 2, 12 - 3])
 
 
 def test_the_best_rival_counts_and_what_takes_no_labels_stands_at_every_ratio():
     records = []
-    for name, values in (("[PHYSC], linear probe", (80, 90)), ("|zero-filled DFT|, linear probe", (60, 70))):
+    for name, values in ((Method.PHYSC_PROBE, (80, 90)), (Method.DFT_PROBE, (60, 70))):
         for x, value in zip((0.1, 0.2), values, strict=True):
-            records += [
-                Record(measures.TOP5, "linear probe", name, value + s, "%", "higher", s, 90, x) for s in range(3)
-            ]
-    records.append(Record(measures.TOP5, "linear probe", "OMP, 4 paths, no labels", 91.0, "%", "higher", 0, 90))
-    found = claim_of("mu-simple").measure(outcome_of(records))
+            records += [Record(Metric.BEAM_TOP5, name, value + s, s, 90, x) for s in range(3)]
+    records.append(Record(Metric.BEAM_TOP5, Method.OMP_4_BEAM, 91.0, 0, 90))
+    found = claim_of("mu-simple").measured(outcome_of(records))
     np.testing.assert_allclose(found.gains, [85 - 91, 86 - 91, 87 - 91])
     assert "OMP, 4 paths, no labels 91.0" in found.text
     assert judge(claim_of("mu-simple"), {"mu-mimo": outcome_of(records)}).verdict == "contradicted"
 
 
 def test_zero_shot_and_adaptation():
-    values = {"[PHYSC] + MLP": {0: 20.0, 20: 18.0, 100: 15.0}, "raw CSI + CNN": {0: 40.0, 20: 44.0, 100: 30.0}}
+    values = {Method.PHYSC_MLP: {0: 20.0, 20: 18.0, 100: 15.0}, Method.RAW_CNN: {0: 40.0, 20: 44.0, 100: 30.0}}
     records = [
-        Record(CROSS, "unseen scenes", name, value + 0.1 * seed, "m", "lower", seed, 80, x)
+        Record(CROSS, name, value + 0.1 * seed, seed, 80, x)
         for name, table in values.items()
         for x, value in table.items()
         for seed in range(3)
     ]
     # One record stands for all seeds where nothing depends on them.
-    records += [Record(CROSS, "unseen scenes", "kNN on |DFT|", 30.0, "m", "lower", 0, 80, 0)]
-    records += [Record(CROSS, "unseen scenes", "kNN on |DFT|", 10.0, "m", "lower", s, 80, 20) for s in range(3)]
+    records += [Record(CROSS, Method.KNN, 30.0, 0, 80, 0)]
+    records += [Record(CROSS, Method.KNN, 10.0, s, 80, 20) for s in range(3)]
     outcomes = {"cross-localization": outcome_of(records, "cross-localization")}
     judged = {key: judge(claim_of(key), outcomes) for key in ("cross-zero", "cross-more", "cross-cnn", "cross-knn")}
     assert {key: item.verdict for key, item in judged.items()} == {
@@ -125,57 +125,58 @@ def test_zero_shot_and_adaptation():
         "cross-cnn": "shown",
         "cross-knn": "contradicted",
     }
-    np.testing.assert_allclose(claim_of("cross-more").measure(outcomes["cross-localization"]).gains[0], 25.0)
-    np.testing.assert_allclose(claim_of("cross-cnn").measure(outcomes["cross-localization"]).gains[0], 10.0)
+    np.testing.assert_allclose(claim_of("cross-more").measured(outcomes["cross-localization"]).gains[0], 25.0)
+    np.testing.assert_allclose(claim_of("cross-cnn").measured(outcomes["cross-localization"]).gains[0], 10.0)
     # 0 labels: (30 - 20)/30, 20 labels: (10 - 18)/10.
     np.testing.assert_allclose(
-        claim_of("cross-knn").measure(outcomes["cross-localization"]).gains[0], 100 * (1 / 3 - 0.8) / 2
+        claim_of("cross-knn").measured(outcomes["cross-localization"]).gains[0], 100 * (1 / 3 - 0.8) / 2
     )
 
 
 def test_share_of_the_bound_fewer_labels_and_the_ratio_the_paper_names():
-    rate, probe = "MU-MIMO sum-rate", "linear probe"
+    rate = Metric.MU_RATE
     records = []
-    for name, values in (("[PHYSC], linear probe", (30, 38, 39)), ("raw CSI, linear probe", (10, 20, 37))):
+    for name, values in ((Method.PHYSC_PROBE, (30, 38, 39)), (Method.RAW_PROBE, (10, 20, 37))):
         for x, value in zip((0.05, 0.2, 0.8), values, strict=True):
-            records += [Record(rate, probe, name, value, "bit/s/Hz", "higher", s, 12, x) for s in range(3)]
-    records.append(Record(rate, probe, "exhaustive search", 39.5, "bit/s/Hz", "higher", 0, 12))
+            records += [Record(rate, name, value, s, 12, x) for s in range(3)]
+    records.append(Record(rate, Method.EXHAUSTIVE_SEARCH, 39.5, 0, 12))
     outcome = outcome_of(records)
-    np.testing.assert_allclose(claim_of("mu-near").measure(outcome).gains, 100 * 38 / 39.5)
-    np.testing.assert_allclose(claim_of("mu-fewer").measure(outcome).gains, 100 * (38 - 37) / 37)
-    assert claim_of("mu-near").measure(outcome).samples == "12 clusters · labels 20 % · 3 seeds"
+    np.testing.assert_allclose(claim_of("mu-near").measured(outcome).gains, 100 * 38 / 39.5)
+    np.testing.assert_allclose(claim_of("mu-fewer").measured(outcome).gains, 100 * (38 - 37) / 37)
+    assert claim_of("mu-near").measured(outcome).samples == "12 clusters · labels 20 % · 3 seeds"
     # 10 % was not run, 5 and 20 % are as near as is allowed; nothing within a factor of two of 0.3 % is.
-    assert measures._row_at(np.array([0.05, 0.2, 0.8]), 0.1) in (0, 1)
-    assert measures._row_at(np.array([0.2, 0.8]), 0.05) is None
-    assert claim_of("su-rate").measure(outcome) is None
+    assert measures.row_at(np.array([0.05, 0.2, 0.8]), 0.1) in (0, 1)
+    assert measures.row_at(np.array([0.2, 0.8]), 0.05) is None
+    assert claim_of("su-rate").measured(outcome) is None
 
 
 def test_the_weakest_head_counts():
     records = []
     for hidden, ours in (("none", 50), ("32", 43), ("32-32", 60)):
-        for name, value in (("[PHYSC], head", ours), ("raw CSI, head", 40)):
-            where = f"hidden {hidden}, learning rate 0.001"
-            records += [Record(measures.TOP5, where, name, value, "%", "higher", s, 9, 0.1) for s in range(3)]
-    found = claim_of("heads-large").measure(outcome_of(records))
+        for name, value in ((Method.PHYSC_HEAD, ours), (Method.RAW_HEAD, 40)):
+            where = Condition(hidden_layers=hidden, learning_rate=1e-3)
+            records += [Record(Metric.BEAM_TOP5, name, value, s, 9, 0.1, where) for s in range(3)]
+    found = claim_of("heads-large").measured(outcome_of(records))
     np.testing.assert_allclose(found.gains, 3)
-    assert "hidden 32, learning rate 0.001" in found.text
+    assert found.samples == "9 users · hidden 32, learning rate 0.001 · labels 10 % · 3 seeds"
+    assert found.text == "smallest gain 3.0 ± 0.0 points ([PHYSC], head 43.0 ± 0.0, raw CSI, head 40.0 ± 0.0 %)"
     assert judge(claim_of("heads-small"), {"mu-mimo": outcome_of(records)}).verdict == "not measured"
 
 
 def test_silhouettes_and_milliseconds():
-    facts = {"silhouette_raw": 0.01, "silhouette_physc": 0.2}
-    outcomes = {"mu-mimo": outcome_of([], facts=facts, arrays={"tsne_cluster": np.repeat([0, 0, 1, 2], 15)})}
-    item = judge(claim_of("mu-clusters"), outcomes)
-    assert (item.verdict, item.samples) == ("shown", "60 users · 3 clusters · one draw")
+    item = judge(claim_of("mu-clusters"), {"mu-mimo": outcome_of(silhouettes(0.2, 0.01, 60))})
+    assert (item.verdict, item.text, item.samples) == (
+        "shown", "gain 0.19 ([PHYSC] 0.20, raw CSI 0.01)", "60 users · 1 seed",
+    )  # fmt: skip
     for slowest, expected in ((4.0, "shown"), (40.0, "not shown"), (150.0, "contradicted")):
         records = [
-            Record("Latency, batch of 1", where, f"model in {way}", value, "ms", "lower", 5, 200)
-            for where, way, value in (
-                ("a", "PyTorch", 2 * slowest),
-                ("a", "ONNX Runtime", slowest),
-                ("b", "PyTorch", 1.0),
+            Record(Metric.LATENCY, method, value, 5, 200, condition=Condition(csi_masked=masked, threads=1))
+            for masked, method, value in (
+                (0.75, Method.MODEL_PYTORCH, 2 * slowest),
+                (0.75, Method.MODEL_ONNX, slowest),
+                (0.5, Method.MODEL_PYTORCH, 1.0),
             )
         ]
         item = judge(claim_of("latency"), {"latency": outcome_of(records, "latency")})
         assert item.verdict == expected
-        assert f"{slowest:.2f} ms by model in ONNX Runtime (a)" in item.text
+        assert f"{slowest:.2f} ms by model in ONNX Runtime" in item.text

@@ -10,7 +10,9 @@ from wavecity.model.data.users import geometry_of
 from wavecity.model.learning.heads import HeadSettings
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
-from wavecity.model.results.table import to_frame
+from wavecity.model.results.names import Method
+from wavecity.model.results.records import WHOLE
+from wavecity.model.results.rows import frame_of
 from wavecity.model.tasks.cross_scene import Source, cross_localization, make_source
 
 
@@ -56,16 +58,16 @@ def medians(large, tiny, features, steps=200, **cross_scene):
     torch.manual_seed(0)
     model = FoundationModel(tiny.model, geometry_of(large, tiny.model)).eval()
     predictor = Planted(model, tiny, large.statistics, large, 64).plant(features)
-    frame = to_frame(cross_localization(predictor, large, evaluation, 1).records, "task")
-    pooled = frame[frame["condition"] == "unseen scenes"]
+    frame = frame_of(cross_localization(predictor, large, evaluation, 1).records)
+    pooled = frame[[one == WHOLE for one in frame["condition"]]]
     return pooled.set_index(["method", "x"])["value"]
 
 
 @pytest.mark.usefixtures("no_convolutions")
 def test_what_the_representation_tells_everywhere_alike_is_known_without_labels(large, tiny, mixing):
     found = medians(large, tiny, lambda users: users.position @ mixing)
-    assert found["[PHYSC] + MLP", 0] < 10
-    assert found["mean of labelled users", 0] > 50
+    assert found[Method.PHYSC_MLP, 0] < 10
+    assert found[Method.MEAN_LABELLED, 0] > 50
 
 
 @pytest.mark.usefixtures("no_convolutions")
@@ -77,8 +79,8 @@ def test_what_differs_from_scene_to_scene_takes_labels_of_that_scene(large, tiny
         return (users.position + torch.stack((east, torch.zeros_like(east)), -1)) @ mixing
 
     found = medians(large, tiny, shifted, adapt_rates=(1e-3, 1e-2))
-    assert 40 < found["[PHYSC] + MLP", 0] < 80
-    assert found["[PHYSC] + MLP", 30] < 0.5 * found["[PHYSC] + MLP", 0]
+    assert 40 < found[Method.PHYSC_MLP, 0] < 80
+    assert found[Method.PHYSC_MLP, 30] < 0.5 * found[Method.PHYSC_MLP, 0]
 
 
 @pytest.mark.usefixtures("no_convolutions")
@@ -90,12 +92,12 @@ def test_a_representation_of_noise_does_not_tell_where_users_are(large, tiny):
         return torch.from_numpy(rng.normal(size=(len(users), tiny.model.width)).astype(np.float32))
 
     found = medians(large, tiny, noise)
-    assert (found["[PHYSC] + MLP"] > 0.85 * found["mean of labelled users", 0]).all()
+    assert (found[Method.PHYSC_MLP] > 0.85 * found[Method.MEAN_LABELLED, 0]).all()
 
 
 def test_fine_tuning_by_nothing_is_zero_shot(large, tiny, mixing):
     found = medians(large, tiny, lambda users: users.position @ mixing, steps=20, adapt_rates=(1e-12,))
-    for method in ("[PHYSC] + MLP", "raw CSI + CNN"):
+    for method in (Method.PHYSC_MLP, Method.RAW_CNN):
         assert found[method, 30] == pytest.approx(found[method, 0], rel=1e-3)
 
 

@@ -3,35 +3,40 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from wavecity.model.equivariance.measures import (
-    COST,
-    EPSILON,
     MODULATED,
-    NAMES,
     OWN,
-    SCALE_EPSILON,
+    OWN_WRAPPED,
     SEEN,
-    SPEEDS,
-    TRAINED_EPSILON,
+    TRAINED,
     UNSEEN,
-    WRAPPED,
-    own_name,
-    scale_name,
+    VEHICLES,
+    along,
+    shifted,
+    sized,
 )
-from wavecity.model.report.claims import judge
-from wavecity.model.report.equivariance_claims import CLAIMS, table_of
-from wavecity.model.report.equivariance_figures import LOOKS, look_of
+from wavecity.model.equivariance.training import ESTIMATION, FORECAST
+from wavecity.model.figures.equivariance import LOOKS, look_of
+from wavecity.model.report.equivariance import section_of
 from wavecity.model.report.page import write_report
+from wavecity.model.results.claims import judge
+from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Outcome, read_outcomes
-from wavecity.model.results.table import Record, rows_of, to_frame
+from wavecity.model.results.records import Condition, Record, write_records
+from wavecity.model.results.rows import frame_of
+from wavecity.model.results.words import test_set_of as name_of_set
+from wavecity.model.tasks.spec import spec_of
 
-CSI = "Masked CSI, NMSE"
-SMALL, LARGE = "width 8, 1 layer", "width 16, 1 layer"
-AZIMUTH = "unseen scenes, other azimuth"
+CSI, WRAPPED = ESTIMATION.trained, Method.WRAPPED
+SMALL, LARGE = (8, 1), (16, 1)
+AZIMUTH = shifted("azimuth")
+SPEC = spec_of("equivariance", "multimodal")
+CLAIMS = SPEC.claims
 # dB by set: vanilla, augmented, penalised, wrapped.
 ERRORS = {
     SEEN: (-6.0, -5.0, -5.5, -6.2),
@@ -41,59 +46,51 @@ ERRORS = {
 }
 
 
-def seeds(quantity, condition, method, value, x=float("nan"), unit="dB"):
+def seeds(metric, method, value, condition, x=float("nan"), n=60):
     """Three seeds, a tenth apart."""
-    return [
-        Record(quantity, condition, method, value + 0.1 * (seed - 1), unit, "lower", seed, 20, x) for seed in range(3)
-    ]
+    return [Record(metric, method, value + 0.1 * (seed - 1), seed, n, x, condition) for seed in range(3)]
 
 
-def records():
+def records(metrics=ESTIMATION):
     found = []
     for precision, floor in (("float32", -130.0), ("float64", -280.0)):
-        for axis in ("horizontal", "vertical", "all axes"):
-            for condition, x in (
-                (f"{axis}, off the grid, {precision}", 0.5),
-                (f"{axis}, on the grid, {precision}", 1.0),
-            ):
-                for method, value in ((OWN, 3.0), (WRAPPED, floor + x)):
-                    found.append(Record(EPSILON, condition, method, value, "dB", "lower", 1, 8, x))
-    for name, values in ERRORS.items():
-        for method, value in zip(NAMES.values(), values, strict=True):
-            found += seeds(CSI, name, method, value)
-        for method, value in ((OWN, -2.0), (WRAPPED, -1.0)):
-            found.append(Record(own_name(CSI), name, method, value, "dB", "lower", 1, 20))
-    for x, condition in ((0.5, "all axes, off the grid"), (1.0, "all axes, on the grid")):
-        for method in NAMES.values():
-            found += seeds(TRAINED_EPSILON, condition, method, -120.0 if method == WRAPPED else -1.0 - x, x)
-    for method, levels in (("vanilla", (0.0, -1.0, 1.0)), (WRAPPED, (-120.0, -121.0, -119.0))):
+        for axis in ("horizontal", "vertical", None):
+            for x in (0.5, 1.0):
+                where = replace(along(axis, x), precision=precision)
+                for method, value in ((OWN, 3.0), (OWN_WRAPPED, floor + x)):
+                    found.append(Record(Metric.EQUIVARIANCE_ERROR, method, value, 1, 8, x, where))
+    for where, values in ERRORS.items():
+        for method, value in zip(TRAINED.values(), values, strict=True):
+            found += seeds(metrics.trained, method, value, where)
+        for method, value in ((OWN, -2.0), (OWN_WRAPPED, -1.0)):
+            found.append(Record(metrics.own, method, value, 1, 60, condition=where))
+    for x in (0.5, 1.0):
+        for method in TRAINED.values():
+            value = -120.0 if method == WRAPPED else -1.0 - x
+            found += seeds(Metric.TRAINED_EQUIVARIANCE_ERROR, method, value, along(None, x), x, 8)
+    for method, levels in ((Method.VANILLA, (0.0, -1.0, 1.0)), (WRAPPED, (-120.0, -121.0, -119.0))):
         few, most, small = levels
         for size, x, value in ((LARGE, 10, few), (LARGE, 40, most), (SMALL, 40, small)):
-            found += seeds(SCALE_EPSILON, f"all axes, at random, {size}", method, value, x)
-            for name in (SEEN, UNSEEN, MODULATED):
-                found += seeds(scale_name(CSI), f"{name}, {size}", method, value / 10, x)
-    found.append(Record(COST, "batch of 4, float32", WRAPPED, 7.0, "%", "lower", 0, 30))
-    return found
+            found += seeds(
+                Metric.SCALE_EQUIVARIANCE_ERROR, method, value, sized(Condition(shift_axis="all"), size), x, 8
+            )
+            for where in (SEEN, UNSEEN, MODULATED):
+                found += seeds(metrics.scale, method, value / 10, sized(where, size), x)
+    cost = Condition(batch=4, precision="float32")
+    return [*found, Record(Metric.WRAPPER_COST, OWN_WRAPPED, 7.0, 0, 30, condition=cost)]
 
 
 def outcome_of(found):
-    frame = to_frame(found, "equivariance")
     facts = {
-        "quantity": CSI,
-        "sets": dict.fromkeys(ERRORS, 60),
-        "shift_users": 8,
         "head_seeds": 3,
         "unseen_are": "cities",
-        "reference": f"{LARGE}, 40 training users",
+        "reference": "width 16, 1 layer, 40 training users",
         "bins": {"horizontal": 32, "vertical": 32},
-        "parameters": {LARGE: 24000, SMALL: 11000},
-        "swept": {EPSILON: "shift, bins", TRAINED_EPSILON: "shift, bins", SCALE_EPSILON: "training users",
-                  scale_name(CSI): "training users"},
-    }  # fmt: skip
-    rows = [row.to_dict() for row in rows_of(frame)]
+        "parameters": {"width 16, 1 layer": 24000, "width 8, 1 layer": 11000},
+    }
     result = {"task": "equivariance", "fingerprint": "f", "checkpoint": "c", "dataset": "synthetic", "seed": 1, "seeds": 3,
-              "dataset_version": "v", "trained_on": "v", "seconds": 1.0, "facts": facts, "rows": rows}  # fmt: skip
-    return Outcome("equivariance", result, frame, {})
+              "dataset_version": "v", "trained_on": "v", "seconds": 1.0, "facts": facts}  # fmt: skip
+    return Outcome("equivariance", result, frame_of(found), {})
 
 
 @pytest.fixture(scope="module")
@@ -127,55 +124,66 @@ def test_gains_are_those_of_the_set_and_the_rival_where_they_are_least(outcome):
     assert found["unseen"].text == "gain 2.0 ± 0.0 dB (model in the wrapper -6.0 ± 0.1, augmented -4.0 ± 0.1 dB)"
     assert found["unseen"].samples == "60 users · unseen scenes · 3 seeds"
     assert "gain -0.2" in found["other"].text
-    assert found["gap"].text == "unseen less seen: vanilla 3.0 ± 0.0 dB, model in the wrapper 0.2 ± 0.0 dB"
+    assert (
+        found["gap"].text
+        == "unseen scenes less seen scenes, other users: vanilla 3.0 ± 0.0 dB, model in the wrapper 0.2 ± 0.0 dB"
+    )
     # The largest of all axes and shifts, on and off the grid.
-    assert found["float64"].text == "largest error -279.0 dB; vanilla as pretrained 3.0 dB"
+    assert found["float64"].text == "largest -279.0 dB by model in the wrapper; vanilla as pretrained 3.0 dB"
     assert found["scale"].text == "falls by 1.0 ± 0.0 and 2.0 ± 0.0 dB"
-    assert found["cost"].text == "7.0 % of a forward pass"
+    assert found["cost"].text == "7.0 % by model in the wrapper (batch of 4, float32)"
 
 
 def test_what_was_not_run_is_not_measured():
-    only_own = [one for one in records() if one.quantity in (EPSILON, own_name(CSI), COST)]
+    only_own = [
+        one for one in records() if one.metric in (Metric.EQUIVARIANCE_ERROR, ESTIMATION.own, Metric.WRAPPER_COST)
+    ]
     verdicts = {key: one.verdict for key, one in found_by(outcome_of(only_own)).items()}
     assert {key for key, one in verdicts.items() if one == "not measured"} == {
         "vanilla", "scale", "wrapped", "unseen", "modulated", "other", "gap", "seen",
     }  # fmt: skip
-    assert table_of(outcome_of(only_own))["sentence"] == ""
+    assert section_of(SPEC, outcome_of(only_own)).sentence == ""
 
 
 def test_speeds_count_among_what_is_other():
-    more = [one for method in NAMES.values() for one in seeds(CSI, SPEEDS, method, -9.0 if method == WRAPPED else 0.0)]
+    more = [
+        one for method in TRAINED.values() for one in seeds(CSI, method, -9.0 if method == WRAPPED else 0.0, VEHICLES)
+    ]
     kept = [one for one in records() if one.condition != AZIMUTH]
-    outcome = outcome_of(kept + more)
-    outcome.result["facts"]["sets"][SPEEDS] = 60
-    assert found_by(outcome)["other"].samples == f"60 users · {SPEEDS} · 3 seeds"
+    found = found_by(outcome_of(kept + more))["other"]
+    assert found.samples == "60 users · unseen scenes, other speeds (vehicles) · 3 seeds"
 
 
 def test_the_table_has_a_verdict_for_every_set(outcome):
-    table = table_of(outcome)
-    assert table["methods"] == list(NAMES.values())
-    assert [row["set"] for row in table["table"]] == list(ERRORS)
+    section = section_of(SPEC, outcome)
+    table = section.table
+    assert section.methods == ["vanilla", "augmented", "penalised", "model in the wrapper"]
+    assert [row["set"] for row in table] == [name_of_set(where) for where in ERRORS]
     # A difference within 2 % or the spread is level: -6.2 and -6 are not, by 3 % and 0.14 dB.
-    assert [row["verdict"] for row in table["table"]] == [
+    assert [row["verdict"] for row in table] == [
         "ahead of vanilla", "ahead of augmented", "ahead of augmented", "behind augmented",
     ]  # fmt: skip
-    assert [cell["text"] for cell in table["table"][1]["cells"]] == [
+    assert [cell["text"] for cell in table[1]["cells"]] == [
         "-3.0 ± 0.1",
         "-4.0 ± 0.1",
         "-3.5 ± 0.1",
         "-6.0 ± 0.1",
     ]
-    assert [cell["best"] for cell in table["table"][3]["cells"]] == [False, True, False, False]
+    assert [cell["best"] for cell in table[3]["cells"]] == [False, True, False, False]
     assert (
-        table["sentence"]
+        section.sentence
         == "Against the best of the others, the wrapped model is ahead in 3, behind in 1 of 4 test sets."
     )
 
 
 def test_each_method_has_a_marker_of_its_own():
-    trained = [look_of(name) for name in NAMES.values()]
+    trained = [look_of(name) for name in TRAINED.values()]
     assert len({look["color"] for look in trained}) == len({look["marker"] for look in trained}) == 4
-    assert all(look_of(WRAPPED)["linewidth"] > look_of(name)["linewidth"] for name in LOOKS if name != WRAPPED)
+    assert all(
+        look_of(WRAPPED)["linewidth"] > look_of(name)["linewidth"]
+        for name in LOOKS
+        if name not in (WRAPPED, OWN_WRAPPED)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -183,14 +191,16 @@ def run(linked):
     return linked
 
 
-def leave(outcome, run):
+def leave(outcome, run, metrics=ESTIMATION):
     (run / "results").mkdir()
     summary = (
         json.loads((run / "pretrain.json").read_text()) if (run / "pretrain.json").exists() else {"fingerprint": "c"}
     )
     result = outcome.result | {"checkpoint": summary["fingerprint"]}
     (run / "results" / "equivariance.json").write_text(json.dumps(result))
-    outcome.frame.to_parquet(run / "results" / "equivariance.parquet", index=False)
+    write_records(
+        run / "results" / "equivariance.parquet", records(metrics), "equivariance", summary["fingerprint"], "v"
+    )
 
 
 @pytest.mark.parametrize("backbone", ["multimodal", "temporal"])
@@ -205,13 +215,13 @@ def test_the_report_of_either_model_tells_it(outcome, data, run, tmp_path, backb
     assert "wavecity evaluate RUN --task equivariance --data STORE" in before
     for words in ('id="physics"', "modulated", "Physics Equivariance"):
         assert words not in before
-    leave(outcome, folder)
+    leave(outcome, folder, ESTIMATION if backbone == "multimodal" else FORECAST)
     page = write_report(folder, "synthetic", data=data).read_text(encoding="utf-8")
     section = page[page.index('id="physics"') : page.index('id="results"')]
     assert "Against the best of the others, the wrapped model is ahead in 3, behind in 1 of 4 test sets." in section
     assert "mean ± standard deviation over 3 seeds; what is unseen are cities" in section
     for name in ERRORS:
-        assert f"<td>{name}</td>" in section
+        assert f"<td>{name_of_set(name)}</td>" in section
     assert section.count('class="verdict ') == len(CLAIMS)
     assert section.count('src="data:image/svg+xml;base64,') == 3
     tables = page[page.index('id="results"') :]
@@ -229,4 +239,7 @@ def test_sizes_do_not_call_shifts_labels(outcome, tmp_path):
     leave(outcome, tmp_path)
     read = read_outcomes(tmp_path)["equivariance"]
     assert "labels" not in read.sizes()
-    np.testing.assert_array_equal(read.curve(EPSILON, "horizontal, on the grid, float64", WRAPPED).values, [[-279.0]])
+    np.testing.assert_array_equal(
+        read.curve(Metric.EQUIVARIANCE_ERROR, replace(along("horizontal", 1), precision="float64"), OWN_WRAPPED).values,
+        [[-279.0]],
+    )

@@ -4,41 +4,50 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from synthetic import FakeSamples, make_data, stored
+from synthetic_results import check_spec
 from synthetic_temporal import make_temporal
 
 from wavecity.dataset import InputError
 from wavecity.model.equivariance import task as equivariance_task
 from wavecity.model.equivariance.measures import (
-    COST,
-    EPSILON,
     MODULATED,
-    NAMES,
     OWN,
-    SCALE_EPSILON,
+    OWN_WRAPPED,
     SEEN,
-    SPEEDS,
-    TRAINED_EPSILON,
+    TRAINED,
     UNSEEN,
-    WRAPPED,
-    own_name,
-    scale_name,
+    VEHICLES,
+    shifted,
+    sized,
 )
 from wavecity.model.equivariance.task import equivariance_temporal
-from wavecity.model.equivariance.training import Batch, Cell, Problem, cells_of, loss_of, nmse, shift_error, trained
-from wavecity.model.results.table import Findings, Record
+from wavecity.model.equivariance.training import (
+    ESTIMATION,
+    FORECAST,
+    Batch,
+    Cell,
+    Problem,
+    cells_of,
+    loss_of,
+    nmse,
+    shift_error,
+    trained,
+)
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import Findings, Record, read_records
+from wavecity.model.results.rows import frame_of
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings
 from wavecity.model.settings.training import HeadSettings, TrainingSettings
 from wavecity.model.tasks import evaluate as tasks
-from wavecity.model.tasks.evaluate import Task, evaluate
+from wavecity.model.tasks.evaluate import evaluate
+from wavecity.model.tasks.spec import spec_of
 from wavecity.model.temporal.network import TemporalModel
 from wavecity.model.training.pretrain import pretrain
 
-CSI, PREDICTION = "Masked CSI, NMSE", "Channel prediction, NMSE"
-OTHER_AZIMUTH = "unseen scenes, other azimuth"
+CSI, AZIMUTH, WRAPPED = ESTIMATION.trained, shifted("azimuth"), Method.WRAPPED
 
 
 def settings_of(base, **changes):
@@ -80,7 +89,11 @@ def result(run, data, tiny, asked_for):
 
 @pytest.fixture(scope="module")
 def frame(run, result):
-    return pd.read_parquet(run / "results" / "equivariance.parquet")
+    return frame_left(run)
+
+
+def frame_left(run):
+    return frame_of(read_records(run / "results" / "equivariance.parquet", "equivariance"))
 
 
 @pytest.fixture(scope="module")
@@ -118,81 +131,90 @@ def moving_result(moving_run, temporal, moving):
     return evaluate(moving_run, "synthetic", "equivariance", settings_of(temporal, **fewer), 1, data=moving)
 
 
-def errors_of(frame, quantity, method, ending=""):
-    here = frame[(frame["quantity"] == quantity) & (frame["method"] == method)]
-    return here[here["condition"].str.endswith(ending)]["value"].to_numpy()
+def errors_of(frame, metric, method, **fixed):
+    here = frame[(frame["metric"] == metric) & (frame["method"] == method)]
+    return here[[one.fits(**fixed) for one in here["condition"]]]["value"].to_numpy()
 
 
 def test_wrapped_estimators_are_equivariant_and_others_are_not(frame):
     for precision, bound in (("float32", -50), ("float64", -100)):
-        wrapped, plain = (errors_of(frame, EPSILON, name, precision) for name in (WRAPPED, OWN))
+        wrapped, plain = (
+            errors_of(frame, Metric.EQUIVARIANCE_ERROR, name, precision=precision) for name in (OWN_WRAPPED, OWN)
+        )
         # Two axes and both at once, three shifts each.
         assert len(wrapped) == len(plain) == 9
         assert wrapped.max() < bound
         assert plain.min() > -20
-    for method in ("vanilla", "augmented", "penalised"):
-        assert errors_of(frame, TRAINED_EPSILON, method).min() > -20
-    assert errors_of(frame, TRAINED_EPSILON, WRAPPED).max() < -50
-    assert errors_of(frame, SCALE_EPSILON, WRAPPED).max() < -50
-    grid = frame[frame["quantity"] == TRAINED_EPSILON].groupby("condition")["x"].unique()
-    assert sorted(grid["all axes, on the grid"]) == [1, 2]
-    assert list(grid["all axes, off the grid"]) == [0.5]
+    for method in (Method.VANILLA, Method.AUGMENTED, Method.PENALISED):
+        assert errors_of(frame, Metric.TRAINED_EQUIVARIANCE_ERROR, method).min() > -20
+    assert errors_of(frame, Metric.TRAINED_EQUIVARIANCE_ERROR, WRAPPED).max() < -50
+    assert errors_of(frame, Metric.SCALE_EQUIVARIANCE_ERROR, WRAPPED).max() < -50
+    here = frame[frame["metric"] == Metric.TRAINED_EQUIVARIANCE_ERROR]
+    grid = {(one.shift_axis, one.on_grid, x) for one, x in zip(here["condition"], here["x"], strict=True)}
+    assert grid == {("all", True, 1), ("all", True, 2), ("all", False, 0.5)}
 
 
 def test_wrapped_forecasters_are_equivariant_and_others_are_not(moving_run, moving_result):
-    frame = pd.read_parquet(moving_run / "results" / "equivariance.parquet")
+    frame = frame_left(moving_run)
     for precision, bound in (("float32", -50), ("float64", -100)):
-        wrapped, plain = (errors_of(frame, EPSILON, name, precision) for name in (WRAPPED, OWN))
+        wrapped, plain = (
+            errors_of(frame, Metric.EQUIVARIANCE_ERROR, name, precision=precision) for name in (OWN_WRAPPED, OWN)
+        )
         assert len(wrapped) == len(plain) == 8
         assert wrapped.max() < bound
         assert plain.max() > -20
-    assert errors_of(frame, TRAINED_EPSILON, WRAPPED).max() < -50
-    assert errors_of(frame, TRAINED_EPSILON, "vanilla").max() > -20
+    assert errors_of(frame, Metric.TRAINED_EQUIVARIANCE_ERROR, WRAPPED).max() < -50
+    assert errors_of(frame, Metric.TRAINED_EQUIVARIANCE_ERROR, Method.VANILLA).max() > -20
 
 
 def test_shifted_channels_are_as_easy_as_others_for_what_is_wrapped(frame, moving_run, moving_result):
-    forecasts = pd.read_parquet(moving_run / "results" / "equivariance.parquet")
-    for table, quantity in ((frame, CSI), (forecasts, PREDICTION)):
-        for name, rival in ((own_name(quantity), OWN), (quantity, "vanilla")):
-            here = table[table["quantity"] == name].set_index(["condition", "method", "seed"])["value"].sort_index()
-            torch.testing.assert_close(
-                *(torch.tensor(here[where, WRAPPED].to_numpy()) for where in (UNSEEN, MODULATED)), rtol=0, atol=1e-3
+    forecasts = frame_left(moving_run)
+    for table, metrics in ((frame, ESTIMATION), (forecasts, FORECAST)):
+        for metric, ours, rival in ((metrics.own, OWN_WRAPPED, OWN), (metrics.trained, WRAPPED, Method.VANILLA)):
+            unseen, modulated = (
+                {name: errors_of(table, metric, name, test_set=where.test_set) for name in (ours, rival)}
+                for where in (UNSEEN, MODULATED)
             )
-            assert (abs(here[UNSEEN, rival] - here[MODULATED, rival]) > 1e-3).all()
+            np.testing.assert_allclose(unseen[ours], modulated[ours], rtol=0, atol=1e-3)
+            assert (abs(unseen[rival] - modulated[rival]) > 1e-3).all()
 
 
-def test_every_method_is_there_for_every_set_and_seed(frame, result):
+def test_every_method_is_there_for_every_set_and_seed(frame, run, result):
     assert result["seeds"] == 2
-    here = frame[frame["quantity"] == CSI]
-    assert list(here["condition"].unique()) == [SEEN, UNSEEN, MODULATED, OTHER_AZIMUTH]
-    for _, group in here.groupby("condition"):
+    here = frame[frame["metric"] == CSI]
+    assert list(here["condition"].unique()) == [SEEN, UNSEEN, MODULATED, AZIMUTH]
+    for _, group in here.groupby("condition", sort=False):
         assert sorted(zip(group["method"], group["seed"], strict=True)) == sorted(
-            (method, seed) for method in NAMES.values() for seed in range(2)
+            (method, seed) for method in TRAINED.values() for seed in range(2)
         )
-    scale = frame[frame["quantity"] == scale_name(CSI)]
-    assert set(scale["method"]) == {"vanilla", WRAPPED}
+    scale = frame[frame["metric"] == ESTIMATION.scale]
+    assert set(scale["method"]) == {Method.VANILLA, WRAPPED}
     assert set(scale["condition"]) == {
-        f"{name}, width {width}, 1 layer" for name in (SEEN, UNSEEN, MODULATED) for width in (8, 16)
+        sized(where, (width, 1)) for where in (SEEN, UNSEEN, MODULATED) for width in (8, 16)
     }
-    small = scale[scale["condition"] == f"{UNSEEN}, width 8, 1 layer"]
-    large = scale[scale["condition"] == f"{UNSEEN}, width 16, 1 layer"]
+    small, large = (scale[[one == sized(UNSEEN, (width, 1)) for one in scale["condition"]]] for width in (8, 16))
     assert (set(small["x"]), set(large["x"])) == ({9}, {4, 9})
     # The largest size with the most users is one and the same training.
-    for method in ("vanilla", WRAPPED):
+    for method in (Method.VANILLA, WRAPPED):
         cell = large[(large["x"] == 9) & (large["method"] == method)]["value"]
-        row = here[(here["condition"] == UNSEEN) & (here["method"] == method)]["value"]
-        assert cell.tolist() == row.tolist()
+        assert cell.tolist() == errors_of(frame, CSI, method, test_set=UNSEEN.test_set).tolist()
     assert np.isfinite(frame["value"]).all()
     assert result["facts"]["wrapper_cost_percent"] == pytest.approx(
-        frame.loc[frame["quantity"] == COST, "value"].item(), abs=0.1
+        errors_of(frame, Metric.WRAPPER_COST, OWN_WRAPPED).item(), abs=0.1
+    )
+    check_spec(
+        spec_of("equivariance", "multimodal"), Findings(read_records(run / result["table"], ""), result["facts"])
     )
 
 
 def test_a_set_out_of_distribution_is_read_from_its_store(frame, asked_for, result):
     assert asked_for == [("stores/azimuth", ("test",))]
-    assert result["facts"]["sets"] == {SEEN: 5, UNSEEN: 5, MODULATED: 5, OTHER_AZIMUTH: 5}
-    own = frame[(frame["quantity"] == own_name(CSI)) & (frame["method"] == OWN)].set_index("condition")["value"]
-    assert own[OTHER_AZIMUTH] != own[UNSEEN]
+    assert result["facts"]["sets"] == {
+        "seen scenes, other users": 5, "unseen scenes": 5, "unseen scenes, modulated at random": 5,
+        "unseen scenes, other azimuth": 5,
+    }  # fmt: skip
+    azimuth, unseen = (errors_of(frame, ESTIMATION.own, OWN, test_set=where.test_set) for where in (AZIMUTH, UNSEEN))
+    assert azimuth != unseen
 
 
 def test_a_set_that_cannot_be_used_is_refused_in_one_line(run, data, tiny, tmp_path, monkeypatch):
@@ -233,7 +255,7 @@ def test_vehicles_are_a_set_of_their_own_and_never_trained_on(temporal, moving, 
     assert {kinds["train"][one] for one in first[SEEN]} <= {0, 2}
     assert not set(training) & set(first[SEEN])
     assert {kinds["test"][one] for one in first[UNSEEN]} <= {0, 2}
-    assert {kinds["test"][one] for one in first[SPEEDS]} == {1}
+    assert {kinds["test"][one] for one in first[VEHICLES]} == {1}
     assert found.facts["unseen_are"] == "cities"
     # What is drawn is a window of the trajectory, over all subcarriers and antennas.
     problem = handed["problem"]
@@ -247,7 +269,7 @@ def test_vehicles_are_a_set_of_their_own_and_never_trained_on(temporal, moving, 
 class Toy(Problem):
     """Channels of six entries along one axis, the last two asked for; a forecast begins at four."""
 
-    quantity, axes, dims = "toy", ("time",), (1,)
+    metrics, axes, dims = ESTIMATION, ("time",), (1,)
 
     def __init__(self, network=None):
         self.bins, self.origin, self.network, self.drawn = (4,), (4,), network, []
@@ -422,18 +444,19 @@ def test_results_depend_on_their_own_settings_only(run, data, tiny, tmp_path, mo
 
     def measured(predictor, wireless, settings, seed):
         made.append(settings)
-        return Findings([Record("quantity", "", "model", 1.0, "dB", "lower", 0, 1)])
+        return Findings([Record(Metric.LATENCY, Method.MODEL, 1.0, 0, 1)])
 
-    own = next(one for one in tasks.TASKS["equivariance"] if one.backbone == "multimodal")
-    monkeypatch.setitem(tasks.TASKS, "latency", (Task(measured, ("test",)),))
-    monkeypatch.setitem(tasks.TASKS, "equivariance", (replace(own, run=measured),))
+    found = {name: spec_of(name, "multimodal") for name in ("latency", "equivariance")}
+    monkeypatch.setattr(tasks, "spec_of", lambda name, _: replace(found[name], run=measured))
     copied = shutil.copytree(run, tmp_path / "run")
     base = settings_of(tiny)
     other = settings_of(tiny, mask=0.8)
     masks = base.model_copy(update={"evaluation": base.evaluation.model_copy(update={"masks": (0.5,)})})
+    local = base.evaluation.localization.model_copy(update={"csi": 0.5})
+    seen = base.model_copy(update={"evaluation": base.evaluation.model_copy(update={"localization": local})})
     # Each line: first settings, and whether the second ones make results anew.
     for task, second, anew in (("latency", other, 0), ("equivariance", other, 1), ("equivariance", masks, 0),
-                               ("latency", masks, 1)):  # fmt: skip
+                               ("latency", masks, 0), ("latency", seen, 1)):  # fmt: skip
         evaluate(copied, "synthetic", task, base, 1, data=data)
         made.clear()
         evaluate(copied, "synthetic", task, second, 1, data=data)

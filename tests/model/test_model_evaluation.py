@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from synthetic_results import check_spec
 from torch import nn
 
 from wavecity.model.data.directions import angle_between, direction_of_bin, strongest_direction
@@ -13,10 +14,12 @@ from wavecity.model.multimodal.attention_maps import attention_on_scene, physc_a
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.inputs import prepare
 from wavecity.model.multimodal.network import FoundationModel
-from wavecity.model.results.table import rows_of, to_frame
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import Condition
+from wavecity.model.results.rows import frame_of, rows_of
 from wavecity.model.settings.training import EvaluationSettings
 from wavecity.model.tasks import held_out
-from wavecity.model.tasks.reconstruction import occupancy_prior, reconstruction
+from wavecity.model.tasks.reconstruction import SPECS, occupancy_prior, reconstruction
 from wavecity.raytrace.arrays import direction, panel_axes, steering
 
 
@@ -80,7 +83,7 @@ def test_the_prior_is_the_mean_map_of_the_training_scenes(data):
 
 
 @pytest.mark.parametrize("form", ["kl", "rmse"])
-def test_loss_rows_are_the_equations_on_held_out_users(data, tiny, predictor, form):
+def test_losses_are_the_equations_on_held_out_users(data, tiny, predictor, form):
     losses = tiny.losses.model_copy(update={"spectrum_form": form})
     predictor = Predictor(
         predictor.model, tiny.model_copy(update={"losses": losses}), data.statistics, data, batch_size=7
@@ -88,33 +91,31 @@ def test_loss_rows_are_the_equations_on_held_out_users(data, tiny, predictor, fo
     test, train = gather(data.splits["test"], 20), gather(data.splits["train"])
     settings = EvaluationSettings(scene_mask=0.2)
     prior = occupancy_prior(data)
-    rows = held_out.loss_rows(predictor, test, train, prior, settings, seed=1)
-    values = {row.quantity: row.values for row in rows}
-    assert len(values) == 4
-    csi = values[held_out.TITLES["csi"]]
-    assert csi["zeros"] == pytest.approx(1)
-    assert csi["OMP"] < 0.1
+    records = held_out.loss_records(predictor, test, train, prior, settings, seed=1)
+    values = {(record.metric, record.method): record.value for record in records}
+    assert {metric for metric, _ in values} == {*held_out.LOSSES.values()}
+    assert {record.n for record in records} == {20}
+    assert values[Metric.CSI_LOSS, Method.ZEROS] == pytest.approx(1)
+    assert values[Metric.CSI_LOSS, Method.OMP] < 0.1
     everywhere = train.position.mean(0).numpy()
     slow = np.mean([math.hypot(*(place - everywhere)) for place in test.position.numpy()]) / 100
-    assert values[held_out.TITLES["location"]]["mean of training users"] == pytest.approx(slow, rel=1e-4)
+    assert values[Metric.LOCATION_LOSS, Method.MEAN_TRAINING] == pytest.approx(slow, rel=1e-4)
     # A perfect spectrum would have no loss; the head's raw output of it comes back through the loss's own mapping.
     truth = torch.rand(2, 4, 4) + 0.1
     raw = held_out._raw_spectrum(truth, predictor)
     back = raw.exp() if form == "kl" else torch.nn.functional.softplus(raw)
     torch.testing.assert_close(back, truth)
-    assert values[held_out.TITLES["spectrum"]]["zero-filled DFT"] > 0
-    assert set(values[held_out.TITLES["occupancy"]]) == {
-        "model",
-        "mean of visible neighbours",
-        "prior of training scenes",
-    }
+    assert values[Metric.SPECTRUM_LOSS, Method.ZERO_FILLED] > 0
+    occupancy = {method for metric, method in values if metric == Metric.OCCUPANCY_LOSS}
+    assert occupancy == {Method.MODEL, Method.NEIGHBOUR_MEAN, Method.OCCUPANCY_PRIOR}
 
 
 def test_the_prior_s_cross_entropy_cell_by_cell(data, tiny, predictor):
     test, train = gather(data.splits["test"], 5), gather(data.splits["train"])
     prior, settings = occupancy_prior(data), EvaluationSettings(scene_mask=0.2)
-    rows = held_out.loss_rows(predictor, test, train, prior, settings, seed=1)
-    found = next(row for row in rows if "occupancy" in row.quantity).values["prior of training scenes"]
+    records = held_out.loss_records(predictor, test, train, prior, settings, seed=1)
+    wanted = (Metric.OCCUPANCY_LOSS, Method.OCCUPANCY_PRIOR)
+    found = next(record.value for record in records if (record.metric, record.method) == wanted)
     mask = predictor.mask(
         test, predictor.visible_patches(0.7, 1), False, 0.2, np.random.default_rng([1, held_out.DECOYS])
     )
@@ -133,17 +134,18 @@ def test_the_prior_s_cross_entropy_cell_by_cell(data, tiny, predictor):
 def test_reconstruction_has_every_metric_beside_simple_ones(predictor, data):
     settings = EvaluationSettings(masks=(0.5, 0.94), max_users=20)
     findings = reconstruction(predictor, data, settings, 0)
-    rows, facts, arrays = rows_of(to_frame(findings.records, "task")), findings.facts, findings.arrays
-    found = {(row.quantity, row.condition): row.values for row in rows}
-    half, few = ("0.5 of the CSI masked", "0.94 of the CSI masked")
-    angle = found["Angle of the strongest path, mean error", half]
+    check_spec(SPECS[0], findings)
+    rows, facts, arrays = rows_of(frame_of(findings.records)), findings.facts, findings.arrays
+    found = {(row.metric, row.condition): row.values for row in rows}
+    half, few = (Condition(csi_masked=share) for share in (0.5, 0.94))
+    angle = found[Metric.PATH_ANGLE_ERROR, half]
     # Two plane waves, half of the antennas: sparse recovery sees the strongest one where it is.
-    assert angle["OMP, 16 paths"] < 3
-    assert set(angle) == {"model, spectrum", "model, filled CSI", "OMP, 16 paths", "LMMSE", "zero-filled DFT"}
-    assert found["Angle of the strongest path, mean error", few]["zero-filled DFT"] > angle["zero-filled DFT"]
-    occupied = next(values for (name, _), values in found.items() if "F1" in name)
-    assert {"model", "prior of training scenes", "mean of visible neighbours", "all occupied"} == set(occupied)
-    assert sum("Loss" in name for name, _ in found) == 4
+    assert angle[Method.OMP] < 3
+    assert set(angle) == {Method.MODEL_SPECTRUM, Method.MODEL_FILLED_CSI, Method.OMP, Method.LMMSE, Method.ZERO_FILLED}
+    assert found[Metric.PATH_ANGLE_ERROR, few][Method.ZERO_FILLED] > angle[Method.ZERO_FILLED]
+    occupied = found[Metric.OCCUPANCY_F1, Condition(scene_masked=settings.scene_mask)]
+    assert {Method.MODEL, Method.OCCUPANCY_PRIOR, Method.NEIGHBOUR_MEAN, Method.ALL_OCCUPIED} == set(occupied)
+    assert {metric for metric, _ in found} > {*held_out.LOSSES.values()}
     for values in found.values():
         assert np.isfinite(list(values.values())).all()
     assert arrays["attention"].shape == (4, 1, 10, 10)

@@ -5,11 +5,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from synthetic_results import check_spec
 
 from wavecity.dataset import InputError
 from wavecity.model.data.users import gather
 from wavecity.model.multimodal.inference import Predictor
-from wavecity.model.training.export import DeployedEncoder, compare, export_model, latency
+from wavecity.model.results.names import Method
+from wavecity.model.tasks.latency import SPECS, latency
+from wavecity.model.training.export import DeployedEncoder, compare, export_model
 from wavecity.model.training.load import load_model
 
 
@@ -85,8 +88,9 @@ def test_wrong_names_get_one_line(run, tmp_path):
 
 def test_latency_is_of_the_encoder_that_the_tasks_use(predictor, data, tiny):
     findings = latency(predictor, data, tiny.evaluation, 1)
-    assert {record.method for record in findings.records} == {
-        "model in PyTorch", "model in torch.export", "model in ONNX Runtime",
-    }  # fmt: skip
+    check_spec(SPECS[0], findings)
+    assert [record.method for record in findings.records] == [
+        Method.MODEL_PYTORCH, Method.MODEL_TORCH_EXPORT, Method.MODEL_ONNX,
+    ]  # fmt: skip
     assert all(0 < record.value < 1000 and record.unit == "ms" for record in findings.records)
     assert findings.facts["physc_matches_predictor"] < 1e-5

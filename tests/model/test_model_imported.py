@@ -7,9 +7,10 @@ from synthetic import two_path_csi
 from wavecity.dataset import InputError
 from wavecity.dataset.importing.importer import ImportSettings, import_channels
 from wavecity.model.data.snapshots import check_snapshots, load_snapshots
+from wavecity.model.results.names import Metric
+from wavecity.model.results.records import read_records
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.tasks.evaluate import evaluate
-from wavecity.model.tasks.held_out import TITLES
 from wavecity.model.training.load import load_model
 from wavecity.model.training.pretrain import pretrain
 
@@ -66,9 +67,9 @@ def test_a_model_is_trained_on_them_and_carries_their_licence_and_carrier(run):
 
 def test_without_a_map_nothing_is_said_of_occupancy(run, store, settings):
     result = evaluate(run, store, "reconstruction", settings, 1)
-    quantities = {row["quantity"] for row in result["rows"]}
-    assert TITLES["csi"] in quantities
-    assert not any("occupancy" in quantity for quantity in quantities)
+    metrics = {record.metric for record in read_records(run / result["table"], "reconstruction")}
+    assert Metric.CSI_LOSS in metrics
+    assert not {Metric.OCCUPANCY_PRECISION, Metric.OCCUPANCY_F1, Metric.OCCUPANCY_LOSS} & metrics
     assert result["facts"]["not possible: occupancy"].startswith("no patch of the test scenes is built")
 
 
@@ -83,7 +84,7 @@ def test_normalised_channels_have_features_of_order_one_and_no_rates(normalised,
     check_snapshots(data)
     pretrain(normalised, settings, tmp_path, seed=1)
     result = evaluate(tmp_path, normalised, "localization", settings, 1)
-    values = [value for row in result["rows"] for value in row["values"].values()]
+    values = [record.value for record in read_records(tmp_path / result["table"], "localization")]
     assert np.isfinite(values).all()
     assert max(values) < 300
     with pytest.raises(InputError, match="normalised channels, so that there is no SNR"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from synthetic import make_data
+from synthetic_results import check_spec
 
 from wavecity.dataset import InputError
 from wavecity.model.data.users import geometry_of
@@ -11,9 +12,12 @@ from wavecity.model.learning.baselines import nearest, nearest_neighbours
 from wavecity.model.learning.embeddings import clusters, evenly, picture, silhouette
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
-from wavecity.model.results.table import rows_of, to_frame
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import WHOLE, Condition
+from wavecity.model.results.rows import frame_of, rows_of
+from wavecity.model.tasks import cross_scene
 from wavecity.model.tasks.cross_scene import among, cross_localization
-from wavecity.model.tasks.localization import localization
+from wavecity.model.tasks.localization import SPECS, localization
 from wavecity.model.tasks.sites import choose_scenes, make_site, viewer
 
 
@@ -39,32 +43,41 @@ def across(predictor, large, tiny):
     return cross_localization(predictor, large, tiny.evaluation, 1)
 
 
-def frame_of(findings):
-    return to_frame(findings.records, "task")
+@pytest.fixture(scope="module")
+def frame(local):
+    return frame_of(local.records)
 
 
-def test_every_method_is_there_for_every_number_of_labels_and_seed(local):
-    frame = frame_of(local)
-    pooled = frame[frame["condition"] == "all scenes"]
+def under(frame, condition):
+    return frame[[one == condition for one in frame["condition"]]]
+
+
+def test_claims_and_figures_find_their_records(local, across):
+    check_spec(SPECS[0], local)
+    check_spec(cross_scene.SPECS[0], across)
+
+
+def test_every_method_is_there_for_every_number_of_labels_and_seed(local, frame):
+    frame = frame[frame["metric"] == Metric.LOCATION_ERROR]
+    pooled = under(frame, WHOLE)
     swept = pooled.dropna(subset="x").groupby("method")
-    everywhere = {"[PHYSC] + MLP", "raw CSI + CNN", "untrained [PHYSC] + MLP", "kNN on |DFT|", "kNN on |DFT| and level",
-                  "mean of labelled users"}  # fmt: skip
+    everywhere = {Method.PHYSC_MLP, Method.RAW_CNN, Method.UNTRAINED_MLP, Method.KNN, Method.KNN_LEVEL,
+                  Method.MEAN_LABELLED}  # fmt: skip
     for method, group in swept:
         expected = {8, 16} if method in everywhere else {16}
         assert {(x, seed) for x, seed in zip(group["x"], group["seed"], strict=True)} == {
             (x, seed) for x in expected for seed in (0, 1)
         }, method
-    assert everywhere | {"[PHYSC], fine-tuned", "from-scratch twin"} == set(swept.groups)
+    assert everywhere | {Method.PHYSC_FINE_TUNED, Method.TWIN} == set(swept.groups)
     # 20 % of 80 users in each of two scenes.
     assert set(pooled["n"]) == {32}
-    assert {"scene synthetic-0004", "scene synthetic-0005"} == set(frame["condition"]) - {"all scenes"}
+    assert {Condition(scene="synthetic-0004"), Condition(scene="synthetic-0005")} == set(frame["condition"]) - {WHOLE}
     assert local.arrays["layout_places"].shape == (2, 2, 16, 2)
 
 
-def test_a_pooled_median_is_that_of_all_users_errors(local, predictor, large, tiny):
+def test_a_pooled_median_is_that_of_all_users_errors(frame, large):
     """The mean of the labelled users, worked out anew from positions alone."""
-    frame = frame_of(local)
-    here = frame[(frame["method"] == "mean of labelled users") & (frame["x"] == 16) & (frame["seed"] == 1)]
+    here = frame[(frame["method"] == Method.MEAN_LABELLED) & (frame["x"] == 16) & (frame["seed"] == 1)]
     errors = []
     for row in (4, 5):
         site = make_site(large, row, 10_000, 0.2, 10.0, 1)
@@ -73,8 +86,8 @@ def test_a_pooled_median_is_that_of_all_users_errors(local, predictor, large, ti
         assert not {tuple(p) for p in labelled.tolist()} & {tuple(p) for p in site.test.position.tolist()}
     values = here.set_index("condition")["value"]
     # torch's median is the lower of the two in the middle.
-    assert values["all scenes"] == pytest.approx(np.sort(np.concatenate(errors))[15], rel=1e-5)
-    assert values["scene synthetic-0004"] == pytest.approx(np.sort(errors[0])[7], rel=1e-5)
+    assert values[WHOLE] == pytest.approx(np.sort(np.concatenate(errors))[15], rel=1e-5)
+    assert values[Condition(scene="synthetic-0004")] == pytest.approx(np.sort(errors[0])[7], rel=1e-5)
 
 
 def test_more_labels_contain_the_fewer_and_are_the_same_for_all_methods(large):
@@ -111,18 +124,16 @@ def test_scenes_with_too_few_users_are_refused_in_one_line(large):
 
 
 def test_across_scenes_zero_shot_knows_nothing_of_the_unseen_scene(across, large):
-    frame = frame_of(across)
-    pooled = frame[frame["condition"] == "unseen scenes"]
-    assert {"[PHYSC] + MLP", "raw CSI + CNN", "[PHYSC], fine-tuned", "from-scratch twin", "kNN on |DFT|"} <= set(
-        pooled["method"]
-    )
+    frame = frame_of(across.records)
+    pooled = under(frame, WHOLE)
+    assert {Method.PHYSC_MLP, Method.RAW_CNN, Method.PHYSC_FINE_TUNED, Method.TWIN, Method.KNN} <= set(pooled["method"])
     assert {0.0, 8.0} == set(pooled["x"].dropna())
     train = np.concatenate([large.splits["train"].arrays["user_position"]])[:, :2].mean(0)
     errors = []
     for row in (4, 5):
         site = make_site(large, row, 2000, 0.5, 10.0, 1)
         errors.append(np.linalg.norm(site.test.position.numpy() - train, axis=1))
-    mean = pooled[(pooled["method"] == "mean of labelled users") & (pooled["x"] == 0)]["value"]
+    mean = pooled[(pooled["method"] == Method.MEAN_LABELLED) & (pooled["x"] == 0)]["value"]
     assert float(mean.iloc[0]) == pytest.approx(np.sort(np.concatenate(errors))[39], rel=1e-4)
     rows = rows_of(frame)
     assert all(np.isfinite(list(row.values.values())).all() for row in rows)
@@ -140,7 +151,7 @@ def test_neighbours_among_training_and_labelled_users_are_those_of_one_database(
 
 def test_the_same_seed_gives_the_same_table(local, predictor, large, tiny):
     again = localization(predictor, large, tiny.evaluation, 1)
-    assert frame_of(again).equals(frame_of(local))
+    assert frame_of(again.records).equals(frame_of(local.records))
 
 
 def test_groups_that_lie_apart_are_told_from_those_that_overlap():

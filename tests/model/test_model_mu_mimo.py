@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 from synthetic import make_data
+from synthetic_results import check_spec
 
 from wavecity.dataset import InputError
 from wavecity.model.data.users import gather, geometry_of
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
-from wavecity.model.results.table import rows_of, to_frame
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import WHOLE, Condition
+from wavecity.model.results.rows import frame_of, rows_of
 from wavecity.model.settings.training import (
     EvaluationSettings,
     HeadSettings,
@@ -156,7 +159,7 @@ def test_no_method_sees_hidden_patches(predictor, data):
     shown = task.shown_antennas(predictor, visible)
     changed = users.replace(torch.where(shown, users.csi, 1e-3 * torch.randn(32, 32)), -users.position)
     first, second = (task.partial_views(predictor, group, visible, 0) for group in (users, changed))
-    assert set(first) == {task.PHYSC, task.RAW, task.MAGNITUDES, task.UNTRAINED}
+    assert set(first) == {Method.PHYSC_PROBE, Method.RAW_PROBE, Method.DFT_PROBE, Method.UNTRAINED_PROBE}
     for name, values in first.items():
         torch.testing.assert_close(second[name], values, rtol=1e-4, atol=1e-5)
 
@@ -213,48 +216,60 @@ def test_rates_and_hits_are_those_of_loops(data):
     link = task.link_of(LinkSettings(power_dbm=20))
     noise = 10 ** ((-174 + 10 * math.log10(100e6) + 7) / 10 - 3)
     assert (link.power, link.noise) == (pytest.approx(0.1), pytest.approx(noise))
-    trial = task.Trial(test, 4, link)
+    served = task.ServedClusters(test, 4, link)
     codebook = dft_codebook(32, 32).reshape(1024, -1)
     power = np.abs(test.csi.numpy().reshape(-1, 1024).conj() @ codebook.T) ** 2
     label = power.argmax(1)
-    assert trial.label.tolist() == label.tolist()
+    assert served.label.tolist() == label.tolist()
     # Labels of four users are first, third, sixth, and without a score.
     scores = rng.uniform(size=(16, 1024))
     for user in range(16):
         scores[user, label[user]] = (3, 1.5, 1.2, -math.inf)[user % 4]
         others = [beam for beam in range(1024) if beam != label[user]]
         scores[user, others[:2]], scores[user, others[2:5]] = 2, 1.3
-    trial.add("here", "method", torch.from_numpy(scores), 0.1, 1)
-    trial.add_bound("here")
-    found = {(record.quantity, record.method): record for record in trial.records}
-    assert found[task.TOP1, "method"].value == 25
-    assert found[task.TOP5, "method"].value == 50
-    assert found[task.TOP5, "method"].n == 16
-    for method, beams in (("method", scores.argmax(1)), (task.BOUND, label)):
+    served.add(Method.PHYSC_PROBE, torch.from_numpy(scores), 0.1, 1)
+    served.add_bound()
+    found = {(record.metric, record.method): record for record in served.records}
+    assert found[Metric.BEAM_TOP1, Method.PHYSC_PROBE].value == 25
+    assert found[Metric.BEAM_TOP5, Method.PHYSC_PROBE].value == 50
+    assert found[Metric.BEAM_TOP5, Method.PHYSC_PROBE].n == 16
+    for method, beams in ((Method.PHYSC_PROBE, scores.argmax(1)), (Method.EXHAUSTIVE_SEARCH, label)):
         rates = [
             literal_rate(test.csi.numpy()[part], beams[part], 0.1, noise)
             for part in (slice(c, c + 4) for c in range(0, 16, 4))
         ]
-        assert found[task.RATE, method].value == pytest.approx(np.mean(rates), rel=1e-6)
-        assert found[task.RATE, method].n == 4
+        assert found[Metric.MU_RATE, method].value == pytest.approx(np.mean(rates), rel=1e-6)
+        assert found[Metric.MU_RATE, method].n == 4
 
 
 # The task
 
 
-def test_every_method_is_measured_at_every_ratio_with_labels_enough(findings, data):
-    frame = to_frame(findings.records, "mu-mimo")
-    assert not frame.duplicated(["quantity", "condition", "method", "x", "seed"]).any()
+def test_claims_and_figures_find_their_records(predictor, data):
+    rates = {"ablation_rates": (1e-3, 1e-4), "hidden": ((),)}
+    check_spec(task.SPECS[0], task.mu_mimo(predictor, data, settings_of(**rates), 5))
+
+
+def under(frame, metric, condition):
+    of_metric = frame[frame["metric"] == metric]
+    return of_metric[[one == condition for one in of_metric["condition"]]]
+
+
+def test_every_method_is_measured_at_every_ratio_with_labels_enough(findings):
+    frame = frame_of(findings.records)
+    assert not frame.duplicated(["metric", "condition", "method", "x", "seed"]).any()
+    assert set(frame["paths"]) == {None, 6}
     assert frame["value"].notna().all()
     assert findings.facts["labels"] == {"0.4": 38, "0.8": 77}
     assert findings.facts["ratios_left_out"] == [0.02]
-    probes = {task.PHYSC, task.RAW, task.MAGNITUDES, task.UNTRAINED}
-    together = {task.FINE_TUNED, task.TWIN}
-    free = {task.SPECTRUM, task.ZERO_FILLED, "OMP, 4 paths, no labels", "OMP, 6 paths, no labels"}
-    for quantity in (task.TOP1, task.TOP5, task.RATE):
-        here = frame[(frame["quantity"] == quantity) & (frame["condition"] == "linear probe")]
-        by_method = {str(name): group for name, group in here.groupby("method")}
-        assert set(by_method) == probes | together | free | ({task.BOUND} if quantity == task.RATE else set())
+    probes = {Method.PHYSC_PROBE, Method.RAW_PROBE, Method.DFT_PROBE, Method.UNTRAINED_PROBE}
+    together = {Method.PHYSC_FINE_TUNED, Method.TWIN}
+    free = {Method.MODEL_SPECTRUM_BEAM, Method.ZERO_FILLED_BEAM, Method.OMP_4_BEAM, Method.OMP_BEAM}
+    for metric in (Metric.BEAM_TOP1, Metric.BEAM_TOP5, Metric.MU_RATE):
+        by_method = dict(list(under(frame, metric, WHOLE).groupby("method")))
+        assert set(by_method) == probes | together | free | (
+            {Method.EXHAUSTIVE_SEARCH} if metric == Metric.MU_RATE else set()
+        )
         for name in probes:
             assert sorted(zip(by_method[name]["x"], by_method[name]["seed"], strict=True)) == [
                 (0.4, 0), (0.4, 1), (0.8, 0), (0.8, 1)
@@ -265,9 +280,10 @@ def test_every_method_is_measured_at_every_ratio_with_labels_enough(findings, da
         for name in together:
             assert set(by_method[name]["x"]) == {0.8}
             assert by_method[name]["seed"].tolist() == [0, 1]
-        for condition in ("hidden none, learning rate 0.01", "hidden 8, learning rate 0.01"):
-            heads = frame[(frame["quantity"] == quantity) & (frame["condition"] == condition)]
-            assert sorted(heads["method"].unique()) == sorted((task.HEAD, task.RAW_HEAD))
+        for hidden in ("none", "8"):
+            where = Condition(hidden_layers=hidden, learning_rate=0.01)
+            heads = under(frame, metric, where)
+            assert sorted(heads["method"].unique()) == sorted((Method.PHYSC_HEAD, Method.RAW_HEAD))
             assert len(heads) == 8
     assert len(rows_of(frame)) == 3 * 2 * 3
 
@@ -276,11 +292,11 @@ def test_facts_are_plain_and_rates_stay_below_the_bound(findings):
     facts = json.loads(json.dumps(findings.facts))
     assert facts["test_users"] == 48
     assert facts["clusters"] == 12
-    assert facts["feature_width"][task.RAW] == 97
-    assert facts["feature_width"][task.MAGNITUDES] == 1024
-    assert set(facts["learning_rates"][task.PHYSC]) == {"0.4", "0.8"}
+    assert facts["feature_width"][Method.RAW_PROBE] == 97
+    assert facts["feature_width"][Method.DFT_PROBE] == 1024
+    assert set(facts["learning_rates"][Method.PHYSC_PROBE]) == {"0.4", "0.8"}
     assert -1 <= facts["silhouette_physc"] <= 1
-    rates = [record.value for record in findings.records if record.quantity == task.RATE]
+    rates = [record.value for record in findings.records if record.metric == Metric.MU_RATE]
     assert max(rates) <= facts["fully_digital_bound"]
     assert facts["fully_digital_rzf"] <= facts["fully_digital_bound"]
 
@@ -288,12 +304,12 @@ def test_facts_are_plain_and_rates_stay_below_the_bound(findings):
 def test_the_curves_of_clusters_have_the_means_of_the_records(findings):
     arrays = findings.arrays
     methods = arrays["ecdf_methods"].tolist()
-    assert task.BOUND in methods
-    assert task.TWIN not in methods
+    assert Method.EXHAUSTIVE_SEARCH in methods
+    assert Method.TWIN not in methods
     assert arrays["ecdf_rates"].shape == (2, len(methods), 12)
     assert arrays["ecdf_ratios"].tolist() == [0.4, 0.8]
     for record in findings.records:
-        if record.quantity == task.RATE and record.method in methods and record.seed == 0:
+        if record.metric == Metric.MU_RATE and record.method in methods and record.seed == 0:
             column = arrays["ecdf_rates"][:, methods.index(record.method)].mean(1)
             found = column if math.isnan(record.x) else column[arrays["ecdf_ratios"] == record.x]
             np.testing.assert_allclose(found, record.value, rtol=1e-5)
@@ -306,13 +322,13 @@ def test_neighbouring_beams_share_a_colour_across_the_edge_of_the_codebook(predi
     test = gather(data.splits["test"], 12)
     beams = torch.tensor([0, 31 * 32 + 31, 16 * 32 + 16] * 4)
     csi = torch.from_numpy(dft_codebook(32, 32))[beams].to(torch.complex64)
-    trial = task.Trial(test.replace(csi, test.position), 4, task.link_of(LinkSettings()))
-    assert trial.label.tolist() == beams.tolist()
+    served = task.ServedClusters(test.replace(csi, test.position), 4, task.link_of(LinkSettings()))
+    assert served.label.tolist() == beams.tolist()
     # Two groups for three beams.
     features = torch.randn(12, 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task, "GROUPS", 2)
-        _, arrays = task._group_beams(trial, features, features, 0)
+        _, arrays = task._group_beams(served, features, features, 0)
     first, second, third = arrays["tsne_cluster"][:3]
     assert first == second != third
 
@@ -323,15 +339,17 @@ def test_all_of_the_channel_gives_the_label_without_labels(predictor, data):
         update={"heads": settings.heads.model_copy(update={"finetune_steps": 0, "seeds": 1})}
     )
     found = task.mu_mimo(predictor, data, settings, 0)
-    values = {(r.quantity, r.method): r.value for r in found.records if r.condition == "linear probe"}
-    assert values[task.TOP1, task.ZERO_FILLED] == 100
-    assert values[task.RATE, task.ZERO_FILLED] == pytest.approx(values[task.RATE, task.BOUND])
-    assert not {task.FINE_TUNED, task.TWIN} & {method for _, method in values}
+    values = {(r.metric, r.method): r.value for r in found.records if r.condition == WHOLE}
+    assert values[Metric.BEAM_TOP1, Method.ZERO_FILLED_BEAM] == 100
+    assert values[Metric.MU_RATE, Method.ZERO_FILLED_BEAM] == pytest.approx(
+        values[Metric.MU_RATE, Method.EXHAUSTIVE_SEARCH]
+    )
+    assert not {Method.PHYSC_FINE_TUNED, Method.TWIN} & {method for _, method in values}
 
 
 def test_the_same_seed_gives_the_same_values(findings, predictor, data):
     again = task.mu_mimo(predictor, data, settings_of(hidden=((),)), 5)
-    first = {(r.quantity, r.condition, r.method, str(r.x), r.seed): r.value for r in findings.records}
+    first = {(r.metric, r.condition, r.method, str(r.x), r.seed): r.value for r in findings.records}
     for record in again.records:
-        key = (record.quantity, record.condition, record.method, str(record.x), record.seed)
+        key = (record.metric, record.condition, record.method, str(record.x), record.seed)
         assert record.value == pytest.approx(first[key], rel=1e-9)

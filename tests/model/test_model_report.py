@@ -10,14 +10,18 @@ from synthetic import stored
 from synthetic_results import claim_of, leave_results
 
 from wavecity.dataset import InputError
-from wavecity.model.report.claims import CLAIMS, judge
-from wavecity.model.report.drawing import style
-from wavecity.model.report.figures import draw_spectra
+from wavecity.model.figures.curves import draw_mu
+from wavecity.model.figures.drawing import style
+from wavecity.model.figures.pictures import draw_spectra
 from wavecity.model.report.page import write_report
-from wavecity.model.report.task_figures import draw_mu
-from wavecity.model.results.outcomes import TITLES, read_outcomes
+from wavecity.model.report.papers import MULTIMODAL
+from wavecity.model.results.claims import judge
+from wavecity.model.results.names import Method
+from wavecity.model.results.outcomes import read_outcomes
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.training.pretrain import pretrain
+
+CLAIMS = MULTIMODAL.claims
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,10 @@ def test_where_the_paper_has_pictures_only_our_number_is_told_and_not_judged(run
     for key, text in (
         ("spectra", "top 5, % (0.94 of the CSI masked): model 92.8, zero-filled DFT 95.3"),
         ("locations", "m (0.94 of the CSI masked): model 28.5, kNN on |DFT| of training scenes 28.9"),
-        ("occupancy", "average precision (0.2 masked): model 0.30, mean of visible neighbours 0.42"),
+        (
+            "occupancy",
+            "average precision (0.2 of the height patches masked, along the link): model 0.30, mean of visible neighbours 0.42",
+        ),
         ("layouts", "[PHYSC] + MLP 24"),
     ):
         item = judge(claim_of(key), outcomes)
@@ -119,7 +126,7 @@ def test_the_page_needs_nothing_else(page):
 
 def test_tables_give_mean_and_spread(page, run):
     frame = pd.read_parquet(run / "results" / "localization.parquet")
-    here = frame[(frame["condition"] == "all scenes") & (frame["method"] == "raw CSI + CNN") & (frame["x"] == 300)]
+    here = frame[frame["scene"].isna() & (frame["method"] == "raw_cnn") & (frame["x"] == 300)]
     assert f"{here['value'].mean():.1f} ± {here['value'].std():.1f}" in page
 
 
@@ -136,10 +143,10 @@ def test_a_run_without_results_says_what_to_run(data, run, tmp_path):
     shutil.copytree(run / "logs", tmp_path / "logs")
     text = write_report(tmp_path, "synthetic", data=data).read_text(encoding="utf-8")
     assert "No task has been evaluated yet" in text
-    for task in TITLES:
+    for task in MULTIMODAL.specs:
         assert f"wavecity evaluate RUN --task {task} --data STORE" in text
     assert text.count('class="verdict not-measured"') == 2 * len(CLAIMS) - 1
-    assert "Not evaluated in this run: " + ", ".join(TITLES) in text
+    assert "Not evaluated in this run: " + ", ".join(MULTIMODAL.specs) in text
 
 
 def test_without_a_store_the_report_is_of_the_dataset_of_the_pretraining(data, run, tmp_path):
@@ -161,14 +168,14 @@ def test_maps_of_another_dataset_are_not_drawn_over_this_one(data, run, tmp_path
 
 
 def test_a_method_has_one_colour_that_no_rival_has():
-    rivals = ("[PHYSC], linear probe", "[PHYSC], fine-tuned", "raw CSI, linear probe", "from-scratch twin",
-              "|zero-filled DFT|, linear probe", "zero-filled DFT, no labels", "OMP, 4 paths, no labels",
-              "exhaustive search", "untrained [PHYSC], linear probe", "kNN on |DFT| and level",
-              "mean of labelled users")  # fmt: skip
-    colours = [style(name)["color"] for name in rivals if not name.startswith("kNN")]
+    rivals = (Method.PHYSC_PROBE, Method.PHYSC_FINE_TUNED, Method.RAW_PROBE, Method.TWIN, Method.DFT_PROBE,
+              Method.ZERO_FILLED_BEAM, Method.OMP_4_BEAM, Method.EXHAUSTIVE_SEARCH, Method.UNTRAINED_PROBE,
+              Method.MEAN_LABELLED)  # fmt: skip
+    colours = [style(name)["color"] for name in rivals]
     assert len(set(colours)) == len(colours)
-    assert style("[PHYSC] + MLP")["color"] == style("[PHYSC], head")["color"] == style("[PHYSC], linear probe")["color"]
-    assert style("[PHYSC] + MLP")["linewidth"] > max(style(name)["linewidth"] for name in rivals[2:])
+    same = (Method.PHYSC_MLP, Method.PHYSC_HEAD, Method.PHYSC_PROBE)
+    assert len({style(name)["color"] for name in same}) == 1
+    assert style(Method.PHYSC_MLP)["linewidth"] > max(style(name)["linewidth"] for name in rivals[2:])
 
 
 chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's chromium is not installed")

@@ -18,7 +18,7 @@ from wavecity.model.multimodal.inputs import loss_terms, prepare
 from wavecity.model.multimodal.masking import Mask, Plan, draw_mask
 from wavecity.model.multimodal.network import FoundationModel, Inputs
 from wavecity.model.multimodal.sparse import SparseRecovery, enlarge, sparse_bayesian
-from wavecity.model.results.table import rows_of, to_frame
+from wavecity.model.results.names import Method, Metric
 from wavecity.model.settings.training import EvaluationSettings, ModelSettings, StageMasks
 from wavecity.model.tasks.reconstruction import reconstruction
 from wavecity.model.training.load import load_model
@@ -268,16 +268,16 @@ def test_masked_patches_are_those_of_plain_recovery_before_training(data, waveci
     assert (found[:, shown] == 0).all()
 
 
-def test_evaluation_sets_the_model_beside_its_untrained_estimator(data, wavecity):
+def test_evaluation_compares_the_model_with_its_untrained_estimator(data, wavecity):
     like_plain = wavecity.model.model_copy(update={"recovery_steps": 10, "recovery_oversampling": 4})
     settings = wavecity.model_copy(update={"model": like_plain})
     model = FoundationModel(like_plain, geometry_of(data, like_plain)).eval()
     evaluation = EvaluationSettings(masks=(0.94,), max_users=12, spectra_shown=1)
     predictor = Predictor(model, settings, data.statistics, data, 16)
-    rows = rows_of(to_frame(reconstruction(predictor, data, evaluation, seed=0).records, "task"))
-    found = next(row for row in rows if row.quantity.startswith("Masked CSI")).values
-    assert found["model"] == pytest.approx(found["sparse Bayesian learning"], abs=0.3)
-    assert found["model"] < found["OMP, 16 paths"] - 3
+    records = reconstruction(predictor, data, evaluation, seed=0).records
+    found = {record.method: record.value for record in records if record.metric == Metric.CSI_NMSE}
+    assert found[Method.MODEL] == pytest.approx(found[Method.SBL], abs=0.3)
+    assert found[Method.MODEL] < found[Method.OMP] - 3
 
 
 def test_prior_learns_and_all_terms_fall_on_one_repeated_batch(data, wavecity):

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from synthetic_results import check_spec
 from toy import ATTRIBUTES, make_arrays
 
 from wavecity.dataset import InputError
@@ -16,10 +17,10 @@ from wavecity.dataset.writer import write_unit
 from wavecity.model.data.users import geometry_of, load_data
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
-from wavecity.model.results.table import rows_of, to_frame
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.rows import frame_of, rows_of
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings, LinkSettings, TrainingSettings
 from wavecity.model.tasks.beams import su_mimo as task
-from wavecity.model.tasks.beams.mu_mimo import BOUND, FINE_TUNED, MAGNITUDES, PHYSC, RAW, TWIN, ZERO_FILLED
 from wavecity.model.tasks.beams.probes import Pool, probe
 from wavecity.model.tasks.beams.receivers import panel_channels, receivers
 from wavecity.model.tasks.beams.su_precoding import Pairs
@@ -193,7 +194,7 @@ def test_the_zero_filled_channel_is_searched_at_the_gain_of_the_whole_array(pred
     visible = predictor.pilots(0.05, 1)
     shown = task.shown_antennas(predictor, visible)
     link = task.link_of(LinkSettings(power_dbm=2))
-    found = dict(task._unlabelled(predictor, csi, (2, 2), visible, link))[ZERO_FILLED]
+    found = dict(task._unlabelled(predictor, csi, (2, 2), visible, link))[Method.ZERO_FILLED_BEAM]
     seen = torch.where(shown, csi, torch.zeros(())).numpy().astype(complex)
     snr = link.power / link.noise
     expected = [greedy_pairs(h * 64 / 3, snr) for h in seen]
@@ -210,21 +211,21 @@ def test_accuracies_of_pairs_counted_by_hand():
     assert task.found_share(found.tx, label.tx) == pytest.approx((2 + 1 + 0) / 6)
     assert task.found_share(found.rx, label.rx) == pytest.approx((2 + 1 + 0) / 6)
     csi = torch.randn(3, 4, 4, 4, dtype=torch.complex64)
-    trial = task.Trial(csi, (2, 2), task.link_of(LinkSettings()))
-    trial.label = label
-    trial.add("method", found, 0.5, 1)
-    values = {record.quantity: record.value for record in trial.records}
-    # Only the second user's dominant beams are right at both ends.
-    assert values[task.PAIR] == pytest.approx(100 / 3)
-    assert values[task.TRANSMIT] == pytest.approx(50)
+    served = task.ServedUsers(csi, (2, 2), task.link_of(LinkSettings()))
+    served.label = label
+    served.add(Method.PHYSC_PROBE, found, 0.5, 1)
+    values = {record.metric: record.value for record in served.records}
+    # Only the second user's dominant beams are right at both labels.
+    assert values[Metric.BEAM_PAIR] == pytest.approx(100 / 3)
+    assert values[Metric.TRANSMIT_TOP2] == pytest.approx(50)
     rates = []
     for user, h in enumerate(csi.numpy().astype(complex)):
         # Eqs 27-29 with distinct orthogonal beams: singular values over normalised beams, half of the power each.
         beams = dft_codebook(4, 4).reshape(16, -1)[found.tx[user]].T / 4
         combiners = dft_codebook(2, 2).reshape(4, -1)[found.rx[user]].T / 2
         singular = np.linalg.svd(combiners.conj().T @ h.reshape(4, -1).conj() @ beams, compute_uv=False)
-        rates.append(np.log2(1 + trial.link.power / trial.link.noise / 2 * singular**2).sum())
-    assert values[task.RATE] == pytest.approx(np.mean(rates), rel=1e-6)
+        rates.append(np.log2(1 + served.link.power / served.link.noise / 2 * singular**2).sum())
+    assert values[Metric.SU_RATE] == pytest.approx(np.mean(rates), rel=1e-6)
 
 
 def test_probes_find_both_beams_and_which_one_leads():
@@ -244,8 +245,8 @@ def test_probes_find_both_beams_and_which_one_leads():
 
 def test_classifiers_that_stand_side_by_side_have_the_losses_of_two():
     pairs = Pairs(torch.tensor([[3, 5], [5, 9], [3, 9], [5, 3]]), torch.tensor([[0, 1], [2, 3], [1, 0], [0, 2]]))
-    ends = task.Ends.of(pairs, torch.zeros(4, 4, 4, 4, dtype=torch.complex64), 0)
-    assert ends.outputs == 3 + 4
+    labels = task.PairLabels.of(pairs, torch.zeros(4, 4, 4, 4, dtype=torch.complex64), 0)
+    assert labels.outputs == 3 + 4
     outputs = torch.randn(4, 7)
     transmit, receive = torch.zeros(4, 3), torch.zeros(4, 4)
     for user in range(4):
@@ -256,8 +257,8 @@ def test_classifiers_that_stand_side_by_side_have_the_losses_of_two():
     weights = transmit / count.sqrt()
     expected = -(weights * outputs[:, :3].log_softmax(1)).sum() / weights.sum()
     expected = expected + torch.nn.functional.cross_entropy(outputs[:, 3:], receive)
-    torch.testing.assert_close(ends.loss(ends.label)(outputs, ends.label), expected)
-    best = ends.pairs(outputs)
+    torch.testing.assert_close(labels.loss(labels.label)(outputs, labels.label), expected)
+    best = labels.pairs(outputs)
     assert best.tx[:, 0].tolist() == [(3, 5, 9)[k] for k in outputs[:, :3].argmax(1).tolist()]
     assert best.rx[:, 0].tolist() == outputs[:, 3:].argmax(1).tolist()
 
@@ -266,15 +267,18 @@ def test_classifiers_that_stand_side_by_side_have_the_losses_of_two():
 
 
 def test_every_method_is_measured_at_every_ratio_with_labels_enough(findings):
-    frame = to_frame(findings.records, "su-mimo")
-    assert not frame.duplicated(["quantity", "condition", "method", "x", "seed"]).any()
+    check_spec(task.SPECS[0], findings)
+    frame = frame_of(findings.records)
+    assert not frame.duplicated(["metric", "condition", "method", "x", "seed"]).any()
     assert frame["value"].notna().all()
-    assert set(frame["condition"]) == {"two linear probes"}
-    labelled, free = {PHYSC, FINE_TUNED, RAW, MAGNITUDES, TWIN}, {ZERO_FILLED, "OMP, 4 paths, no labels"}
-    for quantity in (task.RECEIVE, task.TRANSMIT, task.PAIR, task.RATE):
-        here = frame[frame["quantity"] == quantity]
-        by_method = {str(name): group for name, group in here.groupby("method")}
-        assert set(by_method) == labelled | free | ({BOUND} if quantity == task.RATE else set())
+    labelled, free = (
+        {Method.PHYSC_PROBE, Method.PHYSC_FINE_TUNED, Method.RAW_PROBE, Method.DFT_PROBE, Method.TWIN},
+        {Method.ZERO_FILLED_BEAM, Method.OMP_4_BEAM},
+    )
+    for metric in (Metric.RECEIVE_TOP2, Metric.TRANSMIT_TOP2, Metric.BEAM_PAIR, Metric.SU_RATE):
+        here = frame[frame["metric"] == metric]
+        by_method = dict(list(here.groupby("method")))
+        assert set(by_method) == labelled | free | ({Method.EXHAUSTIVE_SEARCH} if metric == Metric.SU_RATE else set())
         for name in labelled:
             found = sorted(zip(by_method[name]["x"], by_method[name]["seed"], strict=True))
             assert found == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
@@ -288,22 +292,24 @@ def test_facts_are_plain_and_say_what_was_left_out(findings):
     assert facts["train_users"] == 3 * (USERS - 1)
     assert facts["test_users"] == 2 * (USERS - 1)
     assert facts["ratios_left_out"] == [0.1]
-    assert facts["feature_width"] == {PHYSC: 64, RAW: 4 * 97, MAGNITUDES: 1032}
-    assert set(facts["learning_rates"][PHYSC]["0.5"]) == {"transmit", "receive"}
-    rates = [record.value for record in findings.records if record.quantity == task.RATE]
+    assert facts["feature_width"] == {Method.PHYSC_PROBE: 64, Method.RAW_PROBE: 4 * 97, Method.DFT_PROBE: 1032}
+    assert set(facts["learning_rates"][Method.PHYSC_PROBE]["0.5"]) == {"transmit", "receive"}
+    rates = [record.value for record in findings.records if record.metric == Metric.SU_RATE]
     assert max(rates) <= facts["fully_digital_bound"]
 
 
 def test_all_of_the_channel_gives_the_labels_without_labels(predictor, stored):
     settings = settings_of({"finetune_steps": 0, "seeds": 1}, csi=1.0, ratios=(1.0,))
     found = task.su_mimo(predictor, stored[0], settings, 0)
-    values = {(record.quantity, record.method): record.value for record in found.records}
-    for quantity in (task.RECEIVE, task.TRANSMIT, task.PAIR):
-        assert values[quantity, ZERO_FILLED] == 100
-    assert values[task.RATE, ZERO_FILLED] == pytest.approx(values[task.RATE, BOUND])
+    values = {(record.metric, record.method): record.value for record in found.records}
+    for metric in (Metric.RECEIVE_TOP2, Metric.TRANSMIT_TOP2, Metric.BEAM_PAIR):
+        assert values[metric, Method.ZERO_FILLED_BEAM] == 100
+    assert values[Metric.SU_RATE, Method.ZERO_FILLED_BEAM] == pytest.approx(
+        values[Metric.SU_RATE, Method.EXHAUSTIVE_SEARCH]
+    )
     # Three plane waves a user, all antennas seen: four waves of the pursuit come near.
-    assert values[task.TRANSMIT, "OMP, 4 paths, no labels"] > 80
-    assert not {FINE_TUNED, TWIN} & {method for _, method in values}
+    assert values[Metric.TRANSMIT_TOP2, Method.OMP_4_BEAM] > 80
+    assert not {Method.PHYSC_FINE_TUNED, Method.TWIN} & {method for _, method in values}
 
 
 def test_too_few_labels_are_named(predictor, stored):

@@ -13,9 +13,12 @@ from wavecity.model.data.noise import add_noise, gaussian
 from wavecity.model.data.users import gather
 from wavecity.model.multimodal.inference import Predictor, top_k_hits
 from wavecity.model.multimodal.network import FoundationModel
-from wavecity.model.results.table import COLUMNS
-from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.tasks.evaluate import TASKS, evaluate
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.outcomes import read_outcomes
+from wavecity.model.settings.tasks import REGISTERED, TASKS
+from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
+from wavecity.model.tasks.evaluate import evaluate
+from wavecity.model.tasks.spec import spec_of, specs_of
 from wavecity.model.training.load import load_model
 from wavecity.model.training.pretrain import pretrain
 
@@ -32,54 +35,55 @@ def results(run, data, tiny):
     return {task: evaluate(run, "synthetic", task, tiny, 1, data=data) for task in ("reconstruction", "mu-mimo")}
 
 
-def row_of(result, quantity, condition=""):
-    return next(row for row in result["rows"] if quantity in row["quantity"] and condition in row["condition"])
+def rows_of_task(run, task, metric):
+    return [row for row in read_outcomes(run)[task].rows if row.metric == metric]
 
 
-def test_reconstruction_stands_beside_its_baselines(results, data):
+def test_reconstruction_goes_with_its_baselines(run, results, data):
     result = results["reconstruction"]
     assert result["facts"]["test_users"] == 48
     assert result["facts"]["test_scenes"] == 2
-    csi = row_of(result, "Masked CSI", "0.5")["values"]
-    assert csi["zeros"] == pytest.approx(0)
-    assert set(csi) == {"model", "OMP, 16 paths", "LMMSE", "zeros"}
+    csi = rows_of_task(run, "reconstruction", Metric.CSI_NMSE)[0]
+    assert csi.condition.csi_masked == 0.5
+    assert csi.values[Method.ZEROS] == pytest.approx(0)
+    assert set(csi.values) == {Method.MODEL, Method.OMP, Method.LMMSE, Method.ZEROS}
     # Two plane waves: half of the antennas tell the rest.
-    assert csi["OMP, 16 paths"] < -15
-    for quantity in ("Masked CSI", "Strongest direction", "Hidden location", "Masked occupancy"):
-        for row in result["rows"]:
-            if quantity in row["quantity"]:
-                assert np.isfinite(list(row["values"].values())).all()
+    assert csi.values[Method.OMP] < -15
+    for row in read_outcomes(run)["reconstruction"].rows:
+        assert np.isfinite(list(row.values.values())).all()
     everywhere = gather(data.splits["train"]).position.mean(0)
     truth = gather(data.splits["test"]).position
     expected = (truth - everywhere).norm(dim=-1).median().item()
-    assert row_of(result, "Hidden location")["values"]["mean of training users"] == pytest.approx(expected, rel=1e-4)
-    precision = row_of(result, "average precision")["values"]
-    assert precision["mean of visible neighbours"] > precision["prevalence"]
+    location = rows_of_task(run, "reconstruction", Metric.HIDDEN_LOCATION_ERROR)[0]
+    assert location.values[Method.MEAN_TRAINING] == pytest.approx(expected, rel=1e-4)
+    (precision,) = rows_of_task(run, "reconstruction", Metric.OCCUPANCY_PRECISION)
+    assert precision.values[Method.NEIGHBOUR_MEAN] > precision.values[Method.PREVALENCE]
 
 
 def test_every_seeds_value_is_in_the_table(run, results):
-    frame = pd.read_parquet(run / "results" / "mu-mimo.parquet")
-    assert list(frame.columns) == list(COLUMNS)
-    row = row_of(results["mu-mimo"], "top-5")
-    here = frame[(frame["quantity"] == row["quantity"]) & (frame["condition"] == row["condition"])]
-    for method, mean in row["values"].items():
-        values = here[(here["method"] == method) & ((here["x"] == row["x"]) | here["x"].isna())]["value"]
+    frame = pd.read_parquet(run / results["mu-mimo"]["table"])
+    row = rows_of_task(run, "mu-mimo", Metric.BEAM_TOP5)[0]
+    here = frame[(frame["metric"] == "beam_top5") & frame["hidden_layers"].isna()]
+    for method, mean in row.values.items():
+        values = here[(here["method"] == method.value) & ((here["x"] == row.x) | here["x"].isna())]["value"]
         assert values.to_numpy().mean() == pytest.approx(mean)
-        if method in row["spread"]:
-            assert np.std(values, ddof=1) == pytest.approx(row["spread"][method])
+        if method in row.spread:
+            assert np.std(values, ddof=1) == pytest.approx(row.spread[method])
     assert results["mu-mimo"]["seeds"] == 2
+    card = json.loads((run / "pretrain.json").read_text())
+    assert set(frame["checkpoint"]) == {card["fingerprint"]}
+    assert set(frame["data_version"]) == {results["mu-mimo"]["dataset_version"]}
 
 
 def test_results_are_kept_and_depend_on_settings_and_seed(run, data, tiny, results):
     path = run / "results" / "mu-mimo.json"
-    before = path.stat().st_mtime_ns
-    assert evaluate(run, "synthetic", "mu-mimo", tiny, 1, data=data)["rows"] == results["mu-mimo"]["rows"]
+    before, records = path.stat().st_mtime_ns, path.with_suffix(".parquet").read_bytes()
+    assert evaluate(run, "synthetic", "mu-mimo", tiny, 1, data=data) == results["mu-mimo"]
     assert path.stat().st_mtime_ns == before
-    kept = path.read_text()
     assert evaluate(run, "synthetic", "mu-mimo", tiny, 2, data=data)["fingerprint"] != results["mu-mimo"]["fingerprint"]
-    again = evaluate(run, "synthetic", "mu-mimo", tiny, 1, data=data)
-    assert again["rows"] == results["mu-mimo"]["rows"]
-    assert json.loads(kept)["rows"] == again["rows"]
+    assert path.with_suffix(".parquet").read_bytes() != records
+    evaluate(run, "synthetic", "mu-mimo", tiny, 1, data=data)
+    assert path.with_suffix(".parquet").read_bytes() == records
 
 
 def test_unknown_task_is_wrong_input(run, data, tiny):
@@ -87,10 +91,19 @@ def test_unknown_task_is_wrong_input(run, data, tiny):
         evaluate(run, "synthetic", "precoding", tiny, 1, data=data)
 
 
-def test_the_command_line_knows_every_task():
-    from wavecity.model.settings.tasks import TASKS as NAMES
-
-    assert tuple(TASKS) == NAMES
+def test_every_registered_task_has_a_spec_for_each_of_its_models():
+    assert tuple(REGISTERED) == TASKS
+    for name, task in REGISTERED.items():
+        for backbone in ("multimodal", "temporal"):
+            spec = spec_of(name, backbone)
+            assert (spec is not None) == (backbone in task.backbones)
+            if spec is not None:
+                assert (spec.name, spec.backbone) == (name, backbone)
+                assert spec.settings <= set(EvaluationSettings.model_fields)
+                assert {claim.task for claim in spec.claims} <= {name}
+    for backbone in ("multimodal", "temporal"):
+        keys = [claim.key for spec in specs_of(backbone) for claim in spec.claims]
+        assert len(set(keys)) == len(keys)
 
 
 def test_predictions_with_the_location_hidden_do_not_use_it(run, data):

@@ -10,32 +10,21 @@ import pandas as pd
 import pytest
 import torch
 from synthetic import stored
+from synthetic_results import check_spec
 from synthetic_temporal import make_temporal, plane_waves, users_of
 
 from wavecity.dataset import InputError
 from wavecity.model.data.windows import Cutter
 from wavecity.model.report.page import write_report
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import Findings, read_records
+from wavecity.model.results.rows import frame_of, rows_of
 from wavecity.model.settings.prediction import PredictionSettings
 from wavecity.model.settings.temporal import TemporalModelSettings
 from wavecity.model.settings.training import HeadSettings, TrainingSettings
 from wavecity.model.tasks import prediction as task
 from wavecity.model.tasks.evaluate import evaluate
-from wavecity.model.tasks.prediction import (
-    CLEAN,
-    DENSE,
-    FINE_TUNED,
-    GRU,
-    MEDIAN,
-    PERSISTENCE,
-    QUANTITY,
-    RIDGE,
-    START,
-    TWIN,
-    ZERO_SHOT,
-    label_counts,
-    pick_test,
-    prediction,
-)
+from wavecity.model.tasks.prediction import SPECS, label_counts, pick_test, prediction
 from wavecity.model.tasks.prediction_training import Forecaster, forecast, prediction_loss, ratios, trained
 from wavecity.model.temporal.network import TemporalModel
 from wavecity.model.training.pretrain import pretrain
@@ -85,7 +74,11 @@ def result(run, settings, moving):
 
 @pytest.fixture(scope="module")
 def frame(run, result):
-    return pd.read_parquet(run / "results" / "prediction.parquet")
+    return frame_of(read_records(run / result["table"], "prediction"))
+
+
+def under(frame, **fixed):
+    return frame[[one.fits(**fixed) for one in frame["condition"]]]
 
 
 @pytest.fixture(scope="module")
@@ -142,36 +135,48 @@ def test_the_error_is_a_mean_of_ratios_of_each_user(result, frame, moving):
         for horizon in HORIZONS:
             truth = mine[:, 7 + horizon]
             ratio = (abs(mine[:, 7] - truth) ** 2).sum((1, 2)) / (abs(truth) ** 2).sum((1, 2))
-            here = frame[(frame["condition"] == f"{regime}, horizon {horizon}") & (frame["method"] == PERSISTENCE)]
-            clean = here[here["quantity"] == CLEAN].iloc[0]
+            here = under(frame[frame["method"] == Method.PERSISTENCE], user_kind=regime, horizon=horizon)
+            clean = here[here["metric"] == Metric.PREDICTION_CLEAN_NMSE].iloc[0]
             assert clean["value"] == pytest.approx(10 * np.log10(ratio.mean()), abs=1e-3)
             assert clean["n"] == len(mine) == result["facts"]["test_users"][regime]["users"]
-            noisy, median = (here[here["quantity"] == name]["value"].item() for name in (QUANTITY, MEDIAN))
+            noisy, median = (
+                here[here["metric"] == name]["value"].item()
+                for name in (Metric.PREDICTION_NMSE, Metric.PREDICTION_MEDIAN_NMSE)
+            )
             # 10 dB noise on what is held adds a tenth, less what the dropped delays take with them.
             assert noisy > clean["value"]
             assert median != noisy
 
 
-def test_every_method_is_there_for_every_share_and_seed(frame, result):
-    here = frame[(frame["quantity"] == QUANTITY) & (frame["condition"] == "vehicle, horizon 4")]
-    assert set(here["method"]) == {FINE_TUNED, ZERO_SHOT, TWIN, DENSE, GRU, RIDGE, PERSISTENCE, START}
+def test_every_method_is_there_for_every_share_and_seed(frame, run, result):
+    check_spec(SPECS[0], Findings(read_records(run / result["table"], "prediction"), result["facts"]))
+    here = under(frame[frame["metric"] == Metric.PREDICTION_NMSE], user_kind="vehicle", horizon=4)
+    assert set(here["method"]) == {
+        Method.MODEL_FINE_TUNED,
+        Method.MODEL_ZERO_SHOT,
+        Method.TWIN,
+        Method.DENSE_TWIN,
+        Method.GRU,
+        Method.RIDGE,
+        Method.PERSISTENCE,
+        Method.FIRST_GUESS,
+    }
     for method, group in here.groupby("method"):
-        if method in (ZERO_SHOT, RIDGE, PERSISTENCE, START):
+        if method in (Method.MODEL_ZERO_SHOT, Method.RIDGE, Method.PERSISTENCE, Method.FIRST_GUESS):
             assert group["x"].isna().all()
             assert len(group) == 1
             continue
-        shares = (1.0,) if method == DENSE else SHARES
+        shares = (1.0,) if method == Method.DENSE_TWIN else SHARES
         assert sorted(zip(group["x"], group["seed"], strict=True)) == [(x, seed) for x in shares for seed in range(3)]
-    assert {"walker", "cyclist", "vehicle"} == {name.partition(",")[0] for name in frame["condition"]}
-    assert (frame["better"] == "lower").all()
+    assert {"walker", "cyclist", "vehicle", None} == {one.user_kind for one in frame["condition"]}
     assert np.isfinite(frame["value"]).all()
-    clean = frame[frame["quantity"] == CLEAN]
+    clean = frame[frame["metric"] == Metric.PREDICTION_CLEAN_NMSE]
     assert set(clean["x"].dropna()) == {1.0}
     assert result["facts"]["labelled_users"] == {"20 %": 5, "100 %": 24}
     assert result["facts"]["test_scenes"] == 2
     # Few paths, no noise: a recursion of each sample is far ahead of holding its last snapshot.
-    values = clean[clean["condition"] == "walker, horizon 4"].set_index("method")["value"]
-    assert values[RIDGE] < values[PERSISTENCE] - 10
+    values = under(clean, user_kind="walker", horizon=4).set_index("method")["value"]
+    assert values[Method.RIDGE] < values[Method.PERSISTENCE] - 10
 
 
 def test_all_methods_have_the_same_labels_more_contain_the_fewer_and_none_is_a_test_user(monkeypatch, settings, moving):
@@ -348,17 +353,17 @@ def test_a_recipe_has_the_tasks_of_its_model():
     assert tasks_of(recipe.model_copy(update={"training": moving})) == ["prediction"]
 
 
-def test_the_report_tells_how_the_model_stands_against_ridge(report, result):
+def test_the_report_tells_how_the_model_stands_against_ridge(report, frame, result):
     page = report.read_text(encoding="utf-8")
-    rows = [row for row in result["rows"] if row["quantity"] == QUANTITY]
+    rows = [row for row in rows_of(frame) if row.metric == Metric.PREDICTION_NMSE]
     assert len(rows) == 9 * len(SHARES)
-    better = sum(row["values"][FINE_TUNED] < row["values"][RIDGE] for row in rows)
+    better = sum(row.values[Method.MODEL_FINE_TUNED] < row.values[Method.RIDGE] for row in rows)
     told = re.search(r"(\d+) of (\d+) comparisons of kind of user, horizon and labels", page)
     assert told is not None
     assert int(told[2]) == len(rows)
     # Level within the noise is not ahead.
     assert int(told[1]) <= better
-    assert RIDGE in page[page.index('id="standing"') : page.index('id="size"')]
+    assert "ridge (AR) of each sample" in page[page.index('id="standing"') : page.index('id="size"')]
     assert "LWM-Temporal: Sparse Spatio-Temporal Attention" in page
     assert page.count('src="data:image/svg+xml;base64,') == 3
     for words in ("Prediction error over the horizon", "Prediction error over the labels", "walker, horizon 4"):

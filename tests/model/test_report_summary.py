@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from synthetic_results import LOCAL, claim_of, outcome_of
+from synthetic_results import claim_of, outcome_of
 
-from wavecity.model.report.claims import CLAIMS, Judged
-from wavecity.model.report.drawing import picture
-from wavecity.model.report.editions import MULTIMODAL, TEMPORAL
-from wavecity.model.report.figures import few_points
-from wavecity.model.report.paper_figures import FIGURES, rebuild
+from wavecity.model.figures.curves import draw_local
+from wavecity.model.figures.drawing import picture
+from wavecity.model.figures.parts import rebuild
+from wavecity.model.figures.pictures import few_points
+from wavecity.model.report.papers import MULTIMODAL, TEMPORAL
 from wavecity.model.report.summary import TERMS, first_screen, glossary_of, needed_users, small_pretraining
-from wavecity.model.report.task_figures import draw_local
+from wavecity.model.results.claims import Judged
+from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Missing
-from wavecity.model.results.table import Record
+from wavecity.model.results.records import Record
 
 SUMMARY = {
     "seconds": 57.0, "parameters": 495_143, "train_users": 24, "train_scenes": 2, "epochs": 1, "seed": 0,
@@ -27,7 +28,7 @@ SUMMARY = {
 
 
 def judged(**verdicts):
-    keys = [claim.key for claim in CLAIMS]
+    keys = [claim.key for claim in MULTIMODAL.claims]
     found = [name.replace("_", " ") for name, number in verdicts.items() for _ in range(number)]
     return [Judged(claim_of(key), verdict, "", "") for key, verdict in zip(keys, found, strict=False)]
 
@@ -37,11 +38,7 @@ def screen(items, outcomes=None, missing=None):
 
 
 def records(labels, users=20):
-    return [
-        Record(LOCAL, "all scenes", "[PHYSC] + MLP", 10.0, "m", "lower", seed, users, x)
-        for x in labels
-        for seed in range(2)
-    ]
+    return [Record(Metric.LOCATION_ERROR, Method.PHYSC_MLP, 10.0, seed, users, x) for x in labels for seed in range(2)]
 
 
 def test_three_sentences_say_what_was_trained_what_it_shows_and_what_it_cannot():
@@ -91,9 +88,9 @@ def test_every_term_of_the_page_is_explained_once_and_no_other():
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("edition", [MULTIMODAL, TEMPORAL])
-def test_no_abbreviation_of_the_claims_is_without_explanation(edition):
-    text = " ".join(f"{claim.text} {claim.counted}" for claim in edition.claims)
+@pytest.mark.parametrize("paper", [MULTIMODAL, TEMPORAL])
+def test_no_abbreviation_of_the_claims_is_without_explanation(paper):
+    text = " ".join(f"{claim.text} {claim.counted}" for claim in paper.claims)
     capitals = set(re.findall(r"\b[A-Z]{2,}[a-z]?\b", text))
     explained = " ".join(term for term, _ in glossary_of(text))
     assert {word for word in capitals if word not in explained} == set()
@@ -101,7 +98,7 @@ def test_no_abbreviation_of_the_claims_is_without_explanation(edition):
 
 def test_few_points_are_no_curve_and_the_page_says_so(monkeypatch):
     outcome = outcome_of(records([6, 12]), "localization")
-    figure = next(figure for figure in FIGURES if figure.number == "5")
+    figure = next(figure for figure in MULTIMODAL.figures if figure.number == "5")
     shown = rebuild(figure, {"localization": outcome}, lambda _: None, {"cross-localization": Missing("not run")})
     captions = [picture["caption"] for picture in shown.pictures]
     assert any("Only 2 points: too few to read a course from." in caption for caption in captions)
@@ -109,7 +106,7 @@ def test_few_points_are_no_curve_and_the_page_says_so(monkeypatch):
     shown = rebuild(figure, {"localization": more}, lambda _: None, {"cross-localization": Missing("not run")})
     assert not any("too few" in picture["caption"] for picture in shown.pictures)
     # The panel itself says it too, for whoever copies the picture alone.
-    monkeypatch.setattr("wavecity.model.report.task_figures.drawing", lambda figure: figure)
+    monkeypatch.setattr("wavecity.model.figures.curves.drawing", lambda figure: figure)
     titles = [draw_local(one).axes[0].get_title() for one in (outcome, more)]
     assert [" · 2 points only" in title for title in titles] == [True, False]
 

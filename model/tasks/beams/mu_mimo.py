@@ -5,9 +5,9 @@ the same ones for every user, as with fixed pilots; the model sees the scene too
 training users. Test users are in scenes that no method was trained on, and every one of them is in one cluster.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +16,18 @@ from torch import Tensor, nn
 
 from wavecity.model.data.feasible import NotPossible, too_few_for_clusters
 from wavecity.model.data.users import Samples, Users, WirelessData, collate, gather
+from wavecity.model.figures.curves import draw_clusters, draw_ecdf, draw_heads, draw_mu
+from wavecity.model.figures.parts import BARS, TSNE, PaperFigure, Part
 from wavecity.model.learning.baselines import omp
 from wavecity.model.learning.embeddings import clusters, evenly, picture
 from wavecity.model.learning.finetune import finetuned
 from wavecity.model.learning.heads import classifier
 from wavecity.model.multimodal.inference import Predictor, beams_of_spectrum, top_k_hits
-from wavecity.model.results.table import BOUND, Findings, Record
+from wavecity.model.results.claims import ABOUT, MARGIN, OURS, SILHOUETTE_MARGIN, Claim
+from wavecity.model.results.measures import Select
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import WHOLE, Arrays, Condition, Facts, Findings, Record
+from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings, MuMimoSettings
 from wavecity.model.tasks.beams.link import Link, beam_power, best_beams
 from wavecity.model.tasks.beams.mu_precoding import mu_bound, mu_digital_rate, mu_sum_rate
@@ -36,18 +42,14 @@ from wavecity.model.tasks.beams.receivers import (
     with_channel,
 )
 from wavecity.model.tasks.reconstruction import fingerprint
-from wavecity.model.tasks.sites import shown_antennas
+from wavecity.model.tasks.sites import shown_antennas, silhouettes, starts_of
+from wavecity.model.tasks.spec import TaskSpec
 
-TOP1, TOP5, RATE = "Beam, top-1 accuracy", "Beam, top-5 accuracy", "MU-MIMO sum-rate"
-CONDITION = "linear probe"
-PHYSC, UNTRAINED = "[PHYSC], linear probe", "untrained [PHYSC], linear probe"
-RAW, MAGNITUDES = "raw CSI, linear probe", "|zero-filled DFT|, linear probe"
-FINE_TUNED, TWIN = "[PHYSC], fine-tuned", "from-scratch twin"
-SPECTRUM, ZERO_FILLED = "model's spectrum, no labels", "zero-filled DFT, no labels"
-HEAD, RAW_HEAD = "[PHYSC], head", "raw CSI, head"
 # Groups of neighbouring beams that t-SNE is coloured by, and users shown [ours].
 GROUPS = 8
 EMBEDDED = 1000
+# Paths of the shorter of the two pursuits.
+FEW_PATHS = 4
 # Stream of random numbers.
 CLUSTERS = 40
 
@@ -85,30 +87,30 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     counts = label_counts(config.ratios, len(train), data.name, "mu_mimo.ratios")
     test = gather_clusters(data, config, seed)
     visible = predictor.pilots(config.csi, seed)
-    trial = Trial(test, config.cluster, link_of(config.link))
+    served = ServedClusters(test, config.cluster, link_of(config.link))
     codebook = predictor.model.geometry.columns * predictor.model.geometry.rows
     pool = Pool.of(best_beams(train.csi)[:, None], codebook, (1.0,), seed)
 
     views = [partial_views(predictor, users, visible, seed) for users in (train, test)]
     features = {name: (views[0][name], views[1][name]) for name in views[0]}
-    rates: dict[str, dict[str, float]] = {}
+    rates: dict[Method, dict[str, float]] = {}
     for ratio, count in counts.items():
         for method, values in features.items():
             for head_seed, scores, rate in probe(values, pool, count, settings.heads):
-                trial.add(CONDITION, method, scores, ratio, head_seed)
+                served.add(method, scores, ratio, head_seed)
                 if head_seed == 0:
                     rates.setdefault(method, {})[f"{ratio:g}"] = rate
     largest = max(counts)
     for method, head_seed, scores, rate in _trained_together(
         predictor, train, test, pool, counts[largest], visible, settings.heads
     ):
-        trial.add(CONDITION, method, scores, largest, head_seed)
+        served.add(method, scores, largest, head_seed)
         if head_seed == 0:
             rates.setdefault(method, {})[f"{largest:g}"] = rate
-    for method, scores in _unlabelled(predictor, test, visible, settings.omp_atoms):
-        trial.add(CONDITION, method, scores)
-    trial.add_bound(CONDITION)
-    _ablation(trial, features, pool, counts, config, settings.heads)
+    for method, scores, paths in _unlabelled(predictor, test, visible, settings.omp_atoms):
+        served.add(method, scores, paths=paths)
+    served.add_bound()
+    _ablation(served, features, pool, counts, config, settings.heads)
 
     facts = {
         "test_scenes": len(test.scene.unique()),
@@ -122,7 +124,7 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
         "held_back_share_of_labels": settings.heads.held_back,
         "beams": codebook,
         "beams_of_training_users": len(pool.classes),
-        "test_users_whose_beam_no_training_user_has": int((~torch.isin(trial.label, pool.classes)).sum()),
+        "test_users_whose_beam_no_training_user_has": int((~torch.isin(served.label, pool.classes)).sum()),
         "csi_patches_seen": len(visible),
         "csi_patches": predictor.model.csi_patches,
         "feature_width": {name: values[0].shape[1] for name, values in features.items()},
@@ -130,15 +132,16 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
         "learning_rates": rates,
         "split": "labels of users of training scenes, at random; tested on scenes of the test split, clusters at random",
         **link_facts(config.link, test.csi),
-        "fully_digital_bound": float(mu_bound(trial.csi, trial.link).mean()),
-        "fully_digital_rzf": float(mu_digital_rate(trial.csi, trial.link).mean()),
+        "fully_digital_bound": float(mu_bound(served.csi, served.link).mean()),
+        "fully_digital_rzf": float(mu_digital_rate(served.csi, served.link).mean()),
     }
-    grouped, shown = _group_beams(trial, features[RAW][1], features[PHYSC][1], seed)
-    return Findings(trial.records, facts | grouped, shown | trial.ecdf(list(counts)))
+    grouped, shown = _group_beams(served, features[Method.RAW_PROBE][1], features[Method.PHYSC_PROBE][1], seed)
+    records = [*served.records, *silhouettes(grouped)]
+    return Findings(records, facts | grouped, shown | served.ecdf(list(counts)))
 
 
 @dataclass
-class Trial:
+class ServedClusters:
     """Test users in clusters, and what scores of beams are worth for them.
 
     Attributes
@@ -159,27 +162,37 @@ class Trial:
         self.csi = self.test.csi.unflatten(0, (-1, self.cluster))
         self.label = best_beams(self.test.csi)
         # By method and share of the labels, None for methods that take no labels.
-        self._drawn: dict[tuple[str, float | None], NDArray[np.float64]] = {}
+        self._drawn: dict[tuple[Method, float | None], NDArray[np.float64]] = {}
 
-    def add(self, condition: str, method: str, scores: Tensor, x: float = float("nan"), seed: int = 0) -> None:
+    def add(
+        self,
+        method: Method,
+        scores: Tensor,
+        x: float = math.nan,
+        seed: int = 0,
+        condition: Condition = WHOLE,
+        paths: int | None = None,
+    ) -> None:
         """Note what scores (N, beams) of a method give."""
-        for quantity, k in ((TOP1, 1), (TOP5, 5)):
+        for metric, k in ((Metric.BEAM_TOP1, 1), (Metric.BEAM_TOP5, 5)):
             hits = 100 * top_k_hits(scores, self.label, k)
-            self.records.append(Record(quantity, condition, method, hits, "%", "higher", seed, len(scores), x))
-        self._add_rates(condition, method, scores.argmax(1), x, seed)
+            self.records.append(Record(metric, method, hits, seed, len(scores), x, condition, paths))
+        self._add_rates(method, scores.argmax(1), x, seed, condition, paths)
 
-    def add_bound(self, condition: str) -> None:
+    def add_bound(self) -> None:
         """Note the sum-rate with the labels themselves as beams."""
-        self._add_rates(condition, BOUND, self.label, float("nan"), 0)
+        self._add_rates(Method.EXHAUSTIVE_SEARCH, self.label, math.nan, 0, WHOLE, None)
 
-    def _add_rates(self, condition: str, method: str, beams: Tensor, x: float, seed: int) -> None:
+    def _add_rates(
+        self, method: Method, beams: Tensor, x: float, seed: int, condition: Condition, paths: int | None
+    ) -> None:
         rates = mu_sum_rate(self.csi, beams.view(-1, self.cluster), self.link)
         mean, count = float(rates.mean()), len(rates)
-        self.records.append(Record(RATE, condition, method, mean, "bit/s/Hz", "higher", seed, count, x))
-        if seed == 0 and condition == CONDITION:
-            self._drawn[method, None if np.isnan(x) else x] = rates.numpy()
+        self.records.append(Record(Metric.MU_RATE, method, mean, seed, count, x, condition, paths))
+        if seed == 0 and condition == WHOLE:
+            self._drawn[method, None if math.isnan(x) else x] = rates.numpy()
 
-    def ecdf(self, ratios: Sequence[float]) -> dict[str, NDArray[Any]]:
+    def ecdf(self, ratios: Sequence[float]) -> Arrays:
         """Sum-rates of all clusters by the methods that were run at every ratio, or that have none (Figure 13)."""
         curves = {}
         for method in dict.fromkeys(method for method, _ in self._drawn):
@@ -223,20 +236,20 @@ def _users_of(samples: Samples, row: int, limit: int, seed: int) -> Users:
     return with_channel(collate(samples.__getitems__([int(index) for index in order[:limit]])))
 
 
-def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int) -> dict[str, Tensor]:
+def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int) -> dict[Method, Tensor]:
     """What the linear probes read of users, by method: float32 (N, width) each."""
     shown = shown_antennas(predictor, visible)
     return {
-        PHYSC: predictor.encode(users, visible),
-        RAW: raw_entries(predictor, users.csi, visible),
-        MAGNITUDES: in_chunks(lambda csi: fingerprint(csi, shown), users.csi),
-        UNTRAINED: predictor.untrained(seed).encode(users, visible),
+        Method.PHYSC_PROBE: predictor.encode(users, visible),
+        Method.RAW_PROBE: raw_entries(predictor, users.csi, visible),
+        Method.DFT_PROBE: in_chunks(lambda csi: fingerprint(csi, shown), users.csi),
+        Method.UNTRAINED_PROBE: predictor.untrained(seed).encode(users, visible),
     }
 
 
 def _trained_together(
     predictor: Predictor, train: Users, test: Users, pool: Pool, count: int, visible: Tensor, settings: HeadSettings
-) -> Iterator[tuple[str, int, Tensor, float]]:
+) -> Iterator[tuple[Method, int, Tensor, float]]:
     """Method, head seed, scores and rate of encoder and head trained together: pretrained, and from random weights."""
     if not settings.finetune_steps:
         return
@@ -248,33 +261,31 @@ def _trained_together(
     def build() -> nn.Module:
         return classifier(predictor.settings.model.width, (), len(pool.classes))
 
-    starts: dict[str, Callable[[int], Predictor]] = {FINE_TUNED: lambda _: predictor, TWIN: predictor.untrained}
-    for method, start in starts.items():
+    for method, start in starts_of(predictor).items():
         for head_seed, model, rate in finetuned(start, build, pool.loss, draw, visible, settings):
             yield method, head_seed, pool.scores(model.outputs(test, test.csi[:, None])), rate
 
 
-def _unlabelled(predictor: Predictor, test: Users, visible: Tensor, omp_atoms: int) -> Iterator[tuple[str, Tensor]]:
-    """Method and scores of what needs no labels."""
+def _unlabelled(
+    predictor: Predictor, test: Users, visible: Tensor, omp_atoms: int
+) -> Iterator[tuple[Method, Tensor, int | None]]:
+    """Method, scores and, where its name does not say it, number of paths of what needs no labels."""
     shown = shown_antennas(predictor, visible)
     predicted = predictor.predict(test, visible, fill_csi=False).spectrum
     if predicted.shape[-2:] == shown.shape:
-        yield SPECTRUM, beams_of_spectrum(predicted)
+        yield Method.MODEL_SPECTRUM_BEAM, beams_of_spectrum(predicted), None
     zero = torch.zeros((), dtype=test.csi.dtype)
-    yield ZERO_FILLED, in_chunks(lambda csi: beam_power(torch.where(shown, csi, zero)), test.csi)
-    for atoms in sorted({4, omp_atoms}):
-        power = torch.cat([omp(csi, shown, atoms)[1] for csi in test.csi.split(CHUNK)])
-        yield pursuit(atoms), beams_of_spectrum(power)
-
-
-def pursuit(atoms: int) -> str:
-    """Name of orthogonal matching pursuit as a method."""
-    return f"OMP, {atoms} paths, no labels"
+    masked_power = in_chunks(lambda csi: beam_power(torch.where(shown, csi, zero)), test.csi)
+    yield Method.ZERO_FILLED_BEAM, masked_power, None
+    for paths in sorted({FEW_PATHS, omp_atoms}):
+        power = torch.cat([omp(csi, shown, paths)[1] for csi in test.csi.split(CHUNK)])
+        method, named = (Method.OMP_4_BEAM, None) if paths == FEW_PATHS else (Method.OMP_BEAM, paths)
+        yield method, beams_of_spectrum(power), named
 
 
 def _ablation(
-    trial: Trial,
-    features: dict[str, Features],
+    served: ServedClusters,
+    features: dict[Method, Features],
     pool: Pool,
     counts: dict[float, int],
     config: MuMimoSettings,
@@ -283,20 +294,97 @@ def _ablation(
     """Heads of some hidden layers at fixed learning rates (Appendix E.2.2)."""
     for rate in config.ablation_rates:
         for hidden in config.hidden:
-            layers = "-".join(map(str, hidden)) or "none"
-            condition = f"hidden {layers}, learning rate {rate:g}"
+            condition = Condition(hidden_layers="-".join(map(str, hidden)) or "none", learning_rate=rate)
             for ratio, count in counts.items():
-                for method, values in ((HEAD, features[PHYSC]), (RAW_HEAD, features[RAW])):
+                for method, values in (
+                    (Method.PHYSC_HEAD, features[Method.PHYSC_PROBE]),
+                    (Method.RAW_HEAD, features[Method.RAW_PROBE]),
+                ):
                     for head_seed, scores, _ in probe(values, pool, count, settings, hidden, (rate,)):
-                        trial.add(condition, method, scores, ratio, head_seed)
+                        served.add(method, scores, ratio, head_seed, condition)
 
 
-def _group_beams(trial: Trial, raw: Tensor, physc: Tensor, seed: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _group_beams(served: ServedClusters, raw: Tensor, physc: Tensor, seed: int) -> tuple[Facts, Arrays]:
     """Facts and arrays of how raw CSI and [PHYSC] group users of neighbouring beams (Figures 6a and 6b)."""
-    shown = evenly(len(trial.label), EMBEDDED)
-    columns, rows = trial.test.csi.shape[1:]
+    shown = evenly(len(served.label), EMBEDDED)
+    columns, rows = served.test.csi.shape[1:]
     # Beams are periodic in both angles.
-    angles = 2 * np.pi * torch.stack((trial.label[shown] // rows / columns, trial.label[shown] % rows / rows), 1)
+    angles = 2 * np.pi * torch.stack((served.label[shown] // rows / columns, served.label[shown] % rows / rows), 1)
     group = clusters(torch.cat((angles.cos(), angles.sin()), 1), GROUPS, seed)
     facts, arrays = picture({"raw": raw[shown], "physc": physc[shown]}, group, seed)
     return {"tsne_users": len(shown)} | facts, {"tsne_cluster": group} | arrays
+
+
+TASK: TaskName = "mu-mimo"
+# Readings of "near-optimal" [ours]: what counts as so, and what as the opposite, per cent.
+NEAR, FAR = 95.0, 80.0
+_PROBE, _RAW, _BOUND = (Method.PHYSC_PROBE,), (Method.RAW_PROBE,), (Method.EXHAUSTIVE_SEARCH,)
+_SIMPLE = (Method.DFT_PROBE, Method.ZERO_FILLED_BEAM, Method.OMP_4_BEAM, Method.OMP_BEAM)
+_PROBES = {"hidden_layers": None}
+CLAIMS = (
+    Claim("mu-clusters", "6", "section 4.2, Figures 6a and 6b",
+          "Users of neighbouring beams form clusters that are better separated in [PHYSC] than in raw CSI.",
+          f"silhouette of [PHYSC] less that of raw CSI, in their own spaces; one draw, so {SILHOUETTE_MARGIN:g} is the margin",
+          TASK, "gain", Select(Metric.SILHOUETTE, (Method.PHYSC,), (Method.RAW,), kind="absolute"),
+          SILHOUETTE_MARGIN, -SILHOUETTE_MARGIN, 1),
+    Claim("mu-top5", "6", "section 4.2, Figure 6c",
+          "A linear probe on [PHYSC] finds the beam among five nearly 20 points more often than one on raw CSI.",
+          "points, mean over the training ratios", TASK, "gain",
+          Select(Metric.BEAM_TOP5, _PROBE, _RAW, _PROBES, kind="absolute"), 20 * ABOUT),
+    Claim("mu-simple", "6", OURS,
+          "It also finds the beam more often than a probe on |zero-filled DFT|, the zero-filled DFT itself, and OMP.",
+          "points over the best of the three, mean over the training ratios", TASK, "gain",
+          Select(Metric.BEAM_TOP5, _PROBE, _SIMPLE, _PROBES, kind="absolute")),
+    Claim("mu-near", "6", "section 4.2, Figure 6d",
+          "With 20 % of the labels the sum-rate is near that of the exhaustive search.",
+          f"share of the bound; at least {NEAR:g} % counts as near, less than {FAR:g} % as the opposite", TASK, "gain",
+          Select(Metric.MU_RATE, _PROBE, _BOUND, _PROBES, at=0.2, kind="share"), NEAR, FAR),
+    Claim("mu-simple-rate", "6", OURS, "Its sum-rate is also above that of the same three.",
+          "relative gain over the best of the three, mean over the training ratios", TASK, "gain",
+          Select(Metric.MU_RATE, _PROBE, _SIMPLE, _PROBES)),
+    Claim("mu-fewer", "13", "Appendix E.2, Figure 13",
+          "The sum-rate of the raw baseline is reached with a quarter of its labels.",
+          "relative gain over the baseline that has four times the labels; level or better counts", TASK, "fewer_labels",
+          Select(Metric.MU_RATE, _PROBE, _RAW, _PROBES, factor=4), -MARGIN, -MARGIN),
+    Claim("heads-large", "14", "Appendix E.2, Figure 14",
+          "At a learning rate of 1e-3 [PHYSC] is ahead of raw CSI whatever the head's hidden layers.",
+          "points in top-5 accuracy of the head with the smallest gain, mean over the training ratios", TASK, "gain",
+          Select(Metric.BEAM_TOP5, (Method.PHYSC_HEAD,), (Method.RAW_HEAD,), {"learning_rate": 1e-3}, kind="absolute",
+                 over="worst")),
+    Claim("heads-small", "15", "Appendix E.2, Figure 15", "At a learning rate of 1e-4 too.",
+          "points in top-5 accuracy of the head with the smallest gain, mean over the training ratios", TASK, "gain",
+          Select(Metric.BEAM_TOP5, (Method.PHYSC_HEAD,), (Method.RAW_HEAD,), {"learning_rate": 1e-4}, kind="absolute",
+                 over="worst")),
+)  # fmt: skip
+FIGURES = (
+    PaperFigure("6", "Multi-user MIMO", (
+        Part(TASK, "(a), (b) Colour: k-means clusters of the beams in angle.",
+             lambda outcome: draw_clusters(outcome, "clusters of beams in angle"), arrays=TSNE),
+        Part(TASK, f"(c), (d) Accuracy over users, sum-rate as mean over clusters. {BARS}", draw_mu, metric=Metric.MU_RATE,
+             over_labels=True),
+    )),
+    PaperFigure("13", "Distribution of the multi-user sum-rate", (
+        Part(TASK, "Share of the test clusters whose sum-rate is not above a value; first seed.", draw_ecdf,
+             arrays=("ecdf_ratios", "ecdf_rates")),
+    )),
+    PaperFigure("14", "Heads with a learning rate of 1e-3", (
+        Part(TASK, f"Hidden layers of the head; nothing tuned. {BARS}", lambda outcome: draw_heads(outcome, 1e-3),
+             metric=Metric.BEAM_TOP5, where={"learning_rate": 1e-3}, over_labels=True),
+    )),
+    PaperFigure("15", "Heads with a learning rate of 1e-4", (
+        Part(TASK, f"Hidden layers of the head; nothing tuned. {BARS}", lambda outcome: draw_heads(outcome, 1e-4),
+             metric=Metric.BEAM_TOP5, where={"learning_rate": 1e-4}, over_labels=True),
+    )),
+)  # fmt: skip
+SPECS = (
+    TaskSpec(
+        TASK,
+        "multimodal",
+        "Beams and sum-rate of several users",
+        mu_mimo,
+        frozenset({"batch_size", "heads", "mu_mimo", "omp_atoms"}),
+        (Method.RAW_PROBE, Method.RAW_HEAD, Method.UNTRAINED_PROBE, Method.TWIN, *_SIMPLE, *_BOUND, Method.RAW),
+        CLAIMS,
+        FIGURES,
+    ),
+)

@@ -1,7 +1,6 @@
 """Receivers of the precoding tasks: their channels, with several antennas where asked for, and what is seen of them."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from wavecity.model.data.tokens import csi_patches, level, take, visible_rms
 from wavecity.model.data.users import Users, WirelessData, collate, dataset_version
 from wavecity.model.learning.embeddings import evenly
 from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.results.records import Facts
 from wavecity.model.settings.training import LinkSettings
 from wavecity.model.tasks.beams.link import Link, beam_power
 
@@ -80,7 +80,7 @@ def in_chunks(function: Callable[[Tensor], Tensor], csi: Tensor) -> Tensor:
 
 
 def raw_entries(predictor: Predictor, csi: Tensor, visible: Tensor) -> Tensor:
-    """Baseline's features: visible entries of RMS 1, and their level as the model is told it.
+    """Baseline's features: visible entries of RMS 1, and their level as the model is given it.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def link_of(settings: LinkSettings) -> Link:
     return Link.of(settings.power_dbm, settings.bandwidth, settings.noise_figure)
 
 
-def link_facts(settings: LinkSettings, csi: Tensor) -> dict[str, Any]:
+def link_facts(settings: LinkSettings, csi: Tensor) -> Facts:
     """Power budget, and percentiles of the SNR that a user's strongest beam gives at one antenna.
 
     Parameters

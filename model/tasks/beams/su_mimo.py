@@ -6,41 +6,36 @@ for users of one antenna, gives a [PHYSC] token for each, and the tokens are con
 no method was trained on.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wavecity.model.data.users import Users, WirelessData, with_antennas
+from wavecity.model.figures.curves import draw_su
+from wavecity.model.figures.parts import BARS, PaperFigure, Part
 from wavecity.model.learning.baselines import omp
 from wavecity.model.learning.finetune import finetuned
 from wavecity.model.learning.heads import Loss, classifier
 from wavecity.model.multimodal.inference import Predictor
-from wavecity.model.results.table import BOUND, Findings, Record
+from wavecity.model.results.claims import ABOUT, OURS, Claim
+from wavecity.model.results.measures import Select
+from wavecity.model.results.names import Method, Metric
+from wavecity.model.results.records import Findings, Record
+from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings
 from wavecity.model.tasks.beams.link import Link
-from wavecity.model.tasks.beams.mu_mimo import (
-    FINE_TUNED,
-    MAGNITUDES,
-    PHYSC,
-    RAW,
-    TWIN,
-    ZERO_FILLED,
-    pursuit,
-)
+from wavecity.model.tasks.beams.mu_mimo import FEW_PATHS
 from wavecity.model.tasks.beams.probes import Pool, label_counts, probe
 from wavecity.model.tasks.beams.receivers import in_chunks, link_facts, link_of, raw_entries, receivers
 from wavecity.model.tasks.beams.su_precoding import Pairs, su_bound, su_labels, su_rate
-from wavecity.model.tasks.sites import shown_antennas
+from wavecity.model.tasks.sites import shown_antennas, starts_of
+from wavecity.model.tasks.spec import TaskSpec
 
-RECEIVE, TRANSMIT = "Receive beams, top-2 accuracy", "Transmit beams, top-2 accuracy"
-PAIR, RATE = "Dominant beam pair, accuracy", "SU-MIMO sum-rate"
-CONDITION = "two linear probes"
 # Of the target distribution for the beams of the first and of the second pair [ours]: both count, and the first leads.
 SHARES = (2 / 3, 1 / 3)
-ATOMS = 4
 
 
 def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
@@ -78,26 +73,28 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     test, test_csi = receivers(data, "test", config.test_users, *shape)
     counts = label_counts(config.ratios, len(train), data.name, "su_mimo.ratios")
     visible = predictor.pilots(config.csi, seed)
-    trial = Trial(test_csi, shape, link)
-    ends = Ends.of(su_labels(train_csi, shape, link), train_csi, seed)
+    served = ServedUsers(test_csi, shape, link)
+    labels = PairLabels.of(su_labels(train_csi, shape, link), train_csi, seed)
 
     views = [_views(predictor, users, csi, shape, visible) for users, csi in ((train, train_csi), (test, test_csi))]
-    rates: dict[str, dict[str, Any]] = {}
+    rates: dict[Method, dict[str, float | dict[str, float]]] = {}
     for ratio, count in counts.items():
         for method in views[0]:
             features = (views[0][method], views[1][method])
-            for head_seed, pairs, chosen in _two_probes(features, ends, count, settings.heads):
-                trial.add(method, pairs, ratio, head_seed)
+            for head_seed, pairs, chosen in _two_probes(features, labels, count, settings.heads):
+                served.add(method, pairs, ratio, head_seed)
                 if head_seed == 0:
                     rates.setdefault(method, {})[f"{ratio:g}"] = chosen
-        joint = _trained_together(predictor, (train, train_csi), (test, test_csi), ends, count, visible, settings.heads)
+        joint = _trained_together(
+            predictor, (train, train_csi), (test, test_csi), labels, count, visible, settings.heads
+        )
         for method, head_seed, pairs, rate in joint:
-            trial.add(method, pairs, ratio, head_seed)
+            served.add(method, pairs, ratio, head_seed)
             if head_seed == 0:
                 rates.setdefault(method, {})[f"{ratio:g}"] = rate
     for method, pairs in _unlabelled(predictor, test_csi, shape, visible, link):
-        trial.add(method, pairs)
-    trial.add_bound()
+        served.add(method, pairs)
+    served.add_bound()
 
     facts = {
         "test_scenes": len(test.scene.unique()),
@@ -108,9 +105,9 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
         "ratios_left_out": sorted(set(config.ratios) - set(counts)),
         "held_back_share_of_labels": settings.heads.held_back,
         "receive_antennas": f"{config.columns} x {config.rows}, half a wavelength apart, isotropic, facing east",
-        "transmit_beams": ends.transmit.codebook,
-        "transmit_beams_of_training_users": len(ends.transmit.classes),
-        "receive_beams": ends.receive.codebook,
+        "transmit_beams": labels.transmit.codebook,
+        "transmit_beams_of_training_users": len(labels.transmit.classes),
+        "receive_beams": labels.receive.codebook,
         "top_2_accuracy": "mean share of the two labelled beams that are among the two predicted",
         "target_shares_of_first_and_second_pair": list(SHARES),
         "csi_patches_seen": len(visible),
@@ -122,18 +119,18 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
         **link_facts(config.link, test.csi),
         "fully_digital_bound": float(su_bound(test_csi, link).mean()),
     }
-    return Findings(trial.records, facts)
+    return Findings(served.records, facts)
 
 
 @dataclass(frozen=True)
-class Ends:
+class PairLabels:
     """Training users with the labels of either end; the same users are labelled at both."""
 
     transmit: Pool
     receive: Pool
 
     @classmethod
-    def of(cls, pairs: Pairs, csi: Tensor, seed: int) -> "Ends":
+    def of(cls, pairs: Pairs, csi: Tensor, seed: int) -> "PairLabels":
         """Label users with channels (N, R, x, y); the four receive beams are frequent enough to need no weights."""
         antennas, elements = csi.shape[1], csi.shape[2] * csi.shape[3]
         return cls(Pool.of(pairs.tx, elements, SHARES, seed), Pool.of(pairs.rx, antennas, SHARES, seed, weighted=False))
@@ -152,10 +149,10 @@ class Ends:
         """Sum of the losses of both classifiers, whose outputs stand side by side."""
         transmit, receive, split = self.transmit.loss(label[:, :2]), self.receive.loss(label[:, 2:]), self._split
 
-        def both(outputs: Tensor, truth: Tensor) -> Tensor:
+        def joint(outputs: Tensor, truth: Tensor) -> Tensor:
             return transmit(outputs[:, :split], truth[:, :2]) + receive(outputs[:, split:], truth[:, 2:])
 
-        return both
+        return joint
 
     def pairs(self, outputs: Tensor) -> Pairs:
         """Beams of the highest outputs of both classifiers."""
@@ -167,7 +164,7 @@ class Ends:
 
 
 @dataclass
-class Trial:
+class ServedUsers:
     """Test users with channels (N, R, x, y), and what beams are worth for them."""
 
     csi: Tensor
@@ -178,25 +175,25 @@ class Trial:
     def __post_init__(self) -> None:
         self.label = su_labels(self.csi, self.shape, self.link)
 
-    def add(self, method: str, pairs: Pairs, x: float = float("nan"), seed: int = 0) -> None:
+    def add(self, method: Method, pairs: Pairs, x: float = math.nan, seed: int = 0) -> None:
         """Note what the beams of a method give; the first of the two at either end is its dominant one."""
         dominant = (pairs.tx[:, 0] == self.label.tx[:, 0]) & (pairs.rx[:, 0] == self.label.rx[:, 0])
         shares = {
-            RECEIVE: found_share(pairs.rx, self.label.rx),
-            TRANSMIT: found_share(pairs.tx, self.label.tx),
-            PAIR: float(dominant.double().mean()),
+            Metric.RECEIVE_TOP2: found_share(pairs.rx, self.label.rx),
+            Metric.TRANSMIT_TOP2: found_share(pairs.tx, self.label.tx),
+            Metric.BEAM_PAIR: float(dominant.double().mean()),
         }
-        for quantity, share in shares.items():
-            self.records.append(Record(quantity, CONDITION, method, 100 * share, "%", "higher", seed, len(self.csi), x))
+        for metric, share in shares.items():
+            self.records.append(Record(metric, method, 100 * share, seed, len(self.csi), x))
         self._add_rate(method, pairs, x, seed)
 
     def add_bound(self) -> None:
         """Note the rate with the labels themselves as beams."""
-        self._add_rate(BOUND, self.label, float("nan"), 0)
+        self._add_rate(Method.EXHAUSTIVE_SEARCH, self.label, math.nan, 0)
 
-    def _add_rate(self, method: str, pairs: Pairs, x: float, seed: int) -> None:
+    def _add_rate(self, method: Method, pairs: Pairs, x: float, seed: int) -> None:
         rate = float(su_rate(self.csi, pairs, self.shape, self.link).mean())
-        self.records.append(Record(RATE, CONDITION, method, rate, "bit/s/Hz", "higher", seed, len(self.csi), x))
+        self.records.append(Record(Metric.SU_RATE, method, rate, seed, len(self.csi), x))
 
 
 def found_share(beams: Tensor, label: Tensor) -> float:
@@ -211,14 +208,14 @@ def best_two(transmit: Tensor, receive: Tensor) -> Pairs:
 
 def _views(
     predictor: Predictor, users: Users, csi: Tensor, shape: tuple[int, int], visible: Tensor
-) -> dict[str, Tensor]:
+) -> dict[Method, Tensor]:
     """What the probes read of users with channels (N, R, x, y), by method: float32 (N, width) each."""
     shown = shown_antennas(predictor, visible)
     antennas = with_antennas(users, csi)
     return {
-        PHYSC: predictor.encode(antennas, visible).reshape(len(users), -1),
-        RAW: raw_entries(predictor, antennas.csi, visible).reshape(len(users), -1),
-        MAGNITUDES: in_chunks(lambda part: pair_magnitudes(part, shown, shape), csi),
+        Method.PHYSC_PROBE: predictor.encode(antennas, visible).reshape(len(users), -1),
+        Method.RAW_PROBE: raw_entries(predictor, antennas.csi, visible).reshape(len(users), -1),
+        Method.DFT_PROBE: in_chunks(lambda part: pair_magnitudes(part, shown, shape), csi),
     }
 
 
@@ -245,13 +242,11 @@ def pair_magnitudes(csi: Tensor, shown: Tensor, shape: tuple[int, int]) -> Tenso
 
 
 def _two_probes(
-    features: tuple[Tensor, Tensor], ends: Ends, count: int, settings: HeadSettings
+    features: tuple[Tensor, Tensor], labels: PairLabels, count: int, settings: HeadSettings
 ) -> Iterator[tuple[int, Pairs, dict[str, float]]]:
     """Head seed, beams of the test users and learning rates of two separate linear classifiers."""
-    both = zip(
-        probe(features, ends.transmit, count, settings), probe(features, ends.receive, count, settings), strict=True
-    )
-    for (head_seed, transmit, transmit_rate), (_, receive, receive_rate) in both:
+    heads = (probe(features, pool, count, settings) for pool in (labels.transmit, labels.receive))
+    for (head_seed, transmit, transmit_rate), (_, receive, receive_rate) in zip(*heads, strict=True):
         yield head_seed, best_two(transmit, receive), {"transmit": transmit_rate, "receive": receive_rate}
 
 
@@ -259,36 +254,83 @@ def _trained_together(
     predictor: Predictor,
     train: tuple[Users, Tensor],
     test: tuple[Users, Tensor],
-    ends: Ends,
+    labels: PairLabels,
     count: int,
     visible: Tensor,
     settings: HeadSettings,
-) -> Iterator[tuple[str, int, Pairs, float]]:
+) -> Iterator[tuple[Method, int, Pairs, float]]:
     """Method, head seed, beams and rate of encoder and heads trained together: pretrained, and from random weights."""
     if not settings.finetune_steps:
         return
     users, csi = train
 
     def draw(head_seed: int) -> tuple[Users, Tensor, Tensor]:
-        index = ends.transmit.labelled(count, head_seed)
-        return users.at(index), csi[index], ends.label[index]
+        index = labels.transmit.labelled(count, head_seed)
+        return users.at(index), csi[index], labels.label[index]
 
     def build() -> nn.Module:
-        return classifier(csi.shape[1] * predictor.settings.model.width, (), ends.outputs)
+        return classifier(csi.shape[1] * predictor.settings.model.width, (), labels.outputs)
 
-    starts: dict[str, Callable[[int], Predictor]] = {FINE_TUNED: lambda _: predictor, TWIN: predictor.untrained}
-    for method, start in starts.items():
-        for head_seed, model, rate in finetuned(start, build, ends.loss, draw, visible, settings):
-            yield method, head_seed, ends.pairs(model.outputs(*test)), rate
+    for method, start in starts_of(predictor).items():
+        for head_seed, model, rate in finetuned(start, build, labels.loss, draw, visible, settings):
+            yield method, head_seed, labels.pairs(model.outputs(*test)), rate
 
 
 def _unlabelled(
     predictor: Predictor, csi: Tensor, shape: tuple[int, int], visible: Tensor, link: Link
-) -> Iterator[tuple[str, Pairs]]:
+) -> Iterator[tuple[Method, Pairs]]:
     """Method and beams of what needs no labels: the labels' search, on channels estimated from what is seen."""
     shown = shown_antennas(predictor, visible)
     # Brought to the gain of the whole array: how strong the second pair must be depends on it.
     gain = shown.numel() / int(shown.sum())
-    yield ZERO_FILLED, su_labels(torch.where(shown, gain * csi, torch.zeros((), dtype=csi.dtype)), shape, link)
-    estimate = in_chunks(lambda part: omp(part, shown, ATOMS)[0], csi.flatten(0, 1))
-    yield pursuit(ATOMS), su_labels(estimate.unflatten(0, csi.shape[:2]), shape, link)
+    yield (
+        Method.ZERO_FILLED_BEAM,
+        su_labels(torch.where(shown, gain * csi, torch.zeros((), dtype=csi.dtype)), shape, link),
+    )
+    estimate = in_chunks(lambda part: omp(part, shown, FEW_PATHS)[0], csi.flatten(0, 1))
+    yield Method.OMP_4_BEAM, su_labels(estimate.unflatten(0, csi.shape[:2]), shape, link)
+
+
+TASK: TaskName = "su-mimo"
+# The model at two receivers: fine-tuned as in the paper, or frozen where fine-tuning was left out.
+_MODEL, _RAW = (Method.PHYSC_FINE_TUNED, Method.PHYSC_PROBE), (Method.RAW_PROBE,)
+_SIMPLE = (Method.DFT_PROBE, Method.ZERO_FILLED_BEAM, Method.OMP_4_BEAM)
+CLAIMS = (
+    Claim("su-receive", "7", "section 4.2, Figure 7a", "The receive beams are found more often than from raw CSI.",
+          "points with the fewest labels", TASK, "gain",
+          Select(Metric.RECEIVE_TOP2, _MODEL, _RAW, at="fewest", kind="absolute")),
+    Claim("su-transmit", "7", "section 4.2, Figure 7b",
+          "With few labels the transmit beams are found about 20 points more often.", "points with the fewest labels", TASK,
+          "gain", Select(Metric.TRANSMIT_TOP2, _MODEL, _RAW, at="fewest", kind="absolute"), 20 * ABOUT),
+    Claim("su-pair", "7", "section 4.2, Figure 7c",
+          "With few labels the dominant pair of beams is found about 20 points more often.",
+          "points with the fewest labels", TASK, "gain",
+          Select(Metric.BEAM_PAIR, _MODEL, _RAW, at="fewest", kind="absolute"), 20 * ABOUT),
+    Claim("su-rate", "7", "section 4.2, Figure 7d", "With 10 % of the data the sum-rate is nearly 42 % higher.",
+          "relative gain with 10 % of the labels", TASK, "gain", Select(Metric.SU_RATE, _MODEL, _RAW, at=0.1), 42 * ABOUT),
+    Claim("su-simple", "7", OURS,
+          "The sum-rate is also above those of |zero-filled DFT|, the zero-filled DFT itself, and OMP.",
+          "relative gain over the best of the three, mean over the training ratios", TASK, "gain",
+          Select(Metric.SU_RATE, _MODEL, _SIMPLE)),
+    Claim("su-twin", "7", OURS, "Pretraining helps: the same encoder from scratch, with the same budget, is behind.",
+          "relative gain in sum-rate, mean over the training ratios", TASK, "gain",
+          Select(Metric.SU_RATE, _MODEL, (Method.TWIN,))),
+)  # fmt: skip
+FIGURES = (
+    PaperFigure("7", "Single-user MIMO", (
+        Part(TASK, "Top-2 accuracy is the mean share of the two labelled beams that are among the two predicted. "
+             f"{BARS}", draw_su, metric=Metric.SU_RATE, over_labels=True),
+    )),
+)  # fmt: skip
+SPECS = (
+    TaskSpec(
+        TASK,
+        "multimodal",
+        "Beam pairs and rate of one user with several antennas",
+        su_mimo,
+        frozenset({"batch_size", "heads", "su_mimo"}),
+        (Method.RAW_PROBE, Method.TWIN, *_SIMPLE, Method.EXHAUSTIVE_SEARCH),
+        CLAIMS,
+        FIGURES,
+    ),
+)

@@ -2,47 +2,64 @@
 
 import base64
 import io
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from PIL import Image
 
 from wavecity.model.data.users import SceneTable
+from wavecity.model.results.names import Method
 
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL"
 # From light to dark grey: low buildings stay visible on white ground.
 GREYS = ListedColormap(colormaps["Greys"](np.linspace(0.2, 0.85, 128)))
-# Okabe and Ito's colours, which colour-blind readers tell apart; a method has the same in every figure. The first
-# beginning that fits counts.
-STYLES: tuple[tuple[str, str, str], ...] = (
-    ("[PHYSC], fine-tuned", "#56B4E9", "D"),
-    ("[PHYSC]", "#0072B2", "o"),
-    ("model", "#0072B2", "P"),
-    ("raw CSI", "#D55E00", "s"),
-    ("from-scratch twin", "#CC79A7", "^"),
-    ("untrained", "#888888", "v"),
-    ("kNN on |DFT| and level", "#66C2A5", "d"),
-    ("kNN", "#009E73", "X"),
-    ("|zero-filled DFT|", "#009E73", "X"),
-    ("zero-filled DFT", "#66C2A5", "<"),
-    ("OMP, 4 paths", "#E69F00", ">"),
-    ("OMP", "#8C5A00", ">"),
-    ("exhaustive search", "#000000", "*"),
-    ("mean of", "#B8A000", "h"),
-)
+# Okabe and Ito's colours, which colour-blind readers tell apart; a method has the same in every figure.
+STYLES: dict[Method, tuple[str, str]] = {
+    **dict.fromkeys((Method.PHYSC_FINE_TUNED,), ("#56B4E9", "D")),
+    **dict.fromkeys((Method.PHYSC_MLP, Method.PHYSC_PROBE, Method.PHYSC_HEAD), ("#0072B2", "o")),
+    **dict.fromkeys((Method.MODEL, Method.MODEL_LOCATION_HEAD, Method.MODEL_SPECTRUM_BEAM), ("#0072B2", "P")),
+    **dict.fromkeys((Method.RAW_CNN, Method.RAW_PROBE, Method.RAW_HEAD), ("#D55E00", "s")),
+    Method.TWIN: ("#CC79A7", "^"),
+    **dict.fromkeys((Method.UNTRAINED_MLP, Method.UNTRAINED_PROBE), ("#888888", "v")),
+    Method.KNN_LEVEL: ("#66C2A5", "d"),
+    Method.KNN: ("#009E73", "X"),
+    Method.DFT_PROBE: ("#009E73", "X"),
+    Method.ZERO_FILLED_BEAM: ("#66C2A5", "<"),
+    Method.OMP_4_BEAM: ("#E69F00", ">"),
+    Method.OMP_BEAM: ("#8C5A00", ">"),
+    Method.EXHAUSTIVE_SEARCH: ("#000000", "*"),
+    Method.MEAN_LABELLED: ("#B8A000", "h"),
+}
+# Drawn thickest.
+PHYSC = (Method.PHYSC_MLP, Method.PHYSC_PROBE, Method.PHYSC_HEAD, Method.PHYSC_FINE_TUNED)
 OTHER = ("#555555", ".")
 # Fewer points show no course.
 FEWEST_POINTS = 3
 
 
-def style(method: str) -> dict[str, Any]:
+class Look(TypedDict):
+    """Arguments of a line."""
+
+    color: str
+    marker: str
+    linewidth: float
+    zorder: float
+
+
+def style(method: Method) -> Look:
     """Colour, marker and line width of a method; [PHYSC] is the thickest."""
-    colour, marker = next(((c, m) for start, c, m in STYLES if method.startswith(start)), OTHER)
-    width = 3.0 if method.startswith("[PHYSC]") else 1.5
+    colour, marker = STYLES.get(method, OTHER)
+    return look(colour, marker, 3.0 if method in PHYSC else 1.5)
+
+
+def look(colour: str, marker: str, width: float) -> Look:
+    """Arguments of a line; thick ones lie above the others."""
     return {"color": colour, "marker": marker, "linewidth": width, "zorder": 5 if width > 2 else 3}
 
 
@@ -65,13 +82,13 @@ def drawing(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def ground(axes: Any, scenes: SceneTable, row: int) -> Any:
+def ground(axes: Axes, scenes: SceneTable, row: int) -> AxesImage:
     """Buildings by height and the base station; returns the image, for a colour bar."""
     half = scenes.size / 2
     height = scenes.height[row].numpy()
     buildings = np.ma.masked_less_equal(height, 0)
-    limits = {"vmin": 0, "vmax": max(float(height.max()), 1.0)}
-    image = axes.imshow(buildings, extent=(-half, half, -half, half), cmap=GREYS, **limits)
+    extent, top = (-half, half, -half, half), max(float(height.max()), 1.0)
+    image = axes.imshow(buildings, extent=extent, cmap=GREYS, vmin=0, vmax=top)
     station = scenes.bs[row].numpy()
     axes.plot(*station, marker="v", color="#d62728", markersize=12, markeredgecolor="white", zorder=4, clip_on=False)
     axes.set_xlim(-half, half)
@@ -79,7 +96,7 @@ def ground(axes: Any, scenes: SceneTable, row: int) -> Any:
     return image
 
 
-def mark_user(axes: Any, place: NDArray[Any]) -> None:
+def mark_user(axes: Axes, place: NDArray[np.floating]) -> None:
     """Mark the user that a panel is about."""
     axes.plot(*place, "o", color="#1f77b4", markersize=8, markeredgecolor="white", zorder=5)
 

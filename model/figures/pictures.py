@@ -2,16 +2,18 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
-from numpy.typing import NDArray
 
 from wavecity.model.data.users import SceneTable, Users
-from wavecity.model.report.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, mark_user, picture, style
+from wavecity.model.figures.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, mark_user, picture, style
+from wavecity.model.results.names import Method
+from wavecity.model.results.records import Arrays
 
 TERMS = {
     "total": "total (eq. 7)",
@@ -42,12 +44,12 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     bs = scenes.bs[row].numpy()
     place = users.position.numpy() + bs
     los, gain = users.los.numpy(), users.path_gain.numpy()
-    points: Any = None
-    look: dict[str, Any] = {"vmin": gains[0], "vmax": gains[1], "edgecolors": "white", "linewidths": 0.5}
-    for shown, marker, size in ((los, "o", 26), (~los, "X", 30)):
-        if shown.any():
-            x, y = place[shown].T
-            points = axes.scatter(x, y, c=gain[shown], marker=marker, s=size, cmap="plasma", zorder=3, **look)
+    points: PathCollection | None = None
+    for chosen, marker, size in ((los, "o", 26), (~los, "X", 30)):
+        if chosen.any():
+            x, y = place[chosen].T
+            points = axes.scatter(x, y, c=gain[chosen], marker=marker, s=size, cmap="plasma", zorder=3, vmin=gains[0],
+                                  vmax=gains[1], edgecolors="white", linewidths=0.5)  # fmt: skip
     share = f"{100 * los.mean():.0f} % LoS" if len(los) else "no users"
     axes.set_title(f"{scenes.names[row]} · {split} · {len(users)} users, {share}", fontsize=10, pad=10)
     axes.set_xlabel("east in m")
@@ -60,14 +62,14 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     return picture(figure)
 
 
-def draw_attention(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
-    """Figure 3: attention of [PHYSC] to the height patches, mean over the heads, a column a layer and a row a user."""
+def draw_attention(arrays: Arrays, scenes: SceneTable) -> str:
+    """Figure 3: attention of [PHYSC] to the height patches, mean over heads, a column for each layer, a row for each user."""
     attention = arrays["attention"]
     users, layers = attention.shape[:2]
     figure = Figure(figsize=(2.2 * (layers + 1), 2.35 * users + 0.3), layout="constrained")
     grid = figure.subplots(users, layers + 1, squeeze=False)
     half = scenes.size / 2
-    image: Any = None
+    image: AxesImage | None = None
     for user, row in enumerate(arrays["spectrum_scene"]):
         place = arrays["spectrum_position"][user] + scenes.bs[row].numpy()
         for column, axes in enumerate(grid[user]):
@@ -87,12 +89,13 @@ def draw_attention(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
             if user == 0:
                 axes.set_title(f"layer {column}" if column else "scene", fontsize=9)
         grid[user][0].set_ylabel(str(arrays["spectrum_users"][user]), fontsize=9)
-    figure.colorbar(image, ax=grid.ravel().tolist(), label="attention over its largest", shrink=0.7)
+    if image is not None:
+        figure.colorbar(image, ax=grid.ravel().tolist(), label="attention over its largest", shrink=0.7)
     credit(figure)
     return picture(figure, 90)
 
 
-def draw_spectrum_in_scene(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
+def draw_spectrum_in_scene(arrays: Arrays, scenes: SceneTable) -> str:
     """Figure 4: users in their scenes, and below each the true spatial spectrum over the directions of departure."""
     users = len(arrays["spectrum_true"])
     figure = Figure(figsize=(3.1 * users, 6.2), layout="constrained")
@@ -119,9 +122,9 @@ def draw_spectrum_in_scene(arrays: dict[str, NDArray[Any]], scenes: SceneTable) 
     return picture(figure)
 
 
-def draw_locations(arrays: dict[str, NDArray[Any]], scenes: SceneTable, shown: int = 4, users: int = 25) -> str:
+def draw_locations(arrays: Arrays, scenes: SceneTable, scenes_drawn: int = 4, users: int = 25) -> str:
     """Figure 9: true positions and those read from partial CSI and the scene, joined, in a few scenes."""
-    rows = np.unique(arrays["location_scene"])[:shown]
+    rows = np.unique(arrays["location_scene"])[:scenes_drawn]
     figure = Figure(figsize=(3.6 * len(rows), 3.9), layout="constrained")
     for axes, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
         ground(axes, scenes, int(row))
@@ -131,7 +134,7 @@ def draw_locations(arrays: dict[str, NDArray[Any]], scenes: SceneTable, shown: i
         true, found = arrays["location_true"][index] + station, arrays["location_model"][index] + station
         axes.plot(*np.stack((true, found)).transpose(2, 0, 1), color="#888888", linewidth=0.7, zorder=3)
         axes.plot(*true.T, "o", color="black", markerfacecolor="white", markersize=5, zorder=4, label="true")
-        axes.plot(*found.T, "X", color=style("model")["color"], markersize=5, zorder=4, label="model")
+        axes.plot(*found.T, "X", color=style(Method.MODEL)["color"], markersize=5, zorder=4, label="model")
         error = np.median(np.linalg.norm(true - found, axis=1))
         axes.set_title(f"{scenes.names[int(row)]}: median {error:.0f} m", fontsize=9, pad=10)
         axes.tick_params(labelsize=7)
@@ -141,14 +144,14 @@ def draw_locations(arrays: dict[str, NDArray[Any]], scenes: SceneTable, shown: i
     return picture(figure)
 
 
-def draw_occupancy(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
+def draw_occupancy(arrays: Arrays, scenes: SceneTable) -> str:
     """Figure 11: layout with the user, true and predicted occupancy of the masked patches; grey was not masked (-1)."""
     users = len(arrays["occupancy_true"])
     figure = Figure(figsize=(2.6 * users + 0.8, 7.6), layout="constrained")
     grid = figure.subplots(3, users, squeeze=False)
     half = scenes.size / 2
     colours = colormaps["viridis"].with_extremes(bad="#dddddd")
-    image: Any = None
+    image: AxesImage | None = None
     for user, row in enumerate(arrays["spectrum_scene"]):
         ground(grid[0][user], scenes, row)
         mark_user(grid[0][user], arrays["spectrum_position"][user] + scenes.bs[row].numpy())
@@ -161,12 +164,13 @@ def draw_occupancy(arrays: dict[str, NDArray[Any]], scenes: SceneTable) -> str:
             axes.tick_params(labelsize=7)
     for line, label in enumerate(("scene", "true", "model, probability")):
         grid[line][0].set_ylabel(label, fontsize=9)
-    figure.colorbar(image, ax=grid[1:].ravel().tolist(), label="occupied", shrink=0.7)
+    if image is not None:
+        figure.colorbar(image, ax=grid[1:].ravel().tolist(), label="occupied", shrink=0.7)
     credit(figure)
     return picture(figure)
 
 
-def draw_spectra(arrays: dict[str, NDArray[Any]]) -> str:
+def draw_spectra(arrays: Arrays) -> str:
     """Figure 10: true, predicted and zero-filled spectra of some held-out users, a column each."""
     kinds = (("spectrum_true", "true"), ("spectrum_model", "model"), ("spectrum_zero_filled", "zero-filled DFT"))
     users = len(arrays["spectrum_true"])
@@ -198,7 +202,7 @@ def draw_spectra(arrays: dict[str, NDArray[Any]]) -> str:
 
 
 def draw_losses(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
-    """Draw a panel a loss term: training steps, smoothed, and validation epochs."""
+    """Draw a panel for each loss term: training steps, smoothed, and validation epochs."""
     figure = Figure(figsize=(12.5, 2.9), layout="constrained")
     panels = figure.subplots(1, len(TERMS))
     for axes, (term, label) in zip(panels, TERMS.items(), strict=True):

@@ -1,40 +1,36 @@
-"""What the report says about either model: its tasks, the claims of its paper, the figures, and the words around them."""
+"""What the report says about either model: its paper, the words around its tasks, and the curves of its pretraining."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from wavecity.model.report import equivariance_claims
-from wavecity.model.report.claims import CLAIMS, RULE, Claim
-from wavecity.model.report.equivariance_figures import pictures_of
-from wavecity.model.report.figures import draw_losses
-from wavecity.model.report.paper_figures import BARS, FIGURES, PaperFigure, Part
-from wavecity.model.report.prediction_claims import TEMPORAL_CLAIMS, TEMPORAL_RULE, in_plain_words
-from wavecity.model.report.prediction_figures import draw_horizons, draw_labels, draw_temporal_losses
-from wavecity.model.results.outcomes import TEMPORAL_TITLES, TITLES, Outcome
-from wavecity.model.tasks.prediction import CLEAN, QUANTITY
+from wavecity.model.figures.parts import PaperFigure, merged
+from wavecity.model.figures.pictures import draw_losses
+from wavecity.model.figures.prediction import draw_temporal_losses
+from wavecity.model.report.standings import Standings, standings_of
+from wavecity.model.results.claims import DB_MARGIN, MARGIN, Claim, rule
+from wavecity.model.results.outcomes import Outcome, Summary
+from wavecity.model.settings.tasks import Backbone
+from wavecity.model.tasks.spec import TaskSpec, specs_of
 
 Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
+DB_RULE = rule(f"{DB_MARGIN:g} dB")
 
 
 @dataclass(frozen=True)
-class Edition:
-    """One model's report.
+class Paper:
+    """The paper of a model, and what the report says about it; tasks, claims and figures are those of the model's tasks.
 
     Attributes
     ----------
-    titles : mapping of str to str
-        Tasks and their headings.
-    claims : tuple of Claim
+    backbone : {"multimodal", "temporal"}
     rule : str
         Of the verdicts.
-    figures : tuple of PaperFigure
     words : dict
         `model`, `paper` (HTML), `figures`, `note`, `figure` (with {} for the number), `folded`,
         `numbers`, `losses`.
-    paper : dict
+    sizes : dict
         What the paper had: `scenes`, `users`, `model`, `pretraining`, `time`.
-    paper_sizes : bool
+    sizes_known : bool
         Whether the paper's numbers of scenes and users are known.
     model : callable
         From `pretrain.json`: the model in a few words.
@@ -42,24 +38,38 @@ class Edition:
         Draws the curves.
     small : callable
         From `pretrain.json`: whether the model is smaller than the paper's.
-    plain : callable
+    standings : callable
         From the outcomes: how the model stands against its rivals in plain words, None to say nothing.
     """
 
-    titles: Mapping[str, str]
-    claims: tuple[Claim, ...]
+    backbone: Backbone
     rule: str
-    figures: tuple[PaperFigure, ...]
     words: dict[str, str]
-    paper: dict[str, str]
-    paper_sizes: bool
-    model: Callable[[dict[str, Any]], str]
+    sizes: dict[str, str]
+    sizes_known: bool
+    model: Callable[[Summary], str]
     losses: Callable[[Curves], str]
-    small: Callable[[dict[str, Any]], bool]
-    plain: Callable[[Mapping[str, Outcome]], dict[str, Any] | None]
+    small: Callable[[Summary], bool]
+    standings: Callable[[Mapping[str, Outcome]], Standings | None]
+
+    @property
+    def specs(self) -> dict[str, TaskSpec]:
+        """Tasks of the model, by name."""
+        return {spec.name: spec for spec in specs_of(self.backbone)}
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Claims of the paper, in the order of its figures; those without one last."""
+        found = [claim for spec in self.specs.values() if not spec.own_section for claim in spec.claims]
+        return sorted(found, key=lambda claim: int(claim.figure or 1000))
+
+    @property
+    def figures(self) -> list[PaperFigure]:
+        """Figures of the paper, in order."""
+        return merged([figure for spec in self.specs.values() if not spec.own_section for figure in spec.figures])
 
 
-def _multimodal_model(summary: dict[str, Any]) -> str:
+def _multimodal_model(summary: Summary) -> str:
     model = summary["settings"]["model"]
     shape = (
         f"d {model['width']}, {model['encoder_layers']} + {model['decoder_layers']} layers, {summary['tokens']} tokens"
@@ -67,25 +77,15 @@ def _multimodal_model(summary: dict[str, Any]) -> str:
     return f"{summary['parameters'] / 1e6:.2f} M parameters: {shape}"
 
 
-def _temporal_model(summary: dict[str, Any]) -> str:
+def _temporal_model(summary: Summary) -> str:
     model = summary["settings"]["temporal"]["model"]
     shape = f"d {model['width']}, {model['layers']} layers, {model['heads']} heads, {summary['tokens']:,} tokens"
     return f"{summary['parameters'] / 1e3:.0f} k parameters: {shape}, {model['attention']} attention"
 
 
-def _there(quantity: str) -> Callable[[Outcome], bool]:
-    return lambda outcome: bool(outcome.conditions(quantity))
-
-
-def _stand(outcomes: Mapping[str, Outcome]) -> dict[str, Any] | None:
-    return in_plain_words(outcomes["prediction"]) if "prediction" in outcomes else None
-
-
-MULTIMODAL = Edition(
-    titles=TITLES,
-    claims=CLAIMS,
-    rule=RULE,
-    figures=FIGURES,
+MULTIMODAL = Paper(
+    backbone="multimodal",
+    rule=rule(f"{MARGIN:g} % or points"),
     words={
         "model": "A multi-modal wireless foundation model",
         "paper": "Yazdian and Ghasempour, <i>A Multi-Modal Foundational Model for Wireless Communication and\n"
@@ -98,40 +98,25 @@ MULTIMODAL = Edition(
         "losses": "The training losses scatter because every step draws its own objective and mask ratios (Table 1), which get "
         "harder\nwith the epochs; the validation masks stay the same.",
     },
-    paper={
+    sizes={
         "scenes": "about 10,000",
         "users": "3.5 M",
         "model": "2.4 M: d 128, 8 + 2 layers, 468 tokens",
         "pretraining": "50 epochs, about 175 M samples seen",
         "time": "4 × A100, time not stated",
     },
-    paper_sizes=True,
+    sizes_known=True,
     model=_multimodal_model,
     losses=draw_losses,
     small=lambda summary: bool(summary["settings"]["model"]["width"] < 128),
-    plain=lambda _: None,
+    standings=lambda _: None,
 )
 
 # Of the paper itself only the abstract and the model card were at hand.
 UNKNOWN = "not in abstract or model card"
-TEMPORAL = Edition(
-    titles=TEMPORAL_TITLES,
-    claims=TEMPORAL_CLAIMS,
-    rule=TEMPORAL_RULE,
-    figures=(
-        PaperFigure("1", "Prediction error over the horizon", (
-            Part("prediction", "Each method with the most labels it was trained with; dashed: no training on this task. Points "
-                 "are means over the seeds, bars one standard deviation. Below the dotted line a prediction is better "
-                 "than none.", _there(QUANTITY), draw_horizons),
-        )),
-        PaperFigure("2", "Prediction error over the labels", (
-            Part("prediction", BARS, _there(QUANTITY), draw_labels, curve=QUANTITY),
-        )),
-        PaperFigure("3", "Prediction error where what is seen has no noise", (
-            Part("prediction", "The same methods, trained with noise, as in Figure 1.", _there(CLEAN),
-                 lambda outcome: draw_horizons(outcome, CLEAN)),
-        )),
-    ),
+TEMPORAL = Paper(
+    backbone="temporal",
+    rule=DB_RULE,
     words={
         "model": "A wireless foundation model of channels that move",
         "paper": "<i>LWM-Temporal: Sparse Spatio-Temporal Attention for Wireless Channel Representation\n  Learning</i>, "
@@ -144,37 +129,21 @@ TEMPORAL = Edition(
         "losses": "The training loss rises where a new kind of mask enters and as more is hidden; the validation masks stay the "
         "same.",
     },
-    paper={
+    sizes={
         "scenes": UNKNOWN,
         "users": UNKNOWN,
         "model": "about 150 k: d 32, 12 layers, 8 heads",
         "pretraining": UNKNOWN,
         "time": UNKNOWN,
     },
-    paper_sizes=False,
+    sizes_known=False,
     model=_temporal_model,
     losses=draw_temporal_losses,
     small=lambda summary: bool(summary["settings"]["temporal"]["model"]["layers"] < 12),
-    plain=_stand,
-)  # fmt: skip
+    standings=standings_of,
+)
 
 
-def physics_of(outcomes: Mapping[str, Outcome]) -> dict[str, Any] | None:
-    """What either model's report says about wave equivariance; None where the task was not run."""
-    outcome = outcomes.get(equivariance_claims.TASK)
-    if outcome is None:
-        return None
-    judged = equivariance_claims.judged(outcome)
-    return {
-        "source": equivariance_claims.SOURCE,
-        "rule": equivariance_claims.RULE,
-        "judged": judged,
-        "small": any(item.verdict == "too small to tell" for item in judged),
-        "pictures": pictures_of(outcome),
-        **equivariance_claims.table_of(outcome),
-    }
-
-
-def edition_of(summary: dict[str, Any]) -> Edition:
+def paper_of(summary: Summary) -> Paper:
     """The one of a run, from its `pretrain.json`; runs of before there were two models do not name theirs."""
     return TEMPORAL if summary["settings"].get("backbone") == "temporal" else MULTIMODAL

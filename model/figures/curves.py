@@ -1,52 +1,42 @@
 """Pictures of the downstream tasks: Figures 5, 6, 7, 12, 13, 14 and 15 of the paper from a run's results."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from wavecity.model.data.users import SceneTable
-from wavecity.model.report.drawing import FEWEST_POINTS, credit, drawing, ground, picture, style
-from wavecity.model.results.measures import (
-    BOUND,
-    CROSS,
-    EVERYWHERE,
-    HEAD,
-    LOCAL,
-    MU_RATE,
-    PAIR,
-    PROBE,
-    PROBES,
-    RAW_HEAD,
-    RECEIVE,
-    SU_RATE,
-    TOP5,
-    TRANSMIT,
-    UNSEEN,
-    heads_at,
-)
+from wavecity.model.figures.drawing import FEWEST_POINTS, PHYSC, Look, credit, drawing, ground, picture, style
+from wavecity.model.results.names import METHODS, Method, Metric, Regime, is_ours
 from wavecity.model.results.outcomes import Outcome
+from wavecity.model.results.records import WHOLE, Condition
+from wavecity.model.results.words import axis_label_of, condition_of, place_of
 
+Panel = tuple[Metric, Condition, str]
 LABELS, RATIO = "labelled users", "training ratio"
+# Methods of these learn from labels: drawn as lines, the others dashed.
+LEARNED = (Regime.FROZEN, Regime.FINE_TUNED, Regime.FROM_SCRATCH, Regime.RANDOM, Regime.SUPERVISED)
 DASHES = ("-", "--", ":", "-.")
 
 
 def draw_curves(
     outcome: Outcome,
-    panels: Sequence[tuple[str, str, str]],
+    panels: Sequence[Panel],
     x_label: str,
     columns: int | None = None,
-    look_of: Callable[[str], dict[str, Any]] = style,
+    look_of: Callable[[Method], Look] = style,
 ) -> str:
     """Draw quantities against the labels: means with one standard deviation over seeds, one legend for all panels.
 
     Parameters
     ----------
     outcome : Outcome
-    panels : sequence of (quantity, condition, title)
+    panels : sequence of (metric, condition, title)
     x_label : str
     columns : int, optional
         Panels in a line.
@@ -55,57 +45,57 @@ def draw_curves(
     """
     columns = columns or len(panels)
     lines = -(-len(panels) // columns)
-    names = list(dict.fromkeys(name for quantity, where, _ in panels for name in outcome.methods(quantity, where)))
-    names.sort(key=lambda name: (not name.startswith("[PHYSC]"), not name.startswith("model")))
+    names = list(dict.fromkeys(name for metric, where, _ in panels for name in outcome.methods(metric, where)))
+    names.sort(key=lambda name: (name not in PHYSC, not is_ours(name)))
     rows = -(-len(names) // 3)
     figure = Figure(figsize=(10, 3.5 * lines + 0.22 * rows + 0.2), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    handles: dict[str, Any] = {}
-    for axes, (quantity, condition, title) in zip(grid, panels, strict=False):
+    handles: dict[Method, Artist | Container] = {}
+    for axes, (metric, condition, title) in zip(grid, panels, strict=False):
         for name in names:
-            if (handle := _draw_method(axes, outcome, quantity, condition, name, look_of(name))) is not None:
+            if (handle := _draw_method(axes, outcome, metric, condition, name, look_of(name))) is not None:
                 handles[name] = handle
-        _label_x(axes, outcome, quantity, condition, x_label)
-        unit = str(outcome.frame.loc[outcome.frame["quantity"] == quantity, "unit"].iloc[0])
-        axes.set_ylabel(f"{quantity.partition(', ')[2] or quantity}, {unit}", fontsize=9)
-        points = outcome.points(quantity, condition)
+        _label_x(axes, outcome, metric, condition, x_label)
+        axes.set_ylabel(axis_label_of(metric), fontsize=9)
+        points = len(outcome.places(metric, condition))
         few = f" · {points} {'point' if points == 1 else 'points'} only" if 0 < points < FEWEST_POINTS else ""
         axes.set_title(title + few, fontsize=10)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    shown = [handles[name] for name in names if name in handles]
-    figure.legend(handles=shown, loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)
+    figure.legend(
+        handles=[handles[name] for name in names if name in handles],
+        loc="outside lower center",
+        ncols=3,
+        fontsize=8.5,
+        frameon=False,
+    )
     return drawing(figure)
 
 
-def _draw_method(axes: Any, outcome: Outcome, quantity: str, condition: str, name: str, look: dict[str, Any]) -> Any:
+def _draw_method(
+    axes: Axes, outcome: Outcome, metric: Metric, condition: Condition, method: Method, look: Look
+) -> Artist | Container | None:
     """Draw one method; returns its entry for the legend, None if it was not measured here."""
-    curve = outcome.curve(quantity, condition, name)
+    curve, name = outcome.curve(metric, condition, method), outcome.name(method)
     if curve is None:
         return None
     if not curve.swept:
         colour, width = look["color"], min(look["linewidth"], 1.8)
-        axes.axhline(float(np.nanmean(curve.values)), color=colour, linewidth=width, linestyle="--", zorder=2)
+        axes.axhline(float(curve.mean[0]), color=colour, linewidth=width, linestyle="--", zorder=2)
         return Line2D([], [], color=colour, linewidth=width, linestyle="--", label=name)
-    spread = np.nanstd(curve.values, axis=1, ddof=1) if len(curve.seeds) > 1 else None
-    return axes.errorbar(
-        curve.x, np.nanmean(curve.values, axis=1), spread, markersize=6, capsize=3, elinewidth=1.2, label=name, **look
-    )
+    return axes.errorbar(curve.x, curve.mean, curve.spread, markersize=6, capsize=3, elinewidth=1.2, label=name, **look)
 
 
-def _label_x(axes: Any, outcome: Outcome, quantity: str, condition: str, label: str) -> None:
-    """Logarithmic labels, 0 included where there is a value without any; ratios in per cent."""
-    frame = outcome.frame
-    here = frame[(frame["quantity"] == quantity) & (frame["condition"] == condition)]["x"].dropna()
-    x = np.sort(here.unique())
+def _label_x(axes: Axes, outcome: Outcome, metric: Metric, condition: Condition, label: str) -> None:
+    """Logarithmic labels, 0 included where there is a value without any; shares in per cent."""
+    x = outcome.places(metric, condition)
     if len(x) and x[0] == 0:
         axes.set_xscale("symlog", linthresh=x[1] if len(x) > 1 else 1, linscale=0.6)
     else:
         axes.set_xscale("log")
-    share = len(x) > 0 and x[-1] <= 1
     axes.xaxis.set_major_locator(FixedLocator(list(x)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %" if share else f"{value:,.0f}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: place_of(metric, value)))
     axes.set_xlabel(label, fontsize=9)
     axes.tick_params(labelsize=8.5)
     axes.grid(alpha=0.3)
@@ -127,32 +117,35 @@ def draw_clusters(outcome: Outcome, what: str) -> str:
 
 def draw_local(outcome: Outcome) -> str:
     """Figure 5b: median error within a scene against the labels, over all scenes."""
-    return draw_curves(outcome, [(LOCAL, EVERYWHERE, "scene-specific, all scenes")], LABELS + " a scene")
+    return draw_curves(outcome, [(Metric.LOCATION_ERROR, WHOLE, "scene-specific, all scenes")], LABELS + " a scene")
 
 
 def draw_local_scenes(outcome: Outcome) -> str:
     """Figure 5b scene by scene."""
-    scenes = [name for name in outcome.conditions(LOCAL) if name != EVERYWHERE]
-    return draw_curves(outcome, [(LOCAL, name, name) for name in scenes], LABELS, 2)
+    metric = Metric.LOCATION_ERROR
+    scenes = [one for one in outcome.conditions(metric) if one != WHOLE]
+    return draw_curves(outcome, [(metric, one, condition_of(metric, one)) for one in scenes], LABELS, 2)
 
 
 def draw_cross(outcome: Outcome) -> str:
     """Figure 5c: median error in unseen scenes against their labels."""
-    return draw_curves(outcome, [(CROSS, UNSEEN, "cross-scene, unseen scenes")], LABELS + " of the unseen scene")
+    panels = [(Metric.CROSS_LOCATION_ERROR, WHOLE, "cross-scene, unseen scenes")]
+    return draw_curves(outcome, panels, LABELS + " of the unseen scene")
 
 
 def draw_mu(outcome: Outcome) -> str:
     """Figures 6c and 6d: top-5 accuracy and sum-rate against the training ratio."""
-    return draw_curves(outcome, [(TOP5, PROBE, "(c) top-5 accuracy"), (MU_RATE, PROBE, "(d) sum-rate")], RATIO)
+    panels = [(Metric.BEAM_TOP5, WHOLE, "(c) top-5 accuracy"), (Metric.MU_RATE, WHOLE, "(d) sum-rate")]
+    return draw_curves(outcome, panels, RATIO)
 
 
 def draw_su(outcome: Outcome) -> str:
     """Figure 7: receive and transmit beams, dominant pair, sum-rate."""
     panels = [
-        (RECEIVE, PROBES, "(a) receive beams, top 2"),
-        (TRANSMIT, PROBES, "(b) transmit beams, top 2"),
-        (PAIR, PROBES, "(c) dominant pair"),
-        (SU_RATE, PROBES, "(d) sum-rate"),
+        (Metric.RECEIVE_TOP2, WHOLE, "(a) receive beams, top 2"),
+        (Metric.TRANSMIT_TOP2, WHOLE, "(b) transmit beams, top 2"),
+        (Metric.BEAM_PAIR, WHOLE, "(c) dominant pair"),
+        (Metric.SU_RATE, WHOLE, "(d) sum-rate"),
     ]
     return draw_curves(outcome, panels, RATIO, 2)
 
@@ -163,23 +156,25 @@ def draw_layouts(outcome: Outcome, scenes: SceneTable) -> str:
     rows, true, methods = (
         arrays["layout_scene"],
         arrays["layout_true"],
-        [str(name) for name in arrays["layout_methods"]],
+        [Method(name) for name in arrays["layout_methods"]],
     )
     columns = min(len(rows), 2)
     lines = -(-len(rows) // columns)
     figure = Figure(figsize=(5 * columns, 4.9 * lines + 0.4), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    handles: list[Any] = []
+    handles: list[Artist | Container] = []
     for number, (axes, row) in enumerate(zip(grid, rows, strict=False)):
         ground(axes, scenes, int(row))
         station = scenes.bs[int(row)].numpy()
         place = true[number] + station
-        handles = axes.plot(*place.T, "o", color="black", markersize=6, markerfacecolor="white", zorder=5, label="true")
+        handles = [
+            *axes.plot(*place.T, "o", color="black", markersize=6, markerfacecolor="white", zorder=5, label="true")
+        ]
         for name, found in zip(methods, arrays["layout_places"][:, number], strict=True):
-            look, ends = style(name), found + station
-            axes.plot(*np.stack((place, ends)).transpose(2, 0, 1), color=look["color"], linewidth=0.9, zorder=3)
-            marker = {"marker": look["marker"], "color": look["color"], "markeredgecolor": "white", "markersize": 6.5}
-            handles += axes.plot(*ends.T, linestyle="none", zorder=4, label=name, **marker)
+            look, predicted = style(name), found + station
+            axes.plot(*np.stack((place, predicted)).transpose(2, 0, 1), color=look["color"], linewidth=0.9, zorder=3)
+            handles += axes.plot(*predicted.T, look["marker"], color=look["color"], markeredgecolor="white", markersize=6.5,
+                                 zorder=4, label=outcome.name(name))  # fmt: skip
         errors = [f"{np.median(np.linalg.norm(p[number] - true[number], axis=1)):.0f}" for p in arrays["layout_places"]]
         axes.set_title(f"{scenes.names[int(row)]}: median {' / '.join(errors)} m", fontsize=10, pad=10)
         axes.tick_params(labelsize=8)
@@ -193,21 +188,25 @@ def draw_layouts(outcome: Outcome, scenes: SceneTable) -> str:
 
 
 def draw_ecdf(outcome: Outcome) -> str:
-    """Figure 13: share of the clusters whose sum-rate is not above a value, a panel a training ratio."""
+    """Figure 13: share of the clusters whose sum-rate is not above a value, a panel for each training ratio."""
     arrays = outcome.arrays
-    ratios, rates, methods = arrays["ecdf_ratios"], arrays["ecdf_rates"], [str(name) for name in arrays["ecdf_methods"]]
+    ratios, rates, methods = (
+        arrays["ecdf_ratios"],
+        arrays["ecdf_rates"],
+        [Method(name) for name in arrays["ecdf_methods"]],
+    )
     columns = min(len(ratios), 3)
     lines = -(-len(ratios) // columns)
     rows = -(-len(methods) // 3)
     figure = Figure(figsize=(10, 3.0 * lines + 0.22 * rows + 0.3), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    handles: dict[str, Any] = {}
+    handles: dict[Method, Artist | Container] = {}
     for number, (axes, ratio) in enumerate(zip(grid, ratios, strict=False)):
         for name, values in zip(methods, rates[number], strict=True):
             look = style(name)
-            look.pop("marker")
-            line = "--" if name == BOUND or name.endswith("no labels") else "-"
-            handles[name] = axes.ecdf(values[np.isfinite(values)], label=name, linestyle=line, **look)
+            line = "-" if METHODS[name].regime in LEARNED else "--"
+            handles[name] = axes.ecdf(values[np.isfinite(values)], label=outcome.name(name), linestyle=line, color=look["color"],
+                                        linewidth=look["linewidth"], zorder=look["zorder"])  # fmt: skip
         axes.set_title(f"training ratio {100 * float(ratio):g} %", fontsize=10)
         axes.grid(alpha=0.3)
         axes.tick_params(labelsize=8.5, labelbottom=True)
@@ -222,23 +221,29 @@ def draw_ecdf(outcome: Outcome) -> str:
 
 def draw_heads(outcome: Outcome, rate: float) -> str:
     """Figures 14 and 15: top-5 accuracy and sum-rate by the head's hidden layers, at one learning rate."""
-    conditions = heads_at(outcome, rate)
+    conditions = outcome.conditions(Metric.BEAM_TOP5, learning_rate=rate)
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    handles: list[Any] = []
-    for axes, quantity, title in zip(
-        figure.subplots(1, 2), (TOP5, MU_RATE), ("(a) top-5 accuracy, %", "(b) sum-rate, bit/s/Hz"), strict=True
+    handles: list[Artist | Container] = []
+    for axes, metric, title in zip(
+        figure.subplots(1, 2),
+        (Metric.BEAM_TOP5, Metric.MU_RATE),
+        ("(a) top-5 accuracy, %", "(b) sum-rate, bit/s/Hz"),
+        strict=True,
     ):
         handles = []
-        for name in (HEAD, RAW_HEAD):
+        for name in (Method.PHYSC_HEAD, Method.RAW_HEAD):
             for number, condition in enumerate(conditions):
-                curve = outcome.curve(quantity, condition, name)
+                curve = outcome.curve(metric, condition, name)
                 if curve is None:
                     continue
-                look = style(name) | {"linestyle": DASHES[number % len(DASHES)], "capsize": 3}
-                label = f"{name}, {condition.partition(', ')[0]}"
-                spread = np.nanstd(curve.values, axis=1, ddof=1) if len(curve.seeds) > 1 else None
-                handles.append(axes.errorbar(curve.x, np.nanmean(curve.values, axis=1), spread, label=label, **look))
-        _label_x(axes, outcome, quantity, conditions[0], RATIO)
+                dash = DASHES[number % len(DASHES)]
+                label = f"{outcome.name(name)}, hidden {condition.hidden_layers}"
+                handles.append(
+                    axes.errorbar(
+                        curve.x, curve.mean, curve.spread, label=label, linestyle=dash, capsize=3, **style(name)
+                    )
+                )
+        _label_x(axes, outcome, metric, conditions[0], RATIO)
         axes.set_title(title, fontsize=10)
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8.5, frameon=False)
     return drawing(figure)

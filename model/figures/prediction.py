@@ -1,0 +1,126 @@
+"""Pictures of channel prediction: error over horizon by kind of user, error over labels, loss curves of the temporal model."""
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.container import Container
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from wavecity.model.figures.curves import draw_curves
+from wavecity.model.figures.drawing import Look, drawing, look, picture, style
+from wavecity.model.results.names import METHODS, Method, Metric, Regime
+from wavecity.model.results.outcomes import Outcome
+from wavecity.model.results.records import Condition
+
+SHARE = "labelled share of the training users"
+# Okabe and Ito's colours, as in `wavecity.model.figures.drawing`.
+LOOKS = {
+    Method.MODEL_FINE_TUNED: ("#0072B2", "o"),
+    Method.MODEL_ZERO_SHOT: ("#56B4E9", "P"),
+    Method.TWIN: ("#CC79A7", "^"),
+    Method.DENSE_TWIN: ("#E69F00", "s"),
+    Method.GRU: ("#009E73", "X"),
+    Method.RIDGE: ("#D55E00", "D"),
+    Method.PERSISTENCE: ("#555555", "v"),
+    Method.FIRST_GUESS: ("#8C5A00", "<"),
+}
+
+
+def look_of(method: Method) -> Look:
+    """Colour, marker and line width of a method; the fine-tuned model is the thickest."""
+    if method not in LOOKS:
+        return style(method)
+    return look(*LOOKS[method], 3.0 if method is Method.MODEL_FINE_TUNED else 1.5)
+
+
+def kinds_of(outcome: Outcome, metric: Metric) -> list[str]:
+    """Kinds of users that were tested, in the order of the records: from slow to fast."""
+    return list(dict.fromkeys(one.user_kind for one in outcome.conditions(metric) if one.user_kind))
+
+
+def horizons_of(outcome: Outcome, metric: Metric) -> list[int]:
+    """Horizons that were tested, ascending."""
+    return sorted({one.horizon for one in outcome.conditions(metric) if one.horizon is not None})
+
+
+def draw_horizons(outcome: Outcome, metric: Metric = Metric.PREDICTION_NMSE) -> str:
+    """Error over horizon with all labels, a panel for each kind of user: means with one standard deviation over the seeds."""
+    kinds, horizons = kinds_of(outcome, metric), horizons_of(outcome, metric)
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    grid = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    handles: dict[Method, Artist | Container] = {}
+    for axes, kind in zip(grid, kinds, strict=True):
+        for method in LOOKS:
+            # Only the most labels that anything was trained with.
+            points = [_last(outcome, metric, Condition(user_kind=kind, horizon=one), method) for one in horizons]
+            mean, spread = np.array(points).T
+            if np.isnan(mean).all():
+                continue
+            line = "--" if METHODS[method].regime in (Regime.PRETRAINED, Regime.UNTRAINED) else "-"
+            handles[method] = axes.errorbar(
+                horizons,
+                mean,
+                np.nan_to_num(spread),
+                label=outcome.name(method),
+                linestyle=line,
+                markersize=6,
+                capsize=3,
+                elinewidth=1.2,
+                **look_of(method),
+            )
+        axes.axhline(0, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(horizons))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel(f"snapshots ahead, {outcome.facts['interval_ms']:g} ms each", fontsize=9)
+        axes.set_title(f"{kind}s, {outcome.facts['test_users'][kind]['mean_m_s']:.1f} m/s in the mean", fontsize=10)
+        axes.tick_params(labelsize=8.5)
+        axes.grid(alpha=0.3)
+    grid[0].set_ylabel("NMSE, dB", fontsize=9)
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4, fontsize=8.5, frameon=False)
+    return drawing(figure)
+
+
+def _last(outcome: Outcome, metric: Metric, condition: Condition, method: Method) -> tuple[float, float]:
+    """Mean and deviation of a method with the most labels it was trained with; not-a-number where it was not run."""
+    curve = outcome.curve(metric, condition, method)
+    if curve is None:
+        return np.nan, np.nan
+    return float(curve.mean[-1]), 0.0 if curve.spread is None else float(curve.spread[-1])
+
+
+def draw_labels(outcome: Outcome) -> str:
+    """Error over labels at the shortest and the longest horizon, a panel for each kind of user."""
+    metric = Metric.PREDICTION_NMSE
+    kinds, horizons = kinds_of(outcome, metric), horizons_of(outcome, metric)
+    panels = [
+        (metric, Condition(user_kind=kind, horizon=horizon), f"{kind}s, {horizon} ahead")
+        for horizon in sorted({horizons[0], horizons[-1]})
+        for kind in kinds
+    ]
+    return draw_curves(outcome, panels, SHARE, len(kinds), look_of)
+
+
+def draw_temporal_losses(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
+    """Training loss, smoothed, and the validation losses by kind of mask."""
+    figure = Figure(figsize=(10.5, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps, values = curves["train"].get("total", ([], []))
+    if values:
+        window = max(1, len(values) // 20)
+        smooth = np.convolve(np.pad(values, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")
+        left.plot(steps, values, color="#9ecae1", linewidth=0.7)
+        left.plot(steps, smooth, color="#08519c", linewidth=1.6, label="train, running mean")
+        left.legend(fontsize=8)
+    for term, (steps, values) in curves["validation"].items():
+        width = 2.4 if term == "total" else 1.3
+        right.plot(steps, values, "o-", markersize=3, linewidth=width, label="all kinds" if term == "total" else term)
+    if curves["validation"]:
+        right.legend(fontsize=8, ncols=2)
+    for axes, title in ((left, "train"), (right, "validation")):
+        axes.set_title(f"{title}, masked NMSE", fontsize=9)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+    return picture(figure)

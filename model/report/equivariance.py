@@ -1,0 +1,109 @@
+"""The report's section on wave equivariance: claims, table by set of test users, pictures."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from wavecity.model.figures.parts import rebuild
+from wavecity.model.results.claims import DB_MARGIN, Judged, judge, rule
+from wavecity.model.results.names import Method
+from wavecity.model.results.outcomes import Outcome
+from wavecity.model.results.words import count, name_of, test_set_of, title_of, verdict_of
+from wavecity.model.tasks.equivariance import ERRORS
+from wavecity.model.tasks.spec import TaskSpec
+
+SOURCE = (
+    "Physics Equivariance for Robust Generalization in Wireless Foundation Model, 2026, of which only the abstract was at "
+    "hand: a channel that is modulated along time, frequency or space is a channel again, and what a model makes of it must "
+    "be modulated in the same way. The equivariance error is the power by which it is not, over that of the output: 0 dB is as "
+    "wrong as an output of its own, and shifts of whole bins are on the grid. The wrapped model takes the shift out before the "
+    "network and puts it back behind it."
+)
+METHODS = (Method.VANILLA, Method.AUGMENTED, Method.PENALISED, Method.WRAPPED)
+RULE = rule(f"{DB_MARGIN:g} dB")
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the report says about wave equivariance.
+
+    Attributes
+    ----------
+    judged : list of Judged
+    pictures : list of dict
+        Image, caption and description.
+    quantity, condition : str
+        Of the table.
+    methods : list of str
+    table : list of dict
+        For each set of test users: its name, users, cells, and the verdict.
+    sentence : str
+        What the table comes to.
+    """
+
+    judged: list[Judged]
+    pictures: list[dict[str, str]]
+    quantity: str
+    condition: str
+    methods: list[str]
+    table: list[dict[str, object]]
+    sentence: str
+    source: str = SOURCE
+    rule: str = RULE
+
+    @property
+    def small(self) -> bool:
+        """Whether it is too small for any verdict that it would else have."""
+        return any(item.verdict == "too small to tell" for item in self.judged)
+
+
+def section_of(spec: TaskSpec, outcome: Outcome) -> Section:
+    """Judge, tabulate and draw the results of a model's equivariance task."""
+    metric = ERRORS[spec.backbone].trained
+    rows = [row for row in outcome.rows if row.metric is metric]
+    methods = [method for method in METHODS if any(method in row.values for row in rows)]
+    table, places = [], Counter[str]()
+    for row in rows:
+        best = min((value for value in row.values.values() if np.isfinite(value)), default=np.nan)
+        cells = []
+        for method in methods:
+            value, spread = row.values.get(method, np.nan), row.spread.get(method)
+            around = "" if spread is None else f" ± {spread:.1f}"
+            cells.append({"text": f"{value:.1f}{around}" if np.isfinite(value) else "-", "best": value == best})
+        found = row.compare()
+        places[found.place] += 1
+        users = max(
+            curve.n for method in methods if (curve := outcome.curve(metric, row.condition, method)) is not None
+        )
+        table.append({"set": test_set_of(row.condition), "users": users, "cells": cells, "verdict": verdict_of(found)})
+    facts = outcome.facts
+    return Section(
+        judged=[judge(claim, {spec.name: outcome}) for claim in spec.claims],
+        pictures=[
+            {
+                "image": drawn["image"],
+                "caption": f"{figure.title}. {drawn['caption']} {drawn['sizes']}.",
+                "alt": figure.title,
+            }
+            for figure in spec.figures
+            for drawn in rebuild(figure, {spec.name: outcome}, lambda _: None, {}).pictures
+        ],
+        quantity=title_of(metric),
+        condition=f"{facts['reference']}; mean ± standard deviation over {count(facts['head_seeds'], 'seed')}; what is unseen "
+        f"are {facts['unseen_are']}",
+        methods=[name_of(method) for method in methods],
+        table=table,
+        sentence=_sentence(places),
+    )
+
+
+def _sentence(places: Counter[str]) -> str:
+    """Count the sets in which the wrapped model is ahead of the best other one; nothing where none is compared."""
+    counts = {place: places[place] for place in ("ahead", "level", "behind") if places[place]}
+    if not counts:
+        return ""
+    listed = ", ".join(f"{place} in {number}" for place, number in counts.items())
+    return (
+        f"Against the best of the others, the wrapped model is {listed} of {count(sum(counts.values()), 'test set')}."
+    )

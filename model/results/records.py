@@ -1,0 +1,268 @@
+"""Records of an evaluation: one measured value each, kept in `results/<task>.parquet`.
+
+The columns are those of `SCHEMA`, with a description each; names are those of `wavecity.model.results.names`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from wavecity.dataset import InputError
+from wavecity.dataset.files import atomic_path
+from wavecity.model.results.names import METHODS, METRICS, Axis, Better, Method, Metric, Regime, TestSet
+
+# What tasks say besides records: JSON-ready facts, and arrays for figures.
+Facts = dict[str, Any]
+Arrays = dict[str, NDArray[Any]]
+# Of the table; a reader refuses another.
+FORM = "2"
+_FORM_KEY = b"wavecity_results"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What was held fixed; None where it does not apply.
+
+    Attributes
+    ----------
+    scene : str
+        Id of the scene that the users stand in.
+    user_kind : str
+        `walker`, `cyclist` or `vehicle`.
+    test_set : TestSet
+    shifted : str
+        Name of the set out of distribution.
+    horizon : int
+        Snapshots ahead.
+    csi_masked, scene_masked : float
+        Shares of the CSI and of the height patches that are hidden.
+    hidden_layers : str
+        Of the head: widths joined by `-`, or `none`.
+    learning_rate : float
+        Where it is compared and not chosen.
+    shift_axis : str
+        Axis along which channels are shifted, or `all`.
+    on_grid : bool
+        Whether shifts are whole bins; none where they are drawn at random.
+    precision : str
+        Of channels and wrapper: `float32` or `float64`.
+    width, layers : int
+        Size of the model.
+    batch : int
+        Users in a timed forward pass.
+    threads : int
+        Of a timed inference.
+    """
+
+    scene: str | None = None
+    user_kind: str | None = None
+    test_set: TestSet | None = None
+    shifted: str | None = None
+    horizon: int | None = None
+    csi_masked: float | None = None
+    scene_masked: float | None = None
+    hidden_layers: str | None = None
+    learning_rate: float | None = None
+    shift_axis: str | None = None
+    on_grid: bool | None = None
+    precision: str | None = None
+    width: int | None = None
+    layers: int | None = None
+    batch: int | None = None
+    threads: int | None = None
+
+    def fits(self, **wanted: object) -> bool:
+        """Whether all these fields have these values."""
+        return all(getattr(self, name) == value for name, value in wanted.items())
+
+
+WHOLE = Condition()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measured value.
+
+    Attributes
+    ----------
+    metric : Metric
+    method : Method
+    value : float
+        In the metric's unit.
+    seed : int
+        Of the head; of the evaluation where nothing is trained.
+    n : int
+        Users, clusters or calls that the value is over.
+    x : float
+        Place on the metric's axis; not-a-number for a method that has none, e.g. takes no labels.
+    condition : Condition
+    paths : int, optional
+        Paths that a pursuit may use.
+
+    Examples
+    --------
+    >>> record = Record(Metric.SU_RATE, Method.PHYSC_PROBE, 12.5, seed=0, n=300, x=0.1)
+    >>> record.unit, record.axis.value, record.regime.value
+    ('bit/s/Hz', 'label_share', 'frozen')
+    """
+
+    metric: Metric
+    method: Method
+    value: float
+    seed: int
+    n: int
+    x: float = math.nan
+    condition: Condition = WHOLE
+    paths: int | None = None
+
+    @property
+    def unit(self) -> str:
+        """Unit of the value; empty for a pure number."""
+        return METRICS[self.metric].unit
+
+    @property
+    def better(self) -> Better:
+        """Which values are better."""
+        return METRICS[self.metric].better
+
+    @property
+    def axis(self) -> Axis | None:
+        """What x is, if there is one."""
+        return None if math.isnan(self.x) else METRICS[self.metric].axis
+
+    @property
+    def regime(self) -> Regime:
+        """How the method came by what it knows."""
+        return METHODS[self.method].regime
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a task gives.
+
+    Attributes
+    ----------
+    records : list of Record
+    facts : dict
+        Sample sizes, checks, chosen settings; JSON-ready.
+    arrays : dict
+        What only the figures need.
+    """
+
+    records: list[Record]
+    facts: Facts = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
+
+
+_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
+    ("task", pa.string(), "evaluation task, as in `wavecity evaluate --task`"),
+    ("metric", pa.string(), "what is measured, e.g. `location_error`"),
+    ("method", pa.string(), "what is compared, e.g. `physc_mlp`"),
+    ("regime", pa.string(), "how the method came by what it knows: pretrained, frozen (a head on the frozen model), fine_tuned, "
+     "from_scratch, random (a head on random weights), supervised (trained without the model), untrained"),
+    ("axis", pa.string(), "what x is: labels, label_share, shift_bins or training_users; null where x is"),
+    ("x", pa.float64(), "number of labels, share of them, shift in bins or number of training users; null where nothing is swept "
+     "or the method takes none"),
+    ("seed", pa.int64(), "of the head, or of the evaluation where nothing is trained"),
+    ("value", pa.float64(), "what was measured, in `unit`"),
+    ("unit", pa.string(), "dB, m, %, °, bit/s/Hz, ms; empty for a pure number"),
+    ("better", pa.string(), "`lower` or `higher`"),
+    ("n", pa.int64(), "users, clusters or calls that the value is over"),
+    ("paths", pa.int64(), "paths that orthogonal matching pursuit may use"),
+    ("scene", pa.string(), "scene that the users stand in; null for all"),
+    ("user_kind", pa.string(), "walker, cyclist or vehicle"),
+    ("test_set", pa.string(), "test users of `equivariance`: seen, unseen, modulated, vehicles or shifted"),
+    ("shifted", pa.string(), "name of a shifted set, as in the recipe"),
+    ("horizon", pa.int64(), "snapshots ahead"),
+    ("csi_masked", pa.float64(), "share of the CSI that is hidden"),
+    ("scene_masked", pa.float64(), "share of the height patches that is hidden"),
+    ("hidden_layers", pa.string(), "widths of the head's hidden layers, joined by `-`, or `none`; null where it is not varied"),
+    ("learning_rate", pa.float64(), "learning rate, where it is varied and not chosen"),
+    ("shift_axis", pa.string(), "axis along which channels are shifted, or `all`"),
+    ("on_grid", pa.bool_(), "whether shifts are whole bins; null where they are random"),
+    ("precision", pa.string(), "of channels and wrapper: float32 or float64"),
+    ("width", pa.int64(), "width of the model, where it is varied"),
+    ("layers", pa.int64(), "layers of the model, where it is varied"),
+    ("batch", pa.int64(), "users in a timed forward pass"),
+    ("threads", pa.int64(), "CPU threads of a timed inference"),
+    ("checkpoint", pa.string(), "fingerprint of the pretraining"),
+    ("data_version", pa.string(), "fingerprint of the dataset version that was evaluated on"),
+)  # fmt: skip
+SCHEMA = pa.schema(
+    [pa.field(name, kind, metadata={"description": text}) for name, kind, text in _COLUMNS], metadata={_FORM_KEY: FORM}
+)
+_CONDITION = tuple(one.name for one in fields(Condition))
+# Columns whose values are names.
+_NAMES: Mapping[str, type[Metric] | type[Method] | type[TestSet]] = {
+    "metric": Metric,
+    "method": Method,
+    "test_set": TestSet,
+}
+
+
+def write_records(path: Path, records: Iterable[Record], task: str, checkpoint: str, data_version: str) -> None:
+    """Write a table of records, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    records : iterable of Record
+    task : str
+    checkpoint : str
+        Fingerprint of the pretraining.
+    data_version : str
+        Fingerprint of the dataset version.
+    """
+    shared = {"task": task, "checkpoint": checkpoint, "data_version": data_version}
+    lines = [
+        {
+            **shared,
+            **asdict(record.condition),
+            **{name: getattr(record, name) for name in SCHEMA.names if hasattr(record, name)},
+            "x": None if math.isnan(record.x) else record.x,
+        }
+        for record in records
+    ]
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(lines, schema=SCHEMA), temporary)
+
+
+def read_records(path: Path, task: str) -> list[Record]:
+    """Read a table of records.
+
+    Parameters
+    ----------
+    path : Path
+    task : str
+        For the error's remedy.
+
+    Raises
+    ------
+    InputError
+        The file was written by another version.
+    """
+    table = pq.read_table(path)
+    try:
+        if (table.schema.metadata or {}).get(_FORM_KEY, b"").decode() != FORM:
+            raise ValueError
+        return [_record(line) for line in table.to_pylist()]
+    except (ValueError, KeyError) as error:
+        msg = (
+            f"{path}: results in the form of another version of Wavecity; evaluate again: wavecity evaluate RUN --task {task} "
+            "--data STORE"
+        )
+        raise InputError(msg) from error
+
+
+def _record(line: Facts) -> Record:
+    """Record of one line of a table."""
+    named = {name: kind(line[name]) for name, kind in _NAMES.items() if line[name] is not None}
+    line = line | named | {"x": math.nan if line["x"] is None else line["x"]}
+    own = {one.name: line[one.name] for one in fields(Record) if one.name != "condition"}
+    return Record(**own, condition=Condition(**{name: line[name] for name in _CONDITION}))
