@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wavecity.dataset import InputError
 from wavecity.dataset.files import atomic_path
+from wavecity.model.data.json_types import Json
 from wavecity.model.data.tokens import LEAST_SPREAD, TINY, Statistics, patchify
 from wavecity.model.data.users import Users, WirelessData, gather
 from wavecity.model.multimodal.inference import Predictor, pilots
@@ -172,7 +173,7 @@ def example_inputs(model: FoundationModel, batch: int, seed: int = 0) -> tuple[T
 Run = Callable[[Tensor, Tensor], tuple[Any, ...]]
 
 
-def write_exported(encoder: DeployedEncoder, path: Path, facts: dict[str, Any] | None = None) -> Run:
+def write_exported(encoder: DeployedEncoder, path: Path, facts: Json | None = None) -> Run:
     """Write a `.pt2` of any batch size, `facts` as its extra file `metadata.json`; returns its own program, read back."""
     batch = torch.export.Dim("batch", min=1, max=4096)
     program = torch.export.export(
@@ -183,7 +184,7 @@ def write_exported(encoder: DeployedEncoder, path: Path, facts: dict[str, Any] |
     return lambda csi, height: module(csi, height)
 
 
-def write_onnx(encoder: DeployedEncoder, path: Path, facts: dict[str, Any] | None = None) -> Run:
+def write_onnx(encoder: DeployedEncoder, path: Path, facts: Json | None = None) -> Run:
     """Write an `.onnx` of any batch size, `facts` as its metadata; returns a session of ONNX Runtime on the file."""
     try:
         import onnx
@@ -246,7 +247,7 @@ def latency(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     user = gather(data.splits["test"], 1)
     inputs = (torch.view_as_real(user.csi).contiguous(), data.scenes.height[user.scene])
     condition = f"encoder with {share:.0%} of the CSI and the scene, {torch.get_num_threads()} thread(s)"
-    facts: dict[str, Any] = {"threads": torch.get_num_threads(), "runs": RUNS, "visible_patches": len(visible)}
+    facts: Json = {"threads": torch.get_num_threads(), "runs": RUNS, "visible_patches": len(visible)}
     ways: dict[str, Run] = {"PyTorch": encoder}
     with tempfile.TemporaryDirectory() as folder:
         for name, file, write in (
