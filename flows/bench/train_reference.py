@@ -39,7 +39,9 @@ class PlainLoop:
         self.losses: list[float] = []
         parts = module.configure_optimizers()
         self._optimiser = parts["optimizer"]
-        self._scheduler = parts["lr_scheduler"]["scheduler"]
+        schedule = parts["lr_scheduler"]
+        assert isinstance(schedule, dict)
+        self._scheduler = schedule["scheduler"]
         self._batches = batches
 
     def step(self) -> float:

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor
 from wavecity.dataset import InputError
 from wavecity.dataset.arrays import open_arrays, read_scenes
 from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.json_types import Json
 from wavecity.model.data.tokens import LEAST_SPREAD, TINY, Statistics
-from wavecity.model.data.users import Users, gather, geometry_from, manifest_of, open_splits, open_wireless
+from wavecity.model.data.users import Samples, Users, gather, geometry_from, manifest_of, open_splits, open_wireless
 from wavecity.model.settings.training import ModelSettings
 
 FIELDS = ("csi", "user_position", "height", "occupancy", "bs_shift")
@@ -82,10 +83,10 @@ class SnapshotData:
         The Zarr group, with the `latest` pointer followed.
     """
 
-    splits: "Mapping[str, Any]"
+    splits: Mapping[str, Samples]
     statistics: Statistics
     geometry: Geometry
-    attributes: dict[str, Any]
+    attributes: Json
     name: str
     path: str
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import single_row
+from wavecity.model.data.json_types import Json
 from wavecity.model.data.users import SPLITS, Samples, manifest_of, open_splits
 
 CSI = "trajectory/csi"
@@ -78,7 +78,7 @@ class TemporalData:
     """
 
     splits: Mapping[str, Samples]
-    attributes: dict[str, Any]
+    attributes: Json
     cities: list[str]
     name: str
     path: str = ""
@@ -99,7 +99,7 @@ class TemporalData:
         snapshots, subcarriers, antennas = single_row(self._first()["trajectory/csi"]).shape
         return int(snapshots), int(subcarriers), int(antennas)
 
-    def _first(self) -> dict[str, Any]:
+    def _first(self) -> Json:
         return next(iter(self.splits.values()))[0]
 
 
@@ -149,7 +149,7 @@ def gather_temporal(samples: Samples, picked: int | Sequence[int] | NDArray[np.i
     return collate_temporal(samples.__getitems__([int(index) for index in indices]))
 
 
-def collate_temporal(items: list[dict[str, Any]]) -> TemporalUsers:
+def collate_temporal(items: list[Json]) -> TemporalUsers:
     """Samples to tensors."""
     velocity = torch.stack([torch.as_tensor(item["trajectory/velocity"]) for item in items]).float()
     return TemporalUsers(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from wavecity.dataset import InputError
 from wavecity.dataset.files import location, read_json
 from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.json_types import Json
 from wavecity.model.data.tokens import Statistics, patch_centres, patchify
 from wavecity.model.settings.training import ModelSettings
 
@@ -35,9 +36,9 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    def __getitem__(self, index: int) -> Json: ...
 
-    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]: ...
+    def __getitems__(self, indices: list[int]) -> list[Json]: ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class WirelessData:
     splits: Mapping[str, Samples]
     scenes: SceneTable
     statistics: Statistics
-    attributes: dict[str, Any]
+    attributes: Json
     name: str
 
     @property
@@ -222,7 +223,7 @@ def manifest_of(path: str) -> str:
     return str((read_json(location(path).parent / "manifest.json") or {}).get("sha256", ""))
 
 
-def data_facts(attributes: dict[str, Any]) -> dict[str, Any]:
+def data_facts(attributes: Json) -> Json:
     """What a checkpoint carries of the dataset it was trained on, from a store's attributes."""
     facts = {name: attributes[name] for name in CARRIED if name in attributes}
     recipe = attributes.get("recipe", {}).get("name")
@@ -307,7 +308,7 @@ def gather(samples: Samples, limit: int | None = None) -> Users:
     return collate(samples.__getitems__([int(index) for index in picked]))
 
 
-def collate(items: list[dict[str, Any]]) -> Users:
+def collate(items: list[Json]) -> Users:
     """Samples to tensors."""
 
     def stack(name: str, default: float) -> Tensor:

@@ -1,11 +1,11 @@
 """The multi-modal model as its pretraining sees it: settings and dataset in; batches, Lightning module and card out."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from wavecity.dataset import InputError
 from wavecity.dataset.lightning_data import ChannelDataModule
 from wavecity.model.data.batches import training_batches
+from wavecity.model.data.json_types import Json
 from wavecity.model.data.snapshots import FIELDS, SnapshotData, check_snapshots, load_snapshots, snapshots
 from wavecity.model.multimodal.module import PretrainModule
 from wavecity.model.settings.training import TrainingSettings
@@ -46,7 +46,7 @@ class Multimodal:
         check_snapshots(self.data)
         _check_mirror(self.data, self.settings)
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Json:
         """What a checkpoint says that the model is rebuilt from."""
         return {"statistics": self.data.statistics.to_dict(), "geometry": vars(self.data.geometry)}
 
@@ -54,7 +54,7 @@ class Multimodal:
         """Batches of the train and validation splits: `Snapshots`."""
         return training_batches(self.data.path, FIELDS, snapshots, self.settings, seed)
 
-    def module(self, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> PretrainModule:
+    def module(self, steps_per_epoch: int, seed: int, card: Json) -> PretrainModule:
         """Network, losses and optimiser for Lightning."""
         data, settings = self.data, self.settings
         scales = (data.statistics, data.tile_size, data.bs)

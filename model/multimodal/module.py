@@ -2,14 +2,15 @@
 
 import math
 import time
-from typing import Any
 
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.json_types import Json
 from wavecity.model.data.snapshots import Snapshots
 from wavecity.model.data.tokens import Statistics
 from wavecity.model.data.users import ScenePatches, SceneTable
@@ -46,7 +47,7 @@ class MaskedPretraining(lightning.LightningModule):
     model: nn.Module
     tokens: int
 
-    def __init__(self, settings: TrainingSettings, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> None:
+    def __init__(self, settings: TrainingSettings, steps_per_epoch: int, seed: int, card: Json) -> None:
         super().__init__()
         self.settings = settings
         self.seed = seed
@@ -65,7 +66,7 @@ class MaskedPretraining(lightning.LightningModule):
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
 
-    def optimise(self, decayed: list[Any], plain: list[Any]) -> Any:
+    def optimise(self, decayed: list[nn.Parameter], plain: list[nn.Parameter]) -> OptimizerLRSchedulerConfig:
         """AdamW with weight decay on `decayed` alone; linear warm-up, then a cosine."""
         optimiser = self.settings.optimiser
         groups = [{"params": decayed, "weight_decay": optimiser.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -78,11 +79,11 @@ class MaskedPretraining(lightning.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, factor)
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: Json) -> None:
         """Add the card: a checkpoint alone is enough to use the model."""
         checkpoint["wavecity"] = {**self.card, "seconds": self.seconds}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: Json) -> None:
         """Go on counting the time."""
         self.seconds_before = float(checkpoint["wavecity"]["seconds"])
 
@@ -114,7 +115,7 @@ class PretrainModule(MaskedPretraining):
         bs: tuple[float, float],
         steps_per_epoch: int,
         seed: int,
-        card: dict[str, Any],
+        card: Json,
     ) -> None:
         super().__init__(settings, steps_per_epoch, seed, card)
         self.statistics = statistics
@@ -142,9 +143,9 @@ class PretrainModule(MaskedPretraining):
 
     def _log_terms(self, terms: dict[str, Tensor], batch_size: int) -> None:
         """Means over all ranks, which have equal shares of the batch, in one exchange."""
-        values: Any = torch.stack([value.detach() for value in terms.values()])
+        values: Tensor = torch.stack([value.detach() for value in terms.values()])
         if self.trainer.world_size > 1:
-            values = self.trainer.strategy.reduce(values, reduce_op="mean")
+            values = mean_of_ranks(self.trainer, values)
         logged = {f"train/{name}": value for name, value in zip(terms, values.unbind(), strict=True)}
         self.log_dict(logged, batch_size=batch_size)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -197,15 +198,22 @@ class PretrainModule(MaskedPretraining):
         table = SceneTable(batch.height, batch.occupancy, bs, self.tile_size, names=[], cities=[])
         return ScenePatches(table, self.settings.model, self.statistics, self.device)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """No weight decay on vectors and embeddings."""
         embeddings = ("positions", "physc", "separators", "mask_tokens")
-        decayed: list[Any] = []
-        plain: list[Any] = []
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
             is_plain = parameter.ndim < 2 or any(part in name for part in embeddings)
             (plain if is_plain else decayed).append(parameter)
         return self.optimise(decayed, plain)
+
+
+def mean_of_ranks(trainer: lightning.Trainer, values: Tensor) -> Tensor:
+    """Mean over the processes that train together."""
+    mean = trainer.strategy.reduce(values, reduce_op="mean")
+    assert isinstance(mean, Tensor)
+    return mean
 
 
 VALIDATION_PLANS = (

@@ -1,11 +1,11 @@
 """The temporal model as its pretraining sees it: settings and dataset in; batches, Lightning module and card out."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from wavecity.dataset import InputError
 from wavecity.dataset.lightning_data import ChannelDataModule
 from wavecity.model.data.batches import training_batches
+from wavecity.model.data.json_types import Json
 from wavecity.model.data.trajectories import CSI, TemporalData, channels, check_temporal, load_temporal
 from wavecity.model.settings.temporal import TemporalSettings
 from wavecity.model.settings.training import TrainingSettings
@@ -51,7 +51,7 @@ class Temporal:
         """
         check_temporal(self.data)
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Json:
         """What a checkpoint says that the model is rebuilt from."""
         return {"grid": list(self.grid), "trajectory": self.data.attributes["trajectory"]}
 
@@ -59,7 +59,7 @@ class Temporal:
         """Batches of the train and validation splits: channels (B, T, F, X)."""
         return training_batches(self.data.path, (CSI,), channels, self.settings, seed)
 
-    def module(self, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> TemporalModule:
+    def module(self, steps_per_epoch: int, seed: int, card: Json) -> TemporalModule:
         """Network, losses and optimiser for Lightning."""
         return TemporalModule(self.settings, self.grid, steps_per_epoch, seed, card)
 

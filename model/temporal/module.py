@@ -1,14 +1,14 @@
 """Masked prediction in the angle-delay-time domain, for Lightning: window, augmentation, impairments, masks, loss."""
 
-from typing import Any
-
 import numpy as np
 import torch
-from torch import Tensor
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
 
 from wavecity.model.data.angle_delay import to_angle_delay, window_of
+from wavecity.model.data.json_types import Json
 from wavecity.model.multimodal.masking import Draws, RankDraws
-from wavecity.model.multimodal.module import SHARED, TRAINING, VALIDATION, MaskedPretraining
+from wavecity.model.multimodal.module import SHARED, TRAINING, VALIDATION, MaskedPretraining, mean_of_ranks
 from wavecity.model.settings.temporal import TemporalAugmentSettings
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.temporal.masking import Hidden, TemporalPlan, draw_hidden, draw_plan, impair
@@ -33,9 +33,7 @@ class TemporalModule(MaskedPretraining):
         Goes into every checkpoint.
     """
 
-    def __init__(
-        self, settings: TrainingSettings, grid: Grid, steps_per_epoch: int, seed: int, card: dict[str, Any]
-    ) -> None:
+    def __init__(self, settings: TrainingSettings, grid: Grid, steps_per_epoch: int, seed: int, card: Json) -> None:
         super().__init__(settings, steps_per_epoch, seed, card)
         with seeded_weights(seed):
             self.model: TemporalModel = TemporalModel(settings.temporal.model, grid)
@@ -51,9 +49,9 @@ class TemporalModule(MaskedPretraining):
         """Masked NMSE of channels (B, T, F, X) under this step's plan."""
         total = self.step_nmse(csi, self.global_step, self.global_rank, self.trainer.world_size).mean()
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            value: Any = total.detach()
+            value = total.detach()
             if self.trainer.world_size > 1:
-                value = self.trainer.strategy.reduce(value, reduce_op="mean")
+                value = mean_of_ranks(self.trainer, value)
             self.log("train/total", value, batch_size=len(csi))
             self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return total
@@ -97,9 +95,9 @@ class TemporalModule(MaskedPretraining):
         hidden = hidden.repeat_interleave(high, 2).repeat_interleave(wide, 3)
         return masked_nmse(self.model(visible, hidden), target, hidden)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """No weight decay on vectors and embeddings."""
-        groups: dict[bool, list[Any]] = {True: [], False: []}
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
         for name, parameter in self.model.named_parameters():
             groups[name.endswith("weight") and parameter.ndim > 1].append(parameter)
         return self.optimise(groups[True], groups[False])

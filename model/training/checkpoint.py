@@ -1,11 +1,12 @@
 """Reading checkpoints: where a run keeps its own, its card and weights, and weights put into a model."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from wavecity.dataset import InputError
+from wavecity.model.data.json_types import Json
 from wavecity.model.training.run_folder import CHECKPOINT, read_state
 
 
@@ -20,7 +21,7 @@ class Checkpoint(NamedTuple):
         The model's tensors, by their names in the model.
     """
 
-    card: dict[str, Any]
+    card: Json
     weights: dict[str, Tensor]
 
 
@@ -52,7 +53,7 @@ def weights_of(checkpoint: str | Path) -> Checkpoint:
     return Checkpoint(dict(state["wavecity"]), model_weights(state))
 
 
-def model_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+def model_weights(state: Json) -> dict[str, Tensor]:
     """The model's tensors in a checkpoint, by their names in the model."""
     return {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wavecity.dataset import InputError
 from wavecity.dataset.files import atomic_path
+from wavecity.model.data.json_types import Json
 from wavecity.model.data.tokens import LEAST_SPREAD, TINY, Statistics, patchify
 from wavecity.model.multimodal.inference import pilots
 from wavecity.model.multimodal.masking import Mask
@@ -165,7 +166,7 @@ def example_inputs(model: FoundationModel, batch: int, seed: int = 0) -> tuple[T
 Run = Callable[[Tensor, Tensor], tuple[Any, ...]]
 
 
-def write_exported(encoder: DeployedEncoder, path: Path, facts: dict[str, Any] | None = None) -> Run:
+def write_exported(encoder: DeployedEncoder, path: Path, facts: Json | None = None) -> Run:
     """Write a `.pt2` of any batch size, `facts` as its extra file `metadata.json`; returns its own program, read back."""
     batch = torch.export.Dim("batch", min=1, max=4096)
     program = torch.export.export(
@@ -176,7 +177,7 @@ def write_exported(encoder: DeployedEncoder, path: Path, facts: dict[str, Any] |
     return lambda csi, height: module(csi, height)
 
 
-def write_onnx(encoder: DeployedEncoder, path: Path, facts: dict[str, Any] | None = None) -> Run:
+def write_onnx(encoder: DeployedEncoder, path: Path, facts: Json | None = None) -> Run:
     """Write an `.onnx` of any batch size, `facts` as its metadata; returns a session of ONNX Runtime on the file."""
     try:
         import onnx

@@ -7,13 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from wavecity.dataset.schema import ATTRIBUTION, CONVENTIONS, LICENCE
+from wavecity.model.data.json_types import Json
 from wavecity.model.training.load import Pretrained
 
 # Name of the metadata within a `.pt2`.
 EXTRA_FILE = "metadata.json"
 
 
-def metadata_of(pretrained: Pretrained, visible: Tensor) -> dict[str, Any]:
+def metadata_of(pretrained: Pretrained, visible: Tensor) -> Json:
     """Describe an exported encoder, JSON-ready.
 
     Parameters
@@ -71,7 +72,7 @@ def metadata_of(pretrained: Pretrained, visible: Tensor) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value not in (None, "")}
 
 
-def describe_onnx(model: Any, facts: dict[str, Any]) -> None:
+def describe_onnx(model: Any, facts: Json) -> None:
     """Put the description into an ONNX model: one entry of its metadata each, JSON where it is no text.
 
     Parameters
@@ -91,10 +92,10 @@ def describe_onnx(model: Any, facts: dict[str, Any]) -> None:
         value.doc_string = f"{port['meaning']}; unit {port['unit']}"
 
 
-def as_json(facts: dict[str, Any]) -> str:
+def as_json(facts: Json) -> str:
     """The description as the text of a `.pt2`'s extra file."""
     return json.dumps(facts, indent=1, ensure_ascii=False)
 
 
-def _port(name: str, shape: list[str | int], unit: str, meaning: str) -> dict[str, Any]:
+def _port(name: str, shape: list[str | int], unit: str, meaning: str) -> Json:
     return {"name": name, "dtype": "float32", "shape": shape, "unit": unit, "meaning": meaning}

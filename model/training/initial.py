@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from wavecity.dataset import InputError
+from wavecity.model.data.json_types import Json
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.training.run_folder import weights_sha256
 
@@ -30,7 +30,7 @@ class Initial:
     """
 
     path: Path
-    card: dict[str, Any]
+    card: Json
     weights: dict[str, Tensor]
 
     @property
@@ -79,7 +79,7 @@ class Initial:
         }
 
 
-def sizes_of(card: dict[str, Any]) -> dict[str, int]:
+def sizes_of(card: Json) -> dict[str, int]:
     """Sizes of the data that decide the shape of the weights, from a checkpoint's card."""
     if "geometry" in card:
         return {f"data: {name}": size for name, size in card["geometry"].items()}
@@ -88,7 +88,7 @@ def sizes_of(card: dict[str, Any]) -> dict[str, int]:
     return {"data: antennas": angles, "training.temporal.delays": delays}
 
 
-def _architecture(settings: TrainingSettings) -> dict[str, Any]:
+def _architecture(settings: TrainingSettings) -> Json:
     temporal = settings.backbone == "temporal"
     part, name = (settings.temporal.model, "temporal.model") if temporal else (settings.model, "model")
     return {f"training.{name}.{key}": value for key, value in part.model_dump(mode="json", exclude=FREE).items()}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import to_angle_delay, window_of
 from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.json_types import Json
 from wavecity.model.data.tokens import Statistics
 from wavecity.model.data.users import height_patches
 from wavecity.model.multimodal.inference import physc_of, pilots
@@ -41,7 +42,7 @@ class Pretrained(NamedTuple):
     model: FoundationModel
     settings: TrainingSettings
     statistics: Statistics
-    card: dict[str, Any]
+    card: Json
 
     def embed(
         self,
@@ -140,7 +141,7 @@ class PretrainedTemporal(NamedTuple):
 
     model: TemporalModel
     settings: TrainingSettings
-    card: dict[str, Any]
+    card: Json
 
     @torch.no_grad()
     def embed(self, csi: Values, *, pooled: bool = True, batch_size: int = 16) -> Values:
@@ -278,7 +279,7 @@ def load_temporal_model(run: str | Path, checkpoint: Checkpoint | None = None) -
     return PretrainedTemporal(model.eval(), settings, card)
 
 
-def _channels(csi: Any, expected: tuple[str | int, ...], what: str, single: bool = True) -> tuple[Tensor, bool]:
+def _channels(csi: object, expected: tuple[str | int, ...], what: str, single: bool = True) -> tuple[Tensor, bool]:
     """Channels (N, ...) as complex64, and whether they were given without the axis of users."""
     values = _tensor(csi)
     sizes = tuple(values.shape)
@@ -297,14 +298,14 @@ def _channels(csi: Any, expected: tuple[str | int, ...], what: str, single: bool
     return values[None] if alone else values, alone
 
 
-def _real(values: Any, name: str) -> Tensor:
+def _real(values: object, name: str) -> Tensor:
     found = _tensor(values)
     if found.is_complex() or not bool(torch.isfinite(found).all()):
         _refuse(f"{name} must hold finite real numbers in m")
     return found.float()
 
 
-def _tensor(values: Any) -> Tensor:
+def _tensor(values: object) -> Tensor:
     """Torch tensors as they are, anything else through NumPy."""
     if isinstance(values, Tensor):
         return values.detach()

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from wavecity.dataset import InputError
 from wavecity.dataset.files import write_json
 from wavecity.dataset.lightning_data import ChannelDataModule
 from wavecity.model.data.batches import step_users, steps_per_epoch
+from wavecity.model.data.json_types import Json
 from wavecity.model.data.users import Samples, data_facts, dataset_sha256, dataset_version
 from wavecity.model.multimodal.backbone import Multimodal
 from wavecity.model.multimodal.module import MaskedPretraining
@@ -43,7 +44,7 @@ class TrainingData(Protocol):
         """Users of `train` and `validation` by index."""
 
     @property
-    def attributes(self) -> dict[str, Any]:
+    def attributes(self) -> Json:
         """Of the store."""
 
     @property
@@ -61,13 +62,13 @@ class Backbone(Protocol):
     def check(self) -> None:
         """Refuse data that would train nonsense."""
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Json:
         """What a checkpoint says that the model is rebuilt from."""
 
     def batches(self, seed: int) -> ChannelDataModule:
         """Batches of the train and validation splits."""
 
-    def module(self, steps_per_epoch: int, seed: int, card: dict[str, Any]) -> MaskedPretraining:
+    def module(self, steps_per_epoch: int, seed: int, card: Json) -> MaskedPretraining:
         """Network, losses and optimiser for Lightning; `card` goes into every checkpoint."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from wavecity.dataset import InputError
 from wavecity.dataset.files import make_folder, read_json
+from wavecity.model.data.json_types import Json
 from wavecity.model.settings.training import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def pretrain_fingerprint(settings: TrainingSettings, version: str, seed: int, in
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def decisive(settings: dict[str, Any]) -> dict[str, Any]:
+def decisive(settings: Json) -> Json:
     """The part of dumped training settings that decides the weights."""
     left_out = [*INDIFFERENT, *OF_THE_OTHER[settings.get("backbone", "multimodal")]]
     if not settings.get("loader_workers"):
@@ -53,7 +54,7 @@ def decisive(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in left_out}
 
 
-def held_training(out: Path) -> dict[str, Any]:
+def held_training(out: Path) -> Json:
     """Card of the training that a run folder holds, finished or not; empty where there is none."""
     return dict(read_json(out / "pretrain.json") or {}) or card_of(out / CHECKPOINT)
 
@@ -119,7 +120,7 @@ def refuse_run(out: Path, changes: list[str]) -> None:
     raise InputError(msg)
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def differences(old: Json, new: Json) -> list[str]:
     """Name what decides the weights and differs between two dumps of training settings, as `key: old -> new`."""
     backbones = [content.get("backbone", "multimodal") for content in (old, new)]
     if backbones[0] != backbones[1]:
@@ -127,7 +128,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return changed_keys(decisive(old), decisive(new), "training.")
 
 
-def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def changed_keys(old: Json, new: Json, prefix: str = "") -> list[str]:
     """Compare two nested mappings key by key.
 
     Examples
@@ -143,7 +144,7 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     ]
 
 
-def _flat(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _flat(content: Json, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in content.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{name}.")
@@ -151,7 +152,7 @@ def _flat(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
-def _written(content: dict[str, Any], key: str) -> str:
+def _written(content: Json, key: str) -> str:
     return json.dumps(content[key]) if key in content else "not set"
 
 
@@ -185,12 +186,12 @@ def start_of(out: Path, fingerprint: str) -> Path | None:
     return None
 
 
-def card_of(checkpoint: Path) -> dict[str, Any]:
+def card_of(checkpoint: Path) -> Json:
     """Card of a checkpoint; empty when there is none or it cannot be read."""
     return dict(read_state(checkpoint).get("wavecity", {}))
 
 
-def read_state(checkpoint: Path) -> dict[str, Any]:
+def read_state(checkpoint: Path) -> Json:
     """All that a checkpoint's file holds, on the CPU; empty when there is none or it cannot be read."""
     if not checkpoint.is_file():
         return {}
@@ -204,7 +205,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         return {}
 
 
-def weights_sha256(weights: dict[str, Any]) -> str:
+def weights_sha256(weights: Json) -> str:
     """SHA-256 of a model's tensors and their names, the same wherever and whenever the file was written."""
     import torch
 

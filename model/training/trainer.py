@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from importlib import util
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
@@ -18,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from wavecity.dataset import InputError
 from wavecity.dataset.progress import Stage, stage
+from wavecity.model.data.json_types import Json
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.training.run_folder import CHECKPOINT
 
@@ -89,7 +89,7 @@ def make_trainer(settings: TrainingSettings, out: Path, steps_per_epoch: int, ba
     if settings.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     # One file, replaced in place: at the end of an epoch, and every few minutes within a long one.
-    files: dict[str, Any] = {
+    files: Json = {
         "dirpath": out / CHECKPOINT.parent,
         "filename": CHECKPOINT.stem,
         "enable_version_counter": False,
@@ -117,7 +117,7 @@ def make_trainer(settings: TrainingSettings, out: Path, steps_per_epoch: int, ba
         )
 
 
-def _strategy(settings: TrainingSettings) -> Any:
+def _strategy(settings: TrainingSettings) -> str | DDPStrategy:
     if settings.devices == 1:
         return "auto"
     # Spawned, not started as the command again: within a Prefect flow that would be the whole flow. A step's objective
@@ -165,7 +165,7 @@ class SampleProgress(Callback):
         if trainer.is_global_zero:
             self._bar = self._shown.enter_context(stage("train", total, "samples", done))
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
         """Count the step's samples."""
         self._seen += self._batch_size
         if self._bar is not None:
