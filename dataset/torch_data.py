@@ -279,6 +279,7 @@ class ShuffledChannels(IterableDataset[Made]):
         self._timeout = timeout
         self._place = None if rank is None or world is None else (rank, world)
         self._epochs = EpochCounter()
+        self._reader: BatchReader | None = None
         # Wrong arguments are found here, not in a worker.
         BatchReader(self.users, self.fields, self.order())
 
@@ -289,7 +290,7 @@ class ShuffledChannels(IterableDataset[Made]):
 
     def __getstate__(self) -> dict[str, object]:
         # A spawned worker has no process group to ask.
-        return {**self.__dict__, "_place": self._place or _distributed()}
+        return {**self.__dict__, "_place": self._place or _distributed(), "_reader": None}
 
     def __len__(self) -> int:
         """Batches of a whole epoch, for every rank."""
@@ -365,8 +366,10 @@ class ShuffledChannels(IterableDataset[Made]):
         order = self.order()
         rank, world = (order.rank, order.world) if self._shared else (0, 1)
         read = replace(order, batch_size=order.batch_size * world, rank=0, world=1) if self._shared else order
-        reader = BatchReader(self.users, self.fields, read, self._timeout)
-        for arrays in reader.batches(epoch, start, stream, workers):
+        if self._reader is None or self._reader.order != read:
+            # Kept from epoch to epoch: to open the arrays takes as long as some steps of a small model.
+            self._reader = BatchReader(self.users, self.fields, read, self._timeout)
+        for arrays in self._reader.batches(epoch, start, stream, workers):
             tensors = {name: torch.from_numpy(value)[rank::world] for name, value in arrays.items()}
             yield self.transform(tensors) if self.transform else tensors
 

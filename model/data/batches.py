@@ -9,6 +9,8 @@ from wavecity.model.settings.training import TrainingSettings
 
 # Decoded bytes that users are shuffled within; two windows are in memory at a time. A small store is shuffled as a whole.
 WINDOW_BYTES = 2**27
+# Mixed even where they take more: trajectories of the temporal recipe are 140 MB a unit.
+FEWEST_UNITS = 4
 
 
 def training_batches(
@@ -36,7 +38,7 @@ def training_batches(
         batch_size=step_users(settings, len(users)) // settings.devices,
         workers=settings.loader_workers,
         seed=seed,
-        window=units_within(users, fields, WINDOW_BYTES),
+        window=max(units_within(users, fields, WINDOW_BYTES), FEWEST_UNITS),
         drop_last=True,
         shared=True,
         validation_users=settings.validation_users,
