@@ -169,7 +169,10 @@ def neighbour_mean(occupancy: Tensor, visible: Tensor, reach: float = 1.5) -> Te
 
 def nearest(train: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Distances (M, k) of queries (M, F) to the k nearest of features (N, F), or to all N, and which these are."""
-    search = NearestNeighbors(n_neighbors=min(k, len(train)), algorithm="brute").fit(train.numpy())
+    k = min(k, len(train))
+    if not k or not len(queries):  # which scikit-learn refuses
+        return torch.empty(len(queries), k), torch.empty(len(queries), k, dtype=torch.long)
+    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(train.numpy())
     distance, index = search.kneighbors(queries.numpy())
     return torch.from_numpy(distance).to(train.dtype), torch.from_numpy(index)
 
