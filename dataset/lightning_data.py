@@ -48,6 +48,8 @@ class ChannelDataModule(LightningDataModule):
         Largest number of validation users, evenly spread over the split.
     evaluation_batch_size : int, optional
         Of validation and test; `batch_size` by default.
+    scenes_once : bool
+        Arrays of scenes once for every scene of a batch (`ShuffledChannels`).
     loader_options : dict, optional
         More arguments of `DataLoader`, e.g. `pin_memory`, `persistent_workers`, `multiprocessing_context`.
 
@@ -74,6 +76,7 @@ class ChannelDataModule(LightningDataModule):
         shared: bool = False,
         validation_users: int | None = None,
         evaluation_batch_size: int | None = None,
+        scenes_once: bool = False,
     ) -> None:
         super().__init__()
         self.store = store
@@ -84,6 +87,7 @@ class ChannelDataModule(LightningDataModule):
             "window": window,
             "include_outage": include_outage,
             "transform": transform,
+            "scenes_once": scenes_once,
         }
         self._train_options = {"batch_size": batch_size, "drop_last": drop_last, "shared": shared}
         self._shared = shared

@@ -186,6 +186,9 @@ class BatchReader:
     order : Order
     timeout : float
         Seconds after which the decoding of a window is given up.
+    scenes_once : bool
+        Arrays of scenes are not repeated: they come once for every scene of a batch, and `scene_row` says which row
+        is a user's. A height map of 200 x 200 cells is 20 times as large as a channel of 32 x 32 antennas.
 
     Raises
     ------
@@ -193,10 +196,18 @@ class BatchReader:
         No such array, or not one full batch with `drop_last`.
     """
 
-    def __init__(self, users: Users, fields: Sequence[str], order: Order, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        users: Users,
+        fields: Sequence[str],
+        order: Order,
+        timeout: float = TIMEOUT,
+        scenes_once: bool = False,
+    ) -> None:
         self.users = users
         self.order = order
         self.timeout = timeout
+        self.scenes_once = scenes_once
         self._open(fields)
         self._first = np.flatnonzero(np.diff(users.unit, prepend=-1))
         self._counts = np.diff(self._first, append=len(users))
@@ -268,7 +279,8 @@ class BatchReader:
         Yields
         ------
         dict
-            Every field (B, ...), and `scene` and `user`, int64 (B,), as in the store. Arrays are the caller's to keep.
+            Every field (B, ...), and `scene` and `user`, int64 (B,), as in the store. With `scenes_once` those of scenes
+            (S, ...), and `scene_row`, int64 (B,). Arrays are the caller's to keep.
 
         Raises
         ------
@@ -303,6 +315,7 @@ class BatchReader:
             while left:
                 batch = self._empty(min(self.order.batch_size, left), batch_memory)
                 filled = 0
+                scenes = _Scenes()
                 while filled < len(batch["scene"]):
                     if window is None:
                         assert coming is not None
@@ -310,11 +323,13 @@ class BatchReader:
                         number += 1
                         coming = ahead(number)
                     taken = window.fill(batch, filled, place)
+                    if self.scenes_once:
+                        scenes.add(window, place, taken)
                     filled, place = filled + taken, place + taken
                     if place == len(window):
                         window, place = None, 0
                 left -= filled
-                yield batch
+                yield batch | scenes.joined() if self.scenes_once else batch
                 del batch
         except Stalled:
             ends_by_itself = False
@@ -337,6 +352,7 @@ class BatchReader:
         batch = {
             name: memory.empty(name, (count, *array.shape[2 if is_per_user(array) else 1 :]), array.dtype)
             for name, array in self.arrays.items()
+            if is_per_user(array) or not self.scenes_once
         }
         return batch | {"scene": np.empty(count, np.int64), "user": np.empty(count, np.int64)}
 
@@ -376,12 +392,15 @@ class _Window:
     ) -> None:
         # Every field as one table of rows, and for every user its row in it.
         self._tables: dict[str, tuple[Values, NDArray[np.int64]]] = {}
+        self.scene_tables: Batch = {}
+        self.scene_row = row
         for name, array in arrays.items():
             value = values[name]
             if is_per_user(array):
                 self._tables[name] = value.reshape(-1, *value.shape[2:]), row * value.shape[1] + user
             else:
                 self._tables[name] = value, row
+                self.scene_tables[name] = value
         self._tables |= {name: (value, np.arange(len(value))) for name, value in (("scene", scene), ("user", user))}
         self._length = len(scene)
 
@@ -391,7 +410,28 @@ class _Window:
     def fill(self, batch: Batch, filled: int, place: int) -> int:
         """Gather users from `place` on into a batch from `filled` on; returns how many there were."""
         count = min(len(batch["scene"]) - filled, len(self) - place)
-        for name, (table, rows) in self._tables.items():
+        for name in batch:
+            table, rows = self._tables[name]
             # With mode="clip" numpy writes straight into `out`; by default it would buffer it.
             np.take(table, rows[place : place + count], axis=0, out=batch[name][filled : filled + count], mode="clip")
         return count
+
+
+class _Scenes:
+    """Arrays of the scenes of one batch, each scene once for every window that the batch takes users from."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Batch, NDArray[np.int64]]] = []
+
+    def add(self, window: _Window, place: int, count: int) -> None:
+        """Copy what `count` users of a window, from `place` on, need."""
+        rows, row = np.unique(window.scene_row[place : place + count], return_inverse=True)
+        self._parts.append(({name: table[rows] for name, table in window.scene_tables.items()}, row))
+
+    def joined(self) -> Batch:
+        """The arrays (S, ...) and `scene_row` (B,)."""
+        first = np.cumsum([0, *(int(row.max()) + 1 for _, row in self._parts)])
+        rows = [row + start for (_, row), start in zip(self._parts, first, strict=False)]
+        names = self._parts[0][0]
+        joined = {name: np.concatenate([arrays[name] for arrays, _ in self._parts]) for name in names}
+        return joined | {"scene_row": np.concatenate(rows)}

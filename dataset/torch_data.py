@@ -221,6 +221,8 @@ class ShuffledChannels(IterableDataset[Made]):
         Seconds after which the decoding of a window is given up (`wavecity.dataset.loader.Stalled`).
     verify : bool
         Whether every byte of the store is compared with its manifest before anything is read.
+    scenes_once : bool
+        Arrays of scenes come once for every scene of a batch, (S, ...), and `scene_row` (B,) says which row is a user's.
 
     Attributes
     ----------
@@ -260,6 +262,7 @@ class ShuffledChannels(IterableDataset[Made]):
         verify: bool = False,
         shared: bool = False,
         limit: int | None = None,
+        scenes_once: bool = False,
     ) -> None:
         if (rank is None) != (world is None):
             msg = f"rank {rank}, world {world}: give both or none"
@@ -276,6 +279,7 @@ class ShuffledChannels(IterableDataset[Made]):
         self._include_outage = include_outage
         self._shared = shared
         self._limit = limit
+        self._scenes_once = scenes_once
         self._timeout = timeout
         self._place = None if rank is None or world is None else (rank, world)
         self._epochs = EpochCounter()
@@ -368,9 +372,13 @@ class ShuffledChannels(IterableDataset[Made]):
         read = replace(order, batch_size=order.batch_size * world, rank=0, world=1) if self._shared else order
         if self._reader is None or self._reader.order != read:
             # Kept from epoch to epoch: to open the arrays takes as long as some steps of a small model.
-            self._reader = BatchReader(self.users, self.fields, read, self._timeout)
+            self._reader = BatchReader(self.users, self.fields, read, self._timeout, self._scenes_once)
+        whole = {name for name, array in self._reader.arrays.items() if self._scenes_once and not is_per_user(array)}
         for arrays in self._reader.batches(epoch, start, stream, workers):
-            tensors = {name: torch.from_numpy(value)[rank::world] for name, value in arrays.items()}
+            tensors = {
+                name: torch.from_numpy(value) if name in whole else torch.from_numpy(value)[rank::world]
+                for name, value in arrays.items()
+            }
             yield self.transform(tensors) if self.transform else tensors
 
 

@@ -43,6 +43,7 @@ def training_batches(
         shared=True,
         validation_users=settings.validation_users,
         evaluation_batch_size=settings.evaluation.batch_size,
+        scenes_once=True,
         transform=transform,
     )
 

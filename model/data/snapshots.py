@@ -37,7 +37,7 @@ class Snapshots(NamedTuple):
     position : float32 (B, 2)
         Relative to the base station, m.
     scene : int64 (B,)
-        Rows of the arrays below, which hold every scene of the batch once.
+        Rows of the arrays below, which hold the scenes of the batch, each once or twice.
     height : float32 (S, rows, columns)
         m, row 0 = north.
     occupancy : uint8 (S, patch_rows, patch_columns)
@@ -54,13 +54,14 @@ class Snapshots(NamedTuple):
 
 
 def snapshots(batch: dict[str, Tensor]) -> Snapshots:
-    """Batch of the loader, where every user has a copy of its scene's maps, to one with each map once."""
-    scenes, scene = batch["scene"].unique(return_inverse=True)
-    some_user = torch.empty(len(scenes), dtype=torch.int64)
-    some_user[scene] = torch.arange(len(scene))
-    height, occupancy, shift = (batch[name][some_user] for name in ("height", "occupancy", "bs_shift"))
+    """Batch of the loader with `scenes_once` as the model takes it."""
     return Snapshots(
-        batch["csi"], batch["user_position"][:, :2].float(), scene, height, occupancy, shift.float().nan_to_num()
+        batch["csi"],
+        batch["user_position"][:, :2].float(),
+        batch["scene_row"],
+        batch["height"],
+        batch["occupancy"],
+        batch["bs_shift"].float().nan_to_num(),
     )
 
 

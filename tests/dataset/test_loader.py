@@ -48,6 +48,23 @@ def reader_of(store, fields=("user_position",), split="train", **order):
     return BatchReader(find_users(store, split), fields, Order(**{"batch_size": 7, **order}))
 
 
+def test_arrays_of_scenes_come_once_where_asked_for(wide_store, truth):
+    """The same users in the same order; batches of seven span windows of two units."""
+    fields = ("csi", "height", "bs_shift")
+    users = find_users(wide_store, "train")
+    order = Order(7, seed=2, window=2)
+    for often, once in zip(
+        BatchReader(users, fields, order).batches(0),
+        BatchReader(users, fields, order, scenes_once=True).batches(0),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(once["csi"], often["csi"])
+        np.testing.assert_array_equal(once["scene"], often["scene"])
+        assert len(once["height"]) == len(once["bs_shift"]) <= 2 * len(set(often["scene"].tolist()))
+        np.testing.assert_array_equal(once["height"][once["scene_row"]], truth["height"].values[often["scene"]])
+        np.testing.assert_array_equal(once["bs_shift"][once["scene_row"]], often["bs_shift"])
+
+
 @pytest.mark.parametrize("include_outage", [False, True])
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_users_of_a_split(wide_store, truth, split, include_outage):
