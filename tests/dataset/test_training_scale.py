@@ -8,8 +8,9 @@ from processes import python
 from synthetic_scale import Scale, build_units, make_plan
 
 from wavecity.dataset.checks.validate import processes
+from wavecity.dataset.draft import open_draft
+from wavecity.dataset.finish import finish_draft
 from wavecity.dataset.loader import find_users
-from wavecity.dataset.writer import finish_draft, open_draft
 
 MILLION = Scale(scenes=5_000, cities=100, users=399, columns=4, rows=4)
 LIMIT = 2 * 10**9
