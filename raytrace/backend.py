@@ -13,8 +13,9 @@ from wavecity.geo.errors import InputError
 
 LIBRARY_VARIABLE = "DRJIT_LIBLLVM_PATH"
 
-# LLVM 14 and 15 stop with "Cannot select ... VFPROUND" on CPUs that have AVX512-FP16; 19, 22 and 23 work.
-FIRST_SAFE_ON_FP16 = 16
+# LLVM 14 and 15 stop with "Cannot select ... VFPROUND" on CPUs that have AVX512-FP16; 19, 22 and 23 work. LLVM asks the CPU
+# itself, and a kernel or a virtual machine may not list that flag: with AVX512 of any kind, old ones are not trusted.
+FIRST_SAFE_ON_AVX512 = 16
 # Dr.Jit's own lower bound.
 FIRST_SUPPORTED = 8
 
@@ -107,14 +108,14 @@ def has_cuda() -> bool:
     return False
 
 
-def has_fp16() -> bool:
-    """Whether the CPU has AVX512-FP16."""
+def has_avx512() -> bool:
+    """Whether the CPU has AVX512."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return "avx512_fp16" in flags.split()
+    return "avx512f" in flags.split()
 
 
 def find_llvm() -> Path:
@@ -131,17 +132,17 @@ def find_llvm() -> Path:
             raise InputError(msg)
         return Path(chosen)
     # karellen-llvm-core puts its library under the environment's lib folder.
-    wheel = pick_llvm(libraries([Path(sys.prefix) / "lib"]), has_fp16())
+    wheel = pick_llvm(libraries([Path(sys.prefix) / "lib"]), has_avx512())
     if wheel is not None:
         return wheel
     root = Path("/")
     folders = [found for pattern in SYSTEM_FOLDERS for found in sorted(root.glob(pattern.lstrip("/")))]
-    system = pick_llvm(libraries(folders), has_fp16())
+    system = pick_llvm(libraries(folders), has_avx512())
     if system is not None:
         return system
     msg = (
         f"no usable LLVM library for the ray tracer ({platform.machine()}, no NVIDIA GPU): "
-        f"pip install karellen-llvm-core, or set {LIBRARY_VARIABLE} to a libLLVM of version {FIRST_SAFE_ON_FP16} or "
+        f"pip install karellen-llvm-core, or set {LIBRARY_VARIABLE} to a libLLVM of version {FIRST_SAFE_ON_AVX512} or "
         f"newer"
     )
     raise InputError(msg)
@@ -153,16 +154,16 @@ def libraries(folders: Iterable[Path]) -> list[Path]:
     return [path for folder in folders for name in names for path in sorted(folder.glob(name)) if path.is_file()]
 
 
-def pick_llvm(paths: Iterable[Path], fp16: bool) -> Path | None:
+def pick_llvm(paths: Iterable[Path], avx512: bool) -> Path | None:
     """The newest usable library.
 
     Parameters
     ----------
     paths : iterable of Path
-    fp16 : bool
-        The CPU has AVX512-FP16, on which LLVM before 16 crashes.
+    avx512 : bool
+        The CPU has AVX512, and so perhaps AVX512-FP16, on which LLVM before 16 crashes.
     """
-    oldest = FIRST_SAFE_ON_FP16 if fp16 else FIRST_SUPPORTED
+    oldest = FIRST_SAFE_ON_AVX512 if avx512 else FIRST_SUPPORTED
     versions = {path: llvm_version(path) for path in paths}
     usable = [path for path, version in versions.items() if version and version[0] >= oldest]
     # libLLVM-23.so is a link to libLLVM.so.23.1: the name with the longest version number is the file itself.

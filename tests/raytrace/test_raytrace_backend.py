@@ -40,16 +40,16 @@ def test_bare_name_has_the_version_of_what_it_links_to(tmp_path: Path) -> None:
 
 def test_newest_is_picked(tmp_path: Path) -> None:
     touch(tmp_path, "libLLVM-14.so", "libLLVM-9.so", "libLLVM.so.19.1")
-    picked = backend.pick_llvm(backend.libraries([tmp_path]), fp16=False)
+    picked = backend.pick_llvm(backend.libraries([tmp_path]), avx512=False)
     assert picked == tmp_path / "libLLVM.so.19.1"
 
 
-def test_old_ones_are_refused_on_avx512_fp16(tmp_path: Path) -> None:
+def test_old_ones_are_refused_on_avx512(tmp_path: Path) -> None:
     paths = touch(tmp_path, "libLLVM-14.so.1", "libLLVM-15.so.1")
-    assert backend.pick_llvm(paths, fp16=False) == paths[1]
-    assert backend.pick_llvm(paths, fp16=True) is None
+    assert backend.pick_llvm(paths, avx512=False) == paths[1]
+    assert backend.pick_llvm(paths, avx512=True) is None
     newer = touch(tmp_path, "libLLVM-16.so.1")
-    assert backend.pick_llvm([*paths, *newer], fp16=True) == newer[0]
+    assert backend.pick_llvm([*paths, *newer], avx512=True) == newer[0]
 
 
 def test_wheel_goes_before_a_newer_system_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
