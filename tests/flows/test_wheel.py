@@ -18,6 +18,7 @@ from small import SMALL
 
 from wavecity.flows.bench.prefect_server import prefect_server
 from wavecity.model.training.pretrain import pretrain
+from wavecity.raytrace.backend import LIBRARY_VARIABLE, find_llvm
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,9 +80,6 @@ def environment(shared: Callable[[str, Callable[[Path], object]], Path]) -> Path
         # editable installation that another .pth file in it names.
         paths = {"base": str(folder / "venv"), "platbase": str(folder / "venv")}
         (Path(sysconfig.get_path("purelib", vars=paths)) / "needs.pth").write_text(sysconfig.get_path("purelib"))
-        # The ray tracer's compiler, which karellen-llvm-core lays there in an environment of its own.
-        for library in Path(sys.prefix, "lib").glob("libLLVM*"):
-            (folder / "venv" / "lib" / library.name).symlink_to(library)
         (folder / "user").mkdir()
         for name in ("dataset", "geo", "model"):
             (folder / "user" / f"{name}.py").write_text(f"MINE = {name!r}\n")
@@ -98,8 +96,9 @@ def in_environment(environment: Path, code: str, *arguments: object) -> Finished
 
 
 def without_ours(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """Environment without the paths to our packages and to the compiler that this process uses."""
-    return {key: value for key, value in environment.items() if key not in ("PYTHONPATH", "DRJIT_LIBLLVM_PATH")}
+    """Environment without the path to our packages, and with the compiler that karellen-llvm-core has laid in ours."""
+    rest = {key: value for key, value in environment.items() if key != "PYTHONPATH"}
+    return {**rest, LIBRARY_VARIABLE: str(find_llvm())}
 
 
 def test_readers_and_a_trained_model(environment: Path, toy_store: Path, tmp_path: Path) -> None:
