@@ -15,13 +15,12 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "raytrace")]
 
 from raytrace_helpers import SPEED_OF_LIGHT, box, real_scenes, world_of  # noqa: E402
-from utd import Wedge, coefficient  # noqa: E402
+from utd import coefficient, wedge_of_block  # noqa: E402
 
 from wavecity.raytrace import sionna_private  # noqa: E402
 from wavecity.raytrace.settings import RadioSettings, SolverSettings  # noqa: E402
@@ -44,14 +43,6 @@ def theirs() -> AbstractContextManager[object]:
     return mock.patch.object(sionna_private, "right_diffraction", unchanged)
 
 
-def wedge_at(vertex: NDArray[np.float64], source: NDArray[np.float64]) -> Wedge:
-    """The edge of the block that a point lies on; face 0 is one that the source lights."""
-    normals = [np.sign(vertex[axis]) * np.eye(3)[axis] for axis in (0, 1) if abs(abs(vertex[axis]) - HALF) < 1e-3]
-    normals += [np.eye(3)[2]] * int(abs(vertex[2] - HEIGHT) < 1e-3)
-    normals.sort(key=lambda normal: -float(normal @ (source - vertex)))
-    return Wedge(vertex, np.cross(*normals), *normals)
-
-
 def against_the_theory() -> None:
     """Print percentiles of the error in dB and rad, ours and theirs, for two materials."""
     source, rng = np.array([45.0, 30.0, 12.0]), np.random.default_rng(0)
@@ -70,7 +61,7 @@ def against_the_theory() -> None:
             ratios = np.array([
                 paths.coefficient[row]
                 / coefficient(
-                    wedge_at(paths.vertices[row, 0], source), source, receivers[paths.receiver[row]],
+                    wedge_of_block(paths.vertices[row, 0], HALF, HEIGHT, source), source, receivers[paths.receiver[row]],
                     SPEED_OF_LIGHT / radio.frequency, permittivity,
                 )
                 for row in rows

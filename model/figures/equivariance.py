@@ -46,7 +46,7 @@ def draw_shifts(outcome: Outcome) -> str:
         for axis, name in names.items()
     ]
     if outcome.conditions(Metric.TRAINED_EQUIVARIANCE_ERROR):
-        panels.append((f"trained alike, {every}", Metric.TRAINED_EQUIVARIANCE_ERROR, EVERY_AXIS, (None,)))
+        panels.append((f"same training, {every}", Metric.TRAINED_EQUIVARIANCE_ERROR, EVERY_AXIS, (None,)))
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(10.5, 3.1 * lines + 0.4), layout="constrained")

@@ -173,7 +173,7 @@ METRICS: dict[Metric, MetricInfo] = {
     Metric.EQUIVARIANCE_ERROR: MetricInfo("Equivariance error", "dB", "lower",
         "power by which the run's model's output for shifted channels is not its shifted output, over that of the output",
         _SHIFT),
-    Metric.TRAINED_EQUIVARIANCE_ERROR: MetricInfo("Equivariance error, trained alike", "dB", "lower",
+    Metric.TRAINED_EQUIVARIANCE_ERROR: MetricInfo("Equivariance error, same training", "dB", "lower",
         "equivariance error of the models trained by the task", _SHIFT),
     Metric.SCALE_EQUIVARIANCE_ERROR: MetricInfo("Equivariance error over scale", "dB", "lower",
         "equivariance error of random shifts, by size and number of training users", _USERS, table="folded"),

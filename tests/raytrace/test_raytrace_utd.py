@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from raytrace_helpers import BLOCKS, SPEED_OF_LIGHT, box, users_around, world_of
 from scipy.special import fresnel
-from utd import Wedge, coefficient, dyad, point_on_edge
+from utd import Wedge, coefficient, dyad, point_on_edge, wedge_of_block
 
 from wavecity.geo.errors import InputError
 from wavecity.raytrace import sionna_private
@@ -107,19 +107,6 @@ def test_coefficient_is_that_of_the_papers(material: str) -> None:
     assert np.median(error) < 1e-3
 
 
-def facing(position: NDArray[np.float64], normals: list[NDArray[np.float64]], vertex: NDArray[np.float64]) -> list[int]:
-    return [number for number, normal in enumerate(normals) if normal @ (position - vertex) > 0]
-
-
-def wedge_at(vertex: NDArray[np.float64], half: float, height: float, source: NDArray[np.float64]) -> Wedge:
-    """The wedge of an upright square block of which this is a point of an edge; face 0 is lit."""
-    normals = [np.sign(vertex[axis]) * np.eye(3)[axis] for axis in (0, 1) if abs(abs(vertex[axis]) - half) < 1e-3]
-    normals += [np.eye(3)[2]] * int(abs(vertex[2] - height) < 1e-3)
-    lit = facing(source, normals, vertex)
-    first, second = (normals[lit[0]], normals[1 - lit[0]])
-    return Wedge(vertex, np.cross(first, second), first, second)
-
-
 @pytest.mark.parametrize("material", ["concrete", "metal"])
 def test_paths_of_a_block_have_it(material: str) -> None:
     """Source and receivers around a block, V to V, through the whole solver."""
@@ -132,7 +119,7 @@ def test_paths_of_a_block_have_it(material: str) -> None:
     permittivity = real - 1j * conductivity / (2 * np.pi * radio.frequency * 8.8541878128e-12)
     ratios = []
     for row in np.flatnonzero(paths.types[:, 0] == rt.InteractionType.DIFFRACTION):
-        wedge = wedge_at(paths.vertices[row, 0], 20, 30, source)
+        wedge = wedge_of_block(paths.vertices[row, 0], 20, 30, source)
         expected = coefficient(wedge, source, receivers[paths.receiver[row]], WAVELENGTH, permittivity)
         ratios.append(paths.coefficient[row] / expected)
     assert len(ratios) > 300

@@ -41,6 +41,15 @@ class Wedge:
         return float(np.arctan2(direction @ self.normal_0, direction @ along) % (2 * np.pi))
 
 
+def wedge_of_block(vertex: Vector, half: float, height: float, source: Vector) -> Wedge:
+    """The edge that a point lies on of an upright block, `2 * half` wide about the origin; the source lights face 0."""
+    normals = [np.sign(vertex[axis]) * np.eye(3)[axis] for axis in (0, 1) if abs(abs(vertex[axis]) - half) < 1e-3]
+    normals += [np.eye(3)[2]] * int(abs(vertex[2] - height) < 1e-3)
+    normals.sort(key=lambda normal: -float(normal @ (source - vertex)))
+    first, second = normals
+    return Wedge(vertex, np.cross(first, second), first, second)
+
+
 def transition(x: float) -> complex:
     """F(x) = 2j sqrt(x) exp(jx) int_sqrt(x)^inf exp(-j t^2) dt (eq. 29)."""
     sine, cosine = fresnel(np.sqrt(2 * x / np.pi))
