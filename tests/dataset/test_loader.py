@@ -50,7 +50,8 @@ def reader_of(store, fields=("user_position",), split="train", **order):
 
 def test_arrays_of_scenes_come_once_where_asked_for(wide_store, truth):
     """The same users in the same order; batches of seven span windows of two units."""
-    fields = ("csi", "height", "bs_shift")
+    fields = ("csi", "height", "n_users")
+    assert len(set(truth["n_users"].values)) > 2  # the maps of all scenes are the same
     users = find_users(wide_store, "train")
     order = Order(7, seed=2, window=2)
     for often, once in zip(
@@ -60,9 +61,9 @@ def test_arrays_of_scenes_come_once_where_asked_for(wide_store, truth):
     ):
         np.testing.assert_array_equal(once["csi"], often["csi"])
         np.testing.assert_array_equal(once["scene"], often["scene"])
-        assert len(once["height"]) == len(once["bs_shift"]) <= 2 * len(set(often["scene"].tolist()))
+        assert len(once["height"]) == len(once["n_users"]) <= 2 * len(set(often["scene"].tolist()))
         np.testing.assert_array_equal(once["height"][once["scene_row"]], truth["height"].values[often["scene"]])
-        np.testing.assert_array_equal(once["bs_shift"][once["scene_row"]], often["bs_shift"])
+        np.testing.assert_array_equal(once["n_users"][once["scene_row"]], often["n_users"])
 
 
 @pytest.mark.parametrize("include_outage", [False, True])

@@ -300,20 +300,20 @@ def test_ranks_that_share_batches_read_together_what_one_process_reads(wide_stor
     assert {len(batches) for batches in ranks} == {len(whole)}
 
 
-def test_ranks_that_share_batches_get_the_maps_of_their_users(wide_store):
+def test_ranks_that_share_batches_get_what_is_of_their_users_scenes(wide_store):
     options = {
         "batch_size": 3,
         "drop_last": True,
         "shared": True,
         "world": 2,
-        "fields": ("height",),
+        "fields": ("n_users",),
         "scenes_once": True,
     }
-    heights = open_store(wide_store)["height"].values
+    counts = open_store(wide_store)["n_users"].values
     for rank in range(2):
         for batch in load(ShuffledChannels(wide_store, rank=rank, **options)):
-            found = batch["height"][batch["scene_row"]].numpy()
-            np.testing.assert_array_equal(found, heights[batch["scene"].numpy()])
+            found = batch["n_users"][batch["scene_row"]].numpy()
+            np.testing.assert_array_equal(found, counts[batch["scene"].numpy()])
 
 
 def test_shared_batches_resume_in_their_middle_on_every_rank(wide_store):

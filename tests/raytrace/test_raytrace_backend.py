@@ -52,6 +52,15 @@ def test_old_ones_are_refused_on_avx512(tmp_path: Path) -> None:
     assert backend.pick_llvm([*paths, *newer], avx512=True) == newer[0]
 
 
+@pytest.mark.parametrize(
+    ("flags", "has"), [("fpu avx2", False), ("fpu avx2 avx512f", True), ("avx512f avx512_fp16", True)]
+)
+def test_avx512_counts_even_where_no_fp16_is_listed(flags: str, has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual machine may hide the flag of what LLVM then finds by asking the CPU."""
+    monkeypatch.setattr(Path, "read_text", lambda path: f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert backend.has_avx512() is has
+
+
 def test_wheel_goes_before_a_newer_system_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "system").mkdir()
