@@ -99,7 +99,7 @@ def place_link(
         scene.add(rt.Receiver(f"user-{number}", [float(x) for x in user]))
 
 
-def trace_link(world: World, corrected: bool = True, **options: Any) -> SionnaPaths:
+def trace_link(world: World, corrected: bool = True, deterministic: bool = False, **options: Any) -> SionnaPaths:
     """Run `PathSolver` on the placed link, until coefficients and delays are computed.
 
     Parameters
@@ -108,6 +108,8 @@ def trace_link(world: World, corrected: bool = True, **options: Any) -> SionnaPa
         After `place_link`.
     corrected : bool
         With the diffraction coefficient of `utd` instead of its own.
+    deterministic : bool
+        Of `PathSolver`: no path is lost to collisions of its hash table, for much more memory.
     options
         Arguments of `PathSolver`; by default depth 3, 100,000 samples, no refraction.
 
@@ -117,7 +119,7 @@ def trace_link(world: World, corrected: bool = True, **options: Any) -> SionnaPa
     """
     settings = {"max_depth": 3, "samples_per_src": 100_000, "refraction": False, "seed": 1} | options
     with sionna.right_diffraction() if corrected and settings.get("diffraction") else nullcontext():
-        paths = rt.PathSolver()(world.scene, **settings)
+        paths = rt.PathSolver(deterministic)(world.scene, **settings)
         dr.eval(paths.a, paths.tau)
     dr.sync_thread()
     return paths

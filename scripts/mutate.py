@@ -1,11 +1,12 @@
 """Change single lines of the code and see whether the tests notice.
 
 Usage: python scripts/mutate.py [--per-folder 12] [--seed 1] [--marks EXPRESSION ...] [--skip NAME ...] [--json FILE]
-       python scripts/mutate.py --checkout TREE --also-in TREE ...
+       python scripts/mutate.py --checkout TREE --also-in TREE [--survivors-of FILE] ...
 
 Draws lines of each folder at random, changes one operator or constant in each in a copy of the tree, and runs the test files
 that import the changed module. A mutant is killed where a test fails that passes on the unchanged code. To compare the suites
 of two checkouts on the same mutants, run it once for each with `--also-in` the other: only lines that both have are drawn.
+`--survivors-of` the first run's file leaves out what that suite killed, which the second cannot do better.
 """
 
 import argparse
@@ -73,9 +74,15 @@ def _changed(node: ast.AST) -> ast.expr | None:
     return None
 
 
+def module_of(path: str, root: Path) -> str:
+    """The name by which tests import a file: `wavecity.geo.heights`."""
+    name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return f"wavecity.{name}" if (root / "wavecity").exists() else name
+
+
 def tests_of(module: str, tests: Path, skip: Container[str]) -> list[str]:
     """Test files that import a module (`wavecity.geo.heights`), directly or through a file of helpers."""
-    package = module.split(".")[0]
+    package = module.removeprefix("wavecity.").split(".")[0]
     imported = {}
     for path in sorted(path for path in tests.rglob("*.py") if path.stem not in skip):
         found = set()
@@ -134,6 +141,11 @@ def outcome(mutant: Mutant, tree: Path, files: list[str], tiers: list[str], seco
     return "survived"
 
 
+def killed(outcome: str) -> bool:
+    """Whether a test failed that passes on the unchanged code."""
+    return "::" in outcome and not outcome.startswith("unclear")
+
+
 def main() -> None:
     """Draw, change, test, and print a line for each mutant and a table by folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -147,17 +159,24 @@ def main() -> None:
     )
     parser.add_argument("--skip", nargs="*", default=(), metavar="NAME", help="test files to leave out, e.g. test_kill")
     parser.add_argument("--seconds", type=float, default=400, help="limit of a mutant's tests in one tier")
+    parser.add_argument("--survivors-of", type=Path, help="outcomes of another run: only what it did not kill is tried")
     parser.add_argument("--json", type=Path, help="file for the outcomes")
     options = parser.parse_args()
     root = options.checkout.resolve()
     outcomes: list[dict[str, object]] = []
+    others = json.loads(options.survivors_of.read_text()) if options.survivors_of else []
+    skipped = {(each["path"], each["after"].strip()) for each in others if killed(each["outcome"])}
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        for name in FOLDERS:
-            shutil.copytree(root / name, tree / name)
+        # Of today's tree the package, which is a folder of links, too; earlier ones have only the five folders.
+        for name in (*FOLDERS, "wavecity"):
+            if (root / name).exists():
+                shutil.copytree(root / name, tree / name, symlinks=True)
         for name in options.folders:
             for mutant in drawn(root, options.also_in, name, options.per_folder, options.seed):
-                files = tests_of(mutant.path.removesuffix(".py").replace("/", "."), root / "tests", options.skip)
+                if (mutant.path, mutant.after.strip()) in skipped:
+                    continue
+                files = tests_of(module_of(mutant.path, root), root / "tests", options.skip)
                 found = outcome(mutant, tree, files, options.marks, options.seconds)
                 outcomes.append({**asdict(mutant), "outcome": found})
                 print(f"{mutant.path}:{mutant.line}: {mutant.after.strip()}: {found}", flush=True)
@@ -165,7 +184,7 @@ def main() -> None:
                     options.json.write_text(json.dumps(outcomes, indent=1))
     for name in options.folders:
         ours = [str(outcome["outcome"]) for outcome in outcomes if str(outcome["path"]).startswith(f"{name}/")]
-        print(f"{name}: {sum('::' in each and not each.startswith('unclear') for each in ours)} of {len(ours)} killed")
+        print(f"{name}: {sum(map(killed, ours))} of {len(ours)} killed")
 
 
 def drawn(root: Path, other: Path | None, folder: str, number: int, seed: int) -> list[Mutant]:

@@ -161,7 +161,7 @@ def build_store(folder: Path, count: int, users: int) -> Path:
 
     Where the map has fewer tiles, they come again with other users. Few rays: what is measured is reading.
     """
-    from wavecity.flows.bench.raytrace import pick_scenes
+    from wavecity.flows.bench.scenes import pick_scenes
 
     scenes = pick_scenes(("helsinki",), count, users, folder / "maps")
     radio = RadioSettings()

@@ -1,52 +1,39 @@
 """`wavecity bench raytrace`: Sionna's own solver and ours on the same real tiles, and the speed of the whole stage.
 
 1. Scenes are cut from the maps, evenly from each.
-2. On every scene both solvers run, warm, one after the other in this process with all threads: time, paths, energy.
-3. The whole stage, mesh to `Channels`, runs in fresh worker processes: users per second and memory.
+2. On every scene both solvers run, warm, one after the other in this process with all threads: time, paths, energy. With
+   diffraction the stock solver has the corrected coefficient, so that energies can be compared.
+3. On the first scene the stock solver runs in all its modes: as released, corrected, deterministic; and its memory.
+4. The whole stage, mesh to `Channels`, runs in fresh worker processes: users per second and memory.
 """
 
 import gc
-import itertools
-import multiprocessing
-import os
 import tempfile
-import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
-from multiprocessing.synchronize import Barrier
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import SupportsFloat, TypedDict, TypeVar
+from typing import SupportsFloat, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.dataset.progress import say, track
-from wavecity.flows.bench.measure import area_of, environment, median, named_by_option, print_figures, table_of
-from wavecity.flows.bench.memory import peak_memory
+from wavecity.dataset.progress import track
+from wavecity.flows.bench.kernels import Kernels
+from wavecity.flows.bench.measure import environment, median, print_figures, table_of
+from wavecity.flows.bench.scenes import SEED, pick_scenes
+from wavecity.flows.bench.stage import measure_stage
+from wavecity.flows.bench.stock_modes import WARM_RAYS, ModeFigures, measure_modes, print_modes
 from wavecity.flows.tables import console
-from wavecity.geo.build import build_scene
-from wavecity.geo.errors import InputError, SceneError
 from wavecity.geo.scene import Scene
-from wavecity.geo.settings import SceneSettings, UserSettings
-from wavecity.geo.sources import Source, open_source
-from wavecity.geo.tiles import Tile, grid, plan_tiles
 from wavecity.raytrace import backend
 from wavecity.raytrace.chains import find_chains
-from wavecity.raytrace.device import dr, rt
+from wavecity.raytrace.device import rt
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
-from wavecity.raytrace.simulate import simulate
 from wavecity.raytrace.solver import ChainSolver, Paths
 from wavecity.raytrace.stock import Comparison, compare, place_link, stock_table, trace_link
 from wavecity.raytrace.world import build_world
 
-SEED = 0
-# For the stock solver: enough to find paths of every kind, so that its kernels get compiled, in a fraction of the time.
-WARM_RAYS = 10_000
 PACKAGES = ("sionna-rt", "mitsuba", "drjit", "numpy")
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -76,57 +63,6 @@ class Options:
     diffraction: bool
     maps: tuple[str, ...]
     throughput_scenes: int
-
-
-@dataclass
-class Kernels:
-    """Kernels that one solver has launched so far in this process, and what compiling took.
-
-    Attributes
-    ----------
-    names : set of str
-        Kernels are named by their content.
-    compiled : list of int
-        New names of each run.
-    seconds : float
-        Compiling them; those that Dr.Jit has on disk from an earlier process take none.
-    """
-
-    names: set[str] = field(default_factory=set)
-    compiled: list[int] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def run(self, call: Callable[[], Result]) -> tuple[Result, float]:
-        """Call, and return the result and the seconds it took without compiling."""
-        with dr.scoped_set_flag(dr.JitFlag.KernelHistory):
-            dr.kernel_history_clear()
-            start = time.perf_counter()
-            result = call()
-            dr.sync_thread()
-            seconds = time.perf_counter() - start
-            history = [kernel for kernel in dr.kernel_history() if kernel["type"] == dr.KernelType.JIT]
-        new = {kernel["hash"] for kernel in history} - self.names
-        self.names |= new
-        self.compiled.append(len(new))
-        compiling = sum(kernel["backend_time"] for kernel in history) / 1000
-        self.seconds += compiling
-        return result, seconds - compiling
-
-
-@dataclass(frozen=True)
-class Throughput:
-    """Speed and memory of the whole stage in some worker processes.
-
-    Attributes
-    ----------
-    users_per_second : float
-    peak_mb, growth_mb : float
-        Resident memory of the largest worker, and by how much it grew after its first scene.
-    """
-
-    users_per_second: float
-    peak_mb: float
-    growth_mb: float
 
 
 class Energy(TypedDict):
@@ -220,6 +156,7 @@ def run(options: Options) -> dict[str, object]:
         # Worlds that linger would change what Dr.Jit compiles: a call to the only material there is gets inlined.
         gc.collect()
 
+    modes = measure_modes(scenes[0], options.rays, options.depth, options.diffraction)
     traced = scenes[: options.throughput_scenes]
     solver = SolverSettings(max_depth=options.depth, rays=options.rays, diffraction=options.diffraction)
     cores = backend.usable_cores()
@@ -238,71 +175,14 @@ def run(options: Options) -> dict[str, object]:
         "peak_memory_growth_mb": max(threads.growth_mb, processes.growth_mb),
         "throughput_scenes": len(traced),
     }
-    print_result(figures, stage, rows, cores)
-    return {**figures, **stage, **_settings(options), "per_scene": rows}
-
-
-def pick_scenes(maps: tuple[str, ...], count: int, users: int, cache: Path) -> list[Scene]:
-    """Scenes of accepted tiles, evenly from all maps and in turn, so that the first few are spread evenly, too.
-
-    What a small map lacks comes from larger ones; when all run out, their tiles come again with other users and other
-    heights where the map has none.
-
-    Parameters
-    ----------
-    maps : tuple of str
-        `helsinki`, or paths of extracts.
-    count : int
-    users : int
-        Of every scene.
-    cache : Path
-        Folder for converted maps.
-
-    Raises
-    ------
-    InputError
-        A map cannot be read, is smaller than a tile, or has no usable tile.
-    """
-    opened = []
-    for name in maps:
-        area = area_of(name)
-        with named_by_option():
-            source = open_source(area, cache)
-            opened.append((len(grid(source, area)), area, source))
-    by_map: dict[str, list[tuple[Tile, Source]]] = {}
-    remaining = count
-    for done, (_, area, source) in enumerate(sorted(opened, key=lambda each: each[0])):
-        share = -(-remaining // (len(opened) - done))
-        if share == 0:
-            break
-        area = area.model_copy(update={"scenes": share})
-        tiles = plan_tiles(source, area, SceneSettings(), SEED)
-        accepted = [(tile, source) for tile in tiles if tile.status == "accepted"]
-        if not accepted:
-            msg = f"--map {area.source}: none of its {len(tiles)} tiles is usable; give an extract of a built-up area"
-            raise InputError(msg)
-        by_map[area.source] = accepted
-        remaining -= len(accepted)
-    turns = itertools.zip_longest(*(by_map[name] for name in maps if name in by_map))
-    chosen = [each for turn in turns for each in turn if each is not None]
-    scenes = []
-    settings = UserSettings(minimum=users, maximum=users)
-    for number in track(range(count), "scenes", unit="scenes"):
-        again, position = divmod(number, len(chosen))
-        tile, source = chosen[position]
-        try:
-            scene = build_scene(tile, source, SceneSettings(), settings, SEED + again)
-        except SceneError as error:
-            say(f"{tile.id}: left out: {error}")
-            continue
-        if again:
-            scene = replace(scene, id=f"{tile.id}+{again}")
-        # The tracer does not need the table of buildings, and workers get scenes by pickle.
-        scenes.append(replace(scene, buildings=None))
-    if not scenes:
-        msg = f"--map {', '.join(maps)}: none of {len(chosen)} tiles could be built; give an extract of a built-up area"
-        raise InputError(msg)
-    return scenes
+    print_result(figures, stage, rows, modes, cores)
+    return {
+        **figures,
+        **stage,
+        **_settings(options),
+        "per_scene": rows,
+        "stock_modes": [asdict(mode) for mode in modes],
+    }
 
 
 def compare_scene(scene: Scene, options: Options, ours: Kernels, stock: Kernels) -> tuple[SceneFigures, Comparison]:
@@ -401,72 +281,8 @@ def summary(rows: list[SceneFigures], comparisons: list[Comparison]) -> Solvers:
     }
 
 
-def measure_stage(scenes: list[Scene], solver: SolverSettings, workers: int, threads: int) -> Throughput:
-    """Time `simulate` over scenes in fresh processes, each after a first scene that is not counted.
-
-    Parameters
-    ----------
-    scenes : list of Scene
-    solver : SolverSettings
-    workers : int
-        Processes.
-    threads : int
-        Dr.Jit threads of each.
-
-    Raises
-    ------
-    InputError
-        A worker was killed.
-    """
-    context = multiprocessing.get_context("spawn")
-    title = f"{workers} process{'es' if workers > 1 else ''} x {threads} thread{'s' if threads > 1 else ''}"
-    peak: dict[int, float] = {}
-    try:
-        with ProcessPoolExecutor(workers, context, _start_worker, (threads, context.Barrier(workers))) as pool:
-            warm = dict(pool.map(_warm_up, [scenes[0]] * workers, [solver] * workers))
-            start = time.perf_counter()
-            tasks = [pool.submit(_simulate, scene, solver) for scene in scenes]
-            for task in track(as_completed(tasks), title, total=len(tasks), unit="scenes"):
-                process, memory = task.result()
-                peak[process] = max(memory, peak.get(process, 0.0))
-            seconds = time.perf_counter() - start
-    except BrokenProcessPool as error:
-        msg = f"{title}: a worker was killed, most likely for lack of memory: lower --users, --rays or --depth"
-        raise InputError(msg) from error
-    return Throughput(
-        users_per_second=sum(len(scene.users) for scene in scenes) / seconds,
-        peak_mb=max(peak.values()),
-        growth_mb=max(memory - warm[process] for process, memory in peak.items()),
-    )
-
-
-_barrier: Barrier | None = None
-
-
-def _start_worker(threads: int, barrier: Barrier) -> None:
-    """Prepare a worker; the barrier cannot be sent with a task."""
-    global _barrier
-    _barrier = barrier
-    backend.prepare(threads)
-
-
-def _warm_up(scene: Scene, solver: SolverSettings) -> tuple[int, float]:
-    """Trace a worker's first scene, and wait until all have."""
-    done = _simulate(scene, solver)
-    # No worker takes a second scene before all have traced a first.
-    assert _barrier is not None
-    _barrier.wait()
-    return done
-
-
-def _simulate(scene: Scene, solver: SolverSettings) -> tuple[int, float]:
-    """Trace a scene in a worker: its process and the most memory that it ever had, in MB."""
-    simulate(scene, RadioSettings(), solver, SEED)
-    return os.getpid(), peak_memory()
-
-
-def print_result(result: Solvers, stage: Stage, rows: list[SceneFigures], cores: int) -> None:
-    """Print the table of scenes and the summary."""
+def print_result(result: Solvers, stage: Stage, rows: list[SceneFigures], modes: list[ModeFigures], cores: int) -> None:
+    """Print the tables of scenes and of the stock solver's modes, and the summary."""
     table = table_of(("scene",), ("triangles", "chains", "ours s", "stock s", "speed-up", "paths ours", "stock", "missing",
                                   "twice", "stock twice", "energy dB", "extra dB"))  # fmt: skip
     for row in rows:
@@ -491,6 +307,7 @@ def print_result(result: Solvers, stage: Stage, rows: list[SceneFigures], cores:
         "only ours found; both of the user with the most.",
         soft_wrap=True,
     )
+    print_modes(modes)
     figures = {
         "speed-up": f"median {result['speedup_median']:.1f}x, least {result['speedup_min']:.1f}x",
         "paths": f"{result['paths_missing']} missing, {result['paths_duplicate']} twice "

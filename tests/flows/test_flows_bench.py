@@ -1,7 +1,11 @@
 """`wavecity bench`: what it measures is there and right; how fast it was is not tested."""
 
 import json
+import os
+import signal
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from command import wavecity, wavecity_process
 
@@ -24,7 +28,7 @@ def test_raytrace_on_two_real_tiles(tmp_path):
     assert "speed-up" in result.stdout
     figures = json.loads(out.read_text())
     assert set(figures) >= KEYS
-    assert [name for name, value in figures.items() if isinstance(value, list | dict)] == ["per_scene"]
+    assert [name for name, value in figures.items() if isinstance(value, list | dict)] == ["per_scene", "stock_modes"]
     assert (figures["scenes"], figures["tiles"], figures["throughput_scenes"]) == (2, 2, 3)
     assert (figures["rays"], figures["depth"], figures["users"], figures["maps"]) == (20_000, 2, 30, "helsinki")
     assert figures["paths_stock"] > 20
@@ -40,8 +44,37 @@ def test_raytrace_on_two_real_tiles(tmp_path):
         assert row["scene"] in result.stdout
         assert row["speedup"] == pytest.approx(row["seconds_stock"] / row["seconds_ours"])
         assert min(row["triangles"], row["chains"], row["paths_ours"]) > 0
+    released, deterministic = figures["stock_modes"]
+    assert (released["mode"], deterministic["mode"]) == ("as released", "deterministic")
+    first = figures["per_scene"][0]
+    for row in (released, deterministic):
+        assert row["mode"] in result.stdout
+        assert (row["users"], row["missing"], row["paths_ours"]) == (30, 0, first["paths_ours"])
+        assert row["stock_missing"] == row["paths_ours"] - row["paths_stock"]
+        assert row["memory_stock_mb"] >= 0
+        assert row["energy_difference_max_db"] < 0.05
+    # What the hash table of the other mode loses and doubles.
+    assert deterministic["stock_missing"] <= released["stock_missing"]
     # The file is there whole, and nothing next to it.
     assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.system
+def test_a_mode_that_does_not_fit_is_tried_with_fewer_users(monkeypatch, capsys):
+    """Killed as the kernel kills a process that runs out of memory."""
+    from wavecity.flows.bench import stock_modes
+
+    scene = SimpleNamespace(users=np.zeros((40, 3)))
+    monkeypatch.setattr(stock_modes, "run_mode", out_of_memory)
+    assert [row.users for row in stock_modes.measure_modes(scene, 1000, 1, diffraction=False)] == [20, 20]
+    assert "as released: 40 users and 1,000 rays do not fit into memory" in capsys.readouterr().err
+
+
+def out_of_memory(scene, mode, users, *_):
+    """In place of `run_mode`, in its process: more than 20 users are too many."""
+    if users > 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return SimpleNamespace(users=users)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +179,7 @@ def test_every_bench_is_in_the_help(tmp_path):
 def test_small_maps_are_made_up_for_by_larger_ones_and_then_by_other_users(shared_osm, tmp_path):
     import numpy as np
 
-    from wavecity.flows.bench.raytrace import pick_scenes
+    from wavecity.flows.bench.scenes import pick_scenes
 
     maps = ("helsinki", str(next(shared_osm.glob("nyc*"))))
     scenes = pick_scenes(maps, 40, 5, tmp_path)
