@@ -157,6 +157,14 @@ def _write(dataset, path, **options):
         for name, array in dataset.data_vars.items()
     }
     dataset.to_zarr(path, zarr_format=3, consolidated=False, mode="a", encoding=encoding, **options)
+    # A store has Zarr's own type of flags, which older releases of xarray read but do not write.
+    group = zarr.open_group(path, path=options.get("group"), mode="a")
+    for name, array in dataset.data_vars.items():
+        if array.dtype == bool:
+            group.create_array(
+                name, data=array.values, dimension_names=array.dims, attributes=array.attrs, overwrite=True,
+                **encoding[name],
+            )  # fmt: skip
 
 
 # As long as this process lives.
