@@ -112,7 +112,7 @@ def draw_pictures(source: Source) -> Pictures:
         shown, caption = cities, "Cities, larger with more scenes."
         drawn = Picture(draw_world(cities), f"{len(cities)} cities on a map of the world", caption)
     else:
-        shown, caption = _tile_places(source), f"Tiles in {cities[0].name} at their true positions."
+        shown, caption = tile_places(source), f"Tiles in {cities[0].name} at their true positions."
         uri = draw_tiles(shown, source.attributes["tile_size_m"], source.outlines)
         drawn = Picture(uri, f"{len(shown)} tiles in {cities[0].name}", caption)
     histograms = [
@@ -162,7 +162,7 @@ def _examples(source: Source) -> tuple[list[Example], list[tuple[str, NDArray[np
     return examples, list(spectra.values())
 
 
-def _tile_places(source: Source) -> list[Place]:
+def tile_places(source: Source) -> list[Place]:
     """Scenes, and the candidate tiles that were examined and rejected."""
     names = ("scene_id", "latitude", "longitude", "split", "status")
     places = [

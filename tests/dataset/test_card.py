@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 
 from wavecity.dataset.card.croissant import write_croissant
 from wavecity.dataset.card.facts import gather_facts
-from wavecity.dataset.card.page import write_card
+from wavecity.dataset.card.page import tile_places, write_card
 from wavecity.dataset.card.source import load_source
 from wavecity.dataset.draft import open_draft
 from wavecity.dataset.files import read_json, write_json
@@ -42,11 +42,20 @@ def folder(tmp_path_factory):
     lineage = {
         "maps": {"Toy": of | {"counts": {"buildings": 1234}}},
         "cities": [city | {"rejected": rejected, "problem": "a <b>small</b> | map"}],
-        "tiles": [tile],
+        # One that was not needed was not looked at: it has no place on the map.
+        "tiles": [tile, tile | {"id": "toy-9998", "latitude": 61.0, "reason": "not needed"}],
     }
     finish_draft(draft, toy.ATTRIBUTES, lineage)
     write_card(draft.folder)
     return draft.folder
+
+
+def test_the_map_shows_scenes_and_what_was_rejected_after_a_look(folder):
+    states = {place.name: place.state for place in tile_places(load_source(folder))}
+    assert states.pop("toy-9999") == "rejected"
+    assert states.pop("toy-0003") == "quarantined"
+    assert set(states.values()) <= {"train", "validation", "test"}
+    assert len(states) == 5
 
 
 class Tables(HTMLParser):

@@ -49,6 +49,25 @@ def test_values_survive_with_padding(toy_store):
     assert str(data["status"].values[3]) == "quarantined"
 
 
+# What a reader may rely on where there is no user: no power, in outage, no beam.
+EMPTY = {"path_gain": -200, "outage": 1, "best_beam": -1}
+
+
+def test_places_without_a_user_hold_what_the_schema_says(toy_store):
+    """Padding, and the whole scene that was quarantined, of which nothing was written."""
+    root = zarr.open_group(f"{toy_store}/latest.zarr", mode="r")
+    users, arrays = root["n_users"][:], dict(root.members(max_depth=None))
+    checked = set()
+    for name, array in arrays.items():
+        if getattr(array, "ndim", 0) < 2 or array.metadata.dimension_names[1] != "user":
+            continue
+        for scene, count in enumerate(users):
+            np.testing.assert_array_equal(array[scene, count:], EMPTY.get(name, 0), err_msg=f"{name}, scene {scene}")
+        checked.add(name)
+    assert users[3] == 0
+    assert checked >= {"csi", "spectrum", "user_position", "los", "paths/gain", "paths/n_paths", *EMPTY}
+
+
 def test_unaligned_write_is_refused_with_the_remedy(tmp_path):
     group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
     array = group.create_array("a", shape=(10, 2), chunks=(1, 2), shards=(4, 2), dtype="int16")
