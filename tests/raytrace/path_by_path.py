@@ -2,9 +2,8 @@
 
 Partners meet the same planes in the same order, at the same point of an edge; they must agree in length and coefficient.
 Every difference is put into a class by evidence: the same solver with more rays, the stock solver at another depth, the
-same same case with the receivers moved by millimetres, and an image method in float64 of its own on the planes and edges of
-`world_of`.
-What is left is "unexplained".
+same case with the receivers moved by millimetres, and an image method of its own in float64, on the planes and edges of
+`world_of`. What is left is "unexplained".
 """
 
 import time

@@ -64,6 +64,15 @@ def test_empty_scene_has_the_line_of_sight(options: dict[str, Any]) -> None:
     assert len(rows(ChainPathSolver()(scene, los=False, samples_per_src=1000, **options))) == 0
 
 
+def test_receiver_at_the_transmitter() -> None:
+    """No direct path, which has no direction; the others are those of the stock solver."""
+    scene = link(rt.load_scene(rt.scene.box), (0.5, 0.3, 1.0), (0.5, 0.3, 1.0))
+    options = {"max_depth": 2, "refraction": False, "samples_per_src": 10_000}
+    found, expected = (rows(solver(scene, **options)) for solver in (ChainPathSolver(), rt.PathSolver()))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, expected[expected[:, 1] > 0], atol=1e-2)
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"diffraction": True}, {"refraction": True}, {"diffraction": True, "los": False}]
 )
