@@ -136,7 +136,7 @@ def run(out: Path, cases: list[int]) -> None:
             if case_scene(number) != name:
                 name = case_scene(number)
                 world = load(name)
-                obstacles = Obstacles(world)
+                obstacles = Obstacles(world.surfaces.vertices[world.surfaces.faces])
             assert world is not None
             case = draw(number, world) | {"obstacles": obstacles}
             line = {"case": number, "scene": str(name), "kind": case["kind"], "options": case["options"]}

@@ -22,7 +22,9 @@ SAMPLE = (3, 14, 18, 43, 54, 62, 65, 76, 87, 91, 98)
 def case_of(number: int) -> tuple[Any, dict[str, Any]]:
     """Scene and case of a number."""
     world = random_cases.load(random_cases.case_scene(number))
-    return world, random_cases.draw(number, world) | {"obstacles": path_by_path.Obstacles(world)}
+    return world, random_cases.draw(number, world) | {
+        "obstacles": path_by_path.Obstacles(world.surfaces.vertices[world.surfaces.faces])
+    }
 
 
 @pytest.mark.parametrize("number", SAMPLE)
