@@ -213,6 +213,33 @@ def explain_one_sided(
     yield "unexplained", rows
 
 
+class Obstacles:
+    """Triangles (F, 3, 3) of a scene."""
+
+    def __init__(self, triangles: np.ndarray) -> None:
+        self.triangles = triangles
+        self.low, self.high = triangles.min(axis=1), triangles.max(axis=1)
+
+    def near(self, one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        """Mask of those in the box around two points."""
+        low, high = np.minimum(one, two) - 0.1, np.maximum(one, two) + 0.1
+        return ((self.high > low) & (self.low < high)).all(axis=1)
+
+    def along(self, stops: np.ndarray) -> "Obstacles":
+        """Those in the boxes around the sections of a path."""
+        masks = [self.near(one, two) for one, two in itertools.pairwise(stops)]
+        return Obstacles(self.triangles[np.any(masks, axis=0)])
+
+    def crossings(self, one: np.ndarray, two: np.ndarray) -> int:
+        """Walls between two points, those within a millimetre of either aside."""
+        slack = 1e-3 / max(float(np.linalg.norm(two - one)), 1e-6)
+        with np.errstate(invalid="ignore"):
+            share = hits(one[None], two[None], self.triangles[self.near(one, two)])[0]
+        share = np.sort(share[(share > slack) & (share < 1 - slack)])
+        # Triangles of one wall that have an edge on the ray are hit together.
+        return int(len(share) > 0) + int((np.diff(share) > slack / 10).sum())
+
+
 def shortest_section(case: dict[str, Any], table: dict[str, np.ndarray], row: int) -> float:
     """Length in m of a path's shortest section."""
     vertices = table["vertices"][row][table["types"][row] > 0]
