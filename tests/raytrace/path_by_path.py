@@ -139,7 +139,7 @@ def explain_values(
     def apart(row: int) -> bool:
         """Whether our vertices are those of the image method in float64, and the stock solver's are off."""
         receiver = case["receivers"][ours["receiver"][row]]
-        exact = trace(world, case["source"], receiver, ours, row)
+        exact = trace(world, case["source"], receiver, elements(world, ours, row))
         here = np.isin(ours["met"][row], (THROUGH, -1), invert=True)
         if exact is None or not here.any():
             return False
@@ -171,9 +171,7 @@ def edges_at(world: World, table: dict[str, np.ndarray], row: int) -> int:
     points = table["vertices"][row][table["met"][row] == EDGE]
     if not len(points):
         return 0
-    along = np.einsum("ei,ei->e", points[0] - surfaces.edge_origin, surfaces.edge_direction)
-    foot = surfaces.edge_origin + np.clip(along, 0, surfaces.edge_length)[:, None] * surfaces.edge_direction
-    near = np.linalg.norm(foot - points[0], axis=1)
+    near = edge_gaps(world, points[0])
     direction = surfaces.edge_direction[near.argmin()]
     return int(((near < PLACE) & (np.abs(surfaces.edge_direction @ direction) > 0.999)).sum())
 
@@ -253,22 +251,30 @@ def judge(world: World, case: dict[str, Any], table: dict[str, np.ndarray], row:
     vertices = table["vertices"][row][table["types"][row] > 0]
     obstacles = case["obstacles"].along(np.array([source, *vertices, receiver]))
     nudges = NUDGE * np.concatenate([np.zeros((1, 3)), WAYS])
-    answers = [exists(world, obstacles, source, receiver + nudge, table, row) for nudge in nudges]
+    steps = elements(world, table, row)
+    walls = [0]
+    for kind in table["met"][row]:
+        if kind == THROUGH:
+            walls[-1] += 1
+        elif kind >= 0 or kind == EDGE:
+            walls.append(0)
+    answers = [exists(world, obstacles, source, receiver + nudge, steps, walls) for nudge in nudges]
     return "valid" if all(answers) else "marginal" if any(answers) else "invalid"
 
 
-def elements(table: dict[str, np.ndarray], row: int) -> list[tuple[int, np.ndarray]]:
-    """Mirrors (their planes) and edges of a path in their order, each with its vertex."""
+def elements(world: World, table: dict[str, np.ndarray], row: int) -> list[tuple[int, int]]:
+    """Mirrors and edges of a path in their order: what was met, and the number of the plane or edge."""
     met = zip(table["met"][row], table["vertices"][row], strict=True)
-    return [(int(kind), vertex) for kind, vertex in met if kind >= 0 or kind == EDGE]
+    return [
+        (int(kind), nearest_edge(world, vertex) if kind == EDGE else int(kind))
+        for kind, vertex in met
+        if kind >= 0 or kind == EDGE
+    ]
 
 
-def trace(
-    world: World, source: np.ndarray, receiver: np.ndarray, table: dict[str, np.ndarray], row: int
-) -> np.ndarray | None:
+def trace(world: World, source: np.ndarray, receiver: np.ndarray, steps: list[tuple[int, int]]) -> np.ndarray | None:
     """Vertices of a path's mirrors and edge by images in float64; none if a mirror or the edge is missed."""
     surfaces = world.surfaces
-    steps = elements(table, row)
     edge = next((place for place, (kind, _) in enumerate(steps) if kind == EDGE), None)
 
     def mirrored(point: np.ndarray, planes: list[int]) -> np.ndarray:
@@ -304,36 +310,44 @@ def trace(
 
 
 def exists(
-    world: World, obstacles: Obstacles, source: np.ndarray, receiver: np.ndarray, table: dict[str, np.ndarray], row: int
+    world: World,
+    obstacles: Obstacles,
+    source: np.ndarray,
+    receiver: np.ndarray,
+    steps: list[tuple[int, int]],
+    walls: list[int],
 ) -> bool:
     """Whether a path's mirrors are met on their faces, with as many walls in between as it passes through."""
     surfaces = world.surfaces
-    points = trace(world, source, receiver, table, row)
+    points = trace(world, source, receiver, steps)
     if points is None:
         return False
-    for (kind, _), point in zip(elements(table, row), points, strict=True):
+    for (kind, _), point in zip(steps, points, strict=True):
         faces = surfaces.faces[surfaces.plane_of_face == kind]
         if kind != EDGE and not on_faces(surfaces.vertices[faces], point, surfaces.normal[kind]):
             return False
-    walls = [0]
-    for kind in table["met"][row]:
-        if kind == THROUGH:
-            walls[-1] += 1
-        elif kind >= 0 or kind == EDGE:
-            walls.append(0)
     stops = np.array([source, *points, receiver])
     return all(
         obstacles.crossings(one, two) == count for one, two, count in zip(stops[:-1], stops[1:], walls, strict=True)
     )
 
 
-def keller_point(world: World, near: np.ndarray, lamp: np.ndarray, target: np.ndarray) -> np.ndarray | None:
-    """The point of the edge at `near` that makes the way from lamp to target shortest; nothing beyond the edge's ends."""
+def edge_gaps(world: World, point: np.ndarray) -> np.ndarray:
+    """Distance of a point to each edge."""
     surfaces = world.surfaces
-    along = np.einsum("ei,ei->e", near - surfaces.edge_origin, surfaces.edge_direction)
-    foot = np.clip(along, 0, surfaces.edge_length)
-    gap = np.linalg.norm(surfaces.edge_origin + foot[:, None] * surfaces.edge_direction - near, axis=1)
-    edge = int(gap.argmin())
+    along = np.einsum("ei,ei->e", point - surfaces.edge_origin, surfaces.edge_direction)
+    foot = surfaces.edge_origin + np.clip(along, 0, surfaces.edge_length)[:, None] * surfaces.edge_direction
+    return np.linalg.norm(foot - point, axis=1)
+
+
+def nearest_edge(world: World, point: np.ndarray) -> int:
+    """Number of the edge at a point."""
+    return int(edge_gaps(world, point).argmin())
+
+
+def keller_point(world: World, edge: int, lamp: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+    """The point of an edge that makes the way from lamp to target shortest; nothing beyond the edge's ends."""
+    surfaces = world.surfaces
     origin, direction = surfaces.edge_origin[edge], surfaces.edge_direction[edge]
     ends = np.array([lamp, target]) - origin
     height = ends @ direction

@@ -15,8 +15,8 @@ assert spec.loader is not None
 random_cases = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(random_cases)
 
-# In small scenes, where kernels compile quickly; one of each kind of place.
-SAMPLE = (3, 14, 18, 43, 54, 62, 65, 76, 87, 91, 98)
+# In small scenes, where kernels compile quickly.
+SAMPLE = (3, 7, 18, 40, 43, 54, 62, 65, 68, 79, 80, 87)
 
 
 def case_of(number: int) -> tuple[Any, dict[str, Any]]:
