@@ -75,6 +75,8 @@ class Search:
         surfaces = self.world.surfaces
         levels, hits = [], []
         for bounce in range(depth):
+            if dr.width(rays.row) == 0:
+                break
             ray = mi.Ray3f(rays.origin, rays.direction)
             ray.time = dr.zeros(mi.Float, dr.width(rays.direction))
             met = self.world.scene.mi_scene.ray_intersect(ray, ray_flags=mi.RayFlags.Minimal, coherent=bounce == 0)

@@ -84,6 +84,8 @@ def find_chains(
         Working memory in MB, which bounds the rays in flight.
     """
     surfaces = world.surfaces
+    if not len(surfaces.faces):
+        return _assemble(surfaces, source, [], max_depth)
     search = Search(world, specular, refraction, max(1, memory * 1_000_000 // RAY_BYTES))
     levels: list[NDArray[np.int32]] = []
     hits: list[Hits] = []
@@ -179,7 +181,7 @@ def _diffract(
         for low in range(0, len(behind) * share, step):
             leaving = keller_rays(some, share, low, min(low + step, len(behind) * share), shift)
             found += search.bounce(leaving, behind, remaining)[0]
-    if not prefix.shape[1]:
+    if not prefix.shape[1] and lit.any():
         shift = random.random(), random.random()
         behind, some = elements[lit], wedges.select(lit)
         most = int(AIMED_RAYS * rays)

@@ -74,7 +74,7 @@ def _stock(
     for name, position in zip(names[1:], receivers.tolist(), strict=True):
         scene.add(rt.Receiver(name, position))
     try:
-        return rt.PathSolver(deterministic=True)(
+        return sionna.PathSolver(deterministic=True)(
             scene,
             max_depth=solver.max_depth,
             samples_per_src=rays,

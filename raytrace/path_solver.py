@@ -8,6 +8,7 @@
 Tested with sionna-rt 2.2.0 (Mitsuba 3.9.1, Dr.Jit 1.5.0); another series than 2.2 is refused.
 """
 
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from numbers import Integral
 
@@ -27,19 +28,25 @@ class ChainPathSolver:
     LoS, specular reflection, refraction and first-order diffraction are chain-first: the paths of Sionna's image method
     and the coefficients of its field calculator, but none lost to a full hash table, none twice, delays and angles
     computed in float64, and the same for the same seed. Calls that need more are passed on to the stock solver:
-    `diffuse_reflection` and `edge_diffraction` (free edges). With `loop_mode` "evaluated" gradients with respect to
-    materials and antenna patterns are kept, those with respect to positions are not.
+    `diffuse_reflection` and `edge_diffraction` (free edges), with the corrected coefficient of diffraction. With
+    `loop_mode` "evaluated" gradients with respect to materials and antenna patterns are kept, those with respect to
+    positions are not.
+
+    After `sionna.rt.PathSolver = ChainPathSolver` code that was written for the stock solver runs with this one.
 
     Paths of an array are found from its centre with `synthetic_array`, else from every antenna; the time grows with the
     number of sources.
 
     Parameters
     ----------
+    deterministic : bool
+        Of the calls that are passed on to the stock solver; paths of its own are always the same for the same seed.
     memory : int
         Working memory in MB; changes no result.
     """
 
-    def __init__(self, memory: int = 512) -> None:
+    def __init__(self, deterministic: bool = False, *, memory: int = 512) -> None:
+        self.deterministic = deterministic
         self.memory = memory
         self._loop_mode = "symbolic"
 
@@ -107,22 +114,35 @@ class ChainPathSolver:
         if not isinstance(scene, rt.Scene):
             msg = f"`scene` must be an instance of sionna.rt.Scene, not {type(scene).__name__}"
             raise TypeError(msg)
+        _check_flags(
+            synthetic_array=synthetic_array,
+            los=los,
+            specular_reflection=specular_reflection,
+            diffuse_reflection=diffuse_reflection,
+            refraction=refraction,
+            diffraction=diffraction,
+            edge_diffraction=edge_diffraction,
+            diffraction_lit_region=diffraction_lit_region,
+        )
         if diffuse_reflection or edge_diffraction:
-            return rt.PathSolver(deterministic=True)(
-                scene,
-                max_depth=max_depth,
-                max_num_paths_per_src=max_num_paths_per_src,
-                samples_per_src=samples_per_src,
-                synthetic_array=synthetic_array,
-                los=los,
-                specular_reflection=specular_reflection,
-                diffuse_reflection=diffuse_reflection,
-                refraction=refraction,
-                diffraction=diffraction,
-                edge_diffraction=edge_diffraction,
-                diffraction_lit_region=diffraction_lit_region,
-                seed=seed,
-            )
+            stock = sionna.PathSolver(self.deterministic)
+            stock.loop_mode = self.loop_mode
+            with sionna.right_diffraction() if diffraction else nullcontext():
+                return stock(
+                    scene,
+                    max_depth=max_depth,
+                    max_num_paths_per_src=max_num_paths_per_src,
+                    samples_per_src=samples_per_src,
+                    synthetic_array=synthetic_array,
+                    los=los,
+                    specular_reflection=specular_reflection,
+                    diffuse_reflection=diffuse_reflection,
+                    refraction=refraction,
+                    diffraction=diffraction,
+                    edge_diffraction=edge_diffraction,
+                    diffraction_lit_region=diffraction_lit_region,
+                    seed=seed,
+                )
         scene.all_set(radio_map=False)
         solver = ChainSolver(
             max_depth,
@@ -185,6 +205,14 @@ def _check(name: str, value: object, least: int) -> None:
     if int(value) < least:
         msg = f"`{name}` must be at least {least}, not {value}"
         raise ValueError(msg)
+
+
+def _check_flags(**flags: object) -> None:
+    """Refuse a flag that is no bool."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            msg = f"`{name}` must be a bool, not {flag!r}"
+            raise TypeError(msg)
 
 
 def _rows(points: Vectors) -> NDArray[np.float64]:

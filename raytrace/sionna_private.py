@@ -69,6 +69,9 @@ from sionna.rt.path_solvers.image_method import ImageMethod  # noqa: E402
 from sionna.rt.path_solvers.paths_buffer import PathsBuffer  # noqa: E402
 from sionna.rt.utils import WedgeGeometry  # noqa: E402
 
+# Where it is defined: `sionna.rt.PathSolver` may have been replaced by `ChainPathSolver`.
+PathSolver = rt.path_solvers.path_solver.PathSolver
+
 NONE = rt.InteractionType.NONE
 SPECULAR = rt.InteractionType.SPECULAR
 REFRACTION = rt.InteractionType.REFRACTION
@@ -121,8 +124,9 @@ def make_buffer(
     """
     count, depth = types.shape
     buffer = PathsBuffer(count, depth, wedges is not None)
-    shape = np.where(types != NONE, world.shape[faces], rt.INVALID_SHAPE)
-    face = np.where(types != NONE, world.primitive[faces], rt.INVALID_PRIMITIVE)
+    met = types != NONE
+    shape, face = np.full(types.shape, rt.INVALID_SHAPE), np.full(types.shape, rt.INVALID_PRIMITIVE)
+    shape[met], face[met] = world.shape[faces[met]], world.primitive[faces[met]]
 
     def unsigned(values: NDArray[np.integer]) -> object:
         return mi.TensorXu(load(mi.UInt, values.ravel()), shape=(count, depth))
@@ -144,8 +148,9 @@ def make_buffer(
         edge.length = load(mi.Float, wedges["length"])
         edge.n0 = load_rows(mi.Normal3f, wedges["normals"][:, 0])
         edge.nn = load_rows(mi.Normal3f, wedges["normals"][:, 1])
-        edge.prim0 = load(mi.UInt, world.primitive[wedges["faces"][:, 0]])
-        edge.primn = load(mi.UInt, world.primitive[wedges["faces"][:, 1]])
+        sides, there = np.zeros((count, 2), np.uint32), wedges["length"] > 0
+        sides[there] = world.primitive[wedges["faces"][there]]
+        edge.prim0, edge.primn = load(mi.UInt, sides[:, 0]), load(mi.UInt, sides[:, 1])
         buffer._diffracting_wedges = edge
     return buffer
 
@@ -195,12 +200,11 @@ def validate(
     if count == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, depth), np.int32)
     kept = solved.gather(found)
-    shape = kept.shapes.array.numpy().reshape(count, depth)
-    first = world.first_face[np.where(shape != rt.INVALID_SHAPE, shape, world.shape[0])]
+    shape, primitive = (numbers.array.numpy().reshape(count, depth) for numbers in (kept.shapes, kept.primitives))
     return (
         dr.gather(mi.UInt, chain, found).numpy().astype(np.int64),
         dr.gather(mi.UInt, receiver, found).numpy().astype(np.int64),
-        (first + kept.primitives.array.numpy().reshape(count, depth)).astype(np.int32),
+        world.faces(shape, primitive),
     )
 
 

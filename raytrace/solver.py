@@ -219,6 +219,8 @@ class ChainSolver:
             images_at_once = max(1, self.memory * 1_000_000 // (IMAGE_BYTES * (1 + depth)))
             for first in range(0, len(chains), step):
                 chain, receiver, turned = finder.find(first, min(first + step, len(chains)))
+                if dr.width(chain) == 0:
+                    continue
                 chain += turned * dr.opaque(mi.UInt, len(chains))
                 for low in range(0, dr.width(chain), images_at_once):
                     part = dr.arange(mi.UInt, min(images_at_once, dr.width(chain) - low)) + dr.opaque(mi.UInt, low)
@@ -294,7 +296,8 @@ def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:
     count = len(paths)
     if not count:
         return np.empty(0, np.int64)
-    met = np.where(paths.types == sionna.SPECULAR, surfaces.plane_of_face[paths.faces], paths.elements)
+    met, reflects = paths.elements.copy(), paths.types == sionna.SPECULAR
+    met[reflects] = surfaces.plane_of_face[paths.faces[reflects]]
     astray = (met != paths.elements).any(axis=1)
     better = np.argsort(astray, kind="stable")
     _, first = np.unique(np.column_stack([paths.receiver, met])[better], axis=0, return_index=True)

@@ -119,7 +119,7 @@ def trace_link(world: World, corrected: bool = True, deterministic: bool = False
     """
     settings = {"max_depth": 3, "samples_per_src": 100_000, "refraction": False, "seed": 1} | options
     with sionna.right_diffraction() if corrected and settings.get("diffraction") else nullcontext():
-        paths = rt.PathSolver(deterministic)(world.scene, **settings)
+        paths = sionna.PathSolver(deterministic)(world.scene, **settings)
         dr.eval(paths.a, paths.tau)
     dr.sync_thread()
     return paths
@@ -145,8 +145,7 @@ def stock_table(paths: SionnaPaths, world: World) -> Table:
         return selected
 
     types, shapes = per_bounce(paths.interactions), per_bounce(paths.objects)
-    faces = world.first_face[np.where(types != sionna.NONE, shapes, world.shape[0])].astype(np.int64)
-    faces += per_bounce(paths.primitives)
+    faces = world.faces(np.where(types != sionna.NONE, shapes, rt.INVALID_SHAPE), per_bounce(paths.primitives))
     angles = (paths.theta_t, paths.phi_t, paths.theta_r, paths.phi_r)
     return {
         "receiver": row[0],

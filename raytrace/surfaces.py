@@ -134,7 +134,7 @@ def analyse(
     # Nothing hits a face without an area; it only keeps its number.
     outward = np.where(area[:, None] > 0, outward / np.where(area > 0, area, 1.0)[:, None], [0.0, 0.0, 1.0])
     plane_of_face = _coplanar(outward, triangles[:, 0])
-    planes = int(plane_of_face.max()) + 1
+    planes = int(plane_of_face.max(initial=-1)) + 1
     # The largest face of each plane: the last of its plane when faces are sorted by plane, then by area.
     order = np.lexsort((area, plane_of_face))
     plane_face = order[np.searchsorted(plane_of_face[order], np.arange(planes), side="right") - 1].astype(np.int32)

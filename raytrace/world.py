@@ -95,6 +95,13 @@ class World:
     primitive: NDArray[np.uint32]
     first_face: NDArray[np.uint32]
 
+    def faces(self, shape: NDArray[np.integer], primitive: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Numbers of faces that Sionna names by shape and primitive; -1 where it says that there is none."""
+        found = np.full(shape.shape, -1, np.int32)
+        there = shape != rt.INVALID_SHAPE
+        found[there] = self.first_face[shape[there]] + primitive[there]
+        return found
+
 
 def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     """Sionna scene of a mesh and the ground.
