@@ -145,7 +145,10 @@ def make_buffer(
         edge.n0 = load_rows(mi.Normal3f, wedges["normals"][:, 0])
         edge.nn = load_rows(mi.Normal3f, wedges["normals"][:, 1])
         edge.prim0 = load(mi.UInt, world.primitive[wedges["faces"][:, 0]])
-        edge.primn = load(mi.UInt, world.primitive[wedges["faces"][:, 1]])
+        # Sionna takes two equal numbers for a free edge, but faces of two shapes may have the same.
+        primitive = world.primitive[wedges["faces"]].astype(np.int64)
+        same = (primitive[:, 0] == primitive[:, 1]) & (wedges["faces"][:, 0] != wedges["faces"][:, 1])
+        edge.primn = load(mi.UInt, primitive[:, 1] + same)
         buffer._diffracting_wedges = edge
     return buffer
 
