@@ -148,9 +148,11 @@ def make_buffer(
         edge.length = load(mi.Float, wedges["length"])
         edge.n0 = load_rows(mi.Normal3f, wedges["normals"][:, 0])
         edge.nn = load_rows(mi.Normal3f, wedges["normals"][:, 1])
-        sides, there = np.zeros((count, 2), np.uint32), wedges["length"] > 0
-        sides[there] = world.primitive[wedges["faces"][there]]
-        edge.prim0, edge.primn = load(mi.UInt, sides[:, 0]), load(mi.UInt, sides[:, 1])
+        primitive, there = np.zeros((count, 2), np.int64), wedges["length"] > 0
+        primitive[there] = world.primitive[wedges["faces"][there]]
+        # Sionna takes two equal numbers for a free edge, but faces of two shapes may have the same.
+        same = (primitive[:, 0] == primitive[:, 1]) & (wedges["faces"][:, 0] != wedges["faces"][:, 1])
+        edge.prim0, edge.primn = load(mi.UInt, primitive[:, 0]), load(mi.UInt, primitive[:, 1] + same)
         buffer._diffracting_wedges = edge
     return buffer
 

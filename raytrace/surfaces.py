@@ -9,6 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from wavecity.geo.scene import Mesh, Surface
+from wavecity.raytrace.touching import Edges, merge_touching
 
 # Faces on one plane within these are one mirror. Sionna's plane hash quantises to the same steps.
 NORMAL_TOLERANCE = 1e-5
@@ -141,7 +142,8 @@ def analyse(
     normal = outward[plane_face]
     frame = _plane_axes(normal)
     bounds = _plane_bounds(triangles, plane_of_face, frame)
-    edges = _wedges(vertices, faces, part, outward, plane_of_face, area, closed)
+    alone = Edges(*_wedges(vertices, faces, part, outward, plane_of_face, area, closed))
+    edges = merge_touching(alone, triangles, outward, plane_of_face, closed)
     return Surfaces(
         vertices,
         faces,
@@ -152,7 +154,11 @@ def analyse(
         np.einsum("ki,ki->k", normal, triangles[plane_face, 0]),
         frame,
         bounds,
-        *edges,
+        edges.origin,
+        edges.along,
+        edges.length,
+        edges.faces,
+        edges.normals,
         closed,
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wavecity.raytrace import surfaces
 from wavecity.raytrace.device import dr, mi, rt
 from wavecity.raytrace.path_solver import ChainPathSolver
 from wavecity.raytrace.sionna_private import right_diffraction
@@ -81,7 +82,9 @@ def partner(one: dict[str, Any], other: dict[str, Any]) -> np.ndarray:
         ("munich", {"samples_per_src": 100_000, "refraction": False, "diffraction": True, "max_depth": 1}),
     ],
 )
-def test_same_paths_as_the_stock_solver(name: str, options: dict[str, Any]) -> None:
+def test_same_paths_as_the_stock_solver(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    # The stock solver takes the edges of every building by itself, also where two touch.
+    monkeypatch.setattr(surfaces, "merge_touching", lambda edges, *_: edges)
     scene, options = link(name), {"samples_per_src": 50_000} | options
     # With its coefficient of diffraction corrected: test_raytrace_utd.py says why.
     with right_diffraction():
