@@ -10,7 +10,8 @@ from pathlib import Path
 DATA = {
     "geo": (
         "build", "cities", "extract", "footprints", "gates", "heights", "mesh", "overpass", "overture", "plan", "polygons",
-        "projection", "rasters", "scene", "seeding", "settings", "sources", "streets", "tiles", "trajectories", "users",
+        "projection", "rasters", "reading", "rings", "scene", "seeding", "settings", "sources", "streets", "tiles",
+        "trajectories", "users",
     ),
     "raytrace": (
         "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wavecity.dataset.card.facts import trajectory_text
+from wavecity.dataset.card.maps import state_lines
 from wavecity.dataset.card.source import add_up, percent
 from wavecity.dataset.checks.findings import CheckFailed, Validation
 from wavecity.dataset.checks.validate import validate_bytes
@@ -72,6 +73,8 @@ def print_plan(plan: "Plan", every: bool = False) -> None:
         console.print("rejected: " + ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()))
     if spare:
         console.print(f"not needed, so not looked at: {spare}")
+    for line in state_lines({name: source.provenance for name, source in plan.sources.items()}):
+        console.print(line, soft_wrap=True)
     short = [city for city in plan.cities if city.short > 0]
     if short:
         lacking = sum(city.short for city in short)
@@ -256,6 +259,9 @@ def print_store(store: str) -> None:
     else:
         table.add_row("cities", f"{sum(city['scenes'] > 0 for city in cities)} of {len(cities)}")
         table.add_row("maps", _maps(lineage.get("maps", {})))
+        table.add_row(
+            "state of the maps", "\n".join(state_lines(lineage.get("maps", {}))) or "nothing lost or repaired"
+        )
     table.add_row("scenes from", "\n".join(f"{count} {origin}" for origin, count in _origins(folder)))
     table.add_row("made with", ", ".join(f"{name} {value}" for name, value in lineage.get("versions", {}).items()))
     cards = [name for name in ("card.html", "card.md", "croissant.json") if (folder / name).exists()]

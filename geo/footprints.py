@@ -17,6 +17,7 @@ from wavecity.geo.errors import SceneError
 from wavecity.geo.heights import CONFIDENCE, NEIGHBOUR_RADIUS, Height, impute_height, nearest_heights, tagged_height
 from wavecity.geo.polygons import GRID, polygons, repair, simplify_together, unpinch
 from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
+from wavecity.geo.rings import FLAT, REPEATED, is_mapped
 from wavecity.geo.settings import SceneSettings
 from wavecity.geo.sources import Source
 
@@ -107,9 +108,8 @@ def _resolve(
     """Solids of a tile; see `tile_footprints`."""
     features, local, in_tile = _features_around(latitude, longitude, size, source)
     tags = list(features["tags"])
-    kinds = np.array(
-        [_kind(row, outline) for row, outline in zip(tags, features["outline_of"], strict=True)], dtype=np.str_
-    )
+    described = zip(tags, features["outline_of"], features["problem"], strict=True)
+    kinds = np.array([_kind(*row) for row in described], dtype=np.str_)
     _adopt_outline_tags(features, tags)
     kinds = _parts_by_place(local, kinds, tags)
     parents = _parents(local, kinds)
@@ -124,7 +124,7 @@ def _resolve(
         if kinds[index] not in ("building", "part"):
             outcomes[index] = str(kinds[index])
         elif local[index].is_empty:
-            outcomes[index] = "rings without area"
+            outcomes[index] = FLAT
         elif outlines[index].is_empty:
             outcomes[index] = "replaced by its parts"
         elif outlines[index].area < settings.min_area:
@@ -173,7 +173,10 @@ def _features_around(
     if not touching.any():
         return wide.iloc[:0], raw[:0], touching[:0]
     # Neighbours and parts of every building that touches the tile, so that a building is the same in all its tiles.
-    x0, y0, x1, y1 = shapely.total_bounds(raw[touching]) + np.array([-1, -1, 1, 1]) * NEIGHBOUR_RADIUS
+    whole = touching & (wide["problem"] == "").to_numpy()
+    if not whole.any():
+        return wide, repair(raw), touching
+    x0, y0, x1, y1 = shapely.total_bounds(raw[whole]) + np.array([-1, -1, 1, 1]) * NEIGHBOUR_RADIUS
     if max(-x0, -y0, x1, y1) > reach:
         wide = source.buildings(world_bounds((x0, y0, x1, y1), latitude, longitude))
         raw = project(wide.geometry.to_numpy(), latitude, longitude)
@@ -181,15 +184,19 @@ def _features_around(
     return wide, repair(raw), touching
 
 
-def _kind(tags: dict[str, str], outline_of: int) -> str:
+def _kind(tags: dict[str, str], outline_of: int, problem: str) -> str:
     """`building`, `part`, or the reason why a feature is neither."""
     layer = tags.get("layer", "0")
     sunk = layer.startswith("-") and tags.get("location") != "overground"
     if sunk or tags.get("location") == "underground":
         return "underground"
+    if not is_mapped(tags):
+        return "tagged as no building"
+    if problem:
+        return problem
     if tags.get("building", "no") != "no":
-        return "repeats the outer ring of its relation" if outline_of else "building"
-    return "part" if tags.get("building:part", "no") != "no" else "tagged as no building"
+        return REPEATED if outline_of else "building"
+    return "part"
 
 
 def _adopt_outline_tags(features: gpd.GeoDataFrame, tags: list[dict[str, str]]) -> None:

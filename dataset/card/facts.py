@@ -10,6 +10,7 @@ from wavecity.dataset.card.tables import (
     city_table,
     distribution_table,
     height_table,
+    map_tables,
     maps_table,
     outcome_tables,
     recipe_table,
@@ -69,6 +70,7 @@ class Facts(TypedDict):
     steps: list[str]
     recipe_table: Table
     maps_table: Table
+    map_tables: list[Table]
     versions: dict[str, str]
     limits: list[str]
     attribution: str
@@ -100,6 +102,7 @@ def gather_facts(source: Source) -> Facts:
         "steps": _steps(source),
         "recipe_table": recipe_table(source.recipe),
         "maps_table": maps_table(source.lineage.get("maps", {})),
+        "map_tables": map_tables(source.lineage.get("maps", {})),
         "versions": source.lineage.get("versions", {}),
         "limits": _limits(source, users),
         "attribution": attributes["attribution"],

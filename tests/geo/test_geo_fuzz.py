@@ -59,6 +59,7 @@ class Drawing:
             "osm_id": np.arange(1, n + 1),
             "tags": [tags for _, _, tags in self.buildings_drawn],
             "outline_of": np.zeros(n, dtype=np.int64),
+            "problem": "",
         }
         frame = gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:4326")
         return frame[shapely.intersects(shapely.box(*shapely.bounds(shapes).T), shapely.box(*bounds))]
