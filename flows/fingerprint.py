@@ -9,8 +9,8 @@ from pathlib import Path
 # imports is listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
 DATA = {
     "geo": (
-        "build", "cities", "extract", "footprints", "gates", "heights", "mesh", "overpass", "overture", "plan", "polygons",
-        "projection", "rasters", "reading", "rings", "scene", "seeding", "settings", "sources", "streets", "tiles",
+        "build", "cities", "extract", "footprints", "gates", "height_texts", "heights", "mesh", "overpass", "overture", "plan",
+        "polygons", "projection", "rasters", "reading", "rings", "scene", "seeding", "settings", "sources", "streets", "tiles",
         "trajectories", "users",
     ),
     "raytrace": (

@@ -1,7 +1,6 @@
 """Building heights: from tags where the map has them, else imputed reproducibly."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -9,20 +8,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wavecity.geo.height_texts import HEIGHT_KEYS, MAX_HEIGHT, TOP_KEYS, parse_length, parse_levels, storeys_in_words
 from wavecity.geo.seeding import generator
 
 HeightSource = Literal["tag", "levels", "part", "imputed"]
 
-FOOT = 0.3048
-INCH = 0.0254
-# Outside of these a tag is a typing error (the tallest building of the world is 828 m high and has 163 storeys).
-MAX_HEIGHT = 1000.0
 MIN_HEIGHT = 0.1
-MAX_LEVELS = 200.0
-HEIGHT_KEYS = (
-    "height", "building:height", "min_height", "building:min_height", "building:levels", "roof:levels",
-    "building:min_level",
-)  # fmt: skip
 NEIGHBOUR_RADIUS = 150.0
 NEIGHBOURS = 8
 # A kiosk or garage without a height is not as high as the houses around it: one storey up to this footprint in m2.
@@ -38,12 +29,6 @@ CONFIDENCE = {
     "map": 0.2,
     "guess": 0.1,
 }
-
-_NUMBER = r"(\d{1,6}(?:[.,]\d{1,6})?)"
-_METRES = re.compile(rf"^{_NUMBER}\s*(?:m|meters?|metres?)?\.?$")
-_CENTIMETRES = re.compile(rf"^{_NUMBER}\s*cm$")
-_FEET = re.compile(rf"^{_NUMBER}\s*(?:ft|feet|foot|'|’|′)\.?\s*(?:{_NUMBER}\s*(?:in|inch|inches|\"|”|″|'')?)?\.?$")
-_APPROXIMATE = re.compile(r"^(?:~|≈|ca?\.?\s|circa\s|about\s|approx\.?\s)\s*")
 
 
 @dataclass(frozen=True)
@@ -74,40 +59,6 @@ class HeightStatistics:
     n_levels: int = 0
 
 
-def parse_length(text: str) -> tuple[float, bool] | None:
-    """Length in m of an OSM tag, and whether the tag is exact.
-
-    Understands `12`, `12.5 m`, `12,5`, `40 ft`, `40'`, `40'6"`, `~12`, and lists or ranges (`12;14`, `12-14`), of which
-    the largest counts: a height is the top of the building.
-
-    Returns
-    -------
-    (float, bool) or None
-        None for anything else, for negative and for absurd values (above 1000 m).
-
-    Examples
-    --------
-    >>> parse_length("40 ft")
-    (12.192, True)
-    >>> parse_length("~12")
-    (12.0, False)
-    """
-    values, exact = _values(text, _one_length, MAX_HEIGHT)
-    return (max(values), exact) if values else None
-
-
-def parse_levels(text: str) -> float | None:
-    """Number of storeys of an OSM tag (`5`, `2.5`, `~4`, the largest of `3;4`), None when not a number in 0…200.
-
-    Examples
-    --------
-    >>> parse_levels("3;4")
-    4.0
-    """
-    values, _ = _values(text, _one_number, MAX_LEVELS)
-    return max(values) if values else None
-
-
 def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | None:
     """Height of a building from its tags, None where the map does not state it.
 
@@ -132,14 +83,13 @@ def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | Non
 def _tagged_height(stated: tuple[tuple[str, str], ...], storey_height: float) -> Height | None:
     """Cached: most buildings of a city have one of a few dozen combinations of tags."""
     tags = dict(stated)
-    base = _base(tags, storey_height)
-    for key in ("height", "building:height"):
-        length = parse_length(tags.get(key, ""))
-        if length is not None and length[0] >= MIN_HEIGHT:
-            return _above(length[0], base, "tag", CONFIDENCE["tag" if length[1] else "approximate"])
-    storeys = _storeys(tags)
+    metres, storeys = _top(tags), _storeys(tags)
+    if metres is not None:
+        top, exact = metres
+        base = _base(tags, storey_height, top, storeys)
+        return _above(top, base, "tag", CONFIDENCE["tag" if exact else "approximate"])
     if storeys is not None and MIN_HEIGHT <= storeys * storey_height <= MAX_HEIGHT:
-        return _above(storeys * storey_height, base, "levels", CONFIDENCE["levels"])
+        return _above(storeys * storey_height, _base(tags, storey_height), "levels", CONFIDENCE["levels"])
     return None
 
 
@@ -200,11 +150,9 @@ def height_statistics(all_tags: Sequence[Mapping[str, str]], points: int = 101) 
     metres: list[float] = []
     levels: list[float] = []
     for tags in all_tags:
-        lengths = (parse_length(tags.get(key, "")) for key in ("height", "building:height"))
-        length = next((found[0] for found in lengths if found is not None and found[0] >= MIN_HEIGHT), None)
-        storeys = _storeys(tags)
+        length, storeys = _top(tags), _storeys(tags)
         if length is not None:
-            metres.append(length)
+            metres.append(length[0])
         elif storeys is not None:
             levels.append(storeys)
     grid = np.linspace(0, 1, points)
@@ -227,33 +175,12 @@ def nearest_heights(
     return heights[order[distance[order] <= NEIGHBOUR_RADIUS][:NEIGHBOURS]]
 
 
-def _values(text: str, one: Callable[[str], float | None], largest: float) -> tuple[list[float], bool]:
-    """Numbers of a list or range, and whether all are exact."""
-    text = text.strip().lower()
-    plain = _APPROXIMATE.sub("", text)
-    pieces = [piece.strip() for piece in re.split(r"[;–—-]|\bto\b", plain)]
-    values = [one(piece) for piece in pieces]
-    good = [value for value in values if value is not None and value <= largest]
-    # "-3" splits into "" and "3": any unreadable piece makes the whole tag unreadable.
-    if len(good) < len(pieces):
-        return [], False
-    return good, plain == text and len(pieces) == 1
-
-
-def _one_number(text: str) -> float | None:
-    """A number, or None."""
-    match = re.fullmatch(_NUMBER, text)
-    return float(match[1].replace(",", ".")) if match else None
-
-
-def _one_length(text: str) -> float | None:
-    """A length in m, or None."""
-    if match := _METRES.match(text):
-        return float(match[1].replace(",", "."))
-    if match := _CENTIMETRES.match(text):
-        return float(match[1].replace(",", ".")) / 100
-    if match := _FEET.match(text):
-        return float(match[1].replace(",", ".")) * FOOT + float((match[2] or "0").replace(",", ".")) * INCH
+def _top(tags: Mapping[str, str]) -> tuple[float, bool] | None:
+    """Height in m, and whether it is exact."""
+    for key in TOP_KEYS:
+        length = parse_length(tags.get(key, ""))
+        if length is not None and length[0] >= MIN_HEIGHT:
+            return length[0], length[1] and key != "est_height"
     return None
 
 
@@ -261,18 +188,30 @@ def _storeys(tags: Mapping[str, str]) -> float | None:
     """Number of storeys, those of the roof included."""
     levels = parse_levels(tags.get("building:levels", ""))
     if levels is None:
+        # Some write `height=3 floors`.
+        levels = next((found for key in TOP_KEYS if (found := storeys_in_words(tags.get(key, "")))), None)
+    if levels is None:
         return None
     storeys = levels + (parse_levels(tags.get("roof:levels", "")) or 0.0)
     return storeys if storeys > 0 else None
 
 
-def _base(tags: Mapping[str, str], storey_height: float) -> float:
-    """Height in m at which a building starts."""
+def _base(
+    tags: Mapping[str, str], storey_height: float, top: float | None = None, storeys: float | None = None
+) -> float:
+    """Height in m at which a building starts; its own storey height counts where the tags give one."""
     for key in ("min_height", "building:min_height"):
         length = parse_length(tags.get(key, ""))
         if length is not None:
             return length[0]
-    return (parse_levels(tags.get("building:min_level", "")) or 0.0) * storey_height
+    lowest = parse_levels(tags.get("building:min_level", "")) or 0.0
+    if top is not None and storeys is not None:
+        if lowest < storeys:
+            return top / storeys * lowest
+        if lowest * storey_height >= top:
+            # Who counts from 1 and means the uppermost storey alone says `levels=2, min_level=2`.
+            return top - top / storeys
+    return lowest * storey_height
 
 
 def _above(top: float, base: float, source: HeightSource, confidence: float) -> Height:

@@ -17,6 +17,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import MapError
+from wavecity.geo.height_texts import unread_heights
 from wavecity.geo.projection import WGS84
 from wavecity.geo.rings import NO_MEMBERS, NO_NODES, Element, Leftovers, Shape, is_mapped, outer_rings, recover
 
@@ -47,6 +48,8 @@ class Reading:
         Number of elements by what became of them.
     losses, repairs : dict
         Number of buildings that the map does not show whole, by the reason, and of repaired ones, by what was done.
+    unread_heights : dict
+        Number of height tags that could not be read, by their text.
     unplaced : list of (osm_type, osm_id, reason)
         Of the lost ones those of which the map has no node, so that no tile can count them.
     """
@@ -58,12 +61,18 @@ class Reading:
     counts: dict[str, int]
     losses: dict[str, int]
     repairs: dict[str, int]
+    unread_heights: dict[str, int]
     unplaced: list[tuple[str, int, str]]
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the map's provenance says of its content."""
-        return {"counts": self.counts, "losses": self.losses, "repairs": self.repairs}
+        return {
+            "counts": self.counts,
+            "losses": self.losses,
+            "repairs": self.repairs,
+            "unread_heights": self.unread_heights,
+        }
 
 
 def read_extract(path: Path) -> Reading:
@@ -106,7 +115,8 @@ def read_extract(path: Path) -> Reading:
     frame = _building_frame(areas, shapes, tags, leftovers)
     complete = frame["problem"] == ""
     _check_complete(path, int(complete.sum()), losses)
-    n_built = int(frame["tags"][complete].map(lambda text: "building" in json.loads(text)).sum())
+    tags_built = [json.loads(text) for text in frame["tags"][complete]]
+    n_built = sum("building" in of_element for of_element in tags_built)
     counts = {
         "tagged": len(leftovers.ways) + sum(relation.of_building for relation in leftovers.relations.values()),
         "buildings": n_built,
@@ -123,6 +133,7 @@ def read_extract(path: Path) -> Reading:
         counts,
         dict(losses.most_common()),
         dict(Counter(shape.repair for shape in shapes.values() if shape.repair).most_common()),
+        unread_heights(of_element for of_element in tags_built if is_mapped(of_element)),
         [(*element, shape.problem) for element, shape in sorted(shapes.items()) if shape.geometry.is_empty],
     )
 

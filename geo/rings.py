@@ -15,7 +15,7 @@ import shapely
 from shapely import GeometryCollection, LineString, MultiLineString, MultiPolygon, Point, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from wavecity.geo.heights import HEIGHT_KEYS
+from wavecity.geo.height_texts import HEIGHT_KEYS
 from wavecity.geo.polygons import polygons
 
 Element = tuple[str, int]

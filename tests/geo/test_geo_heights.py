@@ -5,15 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wavecity.geo.heights import (
-    HeightStatistics,
-    height_statistics,
-    impute_height,
-    nearest_heights,
-    parse_length,
-    parse_levels,
-    tagged_height,
-)
+from wavecity.geo.height_texts import parse_length, parse_levels, unread_heights
+from wavecity.geo.heights import HeightStatistics, height_statistics, impute_height, nearest_heights, tagged_height
 
 FOOT = 0.3048
 
@@ -39,6 +32,11 @@ FOOT = 0.3048
         ("ca. 12", 12, False),
         ("about 12 m", 12, False),
         (" 12 M ", 12, True),
+        ("1,250 ft", 1250 * FOOT, True),
+        ("14 metros", 14, True),
+        ("35 mt", 35, True),
+        ("35 mts.", 35, True),
+        ("12 м", 12, True),
         ("0", 0, True),
     ],
 )
@@ -50,20 +48,39 @@ def test_length_of_tag(text: str, metres: float, exact: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "high", "-3", "12 storeys", "1e3", "nan", "inf", "99999", "12 m 3", ";", "m", "'"]
+    "text",
+    [
+        "",
+        "high",
+        "-3",
+        "12 storeys",
+        "1e3",
+        "nan",
+        "inf",
+        "99999",
+        "12 m 3",
+        ";",
+        "m",
+        "'",
+        "1,234",
+        "0,125",
+        "12,345,678",
+    ],
 )
 def test_no_length_in_tag(text: str) -> None:
     assert parse_length(text) is None
 
 
 @pytest.mark.parametrize(
-    ("text", "levels"), [("5", 5), ("2.5", 2.5), ("2,5", 2.5), ("~4", 4), ("3;4", 4), ("2-3", 3), ("0", 0)]
-)
+    ("text", "levels"),
+    [("5", 5), ("2.5", 2.5), ("2,5", 2.5), ("~4", 4), ("3;4", 4), ("2-3", 3), ("0", 0), ("2,3", 3), ("1, 2, 4", 4),
+     ("G+4", 5), ("g + 4", 5), ("5+1", 6), ("3 floors", 3), ("5 levels", 5), ("2 storeys", 2), ("7층", 7)],
+)  # fmt: skip
 def test_levels_of_tag(text: str, levels: float) -> None:
     assert parse_levels(text) == levels
 
 
-@pytest.mark.parametrize("text", ["", "five", "-1", "G+4", "5 m", "1000", "nan"])
+@pytest.mark.parametrize("text", ["", "five", "-1", "3E", "five+1", "5 m", "1000", "nan"])
 def test_no_levels_in_tag(text: str) -> None:
     assert parse_levels(text) is None
 
@@ -81,6 +98,15 @@ def test_no_levels_in_tag(text: str) -> None:
         ({"building:levels": "4", "roof:levels": "1"}, 17.5, 0, "levels"),
         ({"building:levels": "4", "building:min_level": "2"}, 14, 7, "levels"),
         ({"height": "20", "building:min_level": "2", "min_height": "3"}, 20, 3, "tag"),
+        ({"est_height": "20"}, 20, 0, "tag"),
+        ({"est_height": "20", "height": "19"}, 19, 0, "tag"),
+        ({"height": "3 floors"}, 10.5, 0, "levels"),
+        # The storeys of this building are 3 m and 5 m high.
+        ({"height": "6", "building:levels": "2", "building:min_level": "1"}, 6, 3, "tag"),
+        ({"height": "15", "building:levels": "2", "roof:levels": "1", "building:min_level": "2"}, 15, 10, "tag"),
+        ({"height": "6", "building:levels": "2", "building:min_level": "2"}, 6, 3, "tag"),
+        # La Plata: six storeys below, this one on top of them.
+        ({"height": "32.1", "building:levels": "6", "building:min_level": "6"}, 32.1, 21, "tag"),
         # Contradictions stand on the ground.
         ({"height": "5", "min_height": "20"}, 5, 0, "tag"),
         ({"building:levels": "2", "building:min_level": "2"}, 7, 0, "levels"),
@@ -174,3 +200,12 @@ def test_no_tags_make_a_height_absurd(tags: dict[str, str], storey: float) -> No
             assert math.isfinite(height.base)
             assert 0 <= height.base < height.top
             assert 0 < height.confidence <= 1
+
+
+def test_unread_height_tags_are_counted_by_text() -> None:
+    tags = [{"height": "tall"}, {"height": "tall", "building:levels": "3E"}, {"height": "3 floors"}, {"height": "9"}]
+    assert unread_heights([{"building": "yes", "name": "x"} | one for one in tags]) == {
+        "height=tall": 2,
+        "building:levels=3E": 1,
+    }
+    assert unread_heights({"height": f"tall {k}"} for k in range(60))["other texts"] == 10
