@@ -2,6 +2,7 @@
 
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from shapely.errors import ShapelyError
 
 from wavecity.dataset.card.croissant import write_croissant
+from wavecity.dataset.card.maps import without_heights
 from wavecity.dataset.card.page import write_card
 from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.checks.validate import Each, validate
@@ -70,6 +72,9 @@ def plan_scenes(recipe: Recipe, cache: Path, each: Callable[..., Iterable[CityPl
     if not plan.accepted:
         msg = f"area.source {recipe.area.source}: none of {len(plan.tiles)} tiles is usable; lower area.min_coverage"
         raise InputError(msg)
+    if bare := without_heights({city: source.provenance for city, source in plan.sources.items()}):
+        msg = f"no height is stated by the map of {', '.join(bare)}: all are guesses by building type and footprint"
+        warnings.warn(msg, stacklevel=2)
     return plan
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 # imports is listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
 DATA = {
     "geo": (
-        "build", "cities", "extract", "footprints", "gates", "height_texts", "heights", "mesh", "overpass", "overture", "plan",
-        "polygons", "projection", "rasters", "reading", "rings", "scene", "seeding", "settings", "sources", "streets", "tiles",
-        "trajectories", "users",
+        "build", "cities", "extract", "footprints", "gates", "guess", "height_texts", "heights", "mesh", "overpass",
+        "overture", "plan", "polygons", "projection", "rasters", "reading", "rings", "rows", "scene", "seeding", "settings",
+        "sources", "streets", "tiles", "trajectories", "users",
     ),
     "raytrace": (
         "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",

@@ -33,6 +33,7 @@ STREET_COLUMNS = ["osm_id", "tags"]
 CACHE_VERSION = 3
 # Small row groups of features sorted along a Hilbert curve: a tile touches one or two of them.
 ROW_GROUP = 1000
+METRES_PER_DEGREE = 111_320.0  # of latitude
 
 
 @dataclass(frozen=True)
@@ -186,8 +187,12 @@ def write_map(
     InputError
         The folder cannot be written.
     """
-    tags = (json.loads(text) for text in frame["tags"][frame["problem"] == ""])
-    statistics = height_statistics([of_building for of_building in tags if "building" in of_building])
+    whole = frame[frame["problem"] == ""]
+    rows = [(json.loads(text), area) for text, area in zip(whole["tags"], _areas(whole), strict=True)]
+    rows = [(tags, area) for tags, area in rows if "building" in tags]
+    statistics = height_statistics([tags for tags, _ in rows], [area for _, area in rows])
+    counts = provenance["counts"] | {"with_height": statistics.n_tagged}
+    provenance = provenance | {"counts": counts}
     described = {
         "bounds": bounds,
         "statistics": asdict(statistics),
@@ -212,6 +217,14 @@ def write_map(
     if not folder.is_dir():
         msg = f"cache: {folder}: cannot be written; choose another output folder"
         raise InputError(msg)
+
+
+def _areas(frame: gpd.GeoDataFrame) -> NDArray[np.float64]:
+    """Areas in m2 of WGS84 polygons the size of buildings."""
+    shapes = frame.geometry.to_numpy()
+    latitude = shapely.bounds(shapes)[:, 1]
+    areas: NDArray[np.float64] = shapely.area(shapes) * METRES_PER_DEGREE**2 * np.cos(np.radians(latitude))
+    return areas
 
 
 def _write_indexed(frame: gpd.GeoDataFrame, path: Path) -> None:

@@ -18,6 +18,7 @@ from wavecity.geo.heights import CONFIDENCE, NEIGHBOUR_RADIUS, Height, impute_he
 from wavecity.geo.polygons import GRID, polygons, repair, simplify_together, unpinch
 from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
 from wavecity.geo.rings import FLAT, REPEATED, is_mapped
+from wavecity.geo.rows import ROW_REACH, row_leaders
 from wavecity.geo.settings import SceneSettings
 from wavecity.geo.sources import Source
 
@@ -285,14 +286,21 @@ def _heights(
     centres = np.full((len(local), 2), np.nan)
     centres[~shapely.is_empty(local)] = shapely.get_coordinates(shapely.centroid(local))
     areas = shapely.area(local)
-    types, ids = features["osm_type"].tolist(), features["osm_id"].tolist()
+    types, ids = features["osm_type"].tolist(), features["osm_id"].to_numpy()
+    uses = np.array([of.get("building") or of.get("building:part", "") for of in tags], dtype=np.str_)
     tops = np.array([height.top for row in references if (height := known[int(row)])], dtype=np.float64)
+    others = (centres[references], tops, areas[references], uses[references])
+    untagged = np.array([kinds[row] == "building" and known.get(row) is None for row in range(len(tags))], dtype=bool)
+    leaders: dict[int, int] = {}
+    if settings.impute == "neighbours":
+        leaders = row_leaders(local, uses, areas, centres, ids, untagged, wanted)
 
     def impute(row: int) -> Height:
-        neighbours = nearest_heights(centres[row], centres[references], tops)
-        return impute_height(
-            tags[row], (types[row], ids[row]), areas[row], neighbours, source.statistics, storey, settings.impute, seed
-        )
+        # A leader's neighbours are within reach of every building of its row.
+        leader, radius = leaders.get(row, row), NEIGHBOUR_RADIUS - (ROW_REACH if row in leaders else 0.0)
+        neighbours = nearest_heights(centres[leader], uses[row], *others, radius)
+        osm, area = (types[row], int(ids[row])), float(areas[leader])
+        return impute_height(tags[row], osm, area, neighbours, source.statistics, storey, settings.impute, seed)
 
     heights: dict[int, Height] = {}
     has_parts = set(parents.tolist())

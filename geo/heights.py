@@ -8,17 +8,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wavecity.geo.guess import (
+    SLAB_THICKNESS,
+    SLABS,
+    Neighbours,
+    guessed_storeys,
+    height_by_neighbours,
+    is_low,
+)
 from wavecity.geo.height_texts import HEIGHT_KEYS, MAX_HEIGHT, TOP_KEYS, parse_length, parse_levels, storeys_in_words
 from wavecity.geo.seeding import generator
 
-HeightSource = Literal["tag", "levels", "part", "imputed"]
+HeightSource = Literal["tag", "levels", "part", "imputed", "guess"]
 
 MIN_HEIGHT = 0.1
 NEIGHBOUR_RADIUS = 150.0
 NEIGHBOURS = 8
-# A kiosk or garage without a height is not as high as the houses around it: one storey up to this footprint in m2.
-SMALL_FOOTPRINT = 25.0
-
+# With as many tagged buildings a map's own storey height counts half.
+FEW = 5
 # Confidence is a rank, not a probability: how directly the map states the height.
 CONFIDENCE = {
     "tag": 1.0,
@@ -43,20 +50,34 @@ class Height:
 
 @dataclass(frozen=True)
 class HeightStatistics:
-    """Distribution of the tagged heights of a whole map, independent of the storey height.
+    """How high the buildings of a whole map are in comparison with a guess, independent of the storey height.
 
     Attributes
     ----------
-    metres, levels : tuple of float
-        Quantiles (0 to 1, evenly spaced) of heights in m and of storeys (roof storeys included); empty without tags.
+    metres, levels : float
+        Medians of tagged heights in m and of storeys (roof storeys included), for each storey that would be guessed.
     n_metres, n_levels : int
         Buildings behind each.
     """
 
-    metres: tuple[float, ...] = ()
-    levels: tuple[float, ...] = ()
+    metres: float = 0.0
+    levels: float = 0.0
     n_metres: int = 0
     n_levels: int = 0
+
+    @property
+    def n_tagged(self) -> int:
+        """Buildings of which the map states the height."""
+        return self.n_metres + self.n_levels
+
+    def storey(self, storey_height: float) -> float:
+        """Height in m of a guessed storey in this map: the recipe's where the map states little, else the map's own."""
+        logs = [
+            n * np.log(median / storey_height)
+            for n, median in ((self.n_metres, self.metres), (self.n_levels, self.levels * storey_height))
+            if n
+        ]
+        return storey_height * float(np.exp(sum(logs) / (self.n_tagged + FEW)))
 
 
 def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | None:
@@ -76,20 +97,22 @@ def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | Non
     >>> tagged_height({"building": "yes", "building:levels": "4"}, 3.5).top
     14.0
     """
-    return _tagged_height(tuple((key, tags[key]) for key in HEIGHT_KEYS if key in tags), storey_height)
+    stated = tuple((key, tags[key]) for key in HEIGHT_KEYS if key in tags)
+    return _tagged_height(stated, storey_height, tags.get("building") in SLABS)
 
 
 @lru_cache(maxsize=50_000)
-def _tagged_height(stated: tuple[tuple[str, str], ...], storey_height: float) -> Height | None:
+def _tagged_height(stated: tuple[tuple[str, str], ...], storey_height: float, slab: bool) -> Height | None:
     """Cached: most buildings of a city have one of a few dozen combinations of tags."""
     tags = dict(stated)
     metres, storeys = _top(tags), _storeys(tags)
     if metres is not None:
         top, exact = metres
-        base = _base(tags, storey_height, top, storeys)
+        base = _base(tags, storey_height, slab, top, storeys)
         return _above(top, base, "tag", CONFIDENCE["tag" if exact else "approximate"])
     if storeys is not None and MIN_HEIGHT <= storeys * storey_height <= MAX_HEIGHT:
-        return _above(storeys * storey_height, _base(tags, storey_height), "levels", CONFIDENCE["levels"])
+        top = storeys * storey_height
+        return _above(top, _base(tags, storey_height, slab, top), "levels", CONFIDENCE["levels"])
     return None
 
 
@@ -97,13 +120,13 @@ def impute_height(
     tags: Mapping[str, str],
     osm: tuple[str, int],
     area: float,
-    neighbours: Sequence[float] | NDArray[np.float64],
+    neighbours: Neighbours,
     statistics: HeightStatistics,
     storey_height: float,
     method: Literal["neighbours", "geo2sigmap"],
     seed: int,
 ) -> Height:
-    """Plausible height of a building that has none, always the same for the same (seed, OSM id).
+    """Plausible height of a building that has none, always the same for the same map (and seed, for `geo2sigmap`).
 
     Parameters
     ----------
@@ -113,66 +136,96 @@ def impute_height(
         OSM type and id.
     area : float
         Footprint in m2.
-    neighbours : sequence of float
-        Heights in m of the nearest tagged buildings, nearest first; one of them is drawn.
+    neighbours : Neighbours
+        The nearest tagged buildings.
     statistics : HeightStatistics
-        The map's distribution, used where there are no neighbours.
+        Of the whole map, for buildings without neighbours.
     storey_height : float
         Metres per storey.
     method : str
-        `geo2sigmap` ignores area, neighbours and map: storeys from N(5, 1), clipped to 1…15.
+        `neighbours`: the height of like neighbours, else a guess by type and footprint, scaled to the map's tagged
+        heights; garages, sheds and kiosks have one storey, roofs on open air are low. `geo2sigmap`: storeys from N(5, 1),
+        clipped to 1…15, whatever the building.
     seed : int
+
+    Returns
+    -------
+    Height
+        Of source `guess` where the map states no height at all, else `imputed`.
     """
-    random = generator(seed, "height", *osm)
-    n_tagged = statistics.n_metres + statistics.n_levels
-    if method == "neighbours" and area <= SMALL_FOOTPRINT:
-        top, confidence = storey_height, CONFIDENCE["neighbours"]
-    elif method == "neighbours" and len(neighbours):
-        top = float(random.choice(np.asarray(neighbours[:NEIGHBOURS], dtype=np.float64)))
-        confidence = CONFIDENCE["neighbours"]
-    elif method == "neighbours" and n_tagged:
-        in_metres = random.random() * n_tagged < statistics.n_metres
-        quantiles = statistics.metres if in_metres else statistics.levels
-        drawn = float(np.interp(random.random(), np.linspace(0, 1, len(quantiles)), quantiles))
-        top = drawn if in_metres else drawn * storey_height
-        confidence = CONFIDENCE["map"]
-    else:
+    kind = tags.get("building") or tags.get("building:part", "")
+    base = _base(tags, storey_height)
+    confidence = CONFIDENCE["map" if statistics.n_tagged else "guess"]
+    if method == "geo2sigmap":
+        random = generator(seed, "height", *osm)
         top = storey_height * float(np.clip(random.normal(5.0, 1.0), 1.0, 15.0))
         confidence = CONFIDENCE["guess"]
-    base = _base(tags, storey_height)
-    # A building known to start above the drawn height has at least one storey there.
-    top = float(np.clip(max(top, base + storey_height), MIN_HEIGHT, MAX_HEIGHT))
-    return _above(top, base, "imputed", confidence)
+    elif kind in SLABS:
+        top = SLABS[kind]
+        base = base or _base(tags, storey_height, True, top)
+    elif is_low(kind, area):
+        top = storey_height
+    elif len(neighbours):
+        top = height_by_neighbours(area, neighbours)
+        confidence = CONFIDENCE["neighbours"]
+    else:
+        top = guessed_storeys(kind, area) * statistics.storey(storey_height)
+    # A building known to start above that height has at least one storey there, a roof its thickness.
+    least = base + (SLAB_THICKNESS if kind in SLABS else storey_height)
+    top = float(np.clip(max(top, least), MIN_HEIGHT, MAX_HEIGHT))
+    return _above(top, base, "imputed" if statistics.n_tagged else "guess", confidence)
 
 
-def height_statistics(all_tags: Sequence[Mapping[str, str]], points: int = 101) -> HeightStatistics:
-    """Distribution of the heights that the given tags state."""
+def height_statistics(all_tags: Sequence[Mapping[str, str]], areas: Sequence[float]) -> HeightStatistics:
+    """Statistics of the heights that the given tags state, of buildings with these footprints in m2."""
     metres: list[float] = []
     levels: list[float] = []
-    for tags in all_tags:
+    for tags, area in zip(all_tags, areas, strict=True):
         length, storeys = _top(tags), _storeys(tags)
+        kind = tags.get("building", "")
+        if length is None and storeys is None:
+            continue
+        guessed = 1 if kind in SLABS else guessed_storeys(kind, area)
         if length is not None:
-            metres.append(length[0])
+            metres.append(length[0] / guessed)
         elif storeys is not None:
-            levels.append(storeys)
-    grid = np.linspace(0, 1, points)
+            levels.append(storeys / guessed)
     return HeightStatistics(
-        metres=tuple(np.quantile(metres, grid).tolist()) if metres else (),
-        levels=tuple(np.quantile(levels, grid).tolist()) if levels else (),
+        metres=float(np.median(metres)) if metres else 0.0,
+        levels=float(np.median(levels)) if levels else 0.0,
         n_metres=len(metres),
         n_levels=len(levels),
     )
 
 
 def nearest_heights(
-    centre: NDArray[np.float64], others: NDArray[np.float64], heights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Heights (K,) of the at most 8 nearest of `others` (N, 2) within 150 m of `centre` (2,), nearest first."""
+    centre: NDArray[np.float64],
+    kind: str,
+    others: NDArray[np.float64],
+    tops: NDArray[np.float64],
+    areas: NDArray[np.float64],
+    kinds: NDArray[np.str_],
+    radius: float = NEIGHBOUR_RADIUS,
+) -> Neighbours:
+    """The at most 8 nearest of `others` (N, 2) within a radius of `centre` (2,), nearest first.
+
+    Parameters
+    ----------
+    centre, others : float64 (2,) and (N, 2)
+        Centroids in m.
+    kind, kinds : str and str (N,)
+        Values of the tag `building`.
+    tops, areas : float64 (N,)
+        Heights in m and footprints in m2.
+    radius : float
+        In m.
+    """
     # Rounded, so that a tie is not decided by the last bits of a projection, which differ from tile to tile.
     offset = others - centre
-    distance = np.round(np.hypot(offset[:, 0], offset[:, 1]), 2)
-    order = np.lexsort((heights, distance))
-    return heights[order[distance[order] <= NEIGHBOUR_RADIUS][:NEIGHBOURS]]
+    distance = np.round(np.hypot(offset[:, 0], offset[:, 1]), 2).astype(np.float64)
+    near = np.flatnonzero(distance <= radius)
+    order = near[np.lexsort((tops[near], distance[near]))][:NEIGHBOURS]
+    return Neighbours(tops[order], areas[order], distance[order], kinds[order] == kind)
 
 
 def _top(tags: Mapping[str, str]) -> tuple[float, bool] | None:
@@ -197,14 +250,23 @@ def _storeys(tags: Mapping[str, str]) -> float | None:
 
 
 def _base(
-    tags: Mapping[str, str], storey_height: float, top: float | None = None, storeys: float | None = None
+    tags: Mapping[str, str],
+    storey_height: float,
+    slab: bool = False,
+    top: float | None = None,
+    storeys: float | None = None,
 ) -> float:
-    """Height in m at which a building starts; its own storey height counts where the tags give one."""
+    """Height in m at which a building starts; its own storey height counts where the tags give one.
+
+    A roof on open air (`slab`) starts just below its top.
+    """
     for key in ("min_height", "building:min_height"):
         length = parse_length(tags.get(key, ""))
         if length is not None:
             return length[0]
     lowest = parse_levels(tags.get("building:min_level", "")) or 0.0
+    if slab and top is not None and not lowest:
+        return top - min(SLAB_THICKNESS, top / 2)
     if top is not None and storeys is not None:
         if lowest < storeys:
             return top / storeys * lowest

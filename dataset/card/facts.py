@@ -205,9 +205,8 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
     heights, people = add_up(source.heights.values()), add_up(users.values())
     limits = [
         "Simulated: nothing here was compared with measurements of these places.",
-        f"{percent(heights['imputed'], heights.total())} of the building heights are imputed, not mapped. Buildings "
-        f"are "
-        "as complete and as recent as the map was at its date.",
+        f"{percent(heights['imputed'] + heights['guess'], heights.total())} of the building heights are imputed or "
+        "guessed, not mapped. Buildings are as complete and as recent as the map was at its date.",
         "The ground is flat, and there is nothing but buildings: no trees, vehicles, people or street furniture. "
         "Buildings outside the tile are missing, so none of them blocks or reflects.",
         "Plane waves over the array: no near-field curvature, no coupling of the elements.",

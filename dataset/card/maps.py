@@ -15,6 +15,11 @@ def totals(maps: Iterable[MapRecord | Mapping[str, Any]], field: Field) -> Count
     return add_up(Counter(of.get(field, {})) for of in maps)
 
 
+def without_heights(maps: Mapping[str, MapRecord | Mapping[str, Any]]) -> list[str]:
+    """Cities whose map states the height of no building."""
+    return [city for city, of in maps.items() if of.get("counts", {}).get("with_height", 1) == 0]
+
+
 def state_lines(maps: Mapping[str, MapRecord | Mapping[str, Any]]) -> list[str]:
     """Lines on what the maps lack and what was repaired or not read; none where all was well.
 
@@ -27,6 +32,11 @@ def state_lines(maps: Mapping[str, MapRecord | Mapping[str, Any]]) -> list[str]:
     tagged = sum(of.get("counts", {}).get("tagged", 0) for of in records)
     lost, repaired, unread = (totals(records, field) for field in ("losses", "repairs", "unread_heights"))
     lines = []
+    if bare := without_heights(maps):
+        lines.append(
+            f"no height is stated by the map of {', '.join(bare[:5])}{' and others' if len(bare) > 5 else ''}: all are "
+            "guesses by building type and footprint (height_source guess)"
+        )
     if lost:
         lines.append(f"{lost.total():,} of {tagged:,} buildings in the map cannot be built: {_listed(lost)}")
     if repaired:

@@ -19,7 +19,8 @@ SOURCES = {
     "tag": "the height that the map states",
     "levels": "number of storeys times the recipe's storey height",
     "part": "own height or storeys of a building part",
-    "imputed": "not in the map: drawn, reproducibly, from neighbours or the map's distribution",
+    "imputed": "not in the map: that of like neighbours, else by type and footprint, scaled to the map's heights",
+    "guess": "the map states no height at all: by type and footprint alone",
 }
 STATISTICS = {
     "n_samples": "train users that are not in outage",
@@ -56,7 +57,13 @@ def city_table(source: Source) -> Table:
 
     def row(name: str, country: str, counts: Counter[str], heights: Counter[str]) -> tuple[str, ...]:
         numbers = [f"{counts[key]:,}" for key in (*SPLITS, "done", "users")]
-        return name, country, *numbers, f"{heights.total():,}", percent(heights["imputed"], heights.total())
+        return (
+            name,
+            country,
+            *numbers,
+            f"{heights.total():,}",
+            percent(heights["imputed"] + heights["guess"], heights.total()),
+        )
 
     rows = [row(city, country, counts, source.heights[city]) for (city, country), counts in ordered[:TOP_CITIES]]
     if rest := ordered[TOP_CITIES:]:

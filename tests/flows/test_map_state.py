@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from command import wavecity
 from geo_maps import box, osm_xml
 
 from wavecity.dataset.card.maps import state_lines
+from wavecity.flows.build import plan_scenes
+from wavecity.flows.recipe import load_recipe
 
 WAY = '<way id="9000" version="1"><nd ref="1"/><nd ref="2"/><nd ref="1"/><tag k="building" v="yes"/></way>'
 RELATION = (
@@ -45,3 +48,20 @@ def test_state_of_maps_adds_up() -> None:
     assert state_lines({"older": maps["older"]}) == []
     many = {"A": {"counts": {"tagged": 100}, "unread_heights": {f"height={k}": 1 for k in range(9)}}}
     assert state_lines(many)[0].endswith("height=4 1, others 4")
+
+
+def test_a_map_without_heights_is_warned_of_once(tmp_path: Path) -> None:
+    path = town_with_losses(tmp_path / "town.osm")
+    settings = (
+        f"area.source={path}",
+        "area.city=Town",
+        "area.scenes=1",
+        "area.min_coverage=0.01",
+        "area.split={by: scene, validation: 0, test: 0}",
+    )
+    recipe = load_recipe("quickstart", settings)
+    with pytest.warns(UserWarning, match="no height is stated by the map of Town") as caught:
+        plan_scenes(recipe, tmp_path / "maps")
+    assert sum("no height" in str(one.message) for one in caught) == 1
+    options = [word for setting in settings for word in ("--set", setting)]
+    assert "no height is stated by the map of Town: all are guesses" in wavecity("plan", "quickstart", *options).stdout
