@@ -11,7 +11,7 @@ DATA = {
     "geo": (
         "build", "cities", "extract", "footprints", "gates", "guess", "height_texts", "heights", "mesh", "overpass",
         "overture", "plan", "polygons", "projection", "rasters", "reading", "rings", "rows", "scene", "seeding", "settings",
-        "sources", "streets", "tiles", "trajectories", "users",
+        "sources", "streets", "tile_heights", "tiles", "trajectories", "users",
     ),
     "raytrace": (
         "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +22,7 @@ from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.lock import builder_lock
 from wavecity.dataset.publish import Version, latest, point_latest, publish, versions
 from wavecity.dataset.reader import open_store, refuse_run_folder, resolve
-from wavecity.dataset.records import attributes_of
+from wavecity.dataset.records import MapRecord, attributes_of
 from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.dataset.settings import StoreSettings
 from wavecity.flows.help import keys_of
@@ -73,7 +73,7 @@ def print_plan(plan: "Plan", every: bool = False) -> None:
         console.print("rejected: " + ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()))
     if spare:
         console.print(f"not needed, so not looked at: {spare}")
-    for line in state_lines({name: source.provenance for name, source in plan.sources.items()}):
+    for line in state_lines({name: cast(MapRecord, source.provenance) for name, source in plan.sources.items()}):
         console.print(line, soft_wrap=True)
     short = [city for city in plan.cities if city.short > 0]
     if short:

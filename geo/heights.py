@@ -77,7 +77,8 @@ class HeightStatistics:
             for n, median in ((self.n_metres, self.metres), (self.n_levels, self.levels * storey_height))
             if n
         ]
-        return storey_height * float(np.exp(sum(logs) / (self.n_tagged + FEW)))
+        # Rounded, so that a few more tagged buildings in a newer map do not change every height.
+        return round(storey_height * float(np.exp(sum(logs) / (self.n_tagged + FEW))), 1) if logs else storey_height
 
 
 def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | None:

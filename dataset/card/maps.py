@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from wavecity.dataset.card.source import add_up
 from wavecity.dataset.records import MapRecord
@@ -10,17 +10,17 @@ from wavecity.dataset.records import MapRecord
 Field = Literal["losses", "repairs", "unread_heights"]
 
 
-def totals(maps: Iterable[MapRecord | Mapping[str, Any]], field: Field) -> Counter[str]:
+def totals(maps: Iterable[MapRecord], field: Field) -> Counter[str]:
     """Numbers of some maps by reason or text, added up; maps of older versions do not say."""
     return add_up(Counter(of.get(field, {})) for of in maps)
 
 
-def without_heights(maps: Mapping[str, MapRecord | Mapping[str, Any]]) -> list[str]:
+def without_heights(maps: Mapping[str, MapRecord]) -> list[str]:
     """Cities whose map states the height of no building."""
     return [city for city, of in maps.items() if of.get("counts", {}).get("with_height", 1) == 0]
 
 
-def state_lines(maps: Mapping[str, MapRecord | Mapping[str, Any]]) -> list[str]:
+def state_lines(maps: Mapping[str, MapRecord]) -> list[str]:
     """Lines on what the maps lack and what was repaired or not read; none where all was well.
 
     Examples

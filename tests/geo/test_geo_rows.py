@@ -88,3 +88,24 @@ def test_one_tagged_building_far_away_makes_it_imputed(town: Town) -> None:
     houses = [*row(3, (8.0,)), (box(500, 500, 510, 510), YES | {"height": "9"})]
     assert osm_xml(houses)
     assert {source for _, _, source in heights(town(houses, 700.0)).values()} == {"imputed"}
+
+
+def outline_with_parts(share: float, **tags: str) -> list[Building]:
+    """A building of 40 m x 20 m with a part of 9 m, which covers a share of it, among towers."""
+    towers = [(box(x, 50, x + 20, 70), YES | {"height": "60"}) for x in (-60, -30, 0, 30)]
+    part = (box(-20, 0, -20 + 40 * share, 20), {"building:part": "yes", "height": "9"})
+    return [(box(-20, 0, 20, 20), YES | tags), part, *towers]
+
+
+def test_rest_of_a_building_with_parts_is_no_tower(town: Town) -> None:
+    assert heights(town(outline_with_parts(0.7)))[1000][1] == 9.0
+    # Where the parts are the exception, the rest is as high as its neighbours.
+    assert heights(town(outline_with_parts(0.3)))[1000][1] == 60.0
+    assert heights(town(outline_with_parts(0.7, height="20")))[1000][1] == 20.0
+
+
+def test_rest_of_an_outline_of_no_height_is_open(town: Town) -> None:
+    source = town(outline_with_parts(0.3, height="0"))
+    assert 1000 not in heights(source)
+    ledger = tile_footprints(LATITUDE, LONGITUDE, 200.0, source, SceneSettings(), 1).outcomes.set_index("osm_id")
+    assert ledger.loc[1000, "outcome"] == "replaced by its parts"
