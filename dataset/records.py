@@ -82,6 +82,11 @@ class MapRecord(TypedDict, total=False):
     map_date: str | None
     sha256: str
     counts: dict[str, int]
+    # Buildings that could not be built, by what the map lacks, and repaired ones, by what was done.
+    losses: dict[str, int]
+    repairs: dict[str, int]
+    # Tags of heights that could not be read, by their text.
+    unread_heights: dict[str, int]
 
 
 class CityRecord(TypedDict):

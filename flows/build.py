@@ -2,16 +2,18 @@
 
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from shapely.errors import ShapelyError
 
 from wavecity.dataset.card.croissant import write_croissant
+from wavecity.dataset.card.maps import without_heights
 from wavecity.dataset.card.page import write_card
 from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.checks.validate import Each, validate
@@ -22,7 +24,7 @@ from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
 from wavecity.dataset.publish import Version, pointed_at, publish, versions
-from wavecity.dataset.records import Outcome, Receipt, StoreAttributes, TrajectoryAttributes
+from wavecity.dataset.records import MapRecord, Outcome, Receipt, StoreAttributes, TrajectoryAttributes
 from wavecity.dataset.schema import SCHEMA_VERSION
 from wavecity.dataset.writer import write_unit
 from wavecity.flows.fingerprint import code_fingerprint
@@ -70,6 +72,9 @@ def plan_scenes(recipe: Recipe, cache: Path, each: Callable[..., Iterable[CityPl
     if not plan.accepted:
         msg = f"area.source {recipe.area.source}: none of {len(plan.tiles)} tiles is usable; lower area.min_coverage"
         raise InputError(msg)
+    if bare := without_heights({city: cast(MapRecord, source.provenance) for city, source in plan.sources.items()}):
+        msg = f"no height is stated by the map of {', '.join(bare)}: all are guesses by building type and footprint"
+        warnings.warn(msg, stacklevel=2)
     return plan
 
 

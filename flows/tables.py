@@ -6,12 +6,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.table import Table
 
 from wavecity.dataset.card.facts import trajectory_text
+from wavecity.dataset.card.maps import state_lines
 from wavecity.dataset.card.source import add_up, percent
 from wavecity.dataset.checks.findings import CheckFailed, Validation
 from wavecity.dataset.checks.validate import validate_bytes
@@ -21,7 +22,7 @@ from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.lock import builder_lock
 from wavecity.dataset.publish import Version, latest, point_latest, publish, versions
 from wavecity.dataset.reader import open_store, refuse_run_folder, resolve
-from wavecity.dataset.records import attributes_of
+from wavecity.dataset.records import MapRecord, attributes_of
 from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.dataset.settings import StoreSettings
 from wavecity.flows.help import keys_of
@@ -72,6 +73,8 @@ def print_plan(plan: "Plan", every: bool = False) -> None:
         console.print("rejected: " + ", ".join(f"{reason} {count}" for reason, count in reasons.most_common()))
     if spare:
         console.print(f"not needed, so not looked at: {spare}")
+    for line in state_lines({name: cast(MapRecord, source.provenance) for name, source in plan.sources.items()}):
+        console.print(line, soft_wrap=True)
     short = [city for city in plan.cities if city.short > 0]
     if short:
         lacking = sum(city.short for city in short)
@@ -256,6 +259,9 @@ def print_store(store: str) -> None:
     else:
         table.add_row("cities", f"{sum(city['scenes'] > 0 for city in cities)} of {len(cities)}")
         table.add_row("maps", _maps(lineage.get("maps", {})))
+        table.add_row(
+            "state of the maps", "\n".join(state_lines(lineage.get("maps", {}))) or "nothing lost or repaired"
+        )
     table.add_row("scenes from", "\n".join(f"{count} {origin}" for origin, count in _origins(folder)))
     table.add_row("made with", ", ".join(f"{name} {value}" for name, value in lineage.get("versions", {}).items()))
     cards = [name for name in ("card.html", "card.md", "croissant.json") if (folder / name).exists()]

@@ -1,10 +1,11 @@
 """Tile -> `Scene`: the function of this package that the pipeline calls for every scene."""
 
-from typing import Any
+from typing import Any, get_args
 
 from wavecity.geo.errors import SceneError
 from wavecity.geo.footprints import Footprints, built_between, tile_footprints
 from wavecity.geo.gates import check, limits, measure
+from wavecity.geo.heights import HeightSource
 from wavecity.geo.mesh import build_mesh
 from wavecity.geo.projection import local_crs
 from wavecity.geo.rasters import grid_length, height_map, occupancy_grid
@@ -99,7 +100,7 @@ def _provenance(source: Source, prints: Footprints, mesh: Mesh, gates: dict[str,
     return {
         "map": source.provenance,
         "mesh_checksum": mesh.checksum,
-        "height_sources": {kind: float(shares.get(kind, 0.0)) for kind in ("tag", "levels", "part", "imputed")},
+        "height_sources": {kind: float(shares.get(kind, 0.0)) for kind in get_args(HeightSource)},
         "coverage": prints.coverage,
         "features": prints.ledger,
         "gates": gates,

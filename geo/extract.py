@@ -4,46 +4,36 @@ import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
-import itertools
 import json
 import os
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import osmium
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
-from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import InputError, MapError
 from wavecity.geo.heights import HeightStatistics, height_statistics
 from wavecity.geo.projection import WGS84, cached_crs
-
-Bounds = tuple[float, float, float, float]
+from wavecity.geo.reading import SUFFIXES, Bounds, read_extract
 
 HELSINKI_SHA256 = "b73e9c2c82054d654209b0127f1c3287d5900d6780a6083bf3a45ead8ba3e5ee"
 LICENCE = "© OpenStreetMap contributors, ODbL 1.0"
-SUFFIXES = (".osm.pbf", ".pbf", ".osm", ".osm.gz")
-COLUMNS = ["osm_type", "osm_id", "tags", "outline_of"]
+COLUMNS = ["osm_type", "osm_id", "tags", "outline_of", "problem"]
 STREET_COLUMNS = ["osm_id", "tags"]
 # Part of the cache's key: raise it when the columns change.
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 # Small row groups of features sorted along a Hilbert curve: a tile touches one or two of them.
 ROW_GROUP = 1000
-
-
-class Unreadable(MapError):
-    """A file that is not complete OpenStreetMap data: broken, cut short or unsorted."""
+METRES_PER_DEGREE = 111_320.0  # of latitude
 
 
 @dataclass(frozen=True)
@@ -72,31 +62,6 @@ class ExtractSource:
         table = pq.read_table(self.parquet, columns=["bbox"]).flatten()
         edges = ("xmin", "ymin", "xmax", "ymax")
         return np.column_stack([table[f"bbox.{edge}"].to_numpy() for edge in edges]).astype(np.float64)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Content of an extract.
-
-    Attributes
-    ----------
-    buildings : geopandas.GeoDataFrame
-        Columns of `Source.buildings`, tags as JSON text.
-    streets : geopandas.GeoDataFrame
-        Columns of `Source.streets`, tags as JSON text.
-    bounds : (west, south, east, north)
-        WGS84 degrees that the extract covers.
-    newest : str or None
-        Time of the newest edit of a building.
-    counts : dict
-        Number of elements by what became of them.
-    """
-
-    buildings: gpd.GeoDataFrame
-    streets: gpd.GeoDataFrame
-    bounds: Bounds
-    newest: str | None
-    counts: dict[str, int]
 
 
 def _read_box(path: Path, bounds: Bounds, columns: list[str], order: list[str]) -> gpd.GeoDataFrame:
@@ -154,9 +119,9 @@ def open_extract(path: Path, name: str, cache: Path, pinned: str = "") -> Extrac
             "sha256": digest,
             "map_date": read.newest,
             "licence": LICENCE,
-            "counts": read.counts,
+            **read.facts,
         }
-        write_map(folder, read.buildings, read.streets, read.bounds, provenance)
+        write_map(folder, read.buildings, read.streets, read.bounds, provenance, read.unplaced)
     return open_map(folder)
 
 
@@ -192,7 +157,12 @@ def open_map(folder: Path) -> ExtractSource:
 
 
 def write_map(
-    folder: Path, frame: gpd.GeoDataFrame, streets: gpd.GeoDataFrame, bounds: Bounds, provenance: dict[str, Any]
+    folder: Path,
+    frame: gpd.GeoDataFrame,
+    streets: gpd.GeoDataFrame,
+    bounds: Bounds,
+    provenance: dict[str, Any],
+    unplaced: Sequence[tuple[str, int, str]] = (),
 ) -> None:
     """Write buildings.parquet, streets.parquet and map.json into `folder`, which appears complete or not at all.
 
@@ -201,22 +171,34 @@ def write_map(
     folder : Path
         See `map_folder`.
     frame : geopandas.GeoDataFrame
-        osm_type, osm_id, tags (JSON text), outline_of, geometry (WGS84); see `wavecity.geo.sources.Source.buildings`.
+        osm_type, osm_id, tags (JSON text), outline_of, problem, geometry (WGS84); see
+        `wavecity.geo.sources.Source.buildings`.
     streets : geopandas.GeoDataFrame
         osm_id, tags (JSON text), geometry (WGS84); see `wavecity.geo.sources.Source.streets`.
     bounds : (west, south, east, north)
         WGS84 degrees that the map covers.
     provenance : dict
         JSON-ready.
+    unplaced : sequence of (osm_type, osm_id, reason)
+        See `Reading`.
 
     Raises
     ------
     InputError
         The folder cannot be written.
     """
-    tags = (json.loads(text) for text in frame["tags"])
-    statistics = height_statistics([of_building for of_building in tags if "building" in of_building])
-    described = {"bounds": bounds, "statistics": asdict(statistics), "provenance": provenance}
+    whole = frame[frame["problem"] == ""]
+    rows = [(json.loads(text), area) for text, area in zip(whole["tags"], _areas(whole), strict=True)]
+    rows = [(tags, area) for tags, area in rows if "building" in tags]
+    statistics = height_statistics([tags for tags, _ in rows], [area for _, area in rows])
+    counts = provenance["counts"] | {"with_height": statistics.n_tagged}
+    provenance = provenance | {"counts": counts}
+    described = {
+        "bounds": bounds,
+        "statistics": asdict(statistics),
+        "provenance": provenance,
+        "unplaced": list(unplaced),
+    }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
@@ -237,23 +219,19 @@ def write_map(
         raise InputError(msg)
 
 
+def _areas(frame: gpd.GeoDataFrame) -> NDArray[np.float64]:
+    """Areas in m2 of WGS84 polygons the size of buildings."""
+    shapes = frame.geometry.to_numpy()
+    latitude = shapely.bounds(shapes)[:, 1]
+    areas: NDArray[np.float64] = shapely.area(shapes) * METRES_PER_DEGREE**2 * np.cos(np.radians(latitude))
+    return areas
+
+
 def _write_indexed(frame: gpd.GeoDataFrame, path: Path) -> None:
     """Write a table sorted along a Hilbert curve, with an index of its boxes."""
     if len(frame):
         frame = frame.iloc[np.argsort(frame.hilbert_distance().to_numpy(), kind="stable")]
     frame.to_parquet(path, index=False, write_covering_bbox=True, row_group_size=ROW_GROUP)
-
-
-def street_frame(ways: list[tuple[int, dict[str, str], BaseGeometry]]) -> gpd.GeoDataFrame:
-    """Frame for `write_map` of streets (OSM id, tags, WGS84 line)."""
-    return gpd.GeoDataFrame(
-        {
-            "osm_id": np.array([way[0] for way in ways], dtype=np.int64),
-            "tags": np.array([json.dumps(way[1], sort_keys=True, ensure_ascii=False) for way in ways], dtype=object),
-        },
-        geometry=[way[2] for way in ways],
-        crs=WGS84,
-    )
 
 
 def _check_path(path: Path) -> None:
@@ -276,116 +254,3 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_extract(path: Path) -> Reading:
-    """Buildings and streets of an extract."""
-    rows: list[tuple[str, int, dict[str, str], bytes]] = []
-    ways: list[tuple[int, dict[str, str], BaseGeometry]] = []
-    outers: dict[int, int] = {}
-    counts: Counter[str] = Counter(tagged=0, incomplete=0, buildings=0, parts=0)
-    newest: datetime | None = None
-    factory = osmium.geom.WKBFactory()
-    try:
-        for item in _tagged(path):
-            of_building = "building" in item.tags or "building:part" in item.tags
-            if item.is_area():
-                # A closed highway comes as an area, too.
-                if not of_building:
-                    continue
-                try:
-                    wkb = bytes.fromhex(factory.create_multipolygon(item))
-                except RuntimeError:
-                    continue  # rings that do not close or cross; counted as incomplete below
-                kind = "way" if item.from_way() else "relation"
-                rows.append((kind, item.orig_id(), dict(item.tags), wkb))
-                continue
-            if item.is_way() and "highway" in item.tags:
-                line = _line([(node.lon, node.lat) if node.location.valid() else None for node in item.nodes])
-                if line is not None:
-                    ways.append((item.id, dict(item.tags), line))
-            if of_building and (item.is_way() or item.is_relation()):
-                closed = item.is_closed() if item.is_way() else item.tags.get("type") == "multipolygon"
-                counts["tagged"] += bool(closed)
-                if item.timestamp.year > 1970 and (newest is None or item.timestamp > newest):
-                    newest = item.timestamp
-                if item.is_relation() and "building" in item.tags:
-                    outers.update({member.ref: item.id for member in item.members if member.role == "outer"})
-        box = _header_box(path)
-    except (RuntimeError, OSError, UnicodeDecodeError) as error:
-        raise Unreadable(_explain(path, error)) from error
-    if not rows and not counts["tagged"]:
-        msg = f"area.source: {path}: holds no complete building; give an extract of a built-up area"
-        raise MapError(msg)
-    # A clipped extract loses some rings at its edge. Losing most of them means that the nodes came after the ways.
-    if not rows or len(rows) < counts["tagged"] / 2:
-        msg = (
-            f"area.source: {path}: only {len(rows)} of {counts['tagged']} buildings are complete; "
-            "nodes are missing or come after their ways: sort it with `osmium sort`, or cut with complete ways"
-        )
-        raise Unreadable(msg)
-    geometry = shapely.from_wkb([row[3] for row in rows])
-    built = {(row[0], row[1]) for row in rows if "building" in row[2]}
-    frame = gpd.GeoDataFrame(
-        {
-            "osm_type": [row[0] for row in rows],
-            "osm_id": np.array([row[1] for row in rows], dtype=np.int64),
-            "tags": [json.dumps(row[2], sort_keys=True, ensure_ascii=False) for row in rows],
-            "outline_of": np.array([_outline_of(row, outers, built) for row in rows], dtype=np.int64),
-        },
-        geometry=geometry,
-        crs=WGS84,
-    )
-    counts["buildings"] = len(built)
-    counts["parts"] = len(rows) - len(built)
-    counts["incomplete"] = max(0, counts["tagged"] - len(rows))
-    counts["streets"] = len(ways)
-    west, south, east, north = box or frame.total_bounds.tolist()
-    edited = newest.isoformat() if newest else None
-    return Reading(frame, street_frame(ways), (west, south, east, north), edited, dict(counts))
-
-
-def _tagged(path: Path) -> Iterator[Any]:
-    """Ways, relations and assembled areas with a building tag, and ways with a highway tag."""
-    buildings = osmium.filter.KeyFilter("building", "building:part")
-    wanted = osmium.filter.KeyFilter("building", "building:part", "highway")
-    yield from osmium.FileProcessor(str(path)).with_areas(buildings).with_filter(wanted)
-
-
-def _line(points: list[tuple[float, float] | None]) -> BaseGeometry | None:
-    """A way's line through the nodes that are there: a clipped extract lacks some, and the line breaks at them."""
-    runs = [list(run) for there, run in itertools.groupby(points, lambda point: point is not None) if there]
-    lines = [shapely.LineString(run) for run in runs if len(run) > 1]
-    return (lines[0] if len(lines) == 1 else shapely.MultiLineString(lines)) if lines else None
-
-
-def _header_box(path: Path) -> Bounds | None:
-    """Bounding box in the header of an extract, if it has one."""
-    reader = osmium.io.Reader(str(path))
-    try:
-        box = reader.header().box()
-    finally:
-        reader.close()
-    if not box.valid():
-        return None
-    low, high = box.bottom_left, box.top_right
-    return low.lon, low.lat, high.lon, high.lat
-
-
-def _outline_of(
-    row: tuple[str, int, dict[str, str], bytes], outers: dict[int, int], built: set[tuple[str, int]]
-) -> int:
-    """Relation whose outer ring this building way is: taken as a building of its own it would fill the courtyard."""
-    relation = outers.get(row[1], 0) if row[0] == "way" and "building" in row[2] else 0
-    return relation if ("relation", relation) in built else 0
-
-
-def _explain(path: Path, error: Exception) -> str:
-    """Message for an extract that osmium cannot read."""
-    reason = " ".join(str(error).split())
-    if "out of order" in reason:
-        return f"area.source: {path}: is not sorted ({reason}); sort it with `osmium sort`"
-    return (
-        f"area.source: {path}: cannot be read as OpenStreetMap data ({reason}); "
-        f"give a complete {', '.join(SUFFIXES)} file"
-    )

@@ -14,11 +14,13 @@ from shapely import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
-from wavecity.geo.heights import CONFIDENCE, NEIGHBOUR_RADIUS, Height, impute_height, nearest_heights, tagged_height
+from wavecity.geo.heights import NEIGHBOUR_RADIUS, Height
 from wavecity.geo.polygons import GRID, polygons, repair, simplify_together, unpinch
 from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
+from wavecity.geo.rings import FLAT, REPEATED, is_mapped
 from wavecity.geo.settings import SceneSettings
 from wavecity.geo.sources import Source
+from wavecity.geo.tile_heights import feature_heights, without_towers
 
 # Overlaps below this area (m2) are rounding, not overlap.
 TOUCH = 1e-3
@@ -107,16 +109,16 @@ def _resolve(
     """Solids of a tile; see `tile_footprints`."""
     features, local, in_tile = _features_around(latitude, longitude, size, source)
     tags = list(features["tags"])
-    kinds = np.array(
-        [_kind(row, outline) for row, outline in zip(tags, features["outline_of"], strict=True)], dtype=np.str_
-    )
+    described = zip(tags, features["outline_of"], features["problem"], strict=True)
+    kinds = np.array([_kind(*row) for row in described], dtype=np.str_)
     _adopt_outline_tags(features, tags)
     kinds = _parts_by_place(local, kinds, tags)
     parents = _parents(local, kinds)
-    heights = _heights(
+    heights = feature_heights(
         features, tags, local, kinds, parents, in_tile & ~shapely.is_empty(local), source, settings, seed
     )
     outlines = _without_parts(local, kinds, parents)
+    without_towers(outlines, heights, local, parents, tags, settings.storey_height)
 
     outcomes: dict[int, str] = {}
     large: list[int] = []
@@ -124,7 +126,7 @@ def _resolve(
         if kinds[index] not in ("building", "part"):
             outcomes[index] = str(kinds[index])
         elif local[index].is_empty:
-            outcomes[index] = "rings without area"
+            outcomes[index] = FLAT
         elif outlines[index].is_empty:
             outcomes[index] = "replaced by its parts"
         elif outlines[index].area < settings.min_area:
@@ -173,7 +175,10 @@ def _features_around(
     if not touching.any():
         return wide.iloc[:0], raw[:0], touching[:0]
     # Neighbours and parts of every building that touches the tile, so that a building is the same in all its tiles.
-    x0, y0, x1, y1 = shapely.total_bounds(raw[touching]) + np.array([-1, -1, 1, 1]) * NEIGHBOUR_RADIUS
+    whole = touching & (wide["problem"] == "").to_numpy()
+    if not whole.any():
+        return wide, repair(raw), touching
+    x0, y0, x1, y1 = shapely.total_bounds(raw[whole]) + np.array([-1, -1, 1, 1]) * NEIGHBOUR_RADIUS
     if max(-x0, -y0, x1, y1) > reach:
         wide = source.buildings(world_bounds((x0, y0, x1, y1), latitude, longitude))
         raw = project(wide.geometry.to_numpy(), latitude, longitude)
@@ -181,15 +186,19 @@ def _features_around(
     return wide, repair(raw), touching
 
 
-def _kind(tags: dict[str, str], outline_of: int) -> str:
+def _kind(tags: dict[str, str], outline_of: int, problem: str) -> str:
     """`building`, `part`, or the reason why a feature is neither."""
     layer = tags.get("layer", "0")
     sunk = layer.startswith("-") and tags.get("location") != "overground"
     if sunk or tags.get("location") == "underground":
         return "underground"
+    if not is_mapped(tags):
+        return "tagged as no building"
+    if problem:
+        return problem
     if tags.get("building", "no") != "no":
-        return "repeats the outer ring of its relation" if outline_of else "building"
-    return "part" if tags.get("building:part", "no") != "no" else "tagged as no building"
+        return REPEATED if outline_of else "building"
+    return "part"
 
 
 def _adopt_outline_tags(features: gpd.GeoDataFrame, tags: list[dict[str, str]]) -> None:
@@ -257,58 +266,6 @@ def _without_parts(
         complete = rest.area <= (1 - PARTS_COMPLETE) * local[parent].area
         outlines[parent] = Polygon() if complete else MultiPolygon(polygons(rest))
     return outlines
-
-
-def _heights(
-    features: gpd.GeoDataFrame,
-    tags: list[dict[str, str]],
-    local: NDArray[np.object_],
-    kinds: NDArray[np.str_],
-    parents: NDArray[np.int64],
-    wanted: NDArray[np.bool_],
-    source: Source,
-    settings: SceneSettings,
-    seed: int,
-) -> dict[int, Height]:
-    """Height of every feature that touches the tile."""
-    storey = settings.storey_height
-    known = {row: tagged_height(tags[row], storey) for row in range(len(tags)) if kinds[row] in ("building", "part")}
-    references = np.array([row for row, height in known.items() if height and kinds[row] == "building"], dtype=np.int64)
-    # get_coordinates leaves empty geometries out: without their rows all later ones would get a neighbour's centre.
-    centres = np.full((len(local), 2), np.nan)
-    centres[~shapely.is_empty(local)] = shapely.get_coordinates(shapely.centroid(local))
-    areas = shapely.area(local)
-    types, ids = features["osm_type"].tolist(), features["osm_id"].tolist()
-    tops = np.array([height.top for row in references if (height := known[int(row)])], dtype=np.float64)
-
-    def impute(row: int) -> Height:
-        neighbours = nearest_heights(centres[row], centres[references], tops)
-        return impute_height(
-            tags[row], (types[row], ids[row]), areas[row], neighbours, source.statistics, storey, settings.impute, seed
-        )
-
-    heights: dict[int, Height] = {}
-    has_parts = set(parents.tolist())
-    # Buildings first: a part without a height of its own takes its building's.
-    for row in sorted(known, key=lambda row: kinds[row] != "building"):
-        height = known[row]
-        if kinds[row] == "building":
-            if wanted[row] or row in has_parts:
-                heights[row] = height or impute(row)
-        elif wanted[row] and height:
-            heights[row] = Height(height.top, height.base, "part", height.confidence)
-        elif wanted[row]:
-            heights[row] = _inherited(tags[row], heights.get(int(parents[row])), storey) or impute(row)
-    return heights
-
-
-def _inherited(tags: dict[str, str], parent: Height | None, storey_height: float) -> Height | None:
-    """Height of a part that has at most a base of its own: up to the top of its building."""
-    if parent is None:
-        return None
-    own = tagged_height({**tags, "height": f"{parent.top:.3f}"}, storey_height)
-    confidence = min(parent.confidence, CONFIDENCE["inherited"])
-    return Height(parent.top, own.base if own else 0.0, parent.source, confidence)
 
 
 def _without_overlaps(solids: list[Solid], settings: SceneSettings) -> list[Solid]:

@@ -1,7 +1,6 @@
 """Building heights: from tags where the map has them, else imputed reproducibly."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -9,25 +8,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wavecity.geo.guess import (
+    SLAB_THICKNESS,
+    SLABS,
+    Neighbours,
+    guessed_storeys,
+    height_by_neighbours,
+    is_low,
+)
+from wavecity.geo.height_texts import HEIGHT_KEYS, MAX_HEIGHT, TOP_KEYS, parse_length, parse_levels, storeys_in_words
 from wavecity.geo.seeding import generator
 
-HeightSource = Literal["tag", "levels", "part", "imputed"]
+HeightSource = Literal["tag", "levels", "part", "imputed", "guess"]
 
-FOOT = 0.3048
-INCH = 0.0254
-# Outside of these a tag is a typing error (the tallest building of the world is 828 m high and has 163 storeys).
-MAX_HEIGHT = 1000.0
 MIN_HEIGHT = 0.1
-MAX_LEVELS = 200.0
-HEIGHT_KEYS = (
-    "height", "building:height", "min_height", "building:min_height", "building:levels", "roof:levels",
-    "building:min_level",
-)  # fmt: skip
 NEIGHBOUR_RADIUS = 150.0
 NEIGHBOURS = 8
-# A kiosk or garage without a height is not as high as the houses around it: one storey up to this footprint in m2.
-SMALL_FOOTPRINT = 25.0
-
+# With as many tagged buildings a map's own storey height counts half.
+FEW = 5
 # Confidence is a rank, not a probability: how directly the map states the height.
 CONFIDENCE = {
     "tag": 1.0,
@@ -38,12 +36,6 @@ CONFIDENCE = {
     "map": 0.2,
     "guess": 0.1,
 }
-
-_NUMBER = r"(\d{1,6}(?:[.,]\d{1,6})?)"
-_METRES = re.compile(rf"^{_NUMBER}\s*(?:m|meters?|metres?)?\.?$")
-_CENTIMETRES = re.compile(rf"^{_NUMBER}\s*cm$")
-_FEET = re.compile(rf"^{_NUMBER}\s*(?:ft|feet|foot|'|’|′)\.?\s*(?:{_NUMBER}\s*(?:in|inch|inches|\"|”|″|'')?)?\.?$")
-_APPROXIMATE = re.compile(r"^(?:~|≈|ca?\.?\s|circa\s|about\s|approx\.?\s)\s*")
 
 
 @dataclass(frozen=True)
@@ -58,54 +50,35 @@ class Height:
 
 @dataclass(frozen=True)
 class HeightStatistics:
-    """Distribution of the tagged heights of a whole map, independent of the storey height.
+    """How high the buildings of a whole map are in comparison with a guess, independent of the storey height.
 
     Attributes
     ----------
-    metres, levels : tuple of float
-        Quantiles (0 to 1, evenly spaced) of heights in m and of storeys (roof storeys included); empty without tags.
+    metres, levels : float
+        Medians of tagged heights in m and of storeys (roof storeys included), for each storey that would be guessed.
     n_metres, n_levels : int
         Buildings behind each.
     """
 
-    metres: tuple[float, ...] = ()
-    levels: tuple[float, ...] = ()
+    metres: float = 0.0
+    levels: float = 0.0
     n_metres: int = 0
     n_levels: int = 0
 
+    @property
+    def n_tagged(self) -> int:
+        """Buildings of which the map states the height."""
+        return self.n_metres + self.n_levels
 
-def parse_length(text: str) -> tuple[float, bool] | None:
-    """Length in m of an OSM tag, and whether the tag is exact.
-
-    Understands `12`, `12.5 m`, `12,5`, `40 ft`, `40'`, `40'6"`, `~12`, and lists or ranges (`12;14`, `12-14`), of which
-    the largest counts: a height is the top of the building.
-
-    Returns
-    -------
-    (float, bool) or None
-        None for anything else, for negative and for absurd values (above 1000 m).
-
-    Examples
-    --------
-    >>> parse_length("40 ft")
-    (12.192, True)
-    >>> parse_length("~12")
-    (12.0, False)
-    """
-    values, exact = _values(text, _one_length, MAX_HEIGHT)
-    return (max(values), exact) if values else None
-
-
-def parse_levels(text: str) -> float | None:
-    """Number of storeys of an OSM tag (`5`, `2.5`, `~4`, the largest of `3;4`), None when not a number in 0…200.
-
-    Examples
-    --------
-    >>> parse_levels("3;4")
-    4.0
-    """
-    values, _ = _values(text, _one_number, MAX_LEVELS)
-    return max(values) if values else None
+    def storey(self, storey_height: float) -> float:
+        """Height in m of a guessed storey in this map: the recipe's where the map states little, else the map's own."""
+        logs = [
+            n * np.log(median / storey_height)
+            for n, median in ((self.n_metres, self.metres), (self.n_levels, self.levels * storey_height))
+            if n
+        ]
+        # Rounded, so that a few more tagged buildings in a newer map do not change every height.
+        return round(storey_height * float(np.exp(sum(logs) / (self.n_tagged + FEW))), 1) if logs else storey_height
 
 
 def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | None:
@@ -125,21 +98,22 @@ def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | Non
     >>> tagged_height({"building": "yes", "building:levels": "4"}, 3.5).top
     14.0
     """
-    return _tagged_height(tuple((key, tags[key]) for key in HEIGHT_KEYS if key in tags), storey_height)
+    stated = tuple((key, tags[key]) for key in HEIGHT_KEYS if key in tags)
+    return _tagged_height(stated, storey_height, tags.get("building") in SLABS)
 
 
 @lru_cache(maxsize=50_000)
-def _tagged_height(stated: tuple[tuple[str, str], ...], storey_height: float) -> Height | None:
+def _tagged_height(stated: tuple[tuple[str, str], ...], storey_height: float, slab: bool) -> Height | None:
     """Cached: most buildings of a city have one of a few dozen combinations of tags."""
     tags = dict(stated)
-    base = _base(tags, storey_height)
-    for key in ("height", "building:height"):
-        length = parse_length(tags.get(key, ""))
-        if length is not None and length[0] >= MIN_HEIGHT:
-            return _above(length[0], base, "tag", CONFIDENCE["tag" if length[1] else "approximate"])
-    storeys = _storeys(tags)
+    metres, storeys = _top(tags), _storeys(tags)
+    if metres is not None:
+        top, exact = metres
+        base = _base(tags, storey_height, slab, top, storeys)
+        return _above(top, base, "tag", CONFIDENCE["tag" if exact else "approximate"])
     if storeys is not None and MIN_HEIGHT <= storeys * storey_height <= MAX_HEIGHT:
-        return _above(storeys * storey_height, base, "levels", CONFIDENCE["levels"])
+        top = storeys * storey_height
+        return _above(top, _base(tags, storey_height, slab, top), "levels", CONFIDENCE["levels"])
     return None
 
 
@@ -147,13 +121,13 @@ def impute_height(
     tags: Mapping[str, str],
     osm: tuple[str, int],
     area: float,
-    neighbours: Sequence[float] | NDArray[np.float64],
+    neighbours: Neighbours,
     statistics: HeightStatistics,
     storey_height: float,
     method: Literal["neighbours", "geo2sigmap"],
     seed: int,
 ) -> Height:
-    """Plausible height of a building that has none, always the same for the same (seed, OSM id).
+    """Plausible height of a building that has none, always the same for the same map (and seed, for `geo2sigmap`).
 
     Parameters
     ----------
@@ -163,97 +137,104 @@ def impute_height(
         OSM type and id.
     area : float
         Footprint in m2.
-    neighbours : sequence of float
-        Heights in m of the nearest tagged buildings, nearest first; one of them is drawn.
+    neighbours : Neighbours
+        The nearest tagged buildings.
     statistics : HeightStatistics
-        The map's distribution, used where there are no neighbours.
+        Of the whole map, for buildings without neighbours.
     storey_height : float
         Metres per storey.
     method : str
-        `geo2sigmap` ignores area, neighbours and map: storeys from N(5, 1), clipped to 1…15.
+        `neighbours`: the height of like neighbours, else a guess by type and footprint, scaled to the map's tagged
+        heights; garages, sheds and kiosks have one storey, roofs on open air are low. `geo2sigmap`: storeys from N(5, 1),
+        clipped to 1…15, whatever the building.
     seed : int
+
+    Returns
+    -------
+    Height
+        Of source `guess` where the map states no height at all, else `imputed`.
     """
-    random = generator(seed, "height", *osm)
-    n_tagged = statistics.n_metres + statistics.n_levels
-    if method == "neighbours" and area <= SMALL_FOOTPRINT:
-        top, confidence = storey_height, CONFIDENCE["neighbours"]
-    elif method == "neighbours" and len(neighbours):
-        top = float(random.choice(np.asarray(neighbours[:NEIGHBOURS], dtype=np.float64)))
-        confidence = CONFIDENCE["neighbours"]
-    elif method == "neighbours" and n_tagged:
-        in_metres = random.random() * n_tagged < statistics.n_metres
-        quantiles = statistics.metres if in_metres else statistics.levels
-        drawn = float(np.interp(random.random(), np.linspace(0, 1, len(quantiles)), quantiles))
-        top = drawn if in_metres else drawn * storey_height
-        confidence = CONFIDENCE["map"]
-    else:
+    kind = tags.get("building") or tags.get("building:part", "")
+    base = _base(tags, storey_height)
+    confidence = CONFIDENCE["map" if statistics.n_tagged else "guess"]
+    if method == "geo2sigmap":
+        random = generator(seed, "height", *osm)
         top = storey_height * float(np.clip(random.normal(5.0, 1.0), 1.0, 15.0))
         confidence = CONFIDENCE["guess"]
-    base = _base(tags, storey_height)
-    # A building known to start above the drawn height has at least one storey there.
-    top = float(np.clip(max(top, base + storey_height), MIN_HEIGHT, MAX_HEIGHT))
-    return _above(top, base, "imputed", confidence)
+    elif kind in SLABS:
+        top = SLABS[kind]
+        base = base or _base(tags, storey_height, True, top)
+    elif is_low(kind, area):
+        top = storey_height
+    elif len(neighbours):
+        top = height_by_neighbours(area, neighbours)
+        confidence = CONFIDENCE["neighbours"]
+    else:
+        top = guessed_storeys(kind, area) * statistics.storey(storey_height)
+    # A building known to start above that height has at least one storey there, a roof its thickness.
+    least = base + (SLAB_THICKNESS if kind in SLABS else storey_height)
+    top = float(np.clip(max(top, least), MIN_HEIGHT, MAX_HEIGHT))
+    return _above(top, base, "imputed" if statistics.n_tagged else "guess", confidence)
 
 
-def height_statistics(all_tags: Sequence[Mapping[str, str]], points: int = 101) -> HeightStatistics:
-    """Distribution of the heights that the given tags state."""
+def height_statistics(all_tags: Sequence[Mapping[str, str]], areas: Sequence[float]) -> HeightStatistics:
+    """Statistics of the heights that the given tags state, of buildings with these footprints in m2."""
     metres: list[float] = []
     levels: list[float] = []
-    for tags in all_tags:
-        lengths = (parse_length(tags.get(key, "")) for key in ("height", "building:height"))
-        length = next((found[0] for found in lengths if found is not None and found[0] >= MIN_HEIGHT), None)
-        storeys = _storeys(tags)
+    for tags, area in zip(all_tags, areas, strict=True):
+        length, storeys = _top(tags), _storeys(tags)
+        kind = tags.get("building", "")
+        if length is None and storeys is None:
+            continue
+        guessed = 1 if kind in SLABS else guessed_storeys(kind, area)
         if length is not None:
-            metres.append(length)
+            metres.append(length[0] / guessed)
         elif storeys is not None:
-            levels.append(storeys)
-    grid = np.linspace(0, 1, points)
+            levels.append(storeys / guessed)
     return HeightStatistics(
-        metres=tuple(np.quantile(metres, grid).tolist()) if metres else (),
-        levels=tuple(np.quantile(levels, grid).tolist()) if levels else (),
+        metres=float(np.median(metres)) if metres else 0.0,
+        levels=float(np.median(levels)) if levels else 0.0,
         n_metres=len(metres),
         n_levels=len(levels),
     )
 
 
 def nearest_heights(
-    centre: NDArray[np.float64], others: NDArray[np.float64], heights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Heights (K,) of the at most 8 nearest of `others` (N, 2) within 150 m of `centre` (2,), nearest first."""
+    centre: NDArray[np.float64],
+    kind: str,
+    others: NDArray[np.float64],
+    tops: NDArray[np.float64],
+    areas: NDArray[np.float64],
+    kinds: NDArray[np.str_],
+    radius: float = NEIGHBOUR_RADIUS,
+) -> Neighbours:
+    """The at most 8 nearest of `others` (N, 2) within a radius of `centre` (2,), nearest first.
+
+    Parameters
+    ----------
+    centre, others : float64 (2,) and (N, 2)
+        Centroids in m.
+    kind, kinds : str and str (N,)
+        Values of the tag `building`.
+    tops, areas : float64 (N,)
+        Heights in m and footprints in m2.
+    radius : float
+        In m.
+    """
     # Rounded, so that a tie is not decided by the last bits of a projection, which differ from tile to tile.
     offset = others - centre
-    distance = np.round(np.hypot(offset[:, 0], offset[:, 1]), 2)
-    order = np.lexsort((heights, distance))
-    return heights[order[distance[order] <= NEIGHBOUR_RADIUS][:NEIGHBOURS]]
+    distance = np.round(np.hypot(offset[:, 0], offset[:, 1]), 2).astype(np.float64)
+    near = np.flatnonzero(distance <= radius)
+    order = near[np.lexsort((tops[near], distance[near]))][:NEIGHBOURS]
+    return Neighbours(tops[order], areas[order], distance[order], kinds[order] == kind)
 
 
-def _values(text: str, one: Callable[[str], float | None], largest: float) -> tuple[list[float], bool]:
-    """Numbers of a list or range, and whether all are exact."""
-    text = text.strip().lower()
-    plain = _APPROXIMATE.sub("", text)
-    pieces = [piece.strip() for piece in re.split(r"[;–—-]|\bto\b", plain)]
-    values = [one(piece) for piece in pieces]
-    good = [value for value in values if value is not None and value <= largest]
-    # "-3" splits into "" and "3": any unreadable piece makes the whole tag unreadable.
-    if len(good) < len(pieces):
-        return [], False
-    return good, plain == text and len(pieces) == 1
-
-
-def _one_number(text: str) -> float | None:
-    """A number, or None."""
-    match = re.fullmatch(_NUMBER, text)
-    return float(match[1].replace(",", ".")) if match else None
-
-
-def _one_length(text: str) -> float | None:
-    """A length in m, or None."""
-    if match := _METRES.match(text):
-        return float(match[1].replace(",", "."))
-    if match := _CENTIMETRES.match(text):
-        return float(match[1].replace(",", ".")) / 100
-    if match := _FEET.match(text):
-        return float(match[1].replace(",", ".")) * FOOT + float((match[2] or "0").replace(",", ".")) * INCH
+def _top(tags: Mapping[str, str]) -> tuple[float, bool] | None:
+    """Height in m, and whether it is exact."""
+    for key in TOP_KEYS:
+        length = parse_length(tags.get(key, ""))
+        if length is not None and length[0] >= MIN_HEIGHT:
+            return length[0], length[1] and key != "est_height"
     return None
 
 
@@ -261,18 +242,39 @@ def _storeys(tags: Mapping[str, str]) -> float | None:
     """Number of storeys, those of the roof included."""
     levels = parse_levels(tags.get("building:levels", ""))
     if levels is None:
+        # Some write `height=3 floors`.
+        levels = next((found for key in TOP_KEYS if (found := storeys_in_words(tags.get(key, "")))), None)
+    if levels is None:
         return None
     storeys = levels + (parse_levels(tags.get("roof:levels", "")) or 0.0)
     return storeys if storeys > 0 else None
 
 
-def _base(tags: Mapping[str, str], storey_height: float) -> float:
-    """Height in m at which a building starts."""
+def _base(
+    tags: Mapping[str, str],
+    storey_height: float,
+    slab: bool = False,
+    top: float | None = None,
+    storeys: float | None = None,
+) -> float:
+    """Height in m at which a building starts; its own storey height counts where the tags give one.
+
+    A roof on open air (`slab`) starts just below its top.
+    """
     for key in ("min_height", "building:min_height"):
         length = parse_length(tags.get(key, ""))
         if length is not None:
             return length[0]
-    return (parse_levels(tags.get("building:min_level", "")) or 0.0) * storey_height
+    lowest = parse_levels(tags.get("building:min_level", "")) or 0.0
+    if slab and top is not None and not lowest:
+        return top - min(SLAB_THICKNESS, top / 2)
+    if top is not None and storeys is not None:
+        if lowest < storeys:
+            return top / storeys * lowest
+        if lowest * storey_height >= top:
+            # Who counts from 1 and means the uppermost storey alone says `levels=2, min_level=2`.
+            return top - top / storeys
+    return lowest * storey_height
 
 
 def _above(top: float, base: float, source: HeightSource, confidence: float) -> Height:

@@ -33,9 +33,10 @@ from wavecity.geo import network
 from wavecity.geo.cities import City, cities_of, slug
 from wavecity.geo.download import Progress
 from wavecity.geo.errors import InputError, MapError
-from wavecity.geo.extract import LICENCE, Bounds, ExtractSource, map_folder, open_map, read_extract, write_map
+from wavecity.geo.extract import LICENCE, ExtractSource, map_folder, open_map, write_map
 from wavecity.geo.network import PermanentFailure, TemporaryFailure
 from wavecity.geo.projection import world_bounds
+from wavecity.geo.reading import Bounds, read_extract
 from wavecity.geo.settings import AreaSettings, OverpassSettings
 
 BUILDINGS: dict[str, bool | str | list[str]] = {"building": True, "building:part": True}
@@ -335,10 +336,10 @@ def _map_of(city: City, files: list[Path], boxes: list[Bounds], cache: Path) -> 
         "sha256": digest.hexdigest(),
         "map_date": min(dates) or None,
         "licence": LICENCE,
-        "counts": read.counts,
+        **read.facts,
         "boxes": len(files),
     }
-    write_map(folder, read.buildings, read.streets, read.bounds, provenance)
+    write_map(folder, read.buildings, read.streets, read.bounds, provenance, read.unplaced)
     return open_map(folder)
 
 

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from wavecity.geo.cities import City
 from wavecity.geo.errors import MapError
-from wavecity.geo.extract import Bounds, ExtractSource, map_folder, open_map, sha256_of, street_frame, write_map
+from wavecity.geo.extract import ExtractSource, map_folder, open_map, sha256_of, write_map
 from wavecity.geo.projection import WGS84, world_bounds
+from wavecity.geo.reading import Bounds, street_frame
 from wavecity.geo.settings import AreaSettings
 
 LICENCE = "© OpenStreetMap contributors, Overture Maps Foundation, ODbL 1.0"
@@ -115,6 +116,7 @@ def _as_extract(found: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, list[str]]:
                 for row, part in zip(rows, parts, strict=True)
             ],
             "outline_of": np.zeros(len(rows), dtype=np.int64),
+            "problem": np.full(len(rows), "", dtype=object),
         },
         geometry=found.geometry.to_numpy(),
         crs=WGS84,

@@ -145,8 +145,8 @@ class SceneSettings(Settings):
     storey_height: float = Field(3.5, gt=0, le=10, description="Height of a storey in m (Geo2SigMap: 3.5).")
     impute: Literal["neighbours", "geo2sigmap"] = Field(
         "neighbours",
-        description="Missing heights: from tagged neighbours within 150 m (else the map's distribution), or "
-        "Geo2SigMap's 3.5 m x clipped N(5, 1) storeys. Seeded by the OSM id.",
+        description="Missing heights: from like tagged neighbours within 150 m, else by type and footprint, or "
+        "Geo2SigMap's 3.5 m x clipped N(5, 1) storeys, seeded by the OSM id.",
     )
     simplify_tolerance: float = Field(0.2, ge=0, le=2, description="Tolerance of footprint simplification in m.")
     min_area: float = Field(4.0, ge=0, description="Footprints below this area in m2 are dropped as slivers.")

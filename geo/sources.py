@@ -11,18 +11,11 @@ from numpy.typing import NDArray
 from wavecity.geo.cities import City, cities_of
 from wavecity.geo.download import Progress, described, download, download_path, drop_outdated
 from wavecity.geo.errors import MapError
-from wavecity.geo.extract import (
-    HELSINKI_SHA256,
-    SUFFIXES,
-    Bounds,
-    ExtractSource,
-    Unreadable,
-    find_helsinki,
-    open_extract,
-)
+from wavecity.geo.extract import HELSINKI_SHA256, ExtractSource, find_helsinki, open_extract
 from wavecity.geo.heights import HeightStatistics
 from wavecity.geo.overpass import missing_boxes, open_overpass
 from wavecity.geo.overture import open_overture
+from wavecity.geo.reading import SUFFIXES, Bounds, Unreadable
 from wavecity.geo.settings import AreaSettings
 
 
@@ -52,7 +45,8 @@ class Source(Protocol):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Where the map comes from, JSON-ready: name, file, sha256, map_date (or None), licence, counts.
+        """Where the map comes from, JSON-ready: name, file, sha256, map_date (or None), licence, counts,
+        losses and repairs (buildings by what the map lacks, and by how they were repaired).
 
         Of a download also url and published (the server's Last-Modified).
         """
@@ -65,8 +59,9 @@ class Source(Protocol):
         -------
         geopandas.GeoDataFrame
             osm_type (`way`, `relation`; `overture` when not from OpenStreetMap), osm_id, tags (dict of all raw tags),
-            outline_of (id of the building relation whose outer ring a way merely repeats, else 0), geometry (WGS84
-            MultiPolygon with holes).
+            outline_of (id of the building relation whose outer ring a way merely repeats, else 0), problem (why the
+            map shows no polygon of it, else empty), geometry (WGS84 polygon with holes; with a problem, the lines and
+            points that are known).
         """
         ...
 

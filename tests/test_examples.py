@@ -7,7 +7,9 @@ import pytest
 
 EXAMPLES = {
     "geo.cities": ("camel", "nearest_country", "slug", "source_of"),
-    "geo.heights": ("parse_length", "parse_levels", "tagged_height"),
+    "geo.height_texts": ("parse_length", "parse_levels", "storeys_in_words", "unread_heights"),
+    "geo.heights": ("tagged_height",),
+    "geo.rings": ("assemble",),
     "geo.projection": ("unproject",),
     "geo.rasters": ("cell_centres", "occupancy_grid", "patch_shares"),
     "geo.seeding": ("generator",),

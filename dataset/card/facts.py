@@ -10,6 +10,7 @@ from wavecity.dataset.card.tables import (
     city_table,
     distribution_table,
     height_table,
+    map_tables,
     maps_table,
     outcome_tables,
     recipe_table,
@@ -69,6 +70,7 @@ class Facts(TypedDict):
     steps: list[str]
     recipe_table: Table
     maps_table: Table
+    map_tables: list[Table]
     versions: dict[str, str]
     limits: list[str]
     attribution: str
@@ -100,6 +102,7 @@ def gather_facts(source: Source) -> Facts:
         "steps": _steps(source),
         "recipe_table": recipe_table(source.recipe),
         "maps_table": maps_table(source.lineage.get("maps", {})),
+        "map_tables": map_tables(source.lineage.get("maps", {})),
         "versions": source.lineage.get("versions", {}),
         "limits": _limits(source, users),
         "attribution": attributes["attribution"],
@@ -202,9 +205,8 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
     heights, people = add_up(source.heights.values()), add_up(users.values())
     limits = [
         "Simulated: nothing here was compared with measurements of these places.",
-        f"{percent(heights['imputed'], heights.total())} of the building heights are imputed, not mapped. Buildings "
-        f"are "
-        "as complete and as recent as the map was at its date.",
+        f"{percent(heights['imputed'] + heights['guess'], heights.total())} of the building heights are imputed or "
+        "guessed, not mapped. Buildings are as complete and as recent as the map was at its date.",
         "The ground is flat, and there is nothing but buildings: no trees, vehicles, people or street furniture. "
         "Buildings outside the tile are missing, so none of them blocks or reflects.",
         "Plane waves over the array: no near-field curvature, no coupling of the elements.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from wavecity.dataset.card.maps import Field, totals
 from wavecity.dataset.card.source import SPLITS, Source, add_up, by_split, percent
 from wavecity.dataset.distributions import HISTOGRAMS, Histogram, SplitCounts
 from wavecity.dataset.records import MapRecord
@@ -18,7 +19,8 @@ SOURCES = {
     "tag": "the height that the map states",
     "levels": "number of storeys times the recipe's storey height",
     "part": "own height or storeys of a building part",
-    "imputed": "not in the map: drawn, reproducibly, from neighbours or the map's distribution",
+    "imputed": "not in the map: that of like neighbours, else by type and footprint, scaled to the map's heights",
+    "guess": "the map states no height at all: by type and footprint alone",
 }
 STATISTICS = {
     "n_samples": "train users that are not in outage",
@@ -55,7 +57,13 @@ def city_table(source: Source) -> Table:
 
     def row(name: str, country: str, counts: Counter[str], heights: Counter[str]) -> tuple[str, ...]:
         numbers = [f"{counts[key]:,}" for key in (*SPLITS, "done", "users")]
-        return name, country, *numbers, f"{heights.total():,}", percent(heights["imputed"], heights.total())
+        return (
+            name,
+            country,
+            *numbers,
+            f"{heights.total():,}",
+            percent(heights["imputed"] + heights["guess"], heights.total()),
+        )
 
     rows = [row(city, country, counts, source.heights[city]) for (city, country), counts in ordered[:TOP_CITIES]]
     if rest := ordered[TOP_CITIES:]:
@@ -215,13 +223,28 @@ def maps_table(maps: Mapping[str, MapRecord]) -> Table:
             of["file"],
             (of.get("map_date") or "unknown")[:10],
             f"{of['counts'].get('buildings', 0):,}",
+            f"{of['counts'].get('lost', 0):,}",
             of["sha256"],
         )
         for city, of in sorted(maps.items())[:TOP_MAPS]
     ]
     left = len(maps) - len(rows)
     note = f"And {left} more maps, see lineage.json." if left else ""
-    return Table(("city", "map", "newest edit", "buildings", "SHA-256"), rows, (3,), note=note)
+    return Table(("city", "map", "newest edit", "buildings", "lost", "SHA-256"), rows, (3, 4), note=note)
+
+
+def map_tables(maps: Mapping[str, MapRecord]) -> list[Table]:
+    """What the maps lacked, what was repaired, and which height tags were not read; only what there is."""
+    heads: dict[Field, tuple[str, str]] = {
+        "losses": ("buildings that the maps do not show whole", "not built"),
+        "repairs": ("buildings whose rings were repaired", "built"),
+        "unread_heights": ("height tags that could not be read", "number"),
+    }
+    tables = []
+    for field, columns in heads.items():
+        if counts := totals(maps.values(), field):
+            tables.append(_top(columns, Counter({(name,): count for name, count in counts.items()})))
+    return tables
 
 
 def all_arrays(source: Source) -> dict[str, xr.DataArray]:

@@ -29,7 +29,13 @@ from wavecity.dataset.preview.solids import Array
 Looks: TypeAlias = dict[str, Any]
 
 # Okabe and Ito's palette, which all kinds of colour vision tell apart, lightened so that users stand out on it.
-SOURCE_COLOURS = {"tag": "#7cc0e8", "levels": "#59bd9d", "part": "#e3afca", "imputed": "#f2c46d"}
+SOURCE_COLOURS = {
+    "tag": "#7cc0e8",
+    "levels": "#59bd9d",
+    "part": "#e3afca",
+    "imputed": "#f2c46d",
+    "guess": "#e8845c",
+}
 UNKNOWN, GROUND, EDGE, BASE_STATION, NO_PATH = "#bbbbbb", "#eceae4", "#3c3c3c", "#d4150c", "#202020"
 GAIN_COLOURS = mpl.colors.LinearSegmentedColormap.from_list(
     "gain", mpl.colormaps["magma"](np.linspace(0.12, 0.93, 256))
@@ -242,7 +248,7 @@ def _draw_legends(figure: Figure, view: View) -> None:
 
 
 SOURCE_LABELS = dict(
-    zip(HEIGHT_SOURCES, ("height tag", "building:levels", "building part", "imputed"), strict=True)
+    zip(HEIGHT_SOURCES, ("height tag", "building:levels", "building part", "imputed", "guess"), strict=True)
 )  # fmt: skip
 
 

@@ -40,7 +40,14 @@ def folder(tmp_path_factory):
     }
     of = {"file": "toy.osm.pbf", "sha256": "ab" * 32, "map_date": "2020-02-03T04:05:06Z", "licence": "© somebody"}
     lineage = {
-        "maps": {"Toy": of | {"counts": {"buildings": 1234}}},
+        "maps": {
+            "Toy": of
+            | {
+                "counts": {"buildings": 1234, "lost": 3},
+                "losses": {"members are missing in the map": 2, "ring that does not close": 1},
+                "unread_heights": {"height=<tall> | very": 4},
+            }
+        },
         "cities": [city | {"rejected": rejected, "problem": "a <b>small</b> | map"}],
         # One that was not needed was not looked at: it has no place on the map.
         "tiles": [tile, tile | {"id": "toy-9998", "latitude": 61.0, "reason": "not needed"}],
@@ -148,7 +155,13 @@ def test_scenes_outcomes_and_heights(folder):
     heights = {row[0]: row[2:] for row in table_with(folder, "mean confidence")[1:]}
     assert heights["tag"] == ["5", "100%", "1.00"]
     assert heights["imputed"] == ["0", "0%", ""]
-    assert table_with(folder, "newest edit")[1][2:] == ["2020-02-03", "1,234", "ab" * 32]
+    assert table_with(folder, "newest edit")[1][2:] == ["2020-02-03", "1,234", "3", "ab" * 32]
+    lost = table_with(folder, "not built")
+    assert [row for row in lost[1:] if row[0] != "all"] == [
+        ["members are missing in the map", "2"],
+        ["ring that does not close", "1"],
+    ]
+    assert table_with(folder, "height tags that could not be read")[1] == ["height=<tall> | very", "4"]
 
 
 def test_every_array_is_in_the_schema_table_as_stored(folder):

@@ -18,6 +18,7 @@ from shapely import MultiPolygon, Polygon
 from wavecity.geo.build import build_scene
 from wavecity.geo.errors import SceneError
 from wavecity.geo.footprints import tile_footprints
+from wavecity.geo.guess import Neighbours
 from wavecity.geo.heights import Height, HeightStatistics, height_statistics, impute_height, tagged_height
 from wavecity.geo.mesh import build_mesh
 from wavecity.geo.projection import unproject
@@ -46,7 +47,7 @@ class Drawing:
 
     @property
     def statistics(self) -> HeightStatistics:
-        return height_statistics([tags for _, _, tags in self.buildings_drawn])
+        return height_statistics([tags for _, _, tags in self.buildings_drawn], [100.0] * len(self.buildings_drawn))
 
     def buildings(self, bounds: tuple[float, float, float, float]) -> gpd.GeoDataFrame:
         shapes = [
@@ -59,6 +60,7 @@ class Drawing:
             "osm_id": np.arange(1, n + 1),
             "tags": [tags for _, _, tags in self.buildings_drawn],
             "outline_of": np.zeros(n, dtype=np.int64),
+            "problem": "",
         }
         frame = gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:4326")
         return frame[shapely.intersects(shapely.box(*shapely.bounds(shapes).T), shapely.box(*bounds))]
@@ -104,10 +106,14 @@ def check_tags(
     tags: dict[str, str], storey: float, neighbours: list[float], area: float, others: list[dict[str, str]], seed: int
 ) -> None:
     assert_height(tagged_height(tags, storey))
-    statistics = height_statistics([tags, *others])
-    assert all(math.isfinite(value) for value in (*statistics.metres, *statistics.levels))
+    statistics = height_statistics([tags, *others], [area] * (len(others) + 1))
+    assert 0 < statistics.storey(storey) < 1000
+    n = len(neighbours)
+    known = Neighbours(
+        np.array(neighbours, dtype=float), np.full(n, 100.0), np.arange(n, dtype=float), np.ones(n, bool)
+    )
     for method in ("neighbours", "geo2sigmap"):
-        assert_height(impute_height(tags, ("way", 1), area, neighbours, statistics, storey, method, seed))
+        assert_height(impute_height(tags, ("way", 1), area, known, statistics, storey, method, seed))
 
 
 TAG_CASES = st.tuples(
@@ -282,6 +288,9 @@ def test_10000_maps(drawn: list[Drawn]) -> None:
 # --- what the cases above have found ---
 
 
+NOBODY = Neighbours(np.empty(0), np.empty(0), np.empty(0), np.empty(0, dtype=bool))
+
+
 def square(x: float, y: float, **tags: str) -> Drawn:
     return [(x, y), (x + 20, y), (x + 20, y + 20), (x, y + 20)], [], {"building": "yes", **tags}
 
@@ -317,7 +326,7 @@ def test_absurd_heights_are_as_good_as_none(tags: dict[str, str]) -> None:
 
 
 def test_a_base_at_the_limit_does_not_lift_the_top_beyond_it() -> None:
-    height = impute_height({"min_height": "1000"}, ("way", 1), 100.0, [], HeightStatistics(), 3.5, "neighbours", 0)
+    height = impute_height({"min_height": "1000"}, ("way", 1), 100.0, NOBODY, HeightStatistics(), 3.5, "neighbours", 0)
     assert (height.top, height.base) == (1000, 0)
 
 

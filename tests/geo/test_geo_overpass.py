@@ -83,7 +83,10 @@ def area_of(*servers: OverpassServer, radius: float = 500.0, cities: int = 0, **
 
 def same_buildings(one: Source, other: Source) -> None:
     world = (-180.0, -90.0, 180.0, 90.0)
-    first, second = one.buildings(world), other.buildings(world)
+    # The boxes need not reach what lies outside and lacks nodes.
+    first, second = (
+        rows[rows["problem"] == ""].reset_index(drop=True) for rows in (one.buildings(world), other.buildings(world))
+    )
     assert len(first) > 0
     for column in ("osm_type", "osm_id", "tags", "outline_of"):
         assert first[column].tolist() == second[column].tolist()

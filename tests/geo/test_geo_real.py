@@ -234,7 +234,7 @@ def test_heights_of_sofia(extract: Callable[[str], Source]) -> None:
     assert (imputed[plain] == ~np.array([said[name] for name in names])[plain]).mean() > 0.99
     assert imputed.mean() == pytest.approx(2 / 3, abs=0.06)
 
-    # Reproducible: the same whatever the tile, by the OSM id; another seed draws anew.
+    # Reproducible: the same whatever the tile and the seed.
     again = prints_at(*place, size, source, SETTINGS).buildings
     assert again.equals(found.buildings)
     half = prints_at(*place, 300.0, source, SETTINGS).buildings.drop_duplicates(["osm_type", "osm_id"])
@@ -242,17 +242,19 @@ def test_heights_of_sofia(extract: Callable[[str], Source]) -> None:
     assert (both["height"] == both["height_large"]).mean() > 0.97
     other = tile_footprints(*place, size, source, SETTINGS, 4).buildings
     merged = found.buildings.merge(other, on=["osm_type", "osm_id"], suffixes=("", "_other"))
-    drawn = merged["height_source"] == "imputed"
-    assert (merged["height"] != merged["height_other"])[drawn].mean() > 0.3
-    assert (merged["height"] == merged["height_other"])[merged["height_source"] == "tag"].all()
+    assert (merged["height"] == merged["height_other"]).all()
 
     # Plausible: within what tagged buildings nearby have, and alike in distribution.
     centres = shapely.get_coordinates(shapely.centroid(rows.geometry.to_numpy()))
     tagged = rows["height_source"].isin(["tag", "levels"]).to_numpy()
     near = cKDTree(centres[tagged]).query_ball_point(centres[imputed], 170.0)
     heights = rows["height"].to_numpy()
-    small = rows.geometry[imputed].area.to_numpy() <= 30
-    surrounded = [row for row, others in enumerate(near) if len(others) >= 3 and not small[row]]
+    # Small ones, garages and the like have one storey, whatever stands around them.
+    low = {"garage", "garages", "service", "shed", "kiosk", "roof", "entrance", "hut"}
+    uses = [whole.loc[names[row], "tags"].get("building") for row in np.flatnonzero(imputed)]
+    small = (rows.geometry[imputed].area.to_numpy() <= 30) | [use in low for use in uses]
+    close = cKDTree(centres[tagged]).query_ball_point(centres[imputed], 90.0)
+    surrounded = [row for row, others in enumerate(close) if len(others) >= 3 and not small[row]]
     assert len(surrounded) > 50
     plausible = [
         heights[tagged][near[row]].min() <= heights[imputed][row] <= heights[tagged][near[row]].max()
