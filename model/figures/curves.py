@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from wavecity.model.data.users import SceneTable
 from wavecity.model.figures.drawing import FEWEST_POINTS, PHYSC, Look, credit, drawing, ground, picture, style
-from wavecity.model.results.names import METHODS, Method, Metric, Regime, is_ours
+from wavecity.model.results.names import Method, Metric, Regime
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import WHOLE, Condition
 from wavecity.model.results.words import axis_label_of, condition_of, place_of
@@ -46,7 +46,7 @@ def draw_curves(
     columns = columns or len(panels)
     lines = -(-len(panels) // columns)
     names = list(dict.fromkeys(name for metric, where, _ in panels for name in outcome.methods(metric, where)))
-    names.sort(key=lambda name: (name not in PHYSC, not is_ours(name)))
+    names.sort(key=lambda name: (name not in PHYSC, not name.ours))
     rows = -(-len(names) // 3)
     figure = Figure(figsize=(10, 3.5 * lines + 0.22 * rows + 0.2), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
@@ -204,7 +204,7 @@ def draw_ecdf(outcome: Outcome) -> str:
     for number, (axes, ratio) in enumerate(zip(grid, ratios, strict=False)):
         for name, values in zip(methods, rates[number], strict=True):
             look = style(name)
-            line = "-" if METHODS[name].regime in LEARNED else "--"
+            line = "-" if name.regime in LEARNED else "--"
             handles[name] = axes.ecdf(values[np.isfinite(values)], label=outcome.name(name), linestyle=line, color=look["color"],
                                         linewidth=look["linewidth"], zorder=look["zorder"])  # fmt: skip
         axes.set_title(f"training ratio {100 * float(ratio):g} %", fontsize=10)

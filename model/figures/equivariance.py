@@ -16,7 +16,7 @@ from wavecity.model.figures.drawing import Look, drawing, look
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Condition
-from wavecity.model.results.words import size_of, test_set_of, title_of
+from wavecity.model.results.words import size_of, test_set_of
 
 Values = NDArray[np.float64]
 # Okabe and Ito's colours, as in `wavecity.model.report.drawing`.
@@ -111,7 +111,7 @@ def draw_sets(outcome: Outcome, metrics: Metrics) -> str:
     axes.set_yticks(range(len(conditions)), [test_set_of(one) for one in conditions], fontsize=9)
     axes.invert_yaxis()
     axes.axvline(0, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
-    axes.set_xlabel(f"{title_of(metric)}, dB (left is better)", fontsize=9)
+    axes.set_xlabel(f"{metric.label}, dB (left is better)", fontsize=9)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8.5, frameon=False)
     return drawing(figure)

@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from wavecity.model.figures.curves import draw_curves
 from wavecity.model.figures.drawing import Look, drawing, look, picture, style
-from wavecity.model.results.names import METHODS, Method, Metric, Regime
+from wavecity.model.results.names import Method, Metric, Regime
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Condition
 
@@ -56,7 +56,7 @@ def draw_horizons(outcome: Outcome, metric: Metric = Metric.PREDICTION_NMSE) -> 
             mean, spread = np.array(points).T
             if np.isnan(mean).all():
                 continue
-            line = "--" if METHODS[method].regime in (Regime.PRETRAINED, Regime.UNTRAINED) else "-"
+            line = "--" if method.regime in (Regime.PRETRAINED, Regime.UNTRAINED) else "-"
             handles[method] = axes.errorbar(
                 horizons,
                 mean,

@@ -3,13 +3,11 @@
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-
 from wavecity.model.figures.parts import rebuild
 from wavecity.model.results.claims import DB_MARGIN, Judged, judge, rule
 from wavecity.model.results.names import Method
 from wavecity.model.results.outcomes import Outcome
-from wavecity.model.results.words import count, name_of, test_set_of, title_of, verdict_of
+from wavecity.model.results.words import count, name_of, test_set_of, value_of, verdict_of
 from wavecity.model.tasks.equivariance import ERRORS
 from wavecity.model.tasks.spec import TaskSpec
 
@@ -65,12 +63,7 @@ def section_of(spec: TaskSpec, outcome: Outcome) -> Section:
     methods = [method for method in METHODS if any(method in row.values for row in rows)]
     table, places = [], Counter[str]()
     for row in rows:
-        best = min((value for value in row.values.values() if np.isfinite(value)), default=np.nan)
-        cells = []
-        for method in methods:
-            value, spread = row.values.get(method, np.nan), row.spread.get(method)
-            around = "" if spread is None else f" ± {spread:.1f}"
-            cells.append({"text": f"{value:.1f}{around}" if np.isfinite(value) else "-", "best": value == best})
+        cells = [{"text": value_of(row, method), "best": method in row.winners()} for method in methods]
         found = row.compare()
         places[found.place] += 1
         users = max(
@@ -89,7 +82,7 @@ def section_of(spec: TaskSpec, outcome: Outcome) -> Section:
             for figure in spec.figures
             for drawn in rebuild(figure, {spec.name: outcome}, lambda _: None, {}).pictures
         ],
-        quantity=title_of(metric),
+        quantity=metric.label,
         condition=f"{facts['reference']}; mean ± standard deviation over {count(facts['head_seeds'], 'seed')}; what is unseen "
         f"are {facts['unseen_are']}",
         methods=[name_of(method) for method in methods],

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import cast
 
 import jinja2
 import numpy as np
@@ -21,7 +22,7 @@ from wavecity.model.report.equivariance import Section, section_of
 from wavecity.model.report.papers import Paper, paper_of
 from wavecity.model.report.summary import first_screen, glossary_of, small_pretraining
 from wavecity.model.results.claims import Judged, judge
-from wavecity.model.results.names import METRICS, Method, Metric, is_ours, is_rival
+from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Missing, Outcome, Summary, missing_tasks, read_outcomes
 from wavecity.model.results.records import Condition
 from wavecity.model.results.rows import Row
@@ -29,10 +30,9 @@ from wavecity.model.results.words import (
     axis_of,
     condition_of,
     count,
-    digits_of,
     name_of,
     place_of,
-    title_of,
+    value_of,
     verdict_of,
 )
 
@@ -245,7 +245,7 @@ def _task(outcome: Outcome, title: str) -> dict[str, object]:
         groups.setdefault((row.metric, row.condition), []).append(row)
     plain = [_plain(rows[0]) for rows in groups.values() if math.isnan(rows[0].x)]
     swept = {key: _swept(rows) for key, rows in groups.items() if not math.isnan(rows[0].x)}
-    plain.sort(key=lambda row: str(row["quantity"]))
+    plain.sort(key=lambda row: cast("Metric", row["metric"]).label)
     return {
         "task": outcome.task,
         "title": title,
@@ -260,45 +260,34 @@ def _task(outcome: Outcome, title: str) -> dict[str, object]:
 
 def _is_folded(metric: Metric, condition: Condition) -> bool:
     """Whether there are many tables like it, or it goes with a better known one."""
-    return METRICS[metric].table == "folded" or condition.scene is not None or condition.hidden_layers is not None
+    return metric.table == "folded" or condition.scene is not None or condition.hidden_layers is not None
 
 
 def _plain(row: Row) -> dict[str, object]:
     """A metric without labels: ours first, then the others, the better ones before."""
-    sign = -1 if row.better == "higher" else 1
-    best = _best(row)
-    order = sorted(row.values, key=lambda name: (not is_ours(name), _or_worst(sign * row.values[name])))
+    best = row.winners()
+
+    def place(name: Method) -> tuple[bool, float]:
+        value = row.values[name]
+        return not name.ours, math.inf if math.isnan(value) else -row.metric.sign * value
+
     entries = [
-        {"name": name_of(name, row.paths), "text": _cell(row, name), "ours": is_ours(name), "best": name in best}
-        for name in order
+        {"name": name_of(name, row.paths), "text": value_of(row, name), "ours": name.ours, "best": name in best}
+        for name in sorted(row.values, key=place)
     ]
-    return {
-        **_heading(row),
-        "entries": entries,
-        "verdict": verdict_of(row.compare(), row.paths),
-    }
+    return {**_heading(row), "entries": entries, "verdict": verdict_of(row.compare(), row.paths)}
 
 
-def _or_worst(value: float) -> float:
-    return math.inf if math.isnan(value) else value
-
-
-def _heading(row: Row) -> dict[str, str]:
-    return {
-        "quantity": title_of(row.metric),
-        "condition": condition_of(row.metric, row.condition),
-        "unit": row.unit,
-        "better": row.better,
-    }
+def _heading(row: Row) -> dict[str, object]:
+    return {"metric": row.metric, "condition": condition_of(row.metric, row.condition)}
 
 
 def _swept(rows: list[Row]) -> dict[str, object]:
     """A metric against the labels, or what else is swept: methods down, labels across, the verdict of each column."""
-    names = sorted(dict.fromkeys(name for row in rows for name in row.values), key=lambda name: not is_ours(name))
-    best = [_best(row) for row in rows]
+    names = sorted(dict.fromkeys(name for row in rows for name in row.values), key=lambda name: not name.ours)
     lines = [
-        {"name": name_of(name, rows[0].paths), "ours": is_ours(name),
-         "cells": [{"text": _cell(row, name), "best": name in winners} for row, winners in zip(rows, best, strict=True)]}
+        {"name": name_of(name, rows[0].paths), "ours": name.ours,
+         "cells": [{"text": value_of(row, name), "best": name in row.winners()} for row in rows]}
         for name in names
     ]  # fmt: skip
     return {
@@ -308,24 +297,6 @@ def _swept(rows: list[Row]) -> dict[str, object]:
         "lines": lines,
         "verdicts": [verdict_of(row.compare(), row.paths) for row in rows],
     }
-
-
-def _best(row: Row) -> set[Method]:
-    """Methods with the best value of a row; an upper bound is no competitor."""
-    sign = 1 if row.better == "higher" else -1
-    finite = {
-        name: sign * value
-        for name, value in row.values.items()
-        if not math.isnan(value) and (is_ours(name) or is_rival(name))
-    }
-    return {name for name, value in finite.items() if value == max(finite.values())}
-
-
-def _cell(row: Row, name: Method) -> str:
-    value, spread, digits = row.values.get(name, math.nan), row.spread.get(name), digits_of(row.unit)
-    if math.isnan(value):
-        return "-"
-    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def _not_shown(summary: Summary, outcomes: Mapping[str, Outcome], judged: list[Judged], paper: Paper) -> list[str]:
@@ -339,7 +310,7 @@ def _not_shown(summary: Summary, outcomes: Mapping[str, Outcome], judged: list[J
     rows = [row for outcome in outcomes.values() for row in outcome.rows]
     behind = [row for row in rows if row.compare().place == "behind"]
     if behind:
-        quantities = sorted({title_of(row.metric) for row in behind})
+        quantities = sorted({row.metric.label for row in behind})
         lines.append(
             f"An advantage in {len(behind)} of {len(rows)} comparisons, where another method does better: "
             + "; ".join(quantities) + "."

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.model.results.names import METRICS, Axis, Method, Metric, is_ours
+from wavecity.model.results.names import Axis, Method, Metric
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Condition
-from wavecity.model.results.words import condition_of, count, digits_of, place_of, title_of
+from wavecity.model.results.words import condition_of, count, digits_of, place_of
 
 Values = NDArray[np.float64]
 At = float | Literal["all", "fewest", "most"]
@@ -67,34 +67,15 @@ class Select:
     @property
     def sign(self) -> float:
         """What a difference is multiplied by to be positive where the claim holds."""
-        return (1.0 if METRICS[self.name].better == "higher" else -1.0) * (1.0 if self.better else -1.0)
+        return float(self.name.sign if self.better else -self.name.sign)
 
     def conditions(self, outcome: Outcome, where: Mapping[str, object] | None = None) -> list[Condition]:
         """Conditions that are selected, in the order of the records."""
-        wanted = self.where if where is None else where
-        found = [one for one in outcome.conditions(self.name) if _fits(one, wanted)]
+        found = outcome.conditions(self.name, **(self.where if where is None else where))
         if self.longest:
             last = max((one.horizon or 0 for one in found), default=0)
             found = [one for one in found if (one.horizon or 0) == last]
         return found
-
-    def selected(self, outcome: Outcome) -> int:
-        """Number of records that are selected, of the methods that the claim is about."""
-        if self.metric is None:
-            return 0
-        methods = {*self.own, *self.rivals} or set(outcome.methods(self.metric))
-        conditions = self.conditions(outcome)
-        frame = outcome.frame[outcome.frame["metric"] == self.metric]
-        return sum(
-            condition in conditions and method in methods
-            for condition, method in zip(frame["condition"], frame["method"], strict=True)
-        )
-
-
-def _fits(condition: Condition, wanted: Mapping[str, object]) -> bool:
-    return all(
-        getattr(condition, name) in (value if isinstance(value, tuple) else (value,)) for name, value in wanted.items()
-    )
 
 
 @dataclass(frozen=True)
@@ -228,7 +209,7 @@ def _gain(select: Select, outcome: Outcome, conditions: list[Condition], rival: 
     pair = None if own is None else pair_of(outcome, select.name, conditions, own, rival, select.at)
     if own is None or pair is None:
         return None
-    unit = METRICS[select.name].unit
+    unit = select.name.unit
     ours, theirs = (values.mean((0, 1)) for values in (pair.own, pair.other))
     if select.kind == "share":
         gains = (100 * pair.own / pair.other).mean((0, 1))
@@ -256,7 +237,7 @@ def _measured(outcome: Outcome, metric: Metric, gains: Values, text: str, pair: 
     """Gains with what they rest on: users or clusters, conditions, labels, seeds."""
     labels = [f"labels {', '.join(place_of(metric, x) for x in pair.x)}"] if len(pair.x) else []
     seeds = int(np.isfinite(pair.own - pair.other).all((0, 1)).sum())
-    samples = [f"{pair.n:,} {METRICS[metric].counted}", *_conditions(metric, pair.conditions), *labels]
+    samples = [f"{pair.n:,} {metric.counted}", *_conditions(metric, pair.conditions), *labels]
     return Measured(gains, text, " · ".join([*samples, count(seeds, "seed")]), pair.n * _users_each(outcome, metric))
 
 
@@ -271,12 +252,12 @@ def _conditions(metric: Metric, conditions: Sequence[Condition]) -> list[str]:
 
 def _users_each(outcome: Outcome, metric: Metric) -> int:
     """Users that one of what is counted stands for."""
-    return int(outcome.facts.get("users_a_cluster", 1)) if METRICS[metric].counted == "clusters" else 1
+    return int(outcome.facts.get("users_a_cluster", 1)) if metric.counted == "clusters" else 1
 
 
 def level(select: Select, outcome: Outcome) -> Measured | None:
     """Measure the worst value over conditions and x, seed by seed, of the best of the methods."""
-    conditions, lower = select.conditions(outcome), METRICS[select.name].better == "lower"
+    conditions, lower = select.conditions(outcome), select.name.better == "lower"
 
     def worst(method: Method) -> tuple[Values, int, int] | None:
         curves = [curve for one in conditions if (curve := outcome.curve(select.name, one, method)) is not None]
@@ -290,7 +271,7 @@ def level(select: Select, outcome: Outcome) -> Measured | None:
         return None
     best = (min if lower else max)(known, key=lambda method: float(known[method][0].mean()))
     values, places, n = known[best]
-    unit = METRICS[select.name].unit
+    unit = select.name.unit
     rivals = [
         f"; {outcome.name(rival)} {amount(found[0], unit)}"
         for rival in select.rivals
@@ -299,8 +280,8 @@ def level(select: Select, outcome: Outcome) -> Measured | None:
     extreme = ("largest " if lower else "smallest ") if places > 1 else ""
     where = [f" ({text})" for text in _conditions(select.name, conditions)]
     text = f"{extreme}{amount(values, unit)} by {outcome.name(best)}{''.join(where + rivals)}"
-    shifts = [count(places, "shift")] if METRICS[select.name].axis is Axis.SHIFT else []
-    samples = [f"{n:,} {METRICS[select.name].counted}", *shifts]
+    shifts = [count(places, "shift")] if select.name.axis is Axis.SHIFT else []
+    samples = [f"{n:,} {select.name.counted}", *shifts]
     gains = values * select.sign
     return Measured(gains, text, " · ".join([*samples, count(len(values), "seed")]), n)
 
@@ -310,7 +291,7 @@ def few_less_most(select: Select, outcome: Outcome) -> Measured | None:
     pair = pair_of(outcome, select.name, select.conditions(outcome), select.own[0], select.rivals[0])
     if pair is None or len(pair.x) < 2:
         return None
-    unit = METRICS[select.name].unit
+    unit = select.name.unit
     gains = select.sign * (pair.own - pair.other).mean(0)
     few, many = (amount(gains[end], unit) for end in (0, -1))
     first, last = (place_of(select.name, pair.x[end]) for end in (0, -1))
@@ -325,7 +306,7 @@ def change(select: Select, outcome: Outcome) -> Measured | None:
     curve = outcome.curve(select.name, conditions[0], method) if conditions else None
     if curve is None or len(curve.x) < 2 or curve.x[0] > 0:
         return None
-    unit, last = METRICS[select.name].unit, 1 if select.at == "fewest" else len(curve.x) - 1
+    unit, last = select.name.unit, 1 if select.at == "fewest" else len(curve.x) - 1
     first, then = curve.values[0], curve.values[last]
     text = (
         f"{outcome.name(method)}: {amount(first, unit)} with no labels, {amount(then, unit)} with "
@@ -349,7 +330,7 @@ def fewer_labels(select: Select, outcome: Outcome) -> Measured | None:
     ]
     if not rows:
         return None
-    unit, (few, many) = METRICS[select.name].unit, rows[-1]
+    unit, (few, many) = select.name.unit, rows[-1]
     ours, theirs = pair.own[:, few].mean(0), pair.other[:, many].mean(0)
     text = (
         f"{outcome.name(own)} {plus_minus(ours, unit)} with {place_of(select.name, pair.x[few])}, {outcome.name(rival)} "
@@ -371,7 +352,7 @@ def loss(select: Select, outcome: Outcome) -> Measured | None:
         if curves[0] is None or curves[1] is None:
             return None
         lost[method], n = curves[0].values[-1] - curves[1].values[-1], curves[0].n
-    unit = METRICS[select.name].unit
+    unit = select.name.unit
     both = ", ".join(f"{outcome.name(method)} {amount(values, unit)}" for method, values in lost.items())
     text = f"{condition_of(select.name, there)} less {condition_of(select.name, base)}: {both}"
     rival, own = lost.values()
@@ -395,7 +376,7 @@ def fall(select: Select, outcome: Outcome) -> Measured | None:
         drops["sizes"] = sizes[0].values[-1] - largest[-1]
     if not drops:
         return None
-    unit = METRICS[select.name].unit
+    unit = select.name.unit
     best = max(drops.values(), key=lambda drop: float(drop.mean()))
     text = f"falls by {' and '.join(plus_minus(drop, unit) for drop in drops.values())} {unit}"
     return Measured(-best, text, f"over {' and '.join(drops)} · {count(len(best), 'seed')}")
@@ -406,8 +387,8 @@ def values(select: Select, outcome: Outcome) -> Measured | None:
     conditions = select.conditions(outcome)
     if not conditions:
         return None
-    last, unit = conditions[-1], METRICS[select.name].unit
-    names = sorted(outcome.methods(select.name, last), key=lambda name: not is_ours(name))
+    last, unit = conditions[-1], select.name.unit
+    names = sorted(outcome.methods(select.name, last), key=lambda name: not name.ours)
     known = {name: curve for name in names if (curve := outcome.curve(select.name, last, name)) is not None}
     if not known:
         return None
@@ -415,7 +396,7 @@ def values(select: Select, outcome: Outcome) -> Measured | None:
     listed = ", ".join(
         f"{outcome.name(name)} {plus_minus(curve.values.ravel(), unit)}" for name, curve in known.items()
     )
-    title = title_of(select.name) + (f", {unit}" if unit else "")
+    title = select.name.label + (f", {unit}" if unit else "")
     samples = f"{first.n:,} users · {count(len(first.seeds), 'seed')}"
     return Measured(np.array([]), f"{title} ({condition_of(select.name, last)}): {listed}", samples)
 
