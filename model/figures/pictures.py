@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -15,6 +16,8 @@ from wavecity.model.figures.drawing import ATTRIBUTION, FEWEST_POINTS, credit, g
 from wavecity.model.results.names import Method
 from wavecity.model.results.records import Arrays
 
+# `train` and `validation` -> term -> steps and values.
+Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
 TERMS = {
     "total": "total (eq. 7)",
     "csi": "masked CSI (eq. 2)",
@@ -201,17 +204,14 @@ def draw_spectra(arrays: Arrays) -> str:
     return picture(figure)
 
 
-def draw_losses(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
+def draw_losses(curves: Curves) -> str:
     """Draw a panel for each loss term: training steps, smoothed, and validation epochs."""
     figure = Figure(figsize=(12.5, 2.9), layout="constrained")
     panels = figure.subplots(1, len(TERMS))
     for axes, (term, label) in zip(panels, TERMS.items(), strict=True):
         steps, values = curves["train"].get(term, ([], []))
         if values:
-            window = max(1, len(values) // 20)
-            smooth = np.convolve(np.pad(values, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")
-            axes.plot(steps, values, color="#9ecae1", linewidth=0.7)
-            axes.plot(steps, smooth, color="#08519c", linewidth=1.6, label="train, running mean")
+            draw_smoothed(axes, steps, values)
         steps, values = curves["validation"].get(term, ([], []))
         if values:
             axes.plot(steps, values, "o-", color="#e6550d", markersize=3, linewidth=1.4, label="validation")
@@ -223,7 +223,15 @@ def draw_losses(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> 
     return picture(figure)
 
 
-def draw_total_loss(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
+def draw_smoothed(axes: Axes, steps: list[int], values: list[float]) -> None:
+    """Draw a training loss, and its running mean over a twentieth of the steps."""
+    window = max(1, len(values) // 20)
+    smooth = np.convolve(np.pad(values, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")
+    axes.plot(steps, values, color="#9ecae1", linewidth=0.7)
+    axes.plot(steps, smooth, color="#08519c", linewidth=1.6, label="train, running mean")
+
+
+def draw_total_loss(curves: Curves) -> str:
     """Draw the whole loss in training and validation, for the first screen; where points are few it says so."""
     figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
@@ -239,7 +247,7 @@ def draw_total_loss(curves: dict[str, dict[str, tuple[list[int], list[float]]]])
     return picture(figure)
 
 
-def few_points(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
+def few_points(curves: Curves) -> str:
     """Say that the validation losses are too few for a curve, if so."""
     points = len(curves["validation"].get("total", ([], []))[0])
     if points >= FEWEST_POINTS:
@@ -247,14 +255,8 @@ def few_points(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> s
     return f"{points} validation {'point' if points == 1 else 'points'}: too few to tell where training leads"
 
 
-def read_curves(logs: Path) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
-    """Loss curves of a run from the CSV logs of all its resumed parts, the later part winning at a step.
-
-    Returns
-    -------
-    dict
-        `train` and `validation` -> term -> (steps, values).
-    """
+def read_curves(logs: Path) -> Curves:
+    """Loss curves of a run from the CSV logs of all its resumed parts, the later part winning at a step."""
     points: dict[tuple[str, str], dict[int, float]] = {}
     parts = sorted(logs.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
     for path in parts:
@@ -264,7 +266,7 @@ def read_curves(logs: Path) -> dict[str, dict[str, tuple[list[int], list[float]]
                     split, _, term = name.partition("/")
                     if value and term:
                         points.setdefault((split, term), {})[int(line["step"])] = float(value)
-    curves: dict[str, dict[str, tuple[list[int], list[float]]]] = {"train": {}, "validation": {}}
+    curves: Curves = {"train": {}, "validation": {}}
     for (split, term), values in points.items():
         steps = sorted(values)
         curves[split][term] = (steps, [values[step] for step in steps])

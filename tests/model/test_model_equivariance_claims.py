@@ -21,7 +21,8 @@ from wavecity.model.equivariance.measures import (
     sized,
 )
 from wavecity.model.equivariance.training import ESTIMATION, FORECAST
-from wavecity.model.figures.equivariance import LOOKS, look_of
+from wavecity.model.figures.drawing import style
+from wavecity.model.figures.equivariance import METHODS
 from wavecity.model.report.equivariance import section_of
 from wavecity.model.report.page import write_report
 from wavecity.model.results.claims import judge
@@ -177,12 +178,10 @@ def test_the_table_has_a_verdict_for_every_set(outcome):
 
 
 def test_each_method_has_a_marker_of_its_own():
-    trained = [look_of(name) for name in TRAINED.values()]
+    trained = [style(name) for name in TRAINED.values()]
     assert len({look["color"] for look in trained}) == len({look["marker"] for look in trained}) == 4
     assert all(
-        look_of(WRAPPED)["linewidth"] > look_of(name)["linewidth"]
-        for name in LOOKS
-        if name not in (WRAPPED, OWN_WRAPPED)
+        style(WRAPPED)["linewidth"] > style(name)["linewidth"] for name in METHODS if name not in (WRAPPED, OWN_WRAPPED)
     )
 
 
