@@ -19,8 +19,8 @@ from wavecity.model.data.users import Users, WirelessData, gather
 from wavecity.model.figures.curves import draw_cross, draw_layouts
 from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, PaperFigure, Part
 from wavecity.model.learning.baselines import inverse_distance_mean, nearest
-from wavecity.model.learning.finetune import EncoderWithHead, finetuned
-from wavecity.model.learning.heads import LocationHead, Standardiser, apply, distance, tuned
+from wavecity.model.learning.finetune import EncoderWithHead
+from wavecity.model.learning.heads import Standardiser, apply, distance, tuned
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.claims import OURS, Claim
 from wavecity.model.results.measures import Select
@@ -34,10 +34,11 @@ from wavecity.model.tasks.sites import (
     Site,
     Views,
     choose_scenes,
+    csi_facts,
     level_weight,
     make_site,
     site_facts,
-    starts_of,
+    trained_together,
     viewer,
     with_level,
     with_noise,
@@ -153,8 +154,7 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
         "train_scenes": len(source.users.scene[: source.train].unique()),
         "validation_users": len(source.users) - source.train,
         **site_facts(sites, counts, config.labels, settings),
-        "csi_patches_seen": len(visible),
-        "csi_patches": predictor.model.csi_patches,
+        **csi_facts(predictor, visible),
         "learning_rates": rates,
         "adaptation_rates": {
             method: {str(count): [adapted[method, count, site.row] for site in sites] for count in counts if count}
@@ -203,29 +203,23 @@ def _learners(
 
         for seed, head, rate in tuned(heads[method], lambda _: distance, draw_same, held_back):
             yield Learner(method, seed, head, from_views, rate)
-    if not settings.heads.finetune_steps:
-        return
 
     # Batches cannot draw more users than this; the order is random.
     drawn = min(source.train, settings.heads.finetune_steps * settings.heads.finetune_batch)
-    index = torch.cat((torch.arange(drawn), torch.arange(source.train, len(source.users))))
-    users = source.users.at(index)
+    users = source.users.at(torch.cat((torch.arange(drawn), torch.arange(source.train, len(source.users)))))
     fewer = Source(users, drawn).held_back(settings.heads)
-
-    def build() -> nn.Module:
-        return LocationHead(predictor.settings.model.width, predictor.scenes.size)
 
     def draw(_: int) -> tuple[Users, Tensor, Tensor]:
         return users, users.csi[:, None], users.position
 
-    for method, start in starts_of(predictor).items():
-        for seed, model, rate in finetuned(start, build, lambda _: distance, draw, visible, fewer):
-            head, model.head = model.head, nn.Identity()
+    mlp = heads[Method.PHYSC_MLP]
+    for method, (seed, model, rate) in trained_together(predictor, mlp, lambda _: distance, draw, visible, fewer):
+        head, model.head = model.head, nn.Identity()
 
-            def from_users(site: Site, _: Views, model: EncoderWithHead = model) -> Tensor:
-                return model.outputs(site.users, site.users.csi[:, None])
+        def from_users(site: Site, _: Views, model: EncoderWithHead = model) -> Tensor:
+            return model.outputs(site.users, site.users.csi[:, None])
 
-            yield Learner(method, seed, head, from_users, rate)
+        yield Learner(method, seed, head, from_users, rate)
 
 
 def _adapted(
@@ -328,14 +322,7 @@ FIGURES = (
     )),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(
-        TASK,
-        "multimodal",
-        "Localisation in unseen scenes",
-        cross_localization,
-        frozenset({"batch_size", "cross_scene", "heads", "localization", "max_users"}),
-        (Method.RAW_CNN, Method.TWIN, Method.KNN, Method.KNN_LEVEL, Method.MEAN_LABELLED),
-        CLAIMS,
-        FIGURES,
-    ),
-)
+    TaskSpec(TASK, "multimodal", "Localisation in unseen scenes", cross_localization,
+             frozenset({"batch_size", "cross_scene", "heads", "localization", "max_users"}),
+             (Method.RAW_CNN, Method.TWIN, Method.KNN, Method.KNN_LEVEL, Method.MEAN_LABELLED), CLAIMS, FIGURES),
+)  # fmt: skip

@@ -86,14 +86,6 @@ CLAIMS = (
           f"above {SLOW:g} ms is the opposite", TASK, "level", Select(Metric.LATENCY, _WAYS), -QUICK, -SLOW, 1, 0),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(
-        TASK,
-        "multimodal",
-        "Time of one inference",
-        latency,
-        frozenset({"batch_size", "localization"}),
-        (),
-        CLAIMS,
-        splits=("test",),
-    ),
-)
+    TaskSpec(TASK, "multimodal", "Time of one inference", latency, frozenset({"batch_size", "localization"}), (), CLAIMS,
+             splits=("test",)),
+)  # fmt: skip

@@ -308,15 +308,6 @@ FIGURES = (
     )),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(
-        TASK,
-        "temporal",
-        "Channel prediction under mobility",
-        prediction,
-        frozenset({"heads", "prediction"}),
-        (*_STRONG, Method.TWIN, Method.FIRST_GUESS, Method.SPARSE_ATTENTION),
-        CLAIMS,
-        FIGURES,
-        ("train", "test"),
-    ),
-)
+    TaskSpec(TASK, "temporal", "Channel prediction under mobility", prediction, frozenset({"heads", "prediction"}),
+             (*_STRONG, Method.TWIN, Method.FIRST_GUESS, Method.SPARSE_ATTENTION), CLAIMS, FIGURES, ("train", "test")),
+)  # fmt: skip

@@ -328,15 +328,8 @@ FIGURES = (
     )),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(
-        TASK,
-        "multimodal",
-        "Reconstruction of what is masked",
-        reconstruction,
-        frozenset({"batch_size", "max_users", "masks", "omp_atoms", "scene_mask", "spectra_shown"}),
-        (Method.OMP, Method.LMMSE, Method.SBL, Method.ZEROS, Method.ZERO_FILLED, Method.KNN_TRAINING, Method.MEAN_TRAINING,
-         Method.NEIGHBOUR_MEAN, Method.OCCUPANCY_PRIOR, Method.PREVALENCE, Method.ALL_OCCUPIED),
-        CLAIMS,
-        FIGURES,
-    ),
+    TaskSpec(TASK, "multimodal", "Reconstruction of what is masked", reconstruction,
+             frozenset({"batch_size", "max_users", "masks", "omp_atoms", "scene_mask", "spectra_shown"}),
+             (Method.OMP, Method.LMMSE, Method.SBL, Method.ZEROS, Method.ZERO_FILLED, Method.KNN_TRAINING, Method.MEAN_TRAINING,
+              Method.NEIGHBOUR_MEAN, Method.OCCUPANCY_PRIOR, Method.PREVALENCE, Method.ALL_OCCUPIED), CLAIMS, FIGURES),
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """Users of one scene and what localisation methods see of them: noisy visible patches, the same for every method."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,13 @@ from wavecity.model.data.tokens import level, visible_rms
 from wavecity.model.data.users import Samples, Users, WirelessData, collate
 from wavecity.model.learning.baselines import nearest_neighbours, visible_antennas
 from wavecity.model.learning.embeddings import evenly
-from wavecity.model.learning.heads import distance
+from wavecity.model.learning.finetune import EncoderWithHead, finetuned
+from wavecity.model.learning.heads import Loss, distance
+from wavecity.model.learning.selection import Trained
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Condition, Facts, Record
-from wavecity.model.settings.training import EvaluationSettings
+from wavecity.model.settings.training import EvaluationSettings, HeadSettings
 from wavecity.model.tasks.reconstruction import fingerprint
 
 # Weight of a standard deviation of the level next to a fingerprint of norm 1; held-back labels choose.
@@ -244,9 +246,27 @@ def viewer(predictor: Predictor, visible: Tensor) -> Callable[[Users], Views]:
     return look
 
 
-def starts_of(predictor: Predictor) -> dict[Method, Callable[[int], Predictor]]:
-    """From a head's seed to where encoder and head are trained together from: pretrained, and random weights."""
-    return {Method.PHYSC_FINE_TUNED: lambda _: predictor, Method.TWIN: predictor.untrained}
+def trained_together(
+    predictor: Predictor,
+    build: Callable[[], nn.Module],
+    loss: Callable[[Tensor], Loss],
+    draw: Callable[[int], tuple[Users, Tensor, Tensor]],
+    visible: Tensor,
+    settings: HeadSettings,
+) -> Iterator[tuple[Method, Trained[EncoderWithHead]]]:
+    """Encoder and head trained together, from the pretrained model and from random weights; neither without steps.
+
+    Arguments are those of `wavecity.model.learning.finetune.finetuned`.
+    """
+    starts = {Method.PHYSC_FINE_TUNED: lambda _: predictor, Method.TWIN: predictor.untrained}
+    for method, start in starts.items() if settings.finetune_steps else ():
+        for trained in finetuned(start, build, loss, draw, visible, settings):
+            yield method, trained
+
+
+def csi_facts(predictor: Predictor, visible: Tensor) -> Facts:
+    """How much of the CSI is seen."""
+    return {"csi_patches_seen": len(visible), "csi_patches": predictor.model.csi_patches}
 
 
 def with_level(view: Views, weight: float) -> Tensor:
