@@ -20,8 +20,7 @@ def single_row(csi: Tensor) -> Tensor:
         The array has several rows.
     """
     if csi.shape[-1] != 1:
-        msg = f"radio.rows is {csi.shape[-1]}; the temporal model takes a linear array, rows: 1"
-        raise InputError(msg)
+        raise InputError(f"radio.rows is {csi.shape[-1]}; the temporal model takes a linear array, rows: 1")
     return csi[..., 0]
 
 

@@ -136,8 +136,7 @@ def check_snapshots(data: SnapshotData) -> None:
         A statistic is not usable or belongs to other data, or an array is not finite.
     """
     for why in _faults(data):
-        msg = f"{data.name}: {why}; rebuild the store"
-        raise InputError(msg)
+        raise InputError(f"{data.name}: {why}; rebuild the store")
 
 
 def _faults(data: SnapshotData) -> Iterator[str]:

@@ -181,5 +181,4 @@ def check_temporal(data: TemporalData) -> None:
         elif not bool(csi.abs().amax() > 0):
             what = "is zero everywhere"
         if what:
-            msg = f"{data.name}: trajectory/csi of split {split!r} {what}; rebuild the store"
-            raise InputError(msg)
+            raise InputError(f"{data.name}: trajectory/csi of split {split!r} {what}; rebuild the store")

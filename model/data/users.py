@@ -183,12 +183,10 @@ def open_wireless(store: str, trains: bool) -> "tuple[str, xr.Dataset, Statistic
     opened = open_store(path)
     for name in ("csi", "user_position", "height", "occupancy", "split", "bs_shift"):
         if name not in opened:
-            msg = f"{store}: no array {name!r}; the model needs it, rebuild the store"
-            raise InputError(msg)
+            raise InputError(f"{store}: no array {name!r}; the model needs it, rebuild the store")
     for name in ("bs_position_m", "tile_size_m", "statistics"):
         if name not in opened.attrs:
-            msg = f"{store}: no attribute {name!r}; the model needs it, rebuild the store"
-            raise InputError(msg)
+            raise InputError(f"{store}: no attribute {name!r}; the model needs it, rebuild the store")
     statistics = dict(opened.attrs["statistics"])
     if not trains:
         statistics = {"csi_rms": math.nan, "csi_rms_db_mean": math.nan, "csi_rms_db_std": math.nan}
@@ -213,8 +211,7 @@ def open_splits(
     samples = {split: ChannelDataset(path, split, fields, preload=preload) for split in splits}
     for split, users in samples.items():
         if not len(users):
-            msg = f"{store}: split {split!r} has scenes but no user with a path; build more scenes"
-            raise InputError(msg)
+            raise InputError(f"{store}: split {split!r} has scenes but no user with a path; build more scenes")
     return samples
 
 
@@ -274,21 +271,17 @@ def geometry_from(
     occupancy = patches[-1]
     for what, edge in (("csi columns", columns), ("csi rows", rows)):
         if edge % settings.csi_patch:
-            msg = f"{name}: {edge} {what}, training.model.csi_patch {settings.csi_patch} must divide them"
-            raise InputError(msg)
+            raise InputError(f"{name}: {edge} {what}, training.model.csi_patch {settings.csi_patch} must divide them")
     if height != width or patches[0] != occupancy:
-        msg = f"{name}: the height map is {height} x {width} cells, the model needs square scenes"
-        raise InputError(msg)
+        raise InputError(f"{name}: the height map is {height} x {width} cells, the model needs square scenes")
     if height % settings.height_patch or occupancy % max(height // settings.height_patch, 1):
-        msg = (
+        raise InputError(
             f"{name}: height map of {height} cells and {occupancy} occupancy patches; training.model.height_patch "
             f"{settings.height_patch} must divide the map and be a multiple of {height // occupancy} cells"
         )
-        raise InputError(msg)
     if settings.spectrum_size > min(columns, rows):
         size = settings.spectrum_size
-        msg = f"{name}: array of {columns} x {rows}; training.model.spectrum_size {size} must not exceed it"
-        raise InputError(msg)
+        raise InputError(f"{name}: array of {columns} x {rows}; training.model.spectrum_size {size} must not exceed it")
     return Geometry(columns, rows, height, occupancy)
 
 

@@ -109,5 +109,4 @@ def check_windows(data: TemporalData, config: PredictionSettings, antennas: int)
     if not why and len(data.splits["train"]) < FEWEST_TRAINED["prediction"]:
         why = too_few_trained("prediction", len(data.splits["train"]))
     if why:
-        msg = f"{data.name}: {why}"
-        raise NotPossible(msg)
+        raise NotPossible(f"{data.name}: {why}")

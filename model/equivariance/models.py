@@ -96,8 +96,7 @@ class CsiEstimator(nn.Module):
         cells = patchify(visible, self.model.settings.csi_patch)
         seen, counts = cells.all(-1), cells.all(-1).sum(1)
         if not torch.equal(seen, cells.any(-1)) or bool((counts != counts[0]).any()):
-            msg = "visible antennas must be whole patches, equally many in every sample; see draw_visible"
-            raise ValueError(msg)
+            raise ValueError("visible antennas must be whole patches, equally many in every sample; see draw_visible")
         positions = [part.nonzero()[:, 1].view(len(visible), -1) for part in (seen, ~seen)]
         return Mask(positions[0], positions[1], None, None, location_visible=False)
 
@@ -147,8 +146,7 @@ class CsiForecaster(nn.Module):
         if visible is not None:
             hidden = ~visible.flatten(2).all(-1)
             if bool((visible.flatten(2).any(-1) & hidden).any()):
-                msg = "visible must be whole snapshots: the model sees angles and delays"
-                raise ValueError(msg)
+                raise ValueError("visible must be whole snapshots: the model sees angles and delays")
             past = past.masked_fill(~visible, 0)
         seen = past.to(torch.complex64)  # (B, T, F, X)
         delays = self.model.grid[2]

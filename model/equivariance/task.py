@@ -169,8 +169,7 @@ def equivariance(predictor: Predictor, data: WirelessData, settings: EvaluationS
             other = load_data(store, ("test",))
             geometry = geometry_of(other, predictor.settings.model)
             if geometry != predictor.model.geometry:
-                msg = f"{store}: {geometry}, but the model needs {predictor.model.geometry}"
-                raise InputError(msg)
+                raise InputError(f"{store}: {geometry}, but the model needs {predictor.model.geometry}")
         channels[shifted(name)] = gather(other.splits["test"], budget.test_users).csi
     found = measure(problem, users, channels, config, budget, settings.heads, seed)
     facts = _places(data.scenes.cities, known.scene, test.scene) | {"masked": config.mask}
@@ -215,16 +214,14 @@ def equivariance_temporal(
     users, kept = _divided(known.csi, budget, data.name, seed)
     test, fast = (_of_speed(data.splits["test"], budget.test_users, speed) for speed in (False, True))
     if not len(test):
-        msg = f"{data.name}: equivariance needs walkers or cyclists in the test split; build more scenes"
-        raise InputError(msg)
+        raise InputError(f"{data.name}: equivariance needs walkers or cyclists in the test split; build more scenes")
     channels = {SEEN: kept, UNSEEN: test.csi, VEHICLES: fast.csi}
     for name, store in config.shifted.items():
         with _naming(name):
             other = load_temporal(store, ("train", "test"))
             check_windows(other, window, model.grid[1])
             if other.shape[1] != subcarriers:
-                msg = f"{store}: {other.shape[1]} subcarriers, not {subcarriers}"
-                raise InputError(msg)
+                raise InputError(f"{store}: {other.shape[1]} subcarriers, not {subcarriers}")
         channels[shifted(name)] = _of_speed(other.splits["test"], budget.test_users, fast=False).csi
     found = measure(problem, users, channels, config, budget, settings.heads, seed)
     facts = _places(data.cities, known.scene, test.scene) | {
@@ -261,8 +258,7 @@ def _divided(csi: Tensor, budget: BudgetSettings, name: str, seed: int) -> tuple
         Fewer than three.
     """
     if len(csi) < FEWEST_TRAINED["equivariance"]:
-        msg = f"{name}: {too_few_trained('equivariance', len(csi))}"
-        raise NotPossible(msg)
+        raise NotPossible(f"{name}: {too_few_trained('equivariance', len(csi))}")
     enough = len(csi) >= budget.samples[-1] + budget.test_users
     kept = budget.test_users if enough else min(budget.test_users, max(int(KEPT * len(csi)), 1))
     order = torch.from_numpy(np.random.default_rng([seed, 48]).permutation(len(csi)))
@@ -306,5 +302,4 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        msg = f"training.evaluation.equivariance.shifted.{name}: {error}"
-        raise InputError(msg) from error
+        raise InputError(f"training.evaluation.equivariance.shifted.{name}: {error}") from error

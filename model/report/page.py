@@ -63,8 +63,7 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     """
     summary = read_json(run / "pretrain.json")
     if summary is None:
-        msg = f"{run}: no pretrain.json, so no finished pretraining; run `wavecity pretrain` first"
-        raise InputError(msg)
+        raise InputError(f"{run}: no pretrain.json, so no finished pretraining; run `wavecity pretrain` first")
     data = data or load_data(store_of(run, store, summary))
     paper = paper_of(summary)
     specs = paper.specs
@@ -118,8 +117,7 @@ def store_of(run: Path, store: str | None, summary: Summary) -> str:
     # `wavecity run` keeps both in one folder, which may have been moved.
     place = store or (str(run / "store") if (run / "store").exists() else str(summary.get("dataset") or ""))
     if not place:
-        msg = f"{run}: pretrain.json names no dataset; name that of the pretraining with --data"
-        raise InputError(msg)
+        raise InputError(f"{run}: pretrain.json names no dataset; name that of the pretraining with --data")
     trained_on = [version for version in versions(place) if version.fingerprint == summary["dataset_version"]]
     return str(trained_on[-1].data) if trained_on else place
 

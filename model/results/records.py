@@ -196,11 +196,10 @@ def read_records(path: Path, task: str) -> list[Record]:
             raise ValueError
         return [_record(line) for line in table.to_pylist()]
     except (ValueError, KeyError) as error:
-        msg = (
+        raise InputError(
             f"{path}: results in the form of another version of Wavecity; evaluate again: wavecity evaluate RUN --task {task} "
             "--data STORE"
-        )
-        raise InputError(msg) from error
+        ) from error
 
 
 def _line(record: Record) -> Facts:

@@ -41,12 +41,10 @@ class BudgetSettings(Settings):
     @model_validator(mode="after")
     def _ascending(self) -> "BudgetSettings":
         if list(self.samples) != sorted(set(self.samples)):
-            msg = f"samples {list(self.samples)} must ascend, each value once"
-            raise ValueError(msg)
+            raise ValueError(f"samples {list(self.samples)} must ascend, each value once")
         costs = [width * width * layers for width, layers in self.sizes]
         if costs != sorted(set(costs)):
-            msg = f"sizes {[list(size) for size in self.sizes]} must go from small to large, each size once"
-            raise ValueError(msg)
+            raise ValueError(f"sizes {[list(size) for size in self.sizes]} must go from small to large, each size once")
         return self
 
 
@@ -108,8 +106,7 @@ class EquivarianceSettings(Settings):
         for name in ("methods", "scaled", "shifts"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
-                msg = f"training.evaluation.equivariance.{name} {list(values)}: each value once"
-                raise ValueError(msg)
+                raise ValueError(f"training.evaluation.equivariance.{name} {list(values)}: each value once")
         if unknown := sorted(set(self.scaled) - set(self.methods)):
             msg = f"training.evaluation.equivariance.scaled {unknown} must be among its methods {list(self.methods)}"
             raise ValueError(msg)

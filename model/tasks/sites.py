@@ -168,8 +168,7 @@ def choose_scenes(
     """
     rows, users = np.unique(samples.scene_index, return_counts=True)
     if why := too_few_to_label(users, limit, labels, tested, key):
-        msg = f"{name}: {why}"
-        raise NotPossible(msg)
+        raise NotPossible(f"{name}: {why}")
     asked = np.unique(labels)
     met = (asked <= room_of(users, limit, tested)[:, None]).sum(1)
     least = max(np.sort(met)[::-1][min(wanted, len(met)) - 1], 1)

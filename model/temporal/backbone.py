@@ -78,8 +78,7 @@ def temporal_grid(data: TemporalData, settings: TemporalSettings) -> Grid:
         ("delays", settings.delays, subcarriers, "subcarriers"),
     ):
         if wanted > there:
-            msg = f"{data.name}: {there} {what}; training.temporal.{name} {wanted} must not exceed them"
-            raise InputError(msg)
+            raise InputError(f"{data.name}: {there} {what}; training.temporal.{name} {wanted} must not exceed them")
     for edge, bins, what in zip(
         settings.model.patch, (antennas, settings.delays), ("antennas", "bins of delay"), strict=True
     ):

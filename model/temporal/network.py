@@ -217,8 +217,7 @@ class TemporalModel(nn.Module):
         entries, masked, scale = self._visible(*_with_tail(past, horizon))
         guess = self._guess(entries, masked)
         if guess is None:
-            msg = "nothing to combine without training.temporal.model.extrapolation"
-            raise ValueError(msg)
+            raise ValueError("nothing to combine without training.temporal.model.extrapolation")
         encoded = self.encode(entries, masked, guess)
         terms = guess.terms(self._network(encoded, entries, masked)) * scale[..., None]
         ahead = slice(past.shape[1], None)

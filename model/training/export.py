@@ -133,8 +133,7 @@ def export_model(run: str | Path, out: Path, share: float) -> dict[str, float]:
         Unknown suffix, or no checkpoint.
     """
     if out.suffix not in SUFFIXES:
-        msg = f"--out {out}: name a file that ends in {' or '.join(SUFFIXES)}"
-        raise InputError(msg)
+        raise InputError(f"--out {out}: name a file that ends in {' or '.join(SUFFIXES)}")
     pretrained = load_model(run)
     model, settings, statistics, card = pretrained
     visible = pilots(model, share, card["seed"])
@@ -184,8 +183,7 @@ def write_onnx(encoder: DeployedEncoder, path: Path, facts: Json | None = None) 
         import onnxruntime
         import onnxscript  # noqa: F401  torch.onnx needs it
     except ModuleNotFoundError as error:
-        msg = f"ONNX needs {error.name}: pip install 'wavecity[onnx]'"
-        raise InputError(msg) from error
+        raise InputError(f"ONNX needs {error.name}: pip install 'wavecity[onnx]'") from error
     batch = torch.export.Dim("batch", min=1, max=4096)
     with warnings.catch_warnings():
         # Of the exporter's own code.

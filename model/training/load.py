@@ -240,8 +240,7 @@ def load_model(run: str | Path, checkpoint: Checkpoint | None = None) -> Pretrai
     card, weights = checkpoint or weights_of(run)
     settings = TrainingSettings.model_validate(card["settings"])
     if settings.backbone != "multimodal":
-        msg = f"{run}: a {settings.backbone} model; a run with training.backbone multimodal is needed here"
-        raise InputError(msg)
+        raise InputError(f"{run}: a {settings.backbone} model; a run with training.backbone multimodal is needed here")
     model = FoundationModel(settings.model, Geometry(**card["geometry"]))
     load_weights(model, weights, run)
     return Pretrained(model.eval(), settings, Statistics.from_dict(card["statistics"]), card)
@@ -271,8 +270,7 @@ def load_temporal_model(run: str | Path, checkpoint: Checkpoint | None = None) -
     card, weights = checkpoint or weights_of(run)
     settings = TrainingSettings.model_validate(card["settings"])
     if settings.backbone != "temporal":
-        msg = f"{run}: a multi-modal model; a run with training.backbone temporal is needed here"
-        raise InputError(msg)
+        raise InputError(f"{run}: a multi-modal model; a run with training.backbone temporal is needed here")
     snapshots, angles, delays = card["grid"]
     model = TemporalModel(settings.temporal.model, (snapshots, angles, delays))
     load_weights(model, weights, run)

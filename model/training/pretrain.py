@@ -152,8 +152,7 @@ def initial_of(settings: TrainingSettings, out: Path) -> Initial | None:
         return None
     path = checkpoint_file(settings.init_from)
     if path.resolve() == (out / CHECKPOINT).resolve():
-        msg = f"training.init_from {settings.init_from}: the run to be trained, {out}; name another --out"
-        raise InputError(msg)
+        raise InputError(f"training.init_from {settings.init_from}: the run to be trained, {out}; name another --out")
     return Initial(Path(settings.init_from), *weights_of(path))
 
 
@@ -204,8 +203,7 @@ def run_training(
     # The trainer here did not train where it started processes for that; the checkpoint tells in any case.
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if state["global_step"] < steps:
-        msg = f"pretraining stopped at step {state['global_step']}; run the same command to go on"
-        raise RuntimeError(msg)
+        raise RuntimeError(f"pretraining stopped at step {state['global_step']}; run the same command to go on")
 
     if trainer.is_global_zero:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -113,11 +113,10 @@ def refuse_run(out: Path, changes: list[str]) -> None:
         Always.
     """
     more = f" and {len(changes) - NAMED} more" if len(changes) > NAMED else ""
-    msg = (
+    raise InputError(
         f"{out} holds another training; what differs: {', '.join(changes[:NAMED])}{more}; "
         "name another --out, or replace that training and its results with --overwrite"
     )
-    raise InputError(msg)
 
 
 def differences(old: Json, new: Json) -> list[str]:

@@ -38,14 +38,11 @@ def check_machine(settings: TrainingSettings, train_users: int) -> None:
         raise InputError(msg)
     gpus = torch.cuda.device_count()
     if settings.accelerator == "gpu" and not gpus:
-        msg = "training.accelerator gpu: torch sees none; set it to cpu, or install a torch with CUDA"
-        raise InputError(msg)
+        raise InputError("training.accelerator gpu: torch sees none; set it to cpu, or install a torch with CUDA")
     if uses_gpu(settings) and settings.devices > gpus:
-        msg = f"training.devices {settings.devices}: this machine has {gpus}; set at most that many"
-        raise InputError(msg)
+        raise InputError(f"training.devices {settings.devices}: this machine has {gpus}; set at most that many")
     if settings.logger != "csv" and util.find_spec(settings.logger) is None:
-        msg = f"training.logger {settings.logger} needs a package: pip install {settings.logger}"
-        raise InputError(msg)
+        raise InputError(f"training.logger {settings.logger} needs a package: pip install {settings.logger}")
     if settings.compile:
         _check_compiler("cuda" if uses_gpu(settings) else "cpu")
 

@@ -225,8 +225,7 @@ def gather_clusters(data: WirelessData, config: MuMimoSettings, seed: int) -> Us
         if whole := len(group) // size * size:
             found.append(group.at(torch.arange(whole)))
     if not found:
-        msg = f"{data.name}: {too_few_for_clusters(users, size)}"
-        raise NotPossible(msg)
+        raise NotPossible(f"{data.name}: {too_few_for_clusters(users, size)}")
     return Users(*(torch.cat([getattr(group, name) for group in found]) for name in Users.__dataclass_fields__))
 
 

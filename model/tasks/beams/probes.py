@@ -79,8 +79,7 @@ def label_counts(ratios: Sequence[float], total: int, name: str, key: str) -> di
         Not one share gives enough; `name` says of which dataset, `key` which setting below `training.evaluation` it is.
     """
     if why := too_few_for_ratios(ratios, total, key):
-        msg = f"{name}: {why}"
-        raise NotPossible(msg)
+        raise NotPossible(f"{name}: {why}")
     counts = {ratio: round(ratio * total) for ratio in sorted(set(ratios))}
     return {ratio: count for ratio, count in counts.items() if count >= FEWEST_LABELS}
 
