@@ -15,14 +15,7 @@ from torch import Tensor, nn
 
 from wavecity.model.equivariance.group import energies, epsilon, modulate
 from wavecity.model.learning.baselines import decibel
-from wavecity.model.learning.selection import (
-    TrainAt,
-    Trained,
-    first_held_back,
-    repeated,
-    train_seeds,
-    train_selected,
-)
+from wavecity.model.learning.selection import TrainAt, Trained, first_held_back, repeated, train_seeds, train_selected
 from wavecity.model.results.names import Metric
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings, Method
 from wavecity.model.settings.training import HeadSettings

@@ -204,15 +204,7 @@ def draw_decoy(batch: int, size: float, rng: Draws) -> Tensor:
     return torch.from_numpy(rng.uniform(-size / 2, size / 2, (batch, 2)).astype(np.float32))
 
 
-def draw_mask(
-    plan: Plan,
-    csi_patches: int,
-    centres: Tensor,
-    bs: Tensor,
-    user: Tensor,
-    size: float,
-    rng: Draws,
-) -> Mask:
+def draw_mask(plan: Plan, csi_patches: int, centres: Tensor, bs: Tensor, user: Tensor, size: float, rng: Draws) -> Mask:
     """Turn a plan into positions for a batch.
 
     Parameters

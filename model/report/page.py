@@ -26,15 +26,7 @@ from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Missing, Outcome, Summary, missing_tasks, read_outcomes
 from wavecity.model.results.records import Condition
 from wavecity.model.results.rows import Row
-from wavecity.model.results.words import (
-    axis_of,
-    condition_of,
-    count,
-    name_of,
-    place_of,
-    value_of,
-    verdict_of,
-)
+from wavecity.model.results.words import axis_of, condition_of, count, name_of, place_of, value_of, verdict_of
 
 SCENES_SHOWN = 6
 

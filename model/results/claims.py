@@ -104,10 +104,7 @@ class Judged:
 
 
 def judge(
-    claim: Claim,
-    outcomes: Mapping[str, Outcome],
-    missing: Mapping[str, Missing] | None = None,
-    pretraining: str = "",
+    claim: Claim, outcomes: Mapping[str, Outcome], missing: Mapping[str, Missing] | None = None, pretraining: str = ""
 ) -> Judged:
     """Hold a claim against the results of a run; the rule is that of `rule`.
 

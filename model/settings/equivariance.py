@@ -93,12 +93,7 @@ class EquivarianceSettings(Settings):
     )
     estimation: BudgetSettings = BudgetSettings()
     prediction: BudgetSettings = BudgetSettings(
-        steps=30,
-        batch_size=4,
-        learning_rates=(1e-3, 4e-3),
-        sizes=((8, 1), (32, 1)),
-        samples=(24, 144),
-        test_users=16,
+        steps=30, batch_size=4, learning_rates=(1e-3, 4e-3), sizes=((8, 1), (32, 1)), samples=(24, 144), test_users=16
     )
 
     @model_validator(mode="after")

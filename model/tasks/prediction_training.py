@@ -10,14 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavecity.model.data.windows import Cutter, Windows
-from wavecity.model.learning.selection import (
-    TrainAt,
-    Trained,
-    first_held_back,
-    repeated,
-    train_seeds,
-    train_selected,
-)
+from wavecity.model.learning.selection import TrainAt, Trained, first_held_back, repeated, train_seeds, train_selected
 from wavecity.model.settings.prediction import PredictionSettings
 from wavecity.model.settings.training import HeadSettings
 from wavecity.model.temporal.network import TemporalModel

@@ -169,11 +169,7 @@ def refuse_other_training(out: Path, settings: TrainingSettings, seed: int, vers
 
 
 def run_training(
-    module: MaskedPretraining,
-    backbone: Backbone,
-    settings: TrainingSettings,
-    out: Path,
-    start_from: Path | None,
+    module: MaskedPretraining, backbone: Backbone, settings: TrainingSettings, out: Path, start_from: Path | None
 ) -> Path:
     """Train to the last step, and leave `pretrain.json`.
 

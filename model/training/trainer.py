@@ -86,11 +86,7 @@ def make_trainer(settings: TrainingSettings, out: Path, steps_per_epoch: int, ba
     if settings.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     # One file, replaced in place: at the end of an epoch, and every few minutes within a long one.
-    files: Json = {
-        "dirpath": out / CHECKPOINT.parent,
-        "filename": CHECKPOINT.stem,
-        "enable_version_counter": False,
-    }
+    files: Json = {"dirpath": out / CHECKPOINT.parent, "filename": CHECKPOINT.stem, "enable_version_counter": False}
     callbacks += [
         ModelCheckpoint(**files, every_n_epochs=1, save_on_train_epoch_end=True),
         ModelCheckpoint(**files, train_time_interval=timedelta(minutes=settings.checkpoint_minutes)),

@@ -223,6 +223,5 @@ def _checked_pairs(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int]) ->
     _check_receiver(csi, receive_shape)
     shape, elements = (len(csi), CHAINS), csi.shape[2] * csi.shape[3]
     return Pairs(
-        checked_beams("pairs.tx", pairs.tx, shape, elements),
-        checked_beams("pairs.rx", pairs.rx, shape, csi.shape[1]),
+        checked_beams("pairs.tx", pairs.tx, shape, elements), checked_beams("pairs.rx", pairs.rx, shape, csi.shape[1])
     )
