@@ -79,7 +79,6 @@ def delay_window(csi: Tensor, delays: int) -> Tensor:
     ----------
     csi : complex64 (..., T, F, X)
         The snapshots that may be looked at: for prediction, those of the past.
-    delays : int
 
     Returns
     -------

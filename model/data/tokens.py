@@ -49,7 +49,6 @@ def patchify(grid: Tensor, patch: int) -> Tensor:
     ----------
     grid : (..., R, C)
         Both edges multiples of `patch`.
-    patch : int
 
     Returns
     -------

@@ -76,7 +76,6 @@ class WirelessData:
         `train`, `validation`, `test` -> `Samples`.
     scenes : SceneTable
         Rows as in the store: `scene_index` points into it.
-    statistics : Statistics
     attributes : dict
         Of the store: `fingerprint` names the version, `attribution` and `licence` go into the report; and `manifest`, the
         SHA-256 of the version's manifest.
@@ -259,7 +258,6 @@ def geometry_from(
         The dataset's.
     antennas, cells, patches : (int, int)
         Of the array, the height map and the occupancy grid.
-    settings : ModelSettings
 
     Raises
     ------
@@ -322,11 +320,8 @@ class ScenePatches:
 
     Parameters
     ----------
-    scenes : SceneTable
-    settings : ModelSettings
     statistics : Statistics
         Heights are divided by `height_scale`.
-    device : torch.device
     """
 
     def __init__(

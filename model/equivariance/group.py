@@ -88,7 +88,6 @@ def lag_one(csi: Tensor, visible: Tensor, dims: Sequence[int]) -> tuple[Tensor, 
     csi : complex (B, ...)
         Hidden entries may hold anything.
     visible : bool, as `csi`
-    dims : sequence of int
 
     Returns
     -------
@@ -149,7 +148,6 @@ def restore(output: Tensor, canonical: Canonical, dims: Sequence[int], origin: i
     Parameters
     ----------
     output : complex (B, ...)
-    canonical : Canonical
     dims : sequence of int
         Of `output`, in the order of `canonicalise`'s.
     origin : int or sequence of int

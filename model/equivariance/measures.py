@@ -75,15 +75,11 @@ def measure(
 
     Parameters
     ----------
-    problem : Problem
     users : complex64 (N, ...)
         That may be trained on.
     channels : mapping of Condition to complex64 (M, ...)
         Sets of test users; `UNSEEN` is one. It also gives the set that is modulated at random, and the users that the
         equivariance error is over.
-    config : EquivarianceSettings
-    budget : BudgetSettings
-    heads : HeadSettings
     seed : int
         Of masks, windows and shifts of the test users.
     """

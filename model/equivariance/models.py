@@ -34,7 +34,6 @@ class CsiEstimator(nn.Module):
         recovery of profile `wavecity` amplifies the rounding of float32 to some -45 dB.
     settings : TrainingSettings
         Those it was trained with.
-    statistics : Statistics
     """
 
     def __init__(self, model: FoundationModel, settings: TrainingSettings, statistics: Statistics) -> None:
@@ -168,13 +167,10 @@ def draw_visible(batch: int, geometry: Geometry, patch: int, ratio: float, rng: 
 
     Parameters
     ----------
-    batch : int
-    geometry : Geometry
     patch : int
         Edge of a patch in antennas.
     ratio : float
         Share of the patches that is masked; as many in every sample.
-    rng : numpy.random.Generator
     """
     patches = geometry.columns // patch * (geometry.rows // patch)
     shown, _ = split_random(batch, patches, masked_count(ratio, patches), rng)

@@ -39,7 +39,6 @@ class Estimation(Problem):
 
     Parameters
     ----------
-    predictor : Predictor
     mask : float
         Share of the patches that is masked, at random for each user.
     """
@@ -82,11 +81,8 @@ class Forecasting(Problem):
 
     Parameters
     ----------
-    model : TemporalModel
-    trained_with : TrainingSettings
     cutter : Cutter
         Of all bins of delay: which of them a model keeps is its own affair.
-    antennas : int
     extrapolation : bool or None
         Of the models built here; None as the run's.
     """
@@ -137,7 +133,6 @@ def equivariance(predictor: Predictor, data: WirelessData, settings: EvaluationS
 
     Parameters
     ----------
-    predictor : Predictor
     data : WirelessData
         Splits `train` and `test`.
     settings : EvaluationSettings
@@ -186,7 +181,6 @@ def equivariance_temporal(
 
     Parameters
     ----------
-    model : TemporalModel
     trained_with : TrainingSettings
         Its settings.
     data : TemporalData

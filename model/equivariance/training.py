@@ -93,7 +93,6 @@ class Problem(ABC):
     ----------
     metrics : Metrics
         Names of its error.
-    axes : tuple of str
     dims : tuple of int
         Of `Batch.seen` and `Batch.target`.
     bins : tuple of int
@@ -155,8 +154,6 @@ def cells_of(config: EquivarianceSettings, budget: BudgetSettings, users: int) -
 
     Parameters
     ----------
-    config : EquivarianceSettings
-    budget : BudgetSettings
     users : int
         That can be trained on: larger numbers are cut to it.
     """
@@ -191,9 +188,6 @@ def shift_error(network: nn.Module, problem: Problem, batch: Batch, turns: Tenso
 
     Parameters
     ----------
-    network : nn.Module
-    problem : Problem
-    batch : Batch
     turns : float64 (N, axes)
     output : complex (N, ...)
         Of the map for the batch as it is.
@@ -213,10 +207,6 @@ def loss_of(
 
     Parameters
     ----------
-    network : nn.Module
-    problem : Problem
-    batch : Batch
-    method : str
     penalty : float
         Weight of the mean over users of |f(M_g H) - M_g f(H)|^2 over the energy asked for: over that of f(H), a map would
         be paid for loud outputs, and one that begins with zeros would divide by them.
@@ -248,19 +238,11 @@ def trained(
 
     Parameters
     ----------
-    problem : Problem
-    cell : Cell
     users : complex64 (N, ...)
         Channels that may be trained on. A seed's order is the same for all cells, so that more users contain the fewer;
         the last `heads.held_back` of them choose.
-    config : EquivarianceSettings
-    budget : BudgetSettings
     heads : HeadSettings
         Seeds and share held back.
-
-    Yields
-    ------
-    Trained
     """
     looked_at_every = max(budget.steps // LOOKS, 1)
 

@@ -39,9 +39,7 @@ def draw_curves(outcome: Outcome, drawn: Sequence[Panel], x_label: str, columns:
 
     Parameters
     ----------
-    outcome : Outcome
     drawn : sequence of (metric, condition, title)
-    x_label : str
     columns : int, optional
         Panels in a line.
     """

@@ -32,12 +32,10 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
 
     Parameters
     ----------
-    scenes : SceneTable
     row : int
         Row of the scene.
     users : Users
         Those of this scene.
-    split : str
     gains : (float, float)
         Ends of the colour scale, dB.
     """

@@ -17,7 +17,6 @@ def visible_antennas(visible: Tensor, columns: int, rows: int, patch: int) -> Te
     ----------
     visible : int64 (v,)
         Patch indices, row-major over (x, y).
-    columns, rows, patch : int
 
     Returns
     -------

@@ -29,7 +29,6 @@ def clusters(points: Values, count: int, seed: int) -> NDArray[np.int64]:
     points : (N, c)
     count : int
         Groups; fewer where there are fewer distinct points.
-    seed : int
 
     Returns
     -------
@@ -75,7 +74,6 @@ def picture(
         Name -> (N, ...).
     group : int (N,)
         What users are coloured by.
-    seed : int
 
     Returns
     -------

@@ -76,7 +76,6 @@ def inverse_frequency(label: Tensor, classes: int, power: float = 0.5) -> Tensor
     Parameters
     ----------
     label : int64 (N,)
-    classes : int
     power : float
         1 makes all classes count the same; less does not let a handful of rare ones rule [ours].
     """
@@ -159,13 +158,8 @@ def tuned(
         Training labels -> loss (class weights come from these labels alone).
     draw : callable
         Seed -> labelled features in random order; the last `held_back` of them choose rate and step.
-    settings : HeadSettings
     rates : sequence of float, optional
         Instead of the settings'.
-
-    Yields
-    ------
-    Trained
     """
 
     def prepare(seed: int) -> TrainAt[nn.Module]:

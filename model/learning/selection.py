@@ -26,12 +26,7 @@ class Trained(NamedTuple, Generic[Network]):
 
 
 class RateChoice:
-    """Learning rates to try: all of them the first time, later only the one that did best then.
-
-    Parameters
-    ----------
-    rates : sequence of float
-    """
+    """Learning rates to try: all of them the first time, later only the one that did best then."""
 
     def __init__(self, rates: Sequence[float]) -> None:
         self.rates = tuple(rates)
@@ -51,14 +46,8 @@ def train_seeds(
 
     Parameters
     ----------
-    seeds : int
-    rates : sequence of float
     prepare : callable
         Seed -> function that trains at a rate; labels, held-back labels and start are drawn once per seed.
-
-    Yields
-    ------
-    Trained
 
     Examples
     --------

@@ -13,13 +13,7 @@ from wavecity.model.settings.training import TrainingSettings
 
 @dataclass(frozen=True)
 class Multimodal:
-    """Masked pretraining on the single snapshots of one dataset; a `wavecity.model.training.pretrain.Backbone`.
-
-    Attributes
-    ----------
-    data : SnapshotData
-    settings : TrainingSettings
-    """
+    """Masked pretraining on the single snapshots of one dataset; a `wavecity.model.training.pretrain.Backbone`."""
 
     data: SnapshotData
     settings: TrainingSettings

@@ -50,12 +50,8 @@ class Predictor:
 
     Parameters
     ----------
-    model : FoundationModel
     settings : TrainingSettings
         Those it was trained with.
-    statistics : Statistics
-    data : WirelessData
-    batch_size : int
     """
 
     def __init__(
@@ -90,7 +86,6 @@ class Predictor:
 
         Parameters
         ----------
-        users : Users
         visible : int64 (v,)
         """
         height = self.scenes.height(users.scene)
@@ -128,7 +123,6 @@ class Predictor:
 
         Parameters
         ----------
-        users : Users
         visible : int64 (v,)
             CSI patches that the model sees.
         location : bool
@@ -191,10 +185,8 @@ def physc_of(
 
     Parameters
     ----------
-    model : FoundationModel
     settings : TrainingSettings
         Those it was trained with.
-    statistics : Statistics
     visible : int64 (v,)
         CSI patches that it sees.
     csi : complex64 (B, x, y)

@@ -30,9 +30,6 @@ class MaskedPretraining(lightning.LightningModule):
 
     Parameters
     ----------
-    settings : TrainingSettings
-    steps_per_epoch : int
-    seed : int
     card : dict
         Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
 
@@ -93,15 +90,10 @@ class PretrainModule(MaskedPretraining):
 
     Parameters
     ----------
-    settings : TrainingSettings
-    geometry : Geometry
-    statistics : Statistics
     tile_size : float
         Edge of a tile in m.
     bs : (float, float)
         Base station in the frame of a scene without shift, m.
-    steps_per_epoch : int
-    seed : int
     card : dict
         Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
     """
@@ -157,8 +149,6 @@ class PretrainModule(MaskedPretraining):
         ----------
         batch : Snapshots
             This rank's share of the step's batch.
-        step : int
-        rank, world : int
         """
         shared = np.random.default_rng([self.seed, SHARED, step])
         plan = draw_plan(self.settings.masking, step // self.steps_per_epoch, self.settings.epochs, shared)
@@ -242,7 +232,6 @@ def augment(
     ----------
     csi : complex64 (B, x, y)
     position : float32 (B, 2)
-    settings : AugmentSettings
     rng : numpy.random.Generator or RankDraws
 
     Returns

@@ -40,7 +40,6 @@ class SparseRecovery(nn.Module):
         Antennas along x and y.
     oversampling : int
         Directions for one bin of the DFT, along either axis.
-    steps : int
     """
 
     def __init__(self, columns: int, rows: int, oversampling: int, steps: int) -> None:

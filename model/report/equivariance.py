@@ -28,12 +28,10 @@ class Section:
 
     Attributes
     ----------
-    judged : list of Judged
     pictures : list of dict
         Image, caption and description.
     quantity, condition : str
         Of the table.
-    methods : list of str
     table : list of dict
         For each set of test users: its name, users, cells, and the verdict.
     sentence : str

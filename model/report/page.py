@@ -44,10 +44,6 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     data : WirelessData, optional
         Instead of opening `store`.
 
-    Returns
-    -------
-    Path
-
     Raises
     ------
     InputError

@@ -56,10 +56,8 @@ class Claim:
         Number of the figure it belongs to.
     source : str
         Where the paper says it; "not in the paper" for questions of ours.
-    text : str
     counted : str
         How it is turned into one number.
-    task : str
     measure : str, optional
         A name of `wavecity.model.results.measures.MEASURES`. None: there are pictures alone.
     select : Select
@@ -110,8 +108,6 @@ def judge(
 
     Parameters
     ----------
-    claim : Claim
-    outcomes : mapping of str to Outcome
     missing : mapping of str to Missing, optional
         Why a task has no results.
     pretraining : str

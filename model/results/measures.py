@@ -23,7 +23,6 @@ class Select:
 
     Attributes
     ----------
-    metric : Metric, optional
     own : tuple of Method
         The first that was run stands for the model.
     rivals : tuple of Method
@@ -88,7 +87,6 @@ class Measured:
         One for each seed, positive where the claim's direction holds.
     text : str
         The numbers, with their spread.
-    samples : str
     users : int
         Users that were tested; of a rate over clusters, all users of these.
     """
@@ -124,7 +122,6 @@ class Pair:
 
     Attributes
     ----------
-    conditions : list of Condition
     x : float (X,)
         Labels; empty where neither method takes any.
     own, other : float (C, X, K)

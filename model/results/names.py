@@ -53,9 +53,7 @@ class Metric(StrEnum):
     ----------
     label : str
         How it is called in a report.
-    unit : str
     better : {"lower", "higher"}
-    meaning : str
     axis : Axis, optional
         What x is for methods that have one.
     whole : str
@@ -193,7 +191,6 @@ class Method(StrEnum):
     ----------
     label : str
         How it is called in a report; `{paths}` stands for the number of paths of a pursuit.
-    regime : Regime
     ours : bool
         Whether it is the pretrained model or a head on it.
     rival : bool

@@ -76,12 +76,10 @@ class Outcome:
 
     Attributes
     ----------
-    task : str
     result : dict
         `facts` and provenance.
     frame : pandas.DataFrame
         Records, as `wavecity.model.results.rows.frame_of` makes it.
-    arrays : dict
     """
 
     task: str
@@ -221,7 +219,6 @@ def missing_tasks(
 
     Parameters
     ----------
-    run : Path
     summary : dict
         Its `pretrain.json`.
     tasks : iterable of str

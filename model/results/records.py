@@ -62,8 +62,6 @@ class Record:
 
     Attributes
     ----------
-    metric : Metric
-    method : Method
     value : float
         In the metric's unit.
     seed : int
@@ -72,7 +70,6 @@ class Record:
         Users, clusters or calls that the value is over.
     x : float
         Place on the metric's axis; not-a-number for a method that has none, e.g. takes no labels.
-    condition : Condition
     paths : int, optional
         Paths that a pursuit may use.
 
@@ -99,7 +96,6 @@ class Findings:
 
     Attributes
     ----------
-    records : list of Record
     facts : dict
         Sample sizes, checks, chosen settings; JSON-ready.
     arrays : dict
@@ -162,9 +158,6 @@ def write_records(path: Path, records: Iterable[Record], task: str, checkpoint: 
 
     Parameters
     ----------
-    path : Path
-    records : iterable of Record
-    task : str
     checkpoint : str
         Fingerprint of the pretraining.
     data_version : str
@@ -181,7 +174,6 @@ def read_records(path: Path, task: str) -> list[Record]:
 
     Parameters
     ----------
-    path : Path
     task : str
         For the error's remedy.
 

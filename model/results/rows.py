@@ -35,8 +35,6 @@ class Row:
 
     Attributes
     ----------
-    metric : Metric
-    condition : Condition
     values : dict
         Method -> mean over the seeds.
     x : float

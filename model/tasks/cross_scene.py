@@ -76,10 +76,8 @@ class Learner:
 
     Attributes
     ----------
-    method : Method
     seed : int
         Of weights and batches, and of the labels in unseen scenes.
-    head : nn.Module
     read : callable
         From an unseen scene's users to what the head takes.
     rate : float
@@ -102,8 +100,6 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
 
     Parameters
     ----------
-    predictor : Predictor
-    data : WirelessData
     settings : EvaluationSettings
         `cross_scene`, `heads`, and CSI share and noise of `localization`.
     seed : int

@@ -144,8 +144,6 @@ def note_not_possible(run: Path, task: str, why: str) -> None:
     ----------
     run : Path
         Folder of a pretraining.
-    task : str
-    why : str
     """
     card, _ = weights_of(run)
     path = run / "results" / f"{task}.json"

@@ -39,13 +39,10 @@ def loss_records(
 
     Parameters
     ----------
-    predictor : Predictor
     test, train : Users
         Held-out users, and those the simple predictors know.
     prior : float32 (rows, columns)
         Share of the training scenes in which a patch is occupied.
-    settings : EvaluationSettings
-    seed : int
     """
     visible = predictor.visible_patches(CSI_MASK, seed)
     decoys = np.random.default_rng([seed, DECOYS])

@@ -60,8 +60,6 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
 
     Parameters
     ----------
-    predictor : Predictor
-    data : WirelessData
     settings : EvaluationSettings
         `localization` and `heads`.
     seed : int

@@ -146,7 +146,6 @@ class PredictionErrors:
     ----------
     kind : int64 (N,)
         Of the users that windows are of.
-    horizons : sequence of int
     """
 
     def __init__(self, kind: Tensor, horizons: Sequence[int]) -> None:

@@ -34,7 +34,6 @@ class Forecaster(nn.Module):
 
     Parameters
     ----------
-    model : TemporalModel
     horizon : int
         Snapshots predicted.
     """
@@ -147,16 +146,10 @@ def trained(
         Where training starts, the pretrained model or random weights; called under the seed.
     draw : callable
         Seed -> labelled trajectories (N, T, F, X) in random order; the last `heads.held_back` of them choose.
-    cutter : Cutter
     settings : PredictionSettings
         Batch size and learning rates.
     heads : HeadSettings
         Seeds and share held back.
-    steps : int
-
-    Yields
-    ------
-    Trained
     """
     looked_at_every = max(steps // LOOKS, 1)
 

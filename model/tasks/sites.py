@@ -40,10 +40,8 @@ class Site:
         Of the scene.
     row : int
         Of the scene table.
-    users : Users
     tested : int
         The first so many are tested on; the others may be labelled.
-    seed : int
     """
 
     name: str
@@ -146,7 +144,6 @@ def choose_scenes(
         Scenes; evenly spread over those that are as large as needed.
     limit : int
         Largest number of users taken of a scene.
-    labels : sequence of int
     tested : float
         Share of a scene's users that is never labelled.
     name : str

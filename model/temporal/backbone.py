@@ -19,8 +19,6 @@ class Temporal:
 
     Attributes
     ----------
-    data : TemporalData
-    settings : TrainingSettings
     grid : (T, A, D)
         What the model is built for.
     """

@@ -33,10 +33,8 @@ class DeployedEncoder(nn.Module):
 
     Parameters
     ----------
-    model : FoundationModel
     settings : TrainingSettings
         Those it was trained with.
-    statistics : Statistics
     visible : int64 (v,)
         CSI patches seen, row-major over (x, y); the others may hold anything.
     """

@@ -26,7 +26,6 @@ class Initial:
         Where it was found: a run folder or a file.
     card : dict
         Its card.
-    weights : dict of Tensor
     """
 
     path: Path

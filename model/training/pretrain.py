@@ -89,10 +89,8 @@ def pretrain(store: str, settings: TrainingSettings, out: Path, seed: int, overw
     ----------
     store : str
         Folder of a build, of a version, or a `.zarr`.
-    settings : TrainingSettings
     out : Path
         Run folder: `checkpoints/last.ckpt`, `logs/*/metrics.csv`, at the end `pretrain.json`.
-    seed : int
     overwrite : bool
         Replace another training in the folder, and its results.
 
@@ -175,10 +173,8 @@ def run_training(
 
     Parameters
     ----------
-    module : MaskedPretraining
     backbone : Backbone
         Whose batches are trained on.
-    settings : TrainingSettings
     out : Path
         Run folder.
     start_from : Path or None

@@ -68,8 +68,6 @@ def refuse_other(
     ----------
     out : Path
         Run folder; it need not exist.
-    settings : TrainingSettings
-    seed : int
     version : str, optional
         Fingerprint of the dataset version; without it, only settings and seed are compared.
     initial : str, optional

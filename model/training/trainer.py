@@ -67,10 +67,8 @@ def make_trainer(settings: TrainingSettings, out: Path, steps_per_epoch: int, ba
 
     Parameters
     ----------
-    settings : TrainingSettings
     out : Path
         Run folder.
-    steps_per_epoch : int
     batch_size : int
         Users of a step, over all processes.
 
@@ -135,7 +133,6 @@ class SampleProgress(Callback):
     ----------
     batch_size : int
         Users of a step, over all processes.
-    steps : int
     """
 
     def __init__(self, batch_size: int, steps: int) -> None:

@@ -62,8 +62,6 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
 
     Parameters
     ----------
-    predictor : Predictor
-    data : WirelessData
     settings : EvaluationSettings
         `mu_mimo` and `heads`.
     seed : int
@@ -147,9 +145,6 @@ class ServedClusters:
     ----------
     test : Users
         Users of a cluster one after the other.
-    cluster : int
-    link : Link
-    records : list of Record
     """
 
     test: Users

@@ -34,7 +34,6 @@ def mu_sum_rate(csi: Tensor, beams: Tensor, link: Link, alpha: float | None = No
     csi : complex (C, K, x, y)
     beams : int (C, K)
         One for each user; users may share one.
-    link : Link
     alpha : float, optional
         Regularisation of eq. 20, in the unit of |H_eff|^2; 0 is zero forcing (by pseudo-inverse where users share a
         beam). Default: N_t K sigma^2 / P. With unit-norm beams it would be the textbook's K sigma^2 / P, which has the
@@ -85,7 +84,6 @@ def mu_bound(csi: Tensor, link: Link) -> Tensor:
     Parameters
     ----------
     csi : complex (C, K, x, y)
-    link : Link
 
     Returns
     -------
@@ -103,7 +101,6 @@ def mu_digital_rate(csi: Tensor, link: Link, alpha: float | None = None) -> Tens
     Parameters
     ----------
     csi : complex (C, K, x, y)
-    link : Link
     alpha : float, optional
         Default: K sigma^2 / P.
 

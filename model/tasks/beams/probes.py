@@ -35,7 +35,6 @@ class Pool:
         Of the target distribution, for each of the k labels.
     weighted : bool
         Whether beams are weighted by `inverse_frequency` among the labels.
-    seed : int
     """
 
     label: Tensor
@@ -140,10 +139,8 @@ def probe(
     ----------
     features : (N, width) and (M, width)
         Of the users of the pool and of the test users.
-    pool : Pool
     count : int
         Labels.
-    settings : HeadSettings
     hidden : sequence of int
         Hidden layers; none makes it a linear probe.
     rates : sequence of float, optional

@@ -30,7 +30,6 @@ def receivers(data: WirelessData, split: str, limit: int, columns: int, rows: in
     ----------
     data : WirelessData
         `name` is the store; it needs path arrays.
-    split : str
     limit : int
         Largest number of users.
     columns, rows : int
@@ -84,7 +83,6 @@ def raw_entries(predictor: Predictor, csi: Tensor, visible: Tensor) -> Tensor:
 
     Parameters
     ----------
-    predictor : Predictor
     csi : complex (N, x, y)
     visible : int64 (v,)
 
@@ -131,7 +129,6 @@ def link_facts(settings: LinkSettings, csi: Tensor) -> Facts:
 
     Parameters
     ----------
-    settings : LinkSettings
     csi : complex (N, x, y)
     """
     link, antennas = link_of(settings), csi.shape[1] * csi.shape[2]

@@ -47,7 +47,6 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
 
     Parameters
     ----------
-    predictor : Predictor
     data : WirelessData
         Of a store with paths.
     settings : EvaluationSettings

@@ -58,11 +58,6 @@ def su_labels(csi: Tensor, receive_shape: tuple[int, int], link: Link) -> Pairs:
         One channel for each receive antenna: H[r] = h_r^H.
     receive_shape : (int, int)
         Columns and rows of the user's array, R = columns * rows; antenna r = column * rows + row.
-    link : Link
-
-    Returns
-    -------
-    Pairs
 
     Raises
     ------
@@ -104,7 +99,6 @@ def su_rate(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Lin
         A beam given twice at one end leaves one stream.
     receive_shape : (int, int)
         As for `su_labels`.
-    link : Link
 
     Returns
     -------
@@ -159,7 +153,6 @@ def su_bound(csi: Tensor, link: Link) -> Tensor:
     Parameters
     ----------
     csi : complex (B, R, x, y)
-    link : Link
 
     Returns
     -------
