@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import cast
 
 import jinja2
 import numpy as np
@@ -26,7 +25,16 @@ from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Missing, Outcome, Summary, missing_tasks, read_outcomes
 from wavecity.model.results.records import Condition
 from wavecity.model.results.rows import Row
-from wavecity.model.results.words import axis_of, condition_of, count, name_of, place_of, value_of, verdict_of
+from wavecity.model.results.words import (
+    axis_of,
+    condition_of,
+    count,
+    name_of,
+    place_of,
+    test_set_of,
+    value_of,
+    verdict_of,
+)
 
 SCENES_SHOWN = 6
 
@@ -67,6 +75,10 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     cities, size = _size(summary, data, outcomes, paper)
     scenes = _scenes(data)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.globals.update(
+        axis_of=axis_of, compared=_compared, condition_of=condition_of, name_of=name_of, place_of=place_of, ranked=_ranked,
+        test_set_of=test_set_of, value_of=value_of, verdict_of=verdict_of,
+    )  # fmt: skip
     template = environment.from_string(
         resources.files("wavecity.model.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     )
@@ -229,14 +241,13 @@ def _task(outcome: Outcome, title: str) -> dict[str, object]:
     groups: dict[tuple[Metric, Condition], list[Row]] = {}
     for row in outcome.rows:
         groups.setdefault((row.metric, row.condition), []).append(row)
-    plain = [_plain(rows[0]) for rows in groups.values() if math.isnan(rows[0].x)]
-    swept = {key: _swept(rows) for key, rows in groups.items() if not math.isnan(rows[0].x)}
-    plain.sort(key=lambda row: cast("Metric", row["metric"]).label)
+    plain = [rows[0] for rows in groups.values() if math.isnan(rows[0].x)]
+    swept = {key: rows for key, rows in groups.items() if not math.isnan(rows[0].x)}
     return {
         "task": outcome.task,
         "title": title,
         "note": note + ".",
-        "plain": plain,
+        "plain": sorted(plain, key=lambda row: row.metric.label),
         "swept": [table for key, table in swept.items() if not _is_folded(*key)],
         "folded": [table for key, table in swept.items() if _is_folded(*key)],
         "folded_as": "by size and number of users" if outcome.task == "equivariance" else "",
@@ -249,40 +260,19 @@ def _is_folded(metric: Metric, condition: Condition) -> bool:
     return metric.table == "folded" or condition.scene is not None or condition.hidden_layers is not None
 
 
-def _plain(row: Row) -> dict[str, object]:
-    """A metric without labels: ours first, then the others, the better ones before."""
-    best = row.winners()
+def _ranked(row: Row) -> list[Method]:
+    """Methods of a metric without labels: ours first, then the others, the better ones before."""
 
     def place(name: Method) -> tuple[bool, float]:
         value = row.values[name]
         return not name.ours, math.inf if math.isnan(value) else -row.metric.sign * value
 
-    entries = [
-        {"name": name_of(name, row.paths), "text": value_of(row, name), "ours": name.ours, "best": name in best}
-        for name in sorted(row.values, key=place)
-    ]
-    return {**_heading(row), "entries": entries, "verdict": verdict_of(row.compare(), row.paths)}
+    return sorted(row.values, key=place)
 
 
-def _heading(row: Row) -> dict[str, object]:
-    return {"metric": row.metric, "condition": condition_of(row.metric, row.condition)}
-
-
-def _swept(rows: list[Row]) -> dict[str, object]:
-    """A metric against the labels, or what else is swept: methods down, labels across, the verdict of each column."""
-    names = sorted(dict.fromkeys(name for row in rows for name in row.values), key=lambda name: not name.ours)
-    lines = [
-        {"name": name_of(name, rows[0].paths), "ours": name.ours,
-         "cells": [{"text": value_of(row, name), "best": name in row.winners()} for row in rows]}
-        for name in names
-    ]  # fmt: skip
-    return {
-        **_heading(rows[0]),
-        "over": axis_of(rows[0].metric),
-        "heads": [place_of(row.metric, row.x) for row in rows],
-        "lines": lines,
-        "verdicts": [verdict_of(row.compare(), row.paths) for row in rows],
-    }
+def _compared(rows: list[Row]) -> list[Method]:
+    """Methods of a metric against the labels, or what else is swept: ours first."""
+    return sorted(dict.fromkeys(name for row in rows for name in row.values), key=lambda name: not name.ours)
 
 
 def _not_shown(summary: Summary, outcomes: Mapping[str, Outcome], judged: list[Judged], paper: Paper) -> list[str]:
