@@ -67,6 +67,13 @@ def unpatchify(patches: Tensor, patch: int, rows: int, columns: int) -> Tensor:
     return cut.transpose(-3, -2).reshape(*lead, rows, columns)
 
 
+def visible_antennas(visible: Tensor, columns: int, rows: int, patch: int) -> Tensor:
+    """Antennas of visible CSI patches int64 (v,), bool (columns, rows)."""
+    seen = torch.zeros(columns * rows // patch**2, dtype=torch.bool)
+    seen[visible] = True
+    return unpatchify(seen[:, None].expand(-1, patch**2), patch, columns, rows)
+
+
 def squared(values: Tensor) -> Tensor:
     """|values|^2 of complex values, without the square root of their magnitude."""
     return values.real.square() + values.imag.square()

@@ -191,7 +191,7 @@ class Wrapped(nn.Module):
 
     def forward(self, csi: Tensor, visible: Tensor | None = None) -> Tensor:
         """Complex (B, ...) and bool of its shape (all visible by default) to the inner map's output, equivariant."""
-        shown = _mask_of(csi, visible)  # (B, ...) as csi
+        shown = torch.ones_like(csi, dtype=torch.bool) if visible is None else visible.expand(csi.shape)
         canonical = canonicalise(csi, shown, self.dims, self.rms)
         output = self.inner(canonical.csi, shown)  # complex (B, ...), lengths may differ from csi's
         return restore(output, canonical, self.dims, self.origin)
@@ -214,10 +214,6 @@ def epsilon(shifted_output: Tensor, output_shifted: Tensor) -> Tensor:
     """
     error, power = (energies(part) for part in (shifted_output - output_shifted, output_shifted))
     return error.sum() / power.sum()
-
-
-def _mask_of(csi: Tensor, visible: Tensor | None) -> Tensor:
-    return torch.ones_like(csi, dtype=torch.bool) if visible is None else visible.expand(csi.shape)
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

@@ -85,13 +85,7 @@ class CsiEstimator(nn.Module):
         return 10 ** (self.statistics.csi_rms_db_mean / 20)
 
     def _mask(self, visible: Tensor) -> Mask:
-        """Positions of visible and masked patches.
-
-        Raises
-        ------
-        ValueError
-            Parts of patches, or not equally many in every sample.
-        """
+        """Positions of visible and masked patches; refuses parts of patches, and numbers that differ between samples."""
         cells = patchify(visible, self.model.settings.csi_patch)
         seen, counts = cells.all(-1), cells.all(-1).sum(1)
         if not torch.equal(seen, cells.any(-1)) or bool((counts != counts[0]).any()):

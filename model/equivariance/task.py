@@ -15,12 +15,11 @@ from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import from_angle_delay
 from wavecity.model.data.feasible import FEWEST_TRAINED, NotPossible, too_few_trained
 from wavecity.model.data.trajectories import KINDS, TemporalData, TemporalUsers, gather_temporal, load_temporal
-from wavecity.model.data.users import Samples, WirelessData, dataset_version, gather, geometry_of, load_data
+from wavecity.model.data.users import Samples, WirelessData, dataset_version, evenly, gather, geometry_of, load_data
 from wavecity.model.data.windows import Cutter, check_windows
 from wavecity.model.equivariance.measures import SEEN, UNSEEN, VEHICLES, measure, shifted
 from wavecity.model.equivariance.models import SPACE, TIME_FREQUENCY_SPACE, CsiEstimator, CsiForecaster, draw_visible
 from wavecity.model.equivariance.training import ESTIMATION, FORECAST, Batch, Problem, Size
-from wavecity.model.learning.embeddings import evenly
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.results.records import Facts, Findings
@@ -244,13 +243,7 @@ def versions_of(config: EquivarianceSettings) -> list[str]:
 
 
 def _divided(csi: Tensor, budget: BudgetSettings, name: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Users of seen scenes that may be trained on, and those kept for the test, at random.
-
-    Raises
-    ------
-    InputError
-        Fewer than three.
-    """
+    """Users of seen scenes that may be trained on, and those kept for the test, at random; refuses fewer than three."""
     if len(csi) < FEWEST_TRAINED["equivariance"]:
         raise NotPossible(f"{name}: {too_few_trained('equivariance', len(csi))}")
     enough = len(csi) >= budget.samples[-1] + budget.test_users
@@ -278,12 +271,7 @@ def _places(cities: Sequence[str], train: Tensor, test: Tensor) -> Facts:
 
 
 def _check_sizes(budget: BudgetSettings, heads: int, part: str, field: str) -> None:
-    """Refuse widths that the run's attention heads do not divide.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse widths that the run's attention heads do not divide."""
     for width, _ in budget.sizes:
         if width % heads:
             msg = f"training.evaluation.equivariance.{part}.sizes: width {width} must be a multiple of {field} {heads}"

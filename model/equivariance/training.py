@@ -13,9 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wavecity.model.data.users import Rows
 from wavecity.model.equivariance.group import energies, epsilon, modulate
 from wavecity.model.learning.baselines import decibel
-from wavecity.model.learning.selection import TrainAt, Trained, first_held_back, repeated, train_seeds, train_selected
+from wavecity.model.learning.selection import (
+    TrainAt,
+    Trained,
+    draw_rows,
+    repeated,
+    split_held_back,
+    train_seeds,
+    train_selected,
+)
 from wavecity.model.results.names import Metric
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings, Method
 from wavecity.model.settings.training import HeadSettings
@@ -36,7 +45,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Rows):
     """What a map sees of some users, and what it is asked for.
 
     Attributes
@@ -52,14 +61,6 @@ class Batch:
     visible: Tensor | None
     target: Tensor
     asked: Tensor | None
-
-    def __len__(self) -> int:
-        return len(self.seen)
-
-    def at(self, index: Tensor) -> "Batch":
-        """Pick some of the users."""
-        parts = (self.seen, self.visible, self.target, self.asked)
-        return Batch(*(None if part is None else part[index] for part in parts))  # type: ignore[arg-type]
 
     def to(self, dtype: torch.dtype) -> "Batch":
         """The same in another precision."""
@@ -248,9 +249,7 @@ def trained(
 
     def prepare(seed: int) -> TrainAt[nn.Module]:
         order = np.random.default_rng([seed, USERS]).permutation(len(users))[: cell.samples]
-        labelled = users[torch.from_numpy(order)]
-        stop = first_held_back(len(labelled), heads.held_back)
-        csi, held_back = labelled[:stop], labelled[stop:]
+        csi, held_back = split_held_back(users[torch.from_numpy(order)], heads.held_back)
         judged = problem.draw(repeated(held_back, LOOKED_AT), np.random.default_rng([seed, HELD_BACK]))
 
         def train_at(rate: float) -> tuple[float, nn.Module]:
@@ -262,8 +261,7 @@ def trained(
             rng, shifts = np.random.default_rng([seed, BATCHES]), np.random.default_rng([seed, SHIFTS])
 
             def batch_loss() -> Tensor:
-                index = torch.from_numpy(np.resize(rng.permutation(len(csi)), budget.batch_size))
-                batch = _turned(problem.draw(csi[index], rng), rng)
+                batch = _turned(problem.draw(draw_rows(rng, csi, budget.batch_size), rng), rng)
                 return loss_of(network, problem, batch, cell.method, config.penalty, shifts)
 
             def held_back_loss() -> float:

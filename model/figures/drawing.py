@@ -13,7 +13,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.container import Container, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from wavecity.model.data.users import SceneTable
@@ -130,11 +130,6 @@ def ground(axes: Axes, scenes: SceneTable, row: int) -> AxesImage:
     axes.set_xlim(-half, half)
     axes.set_ylim(-half, half)
     return image
-
-
-def mark_user(axes: Axes, place: NDArray[np.floating]) -> None:
-    """Mark the user that a panel is about."""
-    axes.plot(*place, "o", color="#1f77b4", markersize=8, markeredgecolor="white", zorder=5)
 
 
 def credit(figure: Figure) -> None:

@@ -10,14 +10,17 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
+from numpy.typing import NDArray
 
 from wavecity.model.data.users import SceneTable, Users
-from wavecity.model.figures.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, mark_user, picture, style
+from wavecity.model.figures.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, picture, style
 from wavecity.model.results.names import Method
 from wavecity.model.results.records import Arrays
 
 # `train` and `validation` -> term -> steps and values.
 Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
+# Scenes, and users of each, whose locations are drawn.
+LOCATED_SCENES, LOCATED_USERS = 4, 25
 TERMS = {
     "total": "total (eq. 7)",
     "csi": "masked CSI (eq. 2)",
@@ -63,6 +66,15 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     return picture(figure)
 
 
+def _draw_user(axes: Axes, arrays: Arrays, scenes: SceneTable, user: int) -> NDArray[np.floating]:
+    """Draw the scene of a user that a panel is about, and mark the user; returns where."""
+    row = arrays["spectrum_scene"][user]
+    place: NDArray[np.floating] = arrays["spectrum_position"][user] + scenes.bs[row].numpy()
+    ground(axes, scenes, row)
+    axes.plot(*place, "o", color="#1f77b4", markersize=8, markeredgecolor="white", zorder=5)
+    return place
+
+
 def draw_attention(arrays: Arrays, scenes: SceneTable) -> str:
     """Figure 3: attention of [PHYSC] to the height patches, mean over heads, a column for each layer, a row for each user."""
     attention = arrays["attention"]
@@ -71,20 +83,12 @@ def draw_attention(arrays: Arrays, scenes: SceneTable) -> str:
     grid = figure.subplots(users, layers + 1, squeeze=False)
     half = scenes.size / 2
     image: AxesImage | None = None
-    for user, row in enumerate(arrays["spectrum_scene"]):
-        place = arrays["spectrum_position"][user] + scenes.bs[row].numpy()
+    for user in range(users):
         for column, axes in enumerate(grid[user]):
-            ground(axes, scenes, row)
+            _draw_user(axes, arrays, scenes, user)
             if column:
-                image = axes.imshow(
-                    attention[user, column - 1],
-                    extent=(-half, half, -half, half),
-                    cmap="inferno",
-                    vmin=0,
-                    vmax=1,
-                    alpha=0.8,
-                )
-            mark_user(axes, place)
+                image = axes.imshow(attention[user, column - 1], extent=(-half, half, -half, half), cmap="inferno", vmin=0,
+                                    vmax=1, alpha=0.8)  # fmt: skip
             axes.set_xticks([])
             axes.set_yticks([])
             if user == 0:
@@ -104,12 +108,10 @@ def draw_spectrum_in_scene(arrays: Arrays, scenes: SceneTable) -> str:
     # Direction cosine of the highest frequency, half a turn from element to element.
     edge = 0.5 / float(arrays["spacing"])
     for user, row in enumerate(arrays["spectrum_scene"]):
-        ground(grid[0][user], scenes, row)
-        place, station = arrays["spectrum_position"][user] + scenes.bs[row].numpy(), scenes.bs[row].numpy()
-        grid[0][user].plot(*np.stack((station, place)).T, ":", color="#1f77b4", zorder=4)
-        mark_user(grid[0][user], place)
+        place, station = _draw_user(grid[0][user], arrays, scenes, user), scenes.bs[row].numpy()
         grid[0][user].set_title(str(arrays["spectrum_users"][user]), fontsize=9, pad=10)
         grid[0][user].tick_params(labelsize=7)
+        grid[0][user].plot(*np.stack((station, place)).T, ":", color="#1f77b4", zorder=4)
         values = np.fft.fftshift(arrays["spectrum_true"][user])
         level = 10 * np.log10(np.maximum(values / values.max(), 1e-4))
         # The panel faces south and y grows downwards.
@@ -123,14 +125,14 @@ def draw_spectrum_in_scene(arrays: Arrays, scenes: SceneTable) -> str:
     return picture(figure)
 
 
-def draw_locations(arrays: Arrays, scenes: SceneTable, scenes_drawn: int = 4, users: int = 25) -> str:
+def draw_locations(arrays: Arrays, scenes: SceneTable) -> str:
     """Figure 9: true positions and those read from partial CSI and the scene, joined, in a few scenes."""
-    rows = np.unique(arrays["location_scene"])[:scenes_drawn]
+    rows = np.unique(arrays["location_scene"])[:LOCATED_SCENES]
     figure = Figure(figsize=(3.6 * len(rows), 3.9), layout="constrained")
     for axes, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
         ground(axes, scenes, int(row))
         index = np.flatnonzero(arrays["location_scene"] == row)
-        index = index[np.unique(np.linspace(0, len(index) - 1, users).round().astype(int))]
+        index = index[np.unique(np.linspace(0, len(index) - 1, LOCATED_USERS).round().astype(int))]
         station = scenes.bs[int(row)].numpy()
         true, found = arrays["location_true"][index] + station, arrays["location_model"][index] + station
         axes.plot(*np.stack((true, found)).transpose(2, 0, 1), color="#888888", linewidth=0.7, zorder=3)
@@ -153,9 +155,8 @@ def draw_occupancy(arrays: Arrays, scenes: SceneTable) -> str:
     half = scenes.size / 2
     colours = colormaps["viridis"].with_extremes(bad="#dddddd")
     image: AxesImage | None = None
-    for user, row in enumerate(arrays["spectrum_scene"]):
-        ground(grid[0][user], scenes, row)
-        mark_user(grid[0][user], arrays["spectrum_position"][user] + scenes.bs[row].numpy())
+    for user in range(users):
+        _draw_user(grid[0][user], arrays, scenes, user)
         grid[0][user].set_title(str(arrays["spectrum_users"][user]), fontsize=9, pad=10)
         masked = np.isnan(arrays["occupancy_model"][user])
         for axes, name in ((grid[1][user], "occupancy_true"), (grid[2][user], "occupancy_model")):

@@ -1,7 +1,6 @@
 """Pictures and one number of how features group users: t-SNE, k-means and silhouettes (Figures 5a, 6a and 6b)."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
@@ -14,11 +13,6 @@ PERPLEXITY = 30.0
 # Below this a neighbourhood is not one.
 FEWEST = 5
 Values = Tensor | NDArray[np.floating]
-
-
-def evenly(count: int, limit: int) -> Tensor:
-    """Indices int64 (n,) of `limit` evenly spread ones of `count`, or of all where there are fewer."""
-    return torch.from_numpy(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64))
 
 
 def clusters(points: Values, count: int, seed: int) -> NDArray[np.int64]:

@@ -37,8 +37,6 @@ def prepare(
     scene: Tensor,
     mask: Mask,
     scenes: ScenePatches,
-    settings: TrainingSettings,
-    statistics: Statistics,
     mirror: Tensor | None = None,
 ) -> Prepared:
     """Normalise a batch by what the mask leaves visible.
@@ -53,7 +51,7 @@ def prepare(
         Samples whose map is mirrored (their CSI and position already are).
     """
     height = None if mask.scene_visible is None else scenes.height(scene, mirror)
-    return normalise(csi, height, position, mask, settings, statistics)
+    return normalise(csi, height, position, mask, scenes.settings, scenes.statistics)
 
 
 def normalise(

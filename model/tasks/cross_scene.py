@@ -6,7 +6,6 @@ test scene they work as they are (zero-shot), or are fine-tuned on a few labelle
 """
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -143,7 +142,12 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
                 errors.add(learner.method, count, learner.seed, site, place)
                 if learner.method in drawn and count == counts[0] and learner.seed == 0:
                     drawn[learner.method].append(place)
-    weight = _simple(predictor, source, known, sites, views, visible, counts, settings, errors)
+    everyone = torch.arange(len(source.users))
+    weight = level_weight(known, source.users.position, everyone[: source.train], everyone[source.train :])
+    for site, view in zip(sites, views, strict=True):
+        errors.add_location_head(predictor, site, visible)
+        for method, count, seed, place in _simple(source, known, site, view, counts, settings.heads.seeds, weight):
+            errors.add(method, count, seed, site, place)
 
     facts: Facts = {
         "train_users": source.train,
@@ -171,8 +175,7 @@ def make_source(data: WirelessData, settings: EvaluationSettings, seed: int) -> 
     for split, limit in (("train", settings.cross_scene.train_users), ("validation", settings.max_users)):
         users = gather(data.splits[split], limit)
         parts.append(users.at(torch.from_numpy(rng.permutation(len(users)))))
-    joined = Users(*(torch.cat([getattr(part, name) for part in parts]) for name in Users.__dataclass_fields__))
-    return Source(with_noise(joined, settings.localization.snr, rng), len(parts[0]))
+    return Source(with_noise(Users.joined(parts), settings.localization.snr, rng), len(parts[0]))
 
 
 def _learners(
@@ -231,52 +234,33 @@ def _adapted(
 
 
 def _simple(
-    predictor: Predictor,
-    source: Source,
-    known: Views,
-    sites: Sequence[Site],
-    views: Sequence[Views],
-    visible: Tensor,
-    counts: Sequence[int],
-    settings: EvaluationSettings,
-    errors: Errors,
-) -> float:
-    """Methods without training: the model's own location head, neighbours, the mean. Returns the level's weight."""
-    everyone, train = torch.arange(len(source.users)), source.users.position[: source.train]
-    weight = level_weight(known, source.users.position, everyone[: source.train], everyone[source.train :])
-    for site, view in zip(sites, views, strict=True):
-        place = predictor.predict(site.test, visible, fill_csi=False).location
-        if place is not None:
-            errors.add(Method.MODEL_LOCATION_HEAD, math.nan, 0, site, place)
-        for method, factor in ((Method.KNN, 0.0), (Method.KNN_LEVEL, weight)):
-            queries = with_level(view, factor)
-            distance, index = nearest(
-                with_level(known, factor)[: source.train], queries[: site.tested], NEIGHBOURS_TAKEN
-            )
-            near = (distance, train[index])
-            for count in counts:
-                # Without labels nothing depends on the seed.
-                for seed in range(settings.heads.seeds if count else 1):
-                    index = site.labelled(count, seed)
-                    place = among(near, queries[index], site.users.position[index], queries[: site.tested])
-                    errors.add(method, count, seed, site, place)
-        for count in counts:
-            for seed in range(settings.heads.seeds if count else 1):
-                labels = site.users.position[site.labelled(count, seed)] if count else train
-                errors.add(Method.MEAN_LABELLED, count, seed, site, labels.mean(0).expand(site.tested, -1))
-    return weight
+    source: Source, known: Views, site: Site, view: Views, counts: Sequence[int], seeds: int, weight: float
+) -> Iterator[tuple[Method, int, int, Tensor]]:
+    """Method, number of labels, seed and places of the tested users, of what needs no training: neighbours, the mean."""
+    train = source.users.position[: source.train]
+    # Without labels nothing depends on the seed.
+    draws = [(count, seed) for count in counts for seed in range(seeds if count else 1)]
+    for method, factor in ((Method.KNN, 0.0), (Method.KNN_LEVEL, weight)):
+        queries = with_level(view, factor)
+        distance, index = nearest(with_level(known, factor)[: source.train], queries[: site.tested], NEIGHBOURS_TAKEN)
+        near = (distance, train[index])
+        for count, seed in draws:
+            index = site.labelled(count, seed)
+            place = among(near, queries[index], site.users.position[index], queries[: site.tested])
+            yield method, count, seed, place
+    for count, seed in draws:
+        labels = site.users.position[site.labelled(count, seed)] if count else train
+        yield Method.MEAN_LABELLED, count, seed, labels.mean(0).expand(site.tested, -1)
 
 
-def among(
-    near: tuple[Tensor, Tensor], features: Tensor, labels: Tensor, queries: Tensor, k: int = NEIGHBOURS_TAKEN
-) -> Tensor:
+def among(near: tuple[Tensor, Tensor], features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
     """`nearest_neighbours` of queries (M, F) when features (L, F) with labels (L, c) join the database.
 
     `near` holds the distances (M, k) and labels (M, k, c) of the nearest in the database.
     """
     joined = torch.cat((near[0], torch.cdist(queries, features)), 1)
     every = torch.cat((near[1], labels.expand(len(queries), -1, -1)), 1)
-    found, index = joined.topk(min(k, joined.shape[1]), largest=False)
+    found, index = joined.topk(min(NEIGHBOURS_TAKEN, joined.shape[1]), largest=False)
     return inverse_distance_mean(found, every.gather(1, index[..., None].expand(-1, -1, every.shape[-1])))
 
 

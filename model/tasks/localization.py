@@ -5,18 +5,17 @@ that no mask can tell where a user is. All methods see the same noisy patches an
 same labels. Users that are tested on are drawn before and are never labelled.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wavecity.model.data.users import Users, WirelessData
+from wavecity.model.data.users import Users, WirelessData, evenly
 from wavecity.model.figures.curves import draw_clusters, draw_layouts, draw_local, draw_local_scenes
 from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, TSNE, PaperFigure, Part
 from wavecity.model.learning.baselines import nearest_neighbours
-from wavecity.model.learning.embeddings import clusters, evenly, picture
+from wavecity.model.learning.embeddings import clusters, picture
 from wavecity.model.learning.heads import LocationCnn, LocationHead, Standardiser, apply, distance, tuned
 from wavecity.model.learning.selection import first_held_back
 from wavecity.model.multimodal.inference import Predictor
@@ -35,7 +34,6 @@ from wavecity.model.tasks.sites import (
     csi_facts,
     level_weight,
     make_site,
-    shown_antennas,
     silhouettes,
     site_facts,
     trained_together,
@@ -91,9 +89,7 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
     drawn: dict[Method, list[Tensor]] = {Method.PHYSC_MLP: [], Method.RAW_CNN: []}
     rates: dict[Method, dict[str, list[float]]] = {}
     for site, view in zip(sites, views, strict=True):
-        place = predictor.predict(site.test, visible, fill_csi=False).location
-        if place is not None:
-            errors.add(Method.MODEL_LOCATION_HEAD, math.nan, 0, site, place)
+        errors.add_location_head(predictor, site, visible)
         features = {
             Method.PHYSC_MLP: view.physc,
             Method.RAW_CNN: view.entries,
@@ -130,7 +126,7 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
 
 def head_builders(predictor: Predictor, visible: Tensor) -> dict[Method, Callable[[], nn.Module]]:
     """How the heads on fixed features are made, by method."""
-    shown, scale = shown_antennas(predictor, visible), predictor.scenes.size
+    shown, scale = predictor.shown(visible), predictor.scenes.size
 
     def mlp() -> nn.Module:
         return LocationHead(predictor.settings.model.width, scale)

@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavecity.model.data.windows import Cutter, Windows
-from wavecity.model.learning.selection import TrainAt, Trained, first_held_back, repeated, train_seeds, train_selected
+from wavecity.model.learning.selection import (
+    TrainAt,
+    Trained,
+    draw_rows,
+    repeated,
+    split_held_back,
+    train_seeds,
+    train_selected,
+)
 from wavecity.model.settings.prediction import PredictionSettings
 from wavecity.model.settings.training import HeadSettings
 from wavecity.model.temporal.network import TemporalModel
@@ -154,9 +162,7 @@ def trained(
     looked_at_every = max(steps // LOOKS, 1)
 
     def prepare(seed: int) -> TrainAt[nn.Module]:
-        labelled = draw(seed)
-        stop = first_held_back(len(labelled), heads.held_back)
-        csi, held_back = labelled[:stop], labelled[stop:]
+        csi, held_back = split_held_back(draw(seed), heads.held_back)
         rng = np.random.default_rng([seed, HELD_BACK])
         judged = cutter.cut(repeated(held_back, LOOKED_AT), rng)
         with seeded_weights(seed):
@@ -170,8 +176,7 @@ def trained(
 
             def batch_loss() -> Tensor:
                 # With few labels a trajectory comes several times in a step, each time at another place.
-                index = torch.from_numpy(np.resize(rng.permutation(len(csi)), settings.batch_size))
-                windows = cutter.cut(csi[index], rng, turn=True)
+                windows = cutter.cut(draw_rows(rng, csi, settings.batch_size), rng, turn=True)
                 return prediction_loss(model(windows.past), windows)
 
             def held_back_loss() -> float:

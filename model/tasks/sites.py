@@ -1,7 +1,8 @@
 """Users of one scene and what localisation methods see of them: noisy visible patches, the same for every method."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,9 +11,8 @@ from torch import Tensor, nn
 from wavecity.model.data.feasible import NotPossible, room_of, too_few_to_label
 from wavecity.model.data.noise import add_noise, gaussian
 from wavecity.model.data.tokens import level, visible_rms
-from wavecity.model.data.users import Samples, Users, WirelessData, collate
-from wavecity.model.learning.baselines import nearest_neighbours, visible_antennas
-from wavecity.model.learning.embeddings import evenly
+from wavecity.model.data.users import Samples, Users, WirelessData, collate, evenly
+from wavecity.model.learning.baselines import nearest_neighbours
 from wavecity.model.learning.finetune import EncoderWithHead, finetuned
 from wavecity.model.learning.heads import Loss, distance
 from wavecity.model.learning.selection import Trained
@@ -118,6 +118,12 @@ class Errors:
         truth = site.users.position[: site.tested]
         self._found.setdefault((method, float(x), seed), {})[site.name] = (place - truth).norm(dim=-1)
 
+    def add_location_head(self, predictor: Predictor, site: Site, visible: Tensor) -> None:
+        """Note where the model's own location head places them, if it has learned to."""
+        place = predictor.predict(site.test, visible, fill_csi=False).location
+        if place is not None:
+            self.add(Method.MODEL_LOCATION_HEAD, math.nan, 0, site, place)
+
     def records(self) -> list[Record]:
         """Medians over all scenes, then scene by scene, in m."""
         scenes = [None, *dict.fromkeys(name for found in self._found.values() for name in found)]
@@ -212,18 +218,12 @@ def make_site(data: WirelessData, row: int, limit: int, tested: float, snr: floa
 def with_noise(users: Users, snr: float, rng: np.random.Generator) -> Users:
     """Add noise to the users' channels."""
     noisy = torch.cat([add_noise(part, snr, gaussian(rng, part.shape)) for part in users.csi.split(CHUNK)])
-    return users.replace(csi=noisy, position=users.position)
-
-
-def shown_antennas(predictor: Predictor, visible: Tensor) -> Tensor:
-    """Antennas of visible patches, bool (x, y)."""
-    geometry = predictor.model.geometry
-    return visible_antennas(visible, geometry.columns, geometry.rows, predictor.settings.model.csi_patch)
+    return replace(users, csi=noisy)
 
 
 def viewer(predictor: Predictor, visible: Tensor) -> Callable[[Users], Views]:
     """Function from users to what the methods see of them."""
-    shown = shown_antennas(predictor, visible)
+    shown = predictor.shown(visible)
 
     def look(users: Users) -> Views:
         seen = users.csi[:, shown]

@@ -40,13 +40,7 @@ class Temporal:
         return cls(data, settings, temporal_grid(data, settings.temporal))
 
     def check(self) -> None:
-        """Refuse data that would train nonsense.
-
-        Raises
-        ------
-        InputError
-            See `check_temporal`.
-        """
+        """Refuse data that would train nonsense; see `check_temporal`."""
         check_temporal(self.data)
 
     def card(self) -> Json:

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,9 @@ from wavecity.dataset.files import write_json
 from wavecity.dataset.lightning_data import ChannelDataModule
 from wavecity.model.data.batches import step_users, steps_per_epoch
 from wavecity.model.data.json_types import Json
-from wavecity.model.data.users import Samples, data_facts, dataset_sha256, dataset_version
+from wavecity.model.data.snapshots import SnapshotData
+from wavecity.model.data.trajectories import TemporalData
+from wavecity.model.data.users import data_facts, dataset_sha256, dataset_version
 from wavecity.model.multimodal.backbone import Multimodal
 from wavecity.model.multimodal.module import MaskedPretraining
 from wavecity.model.multimodal.network import count_parameters
@@ -36,27 +38,11 @@ from wavecity.model.training.trainer import check_machine, cpu_threads, make_tra
 PACKAGES = ("wavecity", "torch", "lightning", "numpy")
 
 
-class TrainingData(Protocol):
-    """A dataset as pretraining sees it."""
-
-    @property
-    def splits(self) -> Mapping[str, Samples]:
-        """Users of `train` and `validation` by index."""
-
-    @property
-    def attributes(self) -> Json:
-        """Of the store."""
-
-    @property
-    def name(self) -> str:
-        """What error messages call it."""
-
-
 class Backbone(Protocol):
     """A model as its pretraining sees it, made of settings and one dataset."""
 
     @property
-    def data(self) -> TrainingData:
+    def data(self) -> SnapshotData | TemporalData:
         """The dataset."""
 
     def check(self) -> None:

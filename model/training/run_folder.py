@@ -56,7 +56,7 @@ def decisive(settings: Json) -> Json:
 
 def held_training(out: Path) -> Json:
     """Card of the training that a run folder holds, finished or not; empty where there is none."""
-    return dict(read_json(out / "pretrain.json") or {}) or card_of(out / CHECKPOINT)
+    return dict(read_json(out / "pretrain.json") or {}) or dict(read_state(out / CHECKPOINT).get("wavecity", {}))
 
 
 def refuse_other(
@@ -181,11 +181,6 @@ def start_of(out: Path, fingerprint: str) -> Path | None:
             (out / leftover).unlink(missing_ok=True)
     (out / "pretrain.json").unlink(missing_ok=True)
     return None
-
-
-def card_of(checkpoint: Path) -> Json:
-    """Card of a checkpoint; empty when there is none or it cannot be read."""
-    return dict(read_state(checkpoint).get("wavecity", {}))
 
 
 def read_state(checkpoint: Path) -> Json:

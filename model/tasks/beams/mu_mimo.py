@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavecity.model.data.feasible import NotPossible, too_few_for_clusters
-from wavecity.model.data.users import Samples, Users, WirelessData, collate, gather
+from wavecity.model.data.users import Samples, Users, WirelessData, collate, evenly, gather
 from wavecity.model.figures.curves import draw_clusters, draw_ecdf, draw_heads, draw_mu
 from wavecity.model.figures.parts import BARS, TSNE, PaperFigure, Part
 from wavecity.model.learning.baselines import omp
-from wavecity.model.learning.embeddings import clusters, evenly, picture
+from wavecity.model.learning.embeddings import clusters, picture
 from wavecity.model.learning.heads import classifier
 from wavecity.model.multimodal.inference import Predictor, beams_of_spectrum, top_k_hits
 from wavecity.model.results.claims import ABOUT, MARGIN, OURS, SILHOUETTE_MARGIN, Claim
@@ -41,7 +41,7 @@ from wavecity.model.tasks.beams.receivers import (
     with_channel,
 )
 from wavecity.model.tasks.reconstruction import fingerprint
-from wavecity.model.tasks.sites import csi_facts, shown_antennas, silhouettes, trained_together
+from wavecity.model.tasks.sites import csi_facts, silhouettes, trained_together
 from wavecity.model.tasks.spec import TaskSpec
 
 # Groups of neighbouring beams that t-SNE is coloured by, and users shown [ours].
@@ -221,7 +221,7 @@ def gather_clusters(data: WirelessData, config: MuMimoSettings, seed: int) -> Us
             found.append(group.at(torch.arange(whole)))
     if not found:
         raise NotPossible(f"{data.name}: {too_few_for_clusters(users, size)}")
-    return Users(*(torch.cat([getattr(group, name) for group in found]) for name in Users.__dataclass_fields__))
+    return Users.joined(found)
 
 
 def _users_of(samples: Samples, row: int, limit: int, seed: int) -> Users:
@@ -231,7 +231,7 @@ def _users_of(samples: Samples, row: int, limit: int, seed: int) -> Users:
 
 def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int) -> dict[Method, Tensor]:
     """What the linear probes read of users, by method: float32 (N, width) each."""
-    shown = shown_antennas(predictor, visible)
+    shown = predictor.shown(visible)
     return {
         Method.PHYSC_PROBE: predictor.encode(users, visible),
         Method.RAW_PROBE: raw_entries(predictor, users.csi, visible),
@@ -244,7 +244,7 @@ def _unlabelled(
     predictor: Predictor, test: Users, visible: Tensor, omp_atoms: int
 ) -> Iterator[tuple[Method, Tensor, int | None]]:
     """Method, scores and, where its name does not say it, number of paths of what needs no labels."""
-    shown = shown_antennas(predictor, visible)
+    shown = predictor.shown(visible)
     predicted = predictor.predict(test, visible, fill_csi=False).spectrum
     if predicted.shape[-2:] == shown.shape:
         yield Method.MODEL_SPECTRUM_BEAM, beams_of_spectrum(predicted), None

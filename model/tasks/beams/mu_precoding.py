@@ -11,7 +11,6 @@ from torch import Tensor
 from wavecity.model.data.tokens import squared
 from wavecity.model.tasks.beams.link import (
     Link,
-    as_columns,
     check_antennas,
     checked_beams,
     chunks,
@@ -55,23 +54,6 @@ def mu_sum_rate(csi: Tensor, beams: Tensor, link: Link, alpha: float | None = No
         effective = effective_channel(csi[part], beams[part])
         rates.append(_sum_rate(effective @ _baseband(effective, beams[part], csi, link, alpha), link.noise))
     return torch.cat(rates)
-
-
-def mu_precoder(csi: Tensor, beams: Tensor, link: Link, alpha: float | None = None) -> tuple[Tensor, Tensor]:
-    """Precoder behind `mu_sum_rate`, which takes the same arguments.
-
-    Returns
-    -------
-    analog : complex128 (C, N_t, K)
-        F_RF, eq. 18.
-    digital : complex128 (C, K, K)
-        F_BB, eq. 20, with beta such that |F_RF F_BB|_F^2 = P (eq. 21); all 0 where no user has a channel.
-    """
-    beams = _checked_clusters(csi, beams)
-    digital = torch.cat(
-        [_baseband(effective_channel(csi[part], beams[part]), beams[part], csi, link, alpha) for part in chunks(csi)]
-    )
-    return as_columns(beams, csi.shape[-2], csi.shape[-1]), digital
 
 
 def mu_bound(csi: Tensor, link: Link) -> Tensor:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.model.data.tokens import csi_patches, level, take, visible_rms
-from wavecity.model.data.users import Users, WirelessData, collate, dataset_version
-from wavecity.model.learning.embeddings import evenly
+from wavecity.model.data.users import Users, WirelessData, collate, dataset_version, evenly
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.records import Facts
 from wavecity.model.settings.training import LinkSettings

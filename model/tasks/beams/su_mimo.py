@@ -30,7 +30,7 @@ from wavecity.model.tasks.beams.mu_mimo import FEW_PATHS
 from wavecity.model.tasks.beams.probes import Pool, label_counts, label_facts, probe
 from wavecity.model.tasks.beams.receivers import in_chunks, link_facts, link_of, raw_entries, receivers
 from wavecity.model.tasks.beams.su_precoding import Pairs, su_bound, su_labels, su_rate
-from wavecity.model.tasks.sites import csi_facts, shown_antennas, trained_together
+from wavecity.model.tasks.sites import csi_facts, trained_together
 from wavecity.model.tasks.spec import TaskSpec
 
 # Of the target distribution for the beams of the first and of the second pair [ours]: both count, and the first leads.
@@ -209,7 +209,7 @@ def _views(
     predictor: Predictor, users: Users, csi: Tensor, shape: tuple[int, int], visible: Tensor
 ) -> dict[Method, Tensor]:
     """What the probes read of users with channels (N, R, x, y), by method: float32 (N, width) each."""
-    shown = shown_antennas(predictor, visible)
+    shown = predictor.shown(visible)
     antennas = with_antennas(users, csi)
     return {
         Method.PHYSC_PROBE: predictor.encode(antennas, visible).reshape(len(users), -1),
@@ -253,7 +253,7 @@ def _unlabelled(
     predictor: Predictor, csi: Tensor, shape: tuple[int, int], visible: Tensor, link: Link
 ) -> Iterator[tuple[Method, Pairs]]:
     """Method and beams of what needs no labels: the labels' search, on channels estimated from what is seen."""
-    shown = shown_antennas(predictor, visible)
+    shown = predictor.shown(visible)
     # Brought to the gain of the whole array: how strong the second pair must be depends on it.
     gain = shown.numel() / int(shown.sum())
     yield (

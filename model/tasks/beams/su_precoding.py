@@ -125,28 +125,6 @@ def su_rate(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Lin
     return torch.cat(rates)
 
 
-def su_precoder(
-    csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Link
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Precoder and combiner behind `su_rate`, which takes the same arguments.
-
-    Returns
-    -------
-    F_RF : complex128 (B, N_t, 2)
-    F_BB : complex128 (B, 2, 2)
-        Eq. 29, (F_RF^H F_RF)^(-1/2) V, scaled to |F_RF F_BB|_F^2 = P.
-    W_RF : complex128 (B, R, 2)
-    W_BB : complex128 (B, 2, 2)
-        Eq. 29, (W_RF^H W_RF)^(-1/2) U.
-    """
-    pairs = _checked_pairs(csi, pairs, receive_shape)
-    parts = [
-        _su_baseband(csi[part], Pairs(pairs.tx[part], pairs.rx[part]), receive_shape, link)[1:] for part in chunks(csi)
-    ]
-    precoder, combiner = (torch.cat(values) for values in zip(*parts, strict=True))
-    return as_columns(pairs.tx, *csi.shape[-2:]), precoder, as_columns(pairs.rx, *receive_shape), combiner
-
-
 def su_bound(csi: Tensor, link: Link) -> Tensor:
     """Capacity of the link's channel H by water-filling over its singular values: no linear processing does better.
 
