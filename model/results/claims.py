@@ -1,7 +1,7 @@
 """Claims as rows: what is claimed, from which records it is measured, and a verdict by one rule."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -78,7 +78,7 @@ class Claim:
     counted: str
     task: str
     measure: Measure | None = None
-    select: Select = field(default_factory=Select)
+    select: Select | None = None
     size: float = MARGIN
     opposite: float = -MARGIN
     seeds: int = SEEDS
@@ -87,7 +87,7 @@ class Claim:
 
     def measured(self, outcome: Outcome) -> Measured | None:
         """Turn a task's results into what the claim stands or falls with; None where they have no such values."""
-        return MEASURES[self.measure](self.select, outcome) if self.measure else None
+        return MEASURES[self.measure](self.select, outcome) if self.measure and self.select else None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ test scene they work as they are (zero-shot), or are fine-tuned on a few labelle
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,6 @@ from wavecity.model.data.users import Users, WirelessData, gather
 from wavecity.model.figures.curves import draw_cross, draw_layouts
 from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, PaperFigure, Part
 from wavecity.model.learning.baselines import inverse_distance_mean, nearest
-from wavecity.model.learning.finetune import EncoderWithHead
 from wavecity.model.learning.heads import Standardiser, apply, distance, tuned
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.claims import OURS, Claim
@@ -69,27 +68,6 @@ class Source:
         return settings.model_copy(update={"held_back": 1 - self.train / len(self.users)})
 
 
-@dataclass(frozen=True)
-class Learner:
-    """A head trained on the training scenes.
-
-    Attributes
-    ----------
-    seed : int
-        Of weights and batches, and of the labels in unseen scenes.
-    read : callable
-        From an unseen scene's users to what the head takes.
-    rate : float
-        Learning rate that the validation scenes chose.
-    """
-
-    method: Method
-    seed: int
-    head: nn.Module
-    read: Callable[[Site, Views], Tensor]
-    rate: float
-
-
 def cross_localization(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Median error in unseen scenes against the number of labelled users there, from none.
 
@@ -122,32 +100,32 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
     sites = [make_site(data, row, config.users, TESTED, settings.localization.snr, seed) for row in rows]
     source = make_source(data, settings, seed)
     look = viewer(predictor, visible)
-    views, known = [look(site.users) for site in sites], look(source.users)
+    unseen, known = [(site, look(site.users)) for site in sites], look(source.users)
 
     errors = Errors(Metric.CROSS_LOCATION_ERROR)
     drawn: dict[Method, list[Tensor]] = {Method.PHYSC_MLP: [], Method.RAW_CNN: []}
     rates: dict[Method, float] = {}
     adapted: dict[tuple[Method, int, int], float] = {}
-    for learner in _learners(predictor, source, known, visible, settings):
-        rates.setdefault(learner.method, learner.rate)
-        for site, view in zip(sites, views, strict=True):
-            features = learner.read(site, view)
+    for method, head_seed, start, values, rate in _learned(predictor, source, known, unseen, visible, settings.heads):
+        rates.setdefault(method, rate)
+        for site, features in zip(sites, values, strict=True):
             for count in counts:
-                head, key = learner.head, (learner.method, count, site.row)
+                head, key = start, (method, count, site.row)
                 if count:
                     # As for every head, the first seed's held-back labels choose the rate.
                     tried = [adapted[key]] if key in adapted else config.adapt_rates
-                    head, adapted[key] = _adapted(learner, site, features, count, settings.heads, tried)
+                    index = site.labelled(count, head_seed)
+                    head, adapted[key] = _adapted(start, site, features, index, settings.heads, tried)
                 place = apply(head, features[: site.tested])
-                errors.add(learner.method, count, learner.seed, site, place)
-                if learner.method in drawn and count == counts[0] and learner.seed == 0:
-                    drawn[learner.method].append(place)
+                errors.add(method, count, head_seed, site, place)
+                if method in drawn and count == counts[0] and head_seed == 0:
+                    drawn[method].append(place)
     everyone = torch.arange(len(source.users))
     weight = level_weight(known, source.users.position, everyone[: source.train], everyone[source.train :])
-    for site, view in zip(sites, views, strict=True):
+    for site, view in unseen:
         errors.add_location_head(predictor, site, visible)
-        for method, count, seed, place in _simple(source, known, site, view, counts, settings.heads.seeds, weight):
-            errors.add(method, count, seed, site, place)
+        for method, count, head_seed, place in _simple(source, known, site, view, counts, settings.heads.seeds, weight):
+            errors.add(method, count, head_seed, site, place)
 
     facts: Facts = {
         "train_users": source.train,
@@ -178,35 +156,38 @@ def make_source(data: WirelessData, settings: EvaluationSettings, seed: int) -> 
     return Source(with_noise(Users.joined(parts), settings.localization.snr, rng), len(parts[0]))
 
 
-def _learners(
-    predictor: Predictor, source: Source, known: Views, visible: Tensor, settings: EvaluationSettings
-) -> Iterator[Learner]:
-    """Train every method's heads on the training scenes, one for each seed."""
-    heads, held_back = head_builders(predictor, visible), source.held_back(settings.heads)
-    reads: dict[Method, Callable[[Views], Tensor]] = {
-        Method.PHYSC_MLP: lambda view: view.physc,
-        Method.RAW_CNN: lambda view: view.entries,
-    }
-    for method, read in reads.items():
-        features = read(known)
-        standardise = Standardiser.of(features[: source.train])
-        labelled = (standardise(features), source.users.position)
+# Method, seed, head, what it reads of the users of each unseen scene, and the learning rate that validation scenes chose.
+Learned = tuple[Method, int, nn.Module, list[Tensor], float]
 
-        def from_views(
-            _: Site, view: Views, read: Callable[[Views], Tensor] = read, standardise: Standardiser = standardise
-        ) -> Tensor:
-            return standardise(read(view))
+
+def _learned(
+    predictor: Predictor,
+    source: Source,
+    known: Views,
+    unseen: Sequence[tuple[Site, Views]],
+    visible: Tensor,
+    settings: HeadSettings,
+) -> Iterator[Learned]:
+    """Train every method's heads on the training scenes, one for each seed (of weights, batches, and later of labels)."""
+    heads, held_back = head_builders(predictor, visible), source.held_back(settings)
+    features = {
+        Method.PHYSC_MLP: (known.physc, [view.physc for _, view in unseen]),
+        Method.RAW_CNN: (known.entries, [view.entries for _, view in unseen]),
+    }
+    for method, (seen, values) in features.items():
+        standardise = Standardiser.of(seen[: source.train])
+        labelled = (standardise(seen), source.users.position)
 
         def draw_same(_: int, labelled: tuple[Tensor, Tensor] = labelled) -> tuple[Tensor, Tensor]:
             return labelled
 
         for seed, head, rate in tuned(heads[method], lambda _: distance, draw_same, held_back):
-            yield Learner(method, seed, head, from_views, rate)
+            yield method, seed, head, [standardise(part) for part in values], rate
 
     # Batches cannot draw more users than this; the order is random.
-    drawn = min(source.train, settings.heads.finetune_steps * settings.heads.finetune_batch)
+    drawn = min(source.train, settings.finetune_steps * settings.finetune_batch)
     users = source.users.at(torch.cat((torch.arange(drawn), torch.arange(source.train, len(source.users)))))
-    fewer = Source(users, drawn).held_back(settings.heads)
+    fewer = Source(users, drawn).held_back(settings)
 
     def draw(_: int) -> tuple[Users, Tensor, Tensor]:
         return users, users.csi[:, None], users.position
@@ -214,23 +195,18 @@ def _learners(
     mlp = heads[Method.PHYSC_MLP]
     for method, (seed, model, rate) in trained_together(predictor, mlp, lambda _: distance, draw, visible, fewer):
         head, model.head = model.head, nn.Identity()
-
-        def from_users(site: Site, _: Views, model: EncoderWithHead = model) -> Tensor:
-            return model.outputs(site.users, site.users.csi[:, None])
-
-        yield Learner(method, seed, head, from_users, rate)
+        yield method, seed, head, [model.outputs(site.users, site.users.csi[:, None]) for site, _ in unseen], rate
 
 
 def _adapted(
-    learner: Learner, site: Site, features: Tensor, count: int, settings: HeadSettings, rates: Sequence[float]
+    head: nn.Module, site: Site, features: Tensor, index: Tensor, settings: HeadSettings, rates: Sequence[float]
 ) -> tuple[nn.Module, float]:
     """Fine-tune a copy of a head on labelled users of an unseen scene; the start itself is one of the candidates."""
-    index = site.labelled(count, learner.seed)
     labelled = (features[index], site.users.position[index])
     once = settings.model_copy(update={"seeds": 1})
-    found = tuned(lambda: copy.deepcopy(learner.head), lambda _: distance, lambda _: labelled, once, rates)
-    _, head, rate = next(iter(found))
-    return head, rate
+    found = tuned(lambda: copy.deepcopy(head), lambda _: distance, lambda _: labelled, once, rates)
+    _, adapted, rate = next(iter(found))
+    return adapted, rate
 
 
 def _simple(
