@@ -27,7 +27,7 @@ from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.dataset.settings import StoreSettings
 from wavecity.flows.help import keys_of
 from wavecity.geo.errors import InputError
-from wavecity.model.results.names import METRICS, Axis, Metric
+from wavecity.model.results.names import Axis, Metric
 from wavecity.model.settings.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def rows_of_result(run: Path, task: str, table: str | None = None) -> list[Any]:
 
 def print_result(result: dict[str, Any], run: Path) -> None:
     """A task's rows: this model's best method and the best other one, with their spread over seeds."""
-    from wavecity.model.results.words import condition_of, name_of, title_of, verdict_of
+    from wavecity.model.results.words import condition_of, name_of, verdict_of
 
     table = Table("quantity", "condition", "at", "model", "best other", "verdict", title=result["task"])
     for row in rows_of_result(run, result["task"], result["table"]):
@@ -102,10 +102,10 @@ def print_result(result: dict[str, Any], run: Path) -> None:
             spread = row.spread.get(name)
             around = "" if spread is None else f" ± {spread:.2g}"
             best.append(
-                "" if name is None else f"{row.values[name]:.4g}{around} {row.unit} ({name_of(name, row.paths)})"
+                "" if name is None else f"{row.values[name]:.4g}{around} {row.metric.unit} ({name_of(name, row.paths)})"
             )
         where = condition_of(row.metric, row.condition)
-        table.add_row(title_of(row.metric), where, _at(row), *best, verdict_of(row.compare(), row.paths))
+        table.add_row(row.metric.label, where, _at(row), *best, verdict_of(row.compare(), row.paths))
     console.print(table)
     if changed := result.get("changed"):
         console.print(f"with {'; '.join(changed)} (the run's own -> used here)", soft_wrap=True)
@@ -146,7 +146,7 @@ def _at(row: Any) -> str:
 
     if math.isnan(row.x):
         return ""
-    axis, place = METRICS[row.metric].axis, place_of(row.metric, row.x)
+    axis, place = row.metric.axis, place_of(row.metric, row.x)
     if axis is Axis.LABELS:
         return f"{place} labels"
     return f"{place} of the labels" if axis is Axis.LABEL_SHARE else f"{axis_of(row.metric)}: {place}"
@@ -161,7 +161,7 @@ def _headline(run: Path, task: str) -> str:
     row = [one for one in rows if (one.metric, one.condition) == (first.metric, first.condition)][-1]
     ours, other = row.best(True), row.best(False)
     rival = "" if other is None else f" ({row.values[other]:.3g})"
-    return "" if ours is None else f"{METRICS[row.metric].title} {row.values[ours]:.3g} {row.unit}{rival}"
+    return "" if ours is None else f"{row.metric.label} {row.values[ours]:.3g} {row.metric.unit}{rival}"
 
 
 def print_keys(recipe: "Recipe", section: str) -> None:

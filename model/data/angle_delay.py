@@ -20,8 +20,7 @@ def single_row(csi: Tensor) -> Tensor:
         The array has several rows.
     """
     if csi.shape[-1] != 1:
-        msg = f"radio.rows is {csi.shape[-1]}; the temporal model takes a linear array, rows: 1"
-        raise InputError(msg)
+        raise InputError(f"radio.rows is {csi.shape[-1]}; the temporal model takes a linear array, rows: 1")
     return csi[..., 0]
 
 
@@ -80,7 +79,6 @@ def delay_window(csi: Tensor, delays: int) -> Tensor:
     ----------
     csi : complex64 (..., T, F, X)
         The snapshots that may be looked at: for prediction, those of the past.
-    delays : int
 
     Returns
     -------

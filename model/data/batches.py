@@ -28,8 +28,6 @@ def training_batches(
         Arrays of the store that a batch holds.
     transform : callable
         Batch of the loader (dict of tensors) to the model's.
-    settings : TrainingSettings
-    seed : int
     """
     users = find_users(store, "train")
     return ChannelDataModule(

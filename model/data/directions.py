@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor
 
+# Bins of the transform for one of eq. 5.
+OVERSAMPLING = 8
 
-def strongest_direction(csi: Tensor, spacing: float, oversampling: int = 8) -> Tensor:
+
+def strongest_direction(csi: Tensor, spacing: float) -> Tensor:
     """Direction of the strongest plane wave of a channel: the peak of its oversampled spectrum (eq. 5).
 
     Parameters
@@ -12,15 +15,13 @@ def strongest_direction(csi: Tensor, spacing: float, oversampling: int = 8) -> T
     csi : complex (B, x, y)
     spacing : float
         Of the elements, in wavelengths.
-    oversampling : int
-        Bins of the transform for one of eq. 5.
 
     Returns
     -------
     float32 (B, 3)
         Unit vectors in the panel's frame: along its x axis, along its y axis, boresight.
     """
-    size = (oversampling * csi.shape[-2], oversampling * csi.shape[-1])
+    size = (OVERSAMPLING * csi.shape[-2], OVERSAMPLING * csi.shape[-1])
     scale = csi.abs().amax((-2, -1), keepdim=True).clamp_min(1e-30)
     # A few at a time: an oversampled spectrum takes half a megabyte.
     spectra = (torch.fft.fft2(part, s=size).abs() for part in (csi / scale).split(128))

@@ -71,12 +71,6 @@ def sizes_of(store: str) -> Sizes:
 def obstacles(tasks: Iterable[str], settings: TrainingSettings, sizes: Sizes) -> dict[str, str]:
     """Tasks that will not be possible, each with its reason.
 
-    Parameters
-    ----------
-    tasks : iterable of str
-    settings : TrainingSettings
-    sizes : Sizes
-
     Returns
     -------
     dict

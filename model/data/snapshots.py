@@ -73,7 +73,6 @@ class SnapshotData:
     ----------
     splits : dict
         `train` and `validation` -> users by index, read when they are asked for.
-    statistics : Statistics
     geometry : Geometry
         What the model is built for.
     attributes : dict
@@ -110,7 +109,6 @@ def load_snapshots(store: str, settings: ModelSettings) -> SnapshotData:
     ----------
     store : str
         Folder of a build, of a version, or a `.zarr`.
-    settings : ModelSettings
 
     Raises
     ------
@@ -136,8 +134,7 @@ def check_snapshots(data: SnapshotData) -> None:
         A statistic is not usable or belongs to other data, or an array is not finite.
     """
     for why in _faults(data):
-        msg = f"{data.name}: {why}; rebuild the store"
-        raise InputError(msg)
+        raise InputError(f"{data.name}: {why}; rebuild the store")
 
 
 def _faults(data: SnapshotData) -> Iterator[str]:

@@ -49,7 +49,6 @@ def patchify(grid: Tensor, patch: int) -> Tensor:
     ----------
     grid : (..., R, C)
         Both edges multiples of `patch`.
-    patch : int
 
     Returns
     -------
@@ -66,6 +65,13 @@ def unpatchify(patches: Tensor, patch: int, rows: int, columns: int) -> Tensor:
     lead = patches.shape[:-2]
     cut = patches.reshape(*lead, rows // patch, columns // patch, patch, patch)
     return cut.transpose(-3, -2).reshape(*lead, rows, columns)
+
+
+def visible_antennas(visible: Tensor, columns: int, rows: int, patch: int) -> Tensor:
+    """Antennas of visible CSI patches int64 (v,), bool (columns, rows)."""
+    seen = torch.zeros(columns * rows // patch**2, dtype=torch.bool)
+    seen[visible] = True
+    return unpatchify(seen[:, None].expand(-1, patch**2), patch, columns, rows)
 
 
 def squared(values: Tensor) -> Tensor:

@@ -1,17 +1,15 @@
 """What the temporal model takes from a dataset: wideband CSI along users' trajectories, by index."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import single_row
 from wavecity.model.data.json_types import Json
-from wavecity.model.data.users import SPLITS, Samples, manifest_of, open_splits
+from wavecity.model.data.users import SPLITS, Rows, Samples, manifest_of, open_splits, picked
 
 CSI = "trajectory/csi"
 FIELDS = (CSI, "trajectory/velocity", "trajectory/kind")
@@ -22,7 +20,7 @@ KINDS = ("walker", "vehicle", "cyclist")
 
 
 @dataclass(frozen=True)
-class TemporalUsers:
+class TemporalUsers(Rows):
     """Users' trajectories in tensors.
 
     Attributes
@@ -41,21 +39,6 @@ class TemporalUsers:
     kind: Tensor
     speed: Tensor
     scene: Tensor
-
-    def __len__(self) -> int:
-        return len(self.csi)
-
-    def at(self, index: Tensor) -> "TemporalUsers":
-        """Pick some of them."""
-        return TemporalUsers(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
-
-    def to(self, device: torch.device) -> "TemporalUsers":
-        """Move everything to a device."""
-        return TemporalUsers(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
-
-    def replace(self, csi: Tensor) -> "TemporalUsers":
-        """Return the same users with changed channels."""
-        return replace(self, csi=csi)
 
 
 @dataclass(frozen=True)
@@ -96,11 +79,8 @@ class TemporalData:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Snapshots, subcarriers and antennas of a sample."""
-        snapshots, subcarriers, antennas = single_row(self._first()["trajectory/csi"]).shape
+        snapshots, subcarriers, antennas = single_row(next(iter(self.splits.values()))[0][CSI]).shape
         return int(snapshots), int(subcarriers), int(antennas)
-
-    def _first(self) -> Json:
-        return next(iter(self.splits.values()))[0]
 
 
 def load_temporal(store: str, splits: Sequence[str] = SPLITS, preload: bool | None = None) -> TemporalData:
@@ -137,16 +117,9 @@ def load_temporal(store: str, splits: Sequence[str] = SPLITS, preload: bool | No
     return data
 
 
-def gather_temporal(samples: Samples, picked: int | Sequence[int] | NDArray[np.int64] | None = None) -> TemporalUsers:
-    """Bring users of a split into tensors: all, these ones, or so many evenly spread over the split."""
-    count = len(samples)
-    if picked is None:
-        indices = np.arange(count)
-    elif isinstance(picked, int):
-        indices = np.arange(count) if picked >= count else np.linspace(0, count - 1, picked).round().astype(int)
-    else:
-        indices = np.asarray(picked)
-    return collate_temporal(samples.__getitems__([int(index) for index in indices]))
+def gather_temporal(samples: Samples, limit: int | None = None) -> TemporalUsers:
+    """Bring users of a split into tensors; with a limit, evenly spread over the split."""
+    return collate_temporal(picked(samples, limit))
 
 
 def collate_temporal(items: list[Json]) -> TemporalUsers:
@@ -181,5 +154,4 @@ def check_temporal(data: TemporalData) -> None:
         elif not bool(csi.abs().amax() > 0):
             what = "is zero everywhere"
         if what:
-            msg = f"{data.name}: trajectory/csi of split {split!r} {what}; rebuild the store"
-            raise InputError(msg)
+            raise InputError(f"{data.name}: trajectory/csi of split {split!r} {what}; rebuild the store")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from wavecity.dataset.files import location, read_json
 from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.json_types import Json
 from wavecity.model.data.tokens import Statistics, patch_centres, patchify
-from wavecity.model.settings.training import ModelSettings
+from wavecity.model.settings.training import ModelSettings, TrainingSettings
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -76,7 +76,6 @@ class WirelessData:
         `train`, `validation`, `test` -> `Samples`.
     scenes : SceneTable
         Rows as in the store: `scene_index` points into it.
-    statistics : Statistics
     attributes : dict
         Of the store: `fingerprint` names the version, `attribution` and `licence` go into the report; and `manifest`, the
         SHA-256 of the version's manifest.
@@ -96,8 +95,19 @@ class WirelessData:
         return str(self.attributes.get("fingerprint", ""))
 
 
+class Rows:
+    """Tensors with a row for each user; a mixin of dataclasses, whose fields may be None."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    def at(self, index: Tensor) -> Self:
+        """Pick some of them."""
+        return type(self)(*(None if part is None else part[index] for part in vars(self).values()))
+
+
 @dataclass(frozen=True)
-class Users:
+class Users(Rows):
     """Users gathered from a split.
 
     Attributes
@@ -120,20 +130,10 @@ class Users:
     path_gain: Tensor
     best_beam: Tensor
 
-    def __len__(self) -> int:
-        return len(self.csi)
-
-    def at(self, index: Tensor) -> "Users":
-        """Pick some of them."""
-        return Users(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
-
-    def to(self, device: torch.device) -> "Users":
-        """Move everything to a device."""
-        return Users(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
-
-    def replace(self, csi: Tensor, position: Tensor) -> "Users":
-        """Return the same users with changed channels and positions."""
-        return replace(self, csi=csi, position=position)
+    @classmethod
+    def joined(cls, parts: Sequence["Users"]) -> "Users":
+        """One after the other."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
 
 def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
@@ -183,12 +183,10 @@ def open_wireless(store: str, trains: bool) -> "tuple[str, xr.Dataset, Statistic
     opened = open_store(path)
     for name in ("csi", "user_position", "height", "occupancy", "split", "bs_shift"):
         if name not in opened:
-            msg = f"{store}: no array {name!r}; the model needs it, rebuild the store"
-            raise InputError(msg)
+            raise InputError(f"{store}: no array {name!r}; the model needs it, rebuild the store")
     for name in ("bs_position_m", "tile_size_m", "statistics"):
         if name not in opened.attrs:
-            msg = f"{store}: no attribute {name!r}; the model needs it, rebuild the store"
-            raise InputError(msg)
+            raise InputError(f"{store}: no attribute {name!r}; the model needs it, rebuild the store")
     statistics = dict(opened.attrs["statistics"])
     if not trains:
         statistics = {"csi_rms": math.nan, "csi_rms_db_mean": math.nan, "csi_rms_db_std": math.nan}
@@ -213,8 +211,7 @@ def open_splits(
     samples = {split: ChannelDataset(path, split, fields, preload=preload) for split in splits}
     for split, users in samples.items():
         if not len(users):
-            msg = f"{store}: split {split!r} has scenes but no user with a path; build more scenes"
-            raise InputError(msg)
+            raise InputError(f"{store}: split {split!r} has scenes but no user with a path; build more scenes")
     return samples
 
 
@@ -239,10 +236,9 @@ def dataset_version(store: str) -> str:
 
 def dataset_sha256(store: str) -> str:
     """SHA-256 of all bytes of the version that `store` means now, from its manifest; empty where it has none."""
-    from wavecity.dataset.files import read_json
     from wavecity.dataset.reader import resolve
 
-    return str((read_json(resolve(store).parent / "manifest.json") or {}).get("sha256", ""))
+    return manifest_of(str(resolve(store)))
 
 
 def geometry_of(data: WirelessData, settings: ModelSettings) -> Geometry:
@@ -262,7 +258,6 @@ def geometry_from(
         The dataset's.
     antennas, cells, patches : (int, int)
         Of the array, the height map and the occupancy grid.
-    settings : ModelSettings
 
     Raises
     ------
@@ -274,21 +269,17 @@ def geometry_from(
     occupancy = patches[-1]
     for what, edge in (("csi columns", columns), ("csi rows", rows)):
         if edge % settings.csi_patch:
-            msg = f"{name}: {edge} {what}, training.model.csi_patch {settings.csi_patch} must divide them"
-            raise InputError(msg)
+            raise InputError(f"{name}: {edge} {what}, training.model.csi_patch {settings.csi_patch} must divide them")
     if height != width or patches[0] != occupancy:
-        msg = f"{name}: the height map is {height} x {width} cells, the model needs square scenes"
-        raise InputError(msg)
+        raise InputError(f"{name}: the height map is {height} x {width} cells, the model needs square scenes")
     if height % settings.height_patch or occupancy % max(height // settings.height_patch, 1):
-        msg = (
+        raise InputError(
             f"{name}: height map of {height} cells and {occupancy} occupancy patches; training.model.height_patch "
             f"{settings.height_patch} must divide the map and be a multiple of {height // occupancy} cells"
         )
-        raise InputError(msg)
     if settings.spectrum_size > min(columns, rows):
         size = settings.spectrum_size
-        msg = f"{name}: array of {columns} x {rows}; training.model.spectrum_size {size} must not exceed it"
-        raise InputError(msg)
+        raise InputError(f"{name}: array of {columns} x {rows}; training.model.spectrum_size {size} must not exceed it")
     return Geometry(columns, rows, height, occupancy)
 
 
@@ -296,16 +287,22 @@ def with_antennas(users: Users, csi: Tensor) -> Users:
     """A user for each receive antenna of each user: (N, R, x, y) channels to N * R users, antennas of a user in a row."""
     antennas = csi.shape[1]
     spread = users.at(torch.arange(len(users)).repeat_interleave(antennas))
-    return spread.replace(csi=csi.flatten(0, 1), position=spread.position)
+    return replace(spread, csi=csi.flatten(0, 1))
 
 
 def gather(samples: Samples, limit: int | None = None) -> Users:
     """Bring users of a split into tensors; with a limit, evenly spread over the split."""
-    count = len(samples)
-    picked = (
-        np.arange(count) if limit is None or limit >= count else np.linspace(0, count - 1, limit).round().astype(int)
-    )
-    return collate(samples.__getitems__([int(index) for index in picked]))
+    return collate(picked(samples, limit))
+
+
+def picked(samples: Samples, limit: int | None) -> list[Json]:
+    """Samples of a split: all, or so many evenly spread over it."""
+    return samples.__getitems__(evenly(len(samples), len(samples) if limit is None else limit).tolist())
+
+
+def evenly(count: int, limit: int) -> Tensor:
+    """Indices int64 (n,) of `limit` evenly spread ones of `count`, or of all where there are fewer."""
+    return torch.from_numpy(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64))
 
 
 def collate(items: list[Json]) -> Users:
@@ -329,21 +326,21 @@ class ScenePatches:
 
     Parameters
     ----------
-    scenes : SceneTable
-    settings : ModelSettings
+    settings : TrainingSettings
+        Of the model that looks at them.
     statistics : Statistics
         Heights are divided by `height_scale`.
-    device : torch.device
     """
 
     def __init__(
-        self, scenes: SceneTable, settings: ModelSettings, statistics: Statistics, device: torch.device
+        self, scenes: SceneTable, settings: TrainingSettings, statistics: Statistics, device: torch.device
     ) -> None:
+        self.settings, self.statistics = settings, statistics
         # Divided once: training asks for the same maps again and again.
         self._height = (scenes.height / statistics.height_scale).to(device)
         self._occupancy = scenes.occupancy.to(device)
-        self._patch = settings.height_patch
-        grid = scenes.height.shape[-1] // settings.height_patch
+        self._patch = settings.model.height_patch
+        grid = scenes.height.shape[-1] // self._patch
         self._occupancy_patch = scenes.occupancy.shape[-1] // grid
         self.centres = patch_centres(grid, grid, scenes.size).to(device)
         self.bs = scenes.bs.to(device)

@@ -11,11 +11,12 @@ from wavecity.model.data.angle_delay import delay_window, to_angle_delay
 from wavecity.model.data.feasible import FEWEST_TRAINED, NotPossible, too_few_trained, too_short
 from wavecity.model.data.noise import add_noise
 from wavecity.model.data.trajectories import TemporalData
+from wavecity.model.data.users import Rows
 from wavecity.model.settings.prediction import PredictionSettings
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Rows):
     """Snapshots seen and those to come, in angle and delay.
 
     Attributes
@@ -28,9 +29,6 @@ class Windows:
 
     past: Tensor
     future: Tensor
-
-    def __len__(self) -> int:
-        return len(self.past)
 
 
 @dataclass(frozen=True)
@@ -109,5 +107,4 @@ def check_windows(data: TemporalData, config: PredictionSettings, antennas: int)
     if not why and len(data.splits["train"]) < FEWEST_TRAINED["prediction"]:
         why = too_few_trained("prediction", len(data.splits["train"]))
     if why:
-        msg = f"{data.name}: {why}"
-        raise NotPossible(msg)
+        raise NotPossible(f"{data.name}: {why}")

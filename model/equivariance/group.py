@@ -88,7 +88,6 @@ def lag_one(csi: Tensor, visible: Tensor, dims: Sequence[int]) -> tuple[Tensor, 
     csi : complex (B, ...)
         Hidden entries may hold anything.
     visible : bool, as `csi`
-    dims : sequence of int
 
     Returns
     -------
@@ -149,7 +148,6 @@ def restore(output: Tensor, canonical: Canonical, dims: Sequence[int], origin: i
     Parameters
     ----------
     output : complex (B, ...)
-    canonical : Canonical
     dims : sequence of int
         Of `output`, in the order of `canonicalise`'s.
     origin : int or sequence of int
@@ -193,7 +191,7 @@ class Wrapped(nn.Module):
 
     def forward(self, csi: Tensor, visible: Tensor | None = None) -> Tensor:
         """Complex (B, ...) and bool of its shape (all visible by default) to the inner map's output, equivariant."""
-        shown = _mask_of(csi, visible)  # (B, ...) as csi
+        shown = torch.ones_like(csi, dtype=torch.bool) if visible is None else visible.expand(csi.shape)
         canonical = canonicalise(csi, shown, self.dims, self.rms)
         output = self.inner(canonical.csi, shown)  # complex (B, ...), lengths may differ from csi's
         return restore(output, canonical, self.dims, self.origin)
@@ -216,10 +214,6 @@ def epsilon(shifted_output: Tensor, output_shifted: Tensor) -> Tensor:
     """
     error, power = (energies(part) for part in (shifted_output - output_shifted, output_shifted))
     return error.sum() / power.sum()
-
-
-def _mask_of(csi: Tensor, visible: Tensor | None) -> Tensor:
-    return torch.ones_like(csi, dtype=torch.bool) if visible is None else visible.expand(csi.shape)
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

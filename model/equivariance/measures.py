@@ -1,8 +1,9 @@
 """What the equivariance task measures: errors against the shift, errors by set of users, both over scale, and the cost."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from wavecity.model.results.names import Method, Metric, TestSet
 from wavecity.model.results.records import Condition, Facts, Findings, Record
 from wavecity.model.results.words import size_of, test_set_of
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings
+from wavecity.model.settings.equivariance import Method as Way
 from wavecity.model.settings.training import HeadSettings
 
 SEEN, UNSEEN, MODULATED, VEHICLES = (
@@ -36,12 +38,7 @@ EVERY_AXIS = "all"
 
 OWN, OWN_WRAPPED = Method.VANILLA_PRETRAINED, Method.WRAPPED_PRETRAINED
 # Ways of training, as in a recipe.
-TRAINED = {
-    "vanilla": Method.VANILLA,
-    "augmented": Method.AUGMENTED,
-    "penalised": Method.PENALISED,
-    "wrapped": Method.WRAPPED,
-}
+TRAINED = {way: Method(way) for way in get_args(Way)}
 PRECISIONS = {"float32": torch.complex64, "float64": torch.complex128}
 # Calls before the clock starts.
 WARM_UP = 2
@@ -62,6 +59,99 @@ def sized(condition: Condition, size: Size) -> Condition:
     return replace(condition, width=size[0], layers=size[1])
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """What all maps of a problem are measured on, by the same masks and shifts.
+
+    Attributes
+    ----------
+    sets : dict
+        Condition -> Batch of test users.
+    few : Batch
+        Users that the equivariance error is over.
+    """
+
+    problem: Problem
+    sets: dict[Condition, Batch]
+    few: Batch
+    config: EquivarianceSettings
+    seed: int
+
+    @classmethod
+    def of(
+        cls, problem: Problem, channels: Mapping[Condition, Tensor], config: EquivarianceSettings, seed: int
+    ) -> "Measurement":
+        """Draw what is seen of the test users; see `measure`."""
+        sets = {}
+        for number, (name, csi) in enumerate(channels.items()):
+            if len(csi):
+                sets[name] = problem.draw(csi, np.random.default_rng([seed, 44, number]))
+            if name == UNSEEN:
+                turns = problem.random_shifts(len(csi), np.random.default_rng([seed, 45]))
+                sets[MODULATED] = problem.move(sets[name], turns)
+        unseen = sets[UNSEEN]
+        spread = torch.linspace(0, len(unseen) - 1, min(config.shift_users, len(unseen))).round().long()
+        return cls(problem, sets, unseen.at(spread), config, seed)
+
+    def of_own(self) -> Iterator[Record]:
+        """The run's own model, plain and in the wrapper: errors against the shift in both precisions, errors by set.
+
+        Precisions are those of the channels and the wrapper; the network computes as it was trained, in float32.
+        """
+        problem = self.problem
+        networks = {OWN: problem.own, OWN_WRAPPED: problem.wrap(problem.own)}
+        for precision, dtype in PRECISIONS.items():
+            batch = self.few.to(dtype)
+            for method, network in networks.items():
+                for axis in (*problem.axes, None):
+                    for bins, error in self._errors(network, batch, axis):
+                        where = replace(along(axis, bins), precision=precision)
+                        yield Record(Metric.EQUIVARIANCE_ERROR, method, error, 0, len(batch), bins, where)
+        for where, batch in self.sets.items():
+            for method, network in networks.items():
+                value = nmse(outputs(network, batch), batch)
+                yield Record(problem.metrics.own, method, value, 0, len(batch), condition=where)
+
+    def of_trained(self, network: nn.Module, head_seed: int, cell: Cell, reference: bool) -> Iterator[Record]:
+        """A trained map: its place over scale, and if it is a `reference` all sets and shifts."""
+        method, scaled, metrics = TRAINED[cell.method], cell.method in self.config.scaled, self.problem.metrics
+        for where, batch in self.sets.items():
+            if not reference and where not in SCALED:
+                continue
+            value = nmse(outputs(network, batch), batch)
+            if reference:
+                yield Record(metrics.trained, method, value, head_seed, len(batch), condition=where)
+            if scaled and where in SCALED:
+                at_size = sized(where, cell.size)
+                yield Record(metrics.scale, method, value, head_seed, len(batch), cell.samples, at_size)
+        few = self.few
+        if reference:
+            for bins, error in self._errors(network, few, None):
+                where = along(None, bins)
+                yield Record(Metric.TRAINED_EQUIVARIANCE_ERROR, method, error, head_seed, len(few), bins, where)
+        if scaled:
+            turns = self.problem.random_shifts(len(few), np.random.default_rng([self.seed, 47]))
+            error = shift_error(network, self.problem, few, turns, outputs(network, few))
+            where = sized(Condition(shift_axis=EVERY_AXIS), cell.size)
+            yield Record(Metric.SCALE_EQUIVARIANCE_ERROR, method, error, head_seed, len(few), cell.samples, where)
+
+    def _errors(self, network: nn.Module, batch: Batch, axis: str | None) -> Iterator[tuple[float, float]]:
+        """Shift in bins and equivariance error in dB; signs are the same for all maps."""
+        output = outputs(network, batch)
+        for bins in sorted(self.config.shifts):
+            turns = self.problem.shifts(bins, axis, len(batch), np.random.default_rng([self.seed, 46]))
+            yield bins, shift_error(network, self.problem, batch, turns, output)
+
+    def undefined(self) -> dict[str, float]:
+        """Share of the users and axes of each set whose lag-1 sum vanishes: there the wrapper promises nothing."""
+        shares = {}
+        for name, batch in self.sets.items():
+            visible = torch.ones_like(batch.seen, dtype=torch.bool) if batch.visible is None else batch.visible
+            defined = lag_one(batch.seen, visible, self.problem.dims)[1]
+            shares[test_set_of(name)] = float((~defined).double().mean())
+        return shares
+
+
 def measure(
     problem: Problem,
     users: Tensor,
@@ -75,51 +165,39 @@ def measure(
 
     Parameters
     ----------
-    problem : Problem
     users : complex64 (N, ...)
         That may be trained on.
     channels : mapping of Condition to complex64 (M, ...)
         Sets of test users; `UNSEEN` is one. It also gives the set that is modulated at random, and the users that the
         equivariance error is over.
-    config : EquivarianceSettings
-    budget : BudgetSettings
-    heads : HeadSettings
     seed : int
         Of masks, windows and shifts of the test users.
     """
-    sets = {
-        name: problem.draw(csi, np.random.default_rng([seed, 44, number]))
-        for number, (name, csi) in enumerate(channels.items())
-        if len(csi)
-    }
-    turns = problem.random_shifts(len(sets[UNSEEN]), np.random.default_rng([seed, 45]))
-    sets = _after(UNSEEN, sets, {MODULATED: problem.move(sets[UNSEEN], turns)})
-    spread = torch.linspace(0, len(sets[UNSEEN]) - 1, min(config.shift_users, len(sets[UNSEEN]))).round().long()
-    few = sets[UNSEEN].at(spread)
-
-    records = list(_of_own(problem, sets, few, config, seed))
-    cost, times = _cost(problem, sets[UNSEEN], budget.batch_size, config.timings)
+    measurement = Measurement.of(problem, channels, config, seed)
+    records = list(measurement.of_own())
+    cost, times = _cost(problem, measurement.sets[UNSEEN], budget.batch_size, config.timings)
     records += times
+    largest, most = budget.sizes[-1], min(budget.samples[-1], len(users))
     facts: Facts = {"learning_rates": {}, "training_seconds": {}, "parameters": {}}
     for cell in cells_of(config, budget, len(users)):
         started = time.perf_counter()
         name, where = TRAINED[cell.method], f"{size_of(*cell.size)}, {cell.samples} users"
-        reference = cell.size == budget.sizes[-1] and cell.samples == _most(budget, len(users))
+        reference = cell.size == largest and cell.samples == most
         for one in trained(problem, cell, users, config, budget, heads):
-            records += _of_trained(problem, one.network, one.seed, cell, reference, sets, few, config, seed)
+            records += measurement.of_trained(one.network, one.seed, cell, reference)
             facts["learning_rates"].setdefault(name, {})[where] = one.rate
             facts["parameters"][size_of(*cell.size)] = count_parameters(one.network)
         facts["training_seconds"].setdefault(name, {})[where] = round(time.perf_counter() - started, 1)
     return Findings(
         records,
         {
-            "sets": {test_set_of(name): len(batch) for name, batch in sets.items()},
+            "sets": {test_set_of(name): len(batch) for name, batch in measurement.sets.items()},
             "training_users": len(users),
-            "reference": f"{size_of(*budget.sizes[-1])}, {_most(budget, len(users)):,} training users",
+            "reference": f"{size_of(*largest)}, {most:,} training users",
             "bins": dict(zip(problem.axes, problem.bins, strict=True)),
-            "shift_users": len(few),
+            "shift_users": len(measurement.few),
             "precision": "of the channels and the wrapper; the network computes in float32",
-            "lag_one_undefined": {test_set_of(name): _undefined(problem, batch) for name, batch in sets.items()},
+            "lag_one_undefined": measurement.undefined(),
             "wrapper_cost_percent": round(cost, 1),
             "steps": budget.steps,
             "batch_size": budget.batch_size,
@@ -130,70 +208,6 @@ def measure(
             **facts,
         },
     )
-
-
-def _of_own(
-    problem: Problem, sets: Mapping[Condition, Batch], few: Batch, config: EquivarianceSettings, seed: int
-) -> Iterator[Record]:
-    """The run's own model, plain and in the wrapper: errors against the shift in both precisions, errors by set.
-
-    Precisions are those of the channels and the wrapper; the network computes as it was trained, in float32.
-    """
-    networks = {OWN: problem.own, OWN_WRAPPED: problem.wrap(problem.own)}
-    for precision, dtype in PRECISIONS.items():
-        batch = few.to(dtype)
-        for method, network in networks.items():
-            for axis in (*problem.axes, None):
-                for bins, error in _errors(network, problem, batch, axis, config.shifts, seed):
-                    where = replace(along(axis, bins), precision=precision)
-                    yield Record(Metric.EQUIVARIANCE_ERROR, method, error, 0, len(batch), bins, where)
-    for where, batch in sets.items():
-        for method, network in networks.items():
-            value = nmse(outputs(network, batch), batch)
-            yield Record(problem.metrics.own, method, value, 0, len(batch), condition=where)
-
-
-def _of_trained(
-    problem: Problem,
-    network: nn.Module,
-    head_seed: int,
-    cell: Cell,
-    reference: bool,
-    sets: Mapping[Condition, Batch],
-    few: Batch,
-    config: EquivarianceSettings,
-    seed: int,
-) -> Iterator[Record]:
-    """A trained map: its place over scale, and at the largest size with the most users all sets and shifts."""
-    method, scaled = TRAINED[cell.method], cell.method in config.scaled
-    for where, batch in sets.items():
-        if not reference and where not in SCALED:
-            continue
-        value = nmse(outputs(network, batch), batch)
-        if reference:
-            yield Record(problem.metrics.trained, method, value, head_seed, len(batch), condition=where)
-        if scaled and where in SCALED:
-            at_size = sized(where, cell.size)
-            yield Record(problem.metrics.scale, method, value, head_seed, len(batch), cell.samples, at_size)
-    if reference:
-        for bins, error in _errors(network, problem, few, None, config.shifts, seed):
-            where = along(None, bins)
-            yield Record(Metric.TRAINED_EQUIVARIANCE_ERROR, method, error, head_seed, len(few), bins, where)
-    if scaled:
-        turns = problem.random_shifts(len(few), np.random.default_rng([seed, 47]))
-        error = shift_error(network, problem, few, turns, outputs(network, few))
-        where = sized(Condition(shift_axis=EVERY_AXIS), cell.size)
-        yield Record(Metric.SCALE_EQUIVARIANCE_ERROR, method, error, head_seed, len(few), cell.samples, where)
-
-
-def _errors(
-    network: nn.Module, problem: Problem, batch: Batch, axis: str | None, shifts: Sequence[float], seed: int
-) -> Iterator[tuple[float, float]]:
-    """Shift in bins and equivariance error in dB; signs are the same for all maps."""
-    output = outputs(network, batch)
-    for bins in sorted(shifts):
-        turns = problem.shifts(bins, axis, len(batch), np.random.default_rng([seed, 46]))
-        yield bins, shift_error(network, problem, batch, turns, output)
 
 
 @torch.no_grad()
@@ -214,23 +228,3 @@ def _cost(problem: Problem, users: Batch, size: int, calls: int) -> tuple[float,
     times = {method: (Metric.FORWARD_TIME, 1e3 * value) for method, value in medians.items()}
     found = [*times.items(), (OWN_WRAPPED, (Metric.WRAPPER_COST, cost))]
     return cost, [Record(metric, method, value, 0, calls, condition=where) for method, (metric, value) in found]
-
-
-def _undefined(problem: Problem, batch: Batch) -> float:
-    """Share of the users and axes whose lag-1 sum vanishes: there the wrapper promises nothing."""
-    visible = torch.ones_like(batch.seen, dtype=torch.bool) if batch.visible is None else batch.visible
-    return float((~lag_one(batch.seen, visible, problem.dims)[1]).double().mean())
-
-
-def _most(budget: BudgetSettings, users: int) -> int:
-    return min(budget.samples[-1], users)
-
-
-def _after(name: Condition, sets: dict[Condition, Batch], more: dict[Condition, Batch]) -> dict[Condition, Batch]:
-    """`more` put in behind a set."""
-    ordered: dict[Condition, Batch] = {}
-    for key, batch in sets.items():
-        ordered[key] = batch
-        if key == name:
-            ordered |= more
-    return ordered

@@ -34,7 +34,6 @@ class CsiEstimator(nn.Module):
         recovery of profile `wavecity` amplifies the rounding of float32 to some -45 dB.
     settings : TrainingSettings
         Those it was trained with.
-    statistics : Statistics
     """
 
     def __init__(self, model: FoundationModel, settings: TrainingSettings, statistics: Statistics) -> None:
@@ -86,18 +85,11 @@ class CsiEstimator(nn.Module):
         return 10 ** (self.statistics.csi_rms_db_mean / 20)
 
     def _mask(self, visible: Tensor) -> Mask:
-        """Positions of visible and masked patches.
-
-        Raises
-        ------
-        ValueError
-            Parts of patches, or not equally many in every sample.
-        """
+        """Positions of visible and masked patches; refuses parts of patches, and numbers that differ between samples."""
         cells = patchify(visible, self.model.settings.csi_patch)
         seen, counts = cells.all(-1), cells.all(-1).sum(1)
         if not torch.equal(seen, cells.any(-1)) or bool((counts != counts[0]).any()):
-            msg = "visible antennas must be whole patches, equally many in every sample; see draw_visible"
-            raise ValueError(msg)
+            raise ValueError("visible antennas must be whole patches, equally many in every sample; see draw_visible")
         positions = [part.nonzero()[:, 1].view(len(visible), -1) for part in (seen, ~seen)]
         return Mask(positions[0], positions[1], None, None, location_visible=False)
 
@@ -147,8 +139,7 @@ class CsiForecaster(nn.Module):
         if visible is not None:
             hidden = ~visible.flatten(2).all(-1)
             if bool((visible.flatten(2).any(-1) & hidden).any()):
-                msg = "visible must be whole snapshots: the model sees angles and delays"
-                raise ValueError(msg)
+                raise ValueError("visible must be whole snapshots: the model sees angles and delays")
             past = past.masked_fill(~visible, 0)
         seen = past.to(torch.complex64)  # (B, T, F, X)
         delays = self.model.grid[2]
@@ -170,13 +161,10 @@ def draw_visible(batch: int, geometry: Geometry, patch: int, ratio: float, rng: 
 
     Parameters
     ----------
-    batch : int
-    geometry : Geometry
     patch : int
         Edge of a patch in antennas.
     ratio : float
         Share of the patches that is masked; as many in every sample.
-    rng : numpy.random.Generator
     """
     patches = geometry.columns // patch * (geometry.rows // patch)
     shown, _ = split_random(batch, patches, masked_count(ratio, patches), rng)

@@ -15,12 +15,11 @@ from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import from_angle_delay
 from wavecity.model.data.feasible import FEWEST_TRAINED, NotPossible, too_few_trained
 from wavecity.model.data.trajectories import KINDS, TemporalData, TemporalUsers, gather_temporal, load_temporal
-from wavecity.model.data.users import Samples, WirelessData, dataset_version, gather, geometry_of, load_data
+from wavecity.model.data.users import Samples, WirelessData, dataset_version, evenly, gather, geometry_of, load_data
 from wavecity.model.data.windows import Cutter, check_windows
 from wavecity.model.equivariance.measures import SEEN, UNSEEN, VEHICLES, measure, shifted
 from wavecity.model.equivariance.models import SPACE, TIME_FREQUENCY_SPACE, CsiEstimator, CsiForecaster, draw_visible
 from wavecity.model.equivariance.training import ESTIMATION, FORECAST, Batch, Problem, Size
-from wavecity.model.learning.embeddings import evenly
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.results.records import Facts, Findings
@@ -39,7 +38,6 @@ class Estimation(Problem):
 
     Parameters
     ----------
-    predictor : Predictor
     mask : float
         Share of the patches that is masked, at random for each user.
     """
@@ -82,11 +80,8 @@ class Forecasting(Problem):
 
     Parameters
     ----------
-    model : TemporalModel
-    trained_with : TrainingSettings
     cutter : Cutter
         Of all bins of delay: which of them a model keeps is its own affair.
-    antennas : int
     extrapolation : bool or None
         Of the models built here; None as the run's.
     """
@@ -137,7 +132,6 @@ def equivariance(predictor: Predictor, data: WirelessData, settings: EvaluationS
 
     Parameters
     ----------
-    predictor : Predictor
     data : WirelessData
         Splits `train` and `test`.
     settings : EvaluationSettings
@@ -169,8 +163,7 @@ def equivariance(predictor: Predictor, data: WirelessData, settings: EvaluationS
             other = load_data(store, ("test",))
             geometry = geometry_of(other, predictor.settings.model)
             if geometry != predictor.model.geometry:
-                msg = f"{store}: {geometry}, but the model needs {predictor.model.geometry}"
-                raise InputError(msg)
+                raise InputError(f"{store}: {geometry}, but the model needs {predictor.model.geometry}")
         channels[shifted(name)] = gather(other.splits["test"], budget.test_users).csi
     found = measure(problem, users, channels, config, budget, settings.heads, seed)
     facts = _places(data.scenes.cities, known.scene, test.scene) | {"masked": config.mask}
@@ -187,7 +180,6 @@ def equivariance_temporal(
 
     Parameters
     ----------
-    model : TemporalModel
     trained_with : TrainingSettings
         Its settings.
     data : TemporalData
@@ -215,16 +207,14 @@ def equivariance_temporal(
     users, kept = _divided(known.csi, budget, data.name, seed)
     test, fast = (_of_speed(data.splits["test"], budget.test_users, speed) for speed in (False, True))
     if not len(test):
-        msg = f"{data.name}: equivariance needs walkers or cyclists in the test split; build more scenes"
-        raise InputError(msg)
+        raise InputError(f"{data.name}: equivariance needs walkers or cyclists in the test split; build more scenes")
     channels = {SEEN: kept, UNSEEN: test.csi, VEHICLES: fast.csi}
     for name, store in config.shifted.items():
         with _naming(name):
             other = load_temporal(store, ("train", "test"))
             check_windows(other, window, model.grid[1])
             if other.shape[1] != subcarriers:
-                msg = f"{store}: {other.shape[1]} subcarriers, not {subcarriers}"
-                raise InputError(msg)
+                raise InputError(f"{store}: {other.shape[1]} subcarriers, not {subcarriers}")
         channels[shifted(name)] = _of_speed(other.splits["test"], budget.test_users, fast=False).csi
     found = measure(problem, users, channels, config, budget, settings.heads, seed)
     facts = _places(data.cities, known.scene, test.scene) | {
@@ -253,16 +243,9 @@ def versions_of(config: EquivarianceSettings) -> list[str]:
 
 
 def _divided(csi: Tensor, budget: BudgetSettings, name: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Users of seen scenes that may be trained on, and those kept for the test, at random.
-
-    Raises
-    ------
-    InputError
-        Fewer than three.
-    """
+    """Users of seen scenes that may be trained on, and those kept for the test, at random; refuses fewer than three."""
     if len(csi) < FEWEST_TRAINED["equivariance"]:
-        msg = f"{name}: {too_few_trained('equivariance', len(csi))}"
-        raise NotPossible(msg)
+        raise NotPossible(f"{name}: {too_few_trained('equivariance', len(csi))}")
     enough = len(csi) >= budget.samples[-1] + budget.test_users
     kept = budget.test_users if enough else min(budget.test_users, max(int(KEPT * len(csi)), 1))
     order = torch.from_numpy(np.random.default_rng([seed, 48]).permutation(len(csi)))
@@ -288,12 +271,7 @@ def _places(cities: Sequence[str], train: Tensor, test: Tensor) -> Facts:
 
 
 def _check_sizes(budget: BudgetSettings, heads: int, part: str, field: str) -> None:
-    """Refuse widths that the run's attention heads do not divide.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse widths that the run's attention heads do not divide."""
     for width, _ in budget.sizes:
         if width % heads:
             msg = f"training.evaluation.equivariance.{part}.sizes: width {width} must be a multiple of {field} {heads}"
@@ -306,5 +284,4 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        msg = f"training.evaluation.equivariance.shifted.{name}: {error}"
-        raise InputError(msg) from error
+        raise InputError(f"training.evaluation.equivariance.shifted.{name}: {error}") from error

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wavecity.model.data.users import Rows
 from wavecity.model.equivariance.group import energies, epsilon, modulate
 from wavecity.model.learning.baselines import decibel
 from wavecity.model.learning.selection import (
     TrainAt,
     Trained,
-    first_held_back,
+    draw_rows,
     repeated,
+    split_held_back,
     train_seeds,
     train_selected,
 )
@@ -43,7 +45,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Rows):
     """What a map sees of some users, and what it is asked for.
 
     Attributes
@@ -59,14 +61,6 @@ class Batch:
     visible: Tensor | None
     target: Tensor
     asked: Tensor | None
-
-    def __len__(self) -> int:
-        return len(self.seen)
-
-    def at(self, index: Tensor) -> "Batch":
-        """Pick some of the users."""
-        parts = (self.seen, self.visible, self.target, self.asked)
-        return Batch(*(None if part is None else part[index] for part in parts))  # type: ignore[arg-type]
 
     def to(self, dtype: torch.dtype) -> "Batch":
         """The same in another precision."""
@@ -100,7 +94,6 @@ class Problem(ABC):
     ----------
     metrics : Metrics
         Names of its error.
-    axes : tuple of str
     dims : tuple of int
         Of `Batch.seen` and `Batch.target`.
     bins : tuple of int
@@ -162,8 +155,6 @@ def cells_of(config: EquivarianceSettings, budget: BudgetSettings, users: int) -
 
     Parameters
     ----------
-    config : EquivarianceSettings
-    budget : BudgetSettings
     users : int
         That can be trained on: larger numbers are cut to it.
     """
@@ -198,9 +189,6 @@ def shift_error(network: nn.Module, problem: Problem, batch: Batch, turns: Tenso
 
     Parameters
     ----------
-    network : nn.Module
-    problem : Problem
-    batch : Batch
     turns : float64 (N, axes)
     output : complex (N, ...)
         Of the map for the batch as it is.
@@ -220,10 +208,6 @@ def loss_of(
 
     Parameters
     ----------
-    network : nn.Module
-    problem : Problem
-    batch : Batch
-    method : str
     penalty : float
         Weight of the mean over users of |f(M_g H) - M_g f(H)|^2 over the energy asked for: over that of f(H), a map would
         be paid for loud outputs, and one that begins with zeros would divide by them.
@@ -255,27 +239,17 @@ def trained(
 
     Parameters
     ----------
-    problem : Problem
-    cell : Cell
     users : complex64 (N, ...)
         Channels that may be trained on. A seed's order is the same for all cells, so that more users contain the fewer;
         the last `heads.held_back` of them choose.
-    config : EquivarianceSettings
-    budget : BudgetSettings
     heads : HeadSettings
         Seeds and share held back.
-
-    Yields
-    ------
-    Trained
     """
     looked_at_every = max(budget.steps // LOOKS, 1)
 
     def prepare(seed: int) -> TrainAt[nn.Module]:
         order = np.random.default_rng([seed, USERS]).permutation(len(users))[: cell.samples]
-        labelled = users[torch.from_numpy(order)]
-        stop = first_held_back(len(labelled), heads.held_back)
-        csi, held_back = labelled[:stop], labelled[stop:]
+        csi, held_back = split_held_back(users[torch.from_numpy(order)], heads.held_back)
         judged = problem.draw(repeated(held_back, LOOKED_AT), np.random.default_rng([seed, HELD_BACK]))
 
         def train_at(rate: float) -> tuple[float, nn.Module]:
@@ -287,8 +261,7 @@ def trained(
             rng, shifts = np.random.default_rng([seed, BATCHES]), np.random.default_rng([seed, SHIFTS])
 
             def batch_loss() -> Tensor:
-                index = torch.from_numpy(np.resize(rng.permutation(len(csi)), budget.batch_size))
-                batch = _turned(problem.draw(csi[index], rng), rng)
+                batch = _turned(problem.draw(draw_rows(rng, csi, budget.batch_size), rng), rng)
                 return loss_of(network, problem, batch, cell.method, config.penalty, shifts)
 
             def held_back_loss() -> float:

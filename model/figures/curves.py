@@ -1,21 +1,31 @@
 """Pictures of the downstream tasks: Figures 5, 6, 7, 12, 13, 14 and 15 of the paper from a run's results."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from wavecity.model.data.users import SceneTable
-from wavecity.model.figures.drawing import FEWEST_POINTS, PHYSC, Look, credit, drawing, ground, picture, style
-from wavecity.model.results.names import METHODS, Method, Metric, Regime, is_ours
+from wavecity.model.figures.drawing import (
+    FEWEST_POINTS,
+    PHYSC,
+    Handle,
+    credit,
+    draw_line,
+    drawing,
+    ground,
+    panels,
+    picture,
+    style,
+)
+from wavecity.model.results.names import Method, Metric, Regime
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import WHOLE, Condition
-from wavecity.model.results.words import axis_label_of, condition_of, place_of
+from wavecity.model.results.words import axis_label_of, condition_of, count, place_of
 
 Panel = tuple[Metric, Condition, str]
 LABELS, RATIO = "labelled users", "training ratio"
@@ -24,66 +34,43 @@ LEARNED = (Regime.FROZEN, Regime.FINE_TUNED, Regime.FROM_SCRATCH, Regime.RANDOM,
 DASHES = ("-", "--", ":", "-.")
 
 
-def draw_curves(
-    outcome: Outcome,
-    panels: Sequence[Panel],
-    x_label: str,
-    columns: int | None = None,
-    look_of: Callable[[Method], Look] = style,
-) -> str:
+def draw_curves(outcome: Outcome, drawn: Sequence[Panel], x_label: str, columns: int | None = None) -> str:
     """Draw quantities against the labels: means with one standard deviation over seeds, one legend for all panels.
 
     Parameters
     ----------
-    outcome : Outcome
-    panels : sequence of (metric, condition, title)
-    x_label : str
+    drawn : sequence of (metric, condition, title)
     columns : int, optional
         Panels in a line.
-    look_of : callable
-        Colour, marker and line width of a method.
     """
-    columns = columns or len(panels)
-    lines = -(-len(panels) // columns)
-    names = list(dict.fromkeys(name for metric, where, _ in panels for name in outcome.methods(metric, where)))
-    names.sort(key=lambda name: (name not in PHYSC, not is_ours(name)))
-    rows = -(-len(names) // 3)
-    figure = Figure(figsize=(10, 3.5 * lines + 0.22 * rows + 0.2), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    handles: dict[Method, Artist | Container] = {}
-    for axes, (metric, condition, title) in zip(grid, panels, strict=False):
+    names = list(dict.fromkeys(name for metric, where, _ in drawn for name in outcome.methods(metric, where)))
+    names.sort(key=lambda name: (name not in PHYSC, not name.ours))
+    legend = 0.22 * -(-len(names) // 3)
+    figure, grid = panels(len(drawn), columns or len(drawn), lambda lines: (10, 3.5 * lines + legend + 0.2))
+    handles: dict[Method, Handle] = {}
+    for axes, (metric, condition, title) in zip(grid, drawn, strict=True):
         for name in names:
-            if (handle := _draw_method(axes, outcome, metric, condition, name, look_of(name))) is not None:
+            if (handle := _draw_method(axes, outcome, metric, condition, name)) is not None:
                 handles[name] = handle
         _label_x(axes, outcome, metric, condition, x_label)
         axes.set_ylabel(axis_label_of(metric), fontsize=9)
         points = len(outcome.places(metric, condition))
-        few = f" · {points} {'point' if points == 1 else 'points'} only" if 0 < points < FEWEST_POINTS else ""
+        few = f" · {count(points, 'point')} only" if 0 < points < FEWEST_POINTS else ""
         axes.set_title(title + few, fontsize=10)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    figure.legend(
-        handles=[handles[name] for name in names if name in handles],
-        loc="outside lower center",
-        ncols=3,
-        fontsize=8.5,
-        frameon=False,
-    )
-    return drawing(figure)
+    return drawing(figure, [handles[name] for name in names if name in handles])
 
 
-def _draw_method(
-    axes: Axes, outcome: Outcome, metric: Metric, condition: Condition, method: Method, look: Look
-) -> Artist | Container | None:
+def _draw_method(axes: Axes, outcome: Outcome, metric: Metric, condition: Condition, method: Method) -> Handle | None:
     """Draw one method; returns its entry for the legend, None if it was not measured here."""
     curve, name = outcome.curve(metric, condition, method), outcome.name(method)
     if curve is None:
         return None
     if not curve.swept:
+        look = style(method)
         colour, width = look["color"], min(look["linewidth"], 1.8)
         axes.axhline(float(curve.mean[0]), color=colour, linewidth=width, linestyle="--", zorder=2)
         return Line2D([], [], color=colour, linewidth=width, linestyle="--", label=name)
-    return axes.errorbar(curve.x, curve.mean, curve.spread, markersize=6, capsize=3, elinewidth=1.2, label=name, **look)
+    return draw_line(axes, curve.x, curve.mean, curve.spread, method, name)
 
 
 def _label_x(axes: Axes, outcome: Outcome, metric: Metric, condition: Condition, label: str) -> None:
@@ -153,35 +140,27 @@ def draw_su(outcome: Outcome) -> str:
 def draw_layouts(outcome: Outcome, scenes: SceneTable) -> str:
     """Figure 12: scenes with true locations and those predicted by each method."""
     arrays = outcome.arrays
-    rows, true, methods = (
-        arrays["layout_scene"],
-        arrays["layout_true"],
-        [Method(name) for name in arrays["layout_methods"]],
-    )
-    columns = min(len(rows), 2)
-    lines = -(-len(rows) // columns)
-    figure = Figure(figsize=(5 * columns, 4.9 * lines + 0.4), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    handles: list[Artist | Container] = []
-    for number, (axes, row) in enumerate(zip(grid, rows, strict=False)):
+    rows, true, methods = arrays["layout_scene"], arrays["layout_true"], map(Method, arrays["layout_methods"])
+    places = dict(zip(methods, arrays["layout_places"], strict=True))
+    figure, grid = panels(len(rows), 2, lambda lines: (5 * min(len(rows), 2), 4.9 * lines + 0.4))
+    handles: list[Handle] = []
+    for number, (axes, row) in enumerate(zip(grid, rows, strict=True)):
         ground(axes, scenes, int(row))
         station = scenes.bs[int(row)].numpy()
         place = true[number] + station
         handles = [
             *axes.plot(*place.T, "o", color="black", markersize=6, markerfacecolor="white", zorder=5, label="true")
         ]
-        for name, found in zip(methods, arrays["layout_places"][:, number], strict=True):
-            look, predicted = style(name), found + station
+        for name, found in places.items():
+            look, predicted = style(name), found[number] + station
             axes.plot(*np.stack((place, predicted)).transpose(2, 0, 1), color=look["color"], linewidth=0.9, zorder=3)
             handles += axes.plot(*predicted.T, look["marker"], color=look["color"], markeredgecolor="white", markersize=6.5,
                                  zorder=4, label=outcome.name(name))  # fmt: skip
-        errors = [f"{np.median(np.linalg.norm(p[number] - true[number], axis=1)):.0f}" for p in arrays["layout_places"]]
+        errors = [f"{np.median(np.linalg.norm(p[number] - true[number], axis=1)):.0f}" for p in places.values()]
         axes.set_title(f"{scenes.names[int(row)]}: median {' / '.join(errors)} m", fontsize=10, pad=10)
         axes.tick_params(labelsize=8)
         axes.set_xlabel("east in m", fontsize=8)
         axes.set_ylabel("north in m", fontsize=8)
-    for axes in grid[len(rows) :]:
-        axes.set_axis_off()
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=9, frameon=False)
     credit(figure)
     return picture(figure)
@@ -189,61 +168,38 @@ def draw_layouts(outcome: Outcome, scenes: SceneTable) -> str:
 
 def draw_ecdf(outcome: Outcome) -> str:
     """Figure 13: share of the clusters whose sum-rate is not above a value, a panel for each training ratio."""
-    arrays = outcome.arrays
-    ratios, rates, methods = (
-        arrays["ecdf_ratios"],
-        arrays["ecdf_rates"],
-        [Method(name) for name in arrays["ecdf_methods"]],
-    )
-    columns = min(len(ratios), 3)
-    lines = -(-len(ratios) // columns)
-    rows = -(-len(methods) // 3)
-    figure = Figure(figsize=(10, 3.0 * lines + 0.22 * rows + 0.3), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    handles: dict[Method, Artist | Container] = {}
-    for number, (axes, ratio) in enumerate(zip(grid, ratios, strict=False)):
+    ratios, rates = outcome.arrays["ecdf_ratios"], outcome.arrays["ecdf_rates"]
+    methods = [Method(name) for name in outcome.arrays["ecdf_methods"]]
+    legend = 0.22 * -(-len(methods) // 3)
+    figure, grid = panels(len(ratios), 3, lambda lines: (10, 3.0 * lines + legend + 0.3), sharex=True, sharey=True)
+    handles: dict[Method, Handle] = {}
+    for number, (axes, ratio) in enumerate(zip(grid, ratios, strict=True)):
         for name, values in zip(methods, rates[number], strict=True):
             look = style(name)
-            line = "-" if METHODS[name].regime in LEARNED else "--"
+            line = "-" if name.regime in LEARNED else "--"
             handles[name] = axes.ecdf(values[np.isfinite(values)], label=outcome.name(name), linestyle=line, color=look["color"],
                                         linewidth=look["linewidth"], zorder=look["zorder"])  # fmt: skip
         axes.set_title(f"training ratio {100 * float(ratio):g} %", fontsize=10)
         axes.grid(alpha=0.3)
         axes.tick_params(labelsize=8.5, labelbottom=True)
         axes.set_xlabel("sum-rate, bit/s/Hz", fontsize=9)
-    for axes in grid[:: max(columns, 1)]:
+    for axes in grid[::3]:
         axes.set_ylabel("share of the clusters", fontsize=9)
-    for axes in grid[len(ratios) :]:
-        axes.set_axis_off()
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=3, fontsize=8.5, frameon=False)
-    return drawing(figure)
+    return drawing(figure, handles.values())
 
 
 def draw_heads(outcome: Outcome, rate: float) -> str:
     """Figures 14 and 15: top-5 accuracy and sum-rate by the head's hidden layers, at one learning rate."""
     conditions = outcome.conditions(Metric.BEAM_TOP5, learning_rate=rate)
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    handles: list[Artist | Container] = []
-    for axes, metric, title in zip(
-        figure.subplots(1, 2),
-        (Metric.BEAM_TOP5, Metric.MU_RATE),
-        ("(a) top-5 accuracy, %", "(b) sum-rate, bit/s/Hz"),
-        strict=True,
-    ):
-        handles = []
+    figure, grid = panels(2, 2, lambda _: (10, 4.2))
+    metrics = {Metric.BEAM_TOP5: "(a) top-5 accuracy, %", Metric.MU_RATE: "(b) sum-rate, bit/s/Hz"}
+    for axes, (metric, title) in zip(grid, metrics.items(), strict=True):
+        handles: list[Handle] = []
         for name in (Method.PHYSC_HEAD, Method.RAW_HEAD):
-            for number, condition in enumerate(conditions):
-                curve = outcome.curve(metric, condition, name)
-                if curve is None:
-                    continue
-                dash = DASHES[number % len(DASHES)]
-                label = f"{outcome.name(name)}, hidden {condition.hidden_layers}"
-                handles.append(
-                    axes.errorbar(
-                        curve.x, curve.mean, curve.spread, label=label, linestyle=dash, capsize=3, **style(name)
-                    )
-                )
+            for condition, dash in zip(conditions, itertools.cycle(DASHES)):
+                if (curve := outcome.curve(metric, condition, name)) is not None:
+                    label = f"{outcome.name(name)}, hidden {condition.hidden_layers}"
+                    handles.append(draw_line(axes, curve.x, curve.mean, curve.spread, name, label, linestyle=dash))
         _label_x(axes, outcome, metric, conditions[0], RATIO)
         axes.set_title(title, fontsize=10)
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8.5, frameon=False)
-    return drawing(figure)
+    return drawing(figure, handles, 2)

@@ -2,15 +2,18 @@
 
 import base64
 import io
-from typing import TypedDict
+from collections.abc import Callable, Iterable
+from typing import Any, TypedDict
 
 import numpy as np
 from matplotlib import colormaps, rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.container import Container, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from wavecity.model.data.users import SceneTable
@@ -21,7 +24,7 @@ ATTRIBUTION = "© OpenStreetMap contributors, ODbL"
 GREYS = ListedColormap(colormaps["Greys"](np.linspace(0.2, 0.85, 128)))
 # Okabe and Ito's colours, which colour-blind readers tell apart; a method has the same in every figure.
 STYLES: dict[Method, tuple[str, str]] = {
-    **dict.fromkeys((Method.PHYSC_FINE_TUNED,), ("#56B4E9", "D")),
+    Method.PHYSC_FINE_TUNED: ("#56B4E9", "D"),
     **dict.fromkeys((Method.PHYSC_MLP, Method.PHYSC_PROBE, Method.PHYSC_HEAD), ("#0072B2", "o")),
     **dict.fromkeys((Method.MODEL, Method.MODEL_LOCATION_HEAD, Method.MODEL_SPECTRUM_BEAM), ("#0072B2", "P")),
     **dict.fromkeys((Method.RAW_CNN, Method.RAW_PROBE, Method.RAW_HEAD), ("#D55E00", "s")),
@@ -35,10 +38,24 @@ STYLES: dict[Method, tuple[str, str]] = {
     Method.OMP_BEAM: ("#8C5A00", ">"),
     Method.EXHAUSTIVE_SEARCH: ("#000000", "*"),
     Method.MEAN_LABELLED: ("#B8A000", "h"),
+    Method.MODEL_FINE_TUNED: ("#0072B2", "o"),
+    Method.MODEL_ZERO_SHOT: ("#56B4E9", "P"),
+    Method.DENSE_TWIN: ("#E69F00", "s"),
+    Method.GRU: ("#009E73", "X"),
+    Method.RIDGE: ("#D55E00", "D"),
+    Method.PERSISTENCE: ("#555555", "v"),
+    Method.FIRST_GUESS: ("#8C5A00", "<"),
+    **dict.fromkeys((Method.WRAPPED, Method.WRAPPED_PRETRAINED), ("#0072B2", "o")),
+    **dict.fromkeys((Method.VANILLA, Method.VANILLA_PRETRAINED), ("#D55E00", "s")),
+    Method.AUGMENTED: ("#E69F00", "^"),
+    Method.PENALISED: ("#CC79A7", "D"),
 }
-# Drawn thickest.
 PHYSC = (Method.PHYSC_MLP, Method.PHYSC_PROBE, Method.PHYSC_HEAD, Method.PHYSC_FINE_TUNED)
+# What a figure is about.
+THICK = (*PHYSC, Method.MODEL_FINE_TUNED, Method.WRAPPED, Method.WRAPPED_PRETRAINED)
 OTHER = ("#555555", ".")
+# An entry of a legend.
+Handle = Artist | Container
 # Fewer points show no course.
 FEWEST_POINTS = 3
 
@@ -53,14 +70,31 @@ class Look(TypedDict):
 
 
 def style(method: Method) -> Look:
-    """Colour, marker and line width of a method; [PHYSC] is the thickest."""
+    """Colour, marker and line width of a method; what a figure is about is thickest, and above the others."""
     colour, marker = STYLES.get(method, OTHER)
-    return look(colour, marker, 3.0 if method in PHYSC else 1.5)
+    thick = method in THICK
+    return {"color": colour, "marker": marker, "linewidth": 3.0 if thick else 1.5, "zorder": 5 if thick else 3}
 
 
-def look(colour: str, marker: str, width: float) -> Look:
-    """Arguments of a line; thick ones lie above the others."""
-    return {"color": colour, "marker": marker, "linewidth": width, "zorder": 5 if width > 2 else 3}
+def panels(
+    count: int, columns: int, size: Callable[[int], tuple[float, float]], sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Figure with `count` panels, at most `columns` in a line; `size` is its width and height for a number of lines."""
+    columns = min(count, columns)
+    lines = -(-count // columns)
+    figure = Figure(figsize=size(lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel()
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    return figure, list(grid[:count])
+
+
+def draw_line(
+    axes: Axes, x: ArrayLike, mean: ArrayLike, spread: ArrayLike | None, method: Method, label: str, **more: Any
+) -> ErrorbarContainer:
+    """Means with one standard deviation, in the method's style; `more` are arguments of `Axes.errorbar`."""
+    looks = {"markersize": 6, "capsize": 3, "elinewidth": 1.2, **style(method), **more}
+    return axes.errorbar(x, mean, spread, label=label, **looks)
 
 
 def picture(figure: Figure, dpi: int = 130) -> str:
@@ -73,8 +107,10 @@ def picture(figure: Figure, dpi: int = 130) -> str:
     return "data:image/png;base64," + base64.b64encode(small.getvalue()).decode("ascii")
 
 
-def drawing(figure: Figure) -> str:
-    """SVG of a figure as a `data:` URI: for curves, sharp on paper at any size."""
+def drawing(figure: Figure, handles: Iterable[Handle] = (), columns: int = 3) -> str:
+    """SVG of a figure as a `data:` URI: for curves, sharp on paper at any size; one legend for all panels below them."""
+    if handles := list(handles):
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False)
     stream = io.BytesIO()
     # Without salt and date the same results would give another page every time.
     with rc_context({"svg.hashsalt": "wavecity"}):
@@ -94,11 +130,6 @@ def ground(axes: Axes, scenes: SceneTable, row: int) -> AxesImage:
     axes.set_xlim(-half, half)
     axes.set_ylim(-half, half)
     return image
-
-
-def mark_user(axes: Axes, place: NDArray[np.floating]) -> None:
-    """Mark the user that a panel is about."""
-    axes.plot(*place, "o", color="#1f77b4", markersize=8, markeredgecolor="white", zorder=5)
 
 
 def credit(figure: Figure) -> None:

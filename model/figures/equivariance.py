@@ -3,83 +3,62 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from wavecity.model.equivariance.measures import EVERY_AXIS, MODULATED, OWN, OWN_WRAPPED, UNSEEN, sized
 from wavecity.model.equivariance.training import Metrics, Size
-from wavecity.model.figures.drawing import Look, drawing, look
+from wavecity.model.figures.drawing import Handle, draw_line, drawing, panels, style
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Condition
-from wavecity.model.results.words import size_of, test_set_of, title_of
+from wavecity.model.results.words import size_of, test_set_of
 
 Values = NDArray[np.float64]
-# Okabe and Ito's colours, as in `wavecity.model.report.drawing`.
-LOOKS = {
-    Method.WRAPPED: ("#0072B2", "o"),
-    OWN_WRAPPED: ("#0072B2", "o"),
-    Method.VANILLA: ("#D55E00", "s"),
-    Method.AUGMENTED: ("#E69F00", "^"),
-    Method.PENALISED: ("#CC79A7", "D"),
-    OWN: ("#D55E00", "s"),
-}
+# As they are drawn, one above the other.
+METHODS = (Method.WRAPPED, OWN_WRAPPED, Method.VANILLA, Method.AUGMENTED, Method.PENALISED, OWN)
 # Ratio of two places below which their numbers would overlap.
 CLOSE = 1.2
-
-
-def look_of(method: Method) -> Look:
-    """Colour, marker and line width of a method; the wrapped model is the thickest."""
-    return look(*LOOKS[method], 2.6 if method in (Method.WRAPPED, OWN_WRAPPED) else 1.5)
 
 
 def draw_shifts(outcome: Outcome) -> str:
     """Equivariance error over the shift: a panel for each axis of the run's model, and one of the models that were trained."""
     every = "all axes"
     names = {**{axis: axis for axis in outcome.facts["bins"]}, EVERY_AXIS: every}
-    panels: list[tuple[str, Metric, str, Sequence[str | None]]] = [
+    drawn: list[tuple[str, Metric, str, Sequence[str | None]]] = [
         (f"the run's model, {name}", Metric.EQUIVARIANCE_ERROR, axis, ("float32", "float64"))
         for axis, name in names.items()
     ]
     if outcome.conditions(Metric.TRAINED_EQUIVARIANCE_ERROR):
-        panels.append((f"same training, {every}", Metric.TRAINED_EQUIVARIANCE_ERROR, EVERY_AXIS, (None,)))
-    columns = min(len(panels), 3)
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(10.5, 3.1 * lines + 0.4), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
-    handles: dict[str, Artist | Container] = {}
-    for axes, (title, metric, axis, precisions) in zip(grid, panels, strict=False):
+        drawn.append((f"same training, {every}", Metric.TRAINED_EQUIVARIANCE_ERROR, EVERY_AXIS, (None,)))
+    figure, grid = panels(len(drawn), 3, lambda lines: (10.5, 3.1 * lines + 0.4), sharey=True)
+    handles: dict[str, Handle] = {}
+    for axes, (title, metric, axis, precisions) in zip(grid, drawn, strict=True):
         seen: set[float] = set()
         for precision in precisions:
-            for method in LOOKS:
+            for method in METHODS:
                 x, mean, spread, whole = _over_shift(outcome, metric, axis, method, precision)
                 if not len(x):
                     continue
                 seen |= set(x)
                 label = f"{outcome.name(method)}, {precision}" if precision else outcome.name(method)
-                drawn = look_of(method)
-                line: Look = {**drawn, "marker": ""}
                 dash = ":" if precision == "float64" else "-"
-                handles[label] = axes.errorbar(
-                    x, mean, spread, label=label, capsize=2, elinewidth=1, linestyle=dash, **line
+                handles[label] = draw_line(
+                    axes, x, mean, spread, method, label, marker="", capsize=2, elinewidth=1, linestyle=dash
                 )
-                for chosen, face in ((whole, drawn["color"]), (~whole, "white")):
-                    axes.plot(x[chosen], mean[chosen], LOOKS[method][1], color=drawn["color"], markerfacecolor=face,
+                look = style(method)
+                for chosen, face in ((whole, look["color"]), (~whole, "white")):
+                    axes.plot(x[chosen], mean[chosen], look["marker"], color=look["color"], markerfacecolor=face,
                               markersize=5, zorder=6)  # fmt: skip
         axes.set_xscale("log", base=2)
         _ticks(axes, sorted(seen))
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("shift in bins, filled: on the grid", fontsize=8.5)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    for axes in grid[::columns]:
+    for axes in grid[::3]:
         axes.set_ylabel("equivariance error, dB", fontsize=9)
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4, fontsize=8.5, frameon=False)
-    return drawing(figure)
+    return drawing(figure, handles.values(), 4)
 
 
 def _over_shift(
@@ -102,16 +81,15 @@ def draw_sets(outcome: Outcome, metrics: Metrics) -> str:
     conditions = outcome.conditions(metric)
     figure = Figure(figsize=(10, 0.62 * len(conditions) + 1.3), layout="constrained")
     axes = figure.subplots()
-    methods = [method for method in LOOKS if method in outcome.methods(metric)]
+    methods = [method for method in METHODS if method in outcome.methods(metric)]
     for number, method in enumerate(methods):
         places = np.arange(len(conditions)) + 0.16 * (number - (len(methods) - 1) / 2)
         points = np.array([_point(outcome, metric, one, method) for one in conditions])
-        axes.errorbar(points[:, 0], places, xerr=points[:, 1], label=outcome.name(method), capsize=3, elinewidth=1.4,
-                      markersize=6.5, linestyle="none", **look_of(method))  # fmt: skip
+        draw_line(axes, points[:, 0], places, None, method, outcome.name(method), xerr=points[:, 1], linestyle="none")
     axes.set_yticks(range(len(conditions)), [test_set_of(one) for one in conditions], fontsize=9)
     axes.invert_yaxis()
     axes.axvline(0, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
-    axes.set_xlabel(f"{title_of(metric)}, dB (left is better)", fontsize=9)
+    axes.set_xlabel(f"{metric.label}, dB (left is better)", fontsize=9)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8.5, frameon=False)
     return drawing(figure)
@@ -129,17 +107,16 @@ def draw_scale(outcome: Outcome, metrics: Metrics) -> str:
     x = [outcome.facts["parameters"][size_of(*size)] / 1e3 for size in sizes]
     figure = Figure(figsize=(10.5, 6.4), layout="constrained")
     grid = figure.subplots(2, len(rows), squeeze=False)
-    handles: dict[Method, Artist | Container] = {}
+    handles: dict[Method, Handle] = {}
     for column, (metric, condition, title) in enumerate(rows):
-        for method in LOOKS:
+        for method in METHODS:
             curve = outcome.curve(metric, sized(condition, sizes[-1]), method)
             if curve is None:
                 continue
             over_users = np.array([_mean(values) for values in curve.values])
             over_sizes = np.array([_point(outcome, metric, sized(condition, size), method) for size in sizes])
             for axes, place, points in ((grid[0, column], curve.x, over_users), (grid[1, column], x, over_sizes)):
-                handles[method] = axes.errorbar(place, points[:, 0], points[:, 1], label=outcome.name(method), capsize=3,
-                                                elinewidth=1.2, markersize=6, **look_of(method))  # fmt: skip
+                handles[method] = draw_line(axes, place, points[:, 0], points[:, 1], method, outcome.name(method))
                 axes.set_xscale("log")
                 _ticks(axes, list(place))
         grid[0, column].set_title(title, fontsize=10)
@@ -147,8 +124,7 @@ def draw_scale(outcome: Outcome, metrics: Metrics) -> str:
         grid[1, column].set_xlabel("thousand parameters, most users", fontsize=8.5)
         for axes in grid[:, column]:
             axes.set_ylabel("dB", fontsize=9)
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4, fontsize=8.5, frameon=False)
-    return drawing(figure)
+    return drawing(figure, handles.values(), 4)
 
 
 def _sizes(outcome: Outcome) -> list[Size]:

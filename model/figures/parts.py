@@ -30,8 +30,6 @@ class Part:
 
     Attributes
     ----------
-    task : str
-    caption : str
     draw : callable, optional
         From results alone ...
     draw_map : callable, optional
@@ -108,8 +106,6 @@ def rebuild(
 
     Parameters
     ----------
-    figure : PaperFigure
-    outcomes : mapping of str to Outcome
     scenes : callable
         Scene table of the dataset that a task was evaluated on, None if it is not at hand.
     missing : mapping of str to Missing

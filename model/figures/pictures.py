@@ -5,16 +5,22 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
+from numpy.typing import NDArray
 
 from wavecity.model.data.users import SceneTable, Users
-from wavecity.model.figures.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, mark_user, picture, style
+from wavecity.model.figures.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, picture, style
 from wavecity.model.results.names import Method
 from wavecity.model.results.records import Arrays
 
+# `train` and `validation` -> term -> steps and values.
+Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
+# Scenes, and users of each, whose locations are drawn.
+LOCATED_SCENES, LOCATED_USERS = 4, 25
 TERMS = {
     "total": "total (eq. 7)",
     "csi": "masked CSI (eq. 2)",
@@ -29,12 +35,10 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
 
     Parameters
     ----------
-    scenes : SceneTable
     row : int
         Row of the scene.
     users : Users
         Those of this scene.
-    split : str
     gains : (float, float)
         Ends of the colour scale, dB.
     """
@@ -62,6 +66,15 @@ def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tu
     return picture(figure)
 
 
+def _draw_user(axes: Axes, arrays: Arrays, scenes: SceneTable, user: int) -> NDArray[np.floating]:
+    """Draw the scene of a user that a panel is about, and mark the user; returns where."""
+    row = arrays["spectrum_scene"][user]
+    place: NDArray[np.floating] = arrays["spectrum_position"][user] + scenes.bs[row].numpy()
+    ground(axes, scenes, row)
+    axes.plot(*place, "o", color="#1f77b4", markersize=8, markeredgecolor="white", zorder=5)
+    return place
+
+
 def draw_attention(arrays: Arrays, scenes: SceneTable) -> str:
     """Figure 3: attention of [PHYSC] to the height patches, mean over heads, a column for each layer, a row for each user."""
     attention = arrays["attention"]
@@ -70,20 +83,12 @@ def draw_attention(arrays: Arrays, scenes: SceneTable) -> str:
     grid = figure.subplots(users, layers + 1, squeeze=False)
     half = scenes.size / 2
     image: AxesImage | None = None
-    for user, row in enumerate(arrays["spectrum_scene"]):
-        place = arrays["spectrum_position"][user] + scenes.bs[row].numpy()
+    for user in range(users):
         for column, axes in enumerate(grid[user]):
-            ground(axes, scenes, row)
+            _draw_user(axes, arrays, scenes, user)
             if column:
-                image = axes.imshow(
-                    attention[user, column - 1],
-                    extent=(-half, half, -half, half),
-                    cmap="inferno",
-                    vmin=0,
-                    vmax=1,
-                    alpha=0.8,
-                )
-            mark_user(axes, place)
+                image = axes.imshow(attention[user, column - 1], extent=(-half, half, -half, half), cmap="inferno", vmin=0,
+                                    vmax=1, alpha=0.8)  # fmt: skip
             axes.set_xticks([])
             axes.set_yticks([])
             if user == 0:
@@ -103,12 +108,10 @@ def draw_spectrum_in_scene(arrays: Arrays, scenes: SceneTable) -> str:
     # Direction cosine of the highest frequency, half a turn from element to element.
     edge = 0.5 / float(arrays["spacing"])
     for user, row in enumerate(arrays["spectrum_scene"]):
-        ground(grid[0][user], scenes, row)
-        place, station = arrays["spectrum_position"][user] + scenes.bs[row].numpy(), scenes.bs[row].numpy()
-        grid[0][user].plot(*np.stack((station, place)).T, ":", color="#1f77b4", zorder=4)
-        mark_user(grid[0][user], place)
+        place, station = _draw_user(grid[0][user], arrays, scenes, user), scenes.bs[row].numpy()
         grid[0][user].set_title(str(arrays["spectrum_users"][user]), fontsize=9, pad=10)
         grid[0][user].tick_params(labelsize=7)
+        grid[0][user].plot(*np.stack((station, place)).T, ":", color="#1f77b4", zorder=4)
         values = np.fft.fftshift(arrays["spectrum_true"][user])
         level = 10 * np.log10(np.maximum(values / values.max(), 1e-4))
         # The panel faces south and y grows downwards.
@@ -122,14 +125,14 @@ def draw_spectrum_in_scene(arrays: Arrays, scenes: SceneTable) -> str:
     return picture(figure)
 
 
-def draw_locations(arrays: Arrays, scenes: SceneTable, scenes_drawn: int = 4, users: int = 25) -> str:
+def draw_locations(arrays: Arrays, scenes: SceneTable) -> str:
     """Figure 9: true positions and those read from partial CSI and the scene, joined, in a few scenes."""
-    rows = np.unique(arrays["location_scene"])[:scenes_drawn]
+    rows = np.unique(arrays["location_scene"])[:LOCATED_SCENES]
     figure = Figure(figsize=(3.6 * len(rows), 3.9), layout="constrained")
     for axes, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
         ground(axes, scenes, int(row))
         index = np.flatnonzero(arrays["location_scene"] == row)
-        index = index[np.unique(np.linspace(0, len(index) - 1, users).round().astype(int))]
+        index = index[np.unique(np.linspace(0, len(index) - 1, LOCATED_USERS).round().astype(int))]
         station = scenes.bs[int(row)].numpy()
         true, found = arrays["location_true"][index] + station, arrays["location_model"][index] + station
         axes.plot(*np.stack((true, found)).transpose(2, 0, 1), color="#888888", linewidth=0.7, zorder=3)
@@ -152,9 +155,8 @@ def draw_occupancy(arrays: Arrays, scenes: SceneTable) -> str:
     half = scenes.size / 2
     colours = colormaps["viridis"].with_extremes(bad="#dddddd")
     image: AxesImage | None = None
-    for user, row in enumerate(arrays["spectrum_scene"]):
-        ground(grid[0][user], scenes, row)
-        mark_user(grid[0][user], arrays["spectrum_position"][user] + scenes.bs[row].numpy())
+    for user in range(users):
+        _draw_user(grid[0][user], arrays, scenes, user)
         grid[0][user].set_title(str(arrays["spectrum_users"][user]), fontsize=9, pad=10)
         masked = np.isnan(arrays["occupancy_model"][user])
         for axes, name in ((grid[1][user], "occupancy_true"), (grid[2][user], "occupancy_model")):
@@ -201,17 +203,14 @@ def draw_spectra(arrays: Arrays) -> str:
     return picture(figure)
 
 
-def draw_losses(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
+def draw_losses(curves: Curves) -> str:
     """Draw a panel for each loss term: training steps, smoothed, and validation epochs."""
     figure = Figure(figsize=(12.5, 2.9), layout="constrained")
     panels = figure.subplots(1, len(TERMS))
     for axes, (term, label) in zip(panels, TERMS.items(), strict=True):
         steps, values = curves["train"].get(term, ([], []))
         if values:
-            window = max(1, len(values) // 20)
-            smooth = np.convolve(np.pad(values, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")
-            axes.plot(steps, values, color="#9ecae1", linewidth=0.7)
-            axes.plot(steps, smooth, color="#08519c", linewidth=1.6, label="train, running mean")
+            draw_smoothed(axes, steps, values)
         steps, values = curves["validation"].get(term, ([], []))
         if values:
             axes.plot(steps, values, "o-", color="#e6550d", markersize=3, linewidth=1.4, label="validation")
@@ -223,7 +222,15 @@ def draw_losses(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> 
     return picture(figure)
 
 
-def draw_total_loss(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
+def draw_smoothed(axes: Axes, steps: list[int], values: list[float]) -> None:
+    """Draw a training loss, and its running mean over a twentieth of the steps."""
+    window = max(1, len(values) // 20)
+    smooth = np.convolve(np.pad(values, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")
+    axes.plot(steps, values, color="#9ecae1", linewidth=0.7)
+    axes.plot(steps, smooth, color="#08519c", linewidth=1.6, label="train, running mean")
+
+
+def draw_total_loss(curves: Curves) -> str:
     """Draw the whole loss in training and validation, for the first screen; where points are few it says so."""
     figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
@@ -239,7 +246,7 @@ def draw_total_loss(curves: dict[str, dict[str, tuple[list[int], list[float]]]])
     return picture(figure)
 
 
-def few_points(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
+def few_points(curves: Curves) -> str:
     """Say that the validation losses are too few for a curve, if so."""
     points = len(curves["validation"].get("total", ([], []))[0])
     if points >= FEWEST_POINTS:
@@ -247,14 +254,8 @@ def few_points(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> s
     return f"{points} validation {'point' if points == 1 else 'points'}: too few to tell where training leads"
 
 
-def read_curves(logs: Path) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
-    """Loss curves of a run from the CSV logs of all its resumed parts, the later part winning at a step.
-
-    Returns
-    -------
-    dict
-        `train` and `validation` -> term -> (steps, values).
-    """
+def read_curves(logs: Path) -> Curves:
+    """Loss curves of a run from the CSV logs of all its resumed parts, the later part winning at a step."""
     points: dict[tuple[str, str], dict[int, float]] = {}
     parts = sorted(logs.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
     for path in parts:
@@ -264,7 +265,7 @@ def read_curves(logs: Path) -> dict[str, dict[str, tuple[list[int], list[float]]
                     split, _, term = name.partition("/")
                     if value and term:
                         points.setdefault((split, term), {})[int(line["step"])] = float(value)
-    curves: dict[str, dict[str, tuple[list[int], list[float]]]] = {"train": {}, "validation": {}}
+    curves: Curves = {"train": {}, "validation": {}}
     for (split, term), values in points.items():
         steps = sorted(values)
         curves[split][term] = (steps, [values[step] for step in steps])

@@ -1,36 +1,20 @@
 """Pictures of channel prediction: error over horizon by kind of user, error over labels, loss curves of the temporal model."""
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from wavecity.model.figures.curves import draw_curves
-from wavecity.model.figures.drawing import Look, drawing, look, picture, style
-from wavecity.model.results.names import METHODS, Method, Metric, Regime
+from wavecity.model.figures.drawing import Handle, draw_line, drawing, panels, picture
+from wavecity.model.figures.pictures import Curves, draw_smoothed
+from wavecity.model.results.names import Method, Metric, Regime
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Condition
 
 SHARE = "labelled share of the training users"
-# Okabe and Ito's colours, as in `wavecity.model.figures.drawing`.
-LOOKS = {
-    Method.MODEL_FINE_TUNED: ("#0072B2", "o"),
-    Method.MODEL_ZERO_SHOT: ("#56B4E9", "P"),
-    Method.TWIN: ("#CC79A7", "^"),
-    Method.DENSE_TWIN: ("#E69F00", "s"),
-    Method.GRU: ("#009E73", "X"),
-    Method.RIDGE: ("#D55E00", "D"),
-    Method.PERSISTENCE: ("#555555", "v"),
-    Method.FIRST_GUESS: ("#8C5A00", "<"),
-}
-
-
-def look_of(method: Method) -> Look:
-    """Colour, marker and line width of a method; the fine-tuned model is the thickest."""
-    if method not in LOOKS:
-        return style(method)
-    return look(*LOOKS[method], 3.0 if method is Method.MODEL_FINE_TUNED else 1.5)
+# As they are drawn, one above the other.
+METHODS = (Method.MODEL_FINE_TUNED, Method.MODEL_ZERO_SHOT, Method.TWIN, Method.DENSE_TWIN, Method.GRU, Method.RIDGE,
+           Method.PERSISTENCE, Method.FIRST_GUESS)  # fmt: skip
 
 
 def kinds_of(outcome: Outcome, metric: Metric) -> list[str]:
@@ -46,28 +30,18 @@ def horizons_of(outcome: Outcome, metric: Metric) -> list[int]:
 def draw_horizons(outcome: Outcome, metric: Metric = Metric.PREDICTION_NMSE) -> str:
     """Error over horizon with all labels, a panel for each kind of user: means with one standard deviation over the seeds."""
     kinds, horizons = kinds_of(outcome, metric), horizons_of(outcome, metric)
-    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
-    grid = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
-    handles: dict[Method, Artist | Container] = {}
+    figure, grid = panels(len(kinds), len(kinds), lambda _: (10.5, 4.2), sharey=True)
+    handles: dict[Method, Handle] = {}
     for axes, kind in zip(grid, kinds, strict=True):
-        for method in LOOKS:
+        for method in METHODS:
             # Only the most labels that anything was trained with.
             points = [_last(outcome, metric, Condition(user_kind=kind, horizon=one), method) for one in horizons]
             mean, spread = np.array(points).T
             if np.isnan(mean).all():
                 continue
-            line = "--" if METHODS[method].regime in (Regime.PRETRAINED, Regime.UNTRAINED) else "-"
-            handles[method] = axes.errorbar(
-                horizons,
-                mean,
-                np.nan_to_num(spread),
-                label=outcome.name(method),
-                linestyle=line,
-                markersize=6,
-                capsize=3,
-                elinewidth=1.2,
-                **look_of(method),
-            )
+            line = "--" if method.regime in (Regime.PRETRAINED, Regime.UNTRAINED) else "-"
+            name = outcome.name(method)
+            handles[method] = draw_line(axes, horizons, mean, np.nan_to_num(spread), method, name, linestyle=line)
         axes.axhline(0, color="#999999", linewidth=0.8, linestyle=":", zorder=1)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(horizons))
@@ -78,8 +52,7 @@ def draw_horizons(outcome: Outcome, metric: Metric = Metric.PREDICTION_NMSE) -> 
         axes.tick_params(labelsize=8.5)
         axes.grid(alpha=0.3)
     grid[0].set_ylabel("NMSE, dB", fontsize=9)
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4, fontsize=8.5, frameon=False)
-    return drawing(figure)
+    return drawing(figure, handles.values(), 4)
 
 
 def _last(outcome: Outcome, metric: Metric, condition: Condition, method: Method) -> tuple[float, float]:
@@ -94,24 +67,21 @@ def draw_labels(outcome: Outcome) -> str:
     """Error over labels at the shortest and the longest horizon, a panel for each kind of user."""
     metric = Metric.PREDICTION_NMSE
     kinds, horizons = kinds_of(outcome, metric), horizons_of(outcome, metric)
-    panels = [
+    drawn = [
         (metric, Condition(user_kind=kind, horizon=horizon), f"{kind}s, {horizon} ahead")
         for horizon in sorted({horizons[0], horizons[-1]})
         for kind in kinds
     ]
-    return draw_curves(outcome, panels, SHARE, len(kinds), look_of)
+    return draw_curves(outcome, drawn, SHARE, len(kinds))
 
 
-def draw_temporal_losses(curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> str:
+def draw_temporal_losses(curves: Curves) -> str:
     """Training loss, smoothed, and the validation losses by kind of mask."""
     figure = Figure(figsize=(10.5, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps, values = curves["train"].get("total", ([], []))
     if values:
-        window = max(1, len(values) // 20)
-        smooth = np.convolve(np.pad(values, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")
-        left.plot(steps, values, color="#9ecae1", linewidth=0.7)
-        left.plot(steps, smooth, color="#08519c", linewidth=1.6, label="train, running mean")
+        draw_smoothed(left, steps, values)
         left.legend(fontsize=8)
     for term, (steps, values) in curves["validation"].items():
         width = 2.4 if term == "total" else 1.3

@@ -9,27 +9,13 @@ from sklearn.metrics import average_precision_score, f1_score, precision_recall_
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-
-def visible_antennas(visible: Tensor, columns: int, rows: int, patch: int) -> Tensor:
-    """Which antennas a set of visible patches shows.
-
-    Parameters
-    ----------
-    visible : int64 (v,)
-        Patch indices, row-major over (x, y).
-    columns, rows, patch : int
-
-    Returns
-    -------
-    bool (x, y)
-    """
-    shown = torch.zeros(columns // patch * (rows // patch), dtype=torch.bool)
-    shown[visible] = True
-    grid = shown.view(columns // patch, rows // patch)
-    return grid.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+# Directions of the dictionary of plane waves for one bin of the DFT, along either axis.
+OVERSAMPLING = 4
+# Standard deviation of the neighbours' weights, in patches.
+REACH = 1.5
 
 
-def omp(csi: Tensor, shown: Tensor, atoms: int, oversampling: int = 4) -> tuple[Tensor, Tensor]:
+def omp(csi: Tensor, shown: Tensor, atoms: int) -> tuple[Tensor, Tensor]:
     """Orthogonal matching pursuit over an oversampled 2-D DFT dictionary of plane waves.
 
     Parameters
@@ -39,8 +25,6 @@ def omp(csi: Tensor, shown: Tensor, atoms: int, oversampling: int = 4) -> tuple[
     shown : bool (x, y)
     atoms : int
         Waves picked for each channel, at most the number of shown antennas.
-    oversampling : int
-        Dictionary of (oversampling * x) * (oversampling * y) directions.
 
     Returns
     -------
@@ -50,7 +34,7 @@ def omp(csi: Tensor, shown: Tensor, atoms: int, oversampling: int = 4) -> tuple[
         The picked waves' spatial spectrum |F estimate|^2, for beam selection.
     """
     batch, columns, rows = csi.shape
-    fine = (oversampling * columns, oversampling * rows)
+    fine = (OVERSAMPLING * columns, OVERSAMPLING * rows)
     seen = torch.where(shown, csi, torch.zeros((), dtype=csi.dtype)).to(torch.complex64)
     scale = seen.abs().square().mean((-2, -1), keepdim=True).sqrt().clamp_min(1e-30)
     seen = seen / scale
@@ -141,7 +125,7 @@ def nmse(estimate: Tensor, csi: Tensor, where: Tensor) -> Tensor:
     return error / truth.abs().square().sum(-1).clamp_min(1e-300)
 
 
-def neighbour_mean(occupancy: Tensor, visible: Tensor, reach: float = 1.5) -> Tensor:
+def neighbour_mean(occupancy: Tensor, visible: Tensor) -> Tensor:
     """Occupancy of hidden patches as the Gaussian-weighted mean of visible ones.
 
     Parameters
@@ -149,8 +133,6 @@ def neighbour_mean(occupancy: Tensor, visible: Tensor, reach: float = 1.5) -> Te
     occupancy : (B, R, C)
         0 or 1.
     visible : bool (B, R, C)
-    reach : float
-        Standard deviation of the weights in patches.
 
     Returns
     -------
@@ -159,7 +141,7 @@ def neighbour_mean(occupancy: Tensor, visible: Tensor, reach: float = 1.5) -> Te
     """
     edge = max(occupancy.shape[-2:])
     offsets = torch.arange(-edge + 1, edge, dtype=torch.float32)
-    weights = torch.exp(-0.5 * (offsets / reach) ** 2)
+    weights = torch.exp(-0.5 * (offsets / REACH) ** 2)
     kernel = (weights[:, None] * weights)[None, None]
     known = visible.float().unsqueeze(1)
     total = torch.nn.functional.conv2d(occupancy.float().unsqueeze(1) * known, kernel, padding=edge - 1)

@@ -1,7 +1,6 @@
 """Pictures and one number of how features group users: t-SNE, k-means and silhouettes (Figures 5a, 6a and 6b)."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
@@ -16,11 +15,6 @@ FEWEST = 5
 Values = Tensor | NDArray[np.floating]
 
 
-def evenly(count: int, limit: int) -> Tensor:
-    """Indices int64 (n,) of `limit` evenly spread ones of `count`, or of all where there are fewer."""
-    return torch.from_numpy(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64))
-
-
 def clusters(points: Values, count: int, seed: int) -> NDArray[np.int64]:
     """Group points by k-means.
 
@@ -29,7 +23,6 @@ def clusters(points: Values, count: int, seed: int) -> NDArray[np.int64]:
     points : (N, c)
     count : int
         Groups; fewer where there are fewer distinct points.
-    seed : int
 
     Returns
     -------
@@ -75,7 +68,6 @@ def picture(
         Name -> (N, ...).
     group : int (N,)
         What users are coloured by.
-    seed : int
 
     Returns
     -------

@@ -13,14 +13,7 @@ from torch import Tensor, nn
 
 from wavecity.model.data.users import Users, with_antennas
 from wavecity.model.learning.heads import Loss, Standardiser, fit
-from wavecity.model.learning.selection import (
-    RateChoice,
-    TrainAt,
-    Trained,
-    first_held_back,
-    train_seeds,
-    train_selected,
-)
+from wavecity.model.learning.selection import RateChoice, TrainAt, Trained, first_held_back, train_seeds, train_selected
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.settings.training import HeadSettings
 from wavecity.model.transformer import seeded_weights

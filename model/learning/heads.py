@@ -70,18 +70,17 @@ def distance(place: Tensor, truth: Tensor) -> Tensor:
     return (place - truth).norm(dim=-1).mean()
 
 
-def inverse_frequency(label: Tensor, classes: int, power: float = 0.5) -> Tensor:
+def inverse_frequency(label: Tensor, classes: int) -> Tensor:
     """Weights of a weighted cross-entropy, float32 (classes,): falling with a class's frequency, mean 1 over the labels.
+
+    By its square root [ours]: by the frequency itself, all classes would count the same, and a handful of rare ones rule.
 
     Parameters
     ----------
     label : int64 (N,)
-    classes : int
-    power : float
-        1 makes all classes count the same; less does not let a handful of rare ones rule [ours].
     """
     count = torch.bincount(label, minlength=classes).float()
-    weight = torch.where(count > 0, count.clamp_min(1) ** -power, torch.zeros(()))
+    weight = torch.where(count > 0, count.clamp_min(1) ** -0.5, torch.zeros(()))
     return weight / (weight[label].mean()).clamp_min(1e-12)
 
 
@@ -159,13 +158,8 @@ def tuned(
         Training labels -> loss (class weights come from these labels alone).
     draw : callable
         Seed -> labelled features in random order; the last `held_back` of them choose rate and step.
-    settings : HeadSettings
     rates : sequence of float, optional
         Instead of the settings'.
-
-    Yields
-    ------
-    Trained
     """
 
     def prepare(seed: int) -> TrainAt[nn.Module]:

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,12 +27,7 @@ class Trained(NamedTuple, Generic[Network]):
 
 
 class RateChoice:
-    """Learning rates to try: all of them the first time, later only the one that did best then.
-
-    Parameters
-    ----------
-    rates : sequence of float
-    """
+    """Learning rates to try: all of them the first time, later only the one that did best then."""
 
     def __init__(self, rates: Sequence[float]) -> None:
         self.rates = tuple(rates)
@@ -51,14 +47,8 @@ def train_seeds(
 
     Parameters
     ----------
-    seeds : int
-    rates : sequence of float
     prepare : callable
         Seed -> function that trains at a rate; labels, held-back labels and start are drawn once per seed.
-
-    Yields
-    ------
-    Trained
 
     Examples
     --------
@@ -77,6 +67,17 @@ def train_seeds(
 def first_held_back(count: int, share: float) -> int:
     """Number of labels to train on, at least one; those after them, at least one if there are two, are held back."""
     return max(count - max(round(share * count), 1), 1)
+
+
+def split_held_back(labelled: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """What is trained on, and what is held back, of labelled rows in random order."""
+    stop = first_held_back(len(labelled), share)
+    return labelled[:stop], labelled[stop:]
+
+
+def draw_rows(rng: np.random.Generator, values: Tensor, count: int) -> Tensor:
+    """Draw `count` rows, each as often as the others: several times where there are fewer."""
+    return values[torch.from_numpy(np.resize(rng.permutation(len(values)), count))]
 
 
 def repeated(values: Tensor, count: int) -> Tensor:

@@ -12,12 +12,6 @@ from wavecity.model.multimodal.network import FoundationModel, Inputs
 def physc_attention(model: FoundationModel, inputs: Inputs, mask: Mask) -> Tensor:
     """Attention of [PHYSC] to every visible token, averaged over the heads, for each layer of the encoder.
 
-    Parameters
-    ----------
-    model : FoundationModel
-    inputs : Inputs
-    mask : Mask
-
     Returns
     -------
     float32 (layers, B, N)

@@ -13,13 +13,7 @@ from wavecity.model.settings.training import TrainingSettings
 
 @dataclass(frozen=True)
 class Multimodal:
-    """Masked pretraining on the single snapshots of one dataset; a `wavecity.model.training.pretrain.Backbone`.
-
-    Attributes
-    ----------
-    data : SnapshotData
-    settings : TrainingSettings
-    """
+    """Masked pretraining on the single snapshots of one dataset; a `wavecity.model.training.pretrain.Backbone`."""
 
     data: SnapshotData
     settings: TrainingSettings
@@ -36,13 +30,7 @@ class Multimodal:
         return cls(load_snapshots(store, settings.model), settings)
 
     def check(self) -> None:
-        """Refuse data that would train nonsense.
-
-        Raises
-        ------
-        InputError
-            See `check_snapshots`; or a panel that does not face along the axis of the mirror.
-        """
+        """Refuse data that would train nonsense; see `check_snapshots`."""
         check_snapshots(self.data)
         _check_mirror(self.data, self.settings)
 
@@ -56,9 +44,7 @@ class Multimodal:
 
     def module(self, steps_per_epoch: int, seed: int, card: Json) -> PretrainModule:
         """Network, losses and optimiser for Lightning."""
-        data, settings = self.data, self.settings
-        scales = (data.statistics, data.tile_size, data.bs)
-        return PretrainModule(settings, data.geometry, *scales, steps_per_epoch, seed, card)
+        return PretrainModule(self.settings, self.data, steps_per_epoch, seed, card)
 
 
 def _check_mirror(data: SnapshotData, settings: TrainingSettings) -> None:

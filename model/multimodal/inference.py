@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavecity.model.data.tokens import Statistics, complex_entries
+from wavecity.model.data.tokens import Statistics, complex_entries, visible_antennas
 from wavecity.model.data.users import ScenePatches, Users, WirelessData
-from wavecity.model.multimodal.inputs import masked_on_grid, normalise, prepare
+from wavecity.model.multimodal.inputs import Prepared, masked_on_grid, normalise, prepare
 from wavecity.model.multimodal.masking import Mask, draw_decoy, masked_count, split_along_link
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.settings.training import TrainingSettings
@@ -50,12 +50,8 @@ class Predictor:
 
     Parameters
     ----------
-    model : FoundationModel
     settings : TrainingSettings
         Those it was trained with.
-    statistics : Statistics
-    data : WirelessData
-    batch_size : int
     """
 
     def __init__(
@@ -69,7 +65,7 @@ class Predictor:
         self.model = model
         self.settings = settings
         self.statistics = statistics
-        self.scenes = ScenePatches(data.scenes, settings.model, statistics, torch.device("cpu"))
+        self.scenes = ScenePatches(data.scenes, settings, statistics, torch.device("cpu"))
         self.batch_size = batch_size
 
     def visible_patches(self, ratio: float, seed: int) -> Tensor:
@@ -78,6 +74,11 @@ class Predictor:
         The same ones for every user, as with fixed pilots, and for every task of a seed.
         """
         return _draw_visible(self.model.csi_patches, masked_count(ratio, self.model.csi_patches), seed)
+
+    def shown(self, visible: Tensor) -> Tensor:
+        """Antennas of visible CSI patches int64 (v,), bool (x, y)."""
+        geometry = self.model.geometry
+        return visible_antennas(visible, geometry.columns, geometry.rows, self.settings.model.csi_patch)
 
     def pilots(self, share: float, seed: int) -> Tensor:
         """Draw the visible CSI patches, at least one, that are a share of all; as `visible_patches`."""
@@ -90,7 +91,6 @@ class Predictor:
 
         Parameters
         ----------
-        users : Users
         visible : int64 (v,)
         """
         height = self.scenes.height(users.scene)
@@ -128,7 +128,6 @@ class Predictor:
 
         Parameters
         ----------
-        users : Users
         visible : int64 (v,)
             CSI patches that the model sees.
         location : bool
@@ -161,13 +160,16 @@ class Predictor:
         scene = split_along_link(self.scenes.centres, bs, end, count)
         return Mask(*split_visible(visible, self.model.csi_patches, batch), *scene, location_visible=location)
 
+    def prepared(self, users: Users, mask: Mask) -> Prepared:
+        """Normalise a batch by what the mask leaves visible."""
+        return prepare(users.csi, users.position, users.scene, mask, self.scenes)
+
     def _batch(self, users: Users, mask: Mask, fill_csi: bool) -> Predictions:
-        scenes, settings = self.scenes, self.settings
-        prepared = prepare(users.csi, users.position, users.scene, mask, scenes, settings, self.statistics)
+        prepared = self.prepared(users, mask)
         outputs = self.model(prepared.inputs, mask, fill_csi)
         csi = occupancy = None
         if outputs.csi is not None:
-            grid = masked_on_grid(complex_entries(outputs.csi), mask, settings.model, self.model.geometry)
+            grid = masked_on_grid(complex_entries(outputs.csi), mask, self.settings.model, self.model.geometry)
             csi = grid * prepared.scale[:, None, None].float()
         if outputs.occupancy is not None and mask.scene_masked is not None:
             shape = (len(users), self.model.scene_patches, outputs.occupancy.shape[-1])
@@ -191,10 +193,8 @@ def physc_of(
 
     Parameters
     ----------
-    model : FoundationModel
     settings : TrainingSettings
         Those it was trained with.
-    statistics : Statistics
     visible : int64 (v,)
         CSI patches that it sees.
     csi : complex64 (B, x, y)

@@ -20,7 +20,6 @@ class Prepared:
 
     Attributes
     ----------
-    inputs : Inputs
     csi : complex (B, x, y)
         The whole channel over `scale`.
     scale : float64 (B,)
@@ -38,8 +37,6 @@ def prepare(
     scene: Tensor,
     mask: Mask,
     scenes: ScenePatches,
-    settings: TrainingSettings,
-    statistics: Statistics,
     mirror: Tensor | None = None,
 ) -> Prepared:
     """Normalise a batch by what the mask leaves visible.
@@ -50,19 +47,11 @@ def prepare(
     position : float32 (B, 2)
         Relative to the base station, m.
     scene : int64 (B,)
-    mask : Mask
-    scenes : ScenePatches
-    settings : TrainingSettings
-    statistics : Statistics
     mirror : bool (B,), optional
         Samples whose map is mirrored (their CSI and position already are).
-
-    Returns
-    -------
-    Prepared
     """
     height = None if mask.scene_visible is None else scenes.height(scene, mirror)
-    return normalise(csi, height, position, mask, settings, statistics)
+    return normalise(csi, height, position, mask, scenes.settings, scenes.statistics)
 
 
 def normalise(
@@ -83,15 +72,8 @@ def normalise(
         See `data.height_patches`.
     position : float32 (B, 2), optional
         Relative to the base station, m.
-    mask : Mask
-    settings : TrainingSettings
-    statistics : Statistics
     dtype : torch.dtype
         Precision of the model.
-
-    Returns
-    -------
-    Prepared
     """
     patch = settings.model.csi_patch
     rms = visible_rms(csi_patches(csi, patch), mask.csi_visible)
@@ -122,12 +104,8 @@ def loss_terms(
 
     Parameters
     ----------
-    outputs : Outputs
-    prepared : Prepared
-    mask : Mask
     occupied : uint8 (B, Q, c), or None
         Occupancy of every height patch.
-    settings : LossSettings
     """
     terms: dict[str, Tensor] = {}
     if outputs.csi is not None:

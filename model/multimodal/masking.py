@@ -55,7 +55,6 @@ class Mask:
     ----------
     csi_visible, csi_masked : (B, v), (B, m)
     scene_visible, scene_masked : (B, v), (B, m), or None when the scene does not enter the model
-    location_visible : bool
     """
 
     csi_visible: Tensor
@@ -116,14 +115,8 @@ def draw_plan(settings: MaskingSettings, epoch: int, epochs: int, rng: np.random
 
     Parameters
     ----------
-    settings : MaskingSettings
     epoch, epochs : int
         The stage's probability depends on their ratio.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Plan
     """
     stage = 2 if rng.random() < stage_2_probability(settings, epoch, epochs) else 1
     objective = OBJECTIVES[rng.choice(3, p=np.asarray(settings.objectives) / sum(settings.objectives))]
@@ -188,7 +181,6 @@ def split_along_link(centres: Tensor, bs: Tensor, user: Tensor, masked: int) -> 
     bs, user : (B, 2)
         Ends of the link in the scene's frame, m. Give a decoy, not the user, whenever the location is hidden: the mask
         itself would reveal where the user is.
-    masked : int
 
     Returns
     -------
@@ -204,20 +196,11 @@ def draw_decoy(batch: int, size: float, rng: Draws) -> Tensor:
     return torch.from_numpy(rng.uniform(-size / 2, size / 2, (batch, 2)).astype(np.float32))
 
 
-def draw_mask(
-    plan: Plan,
-    csi_patches: int,
-    centres: Tensor,
-    bs: Tensor,
-    user: Tensor,
-    size: float,
-    rng: Draws,
-) -> Mask:
+def draw_mask(plan: Plan, csi_patches: int, centres: Tensor, bs: Tensor, user: Tensor, size: float, rng: Draws) -> Mask:
     """Turn a plan into positions for a batch.
 
     Parameters
     ----------
-    plan : Plan
     csi_patches : int
         CSI patches of a sample.
     centres : (P, 2)
@@ -227,10 +210,6 @@ def draw_mask(
     size : float
         Edge of the tile in m.
     rng : numpy.random.Generator or RankDraws
-
-    Returns
-    -------
-    Mask
     """
     batch = len(user)
     csi = split_random(batch, csi_patches, masked_count(plan.csi_ratio, csi_patches), rng)

@@ -9,10 +9,8 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.json_types import Json
-from wavecity.model.data.snapshots import Snapshots
-from wavecity.model.data.tokens import Statistics
+from wavecity.model.data.snapshots import SnapshotData, Snapshots
 from wavecity.model.data.users import ScenePatches, SceneTable
 from wavecity.model.multimodal import losses
 from wavecity.model.multimodal.inputs import loss_terms, prepare
@@ -30,9 +28,6 @@ class MaskedPretraining(lightning.LightningModule):
 
     Parameters
     ----------
-    settings : TrainingSettings
-    steps_per_epoch : int
-    seed : int
     card : dict
         Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
 
@@ -93,36 +88,19 @@ class PretrainModule(MaskedPretraining):
 
     Parameters
     ----------
-    settings : TrainingSettings
-    geometry : Geometry
-    statistics : Statistics
-    tile_size : float
-        Edge of a tile in m.
-    bs : (float, float)
-        Base station in the frame of a scene without shift, m.
-    steps_per_epoch : int
-    seed : int
+    data : SnapshotData
+        Sizes, scales and the place of the base station are taken from it, no users.
     card : dict
         Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
     """
 
     def __init__(
-        self,
-        settings: TrainingSettings,
-        geometry: Geometry,
-        statistics: Statistics,
-        tile_size: float,
-        bs: tuple[float, float],
-        steps_per_epoch: int,
-        seed: int,
-        card: Json,
+        self, settings: TrainingSettings, data: SnapshotData, steps_per_epoch: int, seed: int, card: Json
     ) -> None:
         super().__init__(settings, steps_per_epoch, seed, card)
-        self.statistics = statistics
-        self.tile_size = tile_size
-        self.bs = bs
+        self.statistics, self.tile_size, self.bs = data.statistics, data.tile_size, data.bs
         with seeded_weights(seed):
-            self.model: FoundationModel = FoundationModel(settings.model, geometry)
+            self.model: FoundationModel = FoundationModel(settings.model, data.geometry)
         self.tokens = self.model.tokens
 
     def setup(self, stage: str) -> None:
@@ -157,8 +135,6 @@ class PretrainModule(MaskedPretraining):
         ----------
         batch : Snapshots
             This rank's share of the step's batch.
-        step : int
-        rank, world : int
         """
         shared = np.random.default_rng([self.seed, SHARED, step])
         plan = draw_plan(self.settings.masking, step // self.steps_per_epoch, self.settings.epochs, shared)
@@ -185,7 +161,7 @@ class PretrainModule(MaskedPretraining):
         bs = scenes.bs[scene] if mirror is None else scenes.bs[scene] * _sign(mirror)
         drawn = draw_mask(plan, self.model.csi_patches, scenes.centres, bs, bs + position, scenes.size, rng)
         mask = drawn.to(self.device)
-        prepared = prepare(csi, position, scene, mask, scenes, self.settings, self.statistics, mirror)
+        prepared = prepare(csi, position, scene, mask, scenes, mirror)
         outputs = self.model(prepared.inputs, mask)
         occupied = None if plan.csi_only else scenes.occupancy(scene, mirror)
         return loss_terms(outputs, prepared, mask, occupied, self.settings.losses)
@@ -196,7 +172,7 @@ class PretrainModule(MaskedPretraining):
             (batch.bs_shift, torch.zeros_like(batch.bs_shift)), -1
         )
         table = SceneTable(batch.height, batch.occupancy, bs, self.tile_size, names=[], cities=[])
-        return ScenePatches(table, self.settings.model, self.statistics, self.device)
+        return ScenePatches(table, self.settings, self.statistics, self.device)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """No weight decay on vectors and embeddings."""
@@ -242,7 +218,6 @@ def augment(
     ----------
     csi : complex64 (B, x, y)
     position : float32 (B, 2)
-    settings : AugmentSettings
     rng : numpy.random.Generator or RankDraws
 
     Returns

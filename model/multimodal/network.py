@@ -101,7 +101,6 @@ class DirectionPrior(nn.Module):
 
     Parameters
     ----------
-    settings : ModelSettings
     columns, rows : int
         Antennas along x and y, and bins along kx and ky.
     """
@@ -153,7 +152,6 @@ class FoundationModel(nn.Module):
 
     Parameters
     ----------
-    settings : ModelSettings
     geometry : Geometry
         Of the dataset; patches must divide it (`check_geometry`).
     """
@@ -238,8 +236,6 @@ class FoundationModel(nn.Module):
 
         Parameters
         ----------
-        inputs : Inputs
-        mask : Mask
         fill_csi : bool
             False leaves out the masked CSI, which costs profile `wavecity` more than all the rest.
         """

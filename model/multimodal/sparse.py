@@ -26,6 +26,8 @@ from wavecity.model.data.tokens import squared
 NOISE, LEAST_NOISE = 1.5e-6, 1e-6
 # A step divides the power of a direction by at most this; what is taken for nothing may come back.
 LARGEST_CUT = 1e3
+# Channels that are filled in at a time, for memory.
+CHUNK = 32
 
 
 class SparseRecovery(nn.Module):
@@ -40,7 +42,6 @@ class SparseRecovery(nn.Module):
         Antennas along x and y.
     oversampling : int
         Directions for one bin of the DFT, along either axis.
-    steps : int
     """
 
     def __init__(self, columns: int, rows: int, oversampling: int, steps: int) -> None:
@@ -143,7 +144,7 @@ class SparseRecovery(nn.Module):
 
 
 @torch.no_grad()
-def sparse_bayesian(csi: Tensor, shown: Tensor, steps: int = 10, oversampling: int = 4, batch_size: int = 32) -> Tensor:
+def sparse_bayesian(csi: Tensor, shown: Tensor, steps: int = 10, oversampling: int = 4) -> Tensor:
     """Fill in channels by plain sparse Bayesian learning: the recovery with a flat prior and nothing trained.
 
     Parameters
@@ -153,8 +154,6 @@ def sparse_bayesian(csi: Tensor, shown: Tensor, steps: int = 10, oversampling: i
     shown : bool (x, y)
     steps, oversampling : int
         See `SparseRecovery`.
-    batch_size : int
-        Channels at a time, for memory.
 
     Returns
     -------
@@ -164,7 +163,7 @@ def sparse_bayesian(csi: Tensor, shown: Tensor, steps: int = 10, oversampling: i
     recovery = SparseRecovery(columns, rows, oversampling, steps)
     antennas = shown.flatten().nonzero()[:, 0]
     parts = []
-    for visible in csi[:, shown].split(batch_size):
+    for visible in csi[:, shown].split(CHUNK):
         prior = torch.zeros(len(visible), *recovery.directions)
         parts.append(recovery(visible, antennas.expand(len(visible), -1), prior))
     return torch.cat(parts)

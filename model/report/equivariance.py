@@ -3,13 +3,12 @@
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-
 from wavecity.model.figures.parts import rebuild
 from wavecity.model.results.claims import DB_MARGIN, Judged, judge, rule
-from wavecity.model.results.names import Method
+from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Outcome
-from wavecity.model.results.words import count, name_of, test_set_of, title_of, verdict_of
+from wavecity.model.results.rows import Row
+from wavecity.model.results.words import count
 from wavecity.model.tasks.equivariance import ERRORS
 from wavecity.model.tasks.spec import TaskSpec
 
@@ -30,24 +29,22 @@ class Section:
 
     Attributes
     ----------
-    judged : list of Judged
     pictures : list of dict
         Image, caption and description.
-    quantity, condition : str
+    condition : str
         Of the table.
-    methods : list of str
-    table : list of dict
-        For each set of test users: its name, users, cells, and the verdict.
+    table : list of (Row, int)
+        For each set of test users, with their number.
     sentence : str
         What the table comes to.
     """
 
     judged: list[Judged]
     pictures: list[dict[str, str]]
-    quantity: str
+    metric: Metric
     condition: str
-    methods: list[str]
-    table: list[dict[str, object]]
+    methods: list[Method]
+    table: list[tuple[Row, int]]
     sentence: str
     source: str = SOURCE
     rule: str = RULE
@@ -63,38 +60,24 @@ def section_of(spec: TaskSpec, outcome: Outcome) -> Section:
     metric = ERRORS[spec.backbone].trained
     rows = [row for row in outcome.rows if row.metric is metric]
     methods = [method for method in METHODS if any(method in row.values for row in rows)]
-    table, places = [], Counter[str]()
+    table = []
     for row in rows:
-        best = min((value for value in row.values.values() if np.isfinite(value)), default=np.nan)
-        cells = []
-        for method in methods:
-            value, spread = row.values.get(method, np.nan), row.spread.get(method)
-            around = "" if spread is None else f" ± {spread:.1f}"
-            cells.append({"text": f"{value:.1f}{around}" if np.isfinite(value) else "-", "best": value == best})
-        found = row.compare()
-        places[found.place] += 1
-        users = max(
-            curve.n for method in methods if (curve := outcome.curve(metric, row.condition, method)) is not None
-        )
-        table.append({"set": test_set_of(row.condition), "users": users, "cells": cells, "verdict": verdict_of(found)})
+        curves = [outcome.curve(metric, row.condition, method) for method in methods]
+        table.append((row, max(curve.n for curve in curves if curve is not None)))
     facts = outcome.facts
     return Section(
         judged=[judge(claim, {spec.name: outcome}) for claim in spec.claims],
         pictures=[
-            {
-                "image": drawn["image"],
-                "caption": f"{figure.title}. {drawn['caption']} {drawn['sizes']}.",
-                "alt": figure.title,
-            }
+            drawn | {"caption": f"{figure.title}. {drawn['caption']} {drawn['sizes']}.", "alt": figure.title}
             for figure in spec.figures
             for drawn in rebuild(figure, {spec.name: outcome}, lambda _: None, {}).pictures
         ],
-        quantity=title_of(metric),
+        metric=metric,
         condition=f"{facts['reference']}; mean ± standard deviation over {count(facts['head_seeds'], 'seed')}; what is unseen "
         f"are {facts['unseen_are']}",
-        methods=[name_of(method) for method in methods],
+        methods=methods,
         table=table,
-        sentence=_sentence(places),
+        sentence=_sentence(Counter(row.compare().place for row in rows)),
     )
 
 

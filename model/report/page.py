@@ -21,7 +21,7 @@ from wavecity.model.report.equivariance import Section, section_of
 from wavecity.model.report.papers import Paper, paper_of
 from wavecity.model.report.summary import first_screen, glossary_of, small_pretraining
 from wavecity.model.results.claims import Judged, judge
-from wavecity.model.results.names import METRICS, Method, Metric, is_ours, is_rival
+from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Missing, Outcome, Summary, missing_tasks, read_outcomes
 from wavecity.model.results.records import Condition
 from wavecity.model.results.rows import Row
@@ -29,10 +29,10 @@ from wavecity.model.results.words import (
     axis_of,
     condition_of,
     count,
-    digits_of,
     name_of,
     place_of,
-    title_of,
+    test_set_of,
+    value_of,
     verdict_of,
 )
 
@@ -52,10 +52,6 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     data : WirelessData, optional
         Instead of opening `store`.
 
-    Returns
-    -------
-    Path
-
     Raises
     ------
     InputError
@@ -63,8 +59,7 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     """
     summary = read_json(run / "pretrain.json")
     if summary is None:
-        msg = f"{run}: no pretrain.json, so no finished pretraining; run `wavecity pretrain` first"
-        raise InputError(msg)
+        raise InputError(f"{run}: no pretrain.json, so no finished pretraining; run `wavecity pretrain` first")
     data = data or load_data(store_of(run, store, summary))
     paper = paper_of(summary)
     specs = paper.specs
@@ -80,6 +75,10 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     cities, size = _size(summary, data, outcomes, paper)
     scenes = _scenes(data)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.globals.update(
+        axis_of=axis_of, compared=_compared, condition_of=condition_of, name_of=name_of, place_of=place_of, ranked=_ranked,
+        test_set_of=test_set_of, value_of=value_of, verdict_of=verdict_of,
+    )  # fmt: skip
     template = environment.from_string(
         resources.files("wavecity.model.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     )
@@ -118,8 +117,7 @@ def store_of(run: Path, store: str | None, summary: Summary) -> str:
     # `wavecity run` keeps both in one folder, which may have been moved.
     place = store or (str(run / "store") if (run / "store").exists() else str(summary.get("dataset") or ""))
     if not place:
-        msg = f"{run}: pretrain.json names no dataset; name that of the pretraining with --data"
-        raise InputError(msg)
+        raise InputError(f"{run}: pretrain.json names no dataset; name that of the pretraining with --data")
     trained_on = [version for version in versions(place) if version.fingerprint == summary["dataset_version"]]
     return str(trained_on[-1].data) if trained_on else place
 
@@ -243,14 +241,13 @@ def _task(outcome: Outcome, title: str) -> dict[str, object]:
     groups: dict[tuple[Metric, Condition], list[Row]] = {}
     for row in outcome.rows:
         groups.setdefault((row.metric, row.condition), []).append(row)
-    plain = [_plain(rows[0]) for rows in groups.values() if math.isnan(rows[0].x)]
-    swept = {key: _swept(rows) for key, rows in groups.items() if not math.isnan(rows[0].x)}
-    plain.sort(key=lambda row: str(row["quantity"]))
+    plain = [rows[0] for rows in groups.values() if math.isnan(rows[0].x)]
+    swept = {key: rows for key, rows in groups.items() if not math.isnan(rows[0].x)}
     return {
         "task": outcome.task,
         "title": title,
         "note": note + ".",
-        "plain": plain,
+        "plain": sorted(plain, key=lambda row: row.metric.label),
         "swept": [table for key, table in swept.items() if not _is_folded(*key)],
         "folded": [table for key, table in swept.items() if _is_folded(*key)],
         "folded_as": "by size and number of users" if outcome.task == "equivariance" else "",
@@ -260,72 +257,22 @@ def _task(outcome: Outcome, title: str) -> dict[str, object]:
 
 def _is_folded(metric: Metric, condition: Condition) -> bool:
     """Whether there are many tables like it, or it goes with a better known one."""
-    return METRICS[metric].table == "folded" or condition.scene is not None or condition.hidden_layers is not None
+    return metric.table == "folded" or condition.scene is not None or condition.hidden_layers is not None
 
 
-def _plain(row: Row) -> dict[str, object]:
-    """A metric without labels: ours first, then the others, the better ones before."""
-    sign = -1 if row.better == "higher" else 1
-    best = _best(row)
-    order = sorted(row.values, key=lambda name: (not is_ours(name), _or_worst(sign * row.values[name])))
-    entries = [
-        {"name": name_of(name, row.paths), "text": _cell(row, name), "ours": is_ours(name), "best": name in best}
-        for name in order
-    ]
-    return {
-        **_heading(row),
-        "entries": entries,
-        "verdict": verdict_of(row.compare(), row.paths),
-    }
+def _ranked(row: Row) -> list[Method]:
+    """Methods of a metric without labels: ours first, then the others, the better ones before."""
+
+    def place(name: Method) -> tuple[bool, float]:
+        value = row.values[name]
+        return not name.ours, math.inf if math.isnan(value) else -row.metric.sign * value
+
+    return sorted(row.values, key=place)
 
 
-def _or_worst(value: float) -> float:
-    return math.inf if math.isnan(value) else value
-
-
-def _heading(row: Row) -> dict[str, str]:
-    return {
-        "quantity": title_of(row.metric),
-        "condition": condition_of(row.metric, row.condition),
-        "unit": row.unit,
-        "better": row.better,
-    }
-
-
-def _swept(rows: list[Row]) -> dict[str, object]:
-    """A metric against the labels, or what else is swept: methods down, labels across, the verdict of each column."""
-    names = sorted(dict.fromkeys(name for row in rows for name in row.values), key=lambda name: not is_ours(name))
-    best = [_best(row) for row in rows]
-    lines = [
-        {"name": name_of(name, rows[0].paths), "ours": is_ours(name),
-         "cells": [{"text": _cell(row, name), "best": name in winners} for row, winners in zip(rows, best, strict=True)]}
-        for name in names
-    ]  # fmt: skip
-    return {
-        **_heading(rows[0]),
-        "over": axis_of(rows[0].metric),
-        "heads": [place_of(row.metric, row.x) for row in rows],
-        "lines": lines,
-        "verdicts": [verdict_of(row.compare(), row.paths) for row in rows],
-    }
-
-
-def _best(row: Row) -> set[Method]:
-    """Methods with the best value of a row; an upper bound is no competitor."""
-    sign = 1 if row.better == "higher" else -1
-    finite = {
-        name: sign * value
-        for name, value in row.values.items()
-        if not math.isnan(value) and (is_ours(name) or is_rival(name))
-    }
-    return {name for name, value in finite.items() if value == max(finite.values())}
-
-
-def _cell(row: Row, name: Method) -> str:
-    value, spread, digits = row.values.get(name, math.nan), row.spread.get(name), digits_of(row.unit)
-    if math.isnan(value):
-        return "-"
-    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+def _compared(rows: list[Row]) -> list[Method]:
+    """Methods of a metric against the labels, or what else is swept: ours first."""
+    return sorted(dict.fromkeys(name for row in rows for name in row.values), key=lambda name: not name.ours)
 
 
 def _not_shown(summary: Summary, outcomes: Mapping[str, Outcome], judged: list[Judged], paper: Paper) -> list[str]:
@@ -339,7 +286,7 @@ def _not_shown(summary: Summary, outcomes: Mapping[str, Outcome], judged: list[J
     rows = [row for outcome in outcomes.values() for row in outcome.rows]
     behind = [row for row in rows if row.compare().place == "behind"]
     if behind:
-        quantities = sorted({title_of(row.metric) for row in behind})
+        quantities = sorted({row.metric.label for row in behind})
         lines.append(
             f"An advantage in {len(behind)} of {len(rows)} comparisons, where another method does better: "
             + "; ".join(quantities) + "."

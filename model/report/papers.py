@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from wavecity.model.figures.parts import PaperFigure, merged
-from wavecity.model.figures.pictures import draw_losses
+from wavecity.model.figures.pictures import Curves, draw_losses
 from wavecity.model.figures.prediction import draw_temporal_losses
 from wavecity.model.report.standings import Standings, standings_of
 from wavecity.model.results.claims import DB_MARGIN, MARGIN, Claim, rule
@@ -12,7 +12,6 @@ from wavecity.model.results.outcomes import Outcome, Summary
 from wavecity.model.settings.tasks import Backbone
 from wavecity.model.tasks.spec import TaskSpec, specs_of
 
-Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
 DB_RULE = rule(f"{DB_MARGIN:g} dB")
 
 

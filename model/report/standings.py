@@ -20,7 +20,6 @@ class Standing:
 
     Attributes
     ----------
-    rival : str
     ahead, level, behind : int
         Comparisons of kind of user, horizon and labels, by the rule of the tables.
     fewest, most : str

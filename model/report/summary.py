@@ -84,12 +84,10 @@ def first_screen(
     ----------
     summary : dict
         The run's `pretrain.json`.
-    cities : str
     outcomes, missing
         Results, and why tasks have none.
     judged : sequence of Judged
         All claims and questions.
-    paper : Paper
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Claims as rows: what is claimed, from which records it is measured, and a verdict by one rule."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -56,10 +56,8 @@ class Claim:
         Number of the figure it belongs to.
     source : str
         Where the paper says it; "not in the paper" for questions of ours.
-    text : str
     counted : str
         How it is turned into one number.
-    task : str
     measure : str, optional
         A name of `wavecity.model.results.measures.MEASURES`. None: there are pictures alone.
     select : Select
@@ -80,7 +78,7 @@ class Claim:
     counted: str
     task: str
     measure: Measure | None = None
-    select: Select = field(default_factory=Select)
+    select: Select | None = None
     size: float = MARGIN
     opposite: float = -MARGIN
     seeds: int = SEEDS
@@ -89,7 +87,7 @@ class Claim:
 
     def measured(self, outcome: Outcome) -> Measured | None:
         """Turn a task's results into what the claim stands or falls with; None where they have no such values."""
-        return MEASURES[self.measure](self.select, outcome) if self.measure else None
+        return MEASURES[self.measure](self.select, outcome) if self.measure and self.select else None
 
 
 @dataclass(frozen=True)
@@ -104,17 +102,12 @@ class Judged:
 
 
 def judge(
-    claim: Claim,
-    outcomes: Mapping[str, Outcome],
-    missing: Mapping[str, Missing] | None = None,
-    pretraining: str = "",
+    claim: Claim, outcomes: Mapping[str, Outcome], missing: Mapping[str, Missing] | None = None, pretraining: str = ""
 ) -> Judged:
     """Hold a claim against the results of a run; the rule is that of `rule`.
 
     Parameters
     ----------
-    claim : Claim
-    outcomes : mapping of str to Outcome
     missing : mapping of str to Missing, optional
         Why a task has no results.
     pretraining : str

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.model.results.names import METRICS, Axis, Method, Metric, is_ours
+from wavecity.model.results.names import Axis, Method, Metric
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Condition
-from wavecity.model.results.words import condition_of, count, digits_of, place_of, title_of
+from wavecity.model.results.words import condition_of, count, digits_of, place_of
 
 Values = NDArray[np.float64]
 At = float | Literal["all", "fewest", "most"]
@@ -23,7 +23,6 @@ class Select:
 
     Attributes
     ----------
-    metric : Metric, optional
     own : tuple of Method
         The first that was run stands for the model.
     rivals : tuple of Method
@@ -46,7 +45,7 @@ class Select:
         How many times the labels a rival has.
     """
 
-    metric: Metric | None = None
+    metric: Metric
     own: tuple[Method, ...] = ()
     rivals: tuple[Method, ...] = ()
     where: Mapping[str, object] = field(default_factory=dict)
@@ -59,42 +58,17 @@ class Select:
     factor: float = 1.0
 
     @property
-    def name(self) -> Metric:
-        """The metric, of a claim that has one."""
-        assert self.metric is not None
-        return self.metric
-
-    @property
     def sign(self) -> float:
         """What a difference is multiplied by to be positive where the claim holds."""
-        return (1.0 if METRICS[self.name].better == "higher" else -1.0) * (1.0 if self.better else -1.0)
+        return float(self.metric.sign if self.better else -self.metric.sign)
 
     def conditions(self, outcome: Outcome, where: Mapping[str, object] | None = None) -> list[Condition]:
         """Conditions that are selected, in the order of the records."""
-        wanted = self.where if where is None else where
-        found = [one for one in outcome.conditions(self.name) if _fits(one, wanted)]
+        found = outcome.conditions(self.metric, **(self.where if where is None else where))
         if self.longest:
             last = max((one.horizon or 0 for one in found), default=0)
             found = [one for one in found if (one.horizon or 0) == last]
         return found
-
-    def selected(self, outcome: Outcome) -> int:
-        """Number of records that are selected, of the methods that the claim is about."""
-        if self.metric is None:
-            return 0
-        methods = {*self.own, *self.rivals} or set(outcome.methods(self.metric))
-        conditions = self.conditions(outcome)
-        frame = outcome.frame[outcome.frame["metric"] == self.metric]
-        return sum(
-            condition in conditions and method in methods
-            for condition, method in zip(frame["condition"], frame["method"], strict=True)
-        )
-
-
-def _fits(condition: Condition, wanted: Mapping[str, object]) -> bool:
-    return all(
-        getattr(condition, name) in (value if isinstance(value, tuple) else (value,)) for name, value in wanted.items()
-    )
 
 
 @dataclass(frozen=True)
@@ -107,7 +81,6 @@ class Measured:
         One for each seed, positive where the claim's direction holds.
     text : str
         The numbers, with their spread.
-    samples : str
     users : int
         Users that were tested; of a rate over clusters, all users of these.
     """
@@ -143,7 +116,6 @@ class Pair:
 
     Attributes
     ----------
-    conditions : list of Condition
     x : float (X,)
         Labels; empty where neither method takes any.
     own, other : float (C, X, K)
@@ -225,10 +197,10 @@ def gain(select: Select, outcome: Outcome) -> Measured | None:
 
 def _gain(select: Select, outcome: Outcome, conditions: list[Condition], rival: Method, least: bool) -> Measured | None:
     own = _first_run(select, outcome, conditions)
-    pair = None if own is None else pair_of(outcome, select.name, conditions, own, rival, select.at)
+    pair = None if own is None else pair_of(outcome, select.metric, conditions, own, rival, select.at)
     if own is None or pair is None:
         return None
-    unit = METRICS[select.name].unit
+    unit = select.metric.unit
     ours, theirs = (values.mean((0, 1)) for values in (pair.own, pair.other))
     if select.kind == "share":
         gains = (100 * pair.own / pair.other).mean((0, 1))
@@ -243,12 +215,12 @@ def _gain(select: Select, outcome: Outcome, conditions: list[Condition], rival: 
             number = f"{plus_minus(gains)} points"
         both = f"{outcome.name(own)} {plus_minus(ours, unit)}, {outcome.name(rival)} {amount(theirs, unit)}"
         text = f"{'smallest gain' if least else 'gain'} {number} ({both})"
-    return _measured(outcome, select.name, gains, text, pair)
+    return _measured(outcome, select.metric, gains, text, pair)
 
 
 def _first_run(select: Select, outcome: Outcome, conditions: Iterable[Condition]) -> Method | None:
     """First of the model's methods that was run."""
-    run = [method for condition in conditions for method in outcome.methods(select.name, condition)]
+    run = [method for condition in conditions for method in outcome.methods(select.metric, condition)]
     return next((method for method in select.own if method in run), None)
 
 
@@ -256,7 +228,7 @@ def _measured(outcome: Outcome, metric: Metric, gains: Values, text: str, pair: 
     """Gains with what they rest on: users or clusters, conditions, labels, seeds."""
     labels = [f"labels {', '.join(place_of(metric, x) for x in pair.x)}"] if len(pair.x) else []
     seeds = int(np.isfinite(pair.own - pair.other).all((0, 1)).sum())
-    samples = [f"{pair.n:,} {METRICS[metric].counted}", *_conditions(metric, pair.conditions), *labels]
+    samples = [f"{pair.n:,} {metric.counted}", *_conditions(metric, pair.conditions), *labels]
     return Measured(gains, text, " · ".join([*samples, count(seeds, "seed")]), pair.n * _users_each(outcome, metric))
 
 
@@ -271,15 +243,15 @@ def _conditions(metric: Metric, conditions: Sequence[Condition]) -> list[str]:
 
 def _users_each(outcome: Outcome, metric: Metric) -> int:
     """Users that one of what is counted stands for."""
-    return int(outcome.facts.get("users_a_cluster", 1)) if METRICS[metric].counted == "clusters" else 1
+    return int(outcome.facts.get("users_a_cluster", 1)) if metric.counted == "clusters" else 1
 
 
 def level(select: Select, outcome: Outcome) -> Measured | None:
     """Measure the worst value over conditions and x, seed by seed, of the best of the methods."""
-    conditions, lower = select.conditions(outcome), METRICS[select.name].better == "lower"
+    conditions, lower = select.conditions(outcome), select.metric.better == "lower"
 
     def worst(method: Method) -> tuple[Values, int, int] | None:
-        curves = [curve for one in conditions if (curve := outcome.curve(select.name, one, method)) is not None]
+        curves = [curve for one in conditions if (curve := outcome.curve(select.metric, one, method)) is not None]
         if not curves:
             return None
         values = np.concatenate([curve.values for curve in curves])
@@ -290,48 +262,48 @@ def level(select: Select, outcome: Outcome) -> Measured | None:
         return None
     best = (min if lower else max)(known, key=lambda method: float(known[method][0].mean()))
     values, places, n = known[best]
-    unit = METRICS[select.name].unit
+    unit = select.metric.unit
     rivals = [
         f"; {outcome.name(rival)} {amount(found[0], unit)}"
         for rival in select.rivals
         if (found := worst(rival)) is not None
     ]
     extreme = ("largest " if lower else "smallest ") if places > 1 else ""
-    where = [f" ({text})" for text in _conditions(select.name, conditions)]
+    where = [f" ({text})" for text in _conditions(select.metric, conditions)]
     text = f"{extreme}{amount(values, unit)} by {outcome.name(best)}{''.join(where + rivals)}"
-    shifts = [count(places, "shift")] if METRICS[select.name].axis is Axis.SHIFT else []
-    samples = [f"{n:,} {METRICS[select.name].counted}", *shifts]
+    shifts = [count(places, "shift")] if select.metric.axis is Axis.SHIFT else []
+    samples = [f"{n:,} {select.metric.counted}", *shifts]
     gains = values * select.sign
     return Measured(gains, text, " · ".join([*samples, count(len(values), "seed")]), n)
 
 
 def few_less_most(select: Select, outcome: Outcome) -> Measured | None:
     """Measure how much larger the gain is with the fewest labels than with the most, in the unit."""
-    pair = pair_of(outcome, select.name, select.conditions(outcome), select.own[0], select.rivals[0])
+    pair = pair_of(outcome, select.metric, select.conditions(outcome), select.own[0], select.rivals[0])
     if pair is None or len(pair.x) < 2:
         return None
-    unit = METRICS[select.name].unit
+    unit = select.metric.unit
     gains = select.sign * (pair.own - pair.other).mean(0)
     few, many = (amount(gains[end], unit) for end in (0, -1))
-    first, last = (place_of(select.name, pair.x[end]) for end in (0, -1))
+    first, last = (place_of(select.metric, pair.x[end]) for end in (0, -1))
     text = f"gain {few} with {first} labels, {many} with {last}"
-    return _measured(outcome, select.name, gains[0] - gains[-1], text, pair.at(slice(None, None, len(pair.x) - 1)))
+    return _measured(outcome, select.metric, gains[0] - gains[-1], text, pair.at(slice(None, None, len(pair.x) - 1)))
 
 
 def change(select: Select, outcome: Outcome) -> Measured | None:
     """Measure how much a method gains, or loses, from no labels to the fewest or the most, in per cent."""
     method = select.own[0]
     conditions = select.conditions(outcome)
-    curve = outcome.curve(select.name, conditions[0], method) if conditions else None
+    curve = outcome.curve(select.metric, conditions[0], method) if conditions else None
     if curve is None or len(curve.x) < 2 or curve.x[0] > 0:
         return None
-    unit, last = METRICS[select.name].unit, 1 if select.at == "fewest" else len(curve.x) - 1
+    unit, last = select.metric.unit, 1 if select.at == "fewest" else len(curve.x) - 1
     first, then = curve.values[0], curve.values[last]
     text = (
         f"{outcome.name(method)}: {amount(first, unit)} with no labels, {amount(then, unit)} with "
-        f"{place_of(select.name, curve.x[last])}"
+        f"{place_of(select.metric, curve.x[last])}"
     )
-    x = ", ".join(place_of(select.name, curve.x[row]) for row in (0, last))
+    x = ", ".join(place_of(select.metric, curve.x[row]) for row in (0, last))
     samples = f"{curve.n:,} users · labels {x} · {count(len(curve.seeds), 'seed')}"
     return Measured(select.sign * 100 * (then - first) / first, text, samples, curve.n)
 
@@ -339,7 +311,7 @@ def change(select: Select, outcome: Outcome) -> Measured | None:
 def fewer_labels(select: Select, outcome: Outcome) -> Measured | None:
     """Measure a method with a share of the labels against another with `factor` times as many, in per cent."""
     own, rival = select.own[0], select.rivals[0]
-    pair = pair_of(outcome, select.name, select.conditions(outcome), own, rival)
+    pair = pair_of(outcome, select.metric, select.conditions(outcome), own, rival)
     if pair is None:
         return None
     rows = [
@@ -349,14 +321,14 @@ def fewer_labels(select: Select, outcome: Outcome) -> Measured | None:
     ]
     if not rows:
         return None
-    unit, (few, many) = METRICS[select.name].unit, rows[-1]
+    unit, (few, many) = select.metric.unit, rows[-1]
     ours, theirs = pair.own[:, few].mean(0), pair.other[:, many].mean(0)
     text = (
-        f"{outcome.name(own)} {plus_minus(ours, unit)} with {place_of(select.name, pair.x[few])}, {outcome.name(rival)} "
-        f"{amount(theirs, unit)} with {place_of(select.name, pair.x[many])}"
+        f"{outcome.name(own)} {plus_minus(ours, unit)} with {place_of(select.metric, pair.x[few])}, {outcome.name(rival)} "
+        f"{amount(theirs, unit)} with {place_of(select.metric, pair.x[many])}"
     )
     gains = select.sign * 100 * (ours - theirs) / np.abs(theirs)
-    return _measured(outcome, select.name, gains, text, pair.at(slice(few, many + 1, many - few)))
+    return _measured(outcome, select.metric, gains, text, pair.at(slice(few, many + 1, many - few)))
 
 
 def loss(select: Select, outcome: Outcome) -> Measured | None:
@@ -367,15 +339,15 @@ def loss(select: Select, outcome: Outcome) -> Measured | None:
     there, base = (found[0] for found in ends)
     lost = {}
     for method in (select.rivals[0], select.own[0]):
-        curves = [outcome.curve(select.name, where, method) for where in (there, base)]
+        curves = [outcome.curve(select.metric, where, method) for where in (there, base)]
         if curves[0] is None or curves[1] is None:
             return None
         lost[method], n = curves[0].values[-1] - curves[1].values[-1], curves[0].n
-    unit = METRICS[select.name].unit
+    unit = select.metric.unit
     both = ", ".join(f"{outcome.name(method)} {amount(values, unit)}" for method, values in lost.items())
-    text = f"{condition_of(select.name, there)} less {condition_of(select.name, base)}: {both}"
+    text = f"{condition_of(select.metric, there)} less {condition_of(select.metric, base)}: {both}"
     rival, own = lost.values()
-    samples = f"{n:,} users · {condition_of(select.name, there)} · {count(len(own), 'seed')}"
+    samples = f"{n:,} users · {condition_of(select.metric, there)} · {count(len(own), 'seed')}"
     return Measured(select.sign * (own - rival), text, samples, n)
 
 
@@ -385,7 +357,7 @@ def fall(select: Select, outcome: Outcome) -> Measured | None:
     sizes = [
         curve
         for one in sorted(select.conditions(outcome), key=lambda one: (one.width or 0) ** 2 * (one.layers or 0))
-        if (curve := outcome.curve(select.name, one, method)) is not None
+        if (curve := outcome.curve(select.metric, one, method)) is not None
     ]
     if not sizes:
         return None
@@ -395,7 +367,7 @@ def fall(select: Select, outcome: Outcome) -> Measured | None:
         drops["sizes"] = sizes[0].values[-1] - largest[-1]
     if not drops:
         return None
-    unit = METRICS[select.name].unit
+    unit = select.metric.unit
     best = max(drops.values(), key=lambda drop: float(drop.mean()))
     text = f"falls by {' and '.join(plus_minus(drop, unit) for drop in drops.values())} {unit}"
     return Measured(-best, text, f"over {' and '.join(drops)} · {count(len(best), 'seed')}")
@@ -406,18 +378,18 @@ def values(select: Select, outcome: Outcome) -> Measured | None:
     conditions = select.conditions(outcome)
     if not conditions:
         return None
-    last, unit = conditions[-1], METRICS[select.name].unit
-    names = sorted(outcome.methods(select.name, last), key=lambda name: not is_ours(name))
-    known = {name: curve for name in names if (curve := outcome.curve(select.name, last, name)) is not None}
+    last, unit = conditions[-1], select.metric.unit
+    names = sorted(outcome.methods(select.metric, last), key=lambda name: not name.ours)
+    known = {name: curve for name in names if (curve := outcome.curve(select.metric, last, name)) is not None}
     if not known:
         return None
     first = next(iter(known.values()))
     listed = ", ".join(
         f"{outcome.name(name)} {plus_minus(curve.values.ravel(), unit)}" for name, curve in known.items()
     )
-    title = title_of(select.name) + (f", {unit}" if unit else "")
+    title = select.metric.label + (f", {unit}" if unit else "")
     samples = f"{first.n:,} users · {count(len(first.seeds), 'seed')}"
-    return Measured(np.array([]), f"{title} ({condition_of(select.name, last)}): {listed}", samples)
+    return Measured(np.array([]), f"{title} ({condition_of(select.metric, last)}): {listed}", samples)
 
 
 MEASURES: dict[Measure, Callable[[Select, Outcome], Measured | None]] = {

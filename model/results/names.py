@@ -3,11 +3,11 @@
 Code selects records by these names alone. How they read in a report or on a console, `wavecity.model.results.words` says.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
 Better = Literal["lower", "higher"]
+Table = Literal["shown", "folded", "none"]
 
 
 class Axis(StrEnum):
@@ -43,59 +43,17 @@ class TestSet(StrEnum):
     SHIFTED = "shifted"
 
 
+_SHARE, _SHIFT, _USERS = Axis.LABEL_SHARE, Axis.SHIFT, Axis.TRAINING_USERS
+
+
 class Metric(StrEnum):
-    """What is measured."""
-
-    CSI_NMSE = "csi_nmse"
-    PATH_ANGLE_ERROR = "path_angle_error"
-    DIRECTION_TOP1 = "direction_top1"
-    DIRECTION_TOP5 = "direction_top5"
-    HIDDEN_LOCATION_ERROR = "hidden_location_error"
-    OCCUPANCY_PRECISION = "occupancy_precision"
-    OCCUPANCY_F1 = "occupancy_f1"
-    CSI_LOSS = "csi_loss"
-    LOCATION_LOSS = "location_loss"
-    OCCUPANCY_LOSS = "occupancy_loss"
-    SPECTRUM_LOSS = "spectrum_loss"
-    LOCATION_ERROR = "location_error"
-    CROSS_LOCATION_ERROR = "cross_location_error"
-    SILHOUETTE = "silhouette"
-    BEAM_TOP1 = "beam_top1"
-    BEAM_TOP5 = "beam_top5"
-    MU_RATE = "mu_rate"
-    RECEIVE_TOP2 = "receive_top2"
-    TRANSMIT_TOP2 = "transmit_top2"
-    BEAM_PAIR = "beam_pair"
-    SU_RATE = "su_rate"
-    LATENCY = "latency"
-    PREDICTION_NMSE = "prediction_nmse"
-    PREDICTION_MEDIAN_NMSE = "prediction_median_nmse"
-    PREDICTION_CLEAN_NMSE = "prediction_clean_nmse"
-    ATTENTION_FACTOR = "attention_factor"
-    EQUIVARIANCE_ERROR = "equivariance_error"
-    TRAINED_EQUIVARIANCE_ERROR = "trained_equivariance_error"
-    SCALE_EQUIVARIANCE_ERROR = "scale_equivariance_error"
-    ESTIMATION_NMSE = "estimation_nmse"
-    ESTIMATION_OWN_NMSE = "estimation_own_nmse"
-    ESTIMATION_SCALE_NMSE = "estimation_scale_nmse"
-    FORECAST_NMSE = "forecast_nmse"
-    FORECAST_OWN_NMSE = "forecast_own_nmse"
-    FORECAST_SCALE_NMSE = "forecast_scale_nmse"
-    FORWARD_TIME = "forward_time"
-    WRAPPER_COST = "wrapper_cost"
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """What a metric is.
+    """What is measured.
 
     Attributes
     ----------
-    title : str
-        In a report.
-    unit : str
+    label : str
+        How it is called in a report.
     better : {"lower", "higher"}
-    meaning : str
     axis : Axis, optional
         What x is for methods that have one.
     whole : str
@@ -104,243 +62,205 @@ class MetricInfo:
         Where the report lists it.
     counted : str
         What `n` of a record counts.
+
+    Examples
+    --------
+    >>> Metric("su_rate").unit, Metric.SU_RATE.axis.value
+    ('bit/s/Hz', 'label_share')
     """
 
-    title: str
+    label: str
     unit: str
     better: Better
     meaning: str
-    axis: Axis | None = None
-    whole: str = ""
-    table: Literal["shown", "folded", "none"] = "shown"
-    counted: str = "users"
+    axis: Axis | None
+    whole: str
+    table: Table
+    counted: str
 
+    def __new__(
+        cls,
+        key: str,
+        label: str = "",
+        unit: str = "",
+        better: Better = "higher",
+        meaning: str = "",
+        axis: Axis | None = None,
+        whole: str = "",
+        table: Table = "shown",
+        counted: str = "users",
+    ) -> "Metric":
+        """Of all this, `Metric("su_rate")` needs the key alone."""
+        metric = str.__new__(cls, key)
+        metric._value_ = key
+        metric.label, metric.unit, metric.better, metric.meaning = label, unit, better, meaning
+        metric.axis, metric.whole, metric.table, metric.counted = axis, whole, table, counted
+        return metric
 
-_SHARE, _SHIFT, _USERS = Axis.LABEL_SHARE, Axis.SHIFT, Axis.TRAINING_USERS
-METRICS: dict[Metric, MetricInfo] = {
-    Metric.CSI_NMSE: MetricInfo("Masked CSI, normalised squared error", "dB", "lower",
-        "mean over users of the squared error at the masked antennas over the energy there"),
-    Metric.PATH_ANGLE_ERROR: MetricInfo("Angle of the strongest path, mean error", "°", "lower",
-        "mean angle between the strongest direction of the whole CSI and that of the CSI filled in"),
-    Metric.DIRECTION_TOP1: MetricInfo("Strongest direction of the spectrum, top 1", "%", "higher",
-        "share of users whose strongest bin of the spectrum is the predicted one"),
-    Metric.DIRECTION_TOP5: MetricInfo("Strongest direction of the spectrum, top 5", "%", "higher",
-        "share of users whose strongest bin of the spectrum is among the five strongest predicted"),
-    Metric.HIDDEN_LOCATION_ERROR: MetricInfo("Hidden location, median error", "m", "lower",
-        "median distance between true and predicted position, from partial CSI and the scene"),
-    Metric.OCCUPANCY_PRECISION: MetricInfo("Masked occupancy, average precision", "", "higher",
-        "average precision over the masked cells of all users"),
-    Metric.OCCUPANCY_F1: MetricInfo("Masked occupancy, F1 (threshold from validation scenes)", "", "higher",
-        "F1 score over the masked cells of all users"),
-    Metric.CSI_LOSS: MetricInfo("Loss of masked CSI (eq. 2)", "", "lower", "the pretraining's loss of masked CSI"),
-    Metric.LOCATION_LOSS: MetricInfo("Loss of the hidden location (eq. 3)", "", "lower",
-        "the pretraining's loss of the hidden location"),
-    Metric.OCCUPANCY_LOSS: MetricInfo("Loss of masked occupancy (eq. 4)", "", "lower",
-        "the pretraining's loss of masked occupancy"),
-    Metric.SPECTRUM_LOSS: MetricInfo("Loss of the spectrum (eq. 6, or its KL form)", "", "lower",
-        "the pretraining's loss of the spectrum"),
-    Metric.LOCATION_ERROR: MetricInfo("Localisation, median error", "m", "lower",
-        "median distance between true and predicted position, heads trained in the scene", Axis.LABELS, "all scenes"),
-    Metric.CROSS_LOCATION_ERROR: MetricInfo("Cross-scene localisation, median error", "m", "lower",
-        "median distance between true and predicted position, heads trained on other scenes", Axis.LABELS, "unseen scenes"),
-    Metric.SILHOUETTE: MetricInfo("Silhouette of clusters", "", "higher",
-        "mean silhouette score of groups of users in a space of features, -1 to 1", table="none"),
-    Metric.BEAM_TOP1: MetricInfo("Beam, top-1 accuracy", "%", "higher",
-        "share of users whose best beam is the predicted one", _SHARE, "linear probe"),
-    Metric.BEAM_TOP5: MetricInfo("Beam, top-5 accuracy", "%", "higher",
-        "share of users whose best beam is among the five predicted", _SHARE, "linear probe"),
-    Metric.MU_RATE: MetricInfo("MU-MIMO sum-rate", "bit/s/Hz", "higher",
-        "mean over clusters of the sum-rate of their users with the predicted beams", _SHARE, "linear probe", counted="clusters"),
-    Metric.RECEIVE_TOP2: MetricInfo("Receive beams, top-2 accuracy", "%", "higher",
-        "mean share of the two labelled receive beams that are among the two predicted", _SHARE, "two linear probes"),
-    Metric.TRANSMIT_TOP2: MetricInfo("Transmit beams, top-2 accuracy", "%", "higher",
-        "mean share of the two labelled transmit beams that are among the two predicted", _SHARE, "two linear probes"),
-    Metric.BEAM_PAIR: MetricInfo("Dominant beam pair, accuracy", "%", "higher",
-        "share of users whose first pair of beams is the predicted one", _SHARE, "two linear probes"),
-    Metric.SU_RATE: MetricInfo("SU-MIMO sum-rate", "bit/s/Hz", "higher",
-        "mean over users of the rate of two streams with the predicted beams", _SHARE, "two linear probes"),
-    Metric.LATENCY: MetricInfo("Latency, batch of 1", "ms", "lower", "median time of one inference on the CPU",
-        counted="inferences timed"),
-    Metric.PREDICTION_NMSE: MetricInfo("Channel prediction, NMSE", "dB", "lower",
-        "mean over users of a snapshot's squared error over its energy, from noisy snapshots", _SHARE),
-    Metric.PREDICTION_MEDIAN_NMSE: MetricInfo("Channel prediction, median NMSE", "dB", "lower",
-        "as prediction_nmse, of the median user", _SHARE, table="folded"),
-    Metric.PREDICTION_CLEAN_NMSE: MetricInfo("Channel prediction without noise, NMSE", "dB", "lower",
-        "as prediction_nmse, from snapshots without noise", _SHARE, table="folded"),
-    Metric.ATTENTION_FACTOR: MetricInfo("Pairs of dense over those of sparse attention", "×", "higher",
-        "number of tokens over the mean number that a token attends to", table="none",
-        counted="tokens"),
-    Metric.EQUIVARIANCE_ERROR: MetricInfo("Equivariance error", "dB", "lower",
-        "power by which the run's model's output for shifted channels is not its shifted output, over that of the output",
-        _SHIFT),
-    Metric.TRAINED_EQUIVARIANCE_ERROR: MetricInfo("Equivariance error, same training", "dB", "lower",
-        "equivariance error of the models trained by the task", _SHIFT),
-    Metric.SCALE_EQUIVARIANCE_ERROR: MetricInfo("Equivariance error over scale", "dB", "lower",
-        "equivariance error of random shifts, by size and number of training users", _USERS, table="folded"),
-    Metric.ESTIMATION_NMSE: MetricInfo("Masked CSI, NMSE", "dB", "lower",
-        "mean over users of the squared error of masked CSI over its energy, of the models trained by the task"),
-    Metric.ESTIMATION_OWN_NMSE: MetricInfo("Masked CSI, NMSE, the run's model", "dB", "lower",
-        "as estimation_nmse, of the run's own model"),
-    Metric.ESTIMATION_SCALE_NMSE: MetricInfo("Masked CSI, NMSE over scale", "dB", "lower",
-        "as estimation_nmse, by size and number of training users", _USERS, table="folded"),
-    Metric.FORECAST_NMSE: MetricInfo("Channel prediction, NMSE", "dB", "lower",
-        "mean over users of the squared error of all predicted snapshots over their energy, of the models trained by the task"),
-    Metric.FORECAST_OWN_NMSE: MetricInfo("Channel prediction, NMSE, the run's model", "dB", "lower",
-        "as forecast_nmse, of the run's own model"),
-    Metric.FORECAST_SCALE_NMSE: MetricInfo("Channel prediction, NMSE over scale", "dB", "lower",
-        "as forecast_nmse, by size and number of training users", _USERS, table="folded"),
-    Metric.FORWARD_TIME: MetricInfo("Time of a forward pass", "ms", "lower", "median time of a forward pass on the CPU",
-        counted="calls"),
-    Metric.WRAPPER_COST: MetricInfo("Cost of the wrapper", "%", "lower",
-        "time that the wrapper adds to a forward pass, over that of the pass", counted="calls"),
-}  # fmt: skip
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied by for the highest to be the best."""
+        return 1 if self.better == "higher" else -1
 
-
-class Method(StrEnum):
-    """What is compared."""
-
-    MODEL = "model"
-    MODEL_SPECTRUM = "model_spectrum"
-    MODEL_FILLED_CSI = "model_filled_csi"
-    MODEL_LOCATION_HEAD = "model_location_head"
-    MODEL_SPECTRUM_BEAM = "model_spectrum_beam"
-    MODEL_PYTORCH = "model_pytorch"
-    MODEL_TORCH_EXPORT = "model_torch_export"
-    MODEL_ONNX = "model_onnx"
-    MODEL_FINE_TUNED = "model_fine_tuned"
-    MODEL_ZERO_SHOT = "model_zero_shot"
-    WRAPPED = "wrapped"
-    WRAPPED_PRETRAINED = "wrapped_pretrained"
-    PHYSC = "physc"
-    PHYSC_MLP = "physc_mlp"
-    PHYSC_PROBE = "physc_probe"
-    PHYSC_HEAD = "physc_head"
-    PHYSC_FINE_TUNED = "physc_fine_tuned"
-    TWIN = "twin"
-    DENSE_TWIN = "dense_twin"
-    UNTRAINED_MLP = "untrained_mlp"
-    UNTRAINED_PROBE = "untrained_probe"
-    RAW = "raw"
-    RAW_CNN = "raw_cnn"
-    RAW_PROBE = "raw_probe"
-    RAW_HEAD = "raw_head"
-    DFT_PROBE = "dft_probe"
-    GRU = "gru"
-    KNN = "knn"
-    KNN_LEVEL = "knn_level"
-    KNN_TRAINING = "knn_training"
-    MEAN_LABELLED = "mean_labelled"
-    MEAN_TRAINING = "mean_training"
-    NEIGHBOUR_MEAN = "neighbour_mean"
-    OCCUPANCY_PRIOR = "occupancy_prior"
-    PREVALENCE = "prevalence"
-    ALL_OCCUPIED = "all_occupied"
-    ZEROS = "zeros"
-    ZERO_FILLED = "zero_filled"
-    ZERO_FILLED_BEAM = "zero_filled_beam"
-    OMP = "omp"
-    OMP_BEAM = "omp_beam"
-    OMP_4_BEAM = "omp_4_beam"
-    LMMSE = "lmmse"
-    SBL = "sbl"
-    RIDGE = "ridge"
-    PERSISTENCE = "persistence"
-    FIRST_GUESS = "first_guess"
-    EXHAUSTIVE_SEARCH = "exhaustive_search"
-    VANILLA_PRETRAINED = "vanilla_pretrained"
-    VANILLA = "vanilla"
-    AUGMENTED = "augmented"
-    PENALISED = "penalised"
-    SPARSE_ATTENTION = "sparse_attention"
-
-
-@dataclass(frozen=True)
-class MethodInfo:
-    """What a method is.
-
-    Attributes
-    ----------
-    title : str
-        In a report; `{paths}` stands for the number of paths of a pursuit.
-    regime : Regime
-    ours : bool
-        Whether it is the pretrained model or a head on it.
-    bound : bool
-        Whether no method can be ahead of it by more than luck: no rival.
-    """
-
-    title: str
-    regime: Regime
-    ours: bool = False
-    bound: bool = False
+    # fmt: off
+    CSI_NMSE = ("csi_nmse", "Masked CSI, normalised squared error", "dB", "lower",
+        "mean over users of the squared error at the masked antennas over the energy there")
+    PATH_ANGLE_ERROR = ("path_angle_error", "Angle of the strongest path, mean error", "°", "lower",
+        "mean angle between the strongest direction of the whole CSI and that of the CSI filled in")
+    DIRECTION_TOP1 = ("direction_top1", "Strongest direction of the spectrum, top 1", "%", "higher",
+        "share of users whose strongest bin of the spectrum is the predicted one")
+    DIRECTION_TOP5 = ("direction_top5", "Strongest direction of the spectrum, top 5", "%", "higher",
+        "share of users whose strongest bin of the spectrum is among the five strongest predicted")
+    HIDDEN_LOCATION_ERROR = ("hidden_location_error", "Hidden location, median error", "m", "lower",
+        "median distance between true and predicted position, from partial CSI and the scene")
+    OCCUPANCY_PRECISION = ("occupancy_precision", "Masked occupancy, average precision", "", "higher",
+        "average precision over the masked cells of all users")
+    OCCUPANCY_F1 = ("occupancy_f1", "Masked occupancy, F1 (threshold from validation scenes)", "", "higher",
+        "F1 score over the masked cells of all users")
+    CSI_LOSS = "csi_loss", "Loss of masked CSI (eq. 2)", "", "lower", "the pretraining's loss of masked CSI"
+    LOCATION_LOSS = ("location_loss", "Loss of the hidden location (eq. 3)", "", "lower",
+        "the pretraining's loss of the hidden location")
+    OCCUPANCY_LOSS = ("occupancy_loss", "Loss of masked occupancy (eq. 4)", "", "lower",
+        "the pretraining's loss of masked occupancy")
+    SPECTRUM_LOSS = ("spectrum_loss", "Loss of the spectrum (eq. 6, or its KL form)", "", "lower",
+        "the pretraining's loss of the spectrum")
+    LOCATION_ERROR = ("location_error", "Localisation, median error", "m", "lower",
+        "median distance between true and predicted position, heads trained in the scene", Axis.LABELS, "all scenes")
+    CROSS_LOCATION_ERROR = ("cross_location_error", "Cross-scene localisation, median error", "m", "lower",
+        "median distance between true and predicted position, heads trained on other scenes", Axis.LABELS, "unseen scenes")
+    SILHOUETTE = ("silhouette", "Silhouette of clusters", "", "higher",
+        "mean silhouette score of groups of users in a space of features, -1 to 1", None, "", "none")
+    BEAM_TOP1 = ("beam_top1", "Beam, top-1 accuracy", "%", "higher",
+        "share of users whose best beam is the predicted one", _SHARE, "linear probe")
+    BEAM_TOP5 = ("beam_top5", "Beam, top-5 accuracy", "%", "higher",
+        "share of users whose best beam is among the five predicted", _SHARE, "linear probe")
+    MU_RATE = ("mu_rate", "MU-MIMO sum-rate", "bit/s/Hz", "higher",
+        "mean over clusters of the sum-rate of their users with the predicted beams", _SHARE, "linear probe", "shown", "clusters")
+    RECEIVE_TOP2 = ("receive_top2", "Receive beams, top-2 accuracy", "%", "higher",
+        "mean share of the two labelled receive beams that are among the two predicted", _SHARE, "two linear probes")
+    TRANSMIT_TOP2 = ("transmit_top2", "Transmit beams, top-2 accuracy", "%", "higher",
+        "mean share of the two labelled transmit beams that are among the two predicted", _SHARE, "two linear probes")
+    BEAM_PAIR = ("beam_pair", "Dominant beam pair, accuracy", "%", "higher",
+        "share of users whose first pair of beams is the predicted one", _SHARE, "two linear probes")
+    SU_RATE = ("su_rate", "SU-MIMO sum-rate", "bit/s/Hz", "higher",
+        "mean over users of the rate of two streams with the predicted beams", _SHARE, "two linear probes")
+    LATENCY = ("latency", "Latency, batch of 1", "ms", "lower",
+        "median time of one inference on the CPU", None, "", "shown", "inferences timed")
+    PREDICTION_NMSE = ("prediction_nmse", "Channel prediction, NMSE", "dB", "lower",
+        "mean over users of a snapshot's squared error over its energy, from noisy snapshots", _SHARE)
+    PREDICTION_MEDIAN_NMSE = ("prediction_median_nmse", "Channel prediction, median NMSE", "dB", "lower",
+        "as prediction_nmse, of the median user", _SHARE, "", "folded")
+    PREDICTION_CLEAN_NMSE = ("prediction_clean_nmse", "Channel prediction without noise, NMSE", "dB", "lower",
+        "as prediction_nmse, from snapshots without noise", _SHARE, "", "folded")
+    ATTENTION_FACTOR = ("attention_factor", "Pairs of dense over those of sparse attention", "×", "higher",
+        "number of tokens over the mean number that a token attends to", None, "", "none", "tokens")
+    EQUIVARIANCE_ERROR = ("equivariance_error", "Equivariance error", "dB", "lower",
+        "power by which the run's model's output for shifted channels is not its shifted output, over that of the output", _SHIFT)
+    TRAINED_EQUIVARIANCE_ERROR = ("trained_equivariance_error", "Equivariance error, same training", "dB", "lower",
+        "equivariance error of the models trained by the task", _SHIFT)
+    SCALE_EQUIVARIANCE_ERROR = ("scale_equivariance_error", "Equivariance error over scale", "dB", "lower",
+        "equivariance error of random shifts, by size and number of training users", _USERS, "", "folded")
+    ESTIMATION_NMSE = ("estimation_nmse", "Masked CSI, NMSE", "dB", "lower",
+        "mean over users of the squared error of masked CSI over its energy, of the models trained by the task")
+    ESTIMATION_OWN_NMSE = ("estimation_own_nmse", "Masked CSI, NMSE, the run's model", "dB", "lower",
+        "as estimation_nmse, of the run's own model")
+    ESTIMATION_SCALE_NMSE = ("estimation_scale_nmse", "Masked CSI, NMSE over scale", "dB", "lower",
+        "as estimation_nmse, by size and number of training users", _USERS, "", "folded")
+    FORECAST_NMSE = ("forecast_nmse", "Channel prediction, NMSE", "dB", "lower",
+        "mean over users of the squared error of all predicted snapshots over their energy, of the models trained by the task")
+    FORECAST_OWN_NMSE = ("forecast_own_nmse", "Channel prediction, NMSE, the run's model", "dB", "lower",
+        "as forecast_nmse, of the run's own model")
+    FORECAST_SCALE_NMSE = ("forecast_scale_nmse", "Channel prediction, NMSE over scale", "dB", "lower",
+        "as forecast_nmse, by size and number of training users", _USERS, "", "folded")
+    FORWARD_TIME = ("forward_time", "Time of a forward pass", "ms", "lower",
+        "median time of a forward pass on the CPU", None, "", "shown", "calls")
+    WRAPPER_COST = ("wrapper_cost", "Cost of the wrapper", "%", "lower",
+        "time that the wrapper adds to a forward pass, over that of the pass", None, "", "shown", "calls")
+    # fmt: on
 
 
 _PRETRAINED, _FROZEN, _FINE_TUNED = Regime.PRETRAINED, Regime.FROZEN, Regime.FINE_TUNED
-_SCRATCH, _RANDOM, _SUPERVISED, _UNTRAINED = (
-    Regime.FROM_SCRATCH, Regime.RANDOM, Regime.SUPERVISED, Regime.UNTRAINED,
-)  # fmt: skip
-METHODS: dict[Method, MethodInfo] = {
-    Method.MODEL: MethodInfo("model", _PRETRAINED, ours=True),
-    Method.MODEL_SPECTRUM: MethodInfo("model, spectrum", _PRETRAINED, ours=True),
-    Method.MODEL_FILLED_CSI: MethodInfo("model, filled CSI", _PRETRAINED, ours=True),
-    Method.MODEL_LOCATION_HEAD: MethodInfo("model's location head, no labels", _PRETRAINED, ours=True),
-    Method.MODEL_SPECTRUM_BEAM: MethodInfo("model's spectrum, no labels", _PRETRAINED, ours=True),
-    Method.MODEL_PYTORCH: MethodInfo("model in PyTorch", _PRETRAINED, ours=True),
-    Method.MODEL_TORCH_EXPORT: MethodInfo("model in torch.export", _PRETRAINED, ours=True),
-    Method.MODEL_ONNX: MethodInfo("model in ONNX Runtime", _PRETRAINED, ours=True),
-    Method.MODEL_FINE_TUNED: MethodInfo("model, fine-tuned", _FINE_TUNED, ours=True),
-    Method.MODEL_ZERO_SHOT: MethodInfo("model, no labels", _PRETRAINED, ours=True),
-    Method.WRAPPED: MethodInfo("model in the wrapper", _SCRATCH, ours=True),
-    Method.WRAPPED_PRETRAINED: MethodInfo("model in the wrapper", _PRETRAINED, ours=True),
-    Method.PHYSC: MethodInfo("[PHYSC]", _PRETRAINED, ours=True),
-    Method.PHYSC_MLP: MethodInfo("[PHYSC] + MLP", _FROZEN, ours=True),
-    Method.PHYSC_PROBE: MethodInfo("[PHYSC], linear probe", _FROZEN, ours=True),
-    Method.PHYSC_HEAD: MethodInfo("[PHYSC], head", _FROZEN, ours=True),
-    Method.PHYSC_FINE_TUNED: MethodInfo("[PHYSC], fine-tuned", _FINE_TUNED, ours=True),
-    Method.TWIN: MethodInfo("from-scratch twin", _SCRATCH),
-    Method.DENSE_TWIN: MethodInfo("dense attention twin", _SCRATCH),
-    Method.UNTRAINED_MLP: MethodInfo("untrained [PHYSC] + MLP", _RANDOM),
-    Method.UNTRAINED_PROBE: MethodInfo("untrained [PHYSC], linear probe", _RANDOM),
-    Method.RAW: MethodInfo("raw CSI", _UNTRAINED),
-    Method.RAW_CNN: MethodInfo("raw CSI + CNN", _SUPERVISED),
-    Method.RAW_PROBE: MethodInfo("raw CSI, linear probe", _SUPERVISED),
-    Method.RAW_HEAD: MethodInfo("raw CSI, head", _SUPERVISED),
-    Method.DFT_PROBE: MethodInfo("|zero-filled DFT|, linear probe", _SUPERVISED),
-    Method.GRU: MethodInfo("GRU", _SUPERVISED),
-    Method.KNN: MethodInfo("kNN on |DFT|", _UNTRAINED),
-    Method.KNN_LEVEL: MethodInfo("kNN on |DFT| and level", _UNTRAINED),
-    Method.KNN_TRAINING: MethodInfo("kNN on |DFT| of training scenes", _UNTRAINED),
-    Method.MEAN_LABELLED: MethodInfo("mean of labelled users", _UNTRAINED),
-    Method.MEAN_TRAINING: MethodInfo("mean of training users", _UNTRAINED),
-    Method.NEIGHBOUR_MEAN: MethodInfo("mean of visible neighbours", _UNTRAINED),
-    Method.OCCUPANCY_PRIOR: MethodInfo("prior of training scenes", _UNTRAINED),
-    Method.PREVALENCE: MethodInfo("prevalence", _UNTRAINED),
-    Method.ALL_OCCUPIED: MethodInfo("all occupied", _UNTRAINED),
-    Method.ZEROS: MethodInfo("zeros", _UNTRAINED),
-    Method.ZERO_FILLED: MethodInfo("zero-filled DFT", _UNTRAINED),
-    Method.ZERO_FILLED_BEAM: MethodInfo("zero-filled DFT, no labels", _UNTRAINED),
-    Method.OMP: MethodInfo("OMP{paths}", _UNTRAINED),
-    Method.OMP_BEAM: MethodInfo("OMP{paths}, no labels", _UNTRAINED),
-    Method.OMP_4_BEAM: MethodInfo("OMP, 4 paths, no labels", _UNTRAINED),
-    Method.LMMSE: MethodInfo("LMMSE", _UNTRAINED),
-    Method.SBL: MethodInfo("sparse Bayesian learning", _UNTRAINED),
-    Method.RIDGE: MethodInfo("ridge (AR) of each sample", _UNTRAINED),
-    Method.PERSISTENCE: MethodInfo("persistence", _UNTRAINED),
-    Method.FIRST_GUESS: MethodInfo("first guess, no network", _UNTRAINED),
-    Method.EXHAUSTIVE_SEARCH: MethodInfo("exhaustive search", _UNTRAINED, bound=True),
-    Method.VANILLA_PRETRAINED: MethodInfo("vanilla as pretrained", _PRETRAINED),
-    Method.VANILLA: MethodInfo("vanilla", _SCRATCH),
-    Method.AUGMENTED: MethodInfo("augmented", _SCRATCH),
-    Method.PENALISED: MethodInfo("penalised", _SCRATCH),
-    Method.SPARSE_ATTENTION: MethodInfo("sparse attention", _UNTRAINED),
-}
+_SCRATCH, _RANDOM = Regime.FROM_SCRATCH, Regime.RANDOM
+_SUPERVISED, _UNTRAINED = Regime.SUPERVISED, Regime.UNTRAINED
 
 
-def is_ours(method: Method) -> bool:
-    """Whether a method is the pretrained model or a head on it."""
-    return METHODS[method].ours
+class Method(StrEnum):
+    """What is compared.
 
+    Attributes
+    ----------
+    label : str
+        How it is called in a report; `{paths}` stands for the number of paths of a pursuit.
+    ours : bool
+        Whether it is the pretrained model or a head on it.
+    rival : bool
+        Whether the model is compared with it; an upper bound, which no method can exceed by more than luck, is none.
+    """
 
-def is_rival(method: Method) -> bool:
-    """Whether a method is one that the model is compared with; an upper bound is not."""
-    return not (METHODS[method].ours or METHODS[method].bound)
+    label: str
+    regime: Regime
+    ours: bool
+    rival: bool
+
+    def __new__(
+        cls, key: str, label: str = "", regime: Regime = Regime.UNTRAINED, ours: bool = False, bound: bool = False
+    ) -> "Method":
+        """As `Metric` has it."""
+        method = str.__new__(cls, key)
+        method._value_ = key
+        method.label, method.regime, method.ours, method.rival = label, regime, ours, not (ours or bound)
+        return method
+
+    MODEL = "model", "model", _PRETRAINED, True
+    MODEL_SPECTRUM = "model_spectrum", "model, spectrum", _PRETRAINED, True
+    MODEL_FILLED_CSI = "model_filled_csi", "model, filled CSI", _PRETRAINED, True
+    MODEL_LOCATION_HEAD = "model_location_head", "model's location head, no labels", _PRETRAINED, True
+    MODEL_SPECTRUM_BEAM = "model_spectrum_beam", "model's spectrum, no labels", _PRETRAINED, True
+    MODEL_PYTORCH = "model_pytorch", "model in PyTorch", _PRETRAINED, True
+    MODEL_TORCH_EXPORT = "model_torch_export", "model in torch.export", _PRETRAINED, True
+    MODEL_ONNX = "model_onnx", "model in ONNX Runtime", _PRETRAINED, True
+    MODEL_FINE_TUNED = "model_fine_tuned", "model, fine-tuned", _FINE_TUNED, True
+    MODEL_ZERO_SHOT = "model_zero_shot", "model, no labels", _PRETRAINED, True
+    WRAPPED = "wrapped", "model in the wrapper", _SCRATCH, True
+    WRAPPED_PRETRAINED = "wrapped_pretrained", "model in the wrapper", _PRETRAINED, True
+    PHYSC = "physc", "[PHYSC]", _PRETRAINED, True
+    PHYSC_MLP = "physc_mlp", "[PHYSC] + MLP", _FROZEN, True
+    PHYSC_PROBE = "physc_probe", "[PHYSC], linear probe", _FROZEN, True
+    PHYSC_HEAD = "physc_head", "[PHYSC], head", _FROZEN, True
+    PHYSC_FINE_TUNED = "physc_fine_tuned", "[PHYSC], fine-tuned", _FINE_TUNED, True
+    TWIN = "twin", "from-scratch twin", _SCRATCH
+    DENSE_TWIN = "dense_twin", "dense attention twin", _SCRATCH
+    UNTRAINED_MLP = "untrained_mlp", "untrained [PHYSC] + MLP", _RANDOM
+    UNTRAINED_PROBE = "untrained_probe", "untrained [PHYSC], linear probe", _RANDOM
+    RAW = "raw", "raw CSI", _UNTRAINED
+    RAW_CNN = "raw_cnn", "raw CSI + CNN", _SUPERVISED
+    RAW_PROBE = "raw_probe", "raw CSI, linear probe", _SUPERVISED
+    RAW_HEAD = "raw_head", "raw CSI, head", _SUPERVISED
+    DFT_PROBE = "dft_probe", "|zero-filled DFT|, linear probe", _SUPERVISED
+    GRU = "gru", "GRU", _SUPERVISED
+    KNN = "knn", "kNN on |DFT|", _UNTRAINED
+    KNN_LEVEL = "knn_level", "kNN on |DFT| and level", _UNTRAINED
+    KNN_TRAINING = "knn_training", "kNN on |DFT| of training scenes", _UNTRAINED
+    MEAN_LABELLED = "mean_labelled", "mean of labelled users", _UNTRAINED
+    MEAN_TRAINING = "mean_training", "mean of training users", _UNTRAINED
+    NEIGHBOUR_MEAN = "neighbour_mean", "mean of visible neighbours", _UNTRAINED
+    OCCUPANCY_PRIOR = "occupancy_prior", "prior of training scenes", _UNTRAINED
+    PREVALENCE = "prevalence", "prevalence", _UNTRAINED
+    ALL_OCCUPIED = "all_occupied", "all occupied", _UNTRAINED
+    ZEROS = "zeros", "zeros", _UNTRAINED
+    ZERO_FILLED = "zero_filled", "zero-filled DFT", _UNTRAINED
+    ZERO_FILLED_BEAM = "zero_filled_beam", "zero-filled DFT, no labels", _UNTRAINED
+    OMP = "omp", "OMP{paths}", _UNTRAINED
+    OMP_BEAM = "omp_beam", "OMP{paths}, no labels", _UNTRAINED
+    OMP_4_BEAM = "omp_4_beam", "OMP, 4 paths, no labels", _UNTRAINED
+    LMMSE = "lmmse", "LMMSE", _UNTRAINED
+    SBL = "sbl", "sparse Bayesian learning", _UNTRAINED
+    RIDGE = "ridge", "ridge (AR) of each sample", _UNTRAINED
+    PERSISTENCE = "persistence", "persistence", _UNTRAINED
+    FIRST_GUESS = "first_guess", "first guess, no network", _UNTRAINED
+    EXHAUSTIVE_SEARCH = "exhaustive_search", "exhaustive search", _UNTRAINED, False, True
+    VANILLA_PRETRAINED = "vanilla_pretrained", "vanilla as pretrained", _PRETRAINED
+    VANILLA = "vanilla", "vanilla", _SCRATCH
+    AUGMENTED = "augmented", "augmented", _SCRATCH
+    PENALISED = "penalised", "penalised", _SCRATCH
+    SPARSE_ATTENTION = "sparse_attention", "sparse attention", _UNTRAINED

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wavecity.dataset.files import read_json
-from wavecity.model.results.names import METRICS, Axis, Method, Metric
+from wavecity.model.results.names import Axis, Method, Metric
 from wavecity.model.results.records import Arrays, Condition, Facts, read_records
 from wavecity.model.results.rows import Row, frame_of, rows_of
 from wavecity.model.results.words import count, name_of, place_of
@@ -76,12 +76,10 @@ class Outcome:
 
     Attributes
     ----------
-    task : str
     result : dict
         `facts` and provenance.
     frame : pandas.DataFrame
         Records, as `wavecity.model.results.rows.frame_of` makes it.
-    arrays : dict
     """
 
     task: str
@@ -102,7 +100,7 @@ class Outcome:
     @property
     def listed(self) -> pd.DataFrame:
         """Records of the metrics that tables list."""
-        return self.frame[[METRICS[metric].table != "none" for metric in self.frame["metric"]]]
+        return self.frame[[metric.table != "none" for metric in self.frame["metric"]]]
 
     def conditions(self, metric: Metric, **fixed: object) -> list[Condition]:
         """Conditions under which a metric was measured, in the order of the records; only those with such fields."""
@@ -148,7 +146,7 @@ class Outcome:
             if len(counts):
                 low, high = int(counts.min()), int(counts.max())
                 parts.append(f"n = {low:,} a value" if low == high else f"n = {low:,} to {high:,} a value")
-            labels = [METRICS[metric].axis in (Axis.LABELS, Axis.LABEL_SHARE) for metric in frame["metric"]]
+            labels = [metric.axis in (Axis.LABELS, Axis.LABEL_SHARE) for metric in frame["metric"]]
             swept = frame[labels].dropna(subset="x").sort_values("x")
             if len(swept):
                 places = [place_of(metric, x) for metric, x in zip(swept["metric"], swept["x"], strict=True)]
@@ -221,7 +219,6 @@ def missing_tasks(
 
     Parameters
     ----------
-    run : Path
     summary : dict
         Its `pretrain.json`.
     tasks : iterable of str

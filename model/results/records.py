@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wavecity.dataset import InputError
 from wavecity.dataset.files import atomic_path
-from wavecity.model.results.names import METHODS, METRICS, Axis, Better, Method, Metric, Regime, TestSet
+from wavecity.model.results.names import Method, Metric, TestSet
 
 # What tasks say besides records: JSON-ready facts, and arrays for figures.
 Facts = dict[str, Any]
@@ -27,38 +27,7 @@ _FORM_KEY = b"wavecity_results"
 
 @dataclass(frozen=True)
 class Condition:
-    """What was held fixed; None where it does not apply.
-
-    Attributes
-    ----------
-    scene : str
-        Id of the scene that the users stand in.
-    user_kind : str
-        `walker`, `cyclist` or `vehicle`.
-    test_set : TestSet
-    shifted : str
-        Name of the set out of distribution.
-    horizon : int
-        Snapshots ahead.
-    csi_masked, scene_masked : float
-        Shares of the CSI and of the height patches that are hidden.
-    hidden_layers : str
-        Of the head: widths joined by `-`, or `none`.
-    learning_rate : float
-        Where it is compared and not chosen.
-    shift_axis : str
-        Axis along which channels are shifted, or `all`.
-    on_grid : bool
-        Whether shifts are whole bins; none where they are drawn at random.
-    precision : str
-        Of channels and wrapper: `float32` or `float64`.
-    width, layers : int
-        Size of the model.
-    batch : int
-        Users in a timed forward pass.
-    threads : int
-        Of a timed inference.
-    """
+    """What was held fixed; None where it does not apply. `SCHEMA` says what each field is."""
 
     scene: str | None = None
     user_kind: str | None = None
@@ -78,8 +47,10 @@ class Condition:
     threads: int | None = None
 
     def fits(self, **wanted: object) -> bool:
-        """Whether all these fields have these values."""
-        return all(getattr(self, name) == value for name, value in wanted.items())
+        """Whether all these fields have these values; of a tuple, any."""
+        return all(
+            getattr(self, name) in (value if isinstance(value, tuple) else (value,)) for name, value in wanted.items()
+        )
 
 
 WHOLE = Condition()
@@ -91,8 +62,6 @@ class Record:
 
     Attributes
     ----------
-    metric : Metric
-    method : Method
     value : float
         In the metric's unit.
     seed : int
@@ -101,14 +70,13 @@ class Record:
         Users, clusters or calls that the value is over.
     x : float
         Place on the metric's axis; not-a-number for a method that has none, e.g. takes no labels.
-    condition : Condition
     paths : int, optional
         Paths that a pursuit may use.
 
     Examples
     --------
     >>> record = Record(Metric.SU_RATE, Method.PHYSC_PROBE, 12.5, seed=0, n=300, x=0.1)
-    >>> record.unit, record.axis.value, record.regime.value
+    >>> record.metric.unit, record.metric.axis.value, record.method.regime.value
     ('bit/s/Hz', 'label_share', 'frozen')
     """
 
@@ -121,26 +89,6 @@ class Record:
     condition: Condition = WHOLE
     paths: int | None = None
 
-    @property
-    def unit(self) -> str:
-        """Unit of the value; empty for a pure number."""
-        return METRICS[self.metric].unit
-
-    @property
-    def better(self) -> Better:
-        """Which values are better."""
-        return METRICS[self.metric].better
-
-    @property
-    def axis(self) -> Axis | None:
-        """What x is, if there is one."""
-        return None if math.isnan(self.x) else METRICS[self.metric].axis
-
-    @property
-    def regime(self) -> Regime:
-        """How the method came by what it knows."""
-        return METHODS[self.method].regime
-
 
 @dataclass(frozen=True)
 class Findings:
@@ -148,7 +96,6 @@ class Findings:
 
     Attributes
     ----------
-    records : list of Record
     facts : dict
         Sample sizes, checks, chosen settings; JSON-ready.
     arrays : dict
@@ -211,24 +158,13 @@ def write_records(path: Path, records: Iterable[Record], task: str, checkpoint: 
 
     Parameters
     ----------
-    path : Path
-    records : iterable of Record
-    task : str
     checkpoint : str
         Fingerprint of the pretraining.
     data_version : str
         Fingerprint of the dataset version.
     """
     shared = {"task": task, "checkpoint": checkpoint, "data_version": data_version}
-    lines = [
-        {
-            **shared,
-            **asdict(record.condition),
-            **{name: getattr(record, name) for name in SCHEMA.names if hasattr(record, name)},
-            "x": None if math.isnan(record.x) else record.x,
-        }
-        for record in records
-    ]
+    lines = [shared | _line(record) for record in records]
     with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(lines, schema=SCHEMA), temporary)
 
@@ -238,7 +174,6 @@ def read_records(path: Path, task: str) -> list[Record]:
 
     Parameters
     ----------
-    path : Path
     task : str
         For the error's remedy.
 
@@ -253,11 +188,18 @@ def read_records(path: Path, task: str) -> list[Record]:
             raise ValueError
         return [_record(line) for line in table.to_pylist()]
     except (ValueError, KeyError) as error:
-        msg = (
+        raise InputError(
             f"{path}: results in the form of another version of Wavecity; evaluate again: wavecity evaluate RUN --task {task} "
             "--data STORE"
-        )
-        raise InputError(msg) from error
+        ) from error
+
+
+def _line(record: Record) -> Facts:
+    """Line of a table, but for what all of them have in common."""
+    values = asdict(record)
+    metric, swept = record.metric, not math.isnan(record.x)
+    said = {"unit": metric.unit, "better": metric.better, "regime": record.method.regime}
+    return values.pop("condition") | values | said | ({"axis": metric.axis} if swept else {"axis": None, "x": None})
 
 
 def _record(line: Facts) -> Record:

@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 import pandas as pd
 
-from wavecity.model.results.names import METRICS, Better, Method, Metric, is_ours, is_rival
+from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Condition, Record
 
 # Values as near as this are level, whatever their spread: no figure here is good to two parts in a hundred.
@@ -35,8 +35,6 @@ class Row:
 
     Attributes
     ----------
-    metric : Metric
-    condition : Condition
     values : dict
         Method -> mean over the seeds.
     x : float
@@ -54,22 +52,17 @@ class Row:
     spread: dict[Method, float] = field(default_factory=dict)
     paths: int | None = None
 
-    @property
-    def unit(self) -> str:
-        """Unit of the values."""
-        return METRICS[self.metric].unit
-
-    @property
-    def better(self) -> Better:
-        """Which values are better."""
-        return METRICS[self.metric].better
-
     def best(self, ours: bool) -> Method | None:
         """Method with the best value, of the model's own or of its rivals; None if none was measured."""
-        sign = 1 if self.better == "higher" else -1
-        chosen = [name for name in self.values if (is_ours(name) if ours else is_rival(name))]
+        chosen = [name for name in self.values if (name.ours if ours else name.rival)]
         known = [name for name in chosen if not math.isnan(self.values[name])]
-        return max(known, key=lambda name: sign * self.values[name], default=None)
+        return max(known, key=lambda name: self.metric.sign * self.values[name], default=None)
+
+    def winners(self) -> set[Method]:
+        """Methods with the best value; an upper bound is no competitor."""
+        best = {self.values[name] for name in (self.best(True), self.best(False)) if name is not None}
+        top = max(best, key=lambda value: self.metric.sign * value, default=math.nan)
+        return {name for name, value in self.values.items() if value == top and (name.ours or name.rival)}
 
     def compare(self) -> Comparison:
         """Compare the model with its best rival: level within 2 % or the spread over the seeds.
@@ -79,13 +72,13 @@ class Row:
         >>> Row(Metric.LATENCY, Condition(), {Method.MODEL: 4.0, Method.GRU: 9.0}).compare().place
         'ahead'
         """
-        if not any(map(is_ours, self.values)) or not any(map(is_rival, self.values)):
+        if not any(name.ours for name in self.values) or not any(name.rival for name in self.values):
             return Comparison("not compared")
         own, rival = self.best(True), self.best(False)
         if own is None or rival is None:
             return Comparison("not measured")
         first, second = self.values[own], self.values[rival]
-        gap = (first - second) * (1 if self.better == "higher" else -1)
+        gap = (first - second) * self.metric.sign
         noise = math.hypot(self.spread.get(own, 0.0), self.spread.get(rival, 0.0))
         if abs(gap) <= max(LEVEL * max(abs(first), abs(second)), noise):
             return Comparison("level", rival)
@@ -117,7 +110,7 @@ def rows_of(frame: pd.DataFrame) -> list[Row]:
         # pandas makes plain strings of names that it groups by.
         name, condition = cast("tuple[str, Condition]", key)
         metric = Metric(name)
-        if METRICS[metric].table == "none":
+        if metric.table == "none":
             continue
         paths = next((int(value) for value in group["paths"] if value is not None), None)
         swept = sorted(group["x"].dropna().unique())

@@ -2,7 +2,7 @@
 
 import math
 
-from wavecity.model.results.names import METHODS, METRICS, Axis, Method, Metric, TestSet
+from wavecity.model.results.names import Axis, Method, Metric, TestSet
 from wavecity.model.results.records import Condition
 from wavecity.model.results.rows import Comparison, Row
 
@@ -22,17 +22,6 @@ _SETS = {
 _PLACES = {"ahead": "ahead of", "level": "level with", "behind": "behind"}
 
 
-def title_of(metric: Metric) -> str:
-    """Title of a metric.
-
-    Examples
-    --------
-    >>> title_of(Metric.SU_RATE)
-    'SU-MIMO sum-rate'
-    """
-    return METRICS[metric].title
-
-
 def name_of(method: Method, paths: int | None = None) -> str:
     """Name of a method, with the number of paths of a pursuit.
 
@@ -41,7 +30,7 @@ def name_of(method: Method, paths: int | None = None) -> str:
     >>> name_of(Method.OMP, 16), name_of(Method.PHYSC_MLP)
     ('OMP, 16 paths', '[PHYSC] + MLP')
     """
-    return METHODS[method].title.format(paths="" if paths is None else f", {paths} paths")
+    return method.label.format(paths="" if paths is None else f", {paths} paths")
 
 
 def condition_of(metric: Metric, condition: Condition) -> str:
@@ -86,7 +75,7 @@ def condition_of(metric: Metric, condition: Condition) -> str:
         parts.append(f"batch of {at.batch}")
     if at.precision is not None:
         parts.append(at.precision)
-    return ", ".join(parts) or METRICS[metric].whole
+    return ", ".join(parts) or metric.whole
 
 
 def test_set_of(condition: Condition) -> str:
@@ -103,14 +92,14 @@ def size_of(width: int, layers: int) -> str:
 
 def axis_of(metric: Metric) -> str:
     """What is swept."""
-    axis = METRICS[metric].axis
+    axis = metric.axis
     return _AXES[axis] if axis else ""
 
 
 def axis_label_of(metric: Metric) -> str:
     """Label of an axis with a metric's values: the last part of its title, with the unit."""
-    title = METRICS[metric].title
-    return f"{title.partition(', ')[2] or title}, {METRICS[metric].unit}"
+    title = metric.label
+    return f"{title.partition(', ')[2] or title}, {metric.unit}"
 
 
 def place_of(metric: Metric, x: float) -> str:
@@ -121,7 +110,7 @@ def place_of(metric: Metric, x: float) -> str:
     >>> place_of(Metric.LOCATION_ERROR, 1000), place_of(Metric.SU_RATE, 0.05), place_of(Metric.EQUIVARIANCE_ERROR, 0.5)
     ('1,000', '5 %', '0.5')
     """
-    axis = METRICS[metric].axis
+    axis = metric.axis
     if axis is Axis.LABEL_SHARE:
         return share_of(x)
     return f"{x:,.0f}" if axis is Axis.LABELS else f"{x:g}"
@@ -130,6 +119,14 @@ def place_of(metric: Metric, x: float) -> str:
 def share_of(share: float) -> str:
     """Share in per cent."""
     return f"{100 * share:g} %"
+
+
+def value_of(row: Row, method: Method) -> str:
+    """Value of a method with its spread over the seeds, or a dash."""
+    value, spread, digits = row.values.get(method, math.nan), row.spread.get(method), digits_of(row.metric.unit)
+    if math.isnan(value):
+        return "-"
+    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def digits_of(unit: str) -> int:
@@ -152,10 +149,10 @@ def count(number: int, noun: str) -> str:
 def in_words(row: Row) -> dict[str, object]:
     """Row in words, JSON-ready: quantity, condition, unit, better, x, over (what x is), values, spread, verdict."""
     return {
-        "quantity": title_of(row.metric),
+        "quantity": row.metric.label,
         "condition": condition_of(row.metric, row.condition),
-        "unit": row.unit,
-        "better": row.better,
+        "unit": row.metric.unit,
+        "better": row.metric.better,
         "x": None if math.isnan(row.x) else row.x,
         "over": "" if math.isnan(row.x) else axis_of(row.metric),
         "values": {name_of(name, row.paths): value for name, value in row.values.items()},

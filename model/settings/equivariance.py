@@ -41,12 +41,10 @@ class BudgetSettings(Settings):
     @model_validator(mode="after")
     def _ascending(self) -> "BudgetSettings":
         if list(self.samples) != sorted(set(self.samples)):
-            msg = f"samples {list(self.samples)} must ascend, each value once"
-            raise ValueError(msg)
+            raise ValueError(f"samples {list(self.samples)} must ascend, each value once")
         costs = [width * width * layers for width, layers in self.sizes]
         if costs != sorted(set(costs)):
-            msg = f"sizes {[list(size) for size in self.sizes]} must go from small to large, each size once"
-            raise ValueError(msg)
+            raise ValueError(f"sizes {[list(size) for size in self.sizes]} must go from small to large, each size once")
         return self
 
 
@@ -95,12 +93,7 @@ class EquivarianceSettings(Settings):
     )
     estimation: BudgetSettings = BudgetSettings()
     prediction: BudgetSettings = BudgetSettings(
-        steps=30,
-        batch_size=4,
-        learning_rates=(1e-3, 4e-3),
-        sizes=((8, 1), (32, 1)),
-        samples=(24, 144),
-        test_users=16,
+        steps=30, batch_size=4, learning_rates=(1e-3, 4e-3), sizes=((8, 1), (32, 1)), samples=(24, 144), test_users=16
     )
 
     @model_validator(mode="after")
@@ -108,8 +101,7 @@ class EquivarianceSettings(Settings):
         for name in ("methods", "scaled", "shifts"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
-                msg = f"training.evaluation.equivariance.{name} {list(values)}: each value once"
-                raise ValueError(msg)
+                raise ValueError(f"training.evaluation.equivariance.{name} {list(values)}: each value once")
         if unknown := sorted(set(self.scaled) - set(self.methods)):
             msg = f"training.evaluation.equivariance.scaled {unknown} must be among its methods {list(self.methods)}"
             raise ValueError(msg)

@@ -68,8 +68,7 @@ class PredictionSettings(Settings):
         for name in ("horizons", "labels"):
             values = getattr(self, name)
             if list(values) != sorted(set(values)):
-                msg = f"training.evaluation.prediction.{name} {list(values)} must ascend, each value once"
-                raise ValueError(msg)
+                raise ValueError(f"training.evaluation.prediction.{name} {list(values)} must ascend, each value once")
         if unknown := set(self.dense_labels) - set(self.labels):
             msg = f"training.evaluation.prediction.dense_labels {sorted(unknown)} must be among its labels {list(self.labels)}"
             raise ValueError(msg)

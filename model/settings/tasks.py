@@ -47,8 +47,7 @@ REGISTERED: dict[TaskName, Registered] = {
     ),
     "localization": Registered("wavecity.model.tasks.localization", "users found in a scene from some labels of it"),
     "cross-localization": Registered(
-        "wavecity.model.tasks.cross_scene",
-        "users found in scenes that were not trained on, from few labels or none",
+        "wavecity.model.tasks.cross_scene", "users found in scenes that were not trained on, from few labels or none"
     ),
     "mu-mimo": Registered("wavecity.model.tasks.beams.mu_mimo", "beams and sum-rate of several users"),
     "su-mimo": Registered(
@@ -57,9 +56,7 @@ REGISTERED: dict[TaskName, Registered] = {
     ),
     "latency": Registered("wavecity.model.tasks.latency", "time of one inference, in PyTorch and exported"),
     "prediction": Registered(
-        "wavecity.model.tasks.prediction",
-        "future channels of moving users (only for a temporal model)",
-        ("temporal",),
+        "wavecity.model.tasks.prediction", "future channels of moving users (only for a temporal model)", ("temporal",)
     ),
     "equivariance": Registered(
         "wavecity.model.tasks.equivariance",

@@ -86,12 +86,10 @@ class TemporalMaskingSettings(Settings):
     @model_validator(mode="after")
     def _ranges_ascend(self) -> "TemporalMaskingSettings":
         if len(set(self.kinds)) < len(self.kinds):
-            msg = f"training.temporal.masking.kinds {list(self.kinds)}: each kind once"
-            raise ValueError(msg)
+            raise ValueError(f"training.temporal.masking.kinds {list(self.kinds)}: each kind once")
         for name, low, high in (("ratio_start", self.ratio_start, self.ratio_end), ("snr", *self.snr)):
             if low > high:
-                msg = f"training.temporal.masking.{name} {low:g} must not exceed {high:g}"
-                raise ValueError(msg)
+                raise ValueError(f"training.temporal.masking.{name} {low:g} must not exceed {high:g}")
         return self
 
 

@@ -62,11 +62,10 @@ class ModelSettings(Settings):
             msg = f"training.model.width {self.width} must be a multiple of training.model.heads {self.heads}"
             raise ValueError(msg)
         if self.spectrum_size % self.spectrum_map:
-            msg = (
+            raise ValueError(
                 f"training.model.spectrum_size {self.spectrum_size} must be a multiple of training.model.spectrum_map "
                 f"{self.spectrum_map}"
             )
-            raise ValueError(msg)
         return self
 
 
@@ -83,8 +82,7 @@ class StageMasks(Settings):
         for name in type(self).model_fields:
             low, high = getattr(self, name)
             if low > high:
-                msg = f"masking ratio {name} [{low}, {high}]: the first must not exceed the second"
-                raise ValueError(msg)
+                raise ValueError(f"masking ratio {name} [{low}, {high}]: the first must not exceed the second")
         return self
 
 
@@ -127,8 +125,7 @@ class MaskingSettings(Settings):
     @model_validator(mode="after")
     def _probabilities_sum_to_one(self) -> "MaskingSettings":
         if abs(sum(self.objectives) - 1) > 1e-6:
-            msg = f"training.masking.objectives {self.objectives} must sum to 1"
-            raise ValueError(msg)
+            raise ValueError(f"training.masking.objectives {self.objectives} must sum to 1")
         return self
 
 

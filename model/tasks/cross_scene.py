@@ -6,8 +6,7 @@ test scene they work as they are (zero-shot), or are fine-tuned on a few labelle
 """
 
 import copy
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +18,7 @@ from wavecity.model.data.users import Users, WirelessData, gather
 from wavecity.model.figures.curves import draw_cross, draw_layouts
 from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, PaperFigure, Part
 from wavecity.model.learning.baselines import inverse_distance_mean, nearest
-from wavecity.model.learning.finetune import EncoderWithHead, finetuned
-from wavecity.model.learning.heads import LocationHead, Standardiser, apply, distance, tuned
+from wavecity.model.learning.heads import Standardiser, apply, distance, tuned
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.claims import OURS, Claim
 from wavecity.model.results.measures import Select
@@ -34,10 +32,11 @@ from wavecity.model.tasks.sites import (
     Site,
     Views,
     choose_scenes,
+    csi_facts,
     level_weight,
     make_site,
     site_facts,
-    starts_of,
+    trained_together,
     viewer,
     with_level,
     with_noise,
@@ -69,29 +68,6 @@ class Source:
         return settings.model_copy(update={"held_back": 1 - self.train / len(self.users)})
 
 
-@dataclass(frozen=True)
-class Learner:
-    """A head trained on the training scenes.
-
-    Attributes
-    ----------
-    method : Method
-    seed : int
-        Of weights and batches, and of the labels in unseen scenes.
-    head : nn.Module
-    read : callable
-        From an unseen scene's users to what the head takes.
-    rate : float
-        Learning rate that the validation scenes chose.
-    """
-
-    method: Method
-    seed: int
-    head: nn.Module
-    read: Callable[[Site, Views], Tensor]
-    rate: float
-
-
 def cross_localization(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Median error in unseen scenes against the number of labelled users there, from none.
 
@@ -101,8 +77,6 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
 
     Parameters
     ----------
-    predictor : Predictor
-    data : WirelessData
     settings : EvaluationSettings
         `cross_scene`, `heads`, and CSI share and noise of `localization`.
     seed : int
@@ -126,35 +100,39 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
     sites = [make_site(data, row, config.users, TESTED, settings.localization.snr, seed) for row in rows]
     source = make_source(data, settings, seed)
     look = viewer(predictor, visible)
-    views, known = [look(site.users) for site in sites], look(source.users)
+    unseen, known = [(site, look(site.users)) for site in sites], look(source.users)
 
     errors = Errors(Metric.CROSS_LOCATION_ERROR)
     drawn: dict[Method, list[Tensor]] = {Method.PHYSC_MLP: [], Method.RAW_CNN: []}
     rates: dict[Method, float] = {}
     adapted: dict[tuple[Method, int, int], float] = {}
-    for learner in _learners(predictor, source, known, visible, settings):
-        rates.setdefault(learner.method, learner.rate)
-        for site, view in zip(sites, views, strict=True):
-            features = learner.read(site, view)
+    for method, head_seed, start, values, rate in _learned(predictor, source, known, unseen, visible, settings.heads):
+        rates.setdefault(method, rate)
+        for site, features in zip(sites, values, strict=True):
             for count in counts:
-                head, key = learner.head, (learner.method, count, site.row)
+                head, key = start, (method, count, site.row)
                 if count:
                     # As for every head, the first seed's held-back labels choose the rate.
                     tried = [adapted[key]] if key in adapted else config.adapt_rates
-                    head, adapted[key] = _adapted(learner, site, features, count, settings.heads, tried)
+                    index = site.labelled(count, head_seed)
+                    head, adapted[key] = _adapted(start, site, features, index, settings.heads, tried)
                 place = apply(head, features[: site.tested])
-                errors.add(learner.method, count, learner.seed, site, place)
-                if learner.method in drawn and count == counts[0] and learner.seed == 0:
-                    drawn[learner.method].append(place)
-    weight = _simple(predictor, source, known, sites, views, visible, counts, settings, errors)
+                errors.add(method, count, head_seed, site, place)
+                if method in drawn and count == counts[0] and head_seed == 0:
+                    drawn[method].append(place)
+    everyone = torch.arange(len(source.users))
+    weight = level_weight(known, source.users.position, everyone[: source.train], everyone[source.train :])
+    for site, view in unseen:
+        errors.add_location_head(predictor, site, visible)
+        for method, count, head_seed, place in _simple(source, known, site, view, counts, settings.heads.seeds, weight):
+            errors.add(method, count, head_seed, site, place)
 
     facts: Facts = {
         "train_users": source.train,
         "train_scenes": len(source.users.scene[: source.train].unique()),
         "validation_users": len(source.users) - source.train,
         **site_facts(sites, counts, config.labels, settings),
-        "csi_patches_seen": len(visible),
-        "csi_patches": predictor.model.csi_patches,
+        **csi_facts(predictor, visible),
         "learning_rates": rates,
         "adaptation_rates": {
             method: {str(count): [adapted[method, count, site.row] for site in sites] for count in counts if count}
@@ -175,118 +153,90 @@ def make_source(data: WirelessData, settings: EvaluationSettings, seed: int) -> 
     for split, limit in (("train", settings.cross_scene.train_users), ("validation", settings.max_users)):
         users = gather(data.splits[split], limit)
         parts.append(users.at(torch.from_numpy(rng.permutation(len(users)))))
-    joined = Users(*(torch.cat([getattr(part, name) for part in parts]) for name in Users.__dataclass_fields__))
-    return Source(with_noise(joined, settings.localization.snr, rng), len(parts[0]))
+    return Source(with_noise(Users.joined(parts), settings.localization.snr, rng), len(parts[0]))
 
 
-def _learners(
-    predictor: Predictor, source: Source, known: Views, visible: Tensor, settings: EvaluationSettings
-) -> Iterator[Learner]:
-    """Train every method's heads on the training scenes, one for each seed."""
-    heads, held_back = head_builders(predictor, visible), source.held_back(settings.heads)
-    reads: dict[Method, Callable[[Views], Tensor]] = {
-        Method.PHYSC_MLP: lambda view: view.physc,
-        Method.RAW_CNN: lambda view: view.entries,
+# Method, seed, head, what it reads of the users of each unseen scene, and the learning rate that validation scenes chose.
+Learned = tuple[Method, int, nn.Module, list[Tensor], float]
+
+
+def _learned(
+    predictor: Predictor,
+    source: Source,
+    known: Views,
+    unseen: Sequence[tuple[Site, Views]],
+    visible: Tensor,
+    settings: HeadSettings,
+) -> Iterator[Learned]:
+    """Train every method's heads on the training scenes, one for each seed (of weights, batches, and later of labels)."""
+    heads, held_back = head_builders(predictor, visible), source.held_back(settings)
+    features = {
+        Method.PHYSC_MLP: (known.physc, [view.physc for _, view in unseen]),
+        Method.RAW_CNN: (known.entries, [view.entries for _, view in unseen]),
     }
-    for method, read in reads.items():
-        features = read(known)
-        standardise = Standardiser.of(features[: source.train])
-        labelled = (standardise(features), source.users.position)
-
-        def from_views(
-            _: Site, view: Views, read: Callable[[Views], Tensor] = read, standardise: Standardiser = standardise
-        ) -> Tensor:
-            return standardise(read(view))
+    for method, (seen, values) in features.items():
+        standardise = Standardiser.of(seen[: source.train])
+        labelled = (standardise(seen), source.users.position)
 
         def draw_same(_: int, labelled: tuple[Tensor, Tensor] = labelled) -> tuple[Tensor, Tensor]:
             return labelled
 
         for seed, head, rate in tuned(heads[method], lambda _: distance, draw_same, held_back):
-            yield Learner(method, seed, head, from_views, rate)
-    if not settings.heads.finetune_steps:
-        return
+            yield method, seed, head, [standardise(part) for part in values], rate
 
     # Batches cannot draw more users than this; the order is random.
-    drawn = min(source.train, settings.heads.finetune_steps * settings.heads.finetune_batch)
-    index = torch.cat((torch.arange(drawn), torch.arange(source.train, len(source.users))))
-    users = source.users.at(index)
-    fewer = Source(users, drawn).held_back(settings.heads)
-
-    def build() -> nn.Module:
-        return LocationHead(predictor.settings.model.width, predictor.scenes.size)
+    drawn = min(source.train, settings.finetune_steps * settings.finetune_batch)
+    users = source.users.at(torch.cat((torch.arange(drawn), torch.arange(source.train, len(source.users)))))
+    fewer = Source(users, drawn).held_back(settings)
 
     def draw(_: int) -> tuple[Users, Tensor, Tensor]:
         return users, users.csi[:, None], users.position
 
-    for method, start in starts_of(predictor).items():
-        for seed, model, rate in finetuned(start, build, lambda _: distance, draw, visible, fewer):
-            head, model.head = model.head, nn.Identity()
-
-            def from_users(site: Site, _: Views, model: EncoderWithHead = model) -> Tensor:
-                return model.outputs(site.users, site.users.csi[:, None])
-
-            yield Learner(method, seed, head, from_users, rate)
+    mlp = heads[Method.PHYSC_MLP]
+    for method, (seed, model, rate) in trained_together(predictor, mlp, lambda _: distance, draw, visible, fewer):
+        head, model.head = model.head, nn.Identity()
+        yield method, seed, head, [model.outputs(site.users, site.users.csi[:, None]) for site, _ in unseen], rate
 
 
 def _adapted(
-    learner: Learner, site: Site, features: Tensor, count: int, settings: HeadSettings, rates: Sequence[float]
+    head: nn.Module, site: Site, features: Tensor, index: Tensor, settings: HeadSettings, rates: Sequence[float]
 ) -> tuple[nn.Module, float]:
     """Fine-tune a copy of a head on labelled users of an unseen scene; the start itself is one of the candidates."""
-    index = site.labelled(count, learner.seed)
     labelled = (features[index], site.users.position[index])
     once = settings.model_copy(update={"seeds": 1})
-    found = tuned(lambda: copy.deepcopy(learner.head), lambda _: distance, lambda _: labelled, once, rates)
-    _, head, rate = next(iter(found))
-    return head, rate
+    found = tuned(lambda: copy.deepcopy(head), lambda _: distance, lambda _: labelled, once, rates)
+    _, adapted, rate = next(iter(found))
+    return adapted, rate
 
 
 def _simple(
-    predictor: Predictor,
-    source: Source,
-    known: Views,
-    sites: Sequence[Site],
-    views: Sequence[Views],
-    visible: Tensor,
-    counts: Sequence[int],
-    settings: EvaluationSettings,
-    errors: Errors,
-) -> float:
-    """Methods without training: the model's own location head, neighbours, the mean. Returns the level's weight."""
-    everyone, train = torch.arange(len(source.users)), source.users.position[: source.train]
-    weight = level_weight(known, source.users.position, everyone[: source.train], everyone[source.train :])
-    for site, view in zip(sites, views, strict=True):
-        place = predictor.predict(site.test, visible, fill_csi=False).location
-        if place is not None:
-            errors.add(Method.MODEL_LOCATION_HEAD, math.nan, 0, site, place)
-        for method, factor in ((Method.KNN, 0.0), (Method.KNN_LEVEL, weight)):
-            queries = with_level(view, factor)
-            distance, index = nearest(
-                with_level(known, factor)[: source.train], queries[: site.tested], NEIGHBOURS_TAKEN
-            )
-            near = (distance, train[index])
-            for count in counts:
-                # Without labels nothing depends on the seed.
-                for seed in range(settings.heads.seeds if count else 1):
-                    index = site.labelled(count, seed)
-                    place = among(near, queries[index], site.users.position[index], queries[: site.tested])
-                    errors.add(method, count, seed, site, place)
-        for count in counts:
-            for seed in range(settings.heads.seeds if count else 1):
-                labels = site.users.position[site.labelled(count, seed)] if count else train
-                errors.add(Method.MEAN_LABELLED, count, seed, site, labels.mean(0).expand(site.tested, -1))
-    return weight
+    source: Source, known: Views, site: Site, view: Views, counts: Sequence[int], seeds: int, weight: float
+) -> Iterator[tuple[Method, int, int, Tensor]]:
+    """Method, number of labels, seed and places of the tested users, of what needs no training: neighbours, the mean."""
+    train = source.users.position[: source.train]
+    # Without labels nothing depends on the seed.
+    draws = [(count, seed) for count in counts for seed in range(seeds if count else 1)]
+    for method, factor in ((Method.KNN, 0.0), (Method.KNN_LEVEL, weight)):
+        queries = with_level(view, factor)
+        distance, index = nearest(with_level(known, factor)[: source.train], queries[: site.tested], NEIGHBOURS_TAKEN)
+        near = (distance, train[index])
+        for count, seed in draws:
+            index = site.labelled(count, seed)
+            place = among(near, queries[index], site.users.position[index], queries[: site.tested])
+            yield method, count, seed, place
+    for count, seed in draws:
+        labels = site.users.position[site.labelled(count, seed)] if count else train
+        yield Method.MEAN_LABELLED, count, seed, labels.mean(0).expand(site.tested, -1)
 
 
-def among(
-    near: tuple[Tensor, Tensor], features: Tensor, labels: Tensor, queries: Tensor, k: int = NEIGHBOURS_TAKEN
-) -> Tensor:
+def among(near: tuple[Tensor, Tensor], features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
     """`nearest_neighbours` of queries (M, F) when features (L, F) with labels (L, c) join the database.
 
     `near` holds the distances (M, k) and labels (M, k, c) of the nearest in the database.
     """
     joined = torch.cat((near[0], torch.cdist(queries, features)), 1)
     every = torch.cat((near[1], labels.expand(len(queries), -1, -1)), 1)
-    found, index = joined.topk(min(k, joined.shape[1]), largest=False)
+    found, index = joined.topk(min(NEIGHBOURS_TAKEN, joined.shape[1]), largest=False)
     return inverse_distance_mean(found, every.gather(1, index[..., None].expand(-1, -1, every.shape[-1])))
 
 
@@ -328,14 +278,7 @@ FIGURES = (
     )),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(
-        TASK,
-        "multimodal",
-        "Localisation in unseen scenes",
-        cross_localization,
-        frozenset({"batch_size", "cross_scene", "heads", "localization", "max_users"}),
-        (Method.RAW_CNN, Method.TWIN, Method.KNN, Method.KNN_LEVEL, Method.MEAN_LABELLED),
-        CLAIMS,
-        FIGURES,
-    ),
-)
+    TaskSpec(TASK, "multimodal", "Localisation in unseen scenes", cross_localization,
+             frozenset({"batch_size", "cross_scene", "heads", "localization", "max_users"}),
+             (Method.RAW_CNN, Method.TWIN, Method.KNN, Method.KNN_LEVEL, Method.MEAN_LABELLED), CLAIMS, FIGURES),
+)  # fmt: skip

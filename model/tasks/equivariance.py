@@ -1,5 +1,7 @@
 """Wave equivariance as a task of either model: claims of the paper's abstract, questions of ours, and figures."""
 
+from collections.abc import Callable
+
 from wavecity.model.equivariance.measures import MODULATED, OWN, OWN_WRAPPED, SEEN, UNSEEN
 from wavecity.model.equivariance.task import equivariance, equivariance_temporal, versions_of
 from wavecity.model.equivariance.training import ESTIMATION, FORECAST, Metrics
@@ -8,6 +10,7 @@ from wavecity.model.figures.parts import PaperFigure, Part
 from wavecity.model.results.claims import DB_MARGIN, OURS, Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric, TestSet
+from wavecity.model.results.records import Findings
 from wavecity.model.settings.tasks import Backbone, TaskName
 from wavecity.model.tasks.spec import TaskSpec
 
@@ -97,31 +100,15 @@ def figures_of(metrics: Metrics) -> tuple[PaperFigure, ...]:
     )  # fmt: skip
 
 
+def _spec(backbone: Backbone, run: Callable[..., Findings], settings: frozenset[str]) -> TaskSpec:
+    metrics = ERRORS[backbone]
+    return TaskSpec(
+        TASK, backbone, "Wave equivariance", run, settings, (*_RIVALS, OWN), claims_of(metrics), figures_of(metrics),
+        ("train", "test"), lambda evaluation: versions_of(evaluation.equivariance), own_section=True,
+    )  # fmt: skip
+
+
 SPECS = (
-    TaskSpec(
-        TASK,
-        "multimodal",
-        "Wave equivariance",
-        equivariance,
-        frozenset({"equivariance", "heads"}),
-        (*_RIVALS, OWN),
-        claims_of(ESTIMATION),
-        figures_of(ESTIMATION),
-        ("train", "test"),
-        lambda settings: versions_of(settings.equivariance),
-        own_section=True,
-    ),
-    TaskSpec(
-        TASK,
-        "temporal",
-        "Wave equivariance",
-        equivariance_temporal,
-        frozenset({"equivariance", "heads", "prediction"}),
-        (*_RIVALS, OWN),
-        claims_of(FORECAST),
-        figures_of(FORECAST),
-        ("train", "test"),
-        lambda settings: versions_of(settings.equivariance),
-        own_section=True,
-    ),
+    _spec("multimodal", equivariance, frozenset({"equivariance", "heads"})),
+    _spec("temporal", equivariance_temporal, frozenset({"equivariance", "heads", "prediction"})),
 )

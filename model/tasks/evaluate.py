@@ -73,18 +73,16 @@ def evaluate(
         A task of another model than the run's, or a dataset that does not fit the model or is too small for the task.
     """
     if task not in TASKS:
-        msg = f"task {task!r}: there is no such task; choose one of {', '.join(TASKS)}"
-        raise InputError(msg)
+        raise InputError(f"task {task!r}: there is no such task; choose one of {', '.join(TASKS)}")
     checkpoint = weights_of(run)
     card, weights = checkpoint
     backbone = card["settings"].get("backbone", "multimodal")
     spec = spec_of(task, backbone)
     if spec is None:
         needed = REGISTERED[task].backbones[0]
-        msg = (
+        raise NotPossible(
             f"task {task} needs a {needed} model, {run} holds a {backbone} one; choose {', '.join(TASKS_OF[backbone])}"
         )
-        raise NotPossible(msg)
     version = data.version if data is not None else dataset_version(store)
     evaluation = _read_by(spec, settings.evaluation)
     changed = [] if own is None else changed_keys(_read_by(spec, own[0].evaluation), evaluation, "training.evaluation.")
@@ -111,8 +109,7 @@ def evaluate(
         with torch.random.fork_rng(devices=[]), cpu_threads(settings.threads):
             name, findings = _run(spec, run, checkpoint, store, settings.evaluation, seed, data)
     except InputError as error:
-        msg = f"{task} is not possible: {error}"
-        raise NotPossible(msg) from error
+        raise NotPossible(f"{task} is not possible: {error}") from error
     result = {
         "task": task,
         "fingerprint": fingerprint,
@@ -147,8 +144,6 @@ def note_not_possible(run: Path, task: str, why: str) -> None:
     ----------
     run : Path
         Folder of a pretraining.
-    task : str
-    why : str
     """
     card, _ = weights_of(run)
     path = run / "results" / f"{task}.json"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wavecity.dataset import InputError
-from wavecity.model.data.users import Users, WirelessData, gather
+from wavecity.model.data.users import WirelessData, gather
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.claims import Claim
 from wavecity.model.results.measures import Select
@@ -47,7 +47,10 @@ def latency(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
             facts[f"difference, {name}"] = compare(encoder, ways[name], example_inputs(predictor.model, 3))
             facts[f"megabytes, {name}"] = round((Path(folder) / file).stat().st_size / 1e6, 2)
         times = {method: _milliseconds(way, inputs) for method, way in ways.items()}
-    facts |= {"physc_matches_predictor": _same_as(predictor, encoder, user, inputs, visible)}
+    with torch.no_grad():
+        deployed = encoder(*inputs)[0]
+    # What the tasks were evaluated with.
+    facts["physc_matches_predictor"] = float((deployed - predictor.encode(user, visible)).abs().max())
     facts |= {f"90th percentile ms, {name}": float(np.percentile(values, 90)) for name, values in times.items()}
     records = [
         Record(Metric.LATENCY, method, float(np.median(values)), seed, RUNS, condition=condition)
@@ -68,14 +71,6 @@ def _milliseconds(run: Run, inputs: tuple[Tensor, Tensor]) -> list[float]:
     return times
 
 
-@torch.no_grad()
-def _same_as(
-    predictor: Predictor, encoder: DeployedEncoder, user: Users, inputs: tuple[Tensor, Tensor], visible: Tensor
-) -> float:
-    """Largest difference between the deployed encoder's [PHYSC] and what the tasks were evaluated with."""
-    return float((encoder(*inputs)[0] - predictor.encode(user, visible)).abs().max())
-
-
 TASK: TaskName = "latency"
 # Readings of "in the order of milliseconds" [ours]: what counts as so, and what as the opposite.
 QUICK, SLOW = 10.0, 100.0
@@ -86,14 +81,6 @@ CLAIMS = (
           f"above {SLOW:g} ms is the opposite", TASK, "level", Select(Metric.LATENCY, _WAYS), -QUICK, -SLOW, 1, 0),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(
-        TASK,
-        "multimodal",
-        "Time of one inference",
-        latency,
-        frozenset({"batch_size", "localization"}),
-        (),
-        CLAIMS,
-        splits=("test",),
-    ),
-)
+    TaskSpec(TASK, "multimodal", "Time of one inference", latency, frozenset({"batch_size", "localization"}), (), CLAIMS,
+             splits=("test",)),
+)  # fmt: skip

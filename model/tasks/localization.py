@@ -5,19 +5,17 @@ that no mask can tell where a user is. All methods see the same noisy patches an
 same labels. Users that are tested on are drawn before and are never labelled.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wavecity.model.data.users import Users, WirelessData
+from wavecity.model.data.users import Users, WirelessData, evenly
 from wavecity.model.figures.curves import draw_clusters, draw_layouts, draw_local, draw_local_scenes
 from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, TSNE, PaperFigure, Part
 from wavecity.model.learning.baselines import nearest_neighbours
-from wavecity.model.learning.embeddings import clusters, evenly, picture
-from wavecity.model.learning.finetune import finetuned
+from wavecity.model.learning.embeddings import clusters, picture
 from wavecity.model.learning.heads import LocationCnn, LocationHead, Standardiser, apply, distance, tuned
 from wavecity.model.learning.selection import first_held_back
 from wavecity.model.multimodal.inference import Predictor
@@ -33,12 +31,12 @@ from wavecity.model.tasks.sites import (
     Views,
     ZeroFilled,
     choose_scenes,
+    csi_facts,
     level_weight,
     make_site,
-    shown_antennas,
     silhouettes,
     site_facts,
-    starts_of,
+    trained_together,
     viewer,
     with_level,
 )
@@ -60,8 +58,6 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
 
     Parameters
     ----------
-    predictor : Predictor
-    data : WirelessData
     settings : EvaluationSettings
         `localization` and `heads`.
     seed : int
@@ -93,9 +89,7 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
     drawn: dict[Method, list[Tensor]] = {Method.PHYSC_MLP: [], Method.RAW_CNN: []}
     rates: dict[Method, dict[str, list[float]]] = {}
     for site, view in zip(sites, views, strict=True):
-        place = predictor.predict(site.test, visible, fill_csi=False).location
-        if place is not None:
-            errors.add(Method.MODEL_LOCATION_HEAD, math.nan, 0, site, place)
+        errors.add_location_head(predictor, site, visible)
         features = {
             Method.PHYSC_MLP: view.physc,
             Method.RAW_CNN: view.entries,
@@ -109,15 +103,20 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
                     drawn[method].append(place)
                 if rate is not None and head_seed == 0:
                     rates.setdefault(method, {}).setdefault(str(count), []).append(rate)
-        for method, head_seed, place, rate in _finetuned_places(predictor, site, visible, counts[-1], settings):
-            errors.add(method, counts[-1], head_seed, site, place)
-            if head_seed == 0:
-                rates.setdefault(method, {}).setdefault(str(counts[-1]), []).append(rate)
+
+        def draw(head_seed: int, site: Site = site) -> tuple[Users, Tensor, Tensor]:
+            users = site.users.at(site.labelled(counts[-1], head_seed))
+            return users, users.csi[:, None], users.position
+
+        mlp, parts = heads[Method.PHYSC_MLP], settings.heads
+        for method, one in trained_together(predictor, mlp, lambda _: distance, draw, visible, parts):
+            errors.add(method, counts[-1], one.seed, site, one.network.outputs(site.test, site.test.csi[:, None]))
+            if one.seed == 0:
+                rates.setdefault(method, {}).setdefault(str(counts[-1]), []).append(one.rate)
 
     facts = {
         **site_facts(sites, counts, config.labels, settings),
-        "csi_patches_seen": len(visible),
-        "csi_patches": predictor.model.csi_patches,
+        **csi_facts(predictor, visible),
         "learning_rates": rates,
         "split": "users of a scene at random; those tested on are never labelled, more labels contain the fewer",
     }
@@ -127,7 +126,7 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
 
 def head_builders(predictor: Predictor, visible: Tensor) -> dict[Method, Callable[[], nn.Module]]:
     """How the heads on fixed features are made, by method."""
-    shown, scale = shown_antennas(predictor, visible), predictor.scenes.size
+    shown, scale = predictor.shown(visible), predictor.scenes.size
 
     def mlp() -> nn.Module:
         return LocationHead(predictor.settings.model.width, scale)
@@ -157,25 +156,6 @@ def _head_places(
         for head_seed, head, rate in tuned(heads[method], lambda _: distance, draw, settings.heads):
             standardise = Standardiser.of(values[site.labelled(count, head_seed)])
             yield method, head_seed, apply(head, standardise(values[: site.tested])), rate
-
-
-def _finetuned_places(
-    predictor: Predictor, site: Site, visible: Tensor, count: int, settings: EvaluationSettings
-) -> Iterator[tuple[Method, int, Tensor, float]]:
-    """As `_head_places`, of encoder and head trained together: pretrained, and from random weights."""
-    if not settings.heads.finetune_steps:
-        return
-
-    def draw(head_seed: int) -> tuple[Users, Tensor, Tensor]:
-        users = site.users.at(site.labelled(count, head_seed))
-        return users, users.csi[:, None], users.position
-
-    def build() -> nn.Module:
-        return LocationHead(predictor.settings.model.width, predictor.scenes.size)
-
-    for method, start in starts_of(predictor).items():
-        for head_seed, model, rate in finetuned(start, build, lambda _: distance, draw, visible, settings.heads):
-            yield method, head_seed, model.outputs(site.test, site.test.csi[:, None]), rate
 
 
 def _simple_places(site: Site, view: Views, count: int, settings: EvaluationSettings) -> Iterator[Placed]:
@@ -249,23 +229,7 @@ FIGURES = (
     )),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(
-        TASK,
-        "multimodal",
-        "Localisation in one scene",
-        localization,
-        frozenset({"batch_size", "heads", "localization"}),
-        (
-            Method.RAW_CNN,
-            Method.UNTRAINED_MLP,
-            Method.TWIN,
-            Method.KNN,
-            Method.KNN_LEVEL,
-            Method.MEAN_LABELLED,
-            Method.RAW,
-        ),
-        CLAIMS,
-        FIGURES,
-        ("test",),
-    ),
-)
+    TaskSpec(TASK, "multimodal", "Localisation in one scene", localization, frozenset({"batch_size", "heads", "localization"}),
+             (Method.RAW_CNN, Method.UNTRAINED_MLP, Method.TWIN, Method.KNN, Method.KNN_LEVEL, Method.MEAN_LABELLED, Method.RAW),
+             CLAIMS, FIGURES, ("test",)),
+)  # fmt: skip

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from wavecity.model.data.trajectories import KINDS, TemporalData, TemporalUsers, gather_temporal
+from wavecity.model.data.users import evenly
 from wavecity.model.data.windows import Cutter, Windows, check_windows
 from wavecity.model.figures.parts import BARS, PaperFigure, Part
 from wavecity.model.figures.prediction import draw_horizons, draw_labels
 from wavecity.model.learning.baselines import decibel
-from wavecity.model.learning.embeddings import evenly
 from wavecity.model.learning.predictors import GruPredictor, persistence, ridge
 from wavecity.model.multimodal.network import count_parameters
 from wavecity.model.results.claims import DB_MARGIN, OURS, Claim
@@ -146,7 +146,6 @@ class PredictionErrors:
     ----------
     kind : int64 (N,)
         Of the users that windows are of.
-    horizons : sequence of int
     """
 
     def __init__(self, kind: Tensor, horizons: Sequence[int]) -> None:
@@ -308,15 +307,6 @@ FIGURES = (
     )),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(
-        TASK,
-        "temporal",
-        "Channel prediction under mobility",
-        prediction,
-        frozenset({"heads", "prediction"}),
-        (*_STRONG, Method.TWIN, Method.FIRST_GUESS, Method.SPARSE_ATTENTION),
-        CLAIMS,
-        FIGURES,
-        ("train", "test"),
-    ),
-)
+    TaskSpec(TASK, "temporal", "Channel prediction under mobility", prediction, frozenset({"heads", "prediction"}),
+             (*_STRONG, Method.TWIN, Method.FIRST_GUESS, Method.SPARSE_ATTENTION), CLAIMS, FIGURES, ("train", "test")),
+)  # fmt: skip

@@ -13,8 +13,9 @@ from wavecity.model.data.windows import Cutter, Windows
 from wavecity.model.learning.selection import (
     TrainAt,
     Trained,
-    first_held_back,
+    draw_rows,
     repeated,
+    split_held_back,
     train_seeds,
     train_selected,
 )
@@ -41,7 +42,6 @@ class Forecaster(nn.Module):
 
     Parameters
     ----------
-    model : TemporalModel
     horizon : int
         Snapshots predicted.
     """
@@ -154,23 +154,15 @@ def trained(
         Where training starts, the pretrained model or random weights; called under the seed.
     draw : callable
         Seed -> labelled trajectories (N, T, F, X) in random order; the last `heads.held_back` of them choose.
-    cutter : Cutter
     settings : PredictionSettings
         Batch size and learning rates.
     heads : HeadSettings
         Seeds and share held back.
-    steps : int
-
-    Yields
-    ------
-    Trained
     """
     looked_at_every = max(steps // LOOKS, 1)
 
     def prepare(seed: int) -> TrainAt[nn.Module]:
-        labelled = draw(seed)
-        stop = first_held_back(len(labelled), heads.held_back)
-        csi, held_back = labelled[:stop], labelled[stop:]
+        csi, held_back = split_held_back(draw(seed), heads.held_back)
         rng = np.random.default_rng([seed, HELD_BACK])
         judged = cutter.cut(repeated(held_back, LOOKED_AT), rng)
         with seeded_weights(seed):
@@ -184,8 +176,7 @@ def trained(
 
             def batch_loss() -> Tensor:
                 # With few labels a trajectory comes several times in a step, each time at another place.
-                index = torch.from_numpy(np.resize(rng.permutation(len(csi)), settings.batch_size))
-                windows = cutter.cut(csi[index], rng, turn=True)
+                windows = cutter.cut(draw_rows(rng, csi, settings.batch_size), rng, turn=True)
                 return prediction_loss(model(windows.past), windows)
 
             def held_back_loss() -> float:

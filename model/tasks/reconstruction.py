@@ -26,11 +26,9 @@ from wavecity.model.learning.baselines import (
     neighbour_mean,
     nmse,
     omp,
-    visible_antennas,
 )
 from wavecity.model.multimodal.attention_maps import attention_on_scene
 from wavecity.model.multimodal.inference import Predictions, Predictor, top_k_hits
-from wavecity.model.multimodal.inputs import prepare
 from wavecity.model.multimodal.losses import coarse_spectrum, spectrum
 from wavecity.model.multimodal.sparse import sparse_bayesian
 from wavecity.model.results.claims import Claim
@@ -99,8 +97,7 @@ def _at_ratio(
     spacing: float,
 ) -> tuple[Table, Facts]:
     """CSI, spectrum and location at one CSI mask; the scene is seen, the location is not."""
-    geometry, patch = predictor.model.geometry, predictor.settings.model.csi_patch
-    shown = visible_antennas(visible, geometry.columns, geometry.rows, patch)
+    shown = predictor.shown(visible)
     predictions = predictor.predict(test, visible)
     pursued, pursued_power = omp(test.csi, shown, settings.omp_atoms)
     simple = {Method.OMP: pursued, Method.LMMSE: lmmse(test.csi, shown)}
@@ -149,7 +146,9 @@ def _at_ratio(
         "spectrum_true": truth[picked].numpy(),
         "spectrum_model": coarse_spectrum(shares, size).numpy(),
         "spectrum_zero_filled": spectra[Method.ZERO_FILLED][picked].numpy(),
-        "spectrum_users": np.array([f"{predictor_name(test, index)}" for index in picked]),
+        "spectrum_users": np.array(
+            [f"{float(test.position[i].norm()):.0f} m, {'LoS' if test.los[i] else 'NLoS'}" for i in picked]
+        ),
         "spectrum_scene": test.scene[picked].numpy(),
         "spectrum_position": test.position[picked].numpy(),
         "location_true": test.position.numpy(),
@@ -162,12 +161,6 @@ def _at_ratio(
 def _picked(users: Users, settings: EvaluationSettings) -> NDArray[np.int64]:
     """Users that the report shows, spread over the scenes."""
     return np.unique(np.linspace(0, len(users) - 1, settings.spectra_shown).round().astype(np.int64))
-
-
-def predictor_name(users: Users, index: int) -> str:
-    """Label of a user in a figure: distance and kind of link."""
-    kind = "LoS" if bool(users.los[index]) else "NLoS"
-    return f"{float(users.position[index].norm()):.0f} m, {kind}"
 
 
 def _angles(
@@ -252,8 +245,7 @@ def _shown(predictor: Predictor, test: Users, settings: EvaluationSettings) -> A
     predicted, _, truth = _occupancy_maps(predictor, users, settings)
     everything = torch.arange(predictor.model.csi_patches)
     mask = predictor.mask(users, everything, location=True, scene_ratio=0.0, decoy=None)
-    args = (users.csi, users.position, users.scene, mask, predictor.scenes, predictor.settings, predictor.statistics)
-    attention = attention_on_scene(predictor.model, prepare(*args).inputs, mask)
+    attention = attention_on_scene(predictor.model, predictor.prepared(users, mask).inputs, mask)
     return {
         "occupancy_true": truth.numpy(),
         "occupancy_model": predicted.numpy(),
@@ -328,15 +320,8 @@ FIGURES = (
     )),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(
-        TASK,
-        "multimodal",
-        "Reconstruction of what is masked",
-        reconstruction,
-        frozenset({"batch_size", "max_users", "masks", "omp_atoms", "scene_mask", "spectra_shown"}),
-        (Method.OMP, Method.LMMSE, Method.SBL, Method.ZEROS, Method.ZERO_FILLED, Method.KNN_TRAINING, Method.MEAN_TRAINING,
-         Method.NEIGHBOUR_MEAN, Method.OCCUPANCY_PRIOR, Method.PREVALENCE, Method.ALL_OCCUPIED),
-        CLAIMS,
-        FIGURES,
-    ),
+    TaskSpec(TASK, "multimodal", "Reconstruction of what is masked", reconstruction,
+             frozenset({"batch_size", "max_users", "masks", "omp_atoms", "scene_mask", "spectra_shown"}),
+             (Method.OMP, Method.LMMSE, Method.SBL, Method.ZEROS, Method.ZERO_FILLED, Method.KNN_TRAINING, Method.MEAN_TRAINING,
+              Method.NEIGHBOUR_MEAN, Method.OCCUPANCY_PRIOR, Method.PREVALENCE, Method.ALL_OCCUPIED), CLAIMS, FIGURES),
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """Users of one scene and what localisation methods see of them: noisy visible patches, the same for every method."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,14 +11,15 @@ from torch import Tensor, nn
 from wavecity.model.data.feasible import NotPossible, room_of, too_few_to_label
 from wavecity.model.data.noise import add_noise, gaussian
 from wavecity.model.data.tokens import level, visible_rms
-from wavecity.model.data.users import Samples, Users, WirelessData, collate
-from wavecity.model.learning.baselines import nearest_neighbours, visible_antennas
-from wavecity.model.learning.embeddings import evenly
-from wavecity.model.learning.heads import distance
+from wavecity.model.data.users import Samples, Users, WirelessData, collate, evenly
+from wavecity.model.learning.baselines import nearest_neighbours
+from wavecity.model.learning.finetune import EncoderWithHead, finetuned
+from wavecity.model.learning.heads import Loss, distance
+from wavecity.model.learning.selection import Trained
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Condition, Facts, Record
-from wavecity.model.settings.training import EvaluationSettings
+from wavecity.model.settings.training import EvaluationSettings, HeadSettings
 from wavecity.model.tasks.reconstruction import fingerprint
 
 # Weight of a standard deviation of the level next to a fingerprint of norm 1; held-back labels choose.
@@ -38,10 +40,8 @@ class Site:
         Of the scene.
     row : int
         Of the scene table.
-    users : Users
     tested : int
         The first so many are tested on; the others may be labelled.
-    seed : int
     """
 
     name: str
@@ -118,6 +118,12 @@ class Errors:
         truth = site.users.position[: site.tested]
         self._found.setdefault((method, float(x), seed), {})[site.name] = (place - truth).norm(dim=-1)
 
+    def add_location_head(self, predictor: Predictor, site: Site, visible: Tensor) -> None:
+        """Note where the model's own location head places them, if it has learned to."""
+        place = predictor.predict(site.test, visible, fill_csi=False).location
+        if place is not None:
+            self.add(Method.MODEL_LOCATION_HEAD, math.nan, 0, site, place)
+
     def records(self) -> list[Record]:
         """Medians over all scenes, then scene by scene, in m."""
         scenes = [None, *dict.fromkeys(name for found in self._found.values() for name in found)]
@@ -144,7 +150,6 @@ def choose_scenes(
         Scenes; evenly spread over those that are as large as needed.
     limit : int
         Largest number of users taken of a scene.
-    labels : sequence of int
     tested : float
         Share of a scene's users that is never labelled.
     name : str
@@ -166,8 +171,7 @@ def choose_scenes(
     """
     rows, users = np.unique(samples.scene_index, return_counts=True)
     if why := too_few_to_label(users, limit, labels, tested, key):
-        msg = f"{name}: {why}"
-        raise NotPossible(msg)
+        raise NotPossible(f"{name}: {why}")
     asked = np.unique(labels)
     met = (asked <= room_of(users, limit, tested)[:, None]).sum(1)
     least = max(np.sort(met)[::-1][min(wanted, len(met)) - 1], 1)
@@ -214,18 +218,12 @@ def make_site(data: WirelessData, row: int, limit: int, tested: float, snr: floa
 def with_noise(users: Users, snr: float, rng: np.random.Generator) -> Users:
     """Add noise to the users' channels."""
     noisy = torch.cat([add_noise(part, snr, gaussian(rng, part.shape)) for part in users.csi.split(CHUNK)])
-    return users.replace(csi=noisy, position=users.position)
-
-
-def shown_antennas(predictor: Predictor, visible: Tensor) -> Tensor:
-    """Antennas of visible patches, bool (x, y)."""
-    geometry = predictor.model.geometry
-    return visible_antennas(visible, geometry.columns, geometry.rows, predictor.settings.model.csi_patch)
+    return replace(users, csi=noisy)
 
 
 def viewer(predictor: Predictor, visible: Tensor) -> Callable[[Users], Views]:
     """Function from users to what the methods see of them."""
-    shown = shown_antennas(predictor, visible)
+    shown = predictor.shown(visible)
 
     def look(users: Users) -> Views:
         seen = users.csi[:, shown]
@@ -244,9 +242,27 @@ def viewer(predictor: Predictor, visible: Tensor) -> Callable[[Users], Views]:
     return look
 
 
-def starts_of(predictor: Predictor) -> dict[Method, Callable[[int], Predictor]]:
-    """From a head's seed to where encoder and head are trained together from: pretrained, and random weights."""
-    return {Method.PHYSC_FINE_TUNED: lambda _: predictor, Method.TWIN: predictor.untrained}
+def trained_together(
+    predictor: Predictor,
+    build: Callable[[], nn.Module],
+    loss: Callable[[Tensor], Loss],
+    draw: Callable[[int], tuple[Users, Tensor, Tensor]],
+    visible: Tensor,
+    settings: HeadSettings,
+) -> Iterator[tuple[Method, Trained[EncoderWithHead]]]:
+    """Encoder and head trained together, from the pretrained model and from random weights; neither without steps.
+
+    Arguments are those of `wavecity.model.learning.finetune.finetuned`.
+    """
+    starts = {Method.PHYSC_FINE_TUNED: lambda _: predictor, Method.TWIN: predictor.untrained}
+    for method, start in starts.items() if settings.finetune_steps else ():
+        for trained in finetuned(start, build, loss, draw, visible, settings):
+            yield method, trained
+
+
+def csi_facts(predictor: Predictor, visible: Tensor) -> Facts:
+    """How much of the CSI is seen."""
+    return {"csi_patches_seen": len(visible), "csi_patches": predictor.model.csi_patches}
 
 
 def with_level(view: Views, weight: float) -> Tensor:

@@ -19,7 +19,6 @@ class TaskSpec:
 
     Attributes
     ----------
-    name : str
     backbone : {"multimodal", "temporal"}
     title : str
         In the report.
@@ -30,8 +29,6 @@ class TaskSpec:
         Fields of the evaluation settings that results depend on.
     baselines : tuple of Method
         What the model is compared with.
-    claims : tuple of Claim
-    figures : tuple of PaperFigure
     splits : tuple of str
         Those that its dataset must have.
     other_data : callable

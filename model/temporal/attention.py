@@ -39,7 +39,6 @@ class TemporalBlock(Block):
 
     Parameters
     ----------
-    settings : TemporalModelSettings
     neighbours : int
         Offsets of the neighbourhood, K.
     """
@@ -57,7 +56,6 @@ class TemporalBlock(Block):
         tokens : (B, N, d)
         near : Neighbourhood or None
             None for dense attention.
-        top_k : int or None
         causal : bool (N, N) or None
             What dense attention may look at.
         """
@@ -85,7 +83,6 @@ def sparse_attention(
     ----------
     query, key, value : (B, heads, N, c)
         N tokens in the order of `near.grid`.
-    near : Neighbourhood
     bias : (heads, K), optional
         Added to the scores.
     top_k : int, optional
@@ -295,10 +292,8 @@ class _Work:
 
     Parameters
     ----------
-    near : Neighbourhood
     query : (c, B, T, A, D, heads)
     bias : (heads, K), or None
-    block : int
     """
 
     def __init__(self, near: Neighbourhood, query: Tensor, bias: Tensor | None, block: int) -> None:

@@ -31,7 +31,6 @@ def normal_equations(seen: Tensor, order: int, step: int = 1) -> tuple[Tensor, T
     ----------
     seen : complex (B, T, A, D)
         T of at least `step + order`.
-    order, step : int
 
     Returns
     -------
@@ -56,7 +55,6 @@ def advance(window: Tensor, coefficients: Tensor, steps: int) -> list[Tensor]:
         The newest snapshot first.
     coefficients : complex
         As `window`, or with dimensions of 1.
-    steps : int
 
     Returns
     -------

@@ -19,8 +19,6 @@ class Temporal:
 
     Attributes
     ----------
-    data : TemporalData
-    settings : TrainingSettings
     grid : (T, A, D)
         What the model is built for.
     """
@@ -42,13 +40,7 @@ class Temporal:
         return cls(data, settings, temporal_grid(data, settings.temporal))
 
     def check(self) -> None:
-        """Refuse data that would train nonsense.
-
-        Raises
-        ------
-        InputError
-            See `check_temporal`.
-        """
+        """Refuse data that would train nonsense; see `check_temporal`."""
         check_temporal(self.data)
 
     def card(self) -> Json:
@@ -78,8 +70,7 @@ def temporal_grid(data: TemporalData, settings: TemporalSettings) -> Grid:
         ("delays", settings.delays, subcarriers, "subcarriers"),
     ):
         if wanted > there:
-            msg = f"{data.name}: {there} {what}; training.temporal.{name} {wanted} must not exceed them"
-            raise InputError(msg)
+            raise InputError(f"{data.name}: {there} {what}; training.temporal.{name} {wanted} must not exceed them")
     for edge, bins, what in zip(
         settings.model.patch, (antennas, settings.delays), ("antennas", "bins of delay"), strict=True
     ):

@@ -24,7 +24,6 @@ def forecasts(past: Tensor, horizon: int, most: int) -> Tensor:
     ----------
     past : complex128 (B, T, A, D)
         Of mean power about one.
-    horizon : int
     most : int
         Fewer than T.
 

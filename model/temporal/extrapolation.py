@@ -62,7 +62,6 @@ def extrapolate(past: Tensor, horizon: int) -> Guesses:
     ----------
     past : complex (B, T, A, D)
         T of at least 2.
-    horizon : int
 
     Returns
     -------

@@ -25,10 +25,7 @@ class TemporalModule(MaskedPretraining):
 
     Parameters
     ----------
-    settings : TrainingSettings
     grid : (T, A, D)
-    steps_per_epoch : int
-    seed : int
     card : dict
         Goes into every checkpoint.
     """

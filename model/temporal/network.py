@@ -89,10 +89,6 @@ class MixingHead(nn.Module):
     network would have to learn to multiply. Weight of visible snapshot s for snapshot t: one that falls with |t - s|, all of a
     bin adding up to one, and the product of two complex vectors, from the token at t and the token at s. Training starts from
     the former alone: interpolation.
-
-    Parameters
-    ----------
-    width, rank : int
     """
 
     def __init__(self, width: int, rank: int) -> None:
@@ -136,7 +132,6 @@ class TemporalModel(nn.Module):
 
     Parameters
     ----------
-    settings : TemporalModelSettings
     grid : (T, A, D)
         Snapshots in training, bins of angle and of delay; the patch must divide the bins.
     """
@@ -212,13 +207,11 @@ class TemporalModel(nn.Module):
         ----------
         past : complex64 (B, T, A, D)
             T of at least 2.
-        horizon : int
         """
         entries, masked, scale = self._visible(*_with_tail(past, horizon))
         guess = self._guess(entries, masked)
         if guess is None:
-            msg = "nothing to combine without training.temporal.model.extrapolation"
-            raise ValueError(msg)
+            raise ValueError("nothing to combine without training.temporal.model.extrapolation")
         encoded = self.encode(entries, masked, guess)
         terms = guess.terms(self._network(encoded, entries, masked)) * scale[..., None]
         ahead = slice(past.shape[1], None)

@@ -48,8 +48,7 @@ def weights_of(checkpoint: str | Path) -> Checkpoint:
     path = checkpoint_file(checkpoint)
     state = read_state(path)
     if "wavecity" not in state:
-        msg = f"{path}: no readable checkpoint of a pretraining; run `wavecity pretrain` first"
-        raise InputError(msg)
+        raise InputError(f"{path}: no readable checkpoint of a pretraining; run `wavecity pretrain` first")
     return Checkpoint(dict(state["wavecity"]), model_weights(state))
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from wavecity.dataset import InputError
 from wavecity.dataset.files import atomic_path
 from wavecity.model.data.json_types import Json
-from wavecity.model.data.tokens import LEAST_SPREAD, TINY, Statistics, patchify
-from wavecity.model.multimodal.inference import pilots
+from wavecity.model.data.tokens import Statistics, level, patchify, visible_rms
+from wavecity.model.data.users import height_patches
+from wavecity.model.multimodal.inference import pilots, split_visible
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.network import FoundationModel, Inputs
 from wavecity.model.settings.training import TrainingSettings
@@ -33,10 +34,8 @@ class DeployedEncoder(nn.Module):
 
     Parameters
     ----------
-    model : FoundationModel
     settings : TrainingSettings
         Those it was trained with.
-    statistics : Statistics
     visible : int64 (v,)
         CSI patches seen, row-major over (x, y); the others may hold anything.
     """
@@ -57,11 +56,8 @@ class DeployedEncoder(nn.Module):
         self.patch, self.height_patch = settings.model.csi_patch, settings.model.height_patch
         self.by_sample = settings.normalisation == "visible"
         self.kl = settings.losses.spectrum_form == "kl"
-        hidden = torch.ones(model.csi_patches, dtype=torch.bool)
-        hidden[visible] = False
-        self.register_buffer("visible", visible[None])
-        self.register_buffer("hidden", hidden.nonzero()[:, 0][None])
-        self.register_buffer("scene", torch.arange(model.scene_patches)[None])
+        self.visible, self.hidden = (nn.Buffer(part) for part in split_visible(visible, model.csi_patches, 1))
+        self.scene = nn.Buffer(torch.arange(model.scene_patches)[None])
 
     def forward(self, csi: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
         """Encode a batch.
@@ -81,27 +77,17 @@ class DeployedEncoder(nn.Module):
         """
         batch = csi.shape[0]
         # Gains reach -200 dB: scaled in float64, where squares do not underflow.
-        parts = csi.double().movedim(-1, 1)
-        patches = patchify(parts, self.patch).transpose(1, 2).flatten(2)
-        visible = patches[:, self.visible[0]]
-        power = visible.square().sum((-2, -1)) / (visible.shape[1] * self.patch**2)
-        rms = (power + TINY).sqrt()
+        patches = torch.cat([patchify(csi[..., part], self.patch) for part in (0, 1)], -1).double()
+        visible, hidden, scene = (part.expand(batch, -1) for part in (self.visible, self.hidden, self.scene))
+        rms = visible_rms(patches, visible)
         scale = rms if self.by_sample else torch.full_like(rms, self.statistics.csi_rms)
-        decibel = 20 * torch.log10(rms)
-        spread = max(self.statistics.csi_rms_db_std, LEAST_SPREAD)
         inputs = Inputs(
             csi=(patches / scale[:, None, None]).float(),
-            level=((decibel - self.statistics.csi_rms_db_mean) / spread).float()[:, None],
-            height=patchify(height / self.statistics.height_scale, self.height_patch),
+            level=level(rms, self.statistics),
+            height=height_patches(height, self.height_patch, self.statistics),
             location=None,
         )
-        mask = Mask(
-            self.visible.expand(batch, -1),
-            self.hidden.expand(batch, -1),
-            self.scene.expand(batch, -1),
-            None,
-            location_visible=False,
-        )
+        mask = Mask(visible, hidden, scene, None, location_visible=False)
         physc = self.model.encode(inputs, mask)[:, 0]
         raw = self.model.spectrum_head(physc)
         spectrum = raw.flatten(1).softmax(-1).view_as(raw) if self.kl else F.softplus(raw)
@@ -133,8 +119,7 @@ def export_model(run: str | Path, out: Path, share: float) -> dict[str, float]:
         Unknown suffix, or no checkpoint.
     """
     if out.suffix not in SUFFIXES:
-        msg = f"--out {out}: name a file that ends in {' or '.join(SUFFIXES)}"
-        raise InputError(msg)
+        raise InputError(f"--out {out}: name a file that ends in {' or '.join(SUFFIXES)}")
     pretrained = load_model(run)
     model, settings, statistics, card = pretrained
     visible = pilots(model, share, card["seed"])
@@ -155,10 +140,10 @@ def export_model(run: str | Path, out: Path, share: float) -> dict[str, float]:
     return differences
 
 
-def example_inputs(model: FoundationModel, batch: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def example_inputs(model: FoundationModel, batch: int) -> tuple[Tensor, Tensor]:
     """Random channels at -120 dB and heights up to 30 m of a model's shapes."""
     geometry = model.geometry
-    draws = torch.Generator().manual_seed(seed)
+    draws = torch.Generator().manual_seed(0)
     csi = 1e-6 * torch.randn(batch, geometry.columns, geometry.rows, 2, generator=draws)
     return csi, 30 * torch.rand(batch, geometry.height_cells, geometry.height_cells, generator=draws)
 
@@ -184,8 +169,7 @@ def write_onnx(encoder: DeployedEncoder, path: Path, facts: Json | None = None) 
         import onnxruntime
         import onnxscript  # noqa: F401  torch.onnx needs it
     except ModuleNotFoundError as error:
-        msg = f"ONNX needs {error.name}: pip install 'wavecity[onnx]'"
-        raise InputError(msg) from error
+        raise InputError(f"ONNX needs {error.name}: pip install 'wavecity[onnx]'") from error
     batch = torch.export.Dim("batch", min=1, max=4096)
     with warnings.catch_warnings():
         # Of the exporter's own code.

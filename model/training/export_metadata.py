@@ -19,7 +19,6 @@ def metadata_of(pretrained: Pretrained, visible: Tensor) -> Json:
 
     Parameters
     ----------
-    pretrained : Pretrained
     visible : int64 (v,)
         CSI patches that it sees.
 

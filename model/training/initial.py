@@ -26,7 +26,6 @@ class Initial:
         Where it was found: a run folder or a file.
     card : dict
         Its card.
-    weights : dict of Tensor
     """
 
     path: Path
@@ -63,11 +62,10 @@ class Initial:
             ]
         if found:
             more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-            msg = (
+            raise InputError(
                 f"training.init_from {self.path}: a model of another architecture: {', '.join(found[:NAMED])}{more}; "
                 "set them to the same values, or start from another run"
             )
-            raise InputError(msg)
 
     def record(self) -> dict[str, str]:
         """What the new run's card says of it."""

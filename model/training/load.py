@@ -212,25 +212,9 @@ def load(run: str | Path) -> Pretrained | PretrainedTemporal:
 
 
 def load_model(run: str | Path, checkpoint: Checkpoint | None = None) -> Pretrained:
-    """Rebuild the multi-modal model from a checkpoint alone.
+    """Rebuild the multi-modal model from a checkpoint alone, in evaluation mode, on the CPU.
 
-    Parameters
-    ----------
-    run : str or Path
-        A run folder, its folder `checkpoints`, or the file.
-    checkpoint : Checkpoint, optional
-        What was read of it before.
-
-    Returns
-    -------
-    Pretrained
-        Model (in evaluation mode, on the CPU), settings, statistics and card; its `embed` takes channels as they are.
-
-    Raises
-    ------
-    InputError
-        No checkpoint, none of this package, one of another version of the model, or one of the temporal model
-        (`load_temporal_model` loads that).
+    As `load`, but refuses a temporal model; `checkpoint` is what was read of it before.
 
     Examples
     --------
@@ -238,45 +222,28 @@ def load_model(run: str | Path, checkpoint: Checkpoint | None = None) -> Pretrai
     >>> features = model.embed(csi, height)  # complex (N, 32, 32), m (N, 200, 200) -> (N, d)
     """
     card, weights = checkpoint or weights_of(run)
-    settings = TrainingSettings.model_validate(card["settings"])
-    if settings.backbone != "multimodal":
-        msg = f"{run}: a {settings.backbone} model; a run with training.backbone multimodal is needed here"
-        raise InputError(msg)
+    settings = _settings_of(card, "multimodal", run)
     model = FoundationModel(settings.model, Geometry(**card["geometry"]))
     load_weights(model, weights, run)
     return Pretrained(model.eval(), settings, Statistics.from_dict(card["statistics"]), card)
 
 
 def load_temporal_model(run: str | Path, checkpoint: Checkpoint | None = None) -> PretrainedTemporal:
-    """Rebuild the temporal model from a checkpoint alone.
-
-    Parameters
-    ----------
-    run : str or Path
-        A run folder, its folder `checkpoints`, or the file.
-    checkpoint : Checkpoint, optional
-        What was read of it before.
-
-    Returns
-    -------
-    PretrainedTemporal
-        Model (in evaluation mode, on the CPU), settings and card; its `embed` takes channels as they are.
-
-    Raises
-    ------
-    InputError
-        No checkpoint, one of another version of the model, or one of the multi-modal model
-        (`load_model` loads that).
-    """
+    """As `load_model`, of the temporal model; refuses a multi-modal one."""
     card, weights = checkpoint or weights_of(run)
-    settings = TrainingSettings.model_validate(card["settings"])
-    if settings.backbone != "temporal":
-        msg = f"{run}: a multi-modal model; a run with training.backbone temporal is needed here"
-        raise InputError(msg)
+    settings = _settings_of(card, "temporal", run)
     snapshots, angles, delays = card["grid"]
     model = TemporalModel(settings.temporal.model, (snapshots, angles, delays))
     load_weights(model, weights, run)
     return PretrainedTemporal(model.eval(), settings, card)
+
+
+def _settings_of(card: Json, backbone: str, run: str | Path) -> TrainingSettings:
+    """Settings that a model was trained with; those of another backbone are refused."""
+    settings = TrainingSettings.model_validate(card["settings"])
+    if settings.backbone != backbone:
+        _refuse(f"{run}: a {settings.backbone} model; a run with training.backbone {backbone} is needed here")
+    return settings
 
 
 def _channels(csi: object, expected: tuple[str | int, ...], what: str, single: bool = True) -> tuple[Tensor, bool]:

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,9 @@ from wavecity.dataset.files import write_json
 from wavecity.dataset.lightning_data import ChannelDataModule
 from wavecity.model.data.batches import step_users, steps_per_epoch
 from wavecity.model.data.json_types import Json
-from wavecity.model.data.users import Samples, data_facts, dataset_sha256, dataset_version
+from wavecity.model.data.snapshots import SnapshotData
+from wavecity.model.data.trajectories import TemporalData
+from wavecity.model.data.users import data_facts, dataset_sha256, dataset_version
 from wavecity.model.multimodal.backbone import Multimodal
 from wavecity.model.multimodal.module import MaskedPretraining
 from wavecity.model.multimodal.network import count_parameters
@@ -36,27 +38,11 @@ from wavecity.model.training.trainer import check_machine, cpu_threads, make_tra
 PACKAGES = ("wavecity", "torch", "lightning", "numpy")
 
 
-class TrainingData(Protocol):
-    """A dataset as pretraining sees it."""
-
-    @property
-    def splits(self) -> Mapping[str, Samples]:
-        """Users of `train` and `validation` by index."""
-
-    @property
-    def attributes(self) -> Json:
-        """Of the store."""
-
-    @property
-    def name(self) -> str:
-        """What error messages call it."""
-
-
 class Backbone(Protocol):
     """A model as its pretraining sees it, made of settings and one dataset."""
 
     @property
-    def data(self) -> TrainingData:
+    def data(self) -> SnapshotData | TemporalData:
         """The dataset."""
 
     def check(self) -> None:
@@ -89,10 +75,8 @@ def pretrain(store: str, settings: TrainingSettings, out: Path, seed: int, overw
     ----------
     store : str
         Folder of a build, of a version, or a `.zarr`.
-    settings : TrainingSettings
     out : Path
         Run folder: `checkpoints/last.ckpt`, `logs/*/metrics.csv`, at the end `pretrain.json`.
-    seed : int
     overwrite : bool
         Replace another training in the folder, and its results.
 
@@ -152,8 +136,7 @@ def initial_of(settings: TrainingSettings, out: Path) -> Initial | None:
         return None
     path = checkpoint_file(settings.init_from)
     if path.resolve() == (out / CHECKPOINT).resolve():
-        msg = f"training.init_from {settings.init_from}: the run to be trained, {out}; name another --out"
-        raise InputError(msg)
+        raise InputError(f"training.init_from {settings.init_from}: the run to be trained, {out}; name another --out")
     return Initial(Path(settings.init_from), *weights_of(path))
 
 
@@ -170,20 +153,14 @@ def refuse_other_training(out: Path, settings: TrainingSettings, seed: int, vers
 
 
 def run_training(
-    module: MaskedPretraining,
-    backbone: Backbone,
-    settings: TrainingSettings,
-    out: Path,
-    start_from: Path | None,
+    module: MaskedPretraining, backbone: Backbone, settings: TrainingSettings, out: Path, start_from: Path | None
 ) -> Path:
     """Train to the last step, and leave `pretrain.json`.
 
     Parameters
     ----------
-    module : MaskedPretraining
     backbone : Backbone
         Whose batches are trained on.
-    settings : TrainingSettings
     out : Path
         Run folder.
     start_from : Path or None
@@ -204,8 +181,7 @@ def run_training(
     # The trainer here did not train where it started processes for that; the checkpoint tells in any case.
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if state["global_step"] < steps:
-        msg = f"pretraining stopped at step {state['global_step']}; run the same command to go on"
-        raise RuntimeError(msg)
+        raise RuntimeError(f"pretraining stopped at step {state['global_step']}; run the same command to go on")
 
     if trainer.is_global_zero:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -56,7 +56,7 @@ def decisive(settings: Json) -> Json:
 
 def held_training(out: Path) -> Json:
     """Card of the training that a run folder holds, finished or not; empty where there is none."""
-    return dict(read_json(out / "pretrain.json") or {}) or card_of(out / CHECKPOINT)
+    return dict(read_json(out / "pretrain.json") or {}) or dict(read_state(out / CHECKPOINT).get("wavecity", {}))
 
 
 def refuse_other(
@@ -68,8 +68,6 @@ def refuse_other(
     ----------
     out : Path
         Run folder; it need not exist.
-    settings : TrainingSettings
-    seed : int
     version : str, optional
         Fingerprint of the dataset version; without it, only settings and seed are compared.
     initial : str, optional
@@ -113,11 +111,10 @@ def refuse_run(out: Path, changes: list[str]) -> None:
         Always.
     """
     more = f" and {len(changes) - NAMED} more" if len(changes) > NAMED else ""
-    msg = (
+    raise InputError(
         f"{out} holds another training; what differs: {', '.join(changes[:NAMED])}{more}; "
         "name another --out, or replace that training and its results with --overwrite"
     )
-    raise InputError(msg)
 
 
 def differences(old: Json, new: Json) -> list[str]:
@@ -184,11 +181,6 @@ def start_of(out: Path, fingerprint: str) -> Path | None:
             (out / leftover).unlink(missing_ok=True)
     (out / "pretrain.json").unlink(missing_ok=True)
     return None
-
-
-def card_of(checkpoint: Path) -> Json:
-    """Card of a checkpoint; empty when there is none or it cannot be read."""
-    return dict(read_state(checkpoint).get("wavecity", {}))
 
 
 def read_state(checkpoint: Path) -> Json:

@@ -38,14 +38,11 @@ def check_machine(settings: TrainingSettings, train_users: int) -> None:
         raise InputError(msg)
     gpus = torch.cuda.device_count()
     if settings.accelerator == "gpu" and not gpus:
-        msg = "training.accelerator gpu: torch sees none; set it to cpu, or install a torch with CUDA"
-        raise InputError(msg)
+        raise InputError("training.accelerator gpu: torch sees none; set it to cpu, or install a torch with CUDA")
     if uses_gpu(settings) and settings.devices > gpus:
-        msg = f"training.devices {settings.devices}: this machine has {gpus}; set at most that many"
-        raise InputError(msg)
+        raise InputError(f"training.devices {settings.devices}: this machine has {gpus}; set at most that many")
     if settings.logger != "csv" and util.find_spec(settings.logger) is None:
-        msg = f"training.logger {settings.logger} needs a package: pip install {settings.logger}"
-        raise InputError(msg)
+        raise InputError(f"training.logger {settings.logger} needs a package: pip install {settings.logger}")
     if settings.compile:
         _check_compiler("cuda" if uses_gpu(settings) else "cpu")
 
@@ -70,10 +67,8 @@ def make_trainer(settings: TrainingSettings, out: Path, steps_per_epoch: int, ba
 
     Parameters
     ----------
-    settings : TrainingSettings
     out : Path
         Run folder.
-    steps_per_epoch : int
     batch_size : int
         Users of a step, over all processes.
 
@@ -89,11 +84,7 @@ def make_trainer(settings: TrainingSettings, out: Path, steps_per_epoch: int, ba
     if settings.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     # One file, replaced in place: at the end of an epoch, and every few minutes within a long one.
-    files: Json = {
-        "dirpath": out / CHECKPOINT.parent,
-        "filename": CHECKPOINT.stem,
-        "enable_version_counter": False,
-    }
+    files: Json = {"dirpath": out / CHECKPOINT.parent, "filename": CHECKPOINT.stem, "enable_version_counter": False}
     callbacks += [
         ModelCheckpoint(**files, every_n_epochs=1, save_on_train_epoch_end=True),
         ModelCheckpoint(**files, train_time_interval=timedelta(minutes=settings.checkpoint_minutes)),
@@ -142,7 +133,6 @@ class SampleProgress(Callback):
     ----------
     batch_size : int
         Users of a step, over all processes.
-    steps : int
     """
 
     def __init__(self, batch_size: int, steps: int) -> None:

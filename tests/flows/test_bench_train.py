@@ -43,10 +43,10 @@ def test_full_length_attention_with_masks_is_the_same_model(toy_store, data, set
     """Only what is needed is computed by ours, everything by the other; outputs, losses and slopes agree."""
     settings = settings.model_copy(update={"model": TINY.model_copy(update={"spectrum_from": source})})
     users = gather(data.splits["train"], 5)
-    scenes = ScenePatches(data.scenes, settings.model, data.statistics, torch.device("cpu"))
+    scenes = ScenePatches(data.scenes, settings, data.statistics, torch.device("cpu"))
     bs = scenes.bs[users.scene]
     mask = draw_mask(plan, 64, scenes.centres, bs, bs + users.position, scenes.size, np.random.default_rng(0))
-    prepared = prepare(users.csi, users.position, users.scene, mask, scenes, settings, data.statistics)
+    prepared = prepare(users.csi, users.position, users.scene, mask, scenes)
     occupied = None if plan.csi_only else scenes.occupancy(users.scene)
     whole = Multimodal.load(str(toy_store), settings)
     ours = bench.make_module("plain", whole).model

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import torch
 
-from wavecity.model.tasks.beams.link import Link
+from wavecity.model.tasks.beams import mu_precoding, su_precoding
+from wavecity.model.tasks.beams.link import Link, as_columns
 
 LINK = Link.of(power_dbm=30, bandwidth_hz=100e6, noise_figure_db=7)
 
@@ -59,3 +60,17 @@ def random_link(rng):
 def receive_channels(csi):
     """H[r] = h_r^H, complex128 (B, R, N_t)."""
     return flat(csi).conj()
+
+
+def mu_precoder(csi, beams, link, alpha=None):
+    """The precoder behind `mu_sum_rate`: F_RF (C, N_t, K) and F_BB (C, K, K)."""
+    beams = mu_precoding._checked_clusters(csi, beams)
+    effective = mu_precoding.effective_channel(csi, beams)
+    return as_columns(beams, *csi.shape[-2:]), mu_precoding._baseband(effective, beams, csi, link, alpha)
+
+
+def su_precoder(csi, pairs, receive_shape, link):
+    """Precoder and combiner behind `su_rate`: F_RF (B, N_t, 2), F_BB (B, 2, 2), W_RF (B, R, 2), W_BB (B, 2, 2)."""
+    pairs = su_precoding._checked_pairs(csi, pairs, receive_shape)
+    _, precoder, combiner = su_precoding._su_baseband(csi, pairs, receive_shape, link)
+    return as_columns(pairs.tx, *csi.shape[-2:]), precoder, as_columns(pairs.rx, *receive_shape), combiner

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from wavecity.model.report.papers import MULTIMODAL
-from wavecity.model.results.names import Method, Metric, is_ours
+from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import WHOLE, Condition, Record, write_records
 from wavecity.model.results.rows import frame_of
@@ -201,17 +201,26 @@ def claim_of(key):
     return next(claim for claim in MULTIMODAL.claims if claim.key == key)
 
 
+def selected(select, outcome):
+    """Records of the methods that a claim is about, under its conditions."""
+    methods = {*select.own, *select.rivals} or set(outcome.methods(select.metric))
+    conditions, frame = select.conditions(outcome), outcome.frame[outcome.frame["metric"] == select.metric]
+    return [one for one in frame.itertuples() if one.condition in conditions and one.method in methods]
+
+
 def check_spec(spec, findings):
     """What a task says of itself is in what it gives: every claim and figure finds its records, methods are declared."""
     outcome = outcome_of(findings.records, spec.name, findings.facts, findings.arrays)
     for claim in spec.claims:
-        assert claim.measure is None or claim.select.selected(outcome), claim.key
         assert claim.task == spec.name
+        if claim.select is None:
+            continue
+        assert selected(claim.select, outcome), claim.key
         assert {*claim.select.own, *claim.select.rivals} <= {*outcome.methods(claim.select.metric)} | OPTIONAL, (
             claim.key
         )
     for figure in spec.figures:
         assert all(part.there(outcome) for part in figure.parts), figure.title
     methods = {record.method for record in findings.records}
-    assert {method for method in methods if not is_ours(method)} <= {*spec.baselines}
+    assert {method for method in methods if not method.ours} <= {*spec.baselines}
     assert {*spec.baselines} - methods <= OPTIONAL

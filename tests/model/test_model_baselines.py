@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from wavecity.model.data.tokens import visible_antennas
 from wavecity.model.learning import baselines
 
 
 @pytest.fixture
 def shown():
     rng = np.random.default_rng(0)
-    return baselines.visible_antennas(torch.from_numpy(rng.permutation(64)[:32]), 32, 32, 4)
+    return visible_antennas(torch.from_numpy(rng.permutation(64)[:32]), 32, 32, 4)
 
 
 def waves(directions, gains):
@@ -19,7 +20,7 @@ def waves(directions, gains):
 
 
 def test_visible_antennas_are_those_of_the_patches():
-    shown = baselines.visible_antennas(torch.tensor([0, 9]), 32, 32, 4)
+    shown = visible_antennas(torch.tensor([0, 9]), 32, 32, 4)
     expected = torch.zeros(32, 32, dtype=torch.bool)
     expected[:4, :4] = True
     expected[4:8, 4:8] = True

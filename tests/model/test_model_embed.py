@@ -69,9 +69,7 @@ def test_embeddings_are_those_of_the_evaluation(loaded, predictor, users, gather
         torch.as_tensor(part).expand(len(gathered), -1) for part in (visible, torch.tensor(hidden, dtype=torch.long))
     ]
     mask = Mask(*split, None, None, location_visible=False)
-    inputs = prepare(
-        gathered.csi, gathered.position, gathered.scene, mask, predictor.scenes, loaded.settings, loaded.statistics
-    ).inputs
+    inputs = prepare(gathered.csi, gathered.position, gathered.scene, mask, predictor.scenes).inputs
     with torch.no_grad():
         np.testing.assert_allclose(bare, loaded.model.encode(inputs, mask)[:, 0], atol=1e-5)
     assert np.abs(bare - found).max() > 1e-3

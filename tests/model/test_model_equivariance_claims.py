@@ -21,7 +21,8 @@ from wavecity.model.equivariance.measures import (
     sized,
 )
 from wavecity.model.equivariance.training import ESTIMATION, FORECAST
-from wavecity.model.figures.equivariance import LOOKS, look_of
+from wavecity.model.figures.drawing import style
+from wavecity.model.figures.equivariance import METHODS
 from wavecity.model.report.equivariance import section_of
 from wavecity.model.report.page import write_report
 from wavecity.model.results.claims import judge
@@ -30,6 +31,7 @@ from wavecity.model.results.outcomes import Outcome, read_outcomes
 from wavecity.model.results.records import Condition, Record, write_records
 from wavecity.model.results.rows import frame_of
 from wavecity.model.results.words import test_set_of as name_of_set
+from wavecity.model.results.words import value_of, verdict_of
 from wavecity.model.tasks.spec import spec_of
 
 CSI, WRAPPED = ESTIMATION.trained, Method.WRAPPED
@@ -157,19 +159,21 @@ def test_speeds_count_among_what_is_other():
 def test_the_table_has_a_verdict_for_every_set(outcome):
     section = section_of(SPEC, outcome)
     table = section.table
-    assert section.methods == ["vanilla", "augmented", "penalised", "model in the wrapper"]
-    assert [row["set"] for row in table] == [name_of_set(where) for where in ERRORS]
+    assert section.methods == [Method.VANILLA, Method.AUGMENTED, Method.PENALISED, Method.WRAPPED]
+    assert [row.condition for row, _ in table] == list(ERRORS)
+    assert [users for _, users in table] == [60] * 4
     # A difference within 2 % or the spread is level: -6.2 and -6 are not, by 3 % and 0.14 dB.
-    assert [row["verdict"] for row in table] == [
+    assert [verdict_of(row.compare()) for row, _ in table] == [
         "ahead of vanilla", "ahead of augmented", "ahead of augmented", "behind augmented",
     ]  # fmt: skip
-    assert [cell["text"] for cell in table[1]["cells"]] == [
+    second, last = table[1][0], table[3][0]
+    assert [value_of(second, one) for one in section.methods] == [
         "-3.0 ± 0.1",
         "-4.0 ± 0.1",
         "-3.5 ± 0.1",
         "-6.0 ± 0.1",
     ]
-    assert [cell["best"] for cell in table[3]["cells"]] == [False, True, False, False]
+    assert last.winners() == {Method.AUGMENTED}
     assert (
         section.sentence
         == "Against the best of the others, the wrapped model is ahead in 3, behind in 1 of 4 test sets."
@@ -177,12 +181,10 @@ def test_the_table_has_a_verdict_for_every_set(outcome):
 
 
 def test_each_method_has_a_marker_of_its_own():
-    trained = [look_of(name) for name in TRAINED.values()]
+    trained = [style(name) for name in TRAINED.values()]
     assert len({look["color"] for look in trained}) == len({look["marker"] for look in trained}) == 4
     assert all(
-        look_of(WRAPPED)["linewidth"] > look_of(name)["linewidth"]
-        for name in LOOKS
-        if name not in (WRAPPED, OWN_WRAPPED)
+        style(WRAPPED)["linewidth"] > style(name)["linewidth"] for name in METHODS if name not in (WRAPPED, OWN_WRAPPED)
     )
 
 

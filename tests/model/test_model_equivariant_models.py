@@ -18,7 +18,7 @@ from wavecity.model.equivariance.models import (
     CsiForecaster,
     draw_visible,
 )
-from wavecity.model.multimodal.inputs import prepare
+from wavecity.model.multimodal.inputs import normalise
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.settings.temporal import TemporalModelSettings
@@ -67,7 +67,7 @@ def test_the_estimator_is_the_model_on_csi_alone(normalisation):
     seen = visible.view(4, 4, 4, 4, 4)[:, :, 0, :, 0].flatten(1)
     positions = [part.nonzero()[:, 1].view(4, -1) for part in (seen, ~seen)]
     mask = Mask(*positions, None, None, location_visible=False)
-    prepared = prepare(csi, torch.zeros(4, 2), torch.zeros(4), mask, None, model.settings, STATISTICS)
+    prepared = normalise(csi, None, torch.zeros(4, 2), mask, model.settings, STATISTICS)
     patches = model.model(prepared.inputs, mask).csi.numpy()
     scale = (
         np.sqrt((np.abs(csi.numpy()) ** 2 * visible.numpy()).sum((1, 2)) / 64)

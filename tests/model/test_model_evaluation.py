@@ -12,7 +12,6 @@ from wavecity.model.data.directions import angle_between, direction_of_bin, stro
 from wavecity.model.data.users import gather, geometry_of
 from wavecity.model.multimodal.attention_maps import attention_on_scene, physc_attention
 from wavecity.model.multimodal.inference import Predictor
-from wavecity.model.multimodal.inputs import prepare
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Condition
@@ -56,8 +55,7 @@ def test_attention_of_physc_is_the_textbook_s(data, tiny, predictor):
     model = predictor.model
     users = gather(data.splits["test"], 3)
     mask = predictor.mask(users, torch.arange(64), True, 0.0, None)
-    args = (users.csi, users.position, users.scene, mask, predictor.scenes, tiny, data.statistics)
-    inputs = prepare(*args).inputs
+    inputs = predictor.prepared(users, mask).inputs
     found = physc_attention(model, inputs, mask)
     tokens = model.visible_tokens(inputs, mask)
     for number, block in enumerate(model.encoder):

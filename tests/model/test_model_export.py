@@ -92,5 +92,5 @@ def test_latency_is_of_the_encoder_that_the_tasks_use(predictor, data, tiny):
     assert [record.method for record in findings.records] == [
         Method.MODEL_PYTORCH, Method.MODEL_TORCH_EXPORT, Method.MODEL_ONNX,
     ]  # fmt: skip
-    assert all(0 < record.value < 1000 and record.unit == "ms" for record in findings.records)
+    assert all(0 < record.value < 1000 and record.metric.unit == "ms" for record in findings.records)
     assert findings.facts["physc_matches_predictor"] < 1e-5

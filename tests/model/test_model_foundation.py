@@ -1,6 +1,7 @@
 """The architecture of Appendix A, and what must not reach the encoder."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_block_equals_the_textbook_form():
 
 def batch(data, settings, plan, seed=0, count=12):
     users = gather(data.splits["train"], count)
-    scenes = ScenePatches(data.scenes, settings.model, data.statistics, torch.device("cpu"))
+    scenes = ScenePatches(data.scenes, settings, data.statistics, torch.device("cpu"))
     bs = scenes.bs[users.scene]
     patches = (32 // settings.model.csi_patch) ** 2
     mask = draw_mask(plan, patches, scenes.centres, bs, bs + users.position, scenes.size, np.random.default_rng(seed))
@@ -64,7 +65,7 @@ def batch(data, settings, plan, seed=0, count=12):
 
 
 def inputs_of(data, settings, users, scenes, mask):
-    return prepare(users.csi, users.position, users.scene, mask, scenes, settings, data.statistics)
+    return prepare(users.csi, users.position, users.scene, mask, scenes)
 
 
 def spoil(values, index, patch, edge):
@@ -107,7 +108,7 @@ def test_encoder_sees_nothing_of_what_is_masked(data, tiny, name, normalisation)
     changed = copy.copy(scenes)
     changed._height = heights / data.statistics.height_scale
     place = users.position + (1e3 if plan.hide_location else 0.0)
-    spoiled = prepare(csi, place, torch.arange(len(users)), mask, changed, settings, data.statistics)
+    spoiled = prepare(csi, place, torch.arange(len(users)), mask, changed)
     with torch.no_grad():
         assert torch.equal(model.encode(clean.inputs, mask), model.encode(spoiled.inputs, mask))
         before, after = model(clean.inputs, mask), model(spoiled.inputs, mask)
@@ -129,9 +130,9 @@ def test_encoder_does_see_what_is_visible(data, tiny):
     model = FoundationModel(tiny.model, geometry_of(data, tiny.model)).eval()
     users, scenes, mask = batch(data, tiny, SHOWN)
     clean = inputs_of(data, tiny, users, scenes, mask)
-    moved = prepare(users.csi, users.position + 5, users.scene, mask, scenes, tiny, data.statistics)
-    louder = prepare(3 * users.csi, users.position, users.scene, mask, scenes, tiny, data.statistics)
-    other = prepare(users.csi, users.position, users.scene.roll(1), mask, scenes, tiny, data.statistics)
+    moved = prepare(users.csi, users.position + 5, users.scene, mask, scenes)
+    louder = prepare(3 * users.csi, users.position, users.scene, mask, scenes)
+    other = prepare(users.csi, users.position, users.scene.roll(1), mask, scenes)
     reference = model.encode(clean.inputs, mask)[:, 0]
     for changed in (moved, louder):
         assert ((model.encode(changed.inputs, mask)[:, 0] - reference).abs().amax(1) > 0).all()
@@ -202,7 +203,7 @@ def test_every_loss_falls_when_one_batch_is_repeated(data, forms):
 def test_float_model_survives_channels_of_minus_200_decibels(data, tiny):
     model = FoundationModel(tiny.model, geometry_of(data, tiny.model))
     users, scenes, mask = batch(data, tiny, HIDDEN)
-    weak = users.replace(csi=users.csi * 1e-5, position=users.position)
+    weak = replace(users, csi=users.csi * 1e-5)
     prepared = inputs_of(data, tiny, weak, scenes, mask)
     terms = loss_terms(model(prepared.inputs, mask), prepared, mask, scenes.occupancy(users.scene), tiny.losses)
     losses.total(terms, tiny.losses).backward()

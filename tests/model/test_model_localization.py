@@ -1,5 +1,7 @@
 """Localisation in one scene and across scenes, on synthetic scenes of two plane waves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,9 @@ from synthetic import make_data
 from synthetic_results import check_spec
 
 from wavecity.dataset import InputError
-from wavecity.model.data.users import geometry_of
+from wavecity.model.data.users import evenly, geometry_of
 from wavecity.model.learning.baselines import nearest, nearest_neighbours
-from wavecity.model.learning.embeddings import clusters, evenly, picture, silhouette
+from wavecity.model.learning.embeddings import clusters, picture, silhouette
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.results.names import Method, Metric
@@ -104,7 +106,8 @@ def test_what_is_hidden_changes_nothing_that_a_method_sees(predictor, large):
     shown = torch.zeros(64, dtype=torch.bool)
     shown[visible] = True
     where = shown.view(8, 8).repeat_interleave(4, 0).repeat_interleave(4, 1)
-    changed = users.replace(torch.where(where, users.csi, torch.ones((), dtype=users.csi.dtype)), -users.position)
+    csi = torch.where(where, users.csi, torch.ones((), dtype=users.csi.dtype))
+    changed = replace(users, csi=csi, position=-users.position)
     before, after = look(users), look(changed)
     for name in ("physc", "entries", "prints", "level"):
         # |DFT| is scaled by the whole channel before it is cut: rounding only.

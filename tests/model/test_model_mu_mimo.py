@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -156,8 +157,8 @@ def test_raw_entries_are_the_visible_ones_and_their_level(predictor, data):
 def test_no_method_sees_hidden_patches(predictor, data):
     users = gather(data.splits["test"], 6)
     visible = predictor.pilots(0.05, 1)
-    shown = task.shown_antennas(predictor, visible)
-    changed = users.replace(torch.where(shown, users.csi, 1e-3 * torch.randn(32, 32)), -users.position)
+    shown = predictor.shown(visible)
+    changed = replace(users, csi=torch.where(shown, users.csi, 1e-3 * torch.randn(32, 32)), position=-users.position)
     first, second = (task.partial_views(predictor, group, visible, 0) for group in (users, changed))
     assert set(first) == {Method.PHYSC_PROBE, Method.RAW_PROBE, Method.DFT_PROBE, Method.UNTRAINED_PROBE}
     for name, values in first.items():
@@ -322,7 +323,7 @@ def test_neighbouring_beams_share_a_colour_across_the_edge_of_the_codebook(predi
     test = gather(data.splits["test"], 12)
     beams = torch.tensor([0, 31 * 32 + 31, 16 * 32 + 16] * 4)
     csi = torch.from_numpy(dft_codebook(32, 32))[beams].to(torch.complex64)
-    served = task.ServedClusters(test.replace(csi, test.position), 4, task.link_of(LinkSettings()))
+    served = task.ServedClusters(replace(test, csi=csi), 4, task.link_of(LinkSettings()))
     assert served.label.tolist() == beams.tolist()
     # Two groups for three beams.
     features = torch.randn(12, 3)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from literal_precoding import LINK, channels, flat, random_link, water_filling
+from literal_precoding import LINK, channels, flat, mu_precoder, random_link, water_filling
 
 from wavecity.model.tasks.beams.link import Link, beam_power, best_beams, dft_beams
-from wavecity.model.tasks.beams.mu_precoding import mu_bound, mu_digital_rate, mu_precoder, mu_sum_rate
+from wavecity.model.tasks.beams.mu_precoding import mu_bound, mu_digital_rate, mu_sum_rate
 from wavecity.raytrace.arrays import dft_codebook
 
 

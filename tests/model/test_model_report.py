@@ -3,9 +3,11 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from synthetic import stored
 from synthetic_results import claim_of, leave_results
 
@@ -122,6 +124,12 @@ def test_the_page_needs_nothing_else(page):
     for words in ("© OpenStreetMap contributors", "ODbL", "What this run does not show", "Mask leak check",
                   "stores" not in page and "synthetic", "that of pretraining", "up to 3 of a task"):  # fmt: skip
         assert words in page, words
+
+
+def test_the_paper_has_the_authors_of_the_citation(page):
+    citation = yaml.safe_load((Path(__file__).parents[2] / "CITATION.cff").read_text(encoding="utf-8"))
+    first, second = (author["family-names"] for author in citation["references"][0]["authors"])
+    assert f"{first} and {second}" in page
 
 
 def test_tables_give_mean_and_spread(page, run):

@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from wavecity.dataset import InputError
-from wavecity.model.results import names
-from wavecity.model.results.names import METHODS, METRICS, Axis, Method, Metric, Regime, TestSet
+from wavecity.model.results.names import Axis, Method, Metric, Regime, TestSet
 from wavecity.model.results.outcomes import read_outcomes
 from wavecity.model.results.records import SCHEMA, WHOLE, Condition, Record, read_records, write_records
 from wavecity.model.results.rows import Row, frame_of, rows_of
@@ -155,14 +154,12 @@ def test_the_names_are_these():
     entries = [entry.split() for line in LISTED.strip().splitlines() for entry in line.split("  ") if entry.strip()]
     listed = {name: (unit.strip("-"), better, *axis) for name, unit, better, *axis in entries}
     assert listed == {
-        metric.value: (of.unit, of.better, *([of.axis.value] if of.axis else [])) for metric, of in METRICS.items()
+        metric.value: (metric.unit, metric.better, *([metric.axis.value] if metric.axis else [])) for metric in Metric
     }
-    assert set(METRICS) == set(Metric)
-    assert all(of.meaning and of.title for of in METRICS.values())
+    assert all(metric.meaning and metric.label for metric in Metric)
     assert {regime: set(text.split()) for regime, text in METHOD_REGIMES.items()} == {
-        regime: {method.value for method, of in METHODS.items() if of.regime is regime} for regime in Regime
+        regime: {method.value for method in Method if method.regime is regime} for regime in Regime
     }
-    assert set(METHODS) == set(Method)
     assert {one.value for one in Axis} == {"labels", "label_share", "shift_bins", "training_users"}
     assert {one.value for one in TestSet} == {"seen", "unseen", "modulated", "vehicles", "shifted"}
 
@@ -172,20 +169,20 @@ def test_the_documentation_lists_every_column_metric_and_method():
     described = {name: SCHEMA.field(name).metadata[b"description"].decode() for name in SCHEMA.names}
     lines = [
         *(f"| `{name}` | {SCHEMA.field(name).type} | {text}" for name, text in described.items()),
-        *(f"| `{name}` | {of.unit} | {of.better} | " for name, of in METRICS.items()),
-        *(f"| `{name}` | {of.regime} | " for name, of in METHODS.items()),
+        *(f"| `{name}` | {name.unit} | {name.better} | " for name in Metric),
+        *(f"| `{name}` | {name.regime} | " for name in Method),
     ]
     assert [line for line in lines if line not in page] == []
     assert page.count("\n| `") == len(lines) + 3
 
 
 def test_no_two_rows_of_a_table_read_the_same():
-    titles = [of.title for metric, of in METRICS.items() if metric is not Metric.FORECAST_NMSE]
+    titles = [metric.label for metric in Metric if metric is not Metric.FORECAST_NMSE]
     assert len(set(titles)) == len(titles)
-    named = [of.title for method, of in METHODS.items() if method is not Method.WRAPPED_PRETRAINED]
+    named = [method.label for method in Method if method is not Method.WRAPPED_PRETRAINED]
     assert len(set(named)) == len(named)
-    assert names.is_ours(Method.PHYSC_PROBE)
-    assert not names.is_rival(Method.EXHAUSTIVE_SEARCH)
+    assert Method.PHYSC_PROBE.ours
+    assert not Method.EXHAUSTIVE_SEARCH.rival
 
 
 def test_records_in_words():

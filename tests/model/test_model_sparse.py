@@ -10,8 +10,9 @@ from synthetic import stored, two_path_csi
 
 import wavecity.model.training.pretrain as pretraining
 from wavecity.model.data.geometry import Geometry
+from wavecity.model.data.tokens import visible_antennas
 from wavecity.model.data.users import ScenePatches, gather, geometry_of
-from wavecity.model.learning.baselines import nmse, omp, visible_antennas
+from wavecity.model.learning.baselines import nmse, omp
 from wavecity.model.multimodal import losses
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.inputs import loss_terms, prepare
@@ -188,11 +189,11 @@ def test_enlarging_is_periodic_and_keeps_the_mean():
 def batch_of(data, settings, plan=HIDDEN, count=8, csi=None):
     """Inputs of some users; `csi` changes the channels after the mask is drawn."""
     users = gather(data.splits["train"], count)
-    scenes = ScenePatches(data.scenes, settings.model, data.statistics, torch.device("cpu"))
+    scenes = ScenePatches(data.scenes, settings, data.statistics, torch.device("cpu"))
     bs = scenes.bs[users.scene]
     mask = draw_mask(plan, 64, scenes.centres, bs, bs + users.position, scenes.size, np.random.default_rng(0))
     channels = users.csi if csi is None else csi(users.csi, mask)
-    prepared = prepare(channels, users.position, users.scene, mask, scenes, settings, data.statistics)
+    prepared = prepare(channels, users.position, users.scene, mask, scenes)
     return prepared, mask, scenes.occupancy(users.scene)
 
 

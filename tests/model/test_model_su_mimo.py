@@ -192,7 +192,7 @@ def greedy_pairs(h, snr):
 def test_the_zero_filled_channel_is_searched_at_the_gain_of_the_whole_array(predictor, stored):
     _, csi = receivers(stored[0], "test", 12, 2, 2)
     visible = predictor.pilots(0.05, 1)
-    shown = task.shown_antennas(predictor, visible)
+    shown = predictor.shown(visible)
     link = task.link_of(LinkSettings(power_dbm=2))
     found = dict(task._unlabelled(predictor, csi, (2, 2), visible, link))[Method.ZERO_FILLED_BEAM]
     seen = torch.where(shown, csi, torch.zeros(())).numpy().astype(complex)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from literal_precoding import LINK, channels, literal_beams, random_link, receive_channels, water_filling
+from literal_precoding import LINK, channels, literal_beams, random_link, receive_channels, su_precoder, water_filling
 
-from wavecity.model.tasks.beams.su_precoding import Pairs, su_bound, su_labels, su_precoder, su_rate
+from wavecity.model.tasks.beams.su_precoding import Pairs, su_bound, su_labels, su_rate
 from wavecity.raytrace.arrays import dft_codebook
 
 

@@ -1,6 +1,7 @@
 """Evaluation of a tiny run on synthetic scenes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -110,7 +111,7 @@ def test_predictions_with_the_location_hidden_do_not_use_it(run, data):
     model, settings, statistics, _ = load_model(run)
     predictor = Predictor(model, settings, statistics, data, batch_size=16)
     users = gather(data.splits["test"], 20)
-    moved = users.replace(csi=users.csi, position=users.position.flip(0) + 40)
+    moved = replace(users, position=users.position.flip(0) + 40)
     visible = predictor.visible_patches(0.75, 0)
     assert len(visible) == 16
     for options in ({}, {"scene_ratio": 0.2, "decoy": True}):
@@ -131,7 +132,7 @@ def test_predicted_csi_is_in_the_unit_of_the_data_and_only_where_masked(data, ti
     users = gather(data.splits["test"], 10)
     visible = predictor.visible_patches(0.5, 0)
     plain = predictor.predict(users, visible).csi
-    loud = predictor.predict(users.replace(csi=users.csi * 2, position=users.position), visible).csi
+    loud = predictor.predict(replace(users, csi=users.csi * 2), visible).csi
     shown = torch.zeros(64, dtype=torch.bool)
     shown[visible] = True
     where = shown.view(8, 8).repeat_interleave(4, 0).repeat_interleave(4, 1)

@@ -12,7 +12,7 @@ from synthetic import FakeSamples, make_data, stored
 
 import wavecity.model.training.pretrain as pretraining
 from wavecity.dataset import InputError
-from wavecity.model.data.snapshots import check_snapshots, load_snapshots
+from wavecity.model.data.snapshots import SnapshotData, check_snapshots, load_snapshots
 from wavecity.model.data.users import geometry_of
 from wavecity.model.multimodal.masking import RankDraws
 from wavecity.model.training import trainer as training
@@ -99,7 +99,9 @@ def untrained(data, tiny):
     from wavecity.model.multimodal.module import PretrainModule
 
     geometry = geometry_of(data, tiny.model)
-    return PretrainModule(tiny, geometry, data.statistics, 200.0, (0.0, 100.0), 6, 3, {}).model
+    attributes = {"tile_size_m": 200.0, "bs_position_m": [0.0, 100.0, 25.0]}
+    snapshots = SnapshotData(data.splits, data.statistics, geometry, attributes, "synthetic", "")
+    return PretrainModule(tiny, snapshots, 6, 3, {}).model
 
 
 def test_bfloat16_trains_with_finite_losses_near_those_of_float32(data, tiny, tmp_path):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from wavecity.model.figures.prediction import LOOKS, look_of
+from wavecity.model.figures.drawing import style
+from wavecity.model.figures.prediction import METHODS
 from wavecity.model.report.papers import TEMPORAL
 from wavecity.model.report.standings import standing, standings_of
 from wavecity.model.results.claims import judge
@@ -131,5 +132,5 @@ def test_plain_words_count_comparisons_with_one_rival_at_a_time(outcome):
 
 
 def test_each_method_has_a_colour_of_its_own():
-    assert len({look_of(name)["color"] for name in LOOKS}) == len(LOOKS)
-    assert all(look_of(MODEL)["linewidth"] > look_of(name)["linewidth"] for name in LOOKS if name != MODEL)
+    assert len({style(name)["color"] for name in METHODS}) == len(METHODS)
+    assert all(style(MODEL)["linewidth"] > style(name)["linewidth"] for name in METHODS if name != MODEL)

@@ -106,7 +106,7 @@ def test_few_points_are_no_curve_and_the_page_says_so(monkeypatch):
     shown = rebuild(figure, {"localization": more}, lambda _: None, {"cross-localization": Missing("not run")})
     assert not any("too few" in picture["caption"] for picture in shown.pictures)
     # The panel itself says it too, for whoever copies the picture alone.
-    monkeypatch.setattr("wavecity.model.figures.curves.drawing", lambda figure: figure)
+    monkeypatch.setattr("wavecity.model.figures.curves.drawing", lambda figure, *_: figure)
     titles = [draw_local(one).axes[0].get_title() for one in (outcome, more)]
     assert [" · 2 points only" in title for title in titles] == [True, False]
 

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wavecity.model.data.feasible import NotPossible, too_few_for_clusters
-from wavecity.model.data.users import Samples, Users, WirelessData, collate, gather
+from wavecity.model.data.users import Samples, Users, WirelessData, collate, evenly, gather
 from wavecity.model.figures.curves import draw_clusters, draw_ecdf, draw_heads, draw_mu
 from wavecity.model.figures.parts import BARS, TSNE, PaperFigure, Part
 from wavecity.model.learning.baselines import omp
-from wavecity.model.learning.embeddings import clusters, evenly, picture
-from wavecity.model.learning.finetune import finetuned
+from wavecity.model.learning.embeddings import clusters, picture
 from wavecity.model.learning.heads import classifier
 from wavecity.model.multimodal.inference import Predictor, beams_of_spectrum, top_k_hits
 from wavecity.model.results.claims import ABOUT, MARGIN, OURS, SILHOUETTE_MARGIN, Claim
@@ -31,7 +30,7 @@ from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings, MuMimoSettings
 from wavecity.model.tasks.beams.link import Link, beam_power, best_beams
 from wavecity.model.tasks.beams.mu_precoding import mu_bound, mu_digital_rate, mu_sum_rate
-from wavecity.model.tasks.beams.probes import Features, Pool, label_counts, probe
+from wavecity.model.tasks.beams.probes import Features, Pool, label_counts, label_facts, probe
 from wavecity.model.tasks.beams.receivers import (
     CHUNK,
     check_level,
@@ -42,7 +41,7 @@ from wavecity.model.tasks.beams.receivers import (
     with_channel,
 )
 from wavecity.model.tasks.reconstruction import fingerprint
-from wavecity.model.tasks.sites import shown_antennas, silhouettes, starts_of
+from wavecity.model.tasks.sites import csi_facts, silhouettes, trained_together
 from wavecity.model.tasks.spec import TaskSpec
 
 # Groups of neighbouring beams that t-SNE is coloured by, and users shown [ours].
@@ -63,8 +62,6 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
 
     Parameters
     ----------
-    predictor : Predictor
-    data : WirelessData
     settings : EvaluationSettings
         `mu_mimo` and `heads`.
     seed : int
@@ -93,42 +90,42 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
 
     views = [partial_views(predictor, users, visible, seed) for users in (train, test)]
     features = {name: (views[0][name], views[1][name]) for name in views[0]}
+
+    def draw(head_seed: int) -> tuple[Users, Tensor, Tensor]:
+        index = pool.labelled(counts[max(counts)], head_seed)
+        return train.at(index), train.csi[index][:, None], pool.label[index]
+
+    def build() -> nn.Module:
+        return classifier(predictor.settings.model.width, (), len(pool.classes))
+
+    def learned() -> Iterator[tuple[Method, float, int, Tensor, float]]:
+        """Method, share of the labels, head seed, scores and learning rate of all that is trained."""
+        for ratio, count in counts.items():
+            for method, values in features.items():
+                for head_seed, scores, rate in probe(values, pool, count, settings.heads):
+                    yield method, ratio, head_seed, scores, rate
+        for method, one in trained_together(predictor, build, pool.loss, draw, visible, settings.heads):
+            yield method, max(counts), one.seed, pool.scores(one.network.outputs(test, test.csi[:, None])), one.rate
+
     rates: dict[Method, dict[str, float]] = {}
-    for ratio, count in counts.items():
-        for method, values in features.items():
-            for head_seed, scores, rate in probe(values, pool, count, settings.heads):
-                served.add(method, scores, ratio, head_seed)
-                if head_seed == 0:
-                    rates.setdefault(method, {})[f"{ratio:g}"] = rate
-    largest = max(counts)
-    for method, head_seed, scores, rate in _trained_together(
-        predictor, train, test, pool, counts[largest], visible, settings.heads
-    ):
-        served.add(method, scores, largest, head_seed)
+    for method, ratio, head_seed, scores, rate in learned():
+        served.add(method, scores, ratio, head_seed)
         if head_seed == 0:
-            rates.setdefault(method, {})[f"{largest:g}"] = rate
+            rates.setdefault(method, {})[f"{ratio:g}"] = rate
     for method, scores, paths in _unlabelled(predictor, test, visible, settings.omp_atoms):
         served.add(method, scores, paths=paths)
     served.add_bound()
     _ablation(served, features, pool, counts, config, settings.heads)
 
     facts = {
-        "test_scenes": len(test.scene.unique()),
-        "test_users": len(test),
+        **label_facts(train, test, counts, config.ratios, settings.heads),
         "clusters": len(test) // config.cluster,
         "users_a_cluster": config.cluster,
-        "train_scenes": len(train.scene.unique()),
-        "train_users": len(train),
-        "labels": {f"{ratio:g}": count for ratio, count in counts.items()},
-        "ratios_left_out": sorted(set(config.ratios) - set(counts)),
-        "held_back_share_of_labels": settings.heads.held_back,
         "beams": codebook,
         "beams_of_training_users": len(pool.classes),
         "test_users_whose_beam_no_training_user_has": int((~torch.isin(served.label, pool.classes)).sum()),
-        "csi_patches_seen": len(visible),
-        "csi_patches": predictor.model.csi_patches,
+        **csi_facts(predictor, visible),
         "feature_width": {name: values[0].shape[1] for name, values in features.items()},
-        "head_seeds": settings.heads.seeds,
         "learning_rates": rates,
         "split": "labels of users of training scenes, at random; tested on scenes of the test split, clusters at random",
         **link_facts(config.link, test.csi),
@@ -148,9 +145,6 @@ class ServedClusters:
     ----------
     test : Users
         Users of a cluster one after the other.
-    cluster : int
-    link : Link
-    records : list of Record
     """
 
     test: Users
@@ -226,9 +220,8 @@ def gather_clusters(data: WirelessData, config: MuMimoSettings, seed: int) -> Us
         if whole := len(group) // size * size:
             found.append(group.at(torch.arange(whole)))
     if not found:
-        msg = f"{data.name}: {too_few_for_clusters(users, size)}"
-        raise NotPossible(msg)
-    return Users(*(torch.cat([getattr(group, name) for group in found]) for name in Users.__dataclass_fields__))
+        raise NotPossible(f"{data.name}: {too_few_for_clusters(users, size)}")
+    return Users.joined(found)
 
 
 def _users_of(samples: Samples, row: int, limit: int, seed: int) -> Users:
@@ -238,7 +231,7 @@ def _users_of(samples: Samples, row: int, limit: int, seed: int) -> Users:
 
 def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int) -> dict[Method, Tensor]:
     """What the linear probes read of users, by method: float32 (N, width) each."""
-    shown = shown_antennas(predictor, visible)
+    shown = predictor.shown(visible)
     return {
         Method.PHYSC_PROBE: predictor.encode(users, visible),
         Method.RAW_PROBE: raw_entries(predictor, users.csi, visible),
@@ -247,30 +240,11 @@ def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int
     }
 
 
-def _trained_together(
-    predictor: Predictor, train: Users, test: Users, pool: Pool, count: int, visible: Tensor, settings: HeadSettings
-) -> Iterator[tuple[Method, int, Tensor, float]]:
-    """Method, head seed, scores and rate of encoder and head trained together: pretrained, and from random weights."""
-    if not settings.finetune_steps:
-        return
-
-    def draw(head_seed: int) -> tuple[Users, Tensor, Tensor]:
-        index = pool.labelled(count, head_seed)
-        return train.at(index), train.csi[index][:, None], pool.label[index]
-
-    def build() -> nn.Module:
-        return classifier(predictor.settings.model.width, (), len(pool.classes))
-
-    for method, start in starts_of(predictor).items():
-        for head_seed, model, rate in finetuned(start, build, pool.loss, draw, visible, settings):
-            yield method, head_seed, pool.scores(model.outputs(test, test.csi[:, None])), rate
-
-
 def _unlabelled(
     predictor: Predictor, test: Users, visible: Tensor, omp_atoms: int
 ) -> Iterator[tuple[Method, Tensor, int | None]]:
     """Method, scores and, where its name does not say it, number of paths of what needs no labels."""
-    shown = shown_antennas(predictor, visible)
+    shown = predictor.shown(visible)
     predicted = predictor.predict(test, visible, fill_csi=False).spectrum
     if predicted.shape[-2:] == shown.shape:
         yield Method.MODEL_SPECTRUM_BEAM, beams_of_spectrum(predicted), None
@@ -377,14 +351,8 @@ FIGURES = (
     )),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(
-        TASK,
-        "multimodal",
-        "Beams and sum-rate of several users",
-        mu_mimo,
-        frozenset({"batch_size", "heads", "mu_mimo", "omp_atoms"}),
-        (Method.RAW_PROBE, Method.RAW_HEAD, Method.UNTRAINED_PROBE, Method.TWIN, *_SIMPLE, *_BOUND, Method.RAW),
-        CLAIMS,
-        FIGURES,
-    ),
-)
+    TaskSpec(TASK, "multimodal", "Beams and sum-rate of several users", mu_mimo,
+             frozenset({"batch_size", "heads", "mu_mimo", "omp_atoms"}),
+             (Method.RAW_PROBE, Method.RAW_HEAD, Method.UNTRAINED_PROBE, Method.TWIN, *_SIMPLE, *_BOUND, Method.RAW),
+             CLAIMS, FIGURES),
+)  # fmt: skip

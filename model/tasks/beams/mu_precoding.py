@@ -11,7 +11,6 @@ from torch import Tensor
 from wavecity.model.data.tokens import squared
 from wavecity.model.tasks.beams.link import (
     Link,
-    as_columns,
     check_antennas,
     checked_beams,
     chunks,
@@ -34,7 +33,6 @@ def mu_sum_rate(csi: Tensor, beams: Tensor, link: Link, alpha: float | None = No
     csi : complex (C, K, x, y)
     beams : int (C, K)
         One for each user; users may share one.
-    link : Link
     alpha : float, optional
         Regularisation of eq. 20, in the unit of |H_eff|^2; 0 is zero forcing (by pseudo-inverse where users share a
         beam). Default: N_t K sigma^2 / P. With unit-norm beams it would be the textbook's K sigma^2 / P, which has the
@@ -58,23 +56,6 @@ def mu_sum_rate(csi: Tensor, beams: Tensor, link: Link, alpha: float | None = No
     return torch.cat(rates)
 
 
-def mu_precoder(csi: Tensor, beams: Tensor, link: Link, alpha: float | None = None) -> tuple[Tensor, Tensor]:
-    """Precoder behind `mu_sum_rate`, which takes the same arguments.
-
-    Returns
-    -------
-    analog : complex128 (C, N_t, K)
-        F_RF, eq. 18.
-    digital : complex128 (C, K, K)
-        F_BB, eq. 20, with beta such that |F_RF F_BB|_F^2 = P (eq. 21); all 0 where no user has a channel.
-    """
-    beams = _checked_clusters(csi, beams)
-    digital = torch.cat(
-        [_baseband(effective_channel(csi[part], beams[part]), beams[part], csi, link, alpha) for part in chunks(csi)]
-    )
-    return as_columns(beams, csi.shape[-2], csi.shape[-1]), digital
-
-
 def mu_bound(csi: Tensor, link: Link) -> Tensor:
     """Upper bound of the sum rate of every linear precoder, digital or hybrid.
 
@@ -85,7 +66,6 @@ def mu_bound(csi: Tensor, link: Link) -> Tensor:
     Parameters
     ----------
     csi : complex (C, K, x, y)
-    link : Link
 
     Returns
     -------
@@ -103,7 +83,6 @@ def mu_digital_rate(csi: Tensor, link: Link, alpha: float | None = None) -> Tens
     Parameters
     ----------
     csi : complex (C, K, x, y)
-    link : Link
     alpha : float, optional
         Default: K sigma^2 / P.
 

@@ -1,6 +1,6 @@
 """Classifiers of beams on features of users: who is labelled, which beams have an output, how they are weighted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from wavecity.model.data.feasible import FEWEST_LABELS, NotPossible, too_few_for_ratios
+from wavecity.model.data.users import Users
 from wavecity.model.learning.heads import Loss, Standardiser, apply, classifier, inverse_frequency, tuned
+from wavecity.model.results.records import Facts
 from wavecity.model.settings.training import HeadSettings
 
 # Stream of random numbers.
@@ -33,7 +35,6 @@ class Pool:
         Of the target distribution, for each of the k labels.
     weighted : bool
         Whether beams are weighted by `inverse_frequency` among the labels.
-    seed : int
     """
 
     label: Tensor
@@ -77,10 +78,25 @@ def label_counts(ratios: Sequence[float], total: int, name: str, key: str) -> di
         Not one share gives enough; `name` says of which dataset, `key` which setting below `training.evaluation` it is.
     """
     if why := too_few_for_ratios(ratios, total, key):
-        msg = f"{name}: {why}"
-        raise NotPossible(msg)
+        raise NotPossible(f"{name}: {why}")
     counts = {ratio: round(ratio * total) for ratio in sorted(set(ratios))}
     return {ratio: count for ratio, count in counts.items() if count >= FEWEST_LABELS}
+
+
+def label_facts(
+    train: Users, test: Users, counts: Mapping[float, int], ratios: Sequence[float], heads: HeadSettings
+) -> Facts:
+    """Sample sizes of a task whose heads are trained at shares `ratios` of the labels, of which `counts` are enough."""
+    return {
+        "test_scenes": len(test.scene.unique()),
+        "test_users": len(test),
+        "train_scenes": len(train.scene.unique()),
+        "train_users": len(train),
+        "labels": {f"{ratio:g}": count for ratio, count in counts.items()},
+        "ratios_left_out": sorted(set(ratios) - set(counts)),
+        "held_back_share_of_labels": heads.held_back,
+        "head_seeds": heads.seeds,
+    }
 
 
 def weighted_cross_entropy(weight: Tensor, shares: Sequence[float] = (1.0,)) -> Loss:
@@ -123,10 +139,8 @@ def probe(
     ----------
     features : (N, width) and (M, width)
         Of the users of the pool and of the test users.
-    pool : Pool
     count : int
         Labels.
-    settings : HeadSettings
     hidden : sequence of int
         Hidden layers; none makes it a linear probe.
     rates : sequence of float, optional

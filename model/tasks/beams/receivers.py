@@ -9,8 +9,7 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.model.data.tokens import csi_patches, level, take, visible_rms
-from wavecity.model.data.users import Users, WirelessData, collate, dataset_version
-from wavecity.model.learning.embeddings import evenly
+from wavecity.model.data.users import Users, WirelessData, collate, dataset_version, evenly
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.records import Facts
 from wavecity.model.settings.training import LinkSettings
@@ -30,7 +29,6 @@ def receivers(data: WirelessData, split: str, limit: int, columns: int, rows: in
     ----------
     data : WirelessData
         `name` is the store; it needs path arrays.
-    split : str
     limit : int
         Largest number of users.
     columns, rows : int
@@ -84,7 +82,6 @@ def raw_entries(predictor: Predictor, csi: Tensor, visible: Tensor) -> Tensor:
 
     Parameters
     ----------
-    predictor : Predictor
     csi : complex (N, x, y)
     visible : int64 (v,)
 
@@ -131,7 +128,6 @@ def link_facts(settings: LinkSettings, csi: Tensor) -> Facts:
 
     Parameters
     ----------
-    settings : LinkSettings
     csi : complex (N, x, y)
     """
     link, antennas = link_of(settings), csi.shape[1] * csi.shape[2]

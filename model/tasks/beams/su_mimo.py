@@ -17,7 +17,6 @@ from wavecity.model.data.users import Users, WirelessData, with_antennas
 from wavecity.model.figures.curves import draw_su
 from wavecity.model.figures.parts import BARS, PaperFigure, Part
 from wavecity.model.learning.baselines import omp
-from wavecity.model.learning.finetune import finetuned
 from wavecity.model.learning.heads import Loss, classifier
 from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.results.claims import ABOUT, OURS, Claim
@@ -28,10 +27,10 @@ from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings
 from wavecity.model.tasks.beams.link import Link
 from wavecity.model.tasks.beams.mu_mimo import FEW_PATHS
-from wavecity.model.tasks.beams.probes import Pool, label_counts, probe
+from wavecity.model.tasks.beams.probes import Pool, label_counts, label_facts, probe
 from wavecity.model.tasks.beams.receivers import in_chunks, link_facts, link_of, raw_entries, receivers
 from wavecity.model.tasks.beams.su_precoding import Pairs, su_bound, su_labels, su_rate
-from wavecity.model.tasks.sites import shown_antennas, starts_of
+from wavecity.model.tasks.sites import csi_facts, trained_together
 from wavecity.model.tasks.spec import TaskSpec
 
 # Of the target distribution for the beams of the first and of the second pair [ours]: both count, and the first leads.
@@ -48,7 +47,6 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
 
     Parameters
     ----------
-    predictor : Predictor
     data : WirelessData
         Of a store with paths.
     settings : EvaluationSettings
@@ -77,43 +75,44 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     labels = PairLabels.of(su_labels(train_csi, shape, link), train_csi, seed)
 
     views = [_views(predictor, users, csi, shape, visible) for users, csi in ((train, train_csi), (test, test_csi))]
+
+    def build() -> nn.Module:
+        return classifier(train_csi.shape[1] * predictor.settings.model.width, (), labels.outputs)
+
+    def learned() -> Iterator[tuple[Method, float, int, Pairs, float | dict[str, float]]]:
+        """Method, share of the labels, head seed, beams of the test users and learning rates of all that is trained."""
+        for ratio, count in counts.items():
+            for method in views[0]:
+                features = (views[0][method], views[1][method])
+                for head_seed, pairs, chosen in _two_probes(features, labels, count, settings.heads):
+                    yield method, ratio, head_seed, pairs, chosen
+
+            def draw(head_seed: int, count: int = count) -> tuple[Users, Tensor, Tensor]:
+                index = labels.transmit.labelled(count, head_seed)
+                return train.at(index), train_csi[index], labels.label[index]
+
+            for method, one in trained_together(predictor, build, labels.loss, draw, visible, settings.heads):
+                yield method, ratio, one.seed, labels.pairs(one.network.outputs(test, test_csi)), one.rate
+
     rates: dict[Method, dict[str, float | dict[str, float]]] = {}
-    for ratio, count in counts.items():
-        for method in views[0]:
-            features = (views[0][method], views[1][method])
-            for head_seed, pairs, chosen in _two_probes(features, labels, count, settings.heads):
-                served.add(method, pairs, ratio, head_seed)
-                if head_seed == 0:
-                    rates.setdefault(method, {})[f"{ratio:g}"] = chosen
-        joint = _trained_together(
-            predictor, (train, train_csi), (test, test_csi), labels, count, visible, settings.heads
-        )
-        for method, head_seed, pairs, rate in joint:
-            served.add(method, pairs, ratio, head_seed)
-            if head_seed == 0:
-                rates.setdefault(method, {})[f"{ratio:g}"] = rate
+    for method, ratio, head_seed, pairs, rate in learned():
+        served.add(method, pairs, ratio, head_seed)
+        if head_seed == 0:
+            rates.setdefault(method, {})[f"{ratio:g}"] = rate
     for method, pairs in _unlabelled(predictor, test_csi, shape, visible, link):
         served.add(method, pairs)
     served.add_bound()
 
     facts = {
-        "test_scenes": len(test.scene.unique()),
-        "test_users": len(test),
-        "train_scenes": len(train.scene.unique()),
-        "train_users": len(train),
-        "labels": {f"{ratio:g}": count for ratio, count in counts.items()},
-        "ratios_left_out": sorted(set(config.ratios) - set(counts)),
-        "held_back_share_of_labels": settings.heads.held_back,
+        **label_facts(train, test, counts, config.ratios, settings.heads),
         "receive_antennas": f"{config.columns} x {config.rows}, half a wavelength apart, isotropic, facing east",
         "transmit_beams": labels.transmit.codebook,
         "transmit_beams_of_training_users": len(labels.transmit.classes),
         "receive_beams": labels.receive.codebook,
         "top_2_accuracy": "mean share of the two labelled beams that are among the two predicted",
         "target_shares_of_first_and_second_pair": list(SHARES),
-        "csi_patches_seen": len(visible),
-        "csi_patches": predictor.model.csi_patches,
+        **csi_facts(predictor, visible),
         "feature_width": {name: values.shape[1] for name, values in views[0].items()},
-        "head_seeds": settings.heads.seeds,
         "learning_rates": rates,
         "split": "labels of users of training scenes, at random; tested on scenes of the test split",
         **link_facts(config.link, test.csi),
@@ -210,7 +209,7 @@ def _views(
     predictor: Predictor, users: Users, csi: Tensor, shape: tuple[int, int], visible: Tensor
 ) -> dict[Method, Tensor]:
     """What the probes read of users with channels (N, R, x, y), by method: float32 (N, width) each."""
-    shown = shown_antennas(predictor, visible)
+    shown = predictor.shown(visible)
     antennas = with_antennas(users, csi)
     return {
         Method.PHYSC_PROBE: predictor.encode(antennas, visible).reshape(len(users), -1),
@@ -250,37 +249,11 @@ def _two_probes(
         yield head_seed, best_two(transmit, receive), {"transmit": transmit_rate, "receive": receive_rate}
 
 
-def _trained_together(
-    predictor: Predictor,
-    train: tuple[Users, Tensor],
-    test: tuple[Users, Tensor],
-    labels: PairLabels,
-    count: int,
-    visible: Tensor,
-    settings: HeadSettings,
-) -> Iterator[tuple[Method, int, Pairs, float]]:
-    """Method, head seed, beams and rate of encoder and heads trained together: pretrained, and from random weights."""
-    if not settings.finetune_steps:
-        return
-    users, csi = train
-
-    def draw(head_seed: int) -> tuple[Users, Tensor, Tensor]:
-        index = labels.transmit.labelled(count, head_seed)
-        return users.at(index), csi[index], labels.label[index]
-
-    def build() -> nn.Module:
-        return classifier(csi.shape[1] * predictor.settings.model.width, (), labels.outputs)
-
-    for method, start in starts_of(predictor).items():
-        for head_seed, model, rate in finetuned(start, build, labels.loss, draw, visible, settings):
-            yield method, head_seed, labels.pairs(model.outputs(*test)), rate
-
-
 def _unlabelled(
     predictor: Predictor, csi: Tensor, shape: tuple[int, int], visible: Tensor, link: Link
 ) -> Iterator[tuple[Method, Pairs]]:
     """Method and beams of what needs no labels: the labels' search, on channels estimated from what is seen."""
-    shown = shown_antennas(predictor, visible)
+    shown = predictor.shown(visible)
     # Brought to the gain of the whole array: how strong the second pair must be depends on it.
     gain = shown.numel() / int(shown.sum())
     yield (
@@ -323,14 +296,7 @@ FIGURES = (
     )),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(
-        TASK,
-        "multimodal",
-        "Beam pairs and rate of one user with several antennas",
-        su_mimo,
-        frozenset({"batch_size", "heads", "su_mimo"}),
-        (Method.RAW_PROBE, Method.TWIN, *_SIMPLE, Method.EXHAUSTIVE_SEARCH),
-        CLAIMS,
-        FIGURES,
-    ),
-)
+    TaskSpec(TASK, "multimodal", "Beam pairs and rate of one user with several antennas", su_mimo,
+             frozenset({"batch_size", "heads", "su_mimo"}),
+             (Method.RAW_PROBE, Method.TWIN, *_SIMPLE, Method.EXHAUSTIVE_SEARCH), CLAIMS, FIGURES),
+)  # fmt: skip

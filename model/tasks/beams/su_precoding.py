@@ -58,11 +58,6 @@ def su_labels(csi: Tensor, receive_shape: tuple[int, int], link: Link) -> Pairs:
         One channel for each receive antenna: H[r] = h_r^H.
     receive_shape : (int, int)
         Columns and rows of the user's array, R = columns * rows; antenna r = column * rows + row.
-    link : Link
-
-    Returns
-    -------
-    Pairs
 
     Raises
     ------
@@ -104,7 +99,6 @@ def su_rate(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Lin
         A beam given twice at one end leaves one stream.
     receive_shape : (int, int)
         As for `su_labels`.
-    link : Link
 
     Returns
     -------
@@ -131,35 +125,12 @@ def su_rate(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Lin
     return torch.cat(rates)
 
 
-def su_precoder(
-    csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Link
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Precoder and combiner behind `su_rate`, which takes the same arguments.
-
-    Returns
-    -------
-    F_RF : complex128 (B, N_t, 2)
-    F_BB : complex128 (B, 2, 2)
-        Eq. 29, (F_RF^H F_RF)^(-1/2) V, scaled to |F_RF F_BB|_F^2 = P.
-    W_RF : complex128 (B, R, 2)
-    W_BB : complex128 (B, 2, 2)
-        Eq. 29, (W_RF^H W_RF)^(-1/2) U.
-    """
-    pairs = _checked_pairs(csi, pairs, receive_shape)
-    parts = [
-        _su_baseband(csi[part], Pairs(pairs.tx[part], pairs.rx[part]), receive_shape, link)[1:] for part in chunks(csi)
-    ]
-    precoder, combiner = (torch.cat(values) for values in zip(*parts, strict=True))
-    return as_columns(pairs.tx, *csi.shape[-2:]), precoder, as_columns(pairs.rx, *receive_shape), combiner
-
-
 def su_bound(csi: Tensor, link: Link) -> Tensor:
     """Capacity of the link's channel H by water-filling over its singular values: no linear processing does better.
 
     Parameters
     ----------
     csi : complex (B, R, x, y)
-    link : Link
 
     Returns
     -------
@@ -223,6 +194,5 @@ def _checked_pairs(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int]) ->
     _check_receiver(csi, receive_shape)
     shape, elements = (len(csi), CHAINS), csi.shape[2] * csi.shape[3]
     return Pairs(
-        checked_beams("pairs.tx", pairs.tx, shape, elements),
-        checked_beams("pairs.rx", pairs.rx, shape, csi.shape[1]),
+        checked_beams("pairs.tx", pairs.tx, shape, elements), checked_beams("pairs.rx", pairs.rx, shape, csi.shape[1])
     )
