@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 # The longest side of a patch over its distance from the nearer end; its limits in m; and the upper one where an edge of
 # the source's shadow crosses it.
 SIZE_PER_DISTANCE = 0.5
-LARGEST, SMALLEST = 16.0, 0.01
+LARGEST, SMALLEST = 10.0, 0.01
 LARGEST_IN_HALF_SHADOW = 5.0
 
 # Barycentric coordinates of the three equally weighted nodes that integrate polynomials of degree 2 exactly.
@@ -52,9 +52,7 @@ class Patches:
 
     def halves(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Both halves (2 M) of these triangles, the second ones last; divides those that have none."""
-        asked = np.zeros(len(self), bool)
-        asked[index] = True
-        new = np.flatnonzero(asked & (self.half < 0))
+        new = np.unique(index[self.half[index] < 0])
         if len(new):
             self.half[new] = len(self) + 2 * np.arange(len(new))
             # Across the longest side.

@@ -111,10 +111,12 @@ def _divided(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of patches and receivers, divided until each patch is small enough for both ends."""
     done = [(patch[:0], receiver[:0])]
+    # The first ones are small enough for the source.
+    large = patches.too_large(patch, receivers[receiver])
     while len(patch):
-        large = patches.too_large(patch, receivers[receiver]) | patches.too_large(patch, source)
         done.append((patch[~large], receiver[~large]))
         patch, receiver = patches.halves(patch[large]), np.tile(receiver[large], 2)
+        large = patches.too_large(patch, receivers[receiver]) | patches.too_large(patch, source)
     patch, receiver = (np.concatenate(parts) for parts in zip(*done, strict=True))
     return patch, receiver
 
@@ -145,9 +147,10 @@ def _seen_pairs(
     kept = lit[patch].any(axis=1)
     patch, receiver = patch[kept], receiver[kept]
     seen = lit[patch]
-    pair, node = np.nonzero(seen)
-    at = patch[pair]
-    seen[pair, node] = _hits_first(world, receivers[receiver[pair]], patches.nodes[at, node], patches.face[at])
+    tried = np.flatnonzero(seen)
+    pair = tried // len(NODES)
+    at = len(NODES) * patch[pair] + tried % len(NODES)
+    seen.ravel()[tried] = _hits_first(world, patches, receivers, receiver[pair], at)
     # Numbers of patches depend on the batches, codes do not.
     order = np.lexsort((patches.code[patch], receiver))
     final = order[seen[order].any(axis=1)]
@@ -169,16 +172,15 @@ def _powers(
     if not len(pair):
         return power
     patch = pairs.patch[pair]
-    points = patches.nodes[patch, node]
-    buffer = sionna.scattering_buffer(world, patches.face[patch], points, pairs.receiver[pair])
+    buffer = sionna.scattering_buffer(world, patches.face[patch], patches.nodes[patch, node], pairs.receiver[pair])
     ends = load_rows(mi.Point3f, source), load_table(mi.Point3f, receivers)
     field = sionna.coefficients(world, buffer, *ends, orientation, pattern, False)
     # Sionna's field is that of one ray for the whole sphere: a node has the share that is its solid angle.
-    way = points - source
-    distance = np.linalg.norm(way, axis=1)
-    projected = np.abs(np.einsum("nd,nd->n", way, patches.normal[patch])) / distance
-    share = patches.area[patch] / len(NODES) * projected / (4 * np.pi * distance**2)
-    power[pair, node] = np.abs(field.astype(np.complex128)) ** 2 * share
+    way = patches.nodes - source
+    distance = np.linalg.norm(way, axis=2)
+    projected = np.abs(np.einsum("pnd,pd->pn", way, patches.normal)) / distance
+    share = patches.area[:, None] / len(NODES) * projected / (4 * np.pi * distance**2)
+    power[pair, node] = np.abs(field.astype(np.complex128)) ** 2 * share[patch, node]
     # Rounding may make the sine of a normal incidence imaginary in Sionna's lobes.
     return np.nan_to_num(power, nan=0.0)
 
@@ -211,21 +213,28 @@ def _visible_nodes(
     world: World, patches: Patches, index: NDArray[np.int64], point: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """Which nodes (M, 3) of patches can be seen from a point."""
-    nodes = patches.nodes[index].reshape(-1, 3)
-    seen = _hits_first(world, np.broadcast_to(point, nodes.shape), nodes, np.repeat(patches.face[index], len(NODES)))
+    nodes = (len(NODES) * index[:, None] + np.arange(len(NODES))).ravel()
+    seen = _hits_first(world, patches, point[None], np.zeros(len(nodes), np.int64), nodes)
     return seen.reshape(-1, len(NODES))
 
 
 def _hits_first(
-    world: World, origins: NDArray[np.float64], targets: NDArray[np.float64], faces: NDArray[np.int32]
+    world: World,
+    patches: Patches,
+    origins: NDArray[np.float64],
+    origin: NDArray[np.int64],
+    node: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """Whether the ray from each origin towards a point of a face meets that face first."""
-    if not len(faces):
+    """Whether rays (N,) from some of the origins towards nodes, numbered through all patches, meet their faces first."""
+    if not len(node):
         return np.zeros(0, bool)
-    at = load_rows(mi.Point3f, origins)
-    ray = mi.Ray3f(at, dr.normalize(load_rows(mi.Point3f, targets) - at))
+    number = load(mi.UInt, node)
+    start = dr.gather(mi.Point3f, load_table(mi.Point3f, origins), load(mi.UInt, origin))
+    target = dr.gather(mi.Point3f, load_table(mi.Point3f, patches.nodes.reshape(-1, 3)), number)
+    face = dr.gather(mi.UInt, load_table(mi.UInt, patches.face), number // len(NODES))
+    ray = mi.Ray3f(start, dr.normalize(target - start))
     hit = world.scene.mi_scene.ray_intersect_preliminary(ray, coherent=False)
-    same = (hit.prim_index == load(mi.UInt, world.primitive[faces])) & hit.is_valid()
-    same &= dr.reinterpret_array(mi.UInt, hit.shape) == load(mi.UInt, world.shape[faces])
+    same = hit.is_valid() & (hit.prim_index == dr.gather(mi.UInt, load_table(mi.UInt, world.primitive), face))
+    same &= dr.reinterpret_array(mi.UInt, hit.shape) == dr.gather(mi.UInt, load_table(mi.UInt, world.shape), face)
     seen: NDArray[np.bool_] = same.numpy()
     return seen
