@@ -35,9 +35,9 @@ def scattered_paths(
     depth: int = 1,
     memory: int = 512,
 ) -> Paths:
-    """Paths with one diffuse reflection and nothing else. Nothing is random; swapping the ends gives the same powers.
+    """Paths with one diffuse reflection and nothing else. Nothing is random.
 
-    In tiles and in Sionna's street canyon a receiver's power is within 0.1 dB (RMS) of that with patches of an eighth
+    In a tile of Helsinki a receiver's power was within 0.04 dB (RMS, 0.15 dB at most) of that with patches of a quarter
     of the size; what is left comes from the edges of shadows, to which patches do not conform.
 
     Parameters
@@ -66,7 +66,7 @@ def scattered_paths(
     >>> world = build_world(scene.mesh, scene.size, RadioSettings(scattering=0.4))
     >>> paths = scattered_paths(world, scene.bs_position, scene.users)
     >>> len(paths) / len(scene.users)
-    1136.4
+    2755.3
     """
     source, receivers = np.asarray(source, np.float64), np.asarray(receivers, np.float64).reshape(-1, 3)
     patches = patches_of(world.surfaces.vertices, world.surfaces.faces)
