@@ -44,13 +44,13 @@ def rain(rate: float) -> float:
 
 
 def knife_edge(height: float, before: float, after: float) -> float:
-    """Loss in dB of an edge so many m above the line between ends at these distances (ITU-R P.526-15, eqs. 26, 31)."""
+    """Loss in dB of an edge so many m above the line between ends at these distances (ITU-R P.526, single knife edge)."""
     nu = height * np.sqrt(2 / WAVELENGTH * (1 / before + 1 / after)) - 0.1
     return float(6.9 + 20 * np.log10(np.sqrt(nu**2 + 1) + nu))
 
 
 def two_edges(first: float, second: float, a: float, b: float, c: float) -> float:
-    """Loss in dB of two edges between distances a, b, c, from the two single losses (P.526-15, section 4.4.1)."""
+    """Loss in dB of two edges between distances a, b, c, from the two single losses (P.526, double isolated edges)."""
     return float(first + second + 10 * np.log10((a + b) * (b + c) / (b * (a + b + c))))
 
 
