@@ -9,7 +9,7 @@ The phase of a path is that of its length, plus a pseudo-random one of the patch
 whose lengths are stationary, would add up to a reflection that depends on their size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,11 +19,11 @@ from wavecity.raytrace.device import dr, load, load_rows, load_table, mi
 from wavecity.raytrace.diffuse import no_paths
 from wavecity.raytrace.geometry import path_lengths
 from wavecity.raytrace.patches import LARGEST_IN_HALF_SHADOW, NODES, Patches, patches_of
-from wavecity.raytrace.solver import Paths, join
+from wavecity.raytrace.solver import Paths
 from wavecity.raytrace.world import World
 
 # Bytes of working memory for a (patch, receiver) pair, its nodes and their fields.
-PAIR_BYTES = 2000
+PAIR_BYTES = 1200
 
 
 def scattered_paths(
@@ -84,7 +84,9 @@ def scattered_paths(
         pairs = _seen_pairs(world, patches, patch, receiver, source, some)
         power = _powers(world, patches, pairs, source, some, orientation, pattern)
         found.append(_paths(patches, pairs, power, source, some, low, depth))
-    return join(found)
+    return Paths(
+        **{field.name: np.concatenate([getattr(part, field.name) for part in found]) for field in fields(Paths)}
+    )
 
 
 def _lit_patches(world: World, patches: Patches, source: NDArray[np.float64]) -> NDArray[np.int64]:

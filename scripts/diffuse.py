@@ -4,7 +4,8 @@ Usage: python scripts/diffuse.py [--receivers 100] [--rays 10000 100000 1000000]
 
 In Sionna's simple_street_canyon and in a tile of Helsinki, first order, with the stock solver doing nothing else (no line of
 sight, no reflection: its rays then fall on a lattice and are all scattered, which is the best that it can do). Errors are
-those of a receiver's scattered power against patches of a third of the size.
+those of a receiver's scattered power against patches of a third of the size. The last line has the rays shared by scattering
+and reflection, as in a call for all paths.
 """
 
 import argparse
@@ -102,6 +103,7 @@ def compare(
 
     seconds, rms = line("patches", lambda: ours(world, source, receivers))
     found = [line(f"stock, {n:,} rays", lambda n=n: stock(world, source, receivers, n)) for n in rays]
+    line("with reflections too", lambda: stock(world, source, receivers, rays[-1], alone=False))
     (before, error_before), (last, error_last) = found[-2:]
     slope = np.log(error_last / error_before) / np.log(last / before)
     needed = last * (rms / error_last) ** (1 / slope)
@@ -121,18 +123,18 @@ def ours(world: World, source: NDArray[np.float64], receivers: NDArray[np.float6
 
 
 def stock(
-    world: World, source: NDArray[np.float64], receivers: NDArray[np.float64], rays: int
+    world: World, source: NDArray[np.float64], receivers: NDArray[np.float64], rays: int, alone: bool = True
 ) -> tuple[NDArray[np.float64], int]:
-    """The same by `PathSolver`, some receivers at a time."""
-    only_diffuse = {"los": False, "specular_reflection": False, "diffuse_reflection": True, "max_depth": 1}
+    """The same by `PathSolver`, some receivers at a time; scattering alone, or together with reflection, as in use."""
+    kinds = {"los": not alone, "specular_reflection": not alone, "diffuse_reflection": True, "max_depth": 1}
     power, count, step = [np.empty(0)], 0, max(1, PATHS // rays)
     for low in range(0, len(receivers), step):
         place_link(world, source, receivers[low : low + step])
-        paths = trace_link(world, samples_per_src=rays, max_num_paths_per_src=rays * step, **only_diffuse)
+        paths = trace_link(world, samples_per_src=rays, max_num_paths_per_src=rays * step, **kinds)
         amplitude = np.abs(paths.a[0].numpy() + 1j * paths.a[1].numpy())[:, 0, 0, 0].astype(np.float64)
-        valid = paths.valid.numpy()[:, 0]
-        power.append((amplitude**2 * valid).sum(axis=1))
-        count += int(valid.sum())
+        scattered = paths.valid.numpy()[:, 0] & (paths.interactions.numpy()[0, :, 0] == rt.InteractionType.DIFFUSE)
+        power.append((amplitude**2 * scattered).sum(axis=1))
+        count += int(scattered.sum())
     return np.concatenate(power), count
 
 
