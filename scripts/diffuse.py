@@ -105,6 +105,9 @@ def compare(
     found = [line(f"stock, {n:,} rays", lambda n=n: stock(world, source, receivers, n)) for n in rays]
     line("with reflections too", lambda: stock(world, source, receivers, rays[-1], alone=False))
     (before, error_before), (last, error_last) = found[-2:]
+    if error_last >= error_before:
+        print("the stock solver's error does not fall: it misses receivers")
+        return
     slope = np.log(error_last / error_before) / np.log(last / before)
     needed = last * (rms / error_last) ** (1 / slope)
     print(f"at {rms:.3f} dB the stock solver would need {needed:.0f} s: {needed / seconds:.0f} times ours")
