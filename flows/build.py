@@ -373,17 +373,15 @@ def _trace(scene: Scene, recipe: Recipe) -> Arrays:
     from wavecity.raytrace import backend
 
     backend.prepare(threads=1)
-    from wavecity.raytrace.channels import csi
-
     if recipe.mobility is not None:
+        from wavecity.raytrace.channels import csi
         from wavecity.raytrace.moving import simulate_moving
 
         moving = simulate_moving(scene, recipe.radio, recipe.solver, recipe.mobility, recipe.seed)
         return scene_arrays(scene, moving.channels, csi(moving.channels, recipe.radio), moving.csi)
-    from wavecity.raytrace.simulate import simulate
+    from wavecity.raytrace.simulate import simulate_csi
 
-    channels = simulate(scene, recipe.radio, recipe.solver, recipe.seed)
-    return scene_arrays(scene, channels, csi(channels, recipe.radio))
+    return scene_arrays(scene, *simulate_csi(scene, recipe.radio, recipe.solver, recipe.seed))
 
 
 def _named(buildings: "GeoDataFrame", tile: Tile) -> "GeoDataFrame":

@@ -43,7 +43,7 @@ def diffuse_paths(
         Of the source's element, as for `ChainSolver`.
     """
     depth = max(1, solver.max_depth)
-    found = [_no_paths(depth)]
+    found = [no_paths(depth)]
     if solver.max_depth and len(receivers):
         at_most = rays * depth
         step = max(1, solver.memory * 1_000_000 // (PATH_BYTES * at_most))
@@ -101,7 +101,7 @@ def _as_paths(
     kept = paths.valid.numpy()[:, 0] & (types == sionna.DIFFUSE).any(axis=0)
     row = np.nonzero(kept)
     if not len(row[0]):
-        return _no_paths(depth)
+        return no_paths(depth)
     types = types[:, *row].T.astype(np.uint8)
     vertices = np.moveaxis(paths.vertices.numpy()[:, :, 0], 0, 2)[row].astype(np.float64)
     vertices[types == sionna.NONE] = 0
@@ -124,7 +124,7 @@ def _as_paths(
     )
 
 
-def _no_paths(depth: int) -> Paths:
+def no_paths(depth: int) -> Paths:
     """No paths, of a given depth."""
     return Paths(
         np.empty(0, np.int64),

@@ -33,6 +33,23 @@ class RadioSettings(Settings):
         le=1,
         description="Scattering coefficient S of all surfaces: a share S^2 of what they reflect is diffuse.",
     )
+    scattering_pattern: Literal["lambertian", "directive", "backscattering"] = Field(
+        "lambertian",
+        description="Sionna's pattern of the diffuse share: a cosine, a lobe around the mirror direction, or that and a "
+        "lobe back to the base station.",
+    )
+    scattering_alpha_r: int = Field(
+        1, ge=1, le=64, description="Exponent of the lobe around the mirror direction; larger is narrower."
+    )
+    scattering_alpha_i: int = Field(
+        1, ge=1, le=64, description="Exponent of the lobe back to the base station (backscattering)."
+    )
+    scattering_lambda: float = Field(
+        1.0, ge=0, le=1, description="Share of the lobe around the mirror direction (backscattering)."
+    )
+    scattering_xpd: float = Field(
+        0.0, ge=0, le=1, description="Share K_x of the scattered power that changes its polarisation."
+    )
 
 
 class SolverSettings(Settings):
@@ -46,13 +63,18 @@ class SolverSettings(Settings):
     refraction: bool = Field(False, description="Trace paths through walls (10 cm thick, without a bend).")
     diffuse: bool = Field(
         False,
-        description="Trace diffuse scattering with Sionna's own, slow solver; needs radio.scattering above 0.",
+        description="Trace diffuse scattering; needs radio.scattering above 0.",
+    )
+    diffuse_method: Literal["patches", "rays"] = Field(
+        "patches",
+        description="patches: a path from each patch of the surfaces that the base station sees, first order, and csi is "
+        "made from all paths; rays: Sionna's own, slow solver, also before and after other interactions.",
     )
     diffuse_rays: int = Field(
         10_000,
         ge=100,
         le=1_000_000,
-        description="Rays of the diffuse search; each can reach every user at every bounce.",
+        description="Rays of diffuse_method rays; each can reach every user at every bounce.",
     )
     memory: int = Field(
         512,

@@ -9,14 +9,18 @@ from numpy.typing import ArrayLike, NDArray
 from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Scene
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT
-from wavecity.raytrace.channels import Channels
+from wavecity.raytrace.channels import Channels, csi
 from wavecity.raytrace.diffuse import diffuse_paths
+from wavecity.raytrace.scattering import scattered_paths
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.solver import ChainSolver, Paths, join, line_of_sight
 from wavecity.raytrace.world import build_world
 
 # Dr.Jit has one state per process: two scenes at once would mix, and wait for each other's kernels anyway.
 ONE_AT_A_TIME = threading.Lock()
+
+# Paths whose channels are computed at a time; each takes about 2 kB.
+PATHS_AT_ONCE = 131_072
 
 
 def simulate(
@@ -59,16 +63,58 @@ def simulate(
         if velocities.shape != expected or not np.isfinite(velocities).all():
             msg = f"velocities: shape {velocities.shape}; finite m/s of shape {expected}, one row per user, are needed"
             raise InputError(msg)
-    trace, orientation = chain_solver(solver, seed), panel_orientation(radio)
+    return collect(*trace_scene(scene, radio, solver, seed), radio.frequency, solver, velocities)
+
+
+def simulate_csi(
+    scene: Scene, radio: RadioSettings, solver: SolverSettings, seed: int
+) -> tuple[Channels, NDArray[np.complex64]]:
+    """`simulate`, and the channels of the panel.
+
+    They are made from the paths of `Channels`, the strongest; those of scattering from patches, of which no path is
+    strong, from all paths.
+
+    Parameters
+    ----------
+    scene, radio, solver, seed
+        As of `simulate`.
+
+    Returns
+    -------
+    Channels
+    complex64 (U, columns, rows)
+
+    Raises
+    ------
+    InputError
+        As `simulate`.
+    """
+    paths, visible = trace_scene(scene, radio, solver, seed)
+    channels = collect(paths, visible, radio.frequency, solver)
+    if not (solver.diffuse and solver.diffuse_method == "patches"):
+        return channels, csi(channels, radio)
+    most = max(1, int(channels.n_paths.max(initial=0)))
+    everything = collect(paths, visible, radio.frequency, solver.model_copy(update={"max_paths": most}))
+    return channels, csi(everything, radio, batch=max(1, PATHS_AT_ONCE // most))
+
+
+def trace_scene(
+    scene: Scene, radio: RadioSettings, solver: SolverSettings, seed: int
+) -> tuple[Paths, NDArray[np.bool_]]:
+    """All paths of a scene, and which users see the base station; arguments as of `simulate`."""
+    trace, panel = chain_solver(solver, seed), (panel_orientation(radio), radio.pattern)
     with ONE_AT_A_TIME:
         world = build_world(scene.mesh, scene.size, radio)
-        paths = trace(world, scene.bs_position, scene.users, orientation, radio.pattern)
-        if solver.diffuse:
-            panel = orientation, radio.pattern
-            scattered = diffuse_paths(world, scene.bs_position, scene.users, trace, solver.diffuse_rays, *panel)
+        paths = trace(world, scene.bs_position, scene.users, *panel)
+        if solver.diffuse and solver.max_depth:
+            if solver.diffuse_method == "patches":
+                ends = scene.bs_position, scene.users
+                scattered = scattered_paths(world, *ends, *panel, solver.max_depth, solver.memory)
+            else:
+                scattered = diffuse_paths(world, scene.bs_position, scene.users, trace, solver.diffuse_rays, *panel)
             paths = join([paths, scattered])
         visible = line_of_sight(world, scene.bs_position, scene.users)
-    return collect(paths, visible, radio.frequency, solver, velocities)
+    return paths, visible
 
 
 def chain_solver(solver: SolverSettings, seed: int) -> ChainSolver:

@@ -157,6 +157,25 @@ def make_buffer(
     return buffer
 
 
+def scattering_buffer(
+    world: World, faces: NDArray[np.integer], points: NDArray[np.float64], receiver: NDArray[np.integer]
+) -> PathsBuffer:
+    """Paths with one diffuse reflection, whose fields are those of a ray that stands for the whole sphere.
+
+    Parameters
+    ----------
+    world : World
+    faces : int (N,)
+    points : float64 (N, 3)
+        On these faces.
+    receiver : int (N,)
+    """
+    buffer = make_buffer(world, np.full((len(faces), 1), DIFFUSE), faces[:, None], points[:, None], receiver)
+    # Nothing was drawn at random.
+    buffer._probs = mi.TensorXf(load(mi.Float, np.ones(len(faces))), shape=(len(faces), 1))
+    return buffer
+
+
 def validate(
     world: World,
     chains: PathsBuffer,

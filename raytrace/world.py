@@ -30,8 +30,8 @@ class FaceMaterial(rt.RadioMaterial):
     ----------
     permittivity, conductivity : float (F,)
         Relative permittivity (real part) and conductivity in S/m of each face of the one mesh that uses it.
-    scattering : float
-        Scattering coefficient S of all faces: the share S^2 of the reflected power is diffuse (Lambertian).
+    radio : RadioSettings
+        Scattering coefficient, pattern and cross-polarisation of all faces.
     """
 
     # The parent's, which its methods read.
@@ -39,9 +39,25 @@ class FaceMaterial(rt.RadioMaterial):
     _sigma: Numbers
 
     def __init__(
-        self, permittivity: NDArray[np.float64], conductivity: NDArray[np.float64], scattering: float = 0.0
+        self, permittivity: NDArray[np.float64], conductivity: NDArray[np.float64], radio: RadioSettings
     ) -> None:
-        super().__init__(name="faces", color=(0.5, 0.5, 0.5), scattering_coefficient=scattering)
+        lobes: dict[str, dict[str, float]] = {
+            "lambertian": {},
+            "directive": {"alpha_r": radio.scattering_alpha_r},
+            "backscattering": {
+                "alpha_r": radio.scattering_alpha_r,
+                "alpha_i": radio.scattering_alpha_i,
+                "lambda_": radio.scattering_lambda,
+            },
+        }
+        super().__init__(
+            name="faces",
+            color=(0.5, 0.5, 0.5),
+            scattering_coefficient=radio.scattering,
+            xpd_coefficient=radio.scattering_xpd,
+            scattering_pattern=radio.scattering_pattern,
+            **lobes[radio.scattering_pattern],
+        )
         self._face_permittivity = load(mi.Float, permittivity)
         self._face_conductivity = load(mi.Float, conductivity)
 
@@ -136,7 +152,7 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     properties = np.empty((GROUND + 1, 2))
     for kind, (field, name) in kinds.items():
         properties[kind] = material_properties(field, name, radio.frequency)
-    material = FaceMaterial(properties[surfaces.kind, 0], properties[surfaces.kind, 1], radio.scattering)
+    material = FaceMaterial(properties[surfaces.kind, 0], properties[surfaces.kind, 1], radio)
 
     props = mi.Properties()
     props["face_normals"] = True

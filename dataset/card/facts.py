@@ -223,10 +223,16 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
         if off:
             limits.append(f"Not traced: {', '.join(off).replace('diffuse', 'diffuse scattering')}.")
         if source.paths is not None:
+            # Stores that older versions wrote have no `diffuse_method`.
+            from_all = solver["diffuse"] and solver.get("diffuse_method") == "patches"
             limits.append(
                 f"Of each user's paths the {solver['max_paths']} strongest are kept; paths/power_cut is the share of "
-                f"the "
-                "power in the others. csi is made from the kept ones, path_gain from all."
+                "the power in the others. "
+                + (
+                    "csi and path_gain are made from all."
+                    if from_all
+                    else "csi is made from the kept ones, path_gain from all."
+                )
             )
     if attributes["split_by"] == "scene":
         limits.append(

@@ -250,6 +250,13 @@ def test_recipe_and_its_consequences(folder, tmp_path):
     assert "| `radio.frequency` | `28500000000.0` |" in text
     assert "training" not in text.split("### Recipe")[1].split("## Known limits")[0]
 
+    # Scattering from patches has too many paths to store them all.
+    made = "csi is made from the kept ones, path_gain from all.", "csi and path_gain are made from all."
+    for sentence, overrides in zip(made, ((), ("solver.diffuse=true", "radio.scattering=0.3")), strict=True):
+        content["attributes"]["recipe"] = flows.load_recipe("quickstart", overrides).model_dump(mode="json")
+        write_json(path, content)
+        assert any(limit.endswith(sentence) for limit in gather_facts(load_source(copy))["limits"])
+
 
 def test_many_cities_give_a_bounded_page(tmp_path):
     """80 cities, all of them quarantined but one scene: tables are cut, their totals are not."""

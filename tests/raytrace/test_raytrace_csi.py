@@ -394,6 +394,16 @@ def test_torch_is_numpy(kind: type) -> None:
         np.testing.assert_allclose(ours.numpy(), csi(paths, RADIO, **options), atol=1e-5)
 
 
+def test_torch_takes_scattered_paths() -> None:
+    """Hundreds for a user, in place of some tens."""
+    solver = SolverSettings(max_depth=1, rays=2_000, diffuse=True, max_paths=1024)
+    paths = simulate(scene_of([], USERS[:2]), RadioSettings(scattering=0.5), solver, 0)
+    assert (paths.interactions[:, -1, 0] == 2).all()
+    ours = torch_csi(tensors(SimpleNamespace(**vars(paths))), RADIO, frequencies=FREQUENCIES)
+    expected = csi(paths, RADIO, frequencies=FREQUENCIES)
+    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_torch_stays_on_the_device_of_the_paths() -> None:
     meta = SimpleNamespace(**{name: values.to("meta") for name, values in vars(tensors(random_paths(3, 4))).items()})
     assert torch_csi(meta, RADIO, **EVERYTHING).device.type == "meta"

@@ -181,7 +181,9 @@ def test_memory_changes_no_result(refraction: bool) -> None:
 def test_diffuse_paths_are_those_of_the_stock_solver() -> None:
     users = users_around(BLOCKS, 12)
     radio = RadioSettings(scattering=0.5)
-    solver = SolverSettings(max_depth=2, rays=50_000, diffuse=True, diffuse_rays=20_000, max_paths=1024)
+    solver = SolverSettings(
+        max_depth=2, rays=50_000, diffuse=True, diffuse_method="rays", diffuse_rays=20_000, max_paths=1024
+    )
     result = simulate(scene_of(BLOCKS, users), radio, solver, 5)
     scattered = (result.interactions == 2).any(axis=2)
     assert scattered.any(axis=1).sum() > 8
@@ -210,7 +212,9 @@ def test_diffuse_power_does_not_depend_on_the_rays() -> None:
     users = users_around(BLOCKS, 12)
     gains = []
     for rays in (20_000, 100_000):
-        solver = SolverSettings(max_depth=1, specular=False, los=False, diffuse=True, diffuse_rays=rays)
+        solver = SolverSettings(
+            max_depth=1, specular=False, los=False, diffuse=True, diffuse_method="rays", diffuse_rays=rays
+        )
         gains.append(simulate(scene_of(BLOCKS, users), RadioSettings(scattering=0.5), solver, 5).path_gain)
     # Rays that happen to fall close to a user weigh much: a sample, not the field itself.
     assert np.median(np.abs(np.diff(gains, axis=0))) < 1.0
