@@ -14,7 +14,7 @@ DATA = {
     ),
     "raytrace": (
         "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",
-        "pairs", "settings", "simulate", "sionna_private", "solver", "surfaces", "touching", "utd", "world",
+        "pairs", "returning", "settings", "simulate", "sionna_private", "solver", "surfaces", "touching", "utd", "world",
     ),
     "dataset": ("distributions", "features", "schema", "statistics"),
 }  # fmt: skip
