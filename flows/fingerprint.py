@@ -15,8 +15,8 @@ DATA = {
     ),
     "raytrace": (
         "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",
-        "pairs", "patches", "scattering", "settings", "simulate", "sionna_private", "solver", "surfaces", "touching", "utd",
-        "world",
+        "pairs", "patches", "returning", "scattering", "settings", "simulate", "sionna_private", "solver", "surfaces",
+        "touching", "utd", "world",
     ),
     "dataset": ("distributions", "features", "schema", "statistics"),
 }  # fmt: skip

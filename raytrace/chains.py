@@ -3,7 +3,8 @@
 A *chain* is an ordered sequence of mirrors (planes), at most one wedge (edge), and faces passed through. It does not
 depend on who receives, so rays are shot and bounced without looking at receivers, and every prefix of a ray's sequence
 is a chain. Single reflections and single diffractions need no rays: every plane and every edge that the source sees
-from outside is one. A face passed through bends nothing, so a chain does not hold which one it is.
+from outside is one. What follows an edge is also sought from the receivers' side (`returning`). A face passed through
+bends nothing, so a chain does not hold which one it is.
 """
 
 from dataclasses import dataclass
@@ -13,18 +14,12 @@ from numpy.typing import NDArray
 
 from wavecity.raytrace.bounce import Hits, Rays, Search, merge
 from wavecity.raytrace.device import Vectors, dr, load_rows, mi
-from wavecity.raytrace.edges import Wedges, aimed_rays, keller_rays, lit_edges
+from wavecity.raytrace.edges import Wedges, keller_rays, lit_edges
 from wavecity.raytrace.elements import are_edges
 from wavecity.raytrace.geometry import images
+from wavecity.raytrace.returning import Lit, returning_chains
 from wavecity.raytrace.surfaces import Surfaces
 from wavecity.raytrace.world import World
-
-# Rays that leave the edges which the source sees, for each ray that leaves the source. Small, distant planes are the
-# hardest to find.
-FIRST_EDGE_RAYS = 2
-
-# Rays that leave these edges towards points of faces, for each ray that leaves the source.
-AIMED_RAYS = 1
 
 # Rays of an edge that the source does not seem to light, in case it does so between the points tried.
 DARK_EDGE_RAYS = 16
@@ -66,6 +61,7 @@ def find_chains(
     refraction: bool = False,
     seed: int = 0,
     memory: int = 512,
+    receivers: NDArray[np.float64] | None = None,
 ) -> Chains:
     """Chains of up to `max_depth` interactions, with at most one diffraction.
 
@@ -82,6 +78,8 @@ def find_chains(
         Shifts the points and directions of the rays that leave edges. Those from the source are a fixed lattice.
     memory : int
         Working memory in MB, which bounds the rays in flight.
+    receivers : float64 (R, 3), optional
+        Metres. Where they are, with diffraction, rays from them find walls that rays from edges hardly ever meet.
     """
     surfaces = world.surfaces
     if not len(surfaces.faces):
@@ -106,8 +104,13 @@ def find_chains(
         starts = [(np.empty((1, 0), np.int32), every)]
         starts += [(hit.prefix, _edges_of_hits(surfaces, hit.pairs)) for hit in hits]
         random = np.random.default_rng(seed)
+        lit: list[Lit] = []
         for depth, (prefix, pairs) in enumerate(starts, start=1):
-            levels += _diffract(search, source, prefix, pairs, max_depth - depth, rays, random)
+            levels += _diffract(search, source, prefix, pairs, max_depth - depth, rays, random, lit)
+        if receivers is not None and len(receivers) and max_depth > 1 and specular:
+            shift = random.random(), random.random()
+            few = [group for group in lit if group.elements.shape[1] <= 2]
+            levels += returning_chains(search, source, receivers, few, max_depth, rays, shift)
     return _assemble(surfaces, source, levels, max_depth)
 
 
@@ -157,8 +160,9 @@ def _diffract(
     remaining: int,
     rays: int,
     random: np.random.Generator,
+    lit_so_far: list[Lit],
 ) -> list[NDArray[np.int32]]:
-    """Chains that reach an edge after `prefix`, and those that go on from it."""
+    """Chains that reach an edge after `prefix`, and those that go on from it; appends the lit edges to a list."""
     surfaces = search.world.surfaces
     elements = np.column_stack([prefix[pairs[:, 0]], surfaces.planes + pairs[:, 1]]).astype(np.int32)
     image = images(surfaces, source, elements)[:, -1]
@@ -172,7 +176,8 @@ def _diffract(
     # angles; most edges are hidden behind others.
     wedges = Wedges(surfaces, edge, image, swapped)
     lit = lit_edges(search, source, prefix, row, wedges)
-    plenty = max(DARK_EDGE_RAYS, int(rays * (1 if prefix.shape[1] else FIRST_EDGE_RAYS)) // max(1, lit.sum()))
+    lit_so_far.append(Lit(elements[lit], wedges.select(lit)))
+    plenty = max(DARK_EDGE_RAYS, rays // max(1, lit.sum()))
     step = search.rays_at_once(remaining)
     found = [elements]
     for group, share in ((lit, plenty), (~lit, DARK_EDGE_RAYS)):
@@ -181,13 +186,6 @@ def _diffract(
         for low in range(0, len(behind) * share, step):
             leaving = keller_rays(some, share, low, min(low + step, len(behind) * share), shift)
             found += search.bounce(leaving, behind, remaining)[0]
-    if not prefix.shape[1] and lit.any():
-        shift = random.random(), random.random()
-        behind, some = elements[lit], wedges.select(lit)
-        most = int(AIMED_RAYS * rays)
-        for low in range(0, most, step):
-            aimed = aimed_rays(some, most, low, min(low + step, most), shift)
-            found += search.bounce(aimed, behind, remaining)[0]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Rays that leave edges, over the whole Keller cones or aimed at faces; and which edges are lit at all."""
+"""Rays that leave edges, over the whole Keller cones; and which edges are lit at all."""
 
 from dataclasses import dataclass
 
@@ -140,7 +140,7 @@ def keller_rays(wedges: Wedges, share: int, low: int, high: int, shift: tuple[fl
     # Both numbers count from the first edge, in integers of 32 bit.
     first = low // share
     row = (index + dr.opaque(mi.UInt, low - first * share)) // dr.opaque(mi.UInt, share) + dr.opaque(mi.UInt, first)
-    point, turn = _spread(mi.Float64(index) + dr.opaque(mi.Float64, low), shift)
+    point, turn = spread(mi.Float64(index) + dr.opaque(mi.Float64, low), shift)
     start, zeta, normal, across, outside, lamp = (dr.gather(mi.Vector3f, table, row) for table in tables)
     # Evenly in the angle under which the image sees the edge: near ones are sampled as densely as far ones.
     foot = dr.dot(lamp - start, zeta)
@@ -156,59 +156,7 @@ def keller_rays(wedges: Wedges, share: int, low: int, high: int, shift: tuple[fl
     return rays
 
 
-def aimed_rays(wedges: Wedges, every: int, low: int, high: int, shift: tuple[float, float]) -> Rays:
-    """Rays from edges towards points of faces, on the Keller cones: they find small far faces, too.
-
-    Parameters
-    ----------
-    wedges : Wedges
-    every : int
-        Rays in total, spread evenly over the pairs of edges and faces.
-    low, high : int
-        Of these the ones to make. Pairs that no Keller cone joins drop out.
-    shift : tuple of float
-        In [0, 1), of the two sequences of points.
-
-    Returns
-    -------
-    Rays
-        Their row is the edge's.
-    """
-    surfaces = wedges.surfaces
-    triangles = surfaces.vertices[surfaces.faces]
-    origin, along, normals, away = wedges.oriented()
-    at_edge = [load_table(mi.Vector3f, v) for v in (origin, along, normals[:, 0], normals[:, 1], away, wedges.image)]
-    length = load_table(mi.Float, surfaces.edge_length[wedges.edge])
-    at_face = [load_table(mi.Vector3f, triangles[:, corner]) for corner in range(3)]
-
-    number = dr.arange(mi.Float64, high - low) + dr.opaque(mi.Float64, low)
-    pair = dr.floor((number + 0.5) * dr.opaque(mi.Float64, len(wedges) * len(triangles) / every))
-    row = mi.UInt(dr.floor((pair + 0.5) / dr.opaque(mi.Float64, len(triangles))))
-    face = mi.UInt(pair - mi.Float64(row) * dr.opaque(mi.Float64, len(triangles)))
-    u, v = _spread(number, shift)
-    root = dr.sqrt(u)
-    one, two, three = (dr.gather(mi.Vector3f, corner, face) for corner in at_face)
-    target = (1 - root) * one + root * (1 - v) * two + root * v * three
-    start, zeta, normal_0, normal_n, outside, lamp = (dr.gather(mi.Vector3f, table, row) for table in at_edge)
-    # Unrolled around the edge the way from image to target is straight (see `geometry.edge_parameter`).
-    s, t = lamp - start, target - start
-    along_s, along_t = dr.dot(s, zeta), dr.dot(t, zeta)
-    away_s, away_t = dr.norm(s - along_s * zeta), dr.norm(t - along_t * zeta)
-    place = (along_s * away_t + along_t * away_s) / dr.maximum(away_s + away_t, 1e-6)
-    leaving = dr.normalize(t - place * zeta)
-    joined = (place > 0) & (place < dr.gather(mi.Float, length, row)) & (away_t > EDGE_OFFSET)
-    joined &= (dr.dot(leaving, normal_0) > 0) | (dr.dot(leaving, normal_n) > 0)
-    source = mi.Point3f(start + place * zeta + EDGE_OFFSET * outside)
-    dr.eval(joined, source, leaving, row)
-    kept = dr.compress(joined)
-    rays = Rays(
-        dr.gather(mi.Point3f, source, kept), dr.gather(mi.Vector3f, leaving, kept), dr.gather(mi.UInt, row, kept)
-    )
-    dr.eval(rays.origin, rays.direction, rays.row)
-    return rays
-
-
-def _spread(number: Numbers, shift: tuple[float, float]) -> tuple[Numbers, Numbers]:
+def spread(number: Numbers, shift: tuple[float, float]) -> tuple[Numbers, Numbers]:
     """Points (two coordinates in [0, 1)) of the shifted R2 sequence."""
     moved = (
         dr.opaque(mi.Float, offset) + mi.Float(number * step - dr.floor(number * step))

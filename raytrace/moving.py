@@ -101,7 +101,9 @@ def simulate_moving(
     wave = wave_of(radio, mobility)
     with ONE_AT_A_TIME:
         world = build_world(scene.mesh, scene.size, radio)
-        chains = trace.chains(world, scene.bs_position)
+        steps = scene.tracks.position.shape[1]
+        along = scene.tracks.position[:, [0, steps // 2, steps - 1]].reshape(-1, 3)
+        chains = trace.chains(world, scene.bs_position, along)
         survey = Survey(
             scene.tracks.position.astype(np.float64),
             lambda points: trace(world, scene.bs_position, points, orientation, radio.pattern, chains),

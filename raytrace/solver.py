@@ -153,8 +153,8 @@ class ChainSolver:
         paths = replace(paths, coefficient=coefficient).select(coefficient != 0)
         return paths.select(unique_paths(world.surfaces, paths))
 
-    def chains(self, world: World, source: NDArray[np.float64]) -> Chains:
-        """Chains of a source, independent of the receivers: they serve any number of calls."""
+    def chains(self, world: World, source: NDArray[np.float64], receivers: ArrayLike | None = None) -> Chains:
+        """Chains of a source: they serve any number of calls, best those with receivers near the ones given here."""
         return find_chains(
             world,
             np.asarray(source, np.float64),
@@ -165,6 +165,7 @@ class ChainSolver:
             self.refraction,
             self.seed,
             self.memory,
+            None if receivers is None else np.asarray(receivers, np.float64),
         )
 
     def trace(
@@ -184,7 +185,7 @@ class ChainSolver:
         """
         source, receivers = np.asarray(source, np.float64), np.asarray(receivers, np.float64)
         at_source, at_receivers = load_rows(mi.Point3f, source), load_table(mi.Point3f, receivers)
-        chains = self.chains(world, source) if chains is None else chains
+        chains = self.chains(world, source, receivers) if chains is None else chains
         unfolded = unfold(world.surfaces, source, chains.elements, chains.swapped)
         chain, receiver, faces = self._valid_pairs(world, chains, unfolded, receivers, at_source, at_receivers)
         paths = _with_geometry(world.surfaces, source, receivers, chains, unfolded, chain, receiver, faces)
