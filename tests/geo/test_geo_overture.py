@@ -79,7 +79,7 @@ def test_same_buildings_as_openstreetmap(overture: Callable[..., Path], tmp_path
         else:
             assert [number(tags.get(key)) for tags in found["tags"]] == [number(text) for text in wanted]
     counts = source.provenance["counts"]
-    assert counts == {key: helsinki.provenance["counts"][key] for key in ("buildings", "parts")}
+    assert counts == {key: helsinki.provenance["counts"][key] for key in ("buildings", "parts", "with_height")}
     assert "Overture" in source.provenance["licence"]
     assert "OpenStreetMap" in source.provenance["licence"]
     assert source.provenance["datasets"] == ["OpenStreetMap", "USGS Lidar"]
