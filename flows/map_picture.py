@@ -13,6 +13,7 @@ from wavecity.dataset.files import atomic_path, make_folder
 from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.geo.cities import all_positions
 from wavecity.geo.plan import CityPlan, Plan
+from wavecity.geo.polygons import polygons
 from wavecity.geo.tiles import Tile
 
 # Okabe and Ito's palette, which the colour-blind tell apart.
@@ -84,7 +85,7 @@ def _draw_city(plan: CityPlan) -> Figure:
         outlines = [
             np.asarray(polygon.exterior.coords)
             for geometry in plan.source.buildings(_bounds(plan)).geometry
-            for polygon in geometry.geoms
+            for polygon in polygons(geometry)
         ]
         axes.add_collection(PolyCollection(outlines, facecolor="0.6", edgecolor="none", rasterized=True))
     # Later ones lie over the borders that they share with earlier ones.

@@ -27,8 +27,10 @@ def town_with_losses(path: Path) -> Path:
 def test_plan_says_how_many_buildings_are_lost_and_why(tmp_path: Path) -> None:
     path = town_with_losses(tmp_path / "town.osm")
     options = ("--set", f"area.source={path}", "--set", "area.city=Town", "--maps", str(tmp_path / "maps"))
-    done = wavecity("plan", "quickstart", *options)
+    # The picture shows what has an area.
+    done = wavecity("plan", "quickstart", *options, "--png", tmp_path / "tiles.png")
     assert done.returncode == 0
+    assert (tmp_path / "tiles.png").exists()
     text = " ".join(done.stdout.split())
     assert "2 of 11 buildings in the map cannot be built: " in text
     assert "members are missing in the map 1" in text
