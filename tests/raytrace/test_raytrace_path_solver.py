@@ -157,7 +157,7 @@ def test_diffuse_and_free_edges_go_to_the_stock_solver() -> None:
     for material in scene.radio_materials.values():
         material.scattering_coefficient = 0.4
     options = {"samples_per_src": 2_000, "diffuse_reflection": True, "refraction": False, "seed": 3}
-    ours, stock = ChainPathSolver()(scene, **options), rt.PathSolver(deterministic=True)(scene, **options)
+    ours, stock = (solver(deterministic=True)(scene, **options) for solver in (ChainPathSolver, rt.PathSolver))
     assert (ours.interactions.numpy() == 2).any()
     np.testing.assert_array_equal(ours.valid.numpy().sum(), stock.valid.numpy().sum())
 
