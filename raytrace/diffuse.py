@@ -1,5 +1,7 @@
 """Diffuse scattering, by Sionna's own path solver: slow, as it tests every receiver at every bounce of every ray."""
 
+from contextlib import nullcontext
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,19 +76,20 @@ def _stock(
     for name, position in zip(names[1:], receivers.tolist(), strict=True):
         scene.add(rt.Receiver(name, position))
     try:
-        return sionna.PathSolver(deterministic=True)(
-            scene,
-            max_depth=solver.max_depth,
-            samples_per_src=rays,
-            max_num_paths_per_src=at_most,
-            los=False,
-            specular_reflection=solver.specular,
-            diffuse_reflection=True,
-            refraction=solver.refraction,
-            diffraction=solver.diffraction,
-            diffraction_lit_region=solver.lit_region,
-            seed=solver.seed,
-        )
+        with sionna.right_diffraction() if solver.diffraction else nullcontext():
+            return sionna.PathSolver(deterministic=True)(
+                scene,
+                max_depth=solver.max_depth,
+                samples_per_src=rays,
+                max_num_paths_per_src=at_most,
+                los=False,
+                specular_reflection=solver.specular,
+                diffuse_reflection=True,
+                refraction=solver.refraction,
+                diffraction=solver.diffraction,
+                diffraction_lit_region=solver.lit_region,
+                seed=solver.seed,
+            )
     finally:
         for name in names:
             scene.remove(name)

@@ -26,6 +26,9 @@ Table: TypeAlias = dict[str, NDArray[Any]]
 # point where the wave meets an edge before it by centimetres.
 EDGE_TOLERANCE = 0.1
 
+# Metres of a vertex from its edge, where there is one.
+AT_EDGE = 0.02
+
 # Amplitude below which a path (-220 dB) is the rounding of float32 fields: either solver may have exactly nothing
 # there.
 FAINTEST = 1e-11
@@ -44,6 +47,9 @@ class Comparison:
         Paths found by each, the stock solver's without its own duplicates.
     missing : int
         Of `stock`, those that ours lacks.
+    no_edge : int
+        Of `stock`, those that ours lacks because they diffract where buildings touch and the outer surface of all of
+        them has no edge; not in `missing`.
     duplicates, stock_duplicates : int
         Paths that each solver found more than once.
     difference : float64 (U,)
@@ -57,6 +63,7 @@ class Comparison:
     ours: int
     stock: int
     missing: int
+    no_edge: int
     duplicates: int
     stock_duplicates: int
     difference: NDArray[np.float64]
@@ -215,6 +222,30 @@ def stock_repeats(theirs: Table) -> NDArray[np.bool_]:
     return repeated
 
 
+def at_no_edge(theirs: Table, world: World) -> NDArray[np.bool_]:
+    """Whether stock paths diffract where the outer surface of all buildings has no edge; see `touching`.
+
+    Parameters
+    ----------
+    theirs : dict
+        From `stock_table` (N rows).
+    world : World
+
+    Returns
+    -------
+    bool (N,)
+    """
+    surfaces = world.surfaces
+    gap = np.zeros(len(theirs["types"]))
+    row, position = np.nonzero(theirs["types"] == sionna.DIFFRACTION)
+    for number, point in zip(row, theirs["vertices"][row, position], strict=True):
+        away = point - surfaces.edge_origin
+        along = np.clip((away * surfaces.edge_direction).sum(axis=1), 0, surfaces.edge_length)
+        gap[number] = np.linalg.norm(away - along[:, None] * surfaces.edge_direction, axis=1).min(initial=np.inf)
+    stray: NDArray[np.bool_] = gap > AT_EDGE
+    return stray
+
+
 def count_repeats(ours: Paths, world: World) -> int:
     """Paths of ours that occur twice: the same planes and edges, or all vertices within `DUPLICATE_TOLERANCE`.
 
@@ -253,6 +284,8 @@ def compare(theirs: Table, ours: Paths, world: World, users: int) -> Comparison:
     distinct = {name: column[own] for name, column in theirs.items()}
     partner = partners(distinct, ours, world)
     both = partner >= 0
+    lost = np.flatnonzero(~both)
+    no_edge = int(at_no_edge({name: column[lost] for name, column in distinct.items()}, world).sum())
 
     def energy(receiver: NDArray[np.int64], coefficient: NDArray[np.complexfloating]) -> NDArray[np.float64]:
         return np.bincount(receiver, np.abs(coefficient.astype(np.complex128)) ** 2, users).astype(np.float64)
@@ -264,7 +297,8 @@ def compare(theirs: Table, ours: Paths, world: World, users: int) -> Comparison:
     return Comparison(
         ours=len(ours),
         stock=len(partner),
-        missing=int((~both).sum()),
+        missing=len(lost) - no_edge,
+        no_edge=no_edge,
         duplicates=count_repeats(ours, world),
         stock_duplicates=int((~own).sum()),
         difference=np.abs(10 * np.log10(common[served] / stock[served])),

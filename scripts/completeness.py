@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace.device import SionnaScene, dr, load_rows, mi, rt
-from wavecity.raytrace.sionna_private import DIFFRACTION
 from wavecity.raytrace.solver import ChainSolver, Paths
 from wavecity.raytrace.stock import (
     Table,
+    at_no_edge,
     partners,
     place_link,
     stock_repeats,
@@ -33,9 +33,6 @@ from wavecity.raytrace.world import World, world_of
 GROUND = {"munich": "ground", "etoile": "Plane", "florence": "ground", "san_francisco": "Terrain"}
 RADIUS, HEIGHT, MAST = 250.0, 1.5, 5.0
 FREQUENCY = 28e9
-
-# Metres: of a vertex from its edge, where it is there at all.
-AT_EDGE = 0.02
 
 # Metres: of a vertex from its face or edge; of a way cleared at both ends. And how far a sine or cosine may be off.
 ON_SURFACE, CLEARANCE, LAW = 1e-2, 5e-3, 1e-4
@@ -142,18 +139,6 @@ def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return scaled
 
 
-def at_no_edge(at: Link, paths: Table) -> NDArray[np.bool_]:
-    """Whether paths diffract where the outer surface of all buildings has no edge."""
-    surfaces = at.world.surfaces
-    row, position = np.nonzero(paths["types"] == DIFFRACTION)
-    gaps = np.zeros(len(paths["types"]))
-    for number, point in zip(row, paths["vertices"][row, position], strict=True):
-        away = point - surfaces.edge_origin
-        along = np.clip((away * surfaces.edge_direction).sum(axis=1), 0, surfaces.edge_length)
-        gaps[number] = np.linalg.norm(away - along[:, None] * surfaces.edge_direction, axis=1).min(initial=np.inf)
-    return gaps > AT_EDGE
-
-
 def main() -> None:
     """Compare, and print one row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,7 +164,7 @@ def main() -> None:
     ours = solver(at.world, at.source, at.users)
     partner = partners(theirs, ours, at.world)
     lost = np.flatnonzero(partner < 0)
-    seams = at_no_edge(at, {column: values[lost] for column, values in theirs.items()})
+    seams = at_no_edge({column: values[lost] for column, values in theirs.items()}, at.world)
     lost = lost[~seams]
     energy = np.abs(theirs["coefficient"][:, 0].astype(np.complex128)) ** 2
     count = len(at.users)

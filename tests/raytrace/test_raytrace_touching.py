@@ -9,6 +9,7 @@ from raytrace_helpers import SOURCE, box, mesh_of, users_around
 from wavecity.geo.scene import Mesh, Surface
 from wavecity.raytrace.settings import RadioSettings
 from wavecity.raytrace.solver import ChainSolver, Paths
+from wavecity.raytrace.stock import at_no_edge, compare, place_link, stock_repeats, stock_table, trace_link
 from wavecity.raytrace.surfaces import Surfaces, analyse, survey
 from wavecity.raytrace.world import build_world
 
@@ -167,3 +168,21 @@ def test_faces_without_an_inside_touch_as_solids_do() -> None:
     part = np.repeat(np.arange(2, dtype=np.int32), len(one.faces))
     twice = analyse(np.tile(one.vertices, (2, 1)), faces, np.zeros(len(faces), np.uint8), part, closed=False)
     assert (flush.edges, twice.edges) == (16, 12)
+
+
+def test_the_comparison_knows_the_stock_solvers_paths_at_seams() -> None:
+    """Both fronts are one plane, and the stock solver diffracts at the two edges of the seam in it."""
+    users = users_around([], 12)
+    world = build_world(one_by_one(FLUSH), SIZE, RadioSettings())
+    place_link(world, SOURCE, users)
+    options = {"max_depth": 1, "samples_per_src": 200_000, "los": False, "diffraction": True}
+    theirs = stock_table(trace_link(world, **options), world)
+    ours = ChainSolver(1, 200_000, los=False, diffraction=True)(world, SOURCE, users)
+    stray = at_no_edge(theirs, world)
+    places = theirs["vertices"][stray, 0]
+    # The seam: x = 0, along the fronts at y = 0 and 30 and across the roofs.
+    assert (np.abs(places[:, 0]) < 0.01).all()
+    assert ((np.abs(places[:, 1] - 15) > 14.99) | (places[:, 2] > 19.99)).all()
+    result = compare(theirs, ours, world, len(users))
+    assert (result.missing, result.no_edge) == (0, (stray & ~stock_repeats(theirs)).sum())
+    assert result.no_edge > 0

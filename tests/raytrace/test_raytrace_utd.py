@@ -10,8 +10,11 @@ from utd import Wedge, coefficient, dyad, point_on_edge, wedge_of_block
 from wavecity.geo.errors import InputError
 from wavecity.raytrace import sionna_private
 from wavecity.raytrace.device import dr, load, load_rows, mi, rt
+from wavecity.raytrace.diffuse import diffuse_paths
+from wavecity.raytrace.path_solver import ChainPathSolver
 from wavecity.raytrace.settings import RadioSettings
 from wavecity.raytrace.solver import ChainSolver, Paths
+from wavecity.raytrace.stock import place_link, trace_link
 from wavecity.raytrace.utd import diffraction_matrix
 from wavecity.raytrace.world import material_properties
 
@@ -217,3 +220,24 @@ def test_an_unknown_release_is_refused_where_diffraction_is_wanted() -> None:
     with sionna_private.right_diffraction():
         assert rt.RadioMaterial._diffraction_matrix is diffraction_matrix
     assert rt.RadioMaterial._diffraction_matrix is before
+
+
+def test_nothing_of_ours_uses_the_coefficient_of_sionna(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not our solver, and not the stock solver either where calls or diffuse paths are left to it."""
+
+    def refused(*_: object) -> None:
+        msg = "Sionna's own diffraction coefficient was used"
+        raise RuntimeError(msg)
+
+    world = world_of(BLOCKS, RadioSettings(scattering=0.3))
+    source, users = np.array([0.0, 100.0, 25.0]), users_around(BLOCKS, 4)
+    solver = ChainSolver(2, 2000, diffraction=True)
+    monkeypatch.setattr(rt.RadioMaterial, "_diffraction_matrix", refused)
+    assert (solver(world, source, users).types == rt.InteractionType.DIFFRACTION).any()
+    diffuse_paths(world, source, users, solver, 2000)
+    place_link(world, source, users)
+    options = {"max_depth": 2, "samples_per_src": 2000, "diffraction": True}
+    ChainPathSolver()(world.scene, **options, diffuse_reflection=True)
+    # Dr.Jit passes it on from within a loop as one of its own.
+    with pytest.raises(RuntimeError):
+        trace_link(world, corrected=False, **options)
