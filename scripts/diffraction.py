@@ -1,9 +1,10 @@
 """How far Sionna RT 2.2.0's diffraction coefficient, and ours, are from the theory, and what that does to a dataset.
 
-Usage: python scripts/diffraction.py [--tiles 8] [--smallest]
+Usage: python scripts/diffraction.py [--tiles 8] [--map FILE ...] [--depth 4] [--smallest]
 
 Prints a table of 300 receivers around a block against the NumPy UTD of the tests (tests/raytrace/utd.py); with --tiles, how far
-the users without line of sight of so many Helsinki tiles moved; with --smallest, the smallest case of Sionna's own solver.
+the users without line of sight of so many tiles of each map (Helsinki's by default) moved; with --smallest, the smallest case
+of Sionna's own solver.
 """
 
 import argparse
@@ -72,12 +73,12 @@ def against_the_theory() -> None:
             print(f"{material:9} {name:13} {len(rows):6}  {figures}")
 
 
-def in_tiles(count: int) -> None:
+def in_tiles(count: int, maps: list[str], depth: int) -> None:
     """Print how much the path gain of users without line of sight differs, by tile and in all."""
     moved: list[float] = []
-    solver = SolverSettings(rays=500_000, max_depth=4, diffraction=True)
+    solver = SolverSettings(rays=500_000, max_depth=depth, diffraction=True)
     with tempfile.TemporaryDirectory() as folder:
-        for scene in real_scenes("helsinki", Path(folder), count, 200):
+        for scene in (scene for name in maps for scene in real_scenes(name, Path(folder), count, 200)):
             right = simulate(scene, RadioSettings(), solver, 0)
             with theirs():
                 wrong = simulate(scene, RadioSettings(), solver, 0)
@@ -117,13 +118,15 @@ def main() -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiles", type=int, default=0)
+    parser.add_argument("--map", dest="maps", action="append", metavar="FILE")
+    parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--smallest", action="store_true")
     options = parser.parse_args()
     against_the_theory()
     if options.smallest:
         smallest()
     if options.tiles:
-        in_tiles(options.tiles)
+        in_tiles(options.tiles, options.maps or ["helsinki"], options.depth)
 
 
 if __name__ == "__main__":
