@@ -1,5 +1,6 @@
 """Recipe -> published dataset version, as plain functions: they run without Prefect, which only wraps them."""
 
+import json
 import time
 import traceback
 import warnings
@@ -19,7 +20,7 @@ from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.checks.validate import Each, validate
 from wavecity.dataset.draft import Draft, open_draft
 from wavecity.dataset.features import channel_checksum, scene_arrays
-from wavecity.dataset.files import StorePath, atomic_path, read_json, write_json
+from wavecity.dataset.files import StorePath, atomic_path, read_json, write_text
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
@@ -97,7 +98,8 @@ def plan_one_city(city: City, recipe: Recipe, cache: Path) -> CityPlan:
         return known
     plan = planned()
     if plan.source is not None:
-        write_json(path, {"city": asdict(plan.city), "tiles": [tile_record(tile) for tile in plan.tiles]})
+        # Without line breaks: there may be hundreds of thousands of tiles.
+        write_text(path, json.dumps({"city": asdict(plan.city), "tiles": [tile_record(tile) for tile in plan.tiles]}))
     return plan
 
 

@@ -52,11 +52,17 @@ HEADLINES = {"mu-mimo": Metric.MU_RATE, "su-mimo": Metric.SU_RATE}
 console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
+# Outcomes of tiles that nobody looked at; a city has thousands of them.
+UNSEEN = ("not needed", "no buildings", "outside the map")
+
+
 def print_plan(plan: "Plan", every: bool = False) -> None:
-    """Cities of a plan, and of one city (or if `every` is asked for) the tiles with their outcomes."""
+    """Cities of a plan, and of one city the tiles that were looked at with their outcomes; all tiles if `every`."""
     tiles = plan.tiles
     if every or len(plan.cities) == 1:
-        _print_tiles([tile for tile in tiles if tile.reason != "not needed"] if len(plan.cities) > 1 else tiles)
+        shown = tiles if every else [tile for tile in tiles if tile.reason not in UNSEEN]
+        if shown:
+            _print_tiles(shown)
     if len(plan.cities) > 1:
         _print_cities(plan)
     given = sum(city.found for city in plan.cities)

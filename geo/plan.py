@@ -122,9 +122,11 @@ def join_plans(plans: Iterable[CityPlan], area: AreaSettings, seed: int) -> Plan
         raise InputError(cities[0].problem + more)
     tiles = [tile for plan in cities for tile in plan.tiles]
     splits = assign_splits(tiles, cities_of(area), area.split, seed)
-    return Plan(
-        [replace(plan, tiles=[replace(tile, split=splits.get(tile.id, "")) for tile in plan.tiles]) for plan in cities]
-    )
+    # Most tiles of a large map are rejected, and have no split.
+    divided = [
+        [replace(tile, split=splits[tile.id]) if tile.id in splits else tile for tile in plan.tiles] for plan in cities
+    ]
+    return Plan([replace(plan, tiles=tiles) for plan, tiles in zip(cities, divided, strict=True)])
 
 
 def _kind(reason: str) -> str:

@@ -83,7 +83,7 @@ def run(
 @set_option
 @click.option("--maps", type=path, help="Folder of fetched maps (default: none, only maps that are local files).")
 @click.option("--fetch", is_flag=True, help="Download maps that are not there (into --maps).")
-@click.option("--tiles", "every", is_flag=True, help="List every tile, of several cities too.")
+@click.option("--tiles", "every", is_flag=True, help="List every tile, empty ones too.")
 @click.option("--png", type=path, help="Picture to write: the cities on a map, or the tiles of one city.")
 @click.option("--json", "json_path", type=path, help="File to write: every city and tile with its outcome.")
 def plan(

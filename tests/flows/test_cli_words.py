@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -212,6 +213,24 @@ def test_tiles_that_were_not_needed_are_not_called_rejected(town: CityPlan, caps
     lines = capsys.readouterr().out.splitlines()
     assert "rejected: coverage below 10 % 1" in lines
     assert "not needed, so not looked at: 1" in lines
+
+
+def test_only_tiles_that_were_looked_at_are_listed(town: CityPlan, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = replace(town.tiles[2], id="town-3", reason="no buildings")
+    plan = Plan([replace(town, tiles=[*town.tiles, empty])])
+    tables.print_plan(plan)
+    assert listed(capsys.readouterr().out) == ["town-0", "town-1"]
+    tables.print_plan(plan, every=True)
+    assert listed(capsys.readouterr().out) == ["town-0", "town-1", "town-2", "town-3"]
+    tables.print_plan(Plan([replace(town, tiles=[empty])]))
+    shown = capsys.readouterr().out
+    assert not listed(shown)
+    assert "latitude" not in shown
+    assert "rejected: no buildings 1" in shown
+
+
+def listed(shown: str) -> list[str]:
+    return re.findall(r"town-\d", shown)
 
 
 def test_tiles_that_were_not_needed_are_not_drawn_as_rejected(town: CityPlan) -> None:
