@@ -9,6 +9,7 @@ from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, mesh_of, scene_of, 
 from scipy.integrate import dblquad
 
 from wavecity.raytrace.channels import csi
+from wavecity.raytrace.diffuse import no_paths
 from wavecity.raytrace.patches import patches_of
 from wavecity.raytrace.scattering import scattered_paths
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
@@ -198,3 +199,11 @@ def test_nothing_is_compiled_from_scene_to_scene() -> None:
             history = dr.kernel_history()
         names.append({kernel["hash"] for kernel in history if kernel["type"] == dr.KernelType.JIT})
     assert names[2] | names[3] <= names[0] | names[1]
+
+
+def test_no_paths_are_none_in_every_field() -> None:
+    nothing = no_paths(3)
+    assert {field.name: len(getattr(nothing, field.name)) for field in fields(nothing)} == {
+        field.name: 0 for field in fields(nothing)
+    }
+    assert nothing.types.shape == (0, 3)
