@@ -287,7 +287,7 @@ def summary(rows: list[SceneFigures], comparisons: list[Comparison]) -> Solvers:
 
 def print_result(result: Solvers, stage: Stage, rows: list[SceneFigures], modes: list[ModeFigures], cores: int) -> None:
     """Print the tables of scenes and of the stock solver's modes, and the summary."""
-    table = table_of(("scene",), ("triangles", "chains", "ours s", "stock s", "speed-up", "paths ours", "stock", "no edge",
+    table = table_of(("scene",), ("faces", "chains", "ours s", "stock s", "faster", "paths ours", "stock", "no edge",
                                   "missing", "twice", "stock twice", "energy dB", "extra dB"))  # fmt: skip
     for row in rows:
         table.add_row(

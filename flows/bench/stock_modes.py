@@ -173,8 +173,8 @@ def _die_first() -> None:
 
 def print_modes(rows: list[ModeFigures]) -> None:
     """Print the table of the modes, and what its columns mean."""
-    numbers = ("users", "ours s", "stock s", "speed-up", "ours MB", "stock MB", "paths ours", "stock", "no edge",
-               "missing", "stock missing", "stock twice", "energy dB")  # fmt: skip
+    numbers = ("users", "ours s", "stock s", "faster", "ours MB", "stock MB", "paths ours", "stock", "no edge",
+               "missing", "only ours", "stock twice", "energy dB")  # fmt: skip
     table = table_of(("stock solver",), numbers)
     for row in rows:
         table.add_row(
@@ -196,6 +196,6 @@ def print_modes(rows: list[ModeFigures]) -> None:
     console.print(table)
     console.print(
         "MB: by how much each raised the peak of its process. no edge: paths of the stock solver at edges that touching "
-        "buildings do not have. missing: others that ours lacks; stock missing: the reverse.",
+        "buildings do not have. missing: others that ours lacks.",
         soft_wrap=True,
     )
