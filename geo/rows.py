@@ -1,4 +1,4 @@
-"""Rows of like buildings: walls shared, size and type alike. They get one height where the map states none."""
+"""Rows of similar buildings, of one type and about one size, that share walls: one height where the map states none."""
 
 import numpy as np
 import shapely

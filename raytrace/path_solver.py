@@ -114,16 +114,17 @@ class ChainPathSolver:
         if not isinstance(scene, rt.Scene):
             msg = f"`scene` must be an instance of sionna.rt.Scene, not {type(scene).__name__}"
             raise TypeError(msg)
-        _check_flags(
-            synthetic_array=synthetic_array,
-            los=los,
-            specular_reflection=specular_reflection,
-            diffuse_reflection=diffuse_reflection,
-            refraction=refraction,
-            diffraction=diffraction,
-            edge_diffraction=edge_diffraction,
-            diffraction_lit_region=diffraction_lit_region,
-        )
+        flags = {
+            "synthetic_array": synthetic_array,
+            "los": los,
+            "specular_reflection": specular_reflection,
+            "diffuse_reflection": diffuse_reflection,
+            "refraction": refraction,
+            "diffraction": diffraction,
+            "edge_diffraction": edge_diffraction,
+            "diffraction_lit_region": diffraction_lit_region,
+        }
+        _check_flags(**flags)
         if diffuse_reflection or edge_diffraction:
             stock = sionna.PathSolver(self.deterministic)
             stock.loop_mode = self.loop_mode
@@ -133,15 +134,8 @@ class ChainPathSolver:
                     max_depth=max_depth,
                     max_num_paths_per_src=max_num_paths_per_src,
                     samples_per_src=samples_per_src,
-                    synthetic_array=synthetic_array,
-                    los=los,
-                    specular_reflection=specular_reflection,
-                    diffuse_reflection=diffuse_reflection,
-                    refraction=refraction,
-                    diffraction=diffraction,
-                    edge_diffraction=edge_diffraction,
-                    diffraction_lit_region=diffraction_lit_region,
                     seed=seed,
+                    **flags,
                 )
         scene.all_set(radio_map=False)
         solver = ChainSolver(

@@ -87,7 +87,7 @@ def test_the_ends_can_change_places() -> None:
     world = world_of([], radio())
     there, back = scattered_paths(world, source, receiver[None]), scattered_paths(world, receiver, source[None])
     assert len(there) == len(back) > 200
-    # Of a patch's nodes those two that are alike may change places.
+    # Two nodes of a patch that mirror each other may change places.
     np.testing.assert_allclose(there.length, back.length, rtol=0.01)
     np.testing.assert_allclose(there.coefficient / back.coefficient, 1, atol=0.15)
     assert power(there, 1) == pytest.approx(power(back, 1), rel=0.01)
