@@ -326,8 +326,8 @@ class TrainingSettings(Settings):
         0,
         ge=0,
         le=1024,
-        description="CPU threads of torch in a process, 0 for its own choice. The small profile gains little from a second one, "
-        "and loses several times that when other processes want the cores.",
+        description="CPU threads of torch in a process, 0 for its own choice. Results differ in their last digits between "
+        "numbers of threads; more of them than idle cores cost time.",
     )
     loader_workers: int = Field(
         0,

@@ -9,6 +9,7 @@ SMALL = {
     "solver.max_depth": 2,
     "store.unit": 2,
     "training.epochs": 1,
+    "training.threads": 1,
     "training.batch_size": 8,
     "training.evaluation.max_users": 24,
     "training.evaluation.heads.seeds": 2,
