@@ -1,0 +1,364 @@
+"""Plane waves in a partial channel, off the grid, each with the bounce off the ground that comes with it.
+
+In a street a path and the same path with a bounce off the ground leave the base station 0.6 to 1.1 degrees apart at nearly
+the same level: no array of 32 rows separates them, and one wave fitted to both has the wrong elevation. But the two-ray
+model gives the second from the first, so the atom of the dictionary is the pair; it has no more parameters than one wave.
+The search is Newtonised orthogonal matching pursuit (Mamandipoor, Ramasamy and Madhow, IEEE Trans. Signal Process. 64,
+2016), with variable projection for the amplitudes.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wavecity.model.rays.radio import Radio
+
+# Most waves of a channel: the sixth has seldom 1 % of the power.
+WAVES = 6
+# A peak of the residual's spectrum this many times the noise's mean is a wave: in noise alone one channel in ten has one.
+THRESHOLD = 12.0
+OVERSAMPLING = 4
+# The bounce's phase turns once in 1/317 of `down`, so a peak of the spectrum is refined on a grid finer than that.
+SCAN_STEP, SCAN_REACH, RESCAN_REACH = 0.0005, 0.06, 0.04
+EAST_REACH = 0.01
+# Least share of an atom's energy that counts as not in the other waves, where it is all but one of them.
+SEPARATE = 0.02
+FINE_STEP, TURNS = 0.00005, 0.0126
+# No wave that is followed leaves the base station flatter than this: it is down after 675 m.
+FLATTEST = 0.02
+STEPS, LAST_STEPS = 3, 6
+# Relative to a channel's power: noise that is assumed where none is given, from the rounding of complex64.
+FLOOR = 1e-8
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Recovered waves of B channels, strongest first.
+
+    Attributes
+    ----------
+    direction : float64 (B, K, 2)
+        Direction cosines of departure: along the panel's x axis (east), and down.
+    bounced : bool (B, K)
+        Whether the wave comes with its bounce off the ground.
+    gain : complex128 (B, K)
+        Amplitude of the wave itself at the array's centre, sqrt(power gain); 0 where there is no wave.
+    covariance : float64 (B, K, 2, 2)
+        Of `direction`, from the noise or what the waves leave unexplained, whichever is more (Cramér-Rao bound).
+    unexplained : float64 (B,)
+        Share of the visible power that is in no wave.
+    """
+
+    direction: Tensor
+    bounced: Tensor
+    gain: Tensor
+    covariance: Tensor
+    unexplained: Tensor
+
+    @property
+    def found(self) -> Tensor:
+        """Which of the K are waves, bool (B, K)."""
+        return self.gain != 0
+
+    def channel(self, radio: Radio, columns: int, rows: int) -> Tensor:
+        """The whole channel that the waves make up, complex64 (B, x, y)."""
+        dictionary = _Dictionary(torch.ones(columns, rows, dtype=torch.bool), radio)
+        parts = [
+            (dictionary.atoms(direction, bounced)[0] @ gain[..., None])[..., 0]
+            for direction, bounced, gain in zip(
+                self.direction.split(CHUNK), self.bounced.split(CHUNK), self.gain.split(CHUNK), strict=True
+            )
+        ]
+        return torch.cat(parts).view(-1, columns, rows).to(torch.complex64)
+
+
+def recover(csi: Tensor, shown: Tensor, noise: Tensor, radio: Radio, waves: int = WAVES) -> Waves:
+    """Recover the plane waves of partial channels.
+
+    Parameters
+    ----------
+    csi : complex (B, x, y)
+        Only entries where `shown` are read.
+    shown : bool (x, y)
+    noise : float (B,)
+        Mean power of the noise of an entry, on the scale of |csi|^2; 0 for none.
+    radio : Radio
+    waves : int
+        At most so many a channel.
+
+    Returns
+    -------
+    Waves
+        Deterministic; the same for a channel whatever others are in the batch, up to rounding.
+
+    Examples
+    --------
+    >>> radio = Radio(28.5e9, 0.5, 15.0, 1.5, 5.24 - 0.4j)
+    >>> x = torch.arange(8.0)[:, None] - 3.5
+    >>> y = torch.arange(8.0)[None, :] - 3.5
+    >>> csi = torch.exp(1j * math.pi * (0.3 * x + 0.2 * y))[None]
+    >>> found = recover(csi, torch.ones(8, 8, dtype=torch.bool), torch.zeros(1), radio, waves=1)
+    >>> [round(cosine, 2) for cosine in found.direction[0, 0].tolist()], found.bounced[0, 0].item()
+    ([0.3, 0.2], False)
+    """
+    dictionary = _Dictionary(shown, radio)
+    parts = [
+        _Search(dictionary, part, level, waves).run()
+        for part, level in zip(csi[:, shown].to(torch.complex128).split(CHUNK), noise.double().split(CHUNK), strict=True)
+    ]
+    return Waves(
+        *(
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("direction", "bounced", "gain", "covariance", "unexplained")
+        )
+    )
+
+
+class _Dictionary:
+    """Atoms over the visible antennas of one panel, and where a residual has most of one."""
+
+    def __init__(self, shown: Tensor, radio: Radio) -> None:
+        self.radio = radio
+        self.shown = shown
+        self.columns, self.rows = shown.shape
+        device = shown.device
+        self.turn = 2 * math.pi * radio.spacing
+        self.x_axis = torch.arange(self.columns, dtype=torch.float64, device=device) - (self.columns - 1) / 2
+        self.y_axis = torch.arange(self.rows, dtype=torch.float64, device=device) - (self.rows - 1) / 2
+        index = shown.nonzero(as_tuple=True)
+        self.x, self.y = self.x_axis[index[0]], self.y_axis[index[1]]
+        along_x = torch.fft.fftfreq(OVERSAMPLING * self.columns, dtype=torch.float64, device=device) / radio.spacing
+        along_y = torch.fft.fftfreq(OVERSAMPLING * self.rows, dtype=torch.float64, device=device) / radio.spacing
+        self.bins = torch.stack(torch.meshgrid(along_x, along_y, indexing="ij"), -1).flatten(0, 1)
+        self.possible = (self.bins[:, 1] > FLATTEST) & (self.bins.square().sum(-1) < 1)
+
+    def _wave(self, east: Tensor, down: Tensor) -> Tensor:
+        """Plane waves (B, K) on the visible antennas, (B, M, K)."""
+        phase = self.x[:, None] * east[:, None] + self.y[:, None] * down[:, None]
+        return torch.polar(torch.ones_like(phase), self.turn * phase)
+
+    def atoms(self, direction: Tensor, bounced: Tensor) -> tuple[Tensor, Tensor]:
+        """Atoms (B, M, K), and their derivatives by both direction cosines (B, M, K, 2)."""
+        east, down = direction[..., 0], direction[..., 1]
+        ratio, shrunk, steeper = self.radio.ground_bounce(down)
+        step = 1e-6
+        after, before = self.radio.ground_bounce(down + step), self.radio.ground_bounce(down - step)
+        d_ratio, d_shrunk, d_steeper = ((a - b) / (2 * step) for a, b in zip(after, before, strict=True))
+        wave = self._wave(east, down)
+        other = self._wave(east * shrunk, steeper) * bounced[:, None]
+        ratio = ratio[:, None]
+        x, y = self.x[:, None], self.y[:, None]
+        by_east = 1j * self.turn * x * (wave + ratio * shrunk[:, None] * other)
+        phase = x * (east * d_shrunk)[:, None] + y * d_steeper[:, None]
+        by_down = 1j * self.turn * y * wave + (d_ratio[:, None] + 1j * self.turn * phase * ratio) * other
+        return wave + ratio * other, torch.stack((by_east, by_down), -1)
+
+    def grid(self, visible: Tensor) -> Tensor:
+        """Entries of the visible antennas (B, M) in the panel, 0 elsewhere, (B, x, y)."""
+        grid = torch.zeros(len(visible), self.columns, self.rows, dtype=visible.dtype, device=visible.device)
+        grid[:, self.shown] = visible
+        return grid
+
+    def peak(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Direction of the greatest bin of a residual's spectrum (B, 2), and its power |sum|^2 (B,)."""
+        size = (OVERSAMPLING * self.columns, OVERSAMPLING * self.rows)
+        power = torch.fft.fft2(self.grid(residual), s=size).abs().square().flatten(1)
+        power, index = torch.where(self.possible, power, -1.0).max(1)
+        return self.bins[index], power
+
+    def scan(self, residual: Tensor, others: Tensor, around: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+        """Best direction within `reach` of `down`, and whether with a bounce.
+
+        Parameters
+        ----------
+        residual : complex (B, M)
+            Without what the other waves explain.
+        others : complex (B, M, P)
+            Orthonormal basis of the other waves.
+        around : float64 (B, 2)
+        reach : float
+
+        Returns
+        -------
+        direction : float64 (B, 2)
+        bounced : bool (B,)
+            The atom that explains most of the residual together with the other waves.
+        """
+        panels = torch.stack([self.grid(part) for part in (residual, *others.unbind(2))], 1)  # (B, 1 + P, x, y)
+        steps = torch.arange(-round(reach / SCAN_STEP), round(reach / SCAN_STEP) + 1, device=around.device) * SCAN_STEP
+        down = (around[:, 1:] + steps).clamp(FLATTEST, 0.999)
+        east = around[:, :1].expand_as(down)
+        best, bounced = self._best(panels, east, down)
+        # The bins of the spectrum are coarse along x as well.
+        east = best[:, :1] + torch.linspace(-1, 1, 9, device=around.device) * EAST_REACH
+        best, _ = self._best(panels, east, best[:, 1:].expand_as(east), bounced)
+        # Elevations a whole turn of the bounce's phase apart differ by parts in a thousand of the score only.
+        fine = torch.arange(-round(TURNS / FINE_STEP), round(TURNS / FINE_STEP) + 1, device=around.device) * FINE_STEP
+        down = (best[:, 1:] + fine).clamp(FLATTEST, 0.999)
+        best, bounced_again = self._best(panels, best[:, :1], down)
+        return best, bounced_again
+
+    def _best(
+        self, panels: Tensor, east: Tensor, down: Tensor, bounced: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The best of candidates down (B, C) and east (B, C or 1): direction (B, 2), and bounced (B,) unless given."""
+        ratio, shrunk, steeper = self.radio.ground_bounce(down)
+        if east.shape[1] == 1:  # close together: the bounce's direction along x is that of the middle one
+            shrunk = shrunk[:, shrunk.shape[1] // 2, None]
+        alone = self._correlate(panels, east, down)  # (B, 1 + P, C)
+        pair = alone + ratio.conj()[:, None] * self._correlate(panels, east * shrunk, steeper)
+        mask = self.shown.to(panels.dtype).expand(1, 1, -1, -1)
+        overlap = self._correlate(mask, east * (1 - shrunk), down - steeper)[:, 0]
+        count = len(self.x)
+        norms = (torch.full_like(down, count), count * (1 + ratio.abs().square()) + 2 * (ratio * overlap).real)
+        score = torch.stack(
+            [
+                products[:, 0].abs().square() / (norm - products[:, 1:].abs().square().sum(1)).clamp_min(SEPARATE * count)
+                for products, norm in zip((alone, pair), norms, strict=True)
+            ],
+            1,
+        )  # (B, 2, C)
+        if bounced is not None:
+            score[:, 0] = torch.where(bounced[:, None], -1.0, score[:, 0])
+            score[:, 1] = torch.where(bounced[:, None], score[:, 1], -1.0)
+        index = score.flatten(1).argmax(1)
+        column = index % down.shape[1]
+        chosen = [axis.expand_as(down).gather(1, column[:, None])[:, 0] for axis in (east, down)]
+        return torch.stack(chosen, -1), index >= down.shape[1]
+
+    def _correlate(self, panels: Tensor, east: Tensor, down: Tensor) -> Tensor:
+        """Inner products of plane waves, east (B, C or 1) and down (B, C), with panels (B, P, x, y), (B, P, C)."""
+        along_x = (-self.turn * east[..., None] * self.x_axis)[:, None]
+        along_y = (-self.turn * down[..., None] * self.y_axis)[:, None]
+        one = torch.ones((), dtype=torch.float64, device=panels.device)
+        return ((torch.polar(one.expand_as(along_x), along_x) @ panels) * torch.polar(one.expand_as(along_y), along_y)).sum(-1)
+
+
+class _Search:
+    """The pursuit for one chunk of channels, (B, M)."""
+
+    def __init__(self, dictionary: _Dictionary, visible: Tensor, noise: Tensor, waves: int) -> None:
+        self.dictionary = dictionary
+        power = visible.abs().square().mean(1)
+        self.scale = power.sqrt().clamp_min(1e-30)
+        self.visible = visible / self.scale[:, None]
+        self.noise = (noise / self.scale.square()).clamp_min(FLOOR)
+        self.most = waves
+        batch, device = len(visible), visible.device
+        self.direction = torch.zeros(batch, 0, 2, dtype=torch.float64, device=device)
+        self.bounced = torch.zeros(batch, 0, dtype=torch.bool, device=device)
+        self.found = torch.zeros(batch, 0, dtype=torch.bool, device=device)
+        self.live = power > 0
+
+    def run(self) -> Waves:
+        count = self.visible.shape[1]
+        residual = self.visible
+        for _ in range(self.most):
+            peak, power = self.dictionary.peak(residual)
+            self.live = self.live & (power > THRESHOLD * count * self.noise)
+            if not self.live.any():
+                break
+            direction, bounced = self.dictionary.scan(residual, self._basis(None), peak, SCAN_REACH)
+            self.direction = torch.cat((self.direction, direction[:, None]), 1)
+            self.bounced = torch.cat((self.bounced, bounced[:, None]), 1)
+            self.found = torch.cat((self.found, self.live[:, None]), 1)
+            residual = self._refine(STEPS)
+        for wave in range(self.direction.shape[1]):
+            others = self._basis(wave)
+            own = self.visible - (others @ (others.mH @ self.visible[..., None]))[..., 0]
+            direction, bounced = self.dictionary.scan(own, others, self.direction[:, wave], RESCAN_REACH)
+            self.direction[:, wave] = torch.where(self.found[:, wave, None], direction, self.direction[:, wave])
+            self.bounced[:, wave] = torch.where(self.found[:, wave], bounced, self.bounced[:, wave])
+        self._refine(LAST_STEPS)
+        return self._result()
+
+    def _basis(self, without: int | None) -> Tensor:
+        """Orthonormal basis (B, M, P) of the waves found so far, or of all but one of them."""
+        atoms = self.dictionary.atoms(self.direction, self.bounced)[0] * self.found[:, None]
+        kept = [wave for wave in range(atoms.shape[2]) if wave != without]
+        left, size, _ = torch.linalg.svd(atoms[..., kept], full_matrices=False)
+        return left * (size > 1e-4 * math.sqrt(atoms.shape[1]))[:, None]
+
+    def _fit(self, direction: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Atoms (B, M, K), amplitudes (B, K), residual (B, M), derivatives (B, M, K, 2) at given directions."""
+        atoms, slopes = self.dictionary.atoms(direction, self.bounced)
+        atoms = atoms * self.found[:, None]
+        gram = atoms.mH @ atoms
+        ridge = torch.where(self.found, 1e-9 * atoms.shape[1], 1.0)
+        gain = torch.linalg.solve(gram + torch.diag_embed(ridge).to(gram.dtype), atoms.mH @ self.visible[..., None])
+        return atoms, gain[..., 0], self.visible - (atoms @ gain)[..., 0], slopes
+
+    def _jacobian(self, atoms: Tensor, gain: Tensor, slopes: Tensor) -> Tensor:
+        """Derivatives of the fitted channel by all direction cosines, the amplitudes projected out, (B, M, 2 K)."""
+        jacobian = (slopes * gain[:, None, :, None]).flatten(2)
+        gram = atoms.mH @ atoms
+        ridge = torch.where(self.found, 1e-9 * atoms.shape[1], 1.0)
+        projected = torch.linalg.solve(gram + torch.diag_embed(ridge).to(gram.dtype), atoms.mH @ jacobian)
+        return jacobian - atoms @ projected
+
+    def _refine(self, steps: int) -> Tensor:
+        """Levenberg-Marquardt steps of all directions at once; the residual after them."""
+        damping = torch.full((len(self.visible),), 1e-3, dtype=torch.float64, device=self.visible.device)
+        atoms, gain, residual, slopes = self._fit(self.direction)
+        for _ in range(steps):
+            jacobian = self._jacobian(atoms, gain, slopes)
+            normal = (jacobian.mH @ jacobian).real
+            slope = (jacobian.mH @ residual[..., None]).real
+            diagonal = normal.diagonal(dim1=1, dim2=2)
+            held = torch.diag_embed(damping[:, None] * diagonal + 1e-12)
+            step = torch.linalg.solve(normal + held, slope)[..., 0].view_as(self.direction)
+            moved = self.direction + step.clamp(-0.01, 0.01) * self.found[..., None]
+            moved[..., 1].clamp_(FLATTEST / 2, 0.999)
+            trial = self._fit(moved)
+            better = trial[2].abs().square().sum(1) <= residual.abs().square().sum(1)
+            self.direction = torch.where(better[:, None, None], moved, self.direction)
+            damping = torch.where(better, damping / 3, damping * 10)
+            atoms, gain, residual, slopes = (
+                torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
+                for new, old in zip(trial, (atoms, gain, residual, slopes), strict=True)
+            )
+        return residual
+
+    def _result(self) -> Waves:
+        batch, count = self.visible.shape
+        atoms, gain, residual, slopes = self._fit(self.direction)
+        left = residual.abs().square().sum(1)
+        unknowns = 4 * self.found.sum(1)
+        variance = torch.maximum(self.noise, left / (count - unknowns).clamp_min(1))
+        jacobian = self._jacobian(atoms, gain, slopes)
+        normal = (jacobian.mH @ jacobian).real
+        normal = normal + torch.diag_embed(torch.where(self.found, 1e-9, 1.0).repeat_interleave(2, 1).double())
+        inverse = torch.linalg.inv(normal) * (variance / 2)[:, None, None]
+        waves = self.direction.shape[1]
+        blocks = inverse.view(batch, waves, 2, waves, 2).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)  # (B, K, 2, 2)
+        gain = gain * self.found
+        order = gain.abs().argsort(dim=1, descending=True, stable=True)
+        result = Waves(
+            direction=self.direction.gather(1, order[..., None].expand(-1, -1, 2)),
+            bounced=self.bounced.gather(1, order),
+            gain=gain.gather(1, order) * self.scale[:, None],
+            covariance=blocks.gather(1, order[..., None, None].expand(-1, -1, 2, 2)),
+            unexplained=left / self.visible.abs().square().sum(1).clamp_min(1e-300),
+        )
+        return _padded(result, self.most)
+
+
+def _padded(waves: Waves, most: int) -> Waves:
+    """The same with room for `most` waves a channel."""
+    batch, have = waves.gain.shape
+    more = most - have
+    if not more:
+        return waves
+    flat = torch.zeros(batch, more, 2, dtype=torch.float64, device=waves.gain.device)
+    flat[..., 1] = 0.5
+    unit = torch.eye(2, dtype=torch.float64, device=waves.gain.device).expand(batch, more, 2, 2)
+    return Waves(
+        torch.cat((waves.direction, flat), 1),
+        torch.cat((waves.bounced, waves.bounced.new_zeros(batch, more)), 1),
+        torch.cat((waves.gain, waves.gain.new_zeros(batch, more)), 1),
+        torch.cat((waves.covariance, unit), 1),
+        waves.unexplained,
+    )
