@@ -18,7 +18,7 @@ DATA = {
         "pairs", "patches", "returning", "scattering", "settings", "simulate", "sionna_private", "solver", "surfaces",
         "touching", "utd", "world",
     ),
-    "dataset": ("distributions", "features", "schema", "statistics"),
+    "dataset": ("buildings", "distributions", "features", "schema", "statistics"),
 }  # fmt: skip
 # What a build imports besides: downloads, devices, how files are written. Maps are in the fingerprint by the hash of
 # their bytes.

@@ -276,8 +276,8 @@ def _buildings() -> Node:
         for name, (kind, meaning) in BUILDINGS.items()
     ]
     text = (
-        "One record per building of a scene. The footprint is the GeoParquet column geometry, in metres of the scene "
-        "frame."
+        "One record per building of a scene. The footprint is the GeoParquet column geometry in WGS84, and "
+        "local_geometry in metres of the scene frame."
     )
     return _record_set("buildings", text, fields)
 
