@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wavecity.model.rays.follow import Landings, follow, plan_direction
+from wavecity.model.rays.follow import Landings, follow
 from wavecity.model.rays.radio import Radio
 from wavecity.model.rays.walls import Walls
 from wavecity.model.rays.waves import Waves
@@ -104,7 +104,7 @@ def _landing_covariance(waves: Waves, landed: Landings, radio: Radio) -> Tensor:
         step = torch.zeros(2, dtype=torch.float64, device=direction.device)
         step[axis] = 1e-6
         after, before = (
-            radio.distance(moved[:, 1])[:, None] * plan_direction(moved) for moved in (direction + step, direction - step)
+            radio.distance(moved[:, 1])[:, None] * radio.heading(moved) for moved in (direction + step, direction - step)
         )
         columns.append((after - before) / 2e-6)
     slope = landed.turned @ torch.stack(columns, -1)  # (R, 2, 2)

@@ -40,12 +40,12 @@ class Landings:
 
 
 def follow(direction: Tensor, walls: Walls, radio: Radio) -> Landings:
-    """Follow rays of the panel, which faces south, to the height of a user.
+    """Follow rays from the panel to the height of a user.
 
     Parameters
     ----------
     direction : float64 (R, 2)
-        Direction cosines of departure: east, and down (positive).
+        Direction cosines of departure: along the panel's x axis, and down (positive).
     walls : Walls
     radio : Radio
 
@@ -69,20 +69,13 @@ def follow(direction: Tensor, walls: Walls, radio: Radio) -> Landings:
     )
 
 
-def plan_direction(direction: Tensor) -> Tensor:
-    """Unit vectors (..., 2) in plan view of direction cosines (..., 2) towards the half space south of the panel."""
-    south = (1 - direction.square().sum(-1)).clamp_min(0).sqrt()
-    plan = torch.stack((direction[..., 0], -south), -1)
-    return plan / plan.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-
-
 def _follow(direction: Tensor, walls: Walls, radio: Radio) -> Landings:
     rays, device = len(direction), direction.device
     down = direction[:, 1]
     fall = down / (1 - down.square()).clamp_min(1e-12).sqrt()  # metres down a metre in plan view
     whole = radio.distance(down)
     left = whole.clone()  # way in plan view until it is down
-    heading = plan_direction(direction)
+    heading = radio.heading(direction)
     place = torch.zeros_like(heading)
     turned = torch.eye(2, dtype=torch.float64, device=device).repeat(rays, 1, 1)
     bounces = torch.zeros(rays, dtype=torch.int64, device=device)

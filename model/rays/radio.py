@@ -16,13 +16,14 @@ MATERIALS = {
     "wood": (1.99, 0.0, 0.0047, 1.0718),
     "glass": (6.31, 0.0, 0.0036, 1.3394),
     "marble": (7.074, 0.0, 0.0055, 0.9262),
+    "asphalt_concrete": (4.83, 0.0, 0.0108, 1.3969),
     "metal": (1.0, 0.0, 1e7, 0.0),
 }
 
 
 @dataclass(frozen=True)
 class Radio:
-    """The link between a panel that faces south and a user on flat ground.
+    """The link between an upright panel and a user on flat ground.
 
     Attributes
     ----------
@@ -34,6 +35,8 @@ class Radio:
         Above the ground, m.
     permittivity : complex
         Of the ground, relative, with a negative imaginary part; see `permittivity`.
+    azimuth : float
+        Of the panel's boresight, radians from east towards north; by default it faces south.
 
     Examples
     --------
@@ -47,6 +50,7 @@ class Radio:
     bs_height: float
     user_height: float
     permittivity: complex
+    azimuth: float = -math.pi / 2
 
     @property
     def wavelength(self) -> float:
@@ -61,6 +65,14 @@ class Radio:
     def distance(self, down: Tensor) -> Tensor:
         """Way in plan view until a wave with direction cosine `down` is at the user's height, m."""
         return self.drop * (1 - down.square()).clamp_min(0).sqrt() / down
+
+    def heading(self, direction: Tensor) -> Tensor:
+        """Unit vectors (..., 2) in plan view, east and north, of direction cosines (..., 2) in front of the panel."""
+        ahead = (1 - direction.square().sum(-1)).clamp_min(0).sqrt()
+        sine, cosine = math.sin(self.azimuth), math.cos(self.azimuth)
+        side = direction[..., 0]
+        plan = torch.stack((cosine * ahead - sine * side, sine * ahead + cosine * side), -1)
+        return plan / plan.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
     def ground_bounce(self, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same wave's companion that reaches the user by way of the ground: the two-ray model.

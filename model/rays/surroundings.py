@@ -1,13 +1,20 @@
 """What a receiver is told of a scene of a store: its walls and the link's constants."""
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
-import xarray as xr
 
-from wavecity.model.rays.radio import Radio, permittivity
+from wavecity.dataset import InputError
+from wavecity.dataset.buildings import read_buildings
+from wavecity.dataset.draft import load_draft
+from wavecity.dataset.reader import open_store, resolve
+from wavecity.model.rays.radio import MATERIALS, Radio, permittivity
 from wavecity.model.rays.walls import Walls
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 
 @dataclass(frozen=True)
@@ -25,14 +32,47 @@ class Surroundings:
     radio: Radio
 
 
-def walls_of(buildings: gpd.GeoDataFrame, bs: tuple[float, float]) -> Walls:
+def surroundings(store: str, scene: int) -> Surroundings:
+    """Walls and radio constants of one scene of a store.
+
+    Parameters
+    ----------
+    store : str
+        Folder or URL of a build or a version.
+    scene : int
+        Row of the store's arrays.
+
+    Raises
+    ------
+    InputError
+        The store lacks the buildings or a constant, or its panel is one that waves cannot be followed from.
+
+    Examples
+    --------
+    >>> surroundings("runs/quickstart/store", 0).radio.drop  # doctest: +SKIP
+    13.5
+    """
+    data = open_store(store)
+    name = str(data["scene_id"].values[scene])
+    draft = load_draft(resolve(store).parent)
+    path = draft.buildings_path(scene // draft.layout.unit)
+    try:
+        buildings = read_buildings(path)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot be read ({str(error).splitlines()[0]}), so waves cannot be followed; build the store again"
+        raise InputError(msg) from error
+    bs = np.asarray(data.attrs["bs_position_m"], np.float64)[:2] + [float(data["bs_shift"].values[scene]), 0]
+    return Surroundings(walls_of(buildings[buildings["scene_id"] == name], bs), radio_of(data.attrs, store))
+
+
+def walls_of(buildings: "gpd.GeoDataFrame", bs: np.ndarray) -> Walls:
     """Walls of the footprints of a scene, relative to its base station.
 
     Parameters
     ----------
     buildings : GeoDataFrame
         `geometry` in the scene's metres, `base` and `height` above the ground.
-    bs : (float, float)
+    bs : float (2,)
         The base station in the scene's frame, m.
     """
     rings, base, top = [], [], []
@@ -45,14 +85,30 @@ def walls_of(buildings: gpd.GeoDataFrame, bs: tuple[float, float]) -> Walls:
     return Walls.of_rings(rings, base, top)
 
 
-def radio_of(store: xr.Dataset) -> Radio:
-    """Constants of the link from a store's attributes."""
-    frequency = float(store.attrs["frequency_hz"])
-    recipe = store.attrs["recipe"]
+def radio_of(attributes: dict[str, Any], store: str) -> Radio:
+    """Constants of the link from a store's attributes.
+
+    Raises
+    ------
+    InputError
+        The panel is tilted or not of isotropic elements, or the store does not say how it was made.
+    """
+    recipe = attributes.get("recipe") or {}
+    radio, users = recipe.get("radio") or {}, recipe.get("users") or {}
+    if "ground_material" not in radio or "height" not in users:
+        raise InputError(f"{store}: no recipe with radio.ground_material and users.height, which waves are followed with")
+    for field, wanted in (("pattern", "iso"), ("downtilt", 0.0)):
+        if radio.get(field, wanted) != wanted:
+            msg = f"{store}: radio.{field} is {radio[field]!r}; waves can be followed from a panel with {wanted!r} only"
+            raise InputError(msg)
+    if radio["ground_material"] not in MATERIALS:
+        raise InputError(f"{store}: radio.ground_material {radio['ground_material']!r} is none of {', '.join(MATERIALS)}")
+    frequency = float(attributes["frequency_hz"])
     return Radio(
         frequency=frequency,
-        spacing=float(store.attrs["array"]["spacing_wavelengths"]),
-        bs_height=float(store.attrs["bs_position_m"][2]),
-        user_height=float(recipe["users"]["height"]),
-        permittivity=permittivity(recipe["radio"]["ground_material"], frequency),
+        spacing=float(attributes["array"]["spacing_wavelengths"]),
+        bs_height=float(attributes["bs_position_m"][2]),
+        user_height=float(users["height"]),
+        permittivity=permittivity(radio["ground_material"], frequency),
+        azimuth=math.radians(radio.get("azimuth", -90.0)),
     )

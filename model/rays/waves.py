@@ -23,11 +23,11 @@ OVERSAMPLING = 4
 # The bounce's phase turns once in 1/317 of `down`, so a peak of the spectrum is refined on a grid finer than that.
 SCAN_STEP, SCAN_REACH, RESCAN_REACH = 0.0005, 0.06, 0.04
 EAST_REACH = 0.01
-# Least share of an atom's energy that counts as not in the other waves, where it is all but one of them.
+# An atom that lies in the span of the other waves explains nothing new: least share of its energy that must be outside.
 SEPARATE = 0.02
 FINE_STEP, TURNS = 0.00005, 0.0126
 # No wave that is followed leaves the base station flatter than this: it is down after 675 m.
-FLATTEST = 0.02
+FLATTEST, STEEPEST = 0.02, 0.999
 STEPS, LAST_STEPS = 3, 6
 # Relative to a channel's power: noise that is assumed where none is given, from the rounding of complex64.
 FLOOR = 1e-8
@@ -41,7 +41,7 @@ class Waves:
     Attributes
     ----------
     direction : float64 (B, K, 2)
-        Direction cosines of departure: along the panel's x axis (east), and down.
+        Direction cosines of departure: along the panel's x axis (east, where it faces south), and down.
     bounced : bool (B, K)
         Whether the wave comes with its bounce off the ground.
     gain : complex128 (B, K)
@@ -165,7 +165,7 @@ class _Dictionary:
     def peak(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Direction of the greatest bin of a residual's spectrum (B, 2), and its power |sum|^2 (B,)."""
         size = (OVERSAMPLING * self.columns, OVERSAMPLING * self.rows)
-        power = torch.fft.fft2(self.grid(residual), s=size).abs().square().flatten(1)
+        power = _power(torch.fft.fft2(self.grid(residual).to(torch.complex64), s=size)).flatten(1)
         power, index = torch.where(self.possible, power, -1.0).max(1)
         return self.bins[index], power
 
@@ -188,53 +188,69 @@ class _Dictionary:
             The atom that explains most of the residual together with the other waves.
         """
         panels = torch.stack([self.grid(part) for part in (residual, *others.unbind(2))], 1)  # (B, 1 + P, x, y)
-        steps = torch.arange(-round(reach / SCAN_STEP), round(reach / SCAN_STEP) + 1, device=around.device) * SCAN_STEP
-        down = (around[:, 1:] + steps).clamp(FLATTEST, 0.999)
-        east = around[:, :1].expand_as(down)
-        best, bounced = self._best(panels, east, down)
+        east, down = around[:, :1], around[:, 1:]
+        best, bounced = self._best(panels, east, down + _steps(reach, SCAN_STEP, down))
         # The bins of the spectrum are coarse along x as well.
-        east = best[:, :1] + torch.linspace(-1, 1, 9, device=around.device) * EAST_REACH
-        best, _ = self._best(panels, east, best[:, 1:].expand_as(east), bounced)
+        east = best[:, :1] + torch.linspace(-1, 1, 9, dtype=best.dtype, device=best.device) * EAST_REACH
+        alone, pair = self._scores(panels, east, best[:, 1:].expand_as(east))
+        east = east.gather(1, torch.where(bounced[:, None], pair, alone).argmax(1, keepdim=True))
         # Elevations a whole turn of the bounce's phase apart differ by parts in a thousand of the score only.
-        fine = torch.arange(-round(TURNS / FINE_STEP), round(TURNS / FINE_STEP) + 1, device=around.device) * FINE_STEP
-        down = (best[:, 1:] + fine).clamp(FLATTEST, 0.999)
-        best, bounced_again = self._best(panels, best[:, :1], down)
-        return best, bounced_again
+        return self._best(panels, east, best[:, 1:] + _steps(TURNS, FINE_STEP, down))
 
-    def _best(
-        self, panels: Tensor, east: Tensor, down: Tensor, bounced: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The best of candidates down (B, C) and east (B, C or 1): direction (B, 2), and bounced (B,) unless given."""
+    def _best(self, panels: Tensor, east: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+        """Of candidates with one east (B, 1) and several down (B, C): direction (B, 2) and bounced (B,) of the best."""
+        valid = (down > FLATTEST) & (down < STEEPEST)
+        scores = [torch.where(valid, score, -1.0) for score in self._scores(panels, east, down.clamp(FLATTEST, STEEPEST))]
+        index = torch.cat(scores, 1).argmax(1)
+        chosen = down.gather(1, (index % down.shape[1])[:, None])
+        return torch.cat((east, chosen), 1), index >= down.shape[1]
+
+    def _scores(self, panels: Tensor, east: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy of a residual that atoms without and with a bounce explain, (B, C) each.
+
+        Candidates are down (B, C) and east (B, C) or (B, 1). With one east the bounce's is that of the middle candidate:
+        the candidates are close together.
+        """
         ratio, shrunk, steeper = self.radio.ground_bounce(down)
-        if east.shape[1] == 1:  # close together: the bounce's direction along x is that of the middle one
+        if east.shape[1] == 1:
             shrunk = shrunk[:, shrunk.shape[1] // 2, None]
         alone = self._correlate(panels, east, down)  # (B, 1 + P, C)
         pair = alone + ratio.conj()[:, None] * self._correlate(panels, east * shrunk, steeper)
-        mask = self.shown.to(panels.dtype).expand(1, 1, -1, -1)
+        mask = self.shown.to(panels.dtype)[None, None]
         overlap = self._correlate(mask, east * (1 - shrunk), down - steeper)[:, 0]
         count = len(self.x)
-        norms = (torch.full_like(down, count), count * (1 + ratio.abs().square()) + 2 * (ratio * overlap).real)
-        score = torch.stack(
-            [
-                products[:, 0].abs().square() / (norm - products[:, 1:].abs().square().sum(1)).clamp_min(SEPARATE * count)
-                for products, norm in zip((alone, pair), norms, strict=True)
-            ],
-            1,
-        )  # (B, 2, C)
-        if bounced is not None:
-            score[:, 0] = torch.where(bounced[:, None], -1.0, score[:, 0])
-            score[:, 1] = torch.where(bounced[:, None], score[:, 1], -1.0)
-        index = score.flatten(1).argmax(1)
-        column = index % down.shape[1]
-        chosen = [axis.expand_as(down).gather(1, column[:, None])[:, 0] for axis in (east, down)]
-        return torch.stack(chosen, -1), index >= down.shape[1]
+        norm = count * (1 + _power(ratio)) + 2 * (ratio * overlap).real
+        return _explained(alone, count), _explained(pair, norm)
 
     def _correlate(self, panels: Tensor, east: Tensor, down: Tensor) -> Tensor:
         """Inner products of plane waves, east (B, C or 1) and down (B, C), with panels (B, P, x, y), (B, P, C)."""
-        along_x = (-self.turn * east[..., None] * self.x_axis)[:, None]
-        along_y = (-self.turn * down[..., None] * self.y_axis)[:, None]
-        one = torch.ones((), dtype=torch.float64, device=panels.device)
-        return ((torch.polar(one.expand_as(along_x), along_x) @ panels) * torch.polar(one.expand_as(along_y), along_y)).sum(-1)
+        along_x = _wave(-self.turn * east[..., None] * self.x_axis)[:, None] @ panels.to(torch.complex64)  # (B, P, C or 1, y)
+        along_y = _wave(-self.turn * down[..., None] * self.y_axis)  # (B, C, y)
+        if east.shape[1] == 1:
+            return along_x[:, :, 0] @ along_y.mT
+        return (along_x * along_y[:, None]).sum(-1)
+
+
+def _steps(reach: float, step: float, like: Tensor) -> Tensor:
+    count = round(reach / step)
+    return torch.arange(-count, count + 1, dtype=like.dtype, device=like.device) * step
+
+
+def _wave(phase: Tensor) -> Tensor:
+    """exp(j phase); single precision is enough for a search."""
+    phase = phase.float()
+    return torch.complex(phase.cos(), phase.sin())
+
+
+def _power(values: Tensor) -> Tensor:
+    """|values|^2."""
+    return values.real.square() + values.imag.square()
+
+
+def _explained(products: Tensor, norm: Tensor | int) -> Tensor:
+    """Energy along what an atom adds to the other waves, from products (B, 1 + P, C) with residual and basis."""
+    new = norm - _power(products[:, 1:]).sum(1)
+    return _power(products[:, 0]) / torch.maximum(new, SEPARATE * torch.as_tensor(norm, device=new.device))
 
 
 class _Search:
@@ -242,7 +258,7 @@ class _Search:
 
     def __init__(self, dictionary: _Dictionary, visible: Tensor, noise: Tensor, waves: int) -> None:
         self.dictionary = dictionary
-        power = visible.abs().square().mean(1)
+        power = _power(visible).mean(1)
         self.scale = power.sqrt().clamp_min(1e-30)
         self.visible = visible / self.scale[:, None]
         self.noise = (noise / self.scale.square()).clamp_min(FLOOR)
@@ -311,9 +327,9 @@ class _Search:
             held = torch.diag_embed(damping[:, None] * diagonal + 1e-12)
             step = torch.linalg.solve(normal + held, slope)[..., 0].view_as(self.direction)
             moved = self.direction + step.clamp(-0.01, 0.01) * self.found[..., None]
-            moved[..., 1].clamp_(FLATTEST / 2, 0.999)
+            moved[..., 1].clamp_(FLATTEST / 2, STEEPEST)
             trial = self._fit(moved)
-            better = trial[2].abs().square().sum(1) <= residual.abs().square().sum(1)
+            better = _power(trial[2]).sum(1) <= _power(residual).sum(1)
             self.direction = torch.where(better[:, None, None], moved, self.direction)
             damping = torch.where(better, damping / 3, damping * 10)
             atoms, gain, residual, slopes = (
@@ -325,7 +341,7 @@ class _Search:
     def _result(self) -> Waves:
         batch, count = self.visible.shape
         atoms, gain, residual, slopes = self._fit(self.direction)
-        left = residual.abs().square().sum(1)
+        left = _power(residual).sum(1)
         unknowns = 4 * self.found.sum(1)
         variance = torch.maximum(self.noise, left / (count - unknowns).clamp_min(1))
         jacobian = self._jacobian(atoms, gain, slopes)
@@ -341,7 +357,7 @@ class _Search:
             bounced=self.bounced.gather(1, order),
             gain=gain.gather(1, order) * self.scale[:, None],
             covariance=blocks.gather(1, order[..., None, None].expand(-1, -1, 2, 2)),
-            unexplained=left / self.visible.abs().square().sum(1).clamp_min(1e-300),
+            unexplained=left / _power(self.visible).sum(1).clamp_min(1e-300),
         )
         return _padded(result, self.most)
 
