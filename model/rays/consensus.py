@@ -7,7 +7,7 @@ from torch import Tensor
 
 from wavecity.model.rays.follow import Landings, follow
 from wavecity.model.rays.radio import Radio
-from wavecity.model.rays.walls import Walls
+from wavecity.model.rays.surroundings import Surroundings
 from wavecity.model.rays.waves import Waves
 
 # Of the landing points beyond what the waves' covariance says, m: corners of the map, walls that are not flat.
@@ -34,7 +34,7 @@ class Estimate:
         Their share of all weights, 0 to 1: how sure it is.
     landings : float64 (B, K, 2)
     usable : bool (B, K)
-        Waves that land at a plausible level.
+        Waves that land where users can be, at a plausible level.
     bounces : int64 (B, K)
     length : float64 (B, K)
         Of the waves' ways, m.
@@ -52,15 +52,13 @@ class Estimate:
     landing_covariance: Tensor
 
 
-def consensus(waves: Waves, walls: Walls, radio: Radio) -> Estimate:
+def consensus(waves: Waves, scene: Surroundings) -> Estimate:
     """Follow the waves of B users of one scene, and find where they agree.
 
     Parameters
     ----------
     waves : Waves
-    walls : Walls
-        Of the scene, relative to the base station.
-    radio : Radio
+    scene : Surroundings
 
     Returns
     -------
@@ -69,13 +67,17 @@ def consensus(waves: Waves, walls: Walls, radio: Radio) -> Estimate:
         `MAP_ERROR`, weighted by power; then the mean of those that agree with it, weighted by precision.
     """
     batch, most = waves.gain.shape
-    landed = follow(waves.direction.flatten(0, 1), walls, radio)
-    spread = _landing_covariance(waves, landed, radio) + MAP_ERROR**2 * torch.eye(2, device=waves.gain.device)
+    radio = scene.radio
+    landed = follow(waves.direction.flatten(0, 1), scene.walls.to(waves.gain.device), radio)
     place = landed.position.view(batch, most, 2)
     bounces, length = landed.bounces.view(batch, most), landed.length.view(batch, most)
     over_friis = 20 * torch.log10(waves.gain.abs().clamp_min(1e-30)) - radio.friis(length)
     plausible = (over_friis < STRONGER) & ((bounces > 0) | (over_friis > -WEAKER))
-    usable = waves.found & landed.reached.view(batch, most) & plausible
+    west, south, east, north = scene.box
+    inside = (place[..., 0] >= west) & (place[..., 0] <= east) & (place[..., 1] >= south) & (place[..., 1] <= north)
+    usable = waves.found & landed.reached.view(batch, most) & plausible & inside
+    unit = torch.eye(2, dtype=torch.float64, device=waves.gain.device)
+    spread = torch.where(usable[..., None, None], _landing_covariance(waves, landed, radio) + MAP_ERROR**2 * unit, unit)
     power = waves.gain.abs().square()
     weight = torch.where(usable, (power / power.amax(1, keepdim=True).clamp_min(1e-300)) ** POWER_WEIGHT, 0.0)
 
@@ -104,7 +106,8 @@ def _landing_covariance(waves: Waves, landed: Landings, radio: Radio) -> Tensor:
         step = torch.zeros(2, dtype=torch.float64, device=direction.device)
         step[axis] = 1e-6
         after, before = (
-            radio.distance(moved[:, 1])[:, None] * radio.heading(moved) for moved in (direction + step, direction - step)
+            radio.distance(moved[:, 1])[:, None] * radio.heading(moved)
+            for moved in (direction + step, direction - step)
         )
         columns.append((after - before) / 2e-6)
     slope = landed.turned @ torch.stack(columns, -1)  # (R, 2, 2)

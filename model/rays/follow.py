@@ -64,9 +64,7 @@ def follow(direction: Tensor, walls: Walls, radio: Radio) -> Landings:
     """
     parts = direction.split(max(CHUNK // max(len(walls.top), 1), 1))
     landings = [_follow(part, walls, radio) for part in parts]
-    return Landings(
-        *(torch.cat([getattr(part, name) for part in landings]) for name in Landings.__dataclass_fields__)
-    )
+    return Landings(*(torch.cat([getattr(part, name) for part in landings]) for name in Landings.__dataclass_fields__))
 
 
 def _follow(direction: Tensor, walls: Walls, radio: Radio) -> Landings:
@@ -75,6 +73,7 @@ def _follow(direction: Tensor, walls: Walls, radio: Radio) -> Landings:
     fall = down / (1 - down.square()).clamp_min(1e-12).sqrt()  # metres down a metre in plan view
     whole = radio.distance(down)
     left = whole.clone()  # way in plan view until it is down
+    level = torch.full_like(down, radio.bs_height)
     heading = radio.heading(direction)
     place = torch.zeros_like(heading)
     turned = torch.eye(2, dtype=torch.float64, device=device).repeat(rays, 1, 1)
@@ -86,16 +85,16 @@ def _follow(direction: Tensor, walls: Walls, radio: Radio) -> Landings:
         index = flying.nonzero()[:, 0]
         if not len(index):
             break
-        level = radio.user_height + left[index] * fall[index]
-        way, wall = first_wall(place[index], heading[index], level, fall[index], walls)
-        lands = way >= left[index]
+        way, wall = first_wall(place[index], heading[index], level[index], fall[index], walls)
+        lands = (way >= left[index]) & left[index].isfinite()
         landed[index] = lands
         # What goes on is at a wall that it met from outside.
         facing = normal[wall]
-        on = ~lands & ((heading[index] * facing).sum(1) < 0) & (bounce < BOUNCES)
+        on = ~lands & way.isfinite() & ((heading[index] * facing).sum(1) < 0) & (bounce < BOUNCES)
         way = torch.where(lands, left[index], torch.where(on, way, 0.0))
         place[index] += heading[index] * way[:, None]
         left[index] -= way
+        level[index] -= way * fall[index]
         flying[index] = on
         mirror = torch.eye(2, dtype=torch.float64, device=device) - 2 * facing[:, :, None] * facing[:, None, :]
         index, mirror = index[on], mirror[on]

@@ -9,7 +9,9 @@ from wavecity.model.rays.surroundings import Surroundings
 from wavecity.model.rays.waves import recover
 
 
-def locate(csi: ArrayLike | Tensor, shown: ArrayLike | Tensor, scene: Surroundings, noise: ArrayLike | Tensor = 0.0) -> Estimate:
+def locate(
+    csi: ArrayLike | Tensor, shown: ArrayLike | Tensor, scene: Surroundings, noise: ArrayLike | Tensor = 0.0
+) -> Estimate:
     """Locate the users of one scene: recover their waves, follow them, and see where they agree.
 
     Parameters
@@ -40,4 +42,4 @@ def locate(csi: ArrayLike | Tensor, shown: ArrayLike | Tensor, scene: Surroundin
     channels = torch.as_tensor(csi)
     level = torch.as_tensor(noise, dtype=torch.float64, device=channels.device).expand(len(channels))
     waves = recover(channels, torch.as_tensor(shown, dtype=torch.bool, device=channels.device), level, scene.radio)
-    return consensus(waves, scene.walls.to(channels.device), scene.radio)
+    return consensus(waves, scene)

@@ -63,8 +63,9 @@ class Radio:
         return self.bs_height - self.user_height
 
     def distance(self, down: Tensor) -> Tensor:
-        """Way in plan view until a wave with direction cosine `down` is at the user's height, m."""
-        return self.drop * (1 - down.square()).clamp_min(0).sqrt() / down
+        """Way in plan view until a wave with direction cosine `down` is at the user's height, m; infinite for one that rises."""
+        way = self.drop * (1 - down.square()).clamp_min(0).sqrt() / down.clamp_min(1e-6)
+        return torch.where(down > 1e-6, way, torch.inf)
 
     def heading(self, direction: Tensor) -> Tensor:
         """Unit vectors (..., 2) in plan view, east and north, of direction cosines (..., 2) in front of the panel."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wavecity.dataset import InputError
 from wavecity.dataset.buildings import read_buildings
@@ -26,10 +27,13 @@ class Surroundings:
     walls : Walls
         Relative to the base station.
     radio : Radio
+    box : (float, float, float, float)
+        West, south, east and north limit of where users can be, relative to the base station, m.
     """
 
     walls: Walls
     radio: Radio
+    box: tuple[float, float, float, float]
 
 
 def surroundings(store: str, scene: int) -> Surroundings:
@@ -59,13 +63,19 @@ def surroundings(store: str, scene: int) -> Surroundings:
     try:
         buildings = read_buildings(path)
     except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read ({str(error).splitlines()[0]}), so waves cannot be followed; build the store again"
+        msg = (
+            f"{path}: cannot be read ({str(error).splitlines()[0]}), so waves cannot be followed; build the store again"
+        )
         raise InputError(msg) from error
-    bs = np.asarray(data.attrs["bs_position_m"], np.float64)[:2] + [float(data["bs_shift"].values[scene]), 0]
-    return Surroundings(walls_of(buildings[buildings["scene_id"] == name], bs), radio_of(data.attrs, store))
+    bs = np.array(data.attrs["bs_position_m"][:2], np.float64)
+    bs[0] += float(data["bs_shift"].values[scene])
+    half = float(data.attrs["tile_size_m"]) / 2
+    west, south, east, north = (limit - at for limit, at in zip((-half, -half, half, half), (*bs, *bs), strict=True))
+    walls = walls_of(buildings[buildings["scene_id"] == name], bs)
+    return Surroundings(walls, radio_of(data.attrs, store), (west, south, east, north))
 
 
-def walls_of(buildings: "gpd.GeoDataFrame", bs: np.ndarray) -> Walls:
+def walls_of(buildings: "gpd.GeoDataFrame", bs: NDArray[np.float64]) -> Walls:
     """Walls of the footprints of a scene, relative to its base station.
 
     Parameters
@@ -96,13 +106,17 @@ def radio_of(attributes: dict[str, Any], store: str) -> Radio:
     recipe = attributes.get("recipe") or {}
     radio, users = recipe.get("radio") or {}, recipe.get("users") or {}
     if "ground_material" not in radio or "height" not in users:
-        raise InputError(f"{store}: no recipe with radio.ground_material and users.height, which waves are followed with")
+        raise InputError(
+            f"{store}: no recipe with radio.ground_material and users.height, which waves are followed with"
+        )
     for field, wanted in (("pattern", "iso"), ("downtilt", 0.0)):
         if radio.get(field, wanted) != wanted:
             msg = f"{store}: radio.{field} is {radio[field]!r}; waves can be followed from a panel with {wanted!r} only"
             raise InputError(msg)
     if radio["ground_material"] not in MATERIALS:
-        raise InputError(f"{store}: radio.ground_material {radio['ground_material']!r} is none of {', '.join(MATERIALS)}")
+        raise InputError(
+            f"{store}: radio.ground_material {radio['ground_material']!r} is none of {', '.join(MATERIALS)}"
+        )
     frequency = float(attributes["frequency_hz"])
     return Radio(
         frequency=frequency,

@@ -26,8 +26,9 @@ EAST_REACH = 0.01
 # An atom that lies in the span of the other waves explains nothing new: least share of its energy that must be outside.
 SEPARATE = 0.02
 FINE_STEP, TURNS = 0.00005, 0.0126
-# No wave that is followed leaves the base station flatter than this: it is down after 675 m.
-FLATTEST, STEEPEST = 0.02, 0.999
+# Least and greatest direction cosine towards the ground. Waves that rise come down over a roof's edge; one with a bounce off
+# the ground falls, and is down after 675 m at most.
+RISING, FLATTEST, STEEPEST = -0.7, 0.02, 0.999
 STEPS, LAST_STEPS = 3, 6
 # Relative to a channel's power: noise that is assumed where none is given, from the rounding of complex64.
 FLOOR = 1e-8
@@ -107,7 +108,9 @@ def recover(csi: Tensor, shown: Tensor, noise: Tensor, radio: Radio, waves: int 
     dictionary = _Dictionary(shown, radio)
     parts = [
         _Search(dictionary, part, level, waves).run()
-        for part, level in zip(csi[:, shown].to(torch.complex128).split(CHUNK), noise.double().split(CHUNK), strict=True)
+        for part, level in zip(
+            csi[:, shown].to(torch.complex128).split(CHUNK), noise.double().split(CHUNK), strict=True
+        )
     ]
     return Waves(
         *(
@@ -133,7 +136,7 @@ class _Dictionary:
         along_x = torch.fft.fftfreq(OVERSAMPLING * self.columns, dtype=torch.float64, device=device) / radio.spacing
         along_y = torch.fft.fftfreq(OVERSAMPLING * self.rows, dtype=torch.float64, device=device) / radio.spacing
         self.bins = torch.stack(torch.meshgrid(along_x, along_y, indexing="ij"), -1).flatten(0, 1)
-        self.possible = (self.bins[:, 1] > FLATTEST) & (self.bins.square().sum(-1) < 1)
+        self.possible = (self.bins[:, 1] > RISING) & (self.bins.square().sum(-1) < 1)
 
     def _wave(self, east: Tensor, down: Tensor) -> Tensor:
         """Plane waves (B, K) on the visible antennas, (B, M, K)."""
@@ -143,9 +146,9 @@ class _Dictionary:
     def atoms(self, direction: Tensor, bounced: Tensor) -> tuple[Tensor, Tensor]:
         """Atoms (B, M, K), and their derivatives by both direction cosines (B, M, K, 2)."""
         east, down = direction[..., 0], direction[..., 1]
-        ratio, shrunk, steeper = self.radio.ground_bounce(down)
-        step = 1e-6
-        after, before = self.radio.ground_bounce(down + step), self.radio.ground_bounce(down - step)
+        step, falling = 1e-6, down.clamp_min(FLATTEST)
+        ratio, shrunk, steeper = self.radio.ground_bounce(falling)
+        after, before = self.radio.ground_bounce(falling + step), self.radio.ground_bounce(falling - step)
         d_ratio, d_shrunk, d_steeper = ((a - b) / (2 * step) for a, b in zip(after, before, strict=True))
         wave = self._wave(east, down)
         other = self._wave(east * shrunk, steeper) * bounced[:, None]
@@ -199,8 +202,9 @@ class _Dictionary:
 
     def _best(self, panels: Tensor, east: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
         """Of candidates with one east (B, 1) and several down (B, C): direction (B, 2) and bounced (B,) of the best."""
-        valid = (down > FLATTEST) & (down < STEEPEST)
-        scores = [torch.where(valid, score, -1.0) for score in self._scores(panels, east, down.clamp(FLATTEST, STEEPEST))]
+        down = down.clamp(RISING, STEEPEST)
+        alone, pair = self._scores(panels, east, down)
+        scores = (alone, torch.where(down > FLATTEST, pair, -1.0))
         index = torch.cat(scores, 1).argmax(1)
         chosen = down.gather(1, (index % down.shape[1])[:, None])
         return torch.cat((east, chosen), 1), index >= down.shape[1]
@@ -211,7 +215,7 @@ class _Dictionary:
         Candidates are down (B, C) and east (B, C) or (B, 1). With one east the bounce's is that of the middle candidate:
         the candidates are close together.
         """
-        ratio, shrunk, steeper = self.radio.ground_bounce(down)
+        ratio, shrunk, steeper = self.radio.ground_bounce(down.clamp_min(FLATTEST))
         if east.shape[1] == 1:
             shrunk = shrunk[:, shrunk.shape[1] // 2, None]
         alone = self._correlate(panels, east, down)  # (B, 1 + P, C)
@@ -224,7 +228,9 @@ class _Dictionary:
 
     def _correlate(self, panels: Tensor, east: Tensor, down: Tensor) -> Tensor:
         """Inner products of plane waves, east (B, C or 1) and down (B, C), with panels (B, P, x, y), (B, P, C)."""
-        along_x = _wave(-self.turn * east[..., None] * self.x_axis)[:, None] @ panels.to(torch.complex64)  # (B, P, C or 1, y)
+        along_x = _wave(-self.turn * east[..., None] * self.x_axis)[:, None] @ panels.to(
+            torch.complex64
+        )  # (B, P, C or 1, y)
         along_y = _wave(-self.turn * down[..., None] * self.y_axis)  # (B, C, y)
         if east.shape[1] == 1:
             return along_x[:, :, 0] @ along_y.mT
@@ -327,7 +333,8 @@ class _Search:
             held = torch.diag_embed(damping[:, None] * diagonal + 1e-12)
             step = torch.linalg.solve(normal + held, slope)[..., 0].view_as(self.direction)
             moved = self.direction + step.clamp(-0.01, 0.01) * self.found[..., None]
-            moved[..., 1].clamp_(FLATTEST / 2, STEEPEST)
+            moved[..., 1].clamp_(RISING, STEEPEST)
+            moved[..., 1] = torch.where(self.bounced, moved[..., 1].clamp_min(FLATTEST), moved[..., 1])
             trial = self._fit(moved)
             better = _power(trial[2]).sum(1) <= _power(residual).sum(1)
             self.direction = torch.where(better[:, None, None], moved, self.direction)

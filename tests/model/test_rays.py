@@ -1,6 +1,7 @@
 """Waves of a channel, where they go, and whose they are: against theory and against the ray tracer's own paths."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from wavecity.model.rays.consensus import consensus
 from wavecity.model.rays.follow import follow
 from wavecity.model.rays.locate import locate
 from wavecity.model.rays.radio import SPEED_OF_LIGHT, Radio, permittivity
-from wavecity.model.rays.surroundings import radio_of, surroundings
+from wavecity.model.rays.surroundings import Surroundings, radio_of, surroundings
 from wavecity.model.rays.walls import Walls
 from wavecity.model.rays.waves import Waves, recover
 
@@ -79,7 +80,9 @@ def test_errors_are_those_of_the_cramer_rao_bound() -> None:
         east, down, real, imaginary = values
         ahead = math.sqrt(1 - east**2 - down**2)
         user = 13.5 / down * np.array([east, -ahead, 0]) + [0, 0, 1.5]
-        return ((real + 1j * imaginary) * two_rays(user[None], size) / (RADIO.wavelength / (4 * np.pi * 13.5 / down)))[0][shown]
+        return ((real + 1j * imaginary) * two_rays(user[None], size) / (RADIO.wavelength / (4 * np.pi * 13.5 / down)))[
+            0
+        ][shown]
 
     length = float(np.linalg.norm(place[0] - [0, 0, 15]))
     at = np.array([*cosines(place[:1])[0], RADIO.wavelength / (4 * math.pi * length), 0.0])
@@ -120,6 +123,9 @@ def canyon() -> Walls:
     west = [[-40, -300], [-15, -300], [-15, 5], [-40, 5], [-40, -300]]
     east = [[x + 55, y] for x, y in west]
     return Walls.of_rings([(west, True), (east[::-1], True)], [0.0, 0.0], [20.0, 20.0])
+
+
+CANYON = Surroundings(canyon(), RADIO, (-20.0, -200.0, 20.0, 0.0))
 
 
 @pytest.mark.parametrize("bounces", [0, 1, 2, 3, 4, 5])
@@ -171,14 +177,16 @@ def test_waves_that_agree_outvote_a_stronger_one() -> None:
     gain = (10 ** ((RADIO.friis(length) + loss) / 20)).to(torch.complex128)[None]
     covariance = torch.diag_embed(torch.full((1, 3, 2), 1e-8, dtype=torch.float64))
     waves = Waves(direction, torch.ones(1, 3, dtype=torch.bool), gain, covariance, torch.zeros(1))
-    found = consensus(waves, canyon(), RADIO)
+    found = consensus(waves, CANYON)
     assert found.position[0].numpy() == pytest.approx(user[:2], abs=0.1)
     assert found.usable.all()
+    elsewhere = replace(CANYON, box=(-20.0, -100.0, 20.0, 0.0))  # users are nearer than that
+    assert consensus(waves, elsewhere).usable.tolist() == [[True, False, False]]
     # A direct path as faint as no direct path is, is none: what is left says where it is, and with nothing left nan.
     fainter = Waves(direction, waves.bounced, gain * torch.tensor([0.1, 1, 1]), covariance, torch.zeros(1))
-    assert consensus(fainter, canyon(), RADIO).usable.tolist() == [[False, True, True]]
+    assert consensus(fainter, CANYON).usable.tolist() == [[False, True, True]]
     nothing = Waves(direction, waves.bounced, gain * 0, covariance, torch.zeros(1))
-    lost = consensus(nothing, canyon(), RADIO)
+    lost = consensus(nothing, CANYON)
     assert lost.position.isnan().all()
     assert lost.agreeing.item() == 0
 
@@ -189,7 +197,7 @@ def test_the_landing_covariance_is_that_of_many_draws() -> None:
     covariance = torch.tensor([[4e-8, 1e-8], [1e-8, 1e-8]], dtype=torch.float64)
     gain = 0.5 * (10 ** (RADIO.friis(torch.tensor([131.0])) / 20)).to(torch.complex128)[None]
     one = Waves(direction[None], torch.ones(1, 1, dtype=torch.bool), gain, covariance[None, None], torch.zeros(1))
-    stated = consensus(one, canyon(), RADIO).landing_covariance[0, 0] - 0.25 * torch.eye(2)
+    stated = consensus(one, CANYON).landing_covariance[0, 0] - 0.25 * torch.eye(2)
     drawn = torch.from_numpy(np.random.default_rng(0).multivariate_normal([0, 0], covariance.numpy(), 4000))
     places = follow(direction + drawn, canyon(), RADIO).position
     assert torch.cov(places.T).numpy() == pytest.approx(stated.numpy(), rel=0.1, abs=0.002)
