@@ -21,6 +21,8 @@ WAVES = 6
 THRESHOLD = 12.0
 OVERSAMPLING = 4
 # The bounce's phase turns once in 1/317 of `down`, so a peak of the spectrum is refined on a grid finer than that.
+# Directions that are kept of a wave whose bounce may have turned once more or less.
+MODES = 8
 SCAN_STEP, SCAN_REACH, RESCAN_REACH = 0.0005, 0.06, 0.04
 EAST_REACH = 0.01
 # An atom that lies in the span of the other waves explains nothing new: least share of its energy that must be outside.
@@ -51,6 +53,12 @@ class Waves:
         Of `direction`, from the noise or what the waves leave unexplained, whichever is more (Cramér-Rao bound).
     unexplained : float64 (B,)
         Share of the visible power that is in no wave.
+    other_direction : float64 (B, K, A, 2)
+        Directions that explain the channel nearly as well, the wave's own first: those in which the bounce's phase has
+        turned once more or less, or that come without a bounce.
+    other_bounced : bool (B, K, A)
+    likelihood : float64 (B, K, A)
+        Logarithm, relative to the best of the A; -inf where there are fewer.
     """
 
     direction: Tensor
@@ -58,6 +66,9 @@ class Waves:
     gain: Tensor
     covariance: Tensor
     unexplained: Tensor
+    other_direction: Tensor
+    other_bounced: Tensor
+    likelihood: Tensor
 
     @property
     def found(self) -> Tensor:
@@ -112,12 +123,7 @@ def recover(csi: Tensor, shown: Tensor, noise: Tensor, radio: Radio, waves: int 
             csi[:, shown].to(torch.complex128).split(CHUNK), noise.double().split(CHUNK), strict=True
         )
     ]
-    return Waves(
-        *(
-            torch.cat([getattr(part, name) for part in parts])
-            for name in ("direction", "bounced", "gain", "covariance", "unexplained")
-        )
-    )
+    return Waves(*(torch.cat([getattr(part, name) for part in parts]) for name in Waves.__dataclass_fields__))
 
 
 class _Dictionary:
@@ -208,6 +214,33 @@ class _Dictionary:
         index = torch.cat(scores, 1).argmax(1)
         chosen = down.gather(1, (index % down.shape[1])[:, None])
         return torch.cat((east, chosen), 1), index >= down.shape[1]
+
+    def modes(self, residual: Tensor, others: Tensor, around: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Local maxima of the likelihood over `down` around a direction (B, 2).
+
+        Parameters
+        ----------
+        residual, others
+            As for `scan`.
+        variance : float64 (B,)
+            Of the noise of an entry.
+
+        Returns
+        -------
+        down : float64 (B, A)
+        bounced : bool (B, A)
+        likelihood : float64 (B, A)
+            Logarithm, best first, relative to it; -inf where there are fewer than A.
+        """
+        panels = torch.stack([self.grid(part) for part in (residual, *others.unbind(2))], 1)
+        down = (around[:, 1:] + _steps(TURNS, FINE_STEP, around)).clamp(RISING, STEEPEST)
+        alone, pair = self._scores(panels, around[:, :1], down)
+        score = torch.stack((alone, torch.where(down > FLATTEST, pair, 0.0)), 1).double() / variance[:, None, None]
+        inner = score[..., 1:-1]
+        peaks = (inner > score[..., :-2]) & (inner >= score[..., 2:])
+        best, index = torch.where(peaks, inner, -torch.inf).flatten(1).topk(MODES, dim=1)
+        count = inner.shape[-1]
+        return down.gather(1, index % count + 1), index >= count, best - best[:, :1]
 
     def _scores(self, panels: Tensor, east: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
         """Energy of a residual that atoms without and with a bounce explain, (B, C) each.
@@ -359,14 +392,29 @@ class _Search:
         blocks = inverse.view(batch, waves, 2, waves, 2).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)  # (B, K, 2, 2)
         gain = gain * self.found
         order = gain.abs().argsort(dim=1, descending=True, stable=True)
-        result = Waves(
-            direction=self.direction.gather(1, order[..., None].expand(-1, -1, 2)),
-            bounced=self.bounced.gather(1, order),
-            gain=gain.gather(1, order) * self.scale[:, None],
-            covariance=blocks.gather(1, order[..., None, None].expand(-1, -1, 2, 2)),
-            unexplained=left / _power(self.visible).sum(1).clamp_min(1e-300),
-        )
-        return _padded(result, self.most)
+        rows = torch.arange(batch, device=gain.device)[:, None]
+        others = self._alternatives(variance)
+        parts = (self.direction, self.bounced, gain * self.scale[:, None], blocks)
+        unexplained = left / _power(self.visible).sum(1).clamp_min(1e-300)
+        return _padded(Waves(*(part[rows, order] for part in parts), unexplained, *(part[rows, order] for part in others)), self.most)
+
+    def _alternatives(self, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Other directions of every wave (B, K, A, 2), bounced (B, K, A) and their likelihood (B, K, A)."""
+        directions, bounces, likelihoods = [], [], []
+        for wave in range(self.direction.shape[1]):
+            others = self._basis(wave)
+            own = self.visible - (others @ (others.mH @ self.visible[..., None]))[..., 0]
+            down, bounced, likelihood = self.dictionary.modes(own, others, self.direction[:, wave], variance)
+            # The wave's own direction is finer than the grid of the others.
+            mine = ((down - self.direction[:, wave, 1:]).abs() < 2 * FINE_STEP) & (bounced == self.bounced[:, wave, None])
+            down = torch.where(mine, self.direction[:, wave, 1:], down)
+            directions.append(torch.stack((self.direction[:, wave, :1].expand_as(down), down), -1))
+            bounces.append(bounced)
+            likelihoods.append(likelihood)
+        if not directions:
+            empty = self.direction.new_zeros(len(self.direction), 0, MODES)
+            return empty[..., None].expand(-1, -1, -1, 2), empty == 1, empty
+        return torch.stack(directions, 1), torch.stack(bounces, 1), torch.stack(likelihoods, 1)
 
 
 def _padded(waves: Waves, most: int) -> Waves:
@@ -375,13 +423,17 @@ def _padded(waves: Waves, most: int) -> Waves:
     more = most - have
     if not more:
         return waves
-    flat = torch.zeros(batch, more, 2, dtype=torch.float64, device=waves.gain.device)
-    flat[..., 1] = 0.5
-    unit = torch.eye(2, dtype=torch.float64, device=waves.gain.device).expand(batch, more, 2, 2)
+    blank = waves.gain.real.new_zeros(batch, more)
+    flat = torch.stack((blank, blank + 0.5), -1)
+    unit = torch.eye(2, dtype=torch.float64, device=blank.device).expand(batch, more, 2, 2)
+    modes = blank[..., None].expand(-1, -1, MODES)
     return Waves(
         torch.cat((waves.direction, flat), 1),
-        torch.cat((waves.bounced, waves.bounced.new_zeros(batch, more)), 1),
-        torch.cat((waves.gain, waves.gain.new_zeros(batch, more)), 1),
+        torch.cat((waves.bounced, blank == 1), 1),
+        torch.cat((waves.gain, blank.to(waves.gain.dtype)), 1),
         torch.cat((waves.covariance, unit), 1),
         waves.unexplained,
+        torch.cat((waves.other_direction, flat[:, :, None].expand(-1, -1, MODES, 2)), 1),
+        torch.cat((waves.other_bounced, modes == 1), 1),
+        torch.cat((waves.likelihood, modes - torch.inf), 1),
     )
