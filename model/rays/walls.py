@@ -19,6 +19,8 @@ class Walls:
         In plan view relative to the base station, m.
     base, top : float64 (W,)
         Above the ground, m.
+    previous : int64 (W,)
+        The wall before it on its ring: they meet at its start.
 
     Examples
     --------
@@ -32,6 +34,7 @@ class Walls:
     end: Tensor
     base: Tensor
     top: Tensor
+    previous: Tensor
 
     @classmethod
     def of_rings(cls, rings: Iterable[tuple[ArrayLike, bool]], base: ArrayLike, top: ArrayLike) -> "Walls":
@@ -44,7 +47,7 @@ class Walls:
         base, top : array-like (R,)
             Of each ring, m.
         """
-        starts, ends, counts = [], [], []
+        starts, ends, before, counts = [], [], [], []
         for corners, outline in rings:
             points = np.asarray(corners, dtype=np.float64)
             if (_area(points) > 0) != outline:  # outlines run anticlockwise: outside is on the right
@@ -53,11 +56,13 @@ class Walls:
             starts.append(points[:-1][longer])
             ends.append(points[1:][longer])
             counts.append(int(longer.sum()))
+            before.append(sum(counts[:-1]) + np.roll(np.arange(counts[-1]), 1))
         if not starts:  # one wall that no ray meets: the nearest of none would be a case of its own everywhere
             away = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
-            return cls(away, 2 * away, torch.tensor([torch.inf]).double(), torch.tensor([-torch.inf]).double())
+            return cls(away, 2 * away, away[:, 1] * torch.inf, away[:, 1] * -torch.inf, torch.zeros(1, dtype=torch.int64))
         heights = (torch.from_numpy(np.repeat(np.asarray(edge, dtype=np.float64), counts)) for edge in (base, top))
-        return cls(torch.from_numpy(np.concatenate(starts)), torch.from_numpy(np.concatenate(ends)), *heights)
+        start, end, previous = (torch.from_numpy(np.concatenate(parts)) for parts in (starts, ends, before))
+        return cls(start, end, *heights, previous)
 
     @property
     def normal(self) -> Tensor:
@@ -67,7 +72,7 @@ class Walls:
 
     def to(self, device: torch.device) -> "Walls":
         """The same walls on another device."""
-        return Walls(*(part.to(device) for part in (self.start, self.end, self.base, self.top)))
+        return Walls(*(part.to(device) for part in (self.start, self.end, self.base, self.top, self.previous)))
 
 
 def _area(points: NDArray[np.float64]) -> float:

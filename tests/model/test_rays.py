@@ -11,7 +11,8 @@ import wavecity
 from wavecity.dataset import InputError
 from wavecity.model.data.noise import gaussian
 from wavecity.model.rays.consensus import consensus
-from wavecity.model.rays.follow import follow
+from wavecity.model.rays.edges import curves, knife_edge
+from wavecity.model.rays.follow import Rays, follow, march
 from wavecity.model.rays.locate import locate
 from wavecity.model.rays.radio import SPEED_OF_LIGHT, Radio, permittivity
 from wavecity.model.rays.surroundings import Surroundings, radio_of, surroundings
@@ -167,40 +168,106 @@ def test_a_courtyard_mirrors_at_its_own_walls() -> None:
     assert landed.position[0].numpy() == pytest.approx([0, -70], abs=1e-9)
 
 
+def known(direction: np.ndarray, loss: list[float], sigma: float = 1e-4) -> Waves:
+    """One user's waves with known directions (K, 2), and levels over Friis at their landing in dB."""
+    towards = torch.from_numpy(direction)[None]
+    length = torch.from_numpy(13.5 / np.maximum(direction[:, 1], 0.02))[None]
+    gain = (10 ** ((RADIO.friis(length) + torch.tensor(loss)) / 20)).to(torch.complex128)
+    single = torch.ones(1, len(direction), 1, dtype=torch.bool)
+    covariance = torch.eye(2, dtype=torch.float64).mul(sigma**2).repeat(1, len(direction), 1, 1)
+    return Waves(
+        towards, single[..., 0], gain, covariance, torch.zeros(1), towards[:, :, None], single, 0.0 * single.double()
+    )
+
+
 def test_waves_that_agree_outvote_a_stronger_one() -> None:
-    user = np.array([4.0, -130.0, 1.5])
-    wall_images = [[26.0, -130.0, 1.5], [-34.0, -130.0, 1.5]]
-    astray = [-8.0, -60.0, 1.5]
-    direction = torch.from_numpy(cosines(np.array([astray, *wall_images])))[None]
-    length = follow(direction[0], canyon(), RADIO).length
-    loss = torch.tensor([-3.9, -6.0, -6.0])
-    gain = (10 ** ((RADIO.friis(length) + loss) / 20)).to(torch.complex128)[None]
-    covariance = torch.diag_embed(torch.full((1, 3, 2), 1e-8, dtype=torch.float64))
-    waves = Waves(direction, torch.ones(1, 3, dtype=torch.bool), gain, covariance, torch.zeros(1))
-    found = consensus(waves, CANYON)
-    assert found.position[0].numpy() == pytest.approx(user[:2], abs=0.1)
-    assert found.usable.all()
+    user = np.array([4.0, -130.0])
+    direction = cosines(np.array([[-8.0, -60.0, 1.5], [26.0, -130.0, 1.5], [-34.0, -130.0, 1.5]]))
+    found = consensus(known(direction, [-3.9, -6.0, -6.0]), CANYON)
+    assert found.position[0].numpy() == pytest.approx(user, abs=0.1)
+    assert 0.5 < found.agreeing.item() < 1
     elsewhere = replace(CANYON, box=(-20.0, -100.0, 20.0, 0.0))  # users are nearer than that
-    assert consensus(waves, elsewhere).usable.tolist() == [[True, False, False]]
-    # A direct path as faint as no direct path is, is none: what is left says where it is, and with nothing left nan.
-    fainter = Waves(direction, waves.bounced, gain * torch.tensor([0.1, 1, 1]), covariance, torch.zeros(1))
-    assert consensus(fainter, CANYON).usable.tolist() == [[False, True, True]]
-    nothing = Waves(direction, waves.bounced, gain * 0, covariance, torch.zeros(1))
-    lost = consensus(nothing, CANYON)
+    assert consensus(known(direction, [-3.9, -6.0, -6.0]), elsewhere).position[0].numpy() == pytest.approx([-8, -60], abs=0.1)
+    # Alone, it is believed if it is as strong as a direct path is; no path is stronger; and with none, nobody knows.
+    assert consensus(known(direction[:1], [0.0]), CANYON).position[0].numpy() == pytest.approx([-8, -60], abs=0.1)
+    assert consensus(known(direction[:1], [4.0]), CANYON).position.isnan().all()
+    lost = consensus(replace(known(direction, [0.0] * 3), gain=torch.zeros(1, 3, dtype=torch.complex128)), CANYON)
     assert lost.position.isnan().all()
     assert lost.agreeing.item() == 0
 
 
 def test_the_landing_covariance_is_that_of_many_draws() -> None:
-    image = np.array([[26.0, -130.0, 1.5]])  # one bounce
-    direction = torch.from_numpy(cosines(image))
-    covariance = torch.tensor([[4e-8, 1e-8], [1e-8, 1e-8]], dtype=torch.float64)
-    gain = 0.5 * (10 ** (RADIO.friis(torch.tensor([131.0])) / 20)).to(torch.complex128)[None]
-    one = Waves(direction[None], torch.ones(1, 1, dtype=torch.bool), gain, covariance[None, None], torch.zeros(1))
-    stated = consensus(one, CANYON).landing_covariance[0, 0] - 0.25 * torch.eye(2)
-    drawn = torch.from_numpy(np.random.default_rng(0).multivariate_normal([0, 0], covariance.numpy(), 4000))
-    places = follow(direction + drawn, canyon(), RADIO).position
-    assert torch.cov(places.T).numpy() == pytest.approx(stated.numpy(), rel=0.1, abs=0.002)
+    direction = cosines(np.array([[26.0, -130.0, 1.5]]))  # one bounce
+    stated = consensus(known(direction, [-6.0], sigma=1e-4), CANYON).covariance[0] - 0.25 * torch.eye(2)
+    drawn = torch.from_numpy(np.random.default_rng(0).normal(0, 1e-4, (4000, 2)))
+    places = follow(torch.from_numpy(direction) + drawn, canyon(), RADIO).position
+    assert torch.cov(places.T).numpy() == pytest.approx(stated.numpy(), rel=0.1, abs=0.001)
+
+
+def keller(source: np.ndarray, user: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The point of an edge with the shortest way from source to user by it: by search, not by angles."""
+    share = np.linspace(0, 1, 2_000_001)[:, None]
+    points = start + share * (end - start)
+    return points[np.argmin(np.linalg.norm(points - source, axis=1) + np.linalg.norm(points - user, axis=1))]
+
+
+BLOCK = [[5, -80], [45, -80], [45, -40], [5, -40], [5, -80]]
+
+
+@pytest.mark.parametrize(
+    ("height", "start", "end", "user"),
+    [
+        (20.0, [5, -40, 0], [5, -40, 20], [18, -95, 1.5]),  # around a corner, at the back: past the next corner's wall
+        (20.0, [5, -80, 0], [5, -80, 20], [20, -110, 1.5]),
+        (9.0, [5, -80, 9], [45, -80, 9], [25, -100, 1.5]),  # over the roof and down behind it
+        (22.0, [5, -40, 22], [45, -40, 22], [15, -30, 1.5]),  # up to the edge of a roof above the base station
+    ],
+)
+def test_the_curve_around_an_edge_leads_to_the_user(height, start, end, user) -> None:
+    walls = Walls.of_rings([(BLOCK, True)], [0.0], [height])
+    source, user, start, end = (np.array(point, float) for point in ([0, 0, 15], user, start, end))
+    point = keller(source, user, start, end)
+    direction = torch.from_numpy(cosines(point[None]))
+    rays = Rays.leaving(direction, RADIO)
+    _, legs = march(rays, walls, 1.5)
+    bent = curves(legs, rays.fall, torch.full((1, 2), 1e-5, dtype=torch.float64), walls, RADIO)
+    apart = np.linalg.norm(bent.position.numpy() - user[:2], axis=1)
+    nearest = int(apart.argmin())
+    if user.tolist() == [18, -95, 1.5]:
+        assert len(apart) == 0 or apart.min() > 5  # the wall is in the way of that corner's rays
+        return
+    assert apart[nearest] < bent.spacing[nearest]
+    way = np.linalg.norm(point - source) + np.linalg.norm(point - user)
+    assert bent.length[nearest].item() == pytest.approx(way, abs=bent.spacing[nearest].item())
+    assert bent.walls[nearest] == 0
+    assert not bent.ray.any()
+
+
+def test_two_edges_say_where_a_user_in_shadow_is() -> None:
+    walls = Walls.of_rings([(BLOCK, True)], [0.0], [14.0])
+    user = np.array([16.0, -100.0, 1.5])
+    source = np.array([0, 0, 15.0])
+    points = [
+        keller(source, user, np.array([5, -80, 0.0]), np.array([5, -80, 14.0])),
+        keller(source, user, np.array([5, -80, 14.0]), np.array([45, -80, 14.0])),
+    ]
+    ways = [np.linalg.norm(point - source) + np.linalg.norm(point - user) for point in points]
+    waves = known(cosines(np.array(points)), [0.0, 0.0])
+    level = RADIO.friis(torch.tensor(ways)) - torch.tensor([25.0, 25.0])
+    waves = replace(waves, gain=(10 ** (level / 20)).to(torch.complex128)[None])
+    found = consensus(waves, Surroundings(walls, RADIO, (-100.0, -200.0, 100.0, 0.0)))
+    assert found.edges[0, 0].any()
+    assert np.linalg.norm(found.position[0].numpy() - user[:2]) < 3
+
+
+def test_levels_behind_a_knife_edge() -> None:
+    # ITU-R P.526: 6.0 dB at grazing, and the asymptote 13 + 20 log v of deep shadow.
+    one = torch.ones(1, dtype=torch.float64)
+    assert knife_edge(0 * one, 50 * one, 50 * one, 0.01).item() == pytest.approx(-6.0, abs=0.05)
+    for turned in (0.1, 0.5):
+        v = turned * math.sqrt(2 * 50 * 50 / (0.01 * 100))
+        expected = -(13 + 20 * math.log10(v))
+        assert knife_edge(turned * one, 50 * one, 50 * one, 0.01).item() == pytest.approx(expected, abs=0.3)
 
 
 @pytest.fixture(scope="module")
