@@ -19,15 +19,7 @@ def training_batches(
     """Batches of the train split, and of at most `validation_users` of the validation split.
 
     Order and exact resumption are those of `wavecity.dataset`. All devices together train on what one would train on.
-
-    Parameters
-    ----------
-    store : str
-        Folder of a build, of a version, or a `.zarr`.
-    fields : sequence of str
-        Arrays of the store that a batch holds.
-    transform : callable
-        Batch of the loader (dict of tensors) to the model's.
+    `fields` are arrays of the store; `transform` makes the model's batch of the loader's dict of tensors.
     """
     users = find_users(store, "train")
     return ChannelDataModule(

@@ -26,37 +26,17 @@ class NotPossible(InputError):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What there is to evaluate on, or the most that there can be.
+    """What there is to evaluate on, or the most that there can be."""
 
-    Attributes
-    ----------
-    train : int
-        Users of the train split that have a path.
-    test : int (S,)
-        Those of each test scene.
-    steps : int or None
-        Snapshots of a trajectory; None where users stand still.
-    paths : bool
-        Whether the paths themselves are stored.
-    most : bool
-        Whether these are upper bounds, from a recipe, instead of a dataset's own.
-    """
-
-    train: int
-    test: NDArray[np.int64]
-    steps: int | None
-    paths: bool
-    most: bool = False
+    train: int  # Users of the train split that have a path
+    test: NDArray[np.int64]  # Those of each test scene
+    steps: int | None  # Snapshots of a trajectory; None where users stand still
+    paths: bool  # Whether the paths themselves are stored
+    most: bool = False  # Whether these are upper bounds, from a recipe, instead of a dataset's own
 
 
 def sizes_of(store: str) -> Sizes:
-    """Count users with a path in a published dataset.
-
-    Raises
-    ------
-    InputError
-        It cannot be opened.
-    """
+    """Count users with a path in a published dataset."""
     from wavecity.dataset.reader import open_store
 
     data = open_store(store)
@@ -69,13 +49,7 @@ def sizes_of(store: str) -> Sizes:
 
 
 def obstacles(tasks: Iterable[str], settings: TrainingSettings, sizes: Sizes) -> dict[str, str]:
-    """Tasks that will not be possible, each with its reason.
-
-    Returns
-    -------
-    dict
-        Task -> why, with the recipe's keys in full; empty where nothing stands in the way.
-    """
+    """Tasks that will not be possible, each with the reason, which names the recipe's keys in full."""
     found = {task: obstacle(task, settings, sizes) for task in tasks}
     return {task: why for task, why in found.items() if why}
 

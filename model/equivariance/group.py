@@ -26,24 +26,14 @@ VANISHED = {torch.complex64: 1e-5, torch.complex128: 1e-9}
 
 @dataclass(frozen=True)
 class Canonical:
-    """A channel in canonical form, and what takes it back.
+    """A channel in canonical form, and what takes it back."""
 
-    Attributes
-    ----------
-    csi : complex (B, ...)
-        Zero where hidden. Of lag-1 phase 0 along every defined axis; the sum of its visible entries is real and positive.
-    turns : float64 (B, axes)
-        Cycles per step that were taken out along every axis.
-    factor : complex128 (B,)
-        That the channel was divided by: level and phase.
-    defined : bool (B, axes)
-        Axes along which there was a shift to be found; elsewhere it is 0.
-    """
-
+    # complex (B, ...); zero where hidden. Of lag-1 phase 0 along every defined axis; the sum of its visible entries is
+    # real and positive.
     csi: Tensor
-    turns: Tensor
-    factor: Tensor
-    defined: Tensor
+    turns: Tensor  # float64 (B, axes); cycles per step that were taken out along every axis
+    factor: Tensor  # complex128 (B,); that the channel was divided by: level and phase
+    defined: Tensor  # bool (B, axes); axes along which there was a shift to be found; elsewhere it is 0
 
 
 def modulate(csi: Tensor, turns: Tensor, dims: Sequence[int], origin: int | Sequence[int] = 0) -> Tensor:
@@ -115,13 +105,14 @@ def canonicalise(csi: Tensor, visible: Tensor, dims: Sequence[int], rms: float =
     """Take out shift, phase and level: the same form for all M_g H and c H of a channel H.
 
     What is visible is demodulated by its lag-1 phase and divided by its RMS and by the phase of its sum; if that sum
-    vanishes, by the phase of the loudest entry. Shift and factor are taken as constants: no gradient flows through them.
+    vanishes, by the phase of the loudest entry. Shift and factor are taken as constants: no gradient flows through
+    them.
 
     Parameters
     ----------
     csi : complex (B, ...)
-        Hidden entries have no influence.
     visible : bool, as `csi`
+        Hidden entries have no influence.
     dims : sequence of int
         Axes along which shifts are taken out.
     rms : float
@@ -145,18 +136,8 @@ def canonicalise(csi: Tensor, visible: Tensor, dims: Sequence[int], rms: float =
 def restore(output: Tensor, canonical: Canonical, dims: Sequence[int], origin: int | Sequence[int] = 0) -> Tensor:
     """Take an output for the canonical form to the coordinates of the input: its shift, phase and level.
 
-    Parameters
-    ----------
-    output : complex (B, ...)
-    dims : sequence of int
-        Of `output`, in the order of `canonicalise`'s.
-    origin : int or sequence of int
-        See `modulate`.
-
-    Returns
-    -------
-    complex (B, ...)
-        In the precision of the input.
+    Complex (B, ...), returned in the precision of the input; `dims` are the output's, in the order of `canonicalise`'s;
+    `origin` as `modulate` has it.
     """
     whole = modulate(output.to(torch.complex128) * _column(canonical.factor, output), canonical.turns, dims, origin)
     return whole.to(canonical.csi.dtype)
@@ -200,17 +181,7 @@ class Wrapped(nn.Module):
 def epsilon(shifted_output: Tensor, output_shifted: Tensor) -> Tensor:
     """Equivariance error: E |f(M_g H) - M_g f(H)|^2 over E |M_g f(H)|^2, a ratio of powers (0 dB is 1).
 
-    Parameters
-    ----------
-    shifted_output : complex (B, ...)
-        f(M_g H).
-    output_shifted : complex (B, ...)
-        M_g f(H).
-
-    Returns
-    -------
-    float64 scalar
-        Differentiable; not-a-number if the output is zero.
+    Of complex (B, ...) f(M_g H) and M_g f(H), a float64 scalar; differentiable, not-a-number if the output is zero.
     """
     error, power = (energies(part) for part in (shifted_output - output_shifted, output_shifted))
     return error.sum() / power.sum()

@@ -61,19 +61,11 @@ def sized(condition: Condition, size: Size) -> Condition:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What all maps of a problem are measured on, by the same masks and shifts.
-
-    Attributes
-    ----------
-    sets : dict
-        Condition -> Batch of test users.
-    few : Batch
-        Users that the equivariance error is over.
-    """
+    """What all maps of a problem are measured on, by the same masks and shifts."""
 
     problem: Problem
-    sets: dict[Condition, Batch]
-    few: Batch
+    sets: dict[Condition, Batch]  # Condition -> Batch of test users
+    few: Batch  # Users that the equivariance error is over
     config: EquivarianceSettings
     seed: int
 
@@ -163,15 +155,9 @@ def measure(
 ) -> Findings:
     """Measure the run's own model, then train and measure every cell.
 
-    Parameters
-    ----------
-    users : complex64 (N, ...)
-        That may be trained on.
-    channels : mapping of Condition to complex64 (M, ...)
-        Sets of test users; `UNSEEN` is one. It also gives the set that is modulated at random, and the users that the
-        equivariance error is over.
-    seed : int
-        Of masks, windows and shifts of the test users.
+    Trained on are `users`, complex64 (N, ...); `channels` are sets of test users, complex64 (M, ...). `UNSEEN` is one
+    of them; it also gives the set that is modulated at random, and the users that the equivariance error is over. The
+    seed is that of masks, windows and shifts of the test users.
     """
     measurement = Measurement.of(problem, channels, config, seed)
     records = list(measurement.of_own())

@@ -34,13 +34,7 @@ KEPT = 0.25
 
 
 class Estimation(Problem):
-    """Masked CSI from the patches that stay, by the CSI branch alone: neither scene nor location.
-
-    Parameters
-    ----------
-    mask : float
-        Share of the patches that is masked, at random for each user.
-    """
+    """Masked CSI from the patches that stay, by the CSI branch alone; a share `mask` is masked at random."""
 
     metrics = ESTIMATION
     axes = ("horizontal", "vertical")
@@ -78,12 +72,8 @@ class Estimation(Problem):
 class Forecasting(Problem):
     """Snapshots to come from those seen, over all subcarriers and antennas.
 
-    Parameters
-    ----------
-    cutter : Cutter
-        Of all bins of delay: which of them a model keeps is its own affair.
-    extrapolation : bool or None
-        Of the models built here; None as the run's.
+    The cutter keeps all bins of delay: which of them a model keeps is its own affair. `extrapolation` is that of the
+    models built here; None as the run's.
     """
 
     metrics = FORECAST
@@ -130,19 +120,9 @@ class Forecasting(Problem):
 def equivariance(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Equivariance of the multi-modal model's CSI branch, on masked CSI.
 
-    Parameters
-    ----------
-    data : WirelessData
-        Splits `train` and `test`.
-    settings : EvaluationSettings
-        `equivariance`, and of `heads` the seeds and the share held back.
-    seed : int
-        Of test users, masks and shifts; the heads' seeds choose training users, weights and batches.
-
-    Returns
-    -------
-    Findings
-        x is the shift in bins, or the number of training users.
+    x is the shift in bins, or the number of training users. Of the settings `equivariance` counts, and of `heads` the
+    seeds and the share held back. The seed is that of test users, masks and shifts; the heads' seeds choose training
+    users, weights and batches.
 
     Raises
     ------
@@ -173,27 +153,12 @@ def equivariance(predictor: Predictor, data: WirelessData, settings: EvaluationS
 def equivariance_temporal(
     model: TemporalModel, trained_with: TrainingSettings, data: TemporalData, settings: EvaluationSettings, seed: int
 ) -> Findings:
-    """Equivariance of the temporal model, on channel prediction.
+    """Equivariance of the temporal model, on channel prediction; as `equivariance`.
 
-    What is trained here sees walkers and cyclists only; vehicles are a set out of distribution. (The run's own model has
-    seen vehicles in its pretraining.)
-
-    Parameters
-    ----------
-    trained_with : TrainingSettings
-        Its settings.
-    data : TemporalData
-        Splits `train` and `test`.
-    settings : EvaluationSettings
-        `equivariance`, of `prediction` the snapshots seen, the longest horizon and the noise, and of `heads` the seeds and
-        the share held back.
-    seed : int
-        As for `equivariance`.
-
-    Raises
-    ------
-    InputError
-        As for `equivariance`; trajectories shorter than a window, or no walker or cyclist.
+    What is trained here sees walkers and cyclists only; vehicles are a set out of distribution. (The run's own model
+    has seen vehicles in its pretraining.) Of the settings `prediction` also counts: the snapshots seen, the longest
+    horizon and the noise. Refused besides are trajectories shorter than a window, and a dataset without walkers and
+    cyclists.
     """
     config = settings.equivariance
     budget = config.prediction
@@ -228,13 +193,7 @@ def equivariance_temporal(
 
 
 def versions_of(config: EquivarianceSettings) -> list[str]:
-    """Versions of the sets out of distribution: what results depend on, besides the evaluated dataset.
-
-    Raises
-    ------
-    InputError
-        One of them is not there.
-    """
+    """Versions of the sets out of distribution, which must be there: results depend on them."""
     versions = []
     for name, store in config.shifted.items():
         with _naming(name):

@@ -46,21 +46,12 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Batch(Rows):
-    """What a map sees of some users, and what it is asked for.
+    """What a map sees of some users, and what it is asked for."""
 
-    Attributes
-    ----------
-    seen : complex (N, ...)
-    visible : bool, as `seen`, or None for all
-    target : complex (N, ...)
-    asked : bool, as `target`, or None for all
-        Entries that errors are over.
-    """
-
-    seen: Tensor
-    visible: Tensor | None
-    target: Tensor
-    asked: Tensor | None
+    seen: Tensor  # complex (N, ...)
+    visible: Tensor | None  # bool, as `seen`, or None for all
+    target: Tensor  # complex (N, ...)
+    asked: Tensor | None  # bool, as `target`, or None for all; entries that errors are over
 
     def to(self, dtype: torch.dtype) -> "Batch":
         """The same in another precision."""
@@ -88,25 +79,13 @@ FORECAST = Metrics(Metric.FORECAST_NMSE, Metric.FORECAST_OWN_NMSE, Metric.FORECA
 
 
 class Problem(ABC):
-    """A task on channels, with the axes along which they may be modulated.
+    """A task on channels, with the axes along which they may be modulated."""
 
-    Attributes
-    ----------
-    metrics : Metrics
-        Names of its error.
-    dims : tuple of int
-        Of `Batch.seen` and `Batch.target`.
-    bins : tuple of int
-        Entries of `seen` along each axis.
-    origin : tuple of int
-        Index of the target's first entry along each axis, counted from the first one seen.
-    """
-
-    metrics: ClassVar[Metrics]
+    metrics: ClassVar[Metrics]  # Names of its error
     axes: ClassVar[tuple[str, ...]]
-    dims: ClassVar[tuple[int, ...]]
-    bins: tuple[int, ...]
-    origin: tuple[int, ...]
+    dims: ClassVar[tuple[int, ...]]  # Of `Batch.seen` and `Batch.target`
+    bins: tuple[int, ...]  # Entries of `seen` along each axis
+    origin: tuple[int, ...]  # Index of the target's first entry along each axis, counted from the first one seen
 
     @property
     @abstractmethod
@@ -153,10 +132,7 @@ class Cell:
 def cells_of(config: EquivarianceSettings, budget: BudgetSettings, users: int) -> list[Cell]:
     """All methods at the largest size with the most users; `scaled` ones at smaller sizes, and with fewer users.
 
-    Parameters
-    ----------
-    users : int
-        That can be trained on: larger numbers are cut to it.
+    Larger numbers are cut to the `users` that can be trained on.
     """
     counts = sorted({min(max(count, 2), users) for count in budget.samples})
     largest, most = budget.sizes[-1], counts[-1]
@@ -186,12 +162,7 @@ def shift_error(network: nn.Module, problem: Problem, batch: Batch, turns: Tenso
     """Epsilon of a map in dB, over what is asked for; every user counts as if all were asked for the same power.
 
     An error below the rounding of the batch's precision (where a shift happens to be exact) counts as that rounding.
-
-    Parameters
-    ----------
-    turns : float64 (N, axes)
-    output : complex (N, ...)
-        Of the map for the batch as it is.
+    `turns` are float64 (N, axes), `output` complex (N, ...) of the map for the batch as it is.
     """
     shifted = outputs(network, problem.move(batch, turns))
     expected = modulate(output, turns, problem.dims, problem.origin)
@@ -206,13 +177,8 @@ def loss_of(
 ) -> Tensor:
     """Loss of a step: the mean over users of the squared error over the energy, and what the method makes of it.
 
-    Parameters
-    ----------
-    penalty : float
-        Weight of the mean over users of |f(M_g H) - M_g f(H)|^2 over the energy asked for: over that of f(H), a map would
-        be paid for loud outputs, and one that begins with zeros would divide by them.
-    rng : Generator
-        Draws g.
+    `penalty` is the weight of the mean over users of |f(M_g H) - M_g f(H)|^2 over the energy asked for: over that of
+    f(H), a map would be paid for loud outputs, and one that begins with zeros would divide by them. `rng` draws g.
     """
     if method == "augmented":
         batch = problem.move(batch, problem.random_shifts(len(batch), rng))
@@ -237,13 +203,8 @@ def trained(
 ) -> Iterator[Trained[nn.Module]]:
     """Train a cell once per seed, at the learning rate that the first seed's held-back users favour.
 
-    Parameters
-    ----------
-    users : complex64 (N, ...)
-        Channels that may be trained on. A seed's order is the same for all cells, so that more users contain the fewer;
-        the last `heads.held_back` of them choose.
-    heads : HeadSettings
-        Seeds and share held back.
+    Trained on are channels of `users`, complex64 (N, ...). A seed's order is the same for all cells, so that more users
+    contain the fewer; the last `heads.held_back` of them choose.
     """
     looked_at_every = max(budget.steps // LOOKS, 1)
 

@@ -35,14 +35,7 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def draw_curves(outcome: Outcome, drawn: Sequence[Panel], x_label: str, columns: int | None = None) -> str:
-    """Draw quantities against the labels: means with one standard deviation over seeds, one legend for all panels.
-
-    Parameters
-    ----------
-    drawn : sequence of (metric, condition, title)
-    columns : int, optional
-        Panels in a line.
-    """
+    """Draw (metric, condition, title) against the labels: means, one standard deviation over seeds, one legend."""
     names = list(dict.fromkeys(name for metric, where, _ in drawn for name in outcome.methods(metric, where)))
     names.sort(key=lambda name: (name not in PHYSC, not name.ours))
     legend = 0.22 * -(-len(names) // 3)

@@ -26,38 +26,18 @@ LAYOUTS = ("layout_scene", "layout_true", "layout_places")
 
 @dataclass(frozen=True)
 class Part:
-    """One picture of a figure.
-
-    Attributes
-    ----------
-    draw : callable, optional
-        From results alone ...
-    draw_map : callable, optional
-        ... or on the scenes of the task's dataset.
-    metric : Metric, optional
-        What is drawn of the records ...
-    where : mapping
-        ... under conditions with such fields ...
-    varied : bool
-        ... in which something is held fixed.
-    arrays : tuple of str
-        What is drawn besides.
-    over_labels : bool
-        Whether it is a curve over labels: where these are few, the caption says so.
-    with_mask : bool
-        Whether the caption names the share of the CSI that was masked.
-    """
+    """One picture of a figure."""
 
     task: str
     caption: str
-    draw: Callable[[Outcome], str] | None = None
-    draw_map: Callable[[Outcome, SceneTable], str] | None = None
-    metric: Metric | None = None
-    where: Mapping[str, object] = field(default_factory=dict)
-    varied: bool = False
-    arrays: tuple[str, ...] = ()
-    over_labels: bool = False
-    with_mask: bool = False
+    draw: Callable[[Outcome], str] | None = None  # From results alone
+    draw_map: Callable[[Outcome, SceneTable], str] | None = None  # ... or on the scenes of the task's dataset
+    metric: Metric | None = None  # What is drawn of the records
+    where: Mapping[str, object] = field(default_factory=dict)  # ... under conditions with such fields
+    varied: bool = False  # ... in which something is held fixed
+    arrays: tuple[str, ...] = ()  # What is drawn besides
+    over_labels: bool = False  # Whether it is a curve over labels: where these are few, the caption says so
+    with_mask: bool = False  # Whether the caption names the share of the CSI that was masked
 
     def there(self, outcome: Outcome) -> bool:
         """Whether the results have what it is drawn from."""
@@ -102,14 +82,9 @@ def rebuild(
     scenes: Callable[[Outcome], SceneTable | None],
     missing: Mapping[str, Missing],
 ) -> Rebuilt:
-    """Draw what there are results for, and name what there are none for.
+    """Draw what there are results for, and name what there are none for, with the reason of `missing`.
 
-    Parameters
-    ----------
-    scenes : callable
-        Scene table of the dataset that a task was evaluated on, None if it is not at hand.
-    missing : mapping of str to Missing
-        Why the other tasks have no results.
+    `scenes` gives the scene table of the dataset that a task was evaluated on, None if it is not at hand.
     """
     rebuilt = Rebuilt(figure.number, figure.title)
     for part in figure.parts:

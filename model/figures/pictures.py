@@ -31,17 +31,7 @@ TERMS = {
 
 
 def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tuple[float, float]) -> str:
-    """Draw buildings by height, the base station, and users by path gain and line of sight.
-
-    Parameters
-    ----------
-    row : int
-        Row of the scene.
-    users : Users
-        Those of this scene.
-    gains : (float, float)
-        Ends of the colour scale, dB.
-    """
+    """Draw buildings by height, the base station, and users by line of sight and path gain (on a scale of dB)."""
     figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
     image = ground(axes, scenes, row)

@@ -10,12 +10,9 @@ from wavecity.model.multimodal.network import FoundationModel, Inputs
 
 @torch.no_grad()
 def physc_attention(model: FoundationModel, inputs: Inputs, mask: Mask) -> Tensor:
-    """Attention of [PHYSC] to every visible token, averaged over the heads, for each layer of the encoder.
+    """Attention of [PHYSC] to the N visible tokens, mean over the heads, of each encoder layer: float32 (layers, B, N).
 
-    Returns
-    -------
-    float32 (layers, B, N)
-        Sums to 1 over the N visible tokens, in the order of `FoundationModel.visible_tokens`.
+    Sums to 1 over the tokens, in the order of `FoundationModel.visible_tokens`.
     """
     layers: list[Tensor] = []
 
@@ -33,13 +30,7 @@ def physc_attention(model: FoundationModel, inputs: Inputs, mask: Mask) -> Tenso
 
 
 def attention_on_scene(model: FoundationModel, inputs: Inputs, mask: Mask) -> Tensor:
-    """Attention of [PHYSC] to the height patches when none of them is masked.
-
-    Returns
-    -------
-    float32 (layers, B, rows, columns)
-        Of each layer and sample, over its largest value.
-    """
+    """Attention of [PHYSC] to the height patches when none is masked, over its largest: (layers, B, rows, columns)."""
     assert mask.scene_visible is not None
     first = 1 + mask.csi_visible.shape[1] + 1
     edge = model.scene_grid

@@ -20,13 +20,7 @@ class Multimodal:
 
     @classmethod
     def load(cls, store: str, settings: TrainingSettings) -> "Multimodal":
-        """Open a dataset.
-
-        Raises
-        ------
-        InputError
-            It lacks train or validation users, an array or statistics, or does not fit the model.
-        """
+        """Open a dataset; see `load_snapshots`."""
         return cls(load_snapshots(store, settings.model), settings)
 
     def check(self) -> None:

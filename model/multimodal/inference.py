@@ -22,37 +22,18 @@ PILOTS = 10
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of the model for N users.
+    """Predictions of the model for N users."""
 
-    Attributes
-    ----------
-    physc : float32 (N, d)
-        The encoded [PHYSC] token.
-    spectrum : float32 (N, kx, ky)
-        Raw output of the spectrum head; monotone in power.
-    csi : complex64 (N, x, y), or None
-        In the dataset's unit; visible entries are 0.
-    location : float32 (N, 2), or None
-        Relative to the base station, m.
-    occupancy : float32 (N, Q, c), or None
-        Probability of the masked patches' cells; not-a-number elsewhere.
-    """
-
-    physc: Tensor
-    spectrum: Tensor
-    csi: Tensor | None
-    location: Tensor | None
+    physc: Tensor  # float32 (N, d); the encoded [PHYSC] token
+    spectrum: Tensor  # float32 (N, kx, ky); raw output of the spectrum head; monotone in power
+    csi: Tensor | None  # complex64 (N, x, y); in the dataset's unit; visible entries are 0
+    location: Tensor | None  # float32 (N, 2); relative to the base station, m
+    # float32 (N, Q, c); probability of the masked patches' cells; not-a-number elsewhere
     occupancy: Tensor | None
 
 
 class Predictor:
-    """A model with its settings, statistics and the scenes it looks at.
-
-    Parameters
-    ----------
-    settings : TrainingSettings
-        Those it was trained with.
-    """
+    """A model with its settings, statistics and the scenes it looks at."""
 
     def __init__(
         self,
@@ -85,13 +66,9 @@ class Predictor:
         return pilots(self.model, share, seed)
 
     def physc(self, users: Users, visible: Tensor) -> Tensor:
-        """Encode a batch, float32 (B, d): the [PHYSC] token, from visible CSI patches and the whole scene.
+        """Encode a batch, float32 (B, d): the [PHYSC] token, from visible CSI patches int64 (v,) and the whole scene.
 
         The location is hidden and nothing of the scene masked, so that no mask can reveal where a user is.
-
-        Parameters
-        ----------
-        visible : int64 (v,)
         """
         height = self.scenes.height(users.scene)
         return physc_of(self.model, self.settings, self.statistics, visible, users.csi, height)
@@ -124,14 +101,12 @@ class Predictor:
         decoy: np.random.Generator | None = None,
         fill_csi: bool = True,
     ) -> Predictions:
-        """Run encoder, decoder and heads.
+        """Run encoder, decoder and heads on visible CSI patches int64 (v,).
 
         Parameters
         ----------
-        visible : int64 (v,)
-            CSI patches that the model sees.
         location : bool
-            Whether it sees the location.
+            Whether the model sees the location.
         scene_ratio : float
             Share of height patches masked, along the link to the user ...
         decoy : numpy.random.Generator, optional
@@ -191,17 +166,9 @@ def physc_of(
 ) -> Tensor:
     """Encode a batch, float32 (B, d): the [PHYSC] token; of map and location nothing is masked.
 
-    Parameters
-    ----------
-    settings : TrainingSettings
-        Those it was trained with.
-    visible : int64 (v,)
-        CSI patches that it sees.
-    csi : complex64 (B, x, y)
-    height : float32 (B, Q, patch^2), optional
-        See `data.height_patches`; None shows no map.
-    position : float32 (B, 2), optional
-        Relative to the base station, m; None hides it.
+    `visible`, int64 (v,), are the CSI patches seen of complex64 (B, x, y). `height`, float32 (B, Q, patch^2), is of
+    `data.users.height_patches`; None shows no map. `position`, float32 (B, 2) in m relative to the base station; None
+    hides it.
     """
     whole = None if height is None else torch.arange(height.shape[1], device=csi.device).expand(len(csi), -1)
     csi_split = split_visible(visible, model.csi_patches, len(csi))
@@ -236,15 +203,8 @@ def top_k_hits(scores: Tensor, label: Tensor, k: int) -> float:
 
 
 def beams_of_spectrum(spectrum: Tensor) -> Tensor:
-    """Scores of the DFT beams from a spectrum: the beam's index is the bin's, negated (see wavecity.dataset.features.beam_gain).
+    """Scores (N, kx * ky) of the DFT beams, in the order j = kx * Ny + ky (eq. 14), from a spectrum (N, kx, ky).
 
-    Parameters
-    ----------
-    spectrum : (N, kx, ky)
-
-    Returns
-    -------
-    (N, kx * ky)
-        Codebook order j = kx * Ny + ky (eq. 14).
+    A beam's index is the bin's, negated (see wavecity.dataset.features.beam_gain).
     """
     return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1)).flatten(1)

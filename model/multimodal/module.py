@@ -26,21 +26,11 @@ SHARED, TRAINING, VALIDATION = 1, 2, 3
 class MaskedPretraining(lightning.LightningModule):
     """What the pretrainings have in common: optimiser and schedule, and what a checkpoint carries.
 
-    Parameters
-    ----------
-    card : dict
-        Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
-
-    Attributes
-    ----------
-    model : nn.Module
-        The network.
-    tokens : int
-        Of a sample.
+    The card goes into every checkpoint: fingerprint, dataset version, settings, package versions.
     """
 
-    model: nn.Module
-    tokens: int
+    model: nn.Module  # The network
+    tokens: int  # Of a sample
 
     def __init__(self, settings: TrainingSettings, steps_per_epoch: int, seed: int, card: Json) -> None:
         super().__init__()
@@ -84,15 +74,7 @@ class MaskedPretraining(lightning.LightningModule):
 
 
 class PretrainModule(MaskedPretraining):
-    """Masked pretraining of the foundation model (Appendix B).
-
-    Parameters
-    ----------
-    data : SnapshotData
-        Sizes, scales and the place of the base station are taken from it, no users.
-    card : dict
-        Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
-    """
+    """Masked pretraining of the foundation model (Appendix B); `data` gives sizes and scales, no users."""
 
     def __init__(
         self, settings: TrainingSettings, data: SnapshotData, steps_per_epoch: int, seed: int, card: Json
@@ -129,13 +111,7 @@ class PretrainModule(MaskedPretraining):
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def step_terms(self, batch: Snapshots, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
-        """Loss terms of a training step; random numbers depend on seed and step only.
-
-        Parameters
-        ----------
-        batch : Snapshots
-            This rank's share of the step's batch.
-        """
+        """Loss terms of a step of this rank's share of the batch; random numbers depend on seed and step only."""
         shared = np.random.default_rng([self.seed, SHARED, step])
         plan = draw_plan(self.settings.masking, step // self.steps_per_epoch, self.settings.epochs, shared)
         own = RankDraws(np.random.default_rng([self.seed, TRAINING, step]), rank, world)
@@ -213,18 +189,8 @@ def augment(
     """Rotate each channel by a phase of its own, and mirror half of the samples east-west.
 
     With the panel facing south, mirroring the world reverses the order of the array's columns, and nothing else.
-
-    Parameters
-    ----------
-    csi : complex64 (B, x, y)
-    position : float32 (B, 2)
-    rng : numpy.random.Generator or RankDraws
-
-    Returns
-    -------
-    csi, position : as given
-    mirror : bool (B,), or None
-        Which samples were mirrored; their maps must be, too.
+    Returns channels complex64 (B, x, y), positions (B, 2), and which samples were mirrored, bool (B,): their maps must
+    be, too.
     """
     mirror, batch = None, len(csi)
     if settings.global_phase:

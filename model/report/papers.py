@@ -17,38 +17,18 @@ DB_RULE = rule(f"{DB_MARGIN:g} dB")
 
 @dataclass(frozen=True)
 class Paper:
-    """The paper of a model, and what the report says about it; tasks, claims and figures are those of the model's tasks.
-
-    Attributes
-    ----------
-    backbone : {"multimodal", "temporal"}
-    rule : str
-        Of the verdicts.
-    words : dict
-        `model`, `paper` (HTML), `figures`, `note`, `figure` (with {} for the number), `folded`,
-        `numbers`, `losses`.
-    sizes : dict
-        What the paper had: `scenes`, `users`, `model`, `pretraining`, `time`.
-    sizes_known : bool
-        Whether the paper's numbers of scenes and users are known.
-    model : callable
-        From `pretrain.json`: the model in a few words.
-    losses : callable
-        Draws the curves.
-    small : callable
-        From `pretrain.json`: whether the model is smaller than the paper's.
-    standings : callable
-        From the outcomes: how the model stands against its rivals in plain words, None to say nothing.
-    """
+    """The paper of a model, and what the report says about it; tasks, claims and figures are those of the model's tasks."""
 
     backbone: Backbone
-    rule: str
+    rule: str  # Of the verdicts
+    # `model`, `paper` (HTML), `figures`, `note`, `figure` (with {} for the number), `folded`, `numbers`, `losses`
     words: dict[str, str]
-    sizes: dict[str, str]
-    sizes_known: bool
-    model: Callable[[Summary], str]
-    losses: Callable[[Curves], str]
-    small: Callable[[Summary], bool]
+    sizes: dict[str, str]  # What the paper had: `scenes`, `users`, `model`, `pretraining`, `time`
+    sizes_known: bool  # Whether the paper's numbers of scenes and users are known
+    model: Callable[[Summary], str]  # From `pretrain.json`: the model in a few words
+    losses: Callable[[Curves], str]  # Draws the curves
+    small: Callable[[Summary], bool]  # From `pretrain.json`: whether the model is smaller than the paper's
+    # From the outcomes: how the model stands against its rivals in plain words, None to say nothing
     standings: Callable[[Mapping[str, Outcome]], Standings | None]
 
     @property

@@ -16,21 +16,13 @@ RIVALS = (Method.RIDGE, Method.PERSISTENCE, Method.FIRST_GUESS, Method.TWIN, Met
 
 @dataclass(frozen=True)
 class Standing:
-    """How the fine-tuned model stands against one rival.
-
-    Attributes
-    ----------
-    ahead, level, behind : int
-        Comparisons of kind of user, horizon and labels, by the rule of the tables.
-    fewest, most : str
-        Gain in dB with the fewest and with the most labels that both have, mean and deviation over the seeds.
-    """
+    """How the fine-tuned model stands against one rival."""
 
     rival: str
-    ahead: int
+    ahead: int  # Comparisons of kind of user, horizon and labels, by the rule of the tables
     level: int
     behind: int
-    fewest: str
+    fewest: str  # Gain in dB with the fewest and with the most labels that both have, mean and deviation over the seeds
     most: str
 
     @property

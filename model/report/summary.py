@@ -78,16 +78,7 @@ def first_screen(
     judged: Sequence[Judged],
     paper: Paper,
 ) -> dict[str, object]:
-    """What stands above everything else in the page.
-
-    Parameters
-    ----------
-    summary : dict
-        The run's `pretrain.json`.
-    outcomes, missing
-        Results, and why tasks have none.
-    judged : sequence of Judged
-        All claims and questions.
+    """What stands above everything else in the page, of a run's `pretrain.json`, its results and judged claims.
 
     Returns
     -------

@@ -19,43 +19,21 @@ Measure = Literal["gain", "level", "change", "few_less_most", "fewer_labels", "l
 
 @dataclass(frozen=True)
 class Select:
-    """Records that a claim is measured from.
-
-    Attributes
-    ----------
-    own : tuple of Method
-        The first that was run stands for the model.
-    rivals : tuple of Method
-        The best of those that were run counts.
-    where : mapping
-        Values of fields of `Condition`; of a tuple, any.
-    at : float, "all", "fewest" or "most"
-        A number or share of labels, the mean over all, or one end.
-    kind : {"absolute", "relative", "share"}
-        In the metric's unit, per cent of the rival's value, or value over the rival's in per cent.
-    over : {"mean", "worst", "worst kind"}
-        The mean over all conditions, or the one (or the kind of user) where the gain is smallest.
-    longest : bool
-        The longest horizon alone.
-    better : bool
-        Whether the claim is that the values are good; false: that they are bad.
-    base : mapping
-        As `where`: conditions that a loss is counted from.
-    factor : float
-        How many times the labels a rival has.
-    """
+    """Records that a claim is measured from."""
 
     metric: Metric
-    own: tuple[Method, ...] = ()
-    rivals: tuple[Method, ...] = ()
-    where: Mapping[str, object] = field(default_factory=dict)
-    at: At = "all"
+    own: tuple[Method, ...] = ()  # The first that was run stands for the model
+    rivals: tuple[Method, ...] = ()  # The best of those that were run counts
+    where: Mapping[str, object] = field(default_factory=dict)  # Values of fields of `Condition`; of a tuple, any
+    at: At = "all"  # A number or share of labels, the mean over all, or one end
+    # In the metric's unit, per cent of the rival's value, or value over the rival's in per cent
     kind: Literal["absolute", "relative", "share"] = "relative"
+    # The mean over all conditions, or the one (or the kind of user) where the gain is smallest
     over: Literal["mean", "worst", "worst kind"] = "mean"
-    longest: bool = False
-    better: bool = True
-    base: Mapping[str, object] = field(default_factory=dict)
-    factor: float = 1.0
+    longest: bool = False  # The longest horizon alone
+    better: bool = True  # Whether the claim is that the values are good; false: that they are bad
+    base: Mapping[str, object] = field(default_factory=dict)  # As `where`: conditions that a loss is counted from
+    factor: float = 1.0  # How many times the labels a rival has
 
     @property
     def sign(self) -> float:
@@ -73,22 +51,12 @@ class Select:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a claim stands or falls with.
+    """What a claim stands or falls with."""
 
-    Attributes
-    ----------
-    gains : float (K,)
-        One for each seed, positive where the claim's direction holds.
-    text : str
-        The numbers, with their spread.
-    users : int
-        Users that were tested; of a rate over clusters, all users of these.
-    """
-
-    gains: Values
-    text: str
+    gains: Values  # float (K,); one for each seed, positive where the claim's direction holds
+    text: str  # The numbers, with their spread
     samples: str
-    users: int = 0
+    users: int = 0  # Users that were tested; of a rate over clusters, all users of these
 
 
 def deviation(values: Values) -> float:
@@ -112,23 +80,13 @@ def amount(values: Values, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods under the same conditions, labels and seeds.
-
-    Attributes
-    ----------
-    x : float (X,)
-        Labels; empty where neither method takes any.
-    own, other : float (C, X, K)
-        Values by condition, labels and seed.
-    n : int
-        Users or clusters; of several kinds of user, of all together.
-    """
+    """Two methods under the same conditions, labels and seeds."""
 
     conditions: list[Condition]
-    x: Values
-    own: Values
+    x: Values  # float (X,); labels; empty where neither method takes any
+    own: Values  # float (C, X, K); values by condition, labels and seed
     other: Values
-    n: int
+    n: int  # Users or clusters; of several kinds of user, of all together
 
     def at(self, rows: slice | int) -> "Pair":
         """Some of the labels."""

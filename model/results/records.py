@@ -154,15 +154,7 @@ _NAMES: Mapping[str, type[Metric] | type[Method] | type[TestSet]] = {
 
 
 def write_records(path: Path, records: Iterable[Record], task: str, checkpoint: str, data_version: str) -> None:
-    """Write a table of records, whole or not at all.
-
-    Parameters
-    ----------
-    checkpoint : str
-        Fingerprint of the pretraining.
-    data_version : str
-        Fingerprint of the dataset version.
-    """
+    """Write a table of records, whole or not at all; with fingerprints of the pretraining and of the dataset version."""
     shared = {"task": task, "checkpoint": checkpoint, "data_version": data_version}
     lines = [shared | _line(record) for record in records]
     with atomic_path(path) as temporary:

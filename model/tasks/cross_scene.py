@@ -50,18 +50,10 @@ SOURCES = 32
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled users of the scenes that heads are trained on.
+    """Labelled users of the scenes that heads are trained on."""
 
-    Attributes
-    ----------
-    users : Users
-        In random order: first those of training scenes, then those of validation scenes.
-    train : int
-        How many are of training scenes.
-    """
-
-    users: Users
-    train: int
+    users: Users  # In random order: first those of training scenes, then those of validation scenes
+    train: int  # How many are of training scenes
 
     def held_back(self, settings: HeadSettings) -> HeadSettings:
         """Settings by which exactly the users of validation scenes choose rate and stop."""
@@ -73,19 +65,9 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
 
     Encoder and head are trained together on the training scenes only, for the fine-tuned model and its twin; in an
     unseen scene the head alone is adapted, as everywhere. Neighbours are looked up among the training users and the
-    labelled ones.
-
-    Parameters
-    ----------
-    settings : EvaluationSettings
-        `cross_scene`, `heads`, and CSI share and noise of `localization`.
-    seed : int
-        Of pilots, noise and the tested users.
-
-    Returns
-    -------
-    Findings
-        Arrays `layout_*` as `wavecity.model.tasks.localization.localization`, at the smallest number of labels.
+    labelled ones. Of the settings `cross_scene` and `heads` count, and CSI share and noise of `localization`. The seed
+    is that of pilots, noise and the tested users. Arrays `layout_*` are those of `localization`, at the smallest number
+    of labels.
 
     Raises
     ------

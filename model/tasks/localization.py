@@ -54,21 +54,12 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
     """Median error against the number of labelled users of a scene, on test scenes.
 
     Methods without labels have one record (x is not a number); those that train encoder and head run at the largest
-    number of labels, and not at all when `heads.finetune_steps` is 0.
+    number of labels, and not at all when `heads.finetune_steps` is 0. Of the settings `localization` and `heads` count.
+    The seed is that of pilots, noise and the tested users; the heads' seeds choose labels, weights and batches.
 
-    Parameters
-    ----------
-    settings : EvaluationSettings
-        `localization` and `heads`.
-    seed : int
-        Of pilots, noise and the tested users; the heads' seeds choose labels, weights and batches.
-
-    Returns
-    -------
-    Findings
-        Arrays: `layout_scene` (S,), `layout_true` (S, n, 2), `layout_methods` (M,), `layout_places` (M, S, n, 2): some
-        tested users, m relative to the base station, at the largest number of labels; `tsne_raw`, `tsne_physc` (n, 2) and
-        `tsne_cluster` (n,) of the first scene's users, grouped by position.
+    Arrays: `layout_scene` (S,), `layout_true` (S, n, 2), `layout_methods` (M,), `layout_places` (M, S, n, 2): some
+    tested users, m relative to the base station, at the largest number of labels; `tsne_raw`, `tsne_physc` (n, 2) and
+    `tsne_cluster` (n,) of the first scene's users, grouped by position.
 
     Raises
     ------

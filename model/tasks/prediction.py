@@ -43,30 +43,14 @@ def prediction(
     """Error of predicted snapshots on the test split, against horizon, kind of user and labelled training users.
 
     The NMSE is the mean over users of a snapshot's squared error over its energy, in dB; with it goes that of the
-    median user. Both are over the bins of angle and delay that the model sees. A labelled user is one whose trajectory a
-    method may be trained on for this task; pretraining has seen all training users. All methods that learn have the same
-    labelled users at a share and seed, more labels contain the fewer, and test users are never labelled.
+    median user. Both are over the bins of angle and delay that the model sees. A labelled user is one whose trajectory
+    a method may be trained on for this task; pretraining has seen all training users. All methods that learn have the
+    same labelled users at a share and seed, more labels contain the fewer, and test users are never labelled.
 
     The snapshots seen are noisy, for every method, if `prediction.snr` is set; then all methods are judged without
-    noise too, as they were trained, at the largest share.
-
-    Parameters
-    ----------
-    model : TemporalModel
-        Pretrained.
-    trained_with : TrainingSettings
-        Its settings: domain and architecture.
-    data : TemporalData
-        Splits `train` and `test`.
-    settings : EvaluationSettings
-        `prediction`, and of `heads` the seeds and the share held back.
-    seed : int
-        Of the test windows and their noise; the heads' seeds choose labels, weights and batches.
-
-    Returns
-    -------
-    Findings
-        x is the share of labelled training users; not-a-number for what takes no labels.
+    noise too, as they were trained, at the largest share. Of the settings `prediction` counts, and of `heads` the seeds
+    and the share held back. The seed is that of the test windows and their noise; the heads' seeds choose labels,
+    weights and batches. x is the share of labelled training users; not-a-number for what takes no labels.
 
     Raises
     ------
@@ -140,13 +124,7 @@ def label_counts(users: int, shares: Sequence[float]) -> dict[float, int]:
 
 
 class PredictionErrors:
-    """Errors of predictions by kind of user and horizon, as records.
-
-    Parameters
-    ----------
-    kind : int64 (N,)
-        Of the users that windows are of.
-    """
+    """Errors of predictions by kind of user and horizon, as records; of windows of users of `kind`, int64 (N,)."""
 
     def __init__(self, kind: Tensor, horizons: Sequence[int]) -> None:
         self.kind = kind

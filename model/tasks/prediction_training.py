@@ -38,13 +38,7 @@ HELD_BACK, BATCHES = 31, 32
 
 
 class Forecaster(nn.Module):
-    """The temporal model as a predictor: all that comes after the snapshots seen is hidden.
-
-    Parameters
-    ----------
-    horizon : int
-        Snapshots predicted.
-    """
+    """The temporal model as a predictor of `horizon` snapshots: all that comes after those seen is hidden."""
 
     def __init__(self, model: TemporalModel, horizon: int) -> None:
         super().__init__()
@@ -107,12 +101,7 @@ class Forecaster(nn.Module):
 
 
 def ratios(predicted: Tensor, future: Tensor) -> Tensor:
-    """Squared error of a snapshot over its energy, float64 (N, H); not-a-number where there is no path.
-
-    Parameters
-    ----------
-    predicted, future : complex (N, H, angle, delay)
-    """
+    """Squared error over energy per snapshot, (N, H, angle, delay) to float64 (N, H); nan where there is no path."""
     error = (predicted - future).abs().double().square().sum((-1, -2))
     power = future.abs().double().square().sum((-1, -2))
     return torch.where(power > 0, error / power, torch.nan)
@@ -148,16 +137,8 @@ def trained(
 ) -> Iterator[Trained[nn.Module]]:
     """Train a predictor once per seed, at the learning rate that the first seed's held-back labels favour.
 
-    Parameters
-    ----------
-    build : callable
-        Where training starts, the pretrained model or random weights; called under the seed.
-    draw : callable
-        Seed -> labelled trajectories (N, T, F, X) in random order; the last `heads.held_back` of them choose.
-    settings : PredictionSettings
-        Batch size and learning rates.
-    heads : HeadSettings
-        Seeds and share held back.
+    `build` makes where training starts, the pretrained model or random weights, and is called under the seed. `draw`
+    gives for a seed labelled trajectories (N, T, F, X) in random order, the last `heads.held_back` of which choose.
     """
     looked_at_every = max(steps // LOOKS, 1)
 

@@ -15,27 +15,15 @@ from wavecity.model.temporal.neighbourhood import Grid
 
 @dataclass(frozen=True)
 class Temporal:
-    """Masked prediction on the trajectories of one dataset; a `wavecity.model.training.pretrain.Backbone`.
-
-    Attributes
-    ----------
-    grid : (T, A, D)
-        What the model is built for.
-    """
+    """Masked prediction on the trajectories of one dataset; a `wavecity.model.training.pretrain.Backbone`."""
 
     data: TemporalData
     settings: TrainingSettings
-    grid: Grid
+    grid: Grid  # (T, A, D); what the model is built for
 
     @classmethod
     def load(cls, store: str, settings: TrainingSettings) -> "Temporal":
-        """Open a dataset.
-
-        Raises
-        ------
-        InputError
-            It has no trajectories, lacks train or validation scenes, or does not fit the model.
-        """
+        """Open a dataset; refuses one that does not fit the model, see `load_temporal` and `temporal_grid`."""
         data = load_temporal(store, ("train", "validation"), preload=False)
         return cls(data, settings, temporal_grid(data, settings.temporal))
 
@@ -57,13 +45,7 @@ class Temporal:
 
 
 def temporal_grid(data: TemporalData, settings: TemporalSettings) -> Grid:
-    """Snapshots, bins of angle and bins of delay, checked against the dataset.
-
-    Raises
-    ------
-    InputError
-        The dataset has fewer snapshots or subcarriers, or a patch does not divide the bins.
-    """
+    """Snapshots, bins of angle and of delay; refuses too few snapshots or subcarriers, or patches that do not divide."""
     snapshots, subcarriers, antennas = data.shape
     for name, wanted, there, what in (
         ("snapshots", settings.snapshots, snapshots, "snapshots"),

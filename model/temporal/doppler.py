@@ -18,19 +18,7 @@ SHARPNESS = 20.0
 
 
 def forecasts(past: Tensor, horizon: int, most: int) -> Tensor:
-    """Forecast with 1 to `most` Dopplers.
-
-    Parameters
-    ----------
-    past : complex128 (B, T, A, D)
-        Of mean power about one.
-    most : int
-        Fewer than T.
-
-    Returns
-    -------
-    complex128 (B, most, horizon, A, D)
-    """
+    """Forecast with 1 to `most` < T Dopplers, (B, most, horizon, A, D), from complex128 (B, T, A, D) of power one."""
     basis = _signal_subspace(past)
     return torch.stack([_forecast(past, horizon, basis[..., -count:]) for count in range(1, most + 1)], 1)
 

@@ -30,19 +30,13 @@ JUDGED = 0.25
 
 @dataclass(frozen=True)
 class Guesses:
-    """Forecasts of a batch by several ways, and how each did on the end of the past.
+    """Forecasts of a batch by several ways, and how each did on the end of the past."""
 
-    Attributes
-    ----------
-    values : complex (B, WAYS, H, A, D)
-    errors : float64 (B, WAYS, A, D)
-        Mean squared error in a bin, over the mean power of the sample's bins: the end of the past predicted from the rest.
-    chosen : int64 (B,)
-        The way with the least error over all bins; any other must be TRUSTED times better than the Dopplers.
-    """
-
-    values: Tensor
+    values: Tensor  # complex (B, WAYS, H, A, D)
+    # float64 (B, WAYS, A, D); mean squared error in a bin, over the mean power of the sample's bins: the end of the
+    # past predicted from the rest
     errors: Tensor
+    # int64 (B,); the way with the least error over all bins; any other must be TRUSTED times better than the Dopplers
     chosen: Tensor
 
     def best(self) -> Tensor:
@@ -52,21 +46,13 @@ class Guesses:
 
 @torch.no_grad()
 def extrapolate(past: Tensor, horizon: int) -> Guesses:
-    """Guess the next snapshots: by persistence, by autoregressions, and by Dopplers (`wavecity.model.temporal.doppler`).
+    """Guess the next snapshots: by persistence, by autoregressions, and by Dopplers
+    (`wavecity.model.temporal.doppler`).
 
-    An autoregression is x(t) = sum over k of c(k) x(t - 1 - k), with c by penalised least squares, forwards and backwards
-    in time, with coefficients shared by all bins, by those of an angle, or by none. For each of these three each sample takes
-    the order and penalty that predict the end of its past best from the rest, and fits them anew to all of its past.
-
-    Parameters
-    ----------
-    past : complex (B, T, A, D)
-        T of at least 2.
-
-    Returns
-    -------
-    Guesses
-        `values` in the precision of `past`; computed in double precision.
+    An autoregression is x(t) = sum over k of c(k) x(t - 1 - k), with c by penalised least squares, forwards and
+    backwards in time, with coefficients shared by all bins, by those of an angle, or by none. For each of these three
+    each sample takes the order and penalty that predict the end of its past best from the rest, and fits them anew to
+    all of its past: complex (B, T, A, D), T of at least 2. Computed in double precision, returned in that of the past.
     """
     seen, scale = normalised(past)
     steps = past.shape[1]

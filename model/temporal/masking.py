@@ -22,18 +22,10 @@ Hidden = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class TemporalPlan:
-    """What one step hides.
+    """What one step hides."""
 
-    Attributes
-    ----------
-    kind : str
-        One of `KINDS`.
-    ratio : float
-        Share of the tokens.
-    """
-
-    kind: str
-    ratio: float
+    kind: str  # One of `KINDS`
+    ratio: float  # Share of the tokens
 
 
 def draw_plan(settings: TemporalMaskingSettings, epoch: int, epochs: int, rng: np.random.Generator) -> TemporalPlan:
@@ -122,18 +114,9 @@ def _snapshots(hidden: Hidden, grid: Grid) -> Hidden:
 
 
 def impair(csi: Tensor, settings: TemporalMaskingSettings, rng: Draws) -> Tensor:
-    """Add noise, and rotate each snapshot by its own random phase, in a share of the samples.
+    """Add noise, and rotate each snapshot by its own random phase, in a share of the samples: complex64 (B, T, F, X).
 
-    Parameters
-    ----------
-    csi : complex64 (B, T, F, X)
-    settings : TemporalMaskingSettings
-        The signal-to-noise ratio is that of a subcarrier and an antenna, averaged over the sample.
-    rng : numpy.random.Generator or RankDraws
-
-    Returns
-    -------
-    complex64 (B, T, F, X)
+    The signal-to-noise ratio is that of a subcarrier and an antenna, averaged over the sample.
     """
     batch, snapshots = csi.shape[:2]
     draws = rng.random((batch, 2))

@@ -21,14 +21,7 @@ FLOOR = 0.01
 
 
 class TemporalModule(MaskedPretraining):
-    """Masked prediction for Lightning: window, augmentation, impairments, masks, loss, optimiser, checkpoint's card.
-
-    Parameters
-    ----------
-    grid : (T, A, D)
-    card : dict
-        Goes into every checkpoint.
-    """
+    """Masked prediction for Lightning: window, augmentation, impairments, masks, loss, optimiser, checkpoint's card."""
 
     def __init__(self, settings: TrainingSettings, grid: Grid, steps_per_epoch: int, seed: int, card: Json) -> None:
         super().__init__(settings, steps_per_epoch, seed, card)
@@ -101,17 +94,9 @@ class TemporalModule(MaskedPretraining):
 
 
 def masked_nmse(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
-    """Squared error over energy of the hidden entries, for each sample.
+    """Squared error over energy of the hidden entries, complex64 and bool (B, T, A, D), for each sample: float32 (B,).
 
-    Parameters
-    ----------
-    predicted, target : complex64 (B, T, A, D)
-    hidden : bool (B, T, A, D)
-
-    Returns
-    -------
-    float32 (B,)
-        The energy is at least `FLOOR` of that of as many entries of the sample's mean power.
+    The energy is at least `FLOOR` of that of as many entries of the sample's mean power.
     """
     counted = hidden.float()
     error = ((predicted - target).abs().square() * counted).sum((1, 2, 3))

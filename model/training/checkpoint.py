@@ -11,18 +11,10 @@ from wavecity.model.training.run_folder import CHECKPOINT, read_state
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds, read once.
+    """What a checkpoint holds, read once."""
 
-    Attributes
-    ----------
-    card : dict
-        Fingerprint, settings, sizes, dataset version, seed, package versions.
-    weights : dict of Tensor
-        The model's tensors, by their names in the model.
-    """
-
-    card: Json
-    weights: dict[str, Tensor]
+    card: Json  # Fingerprint, settings, sizes, dataset version, seed, package versions
+    weights: dict[str, Tensor]  # The model's tensors, by their names in the model
 
 
 def checkpoint_file(checkpoint: str | Path) -> Path:
@@ -58,13 +50,7 @@ def model_weights(state: Json) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], checkpoint: str | Path) -> None:
-    """Put the weights of a checkpoint into a model.
-
-    Raises
-    ------
-    InputError
-        They are of a model with other parts: that of another version of the code.
-    """
+    """Put the weights of a checkpoint into a model; refuses those of a model with other parts, of another version."""
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

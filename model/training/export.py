@@ -30,14 +30,8 @@ SUFFIXES = (".pt2", ".onnx")
 class DeployedEncoder(nn.Module):
     """From a channel and a height map, as they are, to [PHYSC] and the spatial spectrum; normalisation included.
 
-    Real arithmetic only, so that it can be exported. The location is hidden, nothing of the scene masked.
-
-    Parameters
-    ----------
-    settings : TrainingSettings
-        Those it was trained with.
-    visible : int64 (v,)
-        CSI patches seen, row-major over (x, y); the others may hold anything.
+    Real arithmetic only, so that it can be exported. The location is hidden, nothing of the scene masked. `visible`,
+    int64 (v,), are the CSI patches seen, row-major over (x, y); the others may hold anything.
     """
 
     visible: Tensor
@@ -199,13 +193,7 @@ def write_onnx(encoder: DeployedEncoder, path: Path, facts: Json | None = None) 
 
 @torch.no_grad()
 def compare(encoder: DeployedEncoder, run: Run, example: tuple[Tensor, Tensor]) -> dict[str, float]:
-    """Largest difference of every output, over the RMS of the model's.
-
-    Raises
-    ------
-    RuntimeError
-        One is above `TOLERANCE`.
-    """
+    """Largest difference of every output, over the RMS of the model's; RuntimeError if one is above `TOLERANCE`."""
     differences = {}
     for name, ours, theirs in zip(("physc", "spectrum"), encoder(*example), run(*example), strict=True):
         difference = (torch.as_tensor(theirs) - ours).abs().max() / ours.square().mean().sqrt()

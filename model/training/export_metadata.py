@@ -15,12 +15,7 @@ EXTRA_FILE = "metadata.json"
 
 
 def metadata_of(pretrained: Pretrained, visible: Tensor) -> Json:
-    """Describe an exported encoder, JSON-ready.
-
-    Parameters
-    ----------
-    visible : int64 (v,)
-        CSI patches that it sees.
+    """Describe an exported encoder that sees CSI patches int64 (v,), JSON-ready.
 
     Returns
     -------
@@ -72,14 +67,7 @@ def metadata_of(pretrained: Pretrained, visible: Tensor) -> Json:
 
 
 def describe_onnx(model: Any, facts: Json) -> None:
-    """Put the description into an ONNX model: one entry of its metadata each, JSON where it is no text.
-
-    Parameters
-    ----------
-    model : onnx.ModelProto
-    facts : dict
-        Of `metadata_of`.
-    """
+    """Put the description into an `onnx.ModelProto`: one entry of its metadata each, JSON where it is no text."""
     model.producer_name, model.producer_version = "wavecity", facts["version"]
     model.doc_string = f"{facts['description']} {facts['attribution']}"
     for name, value in facts.items():

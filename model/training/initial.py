@@ -18,18 +18,10 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Initial:
-    """A checkpoint to start from.
+    """A checkpoint to start from."""
 
-    Attributes
-    ----------
-    path : Path
-        Where it was found: a run folder or a file.
-    card : dict
-        Its card.
-    """
-
-    path: Path
-    card: Json
+    path: Path  # Where it was found: a run folder or a file
+    card: Json  # Its card
     weights: dict[str, Tensor]
 
     @property
@@ -38,19 +30,9 @@ class Initial:
         return weights_sha256(self.weights)
 
     def check(self, settings: TrainingSettings, sizes: dict[str, int]) -> None:
-        """Refuse weights of another architecture.
+        """Refuse weights of another backbone, of other settings of the model, or of data of another shape.
 
-        Parameters
-        ----------
-        settings : TrainingSettings
-            Of the new pretraining.
-        sizes : dict
-            Of its data, as `sizes_of` gives them for the checkpoint.
-
-        Raises
-        ------
-        InputError
-            Another backbone, other settings of the model, or data of another shape; the first differences are named.
+        `sizes` are those of the new data, as `sizes_of` gives them for the checkpoint. The first differences are named.
         """
         theirs = TrainingSettings.model_validate(self.card["settings"])
         if theirs.backbone != settings.backbone:

@@ -125,13 +125,7 @@ def pretrain(store: str, settings: TrainingSettings, out: Path, seed: int, overw
 
 
 def initial_of(settings: TrainingSettings, out: Path) -> Initial | None:
-    """Checkpoint that `training.init_from` names; None where training starts from random weights.
-
-    Raises
-    ------
-    InputError
-        It is no checkpoint, or that of the run itself.
-    """
+    """Checkpoint that `training.init_from` names, which may not be the run's own; None for random weights."""
     if settings.init_from is None:
         return None
     path = checkpoint_file(settings.init_from)
@@ -141,13 +135,7 @@ def initial_of(settings: TrainingSettings, out: Path) -> Initial | None:
 
 
 def refuse_other_training(out: Path, settings: TrainingSettings, seed: int, version: str) -> None:
-    """Refuse a folder that holds another training, as `refuse_other` does; with the weights that it starts from.
-
-    Raises
-    ------
-    InputError
-        The folder holds another training; `init_from` names no checkpoint.
-    """
+    """Refuse a folder that holds another training, as `refuse_other` does; with the weights that it starts from."""
     initial = initial_of(settings, out)
     refuse_other(out, settings, seed, version, None if initial is None else initial.digest)
 
@@ -155,22 +143,7 @@ def refuse_other_training(out: Path, settings: TrainingSettings, seed: int, vers
 def run_training(
     module: MaskedPretraining, backbone: Backbone, settings: TrainingSettings, out: Path, start_from: Path | None
 ) -> Path:
-    """Train to the last step, and leave `pretrain.json`.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Whose batches are trained on.
-    out : Path
-        Run folder.
-    start_from : Path or None
-        See `start_of`.
-
-    Returns
-    -------
-    Path
-        The checkpoint.
-    """
+    """Train on the backbone's batches to the last step, from a checkpoint or the start, and leave `pretrain.json`."""
     checkpoint = out / CHECKPOINT
     train, validation = backbone.data.splits["train"], backbone.data.splits["validation"]
     per_epoch, batch_size = steps_per_epoch(settings, len(train)), step_users(settings, len(train))

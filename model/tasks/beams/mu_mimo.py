@@ -56,22 +56,14 @@ CLUSTERS = 40
 def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Accuracy of beams and sum-rate of clusters against the share of the training labels that is used.
 
-    Sum-rates are means over the clusters, each user served with the beam of the highest score (`mu_precoding.mu_sum_rate`).
-    Methods that take no labels have one record (x is not a number). Encoder and head are trained together at the largest
-    share only, and not at all when `heads.finetune_steps` is 0.
+    Sum-rates are means over the clusters, each user served with the beam of the highest score
+    (`mu_precoding.mu_sum_rate`). Methods that take no labels have one record (x is not a number). Encoder and head are
+    trained together at the largest share only, and not at all when `heads.finetune_steps` is 0. Of the settings
+    `mu_mimo` and `heads` count. The seed is that of pilots and clusters; the heads' seeds choose labels, weights and
+    batches.
 
-    Parameters
-    ----------
-    settings : EvaluationSettings
-        `mu_mimo` and `heads`.
-    seed : int
-        Of pilots and clusters; the heads' seeds choose labels, weights and batches.
-
-    Returns
-    -------
-    Findings
-        Arrays: `ecdf_ratios` (R,), `ecdf_methods` (M,) and `ecdf_rates` (R, M, C), sum-rate of each cluster by the first
-        head seed; `tsne_raw`, `tsne_physc` (n, 2) and `tsne_cluster` (n,) of test users, grouped by their beams' angles.
+    Arrays: `ecdf_ratios` (R,), `ecdf_methods` (M,) and `ecdf_rates` (R, M, C), sum-rate of each cluster by the first
+    head seed; `tsne_raw`, `tsne_physc` (n, 2) and `tsne_cluster` (n,) of test users, grouped by their beams' angles.
 
     Raises
     ------
@@ -139,15 +131,9 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
 
 @dataclass
 class ServedClusters:
-    """Test users in clusters, and what scores of beams are worth for them.
+    """Test users in clusters, and what scores of beams are worth for them."""
 
-    Attributes
-    ----------
-    test : Users
-        Users of a cluster one after the other.
-    """
-
-    test: Users
+    test: Users  # Users of a cluster one after the other
     cluster: int
     link: Link
     records: list[Record] = field(default_factory=list)
@@ -201,14 +187,9 @@ class ServedClusters:
 
 
 def gather_clusters(data: WirelessData, config: MuMimoSettings, seed: int) -> Users:
-    """Test users drawn at random, those of a cluster one after the other and from one scene.
+    """Test users drawn at random, those of a cluster one after the other and from one scene; refuses too few of them.
 
     Scenes are evenly spread over those with users enough, and as many as `test_users` allows with one cluster each.
-
-    Raises
-    ------
-    NotPossible
-        No scene has users enough.
     """
     samples, size = data.splits["test"], config.cluster
     rows, users = np.unique(samples.scene_index, return_counts=True)

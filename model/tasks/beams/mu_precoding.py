@@ -26,7 +26,7 @@ RANK = 1e-13
 
 
 def mu_sum_rate(csi: Tensor, beams: Tensor, link: Link, alpha: float | None = None) -> Tensor:
-    """Sum rate of K users with the given beams and an RZF baseband precoder (eqs 11, 12 and 18-21).
+    """Sum rate of K users with given beams and an RZF baseband precoder (eqs 11, 12, 18-21), float64 (C,), bit/s/Hz.
 
     Parameters
     ----------
@@ -37,11 +37,6 @@ def mu_sum_rate(csi: Tensor, beams: Tensor, link: Link, alpha: float | None = No
         Regularisation of eq. 20, in the unit of |H_eff|^2; 0 is zero forcing (by pseudo-inverse where users share a
         beam). Default: N_t K sigma^2 / P. With unit-norm beams it would be the textbook's K sigma^2 / P, which has the
         least mean square error; beams of norm sqrt(N_t) scale H_eff H_eff^H by N_t, and alpha must follow.
-
-    Returns
-    -------
-    float64 (C,)
-        bit/s/Hz.
 
     Raises
     ------
@@ -57,20 +52,11 @@ def mu_sum_rate(csi: Tensor, beams: Tensor, link: Link, alpha: float | None = No
 
 
 def mu_bound(csi: Tensor, link: Link) -> Tensor:
-    """Upper bound of the sum rate of every linear precoder, digital or hybrid.
+    """Upper bound, float64 (C,) in bit/s/Hz, of the sum rate of every linear precoder, digital or hybrid: (C, K, x, y).
 
     Without interference SINR_k (eq. 12) can only grow, and |h_k^H w_k|^2 <= |h_k|^2 |w_k|^2 (Cauchy-Schwarz). So the
     rate is at most that of K parallel channels with gains |h_k|^2 that share P, and water-filling is the best split.
     Users with orthogonal channels reach it.
-
-    Parameters
-    ----------
-    csi : complex (C, K, x, y)
-
-    Returns
-    -------
-    float64 (C,)
-        bit/s/Hz.
     """
     check_antennas(csi, "C, K")
     gain = torch.cat([squared(csi[part].to(torch.complex128)).sum((-2, -1)) for part in chunks(csi)])
@@ -78,18 +64,9 @@ def mu_bound(csi: Tensor, link: Link) -> Tensor:
 
 
 def mu_digital_rate(csi: Tensor, link: Link, alpha: float | None = None) -> Tensor:
-    """Sum rate of a fully digital RZF precoder, one RF chain for each antenna: for reference, not a bound.
+    """As `mu_sum_rate`, of a fully digital RZF precoder, an RF chain per antenna: for reference, not a bound.
 
-    Parameters
-    ----------
-    csi : complex (C, K, x, y)
-    alpha : float, optional
-        Default: K sigma^2 / P.
-
-    Returns
-    -------
-    float64 (C,)
-        bit/s/Hz.
+    The default of alpha is K sigma^2 / P.
     """
     check_antennas(csi, "C, K")
     alpha = csi.shape[1] * link.noise / link.power if alpha is None else alpha

@@ -41,23 +41,10 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     """Accuracy of beams and rate against the share of the training labels that is used.
 
     Top-2 accuracy is the mean share of the two labelled beams that are among the two with the highest scores, in any
-    order; the dominant pair is right where the highest score at either end is that of the first labelled pair. Rates are
-    means over users (`su_precoding.su_rate`). Methods that take no labels have one record (x is not a number). Encoder and
-    heads are not trained together when `heads.finetune_steps` is 0.
-
-    Parameters
-    ----------
-    data : WirelessData
-        Of a store with paths.
-    settings : EvaluationSettings
-        `su_mimo` and `heads`.
-    seed : int
-        Of pilots; the heads' seeds choose labels, weights and batches.
-
-    Returns
-    -------
-    Findings
-        No arrays.
+    order; the dominant pair is right where the highest score at either end is that of the first labelled pair. Rates
+    are means over users (`su_precoding.su_rate`). Methods that take no labels have one record (x is not a number).
+    Encoder and heads are not trained together when `heads.finetune_steps` is 0. Of the settings `su_mimo` and `heads`
+    count. The seed is that of pilots; the heads' seeds choose labels, weights and batches.
 
     Raises
     ------
@@ -221,18 +208,9 @@ def _views(
 def pair_magnitudes(csi: Tensor, shown: Tensor, shape: tuple[int, int]) -> Tensor:
     """Magnitudes of the zero-filled channel's DFT, over both arrays, scaled to norm 1.
 
-    Parameters
-    ----------
-    csi : complex (N, R, x, y)
-    shown : bool (x, y)
-    shape : (int, int)
-        Columns and rows of the receive antennas.
-
-    Returns
-    -------
-    float32 (N, x * y + 2 * R)
-        For each transmit direction over all receive directions, then root of the summed power and greatest magnitude for
-        each receive direction over all transmit directions.
+    Of complex (N, R, x, y), antennas `shown`, bool (x, y), and `shape` (columns and rows of the receiver), float32 (N,
+    x * y + 2 * R): for each transmit direction over all receive directions, then root of the summed power and greatest
+    magnitude for each receive direction over all transmit directions.
     """
     seen = torch.where(shown, csi, torch.zeros((), dtype=csi.dtype)).to(torch.complex128)
     pairs = torch.fft.fftn(seen.unflatten(1, shape), dim=(1, 2, 3, 4)).abs().flatten(3).flatten(1, 2)

@@ -31,26 +31,18 @@ CHAINS = 2
 
 @dataclass(frozen=True)
 class Pairs:
-    """Transmit and receive beams of B single-user links, one of each for a chain; the first pair is the dominant one.
+    """Transmit and receive beams of B single-user links, one of each for a chain; the first pair is the dominant one."""
 
-    Attributes
-    ----------
-    tx : int64 (B, 2)
-        Base station's beams, index kx * Ny + ky.
-    rx : int64 (B, 2)
-        User's beams, index kx * rx_rows + ky.
-    """
-
-    tx: Tensor
-    rx: Tensor
+    tx: Tensor  # int64 (B, 2); base station's beams, index kx * Ny + ky
+    rx: Tensor  # int64 (B, 2); user's beams, index kx * rx_rows + ky
 
 
 def su_labels(csi: Tensor, receive_shape: tuple[int, int], link: Link) -> Pairs:
     """Beams of two chains by greedy exhaustive search over all pairs (eqs 25-26).
 
     The first pair maximises eq. 25 for one chain. It is kept, and the second, of another transmit and another receive
-    beam, maximises eq. 25 for two. With A = W^H H F and orthogonal beams that is det(I + c A A^H) =
-    1 + c |A|_F^2 + c^2 |det A|^2, c = P / (2 sigma^2 N_t N_r).
+    beam, maximises eq. 25 for two. With A = W^H H F and orthogonal beams that is det(I + c A A^H) = 1 + c |A|_F^2 + c^2
+    |det A|^2, c = P / (2 sigma^2 N_t N_r).
 
     Parameters
     ----------
@@ -87,23 +79,11 @@ def su_labels(csi: Tensor, receive_shape: tuple[int, int], link: Link) -> Pairs:
 
 
 def su_rate(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Link) -> Tensor:
-    """Spectral efficiency of two streams over the given beams (eqs 23-24 and 27-29).
+    """Spectral efficiency, float64 (B,) in bit/s/Hz, of two streams over the given beams (eqs 23-24 and 27-29).
 
-    log2 det(I + R_n^-1 T T^H), T = W_BB^H H_eff F_BB, with the noise that the combiner colours,
-    R_n = sigma^2 W_BB^H W_RF^H W_RF W_BB. Power is equal over the streams, the paper's SNR / N_s: it sits in F_BB.
-
-    Parameters
-    ----------
-    csi : complex (B, R, x, y)
-    pairs : Pairs
-        A beam given twice at one end leaves one stream.
-    receive_shape : (int, int)
-        As for `su_labels`.
-
-    Returns
-    -------
-    float64 (B,)
-        bit/s/Hz.
+    log2 det(I + R_n^-1 T T^H), T = W_BB^H H_eff F_BB, with the noise that the combiner colours, R_n = sigma^2 W_BB^H
+    W_RF^H W_RF W_BB. Power is equal over the streams, the paper's SNR / N_s: it sits in F_BB. Channels and
+    `receive_shape` are as for `su_labels`; a beam given twice at one end leaves one stream.
 
     Raises
     ------
@@ -126,16 +106,9 @@ def su_rate(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Lin
 
 
 def su_bound(csi: Tensor, link: Link) -> Tensor:
-    """Capacity of the link's channel H by water-filling over its singular values: no linear processing does better.
+    """Capacity, float64 (B,) in bit/s/Hz, of channels (B, R, x, y), by water-filling over their singular values.
 
-    Parameters
-    ----------
-    csi : complex (B, R, x, y)
-
-    Returns
-    -------
-    float64 (B,)
-        bit/s/Hz.
+    No linear processing does better.
     """
     check_antennas(csi, "B, R")
     values = torch.cat([torch.linalg.svdvals(in_own_basis(csi[part])) for part in chunks(csi)])
