@@ -14,22 +14,12 @@ LEAST_SPREAD = 1.0
 
 @dataclass(frozen=True)
 class Statistics:
-    """Scales of the training split that the model's inputs are divided by; a checkpoint carries them.
+    """Scales of the training split that the model's inputs are divided by; a checkpoint carries them."""
 
-    Attributes
-    ----------
-    csi_rms : float
-        RMS of |csi| over all users.
-    csi_rms_db_mean, csi_rms_db_std : float
-        Mean and standard deviation over users of a channel's RMS in dB.
-    height_scale, position_scale : float
-        Metres.
-    """
-
-    csi_rms: float
-    csi_rms_db_mean: float
+    csi_rms: float  # RMS of |csi| over all users
+    csi_rms_db_mean: float  # Mean and standard deviation over users of a channel's RMS in dB
     csi_rms_db_std: float
-    height_scale: float = 50.0
+    height_scale: float = 50.0  # Metres
     position_scale: float = 100.0
 
     @classmethod

@@ -109,10 +109,7 @@ def check_temporal(data: TemporalData) -> None:
     """Refuse, before training, channels that are not finite or all zero: looks at some users of every split."""
     for split, samples in data.splits.items():
         csi = gather_temporal(samples, CHECKED).csi
-        what = ""
-        if not bool(torch.isfinite(torch.view_as_real(csi)).all()):
-            what = "is not finite"
-        elif not bool(csi.abs().amax() > 0):
-            what = "is zero everywhere"
-        if what:
+        finite = bool(torch.isfinite(torch.view_as_real(csi)).all())
+        if not finite or not bool(csi.abs().amax() > 0):
+            what = "is zero everywhere" if finite else "is not finite"
             raise InputError(f"{data.name}: trajectory/csi of split {split!r} {what}; rebuild the store")

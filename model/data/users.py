@@ -81,6 +81,12 @@ class Rows:
         """Pick some of them."""
         return type(self)(*(None if part is None else part[index] for part in vars(self).values()))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """One after the other."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
+
 
 @dataclass(frozen=True)
 class Users(Rows):
@@ -92,11 +98,6 @@ class Users(Rows):
     los: Tensor  # bool (N,)
     path_gain: Tensor  # float32 (N,); dB
     best_beam: Tensor  # int64 (N,)
-
-    @classmethod
-    def joined(cls, parts: Sequence["Users"]) -> "Users":
-        """One after the other."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
 
 def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import delay_window, to_angle_delay
-from wavecity.model.data.feasible import FEWEST_TRAINED, NotPossible, too_few_trained, too_short
+from wavecity.model.data.feasible import NotPossible, too_few_trained, too_short
 from wavecity.model.data.noise import add_noise
 from wavecity.model.data.trajectories import TemporalData
 from wavecity.model.data.users import Rows
@@ -72,8 +72,5 @@ def check_windows(data: TemporalData, config: PredictionSettings, antennas: int)
     if found != antennas:
         msg = f"{data.name}: {found} antennas, but the model was trained on {antennas}; evaluate on such a dataset"
         raise InputError(msg)
-    why = too_short(steps, config.past, config.horizons[-1])
-    if not why and len(data.splits["train"]) < FEWEST_TRAINED["prediction"]:
-        why = too_few_trained("prediction", len(data.splits["train"]))
-    if why:
+    if why := too_short(config, steps) or too_few_trained("prediction", len(data.splits["train"])):
         raise NotPossible(f"{data.name}: {why}")

@@ -12,7 +12,6 @@ from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import delay_window, from_angle_delay, to_angle_delay
 from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.tokens import Statistics, complex_entries, patchify, unpatchify
-from wavecity.model.equivariance.group import Wrapped
 from wavecity.model.multimodal.inputs import masked_on_grid, normalise
 from wavecity.model.multimodal.masking import Mask, masked_count, split_random
 from wavecity.model.multimodal.network import FoundationModel
@@ -57,13 +56,9 @@ class CsiEstimator(nn.Module):
         grid = masked_on_grid(entries, mask, self.model.settings, self.model.geometry)  # (B, x, y)
         return torch.where(visible, csi, grid.to(csi.dtype))
 
-    def wrapped(self) -> Wrapped:
-        """Make it equivariant, at the mean level of the training users: levels may be new, and then say nothing."""
-        return Wrapped(self, SPACE, rms=self.rms)
-
     @property
     def rms(self) -> float:
-        """RMS of a channel of the training users' mean level."""
+        """RMS of a channel of the training users' mean level, which a wrapper keeps to: new levels say nothing."""
         return 10 ** (self.statistics.csi_rms_db_mean / 20)
 
     def _mask(self, visible: Tensor) -> Mask:
@@ -110,10 +105,6 @@ class CsiForecaster(nn.Module):
         masked = torch.cat((hidden, asked), 1)[..., None, None].expand(tokens.shape)
         forecast = self.model(tokens, masked)[:, past.shape[1] :]  # (B, horizon, angle, delay)
         return from_angle_delay(forecast, past.shape[2], first).to(past.dtype)
-
-    def wrapped(self, past: int) -> Wrapped:
-        """Make it equivariant, for forecasts after `past` snapshots."""
-        return Wrapped(self, TIME_FREQUENCY_SPACE, (past, 0, 0))
 
 
 def draw_visible(batch: int, geometry: Geometry, patch: int, ratio: float, rng: np.random.Generator) -> Tensor:

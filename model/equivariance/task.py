@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import from_angle_delay
-from wavecity.model.data.feasible import FEWEST_TRAINED, NotPossible, too_few_trained
+from wavecity.model.data.feasible import NotPossible, too_few_trained
 from wavecity.model.data.trajectories import KINDS, TemporalData, TemporalUsers, gather_temporal, load_temporal
 from wavecity.model.data.users import Samples, WirelessData, dataset_version, evenly, gather, geometry_of, load_data
 from wavecity.model.data.windows import Cutter, check_windows
@@ -46,9 +46,10 @@ class Estimation(Problem):
         geometry = self._model.geometry
         self.bins = (geometry.columns, geometry.rows)
         self.origin = (0, 0)
+        self.rms = self.own.rms
 
     @property
-    def own(self) -> nn.Module:
+    def own(self) -> CsiEstimator:
         """The run's own model as a map."""
         return CsiEstimator(self._model, self._settings, self._statistics).eval()
 
@@ -62,11 +63,6 @@ class Estimation(Problem):
         shape = {"width": size[0], "encoder_layers": size[1]}
         settings = self._settings.model_copy(update={"model": self._settings.model.model_copy(update=shape)})
         return CsiEstimator(FoundationModel(settings.model, self._model.geometry), settings, self._statistics)
-
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """Put an estimator in the wrapper."""
-        assert isinstance(network, CsiEstimator)
-        return network.wrapped()
 
 
 class Forecasting(Problem):
@@ -110,11 +106,6 @@ class Forecasting(Problem):
         shape = {"width": size[0], "layers": size[1], "extrapolation": self.extrapolation, "steady": False}
         model = TemporalModel(self._model.settings.model_copy(update=shape), self._model.grid)
         return CsiForecaster(model, self._cutter.future, self._temporal.align)
-
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """Put a forecaster in the wrapper."""
-        assert isinstance(network, CsiForecaster)
-        return network.wrapped(self._cutter.past)
 
 
 def equivariance(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
@@ -203,8 +194,8 @@ def versions_of(config: EquivarianceSettings) -> list[str]:
 
 def _divided(csi: Tensor, budget: BudgetSettings, name: str, seed: int) -> tuple[Tensor, Tensor]:
     """Users of seen scenes that may be trained on, and those kept for the test, at random; refuses fewer than three."""
-    if len(csi) < FEWEST_TRAINED["equivariance"]:
-        raise NotPossible(f"{name}: {too_few_trained('equivariance', len(csi))}")
+    if why := too_few_trained("equivariance", len(csi)):
+        raise NotPossible(f"{name}: {why}")
     enough = len(csi) >= budget.samples[-1] + budget.test_users
     kept = budget.test_users if enough else min(budget.test_users, max(int(KEPT * len(csi)), 1))
     order = torch.from_numpy(np.random.default_rng([seed, 48]).permutation(len(csi)))

@@ -14,17 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from wavecity.model.data.users import Rows
-from wavecity.model.equivariance.group import energies, epsilon, modulate
+from wavecity.model.equivariance.group import Wrapped, energies, epsilon, modulate
+from wavecity.model.learning import selection
 from wavecity.model.learning.baselines import decibel
-from wavecity.model.learning.selection import (
-    TrainAt,
-    Trained,
-    draw_rows,
-    repeated,
-    split_held_back,
-    train_seeds,
-    train_selected,
-)
 from wavecity.model.results.names import Metric
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings, Method
 from wavecity.model.settings.training import HeadSettings
@@ -86,6 +78,7 @@ class Problem(ABC):
     dims: ClassVar[tuple[int, ...]]  # Of `Batch.seen` and `Batch.target`
     bins: tuple[int, ...]  # Entries of `seen` along each axis
     origin: tuple[int, ...]  # Index of the target's first entry along each axis, counted from the first one seen
+    rms: float = 1.0  # Of what a wrapped map is given: the level that it was trained at
 
     @property
     @abstractmethod
@@ -100,9 +93,9 @@ class Problem(ABC):
     def build(self, size: Size) -> nn.Module:
         """Random weights: a map (seen, visible) to the target's shape."""
 
-    @abstractmethod
     def wrap(self, network: nn.Module) -> nn.Module:
         """Put a map of `build`'s kind in the canonicalising wrapper."""
+        return Wrapped(network, self.dims, self.origin, self.rms)
 
     def move(self, batch: Batch, turns: Tensor) -> Batch:
         """Modulate what is seen and what is asked for, by the same turns float64 (N, axes)."""
@@ -200,7 +193,7 @@ def trained(
     config: EquivarianceSettings,
     budget: BudgetSettings,
     heads: HeadSettings,
-) -> Iterator[Trained[nn.Module]]:
+) -> Iterator[selection.Trained[nn.Module]]:
     """Train a cell once per seed, at the learning rate that the first seed's held-back users favour.
 
     Trained on are channels of `users`, complex64 (N, ...). A seed's order is the same for all cells, so that more users
@@ -208,10 +201,10 @@ def trained(
     """
     looked_at_every = max(budget.steps // LOOKS, 1)
 
-    def prepare(seed: int) -> TrainAt[nn.Module]:
+    def prepare(seed: int) -> selection.TrainAt[nn.Module]:
         order = np.random.default_rng([seed, USERS]).permutation(len(users))[: cell.samples]
-        csi, held_back = split_held_back(users[torch.from_numpy(order)], heads.held_back)
-        judged = problem.draw(repeated(held_back, LOOKED_AT), np.random.default_rng([seed, HELD_BACK]))
+        csi, held_back = selection.split_held_back(users[torch.from_numpy(order)], heads.held_back)
+        judged = problem.draw(selection.repeated(held_back, LOOKED_AT), np.random.default_rng([seed, HELD_BACK]))
 
         def train_at(rate: float) -> tuple[float, nn.Module]:
             with seeded_weights(seed):
@@ -222,18 +215,20 @@ def trained(
             rng, shifts = np.random.default_rng([seed, BATCHES]), np.random.default_rng([seed, SHIFTS])
 
             def batch_loss() -> Tensor:
-                batch = _turned(problem.draw(draw_rows(rng, csi, budget.batch_size), rng), rng)
+                batch = _turned(problem.draw(selection.draw_rows(rng, csi, budget.batch_size), rng), rng)
                 return loss_of(network, problem, batch, cell.method, config.penalty, shifts)
 
             def held_back_loss() -> float:
                 error = energies(judged.only_asked(outputs(network, judged) - judged.target))
                 return float((error / _weighing(judged)).mean())
 
-            return train_selected(network, batch_loss, held_back_loss, rate, budget.steps, looked_at_every), network
+            return selection.train_selected(
+                network, batch_loss, held_back_loss, rate, budget.steps, looked_at_every
+            ), network
 
         return train_at
 
-    return train_seeds(heads.seeds, budget.learning_rates, prepare)
+    return selection.train_seeds(heads.seeds, budget.learning_rates, prepare)
 
 
 def _turned(batch: Batch, rng: np.random.Generator) -> Batch:

@@ -77,16 +77,10 @@ def finetuned(
 ) -> Iterator[Trained[EncoderWithHead]]:
     """Train a head, then encoder and head, once per seed, at rates that the first seed's held-back labels favour.
 
-    Parameters
-    ----------
-    predictor : callable
-        Seed -> the model to start from: the pretrained one, or one with random weights (`Predictor.untrained`).
-    build, loss : callable
-        Makes the head, called under the seed; training labels -> loss.
-    draw : callable
-        Seed -> users in random order, their channels (N, R, x, y) and labels; the last `held_back` of them choose.
-    visible : int64 (v,)
-        CSI patches seen.
+    `predictor` gives for a seed the model to start from: the pretrained one, or one with random weights
+    (`Predictor.untrained`). `build` makes the head and is called under the seed; `loss` is made from training labels.
+    `draw` gives for a seed users in random order, their channels (N, R, x, y) and labels, the last `held_back` of which
+    choose. `visible`, int64 (v,), are CSI patches.
     """
     head_rates = RateChoice(settings.learning_rates)
 

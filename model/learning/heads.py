@@ -131,14 +131,9 @@ def tuned(
 ) -> Iterator[Trained[nn.Module]]:
     """Train a head once per seed, at the learning rate that the first seed's held-back labels favour.
 
-    Parameters
-    ----------
-    build, loss : callable
-        Makes the head, called under the seed; training labels -> loss (class weights come from these labels alone).
-    draw : callable
-        Seed -> labelled features in random order; the last `held_back` of them choose rate and step.
-    rates : sequence of float, optional
-        Instead of the settings'.
+    `build` makes the head and is called under the seed; `loss` is made from training labels (class weights come from
+    these alone). `draw` gives for a seed labelled features in random order, the last `held_back` of which choose rate
+    and step. `rates` are tried instead of the settings'.
     """
 
     def prepare(seed: int) -> TrainAt[nn.Module]:

@@ -1,15 +1,14 @@
 """Inference with a pretrained model on held-out users: fixed masks, batches, no gradients."""
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import InitVar, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wavecity.model.data.tokens import Statistics, complex_entries, visible_antennas
-from wavecity.model.data.users import ScenePatches, Users, WirelessData
+from wavecity.model.data.users import Rows, ScenePatches, Users, WirelessData
 from wavecity.model.multimodal.inputs import Prepared, masked_on_grid, normalise, prepare
 from wavecity.model.multimodal.masking import Mask, draw_decoy, masked_count, split_along_link
 from wavecity.model.multimodal.network import FoundationModel
@@ -21,7 +20,7 @@ PILOTS = 10
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(Rows):
     """Predictions of the model for N users."""
 
     physc: Tensor  # float32 (N, d); the encoded [PHYSC] token
@@ -32,22 +31,18 @@ class Predictions:
     occupancy: Tensor | None
 
 
+@dataclass
 class Predictor:
     """A model with its settings, statistics and the scenes it looks at."""
 
-    def __init__(
-        self,
-        model: FoundationModel,
-        settings: TrainingSettings,
-        statistics: Statistics,
-        data: WirelessData,
-        batch_size: int,
-    ) -> None:
-        self.model = model
-        self.settings = settings
-        self.statistics = statistics
-        self.scenes = ScenePatches(data.scenes, settings, statistics, torch.device("cpu"))
-        self.batch_size = batch_size
+    model: FoundationModel
+    settings: TrainingSettings
+    statistics: Statistics
+    data: InitVar[WirelessData]
+    batch_size: int
+
+    def __post_init__(self, data: WirelessData) -> None:
+        self.scenes = ScenePatches(data.scenes, self.settings, self.statistics, torch.device("cpu"))
 
     def visible_patches(self, ratio: float, seed: int) -> Tensor:
         """Draw the CSI patches that stay visible at a mask ratio, int64 (v,), sorted.
@@ -101,28 +96,17 @@ class Predictor:
         decoy: np.random.Generator | None = None,
         fill_csi: bool = True,
     ) -> Predictions:
-        """Run encoder, decoder and heads on visible CSI patches int64 (v,).
+        """Run encoder, decoder and heads on visible CSI patches int64 (v,), and the location if the model shall see it.
 
-        Parameters
-        ----------
-        location : bool
-            Whether the model sees the location.
-        scene_ratio : float
-            Share of height patches masked, along the link to the user ...
-        decoy : numpy.random.Generator, optional
-            ... or to a random position instead. Needed whenever the location is to be predicted fairly.
-        fill_csi : bool
-            False where the masked CSI is not asked for: it may cost more than all the rest.
+        A share `scene_ratio` of the height patches is masked along the link to the user, or to a random position of
+        `decoy`: needed whenever the location is to be predicted fairly. Not to `fill_csi` leaves out the masked CSI,
+        which may cost more than all the rest.
         """
         parts = [
             self._batch(users.at(index), self.mask(users.at(index), visible, location, scene_ratio, decoy), fill_csi)
             for index in torch.arange(len(users)).split(self.batch_size)
         ]
-        joined: dict[str, Any] = {}
-        for name in Predictions.__dataclass_fields__:
-            values = [getattr(part, name) for part in parts]
-            joined[name] = None if values[0] is None else torch.cat(values)
-        return Predictions(**joined)
+        return Predictions.joined(parts)
 
     def mask(
         self, users: Users, visible: Tensor, location: bool, scene_ratio: float, decoy: np.random.Generator | None

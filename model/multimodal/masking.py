@@ -7,7 +7,7 @@ the same *number* of patches at its own positions: the visible tokens are gather
 never receives a masked one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -45,12 +45,11 @@ class Mask:
 
     def to(self, device: torch.device) -> "Mask":
         """Move all positions to a device."""
-        scene_visible = None if self.scene_visible is None else self.scene_visible.to(device)
-        scene_masked = None if self.scene_masked is None else self.scene_masked.to(device)
-        csi = (self.csi_visible.to(device), self.csi_masked.to(device))
-        return Mask(*csi, scene_visible, scene_masked, self.location_visible)
+        moved = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **moved)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
 class RankDraws:
     """A generator whose arrays are one rank's rows of what a single process would draw for the whole batch.
 
@@ -58,21 +57,20 @@ class RankDraws:
     deals them.
     """
 
-    def __init__(self, rng: np.random.Generator, rank: int, world: int) -> None:
-        self._rng = rng
-        self._rank = rank
-        self._world = world
+    rng: np.random.Generator
+    rank: int
+    world: int
 
     def random(self, size: tuple[int, ...]) -> NDArray[np.float64]:
         """Uniform in [0, 1); the first number of `size` counts this rank's samples."""
-        return self._rng.random(self._whole(size))[self._rank :: self._world]
+        return self.rng.random(self._whole(size))[self.rank :: self.world]
 
     def uniform(self, low: float, high: float, size: tuple[int, ...]) -> NDArray[np.float64]:
         """Uniform in [low, high); the first number of `size` counts this rank's samples."""
-        return self._rng.uniform(low, high, self._whole(size))[self._rank :: self._world]
+        return self.rng.uniform(low, high, self._whole(size))[self.rank :: self.world]
 
     def _whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        return (size[0] * self._world, *size[1:])
+        return (size[0] * self.world, *size[1:])
 
 
 Draws = np.random.Generator | RankDraws

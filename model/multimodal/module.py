@@ -21,6 +21,7 @@ from wavecity.model.transformer import seeded_weights
 
 # Streams of random numbers.
 SHARED, TRAINING, VALIDATION = 1, 2, 3
+EMBEDDINGS = ("positions", "physc", "separators", "mask_tokens")
 
 
 class MaskedPretraining(lightning.LightningModule):
@@ -51,10 +52,26 @@ class MaskedPretraining(lightning.LightningModule):
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
 
-    def optimise(self, decayed: list[nn.Parameter], plain: list[nn.Parameter]) -> OptimizerLRSchedulerConfig:
-        """AdamW with weight decay on `decayed` alone; linear warm-up, then a cosine."""
+    def log_step(self, terms: dict[str, Tensor], batch_size: int) -> None:
+        """Means over all ranks, which have equal shares of the batch, in one exchange."""
+        # Lightning would collect them at every step and write them at these.
+        if (self.global_step + 1) % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        values: Tensor = torch.stack([value.detach() for value in terms.values()])
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="mean")  # type: ignore[assignment]
+        logged = {f"train/{name}": value for name, value in zip(terms, values.unbind(), strict=True)}
+        self.log_dict(logged, batch_size=batch_size)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with weight decay on what `decays` alone; linear warm-up, then a cosine."""
         optimiser = self.settings.optimiser
-        groups = [{"params": decayed, "weight_decay": optimiser.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        parameters: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in self.model.named_parameters():
+            parameters[self.decays(name, parameter)].append(parameter)
+        decays = {True: optimiser.weight_decay, False: 0.0}
+        groups = [{"params": parameters[decayed], "weight_decay": decay} for decayed, decay in decays.items()]
         adamw = torch.optim.AdamW(groups, lr=optimiser.learning_rate, betas=optimiser.betas)
         steps = self.settings.epochs * self.steps_per_epoch
 
@@ -63,6 +80,10 @@ class MaskedPretraining(lightning.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, factor)
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether a parameter has weight decay: no vector and no embedding has."""
+        raise NotImplementedError
 
     def on_save_checkpoint(self, checkpoint: Json) -> None:
         """Add the card: a checkpoint alone is enough to use the model."""
@@ -96,19 +117,8 @@ class PretrainModule(MaskedPretraining):
         """Eq. 7 under this step's plan."""
         terms = self.step_terms(batch, self.global_step, self.global_rank, self.trainer.world_size)
         total = losses.total(terms, self.settings.losses)
-        # Lightning would collect them at every step and write them at these.
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log_terms({**terms, "total": total}, len(batch.csi))
+        self.log_step({**terms, "total": total}, len(batch.csi))
         return total
-
-    def _log_terms(self, terms: dict[str, Tensor], batch_size: int) -> None:
-        """Means over all ranks, which have equal shares of the batch, in one exchange."""
-        values: Tensor = torch.stack([value.detach() for value in terms.values()])
-        if self.trainer.world_size > 1:
-            values = mean_of_ranks(self.trainer, values)
-        logged = {f"train/{name}": value for name, value in zip(terms, values.unbind(), strict=True)}
-        self.log_dict(logged, batch_size=batch_size)
-        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def step_terms(self, batch: Snapshots, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
         """Loss terms of a step of this rank's share of the batch; random numbers depend on seed and step only."""
@@ -150,22 +160,9 @@ class PretrainModule(MaskedPretraining):
         table = SceneTable(batch.height, batch.occupancy, bs, self.tile_size, names=[], cities=[])
         return ScenePatches(table, self.settings, self.statistics, self.device)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """No weight decay on vectors and embeddings."""
-        embeddings = ("positions", "physc", "separators", "mask_tokens")
-        decayed: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        for name, parameter in self.model.named_parameters():
-            is_plain = parameter.ndim < 2 or any(part in name for part in embeddings)
-            (plain if is_plain else decayed).append(parameter)
-        return self.optimise(decayed, plain)
-
-
-def mean_of_ranks(trainer: lightning.Trainer, values: Tensor) -> Tensor:
-    """Mean over the processes that train together."""
-    mean = trainer.strategy.reduce(values, reduce_op="mean")
-    assert isinstance(mean, Tensor)
-    return mean
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """By the names of the embeddings."""
+        return parameter.ndim > 1 and not any(part in name for part in EMBEDDINGS)
 
 
 VALIDATION_PLANS = (

@@ -80,11 +80,8 @@ def first_screen(
 ) -> dict[str, object]:
     """What stands above everything else in the page, of a run's `pretrain.json`, its results and judged claims.
 
-    Returns
-    -------
-    dict
-        `sentences` (three), `counts` (verdict and number, for those that occur), `notes` (tasks without results that
-        were to have some), `small` (whether it is too small for any verdict that it would else have).
+    `sentences` (three), `counts` (verdict and number, for those that occur), `notes` (tasks without results that were
+    to have some), `small` (whether it is too small for any verdict that it would else have).
     """
     counts = Counter(item.verdict for item in judged)
     return {

@@ -138,13 +138,7 @@ def evaluate(
 
 
 def note_not_possible(run: Path, task: str, why: str) -> None:
-    """Leave in a run's results why a task could not be run, for the report, instead of what was there of it.
-
-    Parameters
-    ----------
-    run : Path
-        Folder of a pretraining.
-    """
+    """Leave in a run's results why a task could not be run, for the report, instead of what was there of it."""
     card, _ = weights_of(run)
     path = run / "results" / f"{task}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

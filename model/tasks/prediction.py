@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -123,13 +123,13 @@ def label_counts(users: int, shares: Sequence[float]) -> dict[float, int]:
     return counts
 
 
+@dataclass(frozen=True)
 class PredictionErrors:
     """Errors of predictions by kind of user and horizon, as records; of windows of users of `kind`, int64 (N,)."""
 
-    def __init__(self, kind: Tensor, horizons: Sequence[int]) -> None:
-        self.kind = kind
-        self.horizons = horizons
-        self.records: list[Record] = []
+    kind: Tensor
+    horizons: Sequence[int]
+    records: list[Record] = field(default_factory=list)
 
     def add(self, metric: Metric, method: Method, seed: int, share: float, predicted: Tensor, windows: Windows) -> None:
         """Measure predictions complex (N, H, angle, delay), of all snapshots to come or of the horizons alone."""

@@ -10,15 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavecity.model.data.windows import Cutter, Windows
-from wavecity.model.learning.selection import (
-    TrainAt,
-    Trained,
-    draw_rows,
-    repeated,
-    split_held_back,
-    train_seeds,
-    train_selected,
-)
+from wavecity.model.learning import selection
 from wavecity.model.settings.prediction import PredictionSettings
 from wavecity.model.settings.training import HeadSettings
 from wavecity.model.temporal.network import TemporalModel
@@ -134,7 +126,7 @@ def trained(
     settings: PredictionSettings,
     heads: HeadSettings,
     steps: int,
-) -> Iterator[Trained[nn.Module]]:
+) -> Iterator[selection.Trained[nn.Module]]:
     """Train a predictor once per seed, at the learning rate that the first seed's held-back labels favour.
 
     `build` makes where training starts, the pretrained model or random weights, and is called under the seed. `draw`
@@ -142,14 +134,14 @@ def trained(
     """
     looked_at_every = max(steps // LOOKS, 1)
 
-    def prepare(seed: int) -> TrainAt[nn.Module]:
-        csi, held_back = split_held_back(draw(seed), heads.held_back)
+    def prepare(seed: int) -> selection.TrainAt[nn.Module]:
+        csi, held_back = selection.split_held_back(draw(seed), heads.held_back)
         rng = np.random.default_rng([seed, HELD_BACK])
-        judged = cutter.cut(repeated(held_back, LOOKED_AT), rng)
+        judged = cutter.cut(selection.repeated(held_back, LOOKED_AT), rng)
         with seeded_weights(seed):
             start = build()
         if isinstance(start, Forecaster) and settings.fit_windows:
-            start.fit(cutter.cut(repeated(csi, settings.fit_windows), rng, turn=True), judged)
+            start.fit(cutter.cut(selection.repeated(csi, settings.fit_windows), rng, turn=True), judged)
 
         def train_at(rate: float) -> tuple[float, nn.Module]:
             model = copy.deepcopy(start)
@@ -157,14 +149,14 @@ def trained(
 
             def batch_loss() -> Tensor:
                 # With few labels a trajectory comes several times in a step, each time at another place.
-                windows = cutter.cut(draw_rows(rng, csi, settings.batch_size), rng, turn=True)
+                windows = cutter.cut(selection.draw_rows(rng, csi, settings.batch_size), rng, turn=True)
                 return prediction_loss(model(windows.past), windows)
 
             def held_back_loss() -> float:
                 return float(prediction_loss(forecast(model, judged.past), judged))
 
-            return train_selected(model, batch_loss, held_back_loss, rate, steps, looked_at_every), model
+            return selection.train_selected(model, batch_loss, held_back_loss, rate, steps, looked_at_every), model
 
         return train_at
 
-    return train_seeds(heads.seeds, settings.learning_rates, prepare)
+    return selection.train_seeds(heads.seeds, settings.learning_rates, prepare)

@@ -64,17 +64,10 @@ def sparse_attention(
 ) -> Tensor:
     """Softmax attention of every token to its neighbourhood; equals `dense_attention` under `near.mask()`.
 
-    Parameters
-    ----------
-    query, key, value : (B, heads, N, c)
-        N tokens in the order of `near.grid`; computed in float32 at least, returned in the type of `query`.
-    bias : (heads, K), optional
-        Added to the scores.
-    top_k : int, optional
-        Each head of a token attends only to neighbours whose score is at least its k-th best. The choice itself has no
-        gradient.
-    block : int
-        Scores of one offset computed at a time. Memory is K times as many numbers.
+    Query, key and value are (B, heads, N, c), N tokens in the order of `near.grid`; computed in float32 at least,
+    returned in the type of the query. `bias`, (heads, K), is added to the scores. With `top_k` each head of a token
+    attends only to neighbours whose score is at least its k-th best; the choice itself has no gradient. `block` scores
+    of one offset are computed at a time: memory is K times as many numbers.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
     scaled = query.to(dtype) * (LOG2_E / query.shape[-1] ** 0.5)

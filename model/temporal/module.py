@@ -2,13 +2,12 @@
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from wavecity.model.data.angle_delay import to_angle_delay, window_of
 from wavecity.model.data.json_types import Json
 from wavecity.model.multimodal.masking import Draws, RankDraws
-from wavecity.model.multimodal.module import SHARED, TRAINING, VALIDATION, MaskedPretraining, mean_of_ranks
+from wavecity.model.multimodal.module import SHARED, TRAINING, VALIDATION, MaskedPretraining
 from wavecity.model.settings.temporal import TemporalAugmentSettings
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.temporal.masking import Hidden, TemporalPlan, draw_hidden, draw_plan, impair
@@ -38,12 +37,7 @@ class TemporalModule(MaskedPretraining):
     def training_step(self, csi: Tensor, batch_idx: int) -> Tensor:
         """Masked NMSE of channels (B, T, F, X) under this step's plan."""
         total = self.step_nmse(csi, self.global_step, self.global_rank, self.trainer.world_size).mean()
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            value = total.detach()
-            if self.trainer.world_size > 1:
-                value = mean_of_ranks(self.trainer, value)
-            self.log("train/total", value, batch_size=len(csi))
-            self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log_step({"total": total}, len(csi))
         return total
 
     def step_nmse(self, csi: Tensor, step: int, rank: int = 0, world: int = 1) -> Tensor:
@@ -85,12 +79,9 @@ class TemporalModule(MaskedPretraining):
         hidden = hidden.repeat_interleave(high, 2).repeat_interleave(wide, 3)
         return masked_nmse(self.model(visible, hidden), target, hidden)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """No weight decay on vectors and embeddings."""
-        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for name, parameter in self.model.named_parameters():
-            groups[name.endswith("weight") and parameter.ndim > 1].append(parameter)
-        return self.optimise(groups[True], groups[False])
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """By the names of the layers' weights."""
+        return name.endswith("weight") and parameter.ndim > 1
 
 
 def masked_nmse(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The encoder as a file that runs without this package."""
 
+import json
 import logging
 import warnings
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from wavecity.model.multimodal.inference import pilots, split_visible
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.network import FoundationModel, Inputs
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.export_metadata import EXTRA_FILE, as_json, describe_onnx, metadata_of
+from wavecity.model.training.export_metadata import EXTRA_FILE, describe_onnx, metadata_of
 from wavecity.model.training.load import load_model
 
 # Largest difference between an exported encoder's outputs and the original's, over their RMS.
@@ -54,20 +55,11 @@ class DeployedEncoder(nn.Module):
         self.scene = nn.Buffer(torch.arange(model.scene_patches)[None])
 
     def forward(self, csi: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode a batch.
+        """Encode channels float32 (B, x, y, 2), real and imaginary part of sqrt(power gain), and maps (B, rows,
+        columns) in m.
 
-        Parameters
-        ----------
-        csi : float32 (B, x, y, 2)
-            Real and imaginary part, sqrt of the power gain.
-        height : float32 (B, rows, columns)
-            m, row 0 = north.
-
-        Returns
-        -------
-        physc : float32 (B, d)
-        spectrum : float32 (B, kx, ky)
-            Relative power: sums to 1 (KL form), or of mean about 1 (eq. 6).
+        Returns [PHYSC], float32 (B, d), and the spectrum, (B, kx, ky): relative power that sums to 1 (KL form), or of
+        mean about 1.
         """
         batch = csi.shape[0]
         # Gains reach -200 dB: scaled in float64, where squares do not underflow.
@@ -151,7 +143,9 @@ def write_exported(encoder: DeployedEncoder, path: Path, facts: Json | None = No
     program = torch.export.export(
         encoder, example_inputs(encoder.model, 2), dynamic_shapes={"csi": {0: batch}, "height": {0: batch}}
     )
-    torch.export.save(program, path, extra_files={EXTRA_FILE: as_json(facts)} if facts else None)
+    torch.export.save(
+        program, path, extra_files={EXTRA_FILE: json.dumps(facts, indent=1, ensure_ascii=False)} if facts else None
+    )
     module = torch.export.load(path).module()
     return lambda csi, height: module(csi, height)
 

@@ -15,15 +15,13 @@ EXTRA_FILE = "metadata.json"
 
 
 def metadata_of(pretrained: Pretrained, visible: Tensor) -> Json:
-    """Describe an exported encoder that sees CSI patches int64 (v,), JSON-ready.
+    """Describe an exported encoder that sees CSI patches int64 (v,), JSON-ready; of what an older checkpoint lacks,
+    nothing.
 
-    Returns
-    -------
-    dict
-        `name`, `version` (of Wavecity); `training_fingerprint`, `seed`, `trained_with` (versions), `dataset_fingerprint`,
-        `dataset_manifest_sha256`, `recipe`; `inputs` and `outputs` (name, dtype, shape, unit, meaning); `conventions`;
-        `frequency_hz`, `array`, `tile_size_m`; `csi_patch`, `visible_csi_patches`; `normalisation` (done by the encoder
-        itself); `licence`, `attribution`. Of what an older checkpoint does not say, nothing.
+    `name`, `version` (of Wavecity); `training_fingerprint`, `seed`, `trained_with` (versions), `dataset_fingerprint`,
+    `dataset_manifest_sha256`, `recipe`; `inputs` and `outputs` (name, dtype, shape, unit, meaning); `conventions`;
+    `frequency_hz`, `array`, `tile_size_m`; `csi_patch`, `visible_csi_patches`; `normalisation` (done by the encoder
+    itself); `licence`, `attribution`.
     """
     model, settings, statistics, card = pretrained
     geometry, data = model.geometry, card.get("data", {})
@@ -77,11 +75,6 @@ def describe_onnx(model: Any, facts: Json) -> None:
     for value in (*model.graph.input, *model.graph.output):
         port = ports[value.name]
         value.doc_string = f"{port['meaning']}; unit {port['unit']}"
-
-
-def as_json(facts: Json) -> str:
-    """The description as the text of a `.pt2`'s extra file."""
-    return json.dumps(facts, indent=1, ensure_ascii=False)
 
 
 def _port(name: str, shape: list[str | int], unit: str, meaning: str) -> Json:

@@ -2,21 +2,15 @@
 
 import os
 import platform
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from wavecity.dataset import InputError
 from wavecity.dataset.files import write_json
-from wavecity.dataset.lightning_data import ChannelDataModule
 from wavecity.model.data.batches import step_users, steps_per_epoch
-from wavecity.model.data.json_types import Json
-from wavecity.model.data.snapshots import SnapshotData
-from wavecity.model.data.trajectories import TemporalData
 from wavecity.model.data.users import data_facts, dataset_sha256, dataset_version
 from wavecity.model.multimodal.backbone import Multimodal
 from wavecity.model.multimodal.module import MaskedPretraining
@@ -38,31 +32,8 @@ from wavecity.model.training.trainer import check_machine, cpu_threads, make_tra
 PACKAGES = ("wavecity", "torch", "lightning", "numpy")
 
 
-class Backbone(Protocol):
-    """A model as its pretraining sees it, made of settings and one dataset."""
-
-    @property
-    def data(self) -> SnapshotData | TemporalData:
-        """The dataset."""
-
-    def check(self) -> None:
-        """Refuse data that would train nonsense."""
-
-    def card(self) -> Json:
-        """What a checkpoint says that the model is rebuilt from."""
-
-    def batches(self, seed: int) -> ChannelDataModule:
-        """Batches of the train and validation splits."""
-
-    def module(self, steps_per_epoch: int, seed: int, card: Json) -> MaskedPretraining:
-        """Network, losses and optimiser for Lightning; `card` goes into every checkpoint."""
-
-
-# `training.backbone` -> how its pretraining is set up on a store.
-BACKBONES: dict[str, Callable[[str, TrainingSettings], Backbone]] = {
-    "multimodal": Multimodal.load,
-    "temporal": Temporal.load,
-}
+Backbone = Multimodal | Temporal
+BACKBONES: dict[str, type[Backbone]] = {"multimodal": Multimodal, "temporal": Temporal}
 
 
 def pretrain(store: str, settings: TrainingSettings, out: Path, seed: int, overwrite: bool = False) -> Path:
@@ -101,7 +72,7 @@ def pretrain(store: str, settings: TrainingSettings, out: Path, seed: int, overw
     if not overwrite:
         refuse_other(out, settings, seed, version, digest)
 
-    backbone = BACKBONES[settings.backbone](store, settings)
+    backbone = BACKBONES[settings.backbone].load(store, settings)
     backbone.check()
     if initial is not None:
         initial.check(settings, sizes_of(backbone.card()))

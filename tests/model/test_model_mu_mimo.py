@@ -229,7 +229,7 @@ def test_rates_and_hits_are_those_of_loops(data):
         others = [beam for beam in range(1024) if beam != label[user]]
         scores[user, others[:2]], scores[user, others[2:5]] = 2, 1.3
     served.add(Method.PHYSC_PROBE, torch.from_numpy(scores), 0.1, 1)
-    served.add_bound()
+    served.add_rates(Method.EXHAUSTIVE_SEARCH, served.label, float("nan"), 0, WHOLE, None)
     found = {(record.metric, record.method): record for record in served.records}
     assert found[Metric.BEAM_TOP1, Method.PHYSC_PROBE].value == 25
     assert found[Metric.BEAM_TOP5, Method.PHYSC_PROBE].value == 50

@@ -28,18 +28,10 @@ from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import WHOLE, Arrays, Condition, Facts, Findings, Record
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings, MuMimoSettings
+from wavecity.model.tasks.beams import receivers
 from wavecity.model.tasks.beams.link import Link, beam_power, best_beams
 from wavecity.model.tasks.beams.mu_precoding import mu_bound, mu_digital_rate, mu_sum_rate
 from wavecity.model.tasks.beams.probes import Features, Pool, label_counts, label_facts, probe
-from wavecity.model.tasks.beams.receivers import (
-    CHUNK,
-    check_level,
-    in_chunks,
-    link_facts,
-    link_of,
-    raw_entries,
-    with_channel,
-)
 from wavecity.model.tasks.reconstruction import fingerprint
 from wavecity.model.tasks.sites import csi_facts, silhouettes, trained_together
 from wavecity.model.tasks.spec import TaskSpec
@@ -70,13 +62,13 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     NotPossible
         No test scene has users enough for a cluster, or no share gives labels enough.
     """
-    check_level(data)
+    receivers.check_level(data)
     config = settings.mu_mimo
-    train = with_channel(gather(data.splits["train"], config.users))
+    train = receivers.with_channel(gather(data.splits["train"], config.users))
     counts = label_counts(config.ratios, len(train), data.name, "mu_mimo.ratios")
     test = gather_clusters(data, config, seed)
     visible = predictor.pilots(config.csi, seed)
-    served = ServedClusters(test, config.cluster, link_of(config.link))
+    served = ServedClusters(test, config.cluster, receivers.link_of(config.link))
     codebook = predictor.model.geometry.columns * predictor.model.geometry.rows
     pool = Pool.of(best_beams(train.csi)[:, None], codebook, (1.0,), seed)
 
@@ -106,7 +98,7 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
             rates.setdefault(method, {})[f"{ratio:g}"] = rate
     for method, scores, paths in _unlabelled(predictor, test, visible, settings.omp_atoms):
         served.add(method, scores, paths=paths)
-    served.add_bound()
+    served.add_rates(Method.EXHAUSTIVE_SEARCH, served.label, math.nan, 0, WHOLE, None)
     _ablation(served, features, pool, counts, config, settings.heads)
 
     facts = {
@@ -120,7 +112,7 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
         "feature_width": {name: values[0].shape[1] for name, values in features.items()},
         "learning_rates": rates,
         "split": "labels of users of training scenes, at random; tested on scenes of the test split, clusters at random",
-        **link_facts(config.link, test.csi),
+        **receivers.link_facts(config.link, test.csi),
         "fully_digital_bound": float(mu_bound(served.csi, served.link).mean()),
         "fully_digital_rzf": float(mu_digital_rate(served.csi, served.link).mean()),
     }
@@ -157,15 +149,12 @@ class ServedClusters:
         for metric, k in ((Metric.BEAM_TOP1, 1), (Metric.BEAM_TOP5, 5)):
             hits = 100 * top_k_hits(scores, self.label, k)
             self.records.append(Record(metric, method, hits, seed, len(scores), x, condition, paths))
-        self._add_rates(method, scores.argmax(1), x, seed, condition, paths)
+        self.add_rates(method, scores.argmax(1), x, seed, condition, paths)
 
-    def add_bound(self) -> None:
-        """Note the sum-rate with the labels themselves as beams."""
-        self._add_rates(Method.EXHAUSTIVE_SEARCH, self.label, math.nan, 0, WHOLE, None)
-
-    def _add_rates(
+    def add_rates(
         self, method: Method, beams: Tensor, x: float, seed: int, condition: Condition, paths: int | None
     ) -> None:
+        """Note the sum-rates alone: with the labels themselves as beams they are a bound."""
         rates = mu_sum_rate(self.csi, beams.view(-1, self.cluster), self.link)
         mean, count = float(rates.mean()), len(rates)
         self.records.append(Record(Metric.MU_RATE, method, mean, seed, count, x, condition, paths))
@@ -207,7 +196,7 @@ def gather_clusters(data: WirelessData, config: MuMimoSettings, seed: int) -> Us
 
 def _users_of(samples: Samples, row: int, limit: int, seed: int) -> Users:
     order = np.random.default_rng([seed, CLUSTERS, row]).permutation(np.flatnonzero(samples.scene_index == row))
-    return with_channel(collate(samples.__getitems__([int(index) for index in order[:limit]])))
+    return receivers.with_channel(collate(samples.__getitems__([int(index) for index in order[:limit]])))
 
 
 def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int) -> dict[Method, Tensor]:
@@ -215,8 +204,8 @@ def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int
     shown = predictor.shown(visible)
     return {
         Method.PHYSC_PROBE: predictor.encode(users, visible),
-        Method.RAW_PROBE: raw_entries(predictor, users.csi, visible),
-        Method.DFT_PROBE: in_chunks(lambda csi: fingerprint(csi, shown), users.csi),
+        Method.RAW_PROBE: receivers.raw_entries(predictor, users.csi, visible),
+        Method.DFT_PROBE: receivers.in_chunks(lambda csi: fingerprint(csi, shown), users.csi),
         Method.UNTRAINED_PROBE: predictor.untrained(seed).encode(users, visible),
     }
 
@@ -230,10 +219,10 @@ def _unlabelled(
     if predicted.shape[-2:] == shown.shape:
         yield Method.MODEL_SPECTRUM_BEAM, beams_of_spectrum(predicted), None
     zero = torch.zeros((), dtype=test.csi.dtype)
-    masked_power = in_chunks(lambda csi: beam_power(torch.where(shown, csi, zero)), test.csi)
+    masked_power = receivers.in_chunks(lambda csi: beam_power(torch.where(shown, csi, zero)), test.csi)
     yield Method.ZERO_FILLED_BEAM, masked_power, None
     for paths in sorted({FEW_PATHS, omp_atoms}):
-        power = torch.cat([omp(csi, shown, paths)[1] for csi in test.csi.split(CHUNK)])
+        power = torch.cat([omp(csi, shown, paths)[1] for csi in test.csi.split(receivers.CHUNK)])
         method, named = (Method.OMP_4_BEAM, None) if paths == FEW_PATHS else (Method.OMP_BEAM, paths)
         yield method, beams_of_spectrum(power), named
 

@@ -28,20 +28,11 @@ RANK = 1e-13
 def mu_sum_rate(csi: Tensor, beams: Tensor, link: Link, alpha: float | None = None) -> Tensor:
     """Sum rate of K users with given beams and an RZF baseband precoder (eqs 11, 12, 18-21), float64 (C,), bit/s/Hz.
 
-    Parameters
-    ----------
-    csi : complex (C, K, x, y)
-    beams : int (C, K)
-        One for each user; users may share one.
-    alpha : float, optional
-        Regularisation of eq. 20, in the unit of |H_eff|^2; 0 is zero forcing (by pseudo-inverse where users share a
-        beam). Default: N_t K sigma^2 / P. With unit-norm beams it would be the textbook's K sigma^2 / P, which has the
-        least mean square error; beams of norm sqrt(N_t) scale H_eff H_eff^H by N_t, and alpha must follow.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, a beam outside the codebook, a negative alpha.
+    Channels are complex (C, K, x, y); `beams`, int (C, K), has one for each user, who may share it. `alpha` of eq. 20
+    is in the unit of |H_eff|^2; 0 is zero forcing (by pseudo-inverse where users share a beam). Its default is N_t K
+    sigma^2 / P. With unit-norm beams it would be the textbook's K sigma^2 / P, which has the least mean square error;
+    beams of norm sqrt(N_t) scale H_eff H_eff^H by N_t, and alpha must follow. Shapes that do not fit, a beam outside
+    the codebook or a negative alpha raise ValueError.
     """
     beams = _checked_clusters(csi, beams)
     rates = []

@@ -20,23 +20,13 @@ CHUNK = 1024
 
 
 def receivers(data: WirelessData, split: str, limit: int, columns: int, rows: int) -> tuple[Users, Tensor]:
-    """Users of a split, evenly spread over it, and their channels at a panel of several antennas.
+    """Users of a split, evenly spread over it, and their channels at a panel of several antennas, complex64 (N, R, x,
+    y).
 
     The panel is that of `wavecity.dataset.views`: isotropic elements half a wavelength apart, upright, boresight east,
-    the same way for every user, and centred on the position whose single-antenna channel is stored. Users in outage are
-    left out.
-
-    Returns
-    -------
-    users : Users
-        Of N users; their `csi` is the stored one, of one antenna.
-    csi : complex64 (N, R, x, y)
-        Antenna (column, row) at column * rows + row.
-
-    Raises
-    ------
-    InputError
-        A store without paths, or one that was published anew since it was opened.
+    the same way for every user, and centred on the position whose single-antenna channel is stored; antenna (column,
+    row) is at column * rows + row. Users in outage are left out. A store without paths is refused, or one that was
+    published anew since.
     """
     samples = data.splits[split]
     picked = evenly(len(samples), limit).numpy()

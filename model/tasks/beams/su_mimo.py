@@ -88,7 +88,7 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
             rates.setdefault(method, {})[f"{ratio:g}"] = rate
     for method, pairs in _unlabelled(predictor, test_csi, shape, visible, link):
         served.add(method, pairs)
-    served.add_bound()
+    served.add_rate(Method.EXHAUSTIVE_SEARCH, served.label)
 
     facts = {
         **label_facts(train, test, counts, config.ratios, settings.heads),
@@ -171,13 +171,10 @@ class ServedUsers:
         }
         for metric, share in shares.items():
             self.records.append(Record(metric, method, 100 * share, seed, len(self.csi), x))
-        self._add_rate(method, pairs, x, seed)
+        self.add_rate(method, pairs, x, seed)
 
-    def add_bound(self) -> None:
-        """Note the rate with the labels themselves as beams."""
-        self._add_rate(Method.EXHAUSTIVE_SEARCH, self.label, math.nan, 0)
-
-    def _add_rate(self, method: Method, pairs: Pairs, x: float, seed: int) -> None:
+    def add_rate(self, method: Method, pairs: Pairs, x: float = math.nan, seed: int = 0) -> None:
+        """Note the rate alone: with the labels themselves as beams it is a bound."""
         rate = float(su_rate(self.csi, pairs, self.shape, self.link).mean())
         self.records.append(Record(Metric.SU_RATE, method, rate, seed, len(self.csi), x))
 

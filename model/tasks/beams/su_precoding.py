@@ -44,17 +44,9 @@ def su_labels(csi: Tensor, receive_shape: tuple[int, int], link: Link) -> Pairs:
     beam, maximises eq. 25 for two. With A = W^H H F and orthogonal beams that is det(I + c A A^H) = 1 + c |A|_F^2 + c^2
     |det A|^2, c = P / (2 sigma^2 N_t N_r).
 
-    Parameters
-    ----------
-    csi : complex (B, R, x, y)
-        One channel for each receive antenna: H[r] = h_r^H.
-    receive_shape : (int, int)
-        Columns and rows of the user's array, R = columns * rows; antenna r = column * rows + row.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, fewer than two antennas at an end.
+    Channels are complex (B, R, x, y), H[r] = h_r^H for each receive antenna; `receive_shape` are columns and rows of
+    the user's array, antenna r = column * rows + row. Shapes that do not fit, or one antenna at an end, raise
+    ValueError.
     """
     _check_receiver(csi, receive_shape)
     antennas, elements = csi.shape[1], csi.shape[2] * csi.shape[3]
@@ -83,12 +75,8 @@ def su_rate(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Lin
 
     log2 det(I + R_n^-1 T T^H), T = W_BB^H H_eff F_BB, with the noise that the combiner colours, R_n = sigma^2 W_BB^H
     W_RF^H W_RF W_BB. Power is equal over the streams, the paper's SNR / N_s: it sits in F_BB. Channels and
-    `receive_shape` are as for `su_labels`; a beam given twice at one end leaves one stream.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, a beam outside its codebook.
+    `receive_shape` are as for `su_labels`; a beam given twice at one end leaves one stream. Shapes that do not fit, or
+    a beam outside its codebook, raise ValueError.
     """
     pairs = _checked_pairs(csi, pairs, receive_shape)
     rates = []
