@@ -26,8 +26,10 @@ LAYOUTS = ("layout_scene", "layout_true", "layout_places")
 
 @dataclass(frozen=True)
 class Part:
-    """One picture of a figure."""
+    """One picture of a figure of the paper, and what it is rebuilt from; the first of a number names the figure."""
 
+    number: str
+    title: str
     task: str
     caption: str
     draw: Callable[[Outcome], str] | None = None  # From results alone
@@ -50,20 +52,19 @@ class Part:
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """A figure of the paper and what it is rebuilt from."""
+    """A figure of the paper: its pictures."""
 
     number: str
     title: str
     parts: tuple[Part, ...]
 
 
-def merged(figures: Sequence[PaperFigure]) -> list[PaperFigure]:
-    """Figures in the order of their numbers, those of one number as one; the first names it."""
-    found: dict[str, PaperFigure] = {}
-    for figure in sorted(figures, key=lambda figure: int(figure.number)):
-        known = found.get(figure.number, PaperFigure(figure.number, figure.title, ()))
-        found[figure.number] = PaperFigure(known.number, known.title, known.parts + figure.parts)
-    return list(found.values())
+def merged(parts: Sequence[Part]) -> list[PaperFigure]:
+    """Figures in the order of their numbers."""
+    found: dict[str, list[Part]] = {}
+    for part in sorted(parts, key=lambda part: int(part.number)):
+        found.setdefault(part.number, []).append(part)
+    return [PaperFigure(number, of[0].title, tuple(of)) for number, of in found.items()]
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,11 @@ def rebuild(
             rebuilt.missing.append(f"The results of {part.task} have nothing to draw here: {part.caption}")
         elif part.draw is not None:
             rebuilt.pictures.append(_shown(figure, part, outcome, part.draw(outcome)))
-        elif part.draw_map is not None:
-            if (table := scenes(outcome)) is None:
-                version = str(outcome.result["dataset_version"])[:12]
-                rebuilt.missing.append(f"Not drawn: the scenes are those of dataset {version}, which is not at hand.")
-            else:
-                rebuilt.pictures.append(_shown(figure, part, outcome, part.draw_map(outcome, table)))
+        elif part.draw_map is not None and (table := scenes(outcome)) is not None:
+            rebuilt.pictures.append(_shown(figure, part, outcome, part.draw_map(outcome, table)))
+        else:
+            version = str(outcome.result["dataset_version"])[:12]
+            rebuilt.missing.append(f"Not drawn: the scenes are those of dataset {version}, which is not at hand.")
     return rebuilt
 
 

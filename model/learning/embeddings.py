@@ -8,10 +8,13 @@ from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from wavecity.model.learning.heads import Standardiser
+from wavecity.model.results.records import Arrays, Facts
 
 PERPLEXITY = 30.0
 # Below this a neighbourhood is not one.
 FEWEST = 5
+# Groups of neighbours that t-SNE is coloured by, and users shown [ours].
+GROUPS, EMBEDDED = 8, 1000
 Values = Tensor | NDArray[np.floating]
 
 
@@ -57,6 +60,13 @@ def picture(
             tsne = TSNE(perplexity=perplexity, init="pca", random_state=_state(seed))
             arrays[f"tsne_{name}"] = np.asarray(tsne.fit_transform(_matrix(rows)), np.float32)
     return facts, arrays
+
+
+def grouped(points: Tensor, raw: Tensor, physc: Tensor, seed: int) -> tuple[Facts, Arrays]:
+    """Facts and arrays of how raw CSI and [PHYSC] group users whose points (N, c) are neighbours."""
+    group = clusters(points, GROUPS, seed)
+    facts, arrays = picture({"raw": raw, "physc": physc}, group, seed)
+    return {"tsne_users": len(points)} | facts, {"tsne_cluster": group} | arrays
 
 
 def _matrix(values: Values) -> NDArray[np.float64]:

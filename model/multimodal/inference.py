@@ -1,17 +1,18 @@
-"""Inference with a pretrained model on held-out users: fixed masks, batches, no gradients."""
+"""Inference with a pretrained model on held-out users: fixed masks, batches, no gradients; and what its [PHYSC] attends to."""
 
 import copy
 from dataclasses import InitVar, dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavecity.model.data.tokens import Statistics, complex_entries, visible_antennas
 from wavecity.model.data.users import Rows, ScenePatches, Users, WirelessData
+from wavecity.model.multimodal.attention import SelfAttentionBlock
 from wavecity.model.multimodal.inputs import Prepared, masked_on_grid, normalise, prepare
 from wavecity.model.multimodal.masking import Mask, draw_decoy, masked_count, split_along_link
-from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.multimodal.network import FoundationModel, Inputs
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.transformer import seeded_weights
 
@@ -192,3 +193,34 @@ def beams_of_spectrum(spectrum: Tensor) -> Tensor:
     A beam's index is the bin's, negated (see wavecity.dataset.features.beam_gain).
     """
     return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1)).flatten(1)
+
+
+@torch.no_grad()
+def physc_attention(model: FoundationModel, inputs: Inputs, mask: Mask) -> Tensor:
+    """Attention of [PHYSC] to the N visible tokens, mean over the heads, of each encoder layer: float32 (layers, B, N).
+
+    Sums to 1 over the tokens, in the order of `FoundationModel.visible_tokens`.
+    """
+    layers: list[Tensor] = []
+
+    def keep(block: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        assert isinstance(block, SelfAttentionBlock)
+        layers.append(block.first_row(arguments[0]))
+
+    hooks = [block.register_forward_pre_hook(keep) for block in model.encoder]
+    try:
+        model.encode(inputs, mask)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(layers)
+
+
+def attention_on_scene(model: FoundationModel, inputs: Inputs, mask: Mask) -> Tensor:
+    """Attention of [PHYSC] to the height patches when none is masked, over its largest: (layers, B, rows, columns)."""
+    assert mask.scene_visible is not None
+    first = 1 + mask.csi_visible.shape[1] + 1
+    edge = model.scene_grid
+    on_scene = physc_attention(model, inputs, mask)[..., first : first + edge * edge]
+    on_scene = on_scene / on_scene.amax(-1, keepdim=True)
+    return on_scene.unflatten(-1, (edge, edge))

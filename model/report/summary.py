@@ -112,14 +112,8 @@ def _trained(summary: Summary, cities: str, outcomes: Mapping[str, Outcome], pap
 
 def tested_users(outcomes: Mapping[str, Outcome]) -> int:
     """Largest number of users that a value of any task is over."""
-    return max(
-        (
-            int(outcome.listed["n"].max())
-            for task, outcome in outcomes.items()
-            if task not in NOT_USERS and len(outcome.listed)
-        ),
-        default=0,
-    )
+    tables = [outcome.listed for task, outcome in outcomes.items() if task not in NOT_USERS]
+    return max((int(table["n"].max()) for table in tables if len(table)), default=0)
 
 
 def _shows(judged: Sequence[Judged], counts: Mapping[Verdict, int]) -> str:

@@ -154,7 +154,9 @@ def gain(select: Select, outcome: Outcome) -> Measured | None:
 
 
 def _gain(select: Select, outcome: Outcome, conditions: list[Condition], rival: Method, least: bool) -> Measured | None:
-    own = _first_run(select, outcome, conditions)
+    # The first of the model's methods that was run.
+    run = [method for condition in conditions for method in outcome.methods(select.metric, condition)]
+    own = next((method for method in select.own if method in run), None)
     pair = None if own is None else pair_of(outcome, select.metric, conditions, own, rival, select.at)
     if own is None or pair is None:
         return None
@@ -176,18 +178,13 @@ def _gain(select: Select, outcome: Outcome, conditions: list[Condition], rival: 
     return _measured(outcome, select.metric, gains, text, pair)
 
 
-def _first_run(select: Select, outcome: Outcome, conditions: Iterable[Condition]) -> Method | None:
-    """First of the model's methods that was run."""
-    run = [method for condition in conditions for method in outcome.methods(select.metric, condition)]
-    return next((method for method in select.own if method in run), None)
-
-
 def _measured(outcome: Outcome, metric: Metric, gains: Values, text: str, pair: Pair) -> Measured:
     """Gains with what they rest on: users or clusters, conditions, labels, seeds."""
     labels = [f"labels {', '.join(place_of(metric, x) for x in pair.x)}"] if len(pair.x) else []
     seeds = int(np.isfinite(pair.own - pair.other).all((0, 1)).sum())
     samples = [f"{pair.n:,} {metric.counted}", *_conditions(metric, pair.conditions), *labels]
-    return Measured(gains, text, " · ".join([*samples, count(seeds, "seed")]), pair.n * _users_each(outcome, metric))
+    users_each = int(outcome.facts.get("users_a_cluster", 1)) if metric.counted == "clusters" else 1
+    return Measured(gains, text, " · ".join([*samples, count(seeds, "seed")]), pair.n * users_each)
 
 
 def _conditions(metric: Metric, conditions: Sequence[Condition]) -> list[str]:
@@ -197,11 +194,6 @@ def _conditions(metric: Metric, conditions: Sequence[Condition]) -> list[str]:
     if kinds:
         return [", ".join(kinds), f"horizon{'s' if len(horizons) > 1 else ''} {', '.join(map(str, horizons))}"]
     return [condition_of(metric, conditions[0])] if len(conditions) == 1 and conditions[0] != Condition() else []
-
-
-def _users_each(outcome: Outcome, metric: Metric) -> int:
-    """Users that one of what is counted stands for."""
-    return int(outcome.facts.get("users_a_cluster", 1)) if metric.counted == "clusters" else 1
 
 
 def level(select: Select, outcome: Outcome) -> Measured | None:
@@ -350,13 +342,6 @@ def values(select: Select, outcome: Outcome) -> Measured | None:
     return Measured(np.array([]), f"{title} ({condition_of(select.metric, last)}): {listed}", samples)
 
 
-MEASURES: dict[Measure, Callable[[Select, Outcome], Measured | None]] = {
-    "gain": gain,
-    "level": level,
-    "change": change,
-    "few_less_most": few_less_most,
-    "fewer_labels": fewer_labels,
-    "loss": loss,
-    "fall": fall,
-    "values": values,
+MEASURES: dict[str, Callable[[Select, Outcome], Measured | None]] = {
+    measure.__name__: measure for measure in (gain, level, change, few_less_most, fewer_labels, loss, fall, values)
 }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wavecity.model.data.trajectories import KINDS, TemporalData, TemporalUsers, gather_temporal
 from wavecity.model.data.users import evenly
 from wavecity.model.data.windows import Cutter, Windows, check_windows
-from wavecity.model.figures.parts import BARS, PaperFigure, Part
+from wavecity.model.figures.parts import BARS, Part
 from wavecity.model.figures.prediction import draw_horizons, draw_labels
 from wavecity.model.learning.baselines import decibel
 from wavecity.model.learning.predictors import GruPredictor, persistence, ridge
@@ -271,18 +271,14 @@ CLAIMS = (
           Select(_ERROR, (Method.MODEL_ZERO_SHOT,), (Method.PERSISTENCE,), kind="absolute"), DB_MARGIN, -DB_MARGIN, 1),
 )  # fmt: skip
 FIGURES = (
-    PaperFigure("1", "Prediction error over the horizon", (
-        Part(TASK, "Each method with the most labels it was trained with; dashed: no training on this task. Points are means "
-             "over the seeds, bars one standard deviation. Below the dotted line a prediction is better than none.",
-             draw_horizons, metric=_ERROR),
-    )),
-    PaperFigure("2", "Prediction error over the labels", (
-        Part(TASK, BARS, draw_labels, metric=_ERROR, over_labels=True),
-    )),
-    PaperFigure("3", "Prediction error where what is seen has no noise", (
-        Part(TASK, "The same methods, trained with noise, as in Figure 1.", lambda outcome: draw_horizons(outcome, _CLEAN),
-             metric=_CLEAN),
-    )),
+    Part("1", "Prediction error over the horizon", TASK,
+         "Each method with the most labels it was trained with; dashed: no training on this task. Points are means "
+         "over the seeds, bars one standard deviation. Below the dotted line a prediction is better than none.",
+         draw_horizons, metric=_ERROR),
+    Part("2", "Prediction error over the labels", TASK, BARS, draw_labels, metric=_ERROR, over_labels=True),
+    Part("3", "Prediction error where what is seen has no noise", TASK,
+         "The same methods, trained with noise, as in Figure 1.", lambda outcome: draw_horizons(outcome, _CLEAN),
+         metric=_CLEAN),
 )  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "temporal", "Channel prediction under mobility", prediction, frozenset({"heads", "prediction"}),

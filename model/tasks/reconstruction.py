@@ -9,10 +9,9 @@ from wavecity.model.data.directions import angle_between, direction_of_bin, stro
 from wavecity.model.data.tokens import unpatchify
 from wavecity.model.data.users import Users, WirelessData, gather
 from wavecity.model.figures import pictures
-from wavecity.model.figures.parts import SEEN, PaperFigure, Part
+from wavecity.model.figures.parts import SEEN, Part
 from wavecity.model.learning import baselines
-from wavecity.model.multimodal.attention_maps import attention_on_scene
-from wavecity.model.multimodal.inference import Predictions, Predictor, top_k_hits
+from wavecity.model.multimodal.inference import Predictions, Predictor, attention_on_scene, top_k_hits
 from wavecity.model.multimodal.losses import coarse_spectrum, spectrum
 from wavecity.model.multimodal.sparse import sparse_bayesian
 from wavecity.model.results.claims import Claim
@@ -276,33 +275,21 @@ CLAIMS = (
           "not at all, the paper has no number", TASK, "values", Select(Metric.OCCUPANCY_PRECISION), by_eye=True),
 )  # fmt: skip
 FIGURES = (
-    PaperFigure("3", "Attention of [PHYSC] to the scene", (
-        Part(TASK, f"Nothing masked, mean over the heads of each encoder layer; {SEEN}.",
-             draw_map=lambda outcome, scenes: pictures.draw_attention(outcome.arrays, scenes),
-             arrays=("attention", "spectrum_true")),
-    )),
-    PaperFigure("4", "Spatial spectra in their scenes", (
-        Part(TASK, "True spectra over the direction cosines of departure, dB below the strongest bin from black to white; "
-             f"{SEEN}.",
-             draw_map=lambda outcome, scenes: pictures.draw_spectrum_in_scene(outcome.arrays, scenes),
-             arrays=("spectrum_true", "spacing")),
-    )),
-    PaperFigure("9", "Locations of held-out users", (
-        Part(TASK, "Scene seen, location hidden. A grey line joins a user's true and predicted position.",
-             draw_map=lambda outcome, scenes: pictures.draw_locations(outcome.arrays, scenes), arrays=("location_model",),
-             with_mask=True),
-    )),
-    PaperFigure("10", "Spatial spectra of held-out users", (
-        Part(TASK, "Scene seen, location hidden. Each spectrum is scaled to its own strongest bin; the ring marks the true "
-             "strongest one.",
-             lambda outcome: pictures.draw_spectra(outcome.arrays), arrays=("spectrum_true", "spectrum_model"), with_mask=True),
-    )),
-    PaperFigure("11", "Masked occupancy of held-out scenes", (
-        Part(TASK, "All of the CSI and the location seen, patches nearest to the link masked; grey was not masked; "
-             f"{SEEN}.",
-             draw_map=lambda outcome, scenes: pictures.draw_occupancy(outcome.arrays, scenes),
-             arrays=("occupancy_true", "occupancy_model")),
-    )),
+    Part("3", "Attention of [PHYSC] to the scene", TASK,
+         f"Nothing masked, mean over the heads of each encoder layer; {SEEN}.", draw_map=pictures.draw_attention,
+         arrays=("attention", "spectrum_true")),
+    Part("4", "Spatial spectra in their scenes", TASK,
+         f"True spectra over the direction cosines of departure, dB below the strongest bin from black to white; "
+         f"{SEEN}.", draw_map=pictures.draw_spectrum_in_scene, arrays=("spectrum_true", "spacing")),
+    Part("9", "Locations of held-out users", TASK,
+         "Scene seen, location hidden. A grey line joins a user's true and predicted position.",
+         draw_map=pictures.draw_locations, arrays=("location_model",), with_mask=True),
+    Part("10", "Spatial spectra of held-out users", TASK,
+         "Scene seen, location hidden. Each spectrum is scaled to its own strongest bin; the ring marks the true "
+         "strongest one.", pictures.draw_spectra, arrays=("spectrum_true", "spectrum_model"), with_mask=True),
+    Part("11", "Masked occupancy of held-out scenes", TASK,
+         f"All of the CSI and the location seen, patches nearest to the link masked; grey was not masked; {SEEN}.",
+         draw_map=pictures.draw_occupancy, arrays=("occupancy_true", "occupancy_model")),
 )  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "multimodal", "Reconstruction of what is masked", reconstruction,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from wavecity.model.data.users import SPLITS
-from wavecity.model.figures.parts import PaperFigure
+from wavecity.model.figures.parts import PaperFigure, Part, merged
 from wavecity.model.results.claims import Claim
 from wavecity.model.results.names import Method
 from wavecity.model.results.records import Findings
@@ -26,12 +26,17 @@ class TaskSpec:
     settings: frozenset[str]  # Fields of the evaluation settings that results depend on
     baselines: tuple[Method, ...]  # What the model is compared with
     claims: tuple[Claim, ...] = ()
-    figures: tuple[PaperFigure, ...] = ()
+    pictures: tuple[Part, ...] = ()
     splits: tuple[str, ...] = SPLITS  # Those that its dataset must have
     # From the evaluation settings: versions of other datasets that results depend on
     other_data: Callable[[EvaluationSettings], list[str]] = lambda _: []
     # Whether claims and figures stand in a section of their own in the report, whatever the model's paper
     own_section: bool = False
+
+    @property
+    def figures(self) -> list[PaperFigure]:
+        """Its pictures by figure."""
+        return merged(self.pictures)
 
 
 def spec_of(name: TaskName, backbone: Backbone) -> TaskSpec | None:

@@ -64,7 +64,8 @@ def extrapolate(past: Tensor, horizon: int) -> Guesses:
     def error_of(coefficients: Tensor) -> Tensor:
         return (_forecast(known, coefficients, judged) - end).abs().square().mean(1)
 
-    hold = _persistence(seen, longest)
+    hold = seen.new_zeros(len(seen), *seen.shape[2:], longest)
+    hold[..., 0] = 1
     # Persistence and the autoregressions.
     chosen, errors = [hold] * (WAYS - 1), [error_of(hold)] * WAYS
     for order in orders if steps > 2 else []:
@@ -88,12 +89,6 @@ def extrapolate(past: Tensor, horizon: int) -> Guesses:
     totals = judged_errors.sum((2, 3)).nan_to_num(torch.inf)
     totals[:, -1] /= TRUSTED
     return Guesses((values * scale[:, None]).to(past.dtype), judged_errors, totals.argmin(1))
-
-
-def _persistence(seen: Tensor, longest: int) -> Tensor:
-    coefficients = seen.new_zeros(len(seen), *seen.shape[2:], longest)
-    coefficients[..., 0] = 1
-    return coefficients
 
 
 def _fits(seen: Tensor, order: int, longest: int) -> Iterator[tuple[int, Tensor]]:

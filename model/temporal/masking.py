@@ -94,13 +94,8 @@ def _tail(ratio: float, grid: Grid, batch: int, rng: Draws) -> Hidden:
     return _snapshots(np.repeat(future[None], batch, 0), grid)
 
 
-KINDS: dict[str, Callable[[float, Grid, int, Draws], Hidden]] = {
-    "random": _random,
-    "tube": _tube,
-    "comb": _comb,
-    "occlusion": _occlusion,
-    "tail": _tail,
-}
+Hide = Callable[[float, Grid, int, Draws], Hidden]
+KINDS: dict[str, Hide] = {"random": _random, "tube": _tube, "comb": _comb, "occlusion": _occlusion, "tail": _tail}
 
 
 def _smallest(values: NDArray[np.float64], count: int) -> Hidden:

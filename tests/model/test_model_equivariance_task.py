@@ -23,7 +23,6 @@ from wavecity.model.equivariance.measures import (
     shifted,
     sized,
 )
-from wavecity.model.equivariance.task import equivariance_temporal
 from wavecity.model.equivariance.training import (
     ESTIMATION,
     FORECAST,
@@ -42,6 +41,7 @@ from wavecity.model.results.rows import frame_of
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings
 from wavecity.model.settings.training import HeadSettings, TrainingSettings
 from wavecity.model.tasks import evaluate as tasks
+from wavecity.model.tasks.equivariance import equivariance_temporal
 from wavecity.model.tasks.evaluate import evaluate
 from wavecity.model.tasks.spec import spec_of
 from wavecity.model.temporal.network import TemporalModel

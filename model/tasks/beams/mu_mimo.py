@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from wavecity.model.data.feasible import NotPossible, too_few_for_clusters
 from wavecity.model.data.users import Samples, Users, WirelessData, collate, evenly, gather
 from wavecity.model.figures.curves import draw_clusters, draw_ecdf, draw_heads, draw_mu
-from wavecity.model.figures.parts import BARS, TSNE, PaperFigure, Part
+from wavecity.model.figures.parts import BARS, TSNE, Part
 from wavecity.model.learning.baselines import omp
-from wavecity.model.learning.embeddings import clusters, picture
+from wavecity.model.learning.embeddings import EMBEDDED, grouped
 from wavecity.model.learning.heads import classifier
 from wavecity.model.multimodal.inference import Predictor, beams_of_spectrum, top_k_hits
 from wavecity.model.results.claims import ABOUT, MARGIN, OURS, SILHOUETTE_MARGIN, Claim
@@ -36,9 +36,6 @@ from wavecity.model.tasks.reconstruction import fingerprint
 from wavecity.model.tasks.sites import csi_facts, silhouettes, trained_together
 from wavecity.model.tasks.spec import TaskSpec
 
-# Groups of neighbouring beams that t-SNE is coloured by, and users shown [ours].
-GROUPS = 8
-EMBEDDED = 1000
 # Paths of the shorter of the two pursuits.
 FEW_PATHS = 4
 # Stream of random numbers.
@@ -116,9 +113,9 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
         "fully_digital_bound": float(mu_bound(served.csi, served.link).mean()),
         "fully_digital_rzf": float(mu_digital_rate(served.csi, served.link).mean()),
     }
-    grouped, shown = _group_beams(served, features[Method.RAW_PROBE][1], features[Method.PHYSC_PROBE][1], seed)
-    records = [*served.records, *silhouettes(grouped)]
-    return Findings(records, facts | grouped, shown | served.ecdf(list(counts)))
+    groups, shown = _group_beams(served, features[Method.RAW_PROBE][1], features[Method.PHYSC_PROBE][1], seed)
+    records = [*served.records, *silhouettes(groups)]
+    return Findings(records, facts | groups, shown | served.ecdf(list(counts)))
 
 
 @dataclass
@@ -254,9 +251,7 @@ def _group_beams(served: ServedClusters, raw: Tensor, physc: Tensor, seed: int) 
     columns, rows = served.test.csi.shape[1:]
     # Beams are periodic in both angles.
     angles = 2 * np.pi * torch.stack((served.label[shown] // rows / columns, served.label[shown] % rows / rows), 1)
-    group = clusters(torch.cat((angles.cos(), angles.sin()), 1), GROUPS, seed)
-    facts, arrays = picture({"raw": raw[shown], "physc": physc[shown]}, group, seed)
-    return {"tsne_users": len(shown)} | facts, {"tsne_cluster": group} | arrays
+    return grouped(torch.cat((angles.cos(), angles.sin()), 1), raw[shown], physc[shown], seed)
 
 
 TASK: TaskName = "mu-mimo"
@@ -301,24 +296,19 @@ CLAIMS = (
                  over="worst")),
 )  # fmt: skip
 FIGURES = (
-    PaperFigure("6", "Multi-user MIMO", (
-        Part(TASK, "(a), (b) Colour: k-means clusters of the beams in angle.",
-             lambda outcome: draw_clusters(outcome, "clusters of beams in angle"), arrays=TSNE),
-        Part(TASK, f"(c), (d) Accuracy over users, sum-rate as mean over clusters. {BARS}", draw_mu, metric=Metric.MU_RATE,
-             over_labels=True),
-    )),
-    PaperFigure("13", "Distribution of the multi-user sum-rate", (
-        Part(TASK, "Share of the test clusters whose sum-rate is not above a value; first seed.", draw_ecdf,
-             arrays=("ecdf_ratios", "ecdf_rates")),
-    )),
-    PaperFigure("14", "Heads with a learning rate of 1e-3", (
-        Part(TASK, f"Hidden layers of the head; nothing tuned. {BARS}", lambda outcome: draw_heads(outcome, 1e-3),
-             metric=Metric.BEAM_TOP5, where={"learning_rate": 1e-3}, over_labels=True),
-    )),
-    PaperFigure("15", "Heads with a learning rate of 1e-4", (
-        Part(TASK, f"Hidden layers of the head; nothing tuned. {BARS}", lambda outcome: draw_heads(outcome, 1e-4),
-             metric=Metric.BEAM_TOP5, where={"learning_rate": 1e-4}, over_labels=True),
-    )),
+    Part("6", "Multi-user MIMO", TASK, "(a), (b) Colour: k-means clusters of the beams in angle.",
+         lambda outcome: draw_clusters(outcome, "clusters of beams in angle"), arrays=TSNE),
+    Part("6", "", TASK, f"(c), (d) Accuracy over users, sum-rate as mean over clusters. {BARS}", draw_mu,
+         metric=Metric.MU_RATE, over_labels=True),
+    Part("13", "Distribution of the multi-user sum-rate", TASK,
+         "Share of the test clusters whose sum-rate is not above a value; first seed.", draw_ecdf,
+         arrays=("ecdf_ratios", "ecdf_rates")),
+    Part("14", "Heads with a learning rate of 1e-3", TASK, f"Hidden layers of the head; nothing tuned. {BARS}",
+         lambda outcome: draw_heads(outcome, 1e-3), metric=Metric.BEAM_TOP5, where={"learning_rate": 1e-3},
+         over_labels=True),
+    Part("15", "Heads with a learning rate of 1e-4", TASK, f"Hidden layers of the head; nothing tuned. {BARS}",
+         lambda outcome: draw_heads(outcome, 1e-4), metric=Metric.BEAM_TOP5, where={"learning_rate": 1e-4},
+         over_labels=True),
 )  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "multimodal", "Beams and sum-rate of several users", mu_mimo,

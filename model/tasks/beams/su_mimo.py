@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wavecity.model.data.users import Users, WirelessData, with_antennas
 from wavecity.model.figures.curves import draw_su
-from wavecity.model.figures.parts import BARS, PaperFigure, Part
+from wavecity.model.figures.parts import BARS, Part
 from wavecity.model.learning.baselines import omp
 from wavecity.model.learning.heads import Loss, classifier
 from wavecity.model.multimodal.inference import Predictor
@@ -265,10 +265,9 @@ CLAIMS = (
           Select(Metric.SU_RATE, _MODEL, (Method.TWIN,))),
 )  # fmt: skip
 FIGURES = (
-    PaperFigure("7", "Single-user MIMO", (
-        Part(TASK, "Top-2 accuracy is the mean share of the two labelled beams that are among the two predicted. "
-             f"{BARS}", draw_su, metric=Metric.SU_RATE, over_labels=True),
-    )),
+    Part("7", "Single-user MIMO", TASK,
+         f"Top-2 accuracy is the mean share of the two labelled beams that are among the two predicted. {BARS}",
+         draw_su, metric=Metric.SU_RATE, over_labels=True),
 )  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "multimodal", "Beam pairs and rate of one user with several antennas", su_mimo,
