@@ -10,8 +10,7 @@ OVERSAMPLING = 8
 def strongest_direction(csi: Tensor, spacing: float) -> Tensor:
     """Direction float32 (B, 3) of a channel's strongest plane wave, complex (B, x, y): its spectrum's peak (eq. 5).
 
-    Unit vectors in the panel's frame: along its x axis, along its y axis, boresight. `spacing` of the elements in
-    wavelengths.
+    Unit vectors in the panel's frame: along its x and y axis, boresight. `spacing` of the elements is in wavelengths.
     """
     size = (OVERSAMPLING * csi.shape[-2], OVERSAMPLING * csi.shape[-1])
     scale = csi.abs().amax((-2, -1), keepdim=True).clamp_min(1e-30)

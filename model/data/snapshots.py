@@ -75,13 +75,7 @@ class SnapshotData:
 
 
 def load_snapshots(store: str, settings: ModelSettings) -> SnapshotData:
-    """Open a published dataset (folder of a build, of a version, or a `.zarr`) for pretraining.
-
-    Raises
-    ------
-    InputError
-        The train or validation split has no user, an array or statistics are missing, or the model does not fit.
-    """
+    """Open a dataset for pretraining; refuses one without train or validation users, or that does not fit the model."""
     path, opened, statistics = open_wireless(store, trains=True)
     splits = open_splits(store, path, ("train", "validation"), ("csi", "user_position"), preload=False)
     antennas, cells, patches = (opened[name].shape[-2:] for name in ("csi", "height", "occupancy"))
@@ -91,11 +85,7 @@ def load_snapshots(store: str, settings: ModelSettings) -> SnapshotData:
 
 
 def check_snapshots(data: SnapshotData) -> None:
-    """Refuse, before training, data on which it would fail or learn nonsense.
-
-    Looks at the statistics (not usable, or of other data), at all scenes, and at some users of every split (not
-    finite).
-    """
+    """Refuse, before training, data on which it would fail: looks at statistics, all scenes, and users of every split."""
     for why in _faults(data):
         raise InputError(f"{data.name}: {why}; rebuild the store")
 

@@ -93,8 +93,7 @@ def level(rms: Tensor, statistics: Statistics) -> Tensor:
 def patch_centres(rows: int, columns: int, size: float) -> Tensor:
     """Centres of a map's patches in the scene's frame, m: x (east), y (north), float32 (rows * columns, 2).
 
-    Rows run from north to south, columns from west to east; the origin is the centre of the tile, whose edge is `size`
-    m.
+    Rows run from north to south, columns from west to east; the origin is the centre of the tile, `size` m wide.
     """
     north = size / 2 - (torch.arange(rows) + 0.5) * size / rows
     east = -size / 2 + (torch.arange(columns) + 0.5) * size / columns

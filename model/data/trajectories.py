@@ -62,10 +62,7 @@ class TemporalData:
 def load_temporal(store: str, splits: Sequence[str] = SPLITS, preload: bool | None = None) -> TemporalData:
     """Open the splits that are needed of a published dataset with trajectories; `preload` as `ChannelDataset` has it.
 
-    Raises
-    ------
-    InputError
-        The store has no trajectories, a planar array, or no user in one of the splits.
+    Refused are stores without trajectories, with a planar array, or without a user in one of the splits.
     """
     from wavecity.dataset.arrays import open_arrays
     from wavecity.dataset.reader import open_store, resolve

@@ -103,12 +103,8 @@ class Users(Rows):
 def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
     """Open a published dataset for evaluation, the maps of all scenes in memory.
 
-    Without `train` among the splits, a dataset needs no training users, and its statistics are nan.
-
-    Raises
-    ------
-    InputError
-        A split has no scene, an array is missing, or `train` is needed and there are no statistics of its users.
+    Without `train` among the splits, a dataset needs no training users, and its statistics are nan. Refused are splits
+    without a scene, missing arrays, and missing statistics of training users where these are needed.
     """
     path, opened, statistics = open_wireless(store, "train" in splits)
     height = torch.from_numpy(opened["height"].values)
@@ -129,10 +125,7 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
 
 
 def open_wireless(store: str, trains: bool) -> "tuple[str, xr.Dataset, Statistics]":
-    """Path, dataset and statistics of a store; refuses one without all that the model needs.
-
-    Statistics are those of training users, which must be there if the model `trains`; otherwise they are nan.
-    """
+    """Path, dataset and statistics (nan if nothing `trains`) of a store; refuses one without all that the model needs."""
     from wavecity.dataset.reader import open_store, resolve
 
     path = str(resolve(store))

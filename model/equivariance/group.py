@@ -105,10 +105,9 @@ def canonicalise(csi: Tensor, visible: Tensor, dims: Sequence[int], rms: float =
 
 
 def restore(output: Tensor, canonical: Canonical, dims: Sequence[int], origin: int | Sequence[int] = 0) -> Tensor:
-    """Take an output for the canonical form to the coordinates of the input: its shift, phase and level.
+    """Take an output for the canonical form to the coordinates of the input, complex (B, ...) in its precision.
 
-    Complex (B, ...), returned in the precision of the input; `dims` are the output's, in the order of `canonicalise`'s;
-    `origin` as `modulate` has it.
+    `dims` are the output's, in the order of `canonicalise`'s; `origin` as `modulate` has it.
     """
     whole = modulate(output.to(torch.complex128) * _column(canonical.factor, output), canonical.turns, dims, origin)
     return whole.to(canonical.csi.dtype)

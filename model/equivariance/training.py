@@ -123,10 +123,7 @@ class Cell:
 
 
 def cells_of(config: EquivarianceSettings, budget: BudgetSettings, users: int) -> list[Cell]:
-    """All methods at the largest size with the most users; `scaled` ones at smaller sizes, and with fewer users.
-
-    Larger numbers are cut to the `users` that can be trained on.
-    """
+    """All methods at the largest size with the most of the `users`; `scaled` ones also smaller, and with fewer users."""
     counts = sorted({min(max(count, 2), users) for count in budget.samples})
     largest, most = budget.sizes[-1], counts[-1]
     cells = [Cell(method, largest, most) for method in config.methods]

@@ -16,11 +16,10 @@ REACH = 1.5
 
 
 def omp(csi: Tensor, shown: Tensor, atoms: int) -> tuple[Tensor, Tensor]:
-    """Orthogonal matching pursuit over an oversampled 2-D DFT dictionary of plane waves.
+    """Orthogonal matching pursuit of at most `atoms` waves over an oversampled 2-D DFT dictionary of plane waves.
 
-    Of complex (B, x, y) only entries where `shown`, bool (x, y), are read. At most `atoms` waves are picked for each
-    channel. Returns the whole channel from these waves, complex64, and their spatial spectrum |F estimate|^2 for beam
-    selection, float32.
+    Of complex (B, x, y) only entries where `shown`, bool (x, y), are read. Returns the whole channel from the waves
+    picked, complex64, and their spatial spectrum |F estimate|^2 for beam selection, float32.
     """
     batch, columns, rows = csi.shape
     fine = (OVERSAMPLING * columns, OVERSAMPLING * rows)
@@ -142,10 +141,7 @@ def average_precision(scores: NDArray[np.float64], positive: NDArray[np.bool_]) 
 
 
 def best_f1(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[float, float]:
-    """Percentile of the scores that is the threshold with the highest F1 score, and that score.
-
-    Choose it on validation scenes.
-    """
+    """Percentile of the scores with the highest F1 score as a threshold, and that score: choose on validation scenes."""
     candidates = np.unique(np.quantile(scores, np.linspace(0, 1, 101)))
     if not positive.any():
         return float(candidates[0]), 0.0

@@ -73,8 +73,7 @@ def distance(place: Tensor, truth: Tensor) -> Tensor:
 def inverse_frequency(label: Tensor, classes: int) -> Tensor:
     """Weights float32 (classes,) of a weighted cross-entropy: falling with frequency, mean 1 over int64 (N,).
 
-    By its square root [ours]: by the frequency itself, all classes would count the same, and a handful of rare ones
-    rule.
+    By its square root [ours]: by the frequency itself, all classes would count the same, and rare ones rule.
     """
     count = torch.bincount(label, minlength=classes).float()
     weight = torch.where(count > 0, count.clamp_min(1) ** -0.5, torch.zeros(()))
@@ -105,8 +104,7 @@ def fit(
 ) -> float:
     """Train a head in place; the step with the least loss on the held-back labels wins, and that loss is returned.
 
-    Where it starts counts as a step: fine-tuning cannot make it worse on the held-back labels. The seed is that of the
-    batches.
+    Where it starts counts as a step: fine-tuning cannot make it worse there. The seed is that of the batches.
     """
     rng = np.random.default_rng([seed, BATCHES])
     features, labels = train
@@ -131,9 +129,9 @@ def tuned(
 ) -> Iterator[Trained[nn.Module]]:
     """Train a head once per seed, at the learning rate that the first seed's held-back labels favour.
 
-    `build` makes the head and is called under the seed; `loss` is made from training labels (class weights come from
-    these alone). `draw` gives for a seed labelled features in random order, the last `held_back` of which choose rate
-    and step. `rates` are tried instead of the settings'.
+    `build` makes the head, called under the seed; `loss` is made from training labels (class weights come from these
+    alone). `draw` gives labelled features in random order, the last `held_back` of which choose; `rates` replace the
+    settings'.
     """
 
     def prepare(seed: int) -> TrainAt[nn.Module]:

@@ -151,9 +151,8 @@ def physc_of(
 ) -> Tensor:
     """Encode a batch, float32 (B, d): the [PHYSC] token; of map and location nothing is masked.
 
-    `visible`, int64 (v,), are the CSI patches seen of complex64 (B, x, y). `height`, float32 (B, Q, patch^2), is of
-    `data.users.height_patches`; None shows no map. `position`, float32 (B, 2) in m relative to the base station; None
-    hides it.
+    `visible`, int64 (v,), are the CSI patches seen of complex64 (B, x, y). `height`, (B, Q, patch^2) of
+    `height_patches`, shows the map, `position`, (B, 2) in m relative to the base station, the location; None hides it.
     """
     whole = None if height is None else torch.arange(height.shape[1], device=csi.device).expand(len(csi), -1)
     csi_split = split_visible(visible, model.csi_patches, len(csi))
@@ -179,10 +178,7 @@ def _draw_visible(patches: int, masked: int, seed: int) -> Tensor:
 
 
 def top_k_hits(scores: Tensor, label: Tensor, k: int) -> float:
-    """Share of users whose label is among the k highest scores: (N, classes) and int64 (N,).
-
-    A class whose score is minus infinity is never among them.
-    """
+    """Share of users whose label, int64 (N,), is among the k highest finite scores (N, classes)."""
     best = scores.topk(min(k, scores.shape[1]), dim=1)
     return float(((best.indices == label[:, None]) & best.values.isfinite()).any(1).float().mean())
 

@@ -73,10 +73,7 @@ def spectrum_rmse(predicted: Tensor, target: Tensor, alpha: float, epsilon: floa
 
 
 def spectrum_kl(logits: Tensor, target: Tensor) -> Tensor:
-    """KL divergence of the predicted from the true spectrum (B, kx, ky), both as distributions over the bins.
-
-    The logits are the logarithm of the predicted one up to a constant; the target is non-negative.
-    """
+    """KL divergence of the predicted (from its log) from the true spectrum (B, kx, ky), as distributions over bins."""
     true = target.flatten(1)
     true = true / true.sum(-1, keepdim=True).clamp_min(torch.finfo(true.dtype).tiny)
     return F.kl_div(logits.flatten(1).log_softmax(-1), true, reduction="batchmean")

@@ -25,10 +25,7 @@ EMBEDDINGS = ("positions", "physc", "separators", "mask_tokens")
 
 
 class MaskedPretraining(lightning.LightningModule):
-    """What the pretrainings have in common: optimiser and schedule, and what a checkpoint carries.
-
-    The card goes into every checkpoint: fingerprint, dataset version, settings, package versions.
-    """
+    """What the pretrainings share: optimiser, schedule, log, and the card that goes into every checkpoint."""
 
     model: nn.Module  # The network
     tokens: int  # Of a sample

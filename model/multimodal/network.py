@@ -202,9 +202,8 @@ class FoundationModel(nn.Module):
         return self.encoder_norm(tokens)
 
     def forward(self, inputs: Inputs, mask: Mask, fill_csi: bool = True) -> Outputs:
-        """Predict everything that `mask` hides, and the spectrum.
-
-        Not to `fill_csi` leaves out the masked CSI, which costs profile `wavecity` more than all the rest.
+        """Predict all that `mask` hides, and the spectrum; to `fill_csi` costs profile `wavecity` more than all the
+        rest.
         """
         latents = self.encode(inputs, mask)  # (B, N, d)
         physc = latents[:, 0]  # (B, d)

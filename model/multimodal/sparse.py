@@ -48,10 +48,7 @@ class SparseRecovery(nn.Module):
         self.noise = nn.Parameter(torch.full((steps + 1,), math.log(NOISE)))
 
     def zero_filled(self, visible: Tensor, antennas: Tensor) -> Tensor:
-        """Spectrum of mean 1 over all directions, float32 (B, kx, ky), of the visible antennas; the others are 0.
-
-        Their channels are complex64 (B, M), their indices x * rows + y int64 (B, M).
-        """
+        """Spectrum (B, kx, ky) of mean 1 of visible antennas: complex64 (B, M), indices x * rows + y int64 (B, M)."""
         power = squared(self._analyse(visible, antennas))
         return power / power.mean((-2, -1), keepdim=True).clamp_min(1e-30)
 
@@ -119,10 +116,7 @@ class SparseRecovery(nn.Module):
 
 @torch.no_grad()
 def sparse_bayesian(csi: Tensor, shown: Tensor, steps: int = 10, oversampling: int = 4) -> Tensor:
-    """Fill in channels complex64 (B, x, y) by plain sparse Bayesian learning: flat prior, nothing trained.
-
-    Only entries where `shown`, bool (x, y), are read.
-    """
+    """Fill in channels complex64 (B, x, y) from antennas `shown`, bool (x, y): the recovery, flat prior, untrained."""
     columns, rows = shown.shape
     recovery = SparseRecovery(columns, rows, oversampling, steps)
     antennas = shown.flatten().nonzero()[:, 0]

@@ -201,9 +201,8 @@ def trained_together(
     visible: Tensor,
     settings: HeadSettings,
 ) -> Iterator[tuple[Method, Trained[EncoderWithHead]]]:
-    """Encoder and head trained together, from the pretrained model and from random weights; neither without steps.
-
-    Arguments are those of `wavecity.model.learning.finetune.finetuned`.
+    """Encoder and head trained from the pretrained model and from random weights, as `finetuned`; neither without
+    steps.
     """
     starts = {Method.PHYSC_FINE_TUNED: lambda _: predictor, Method.TWIN: predictor.untrained}
     for method, start in starts.items() if settings.finetune_steps else ():

@@ -27,8 +27,7 @@ def windows(seen: Tensor, order: int) -> Tensor:
 def normal_equations(seen: Tensor, order: int, step: int = 1) -> tuple[Tensor, Tensor]:
     """Least squares of a bin's snapshots on the `order` ones from `step` before, forwards and backwards in time.
 
-    Of complex (B, T, A, D), T of at least `step + order`: Gram matrices (B, A, D, order, order), moments (B, A, D,
-    order, 1).
+    Of complex (B, T, A, D), T >= `step + order`: Gram matrices (B, A, D, order, order), moments (B, A, D, order, 1).
     """
     count = seen.shape[1] - step - order + 1
     inputs, targets = [], []

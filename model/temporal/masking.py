@@ -109,10 +109,7 @@ def _snapshots(hidden: Hidden, grid: Grid) -> Hidden:
 
 
 def impair(csi: Tensor, settings: TemporalMaskingSettings, rng: Draws) -> Tensor:
-    """Add noise, and rotate each snapshot by its own random phase, in a share of the samples: complex64 (B, T, F, X).
-
-    The signal-to-noise ratio is that of a subcarrier and an antenna, averaged over the sample.
-    """
+    """Add noise (per subcarrier and antenna), and rotate each snapshot by a random phase, in a share of (B, T, F, X)."""
     batch, snapshots = csi.shape[:2]
     draws = rng.random((batch, 2))
     snr = settings.snr[0] + draws[:, 1] * (settings.snr[1] - settings.snr[0])

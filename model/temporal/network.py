@@ -137,10 +137,9 @@ class TemporalModel(nn.Module):
         return math.prod(self.token_grid)
 
     def forward(self, tokens: Tensor, hidden: Tensor) -> Tensor:
-        """Predict every entry of complex64 (B, T, A, D), in any unit, from the visible ones.
+        """Predict every entry of complex64 (B, T, A, D), in any unit and of the model's bins, from the visible ones.
 
-        What is hidden may hold anything; a patch with a hidden entry, of bool (B, T, A, D), is hidden whole. Other bins
-        than the model's raise ValueError.
+        What is hidden may hold anything; a patch with a hidden entry, of bool (B, T, A, D), is hidden whole.
         """
         if tokens.shape[2:] != self.grid[1:]:
             msg = f"tokens of {tuple(tokens.shape[2:])} bins of angle and delay; the model is built for {self.grid[1:]}"

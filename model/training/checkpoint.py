@@ -81,9 +81,8 @@ class Initial:
         return weights_sha256(self.weights)
 
     def check(self, settings: TrainingSettings, sizes: dict[str, int]) -> None:
-        """Refuse weights of another backbone, of other settings of the model, or of data of another shape.
-
-        `sizes` are those of the new data, as `sizes_of` gives them for the checkpoint. The first differences are named.
+        """Refuse weights of another backbone, architecture or size of data (see `sizes_of`); the first differences are
+        named.
         """
         theirs = TrainingSettings.model_validate(self.card["settings"])
         if theirs.backbone != settings.backbone:

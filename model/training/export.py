@@ -128,10 +128,10 @@ class DeployedEncoder(nn.Module):
 
     def forward(self, csi: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
         """Encode channels float32 (B, x, y, 2), real and imaginary part of sqrt(power gain), and maps (B, rows,
-        columns) in m.
+        columns), m.
 
-        Returns [PHYSC], float32 (B, d), and the spectrum, (B, kx, ky): relative power that sums to 1 (KL form), or of
-        mean about 1.
+        Returns [PHYSC] (B, d) and the spectrum (B, kx, ky): relative power of sum 1 (KL form), or of mean about 1 (eq.
+        6).
         """
         batch = csi.shape[0]
         # Gains reach -200 dB: scaled in float64, where squares do not underflow.

@@ -25,10 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def check_machine(settings: TrainingSettings, train_users: int) -> None:
-    """Refuse, before training, what this machine or its packages cannot do.
-
-    Devices that are not there or do not divide the batch, a logger that is not installed, no compiler.
-    """
+    """Refuse, before training, devices that are not there or do not divide the batch, a missing logger or compiler."""
     batch = min(settings.batch_size, train_users)
     if batch % settings.devices:
         msg = f"training.devices {settings.devices} must divide the batch of {batch} users; change training.batch_size"

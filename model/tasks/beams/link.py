@@ -99,10 +99,7 @@ def as_columns(beams: Tensor, columns: int, rows: int) -> Tensor:
 
 
 def in_own_basis(csi: Tensor) -> Tensor:
-    """Matrix of rows h_k^H in an orthonormal basis of their span: (C, K, x, y) to complex128 (C, K, min(K, N_t)).
-
-    Singular values and Gram matrix stay.
-    """
+    """Rows h_k^H in an orthonormal basis of their span, (C, K, x, y) to (C, K, min(K, N_t)): the Gram matrix stays."""
     return torch.linalg.qr(csi.to(torch.complex128).flatten(-2).transpose(1, 2), mode="r").R.mH
 
 

@@ -58,8 +58,7 @@ class Pool:
 def label_counts(ratios: Sequence[float], total: int, name: str, key: str) -> dict[float, int]:
     """Number of labels of each share of `total` users, ascending; without the shares that give too few.
 
-    Refuses, by the dataset's `name` and the `key` of the setting below `training.evaluation`, where not one gives
-    enough.
+    Where not one gives enough, the refusal names the dataset and the `key` of the setting below `training.evaluation`.
     """
     if why := too_few_for_ratios(ratios, total, key):
         raise NotPossible(f"{name}: {why}")
@@ -107,11 +106,11 @@ def probe(
     hidden: Sequence[int] = (),
     rates: Sequence[float] | None = None,
 ) -> Iterator[tuple[int, Tensor, float]]:
-    """Train a classifier (without hidden layers a linear one) on features (N, width) of `count` labelled users, per
+    """Train a classifier (linear without hidden layers) on features (N, width) of `count` labelled users, once per
     seed.
 
-    Yields seed, scores float32 (M, codebook) of the test users with features (M, width), and learning rate; `rates` are
-    tried instead of the settings'.
+    Yields seed, scores (M, codebook) of the test users' features (M, width), and learning rate, of `rates` or the
+    settings'.
     """
     train, test = features
 
