@@ -71,6 +71,12 @@ def evaluate(
         Unknown task, no checkpoint, no such dataset.
     NotPossible
         A task of another model than the run's, or a dataset that does not fit the model or is too small for the task.
+
+    Examples
+    --------
+    >>> found = evaluate(Path("runs/mine"), "runs/quickstart/store", "localization", TrainingSettings(), seed=7)
+    >>> read_records(Path("runs/mine") / found["table"], "localization")[0].metric.unit
+    'm'
     """
     if task not in TASKS:
         raise InputError(f"task {task!r}: there is no such task; choose one of {', '.join(TASKS)}")

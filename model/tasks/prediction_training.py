@@ -78,10 +78,10 @@ class Forecaster(nn.Module):
         for past, future, share in zip(
             windows.past.split(BATCH), windows.future.split(BATCH), _shares(windows).split(BATCH), strict=True
         ):
-            parts = self.model.combined(past, self.horizon)
-            encoded = F.pad(parts.encoded, (0, 1), value=1.0).to(torch.complex128)
-            known = (parts.terms[..., None] * encoded[..., None, None, :]).transpose(-2, -3).flatten(-2)
-            missing = self.model.patches(future) - parts.start
+            encoded, terms, start = self.model.combined(past, self.horizon)
+            encoded = F.pad(encoded, (0, 1), value=1.0).to(torch.complex128)
+            known = (terms[..., None] * encoded[..., None, None, :]).transpose(-2, -3).flatten(-2)
+            missing = self.model.patches(future) - start
             if relative:
                 error = missing.abs().square().sum((2, 3, 4)) * share
                 share = share / error.clamp_min(1e-6 / share.numel())

@@ -54,15 +54,6 @@ class Guess:
         return torch.cat((self.values, predicted[:, None]), 1).permute(0, 2, 3, 4, 1, 5)
 
 
-@dataclass(frozen=True)
-class Combined:
-    """A forecast is `start` plus the sum of the terms with weights linear in the embeddings."""
-
-    encoded: Tensor  # float32 (B, H, a, d, width)
-    terms: Tensor  # complex64 (B, H, a, d, WAYS + 1, p); in the unit of the data, as `start`
-    start: Tensor  # complex64 (B, H, a, d, p)
-
-
 class MixingHead(nn.Module):
     """Hidden entries as complex combinations of the visible entries of their bin [ours].
 
@@ -154,8 +145,13 @@ class TemporalModel(nn.Module):
             predicted = torch.where(guess.guessed[..., None, None, None], combined, predicted)
         return self._bins(predicted * scale)  # (B, T, A, D)
 
-    def combined(self, past: Tensor, horizon: int) -> "Combined":
-        """What `predict_tail` combines of a past of at least 2 snapshots, for `combine` to be fitted."""
+    def combined(self, past: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What `predict_tail` combines of a past of at least 2 snapshots, for `combine` to be fitted.
+
+        Embeddings float32 (B, H, a, d, width), terms complex64 (B, H, a, d, WAYS + 1, p) in the unit of the data, and
+        the start, (B, H, a, d, p): a forecast is the start plus the sum of the terms with weights linear in the
+        embeddings.
+        """
         entries, masked, scale = self._visible(*_with_tail(past, horizon))
         guess = self._guess(entries, masked)
         if guess is None:
@@ -163,7 +159,7 @@ class TemporalModel(nn.Module):
         encoded = self.encode(entries, masked, guess)
         terms = guess.terms(self._network(encoded, entries, masked)) * scale[..., None]
         ahead = slice(past.shape[1], None)
-        return Combined(encoded[:, ahead], terms[:, ahead], (guess.start() * scale)[:, ahead])
+        return encoded[:, ahead], terms[:, ahead], (guess.start() * scale)[:, ahead]
 
     def encode(self, entries: Tensor, masked: Tensor, guess: Guess | None = None) -> Tensor:
         """Embeddings (B, T, a, d, width) of all tokens, also of hidden ones: a channel that moves, represented.

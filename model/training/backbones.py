@@ -70,9 +70,13 @@ class Multimodal:
         return cls(load_snapshots(store, settings.model), settings)
 
     def check(self) -> None:
-        """Refuse data that would train nonsense; see `check_snapshots`."""
+        """Refuse data that would train nonsense, and to mirror a world whose panel faces across the mirror's axis."""
         check_snapshots(self.data)
-        _check_mirror(self.data, self.settings)
+        of_recipe = self.data.attributes.get("recipe", {}).get("radio", {}).get("azimuth", -90.0)
+        azimuth = self.data.attributes.get("array", {}).get("azimuth_deg", of_recipe)
+        if self.settings.augment.mirror and abs(azimuth) != 90.0:
+            why = f"the panel's azimuth is {azimuth:g}, mirroring needs -90; set training.augment.mirror to false"
+            raise InputError(f"{self.data.name}: {why}")
 
     def card(self) -> Json:
         """What a checkpoint says that the model is rebuilt from."""
@@ -85,15 +89,6 @@ class Multimodal:
     def module(self, steps_per_epoch: int, seed: int, card: Json) -> PretrainModule:
         """Network, losses and optimiser for Lightning."""
         return PretrainModule(self.settings, self.data, steps_per_epoch, seed, card)
-
-
-def _check_mirror(data: SnapshotData, settings: TrainingSettings) -> None:
-    """Refuse to mirror a world whose panel does not face along the axis of the mirror."""
-    of_recipe = data.attributes.get("recipe", {}).get("radio", {}).get("azimuth", -90.0)
-    azimuth = data.attributes.get("array", {}).get("azimuth_deg", of_recipe)
-    if settings.augment.mirror and abs(azimuth) != 90.0:
-        msg = f"{data.name}: the panel's azimuth is {azimuth:g}, mirroring needs -90; set training.augment.mirror to false"
-        raise InputError(msg)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,11 @@ def pretrain(store: str, settings: TrainingSettings, out: Path, seed: int, overw
         The folder holds another training; the dataset does not fit the model or its own statistics, or lacks train or
         validation scenes; the machine has no such devices, or lacks a package or compiler that the settings ask for;
         `init_from` names no checkpoint, or one of another architecture.
+
+    Examples
+    --------
+    >>> pretrain("runs/quickstart/store", TrainingSettings(epochs=5), Path("runs/mine"), seed=7)
+    PosixPath('runs/mine/checkpoints/last.ckpt')
     """
     version = dataset_version(store)
     initial = initial_of(settings, out)
