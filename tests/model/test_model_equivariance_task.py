@@ -11,7 +11,6 @@ from synthetic_results import check_spec
 from synthetic_temporal import make_temporal
 
 from wavecity.dataset import InputError
-from wavecity.model.equivariance import task as equivariance_task
 from wavecity.model.equivariance.measures import (
     MODULATED,
     OWN,
@@ -40,6 +39,7 @@ from wavecity.model.results.records import Findings, Record, read_records
 from wavecity.model.results.rows import frame_of
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings
 from wavecity.model.settings.training import HeadSettings, TrainingSettings
+from wavecity.model.tasks import equivariance as equivariance_task
 from wavecity.model.tasks import evaluate as tasks
 from wavecity.model.tasks.equivariance import equivariance_temporal
 from wavecity.model.tasks.evaluate import evaluate
