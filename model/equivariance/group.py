@@ -81,8 +81,7 @@ def lag_one(csi: Tensor, visible: Tensor, dims: Sequence[int]) -> tuple[Tensor, 
 
 
 def canonicalise(csi: Tensor, visible: Tensor, dims: Sequence[int], rms: float = 1.0) -> Canonical:
-    """Take out shift along `dims`, phase and level: the same form for all M_g H and c H of a channel H, complex (B,
-    ...).
+    """Take out shift along `dims`, phase and level: one form for all M_g H and c H of a channel H, complex (B, ...).
 
     What is visible is demodulated by its lag-1 phase and divided by its RMS and by the phase of its sum; if that sum
     vanishes, by the phase of the loudest entry. Shift and factor are taken as constants: no gradient flows through

@@ -74,7 +74,7 @@ class CsiEstimator(nn.Module):
 class CsiForecaster(nn.Module):
     """The temporal model as a map from the snapshots seen to the `horizon` to come, over time, frequency and space.
 
-    It sees the model's bins of delay: the most energetic ones of the past, or, not to `align`, the first. What it
+    It sees the model's bins of delay: the most energetic ones of the past, or, without `align`, the first. What it
     forecasts has no energy beyond them. The model is in float32, its only precision; channels may be complex128.
     """
 

@@ -97,10 +97,10 @@ class Predictor:
         decoy: np.random.Generator | None = None,
         fill_csi: bool = True,
     ) -> Predictions:
-        """Run encoder, decoder and heads on visible CSI patches int64 (v,), and the location if the model shall see it.
+        """Run encoder, decoder and heads on visible CSI patches int64 (v,), and on the location if it is to be seen.
 
         A share `scene_ratio` of the height patches is masked along the link to the user, or to a random position of
-        `decoy`: needed whenever the location is to be predicted fairly. Not to `fill_csi` leaves out the masked CSI,
+        `decoy`: needed whenever the location is to be predicted fairly. Without `fill_csi` the masked CSI is left out,
         which may cost more than all the rest.
         """
         parts = [

@@ -202,9 +202,7 @@ class FoundationModel(nn.Module):
         return self.encoder_norm(tokens)
 
     def forward(self, inputs: Inputs, mask: Mask, fill_csi: bool = True) -> Outputs:
-        """Predict all that `mask` hides, and the spectrum; to `fill_csi` costs profile `wavecity` more than all the
-        rest.
-        """
+        """Predict all that `mask` hides, and the spectrum; `fill_csi` costs profile `wavecity` more than all the rest."""
         latents = self.encode(inputs, mask)  # (B, N, d)
         physc = latents[:, 0]  # (B, d)
         csi_queries = self._csi_queries(inputs, mask)  # (B, m, d), or (B, P, d) directions

@@ -201,9 +201,7 @@ def trained_together(
     visible: Tensor,
     settings: HeadSettings,
 ) -> Iterator[tuple[Method, Trained[EncoderWithHead]]]:
-    """Encoder and head trained from the pretrained model and from random weights, as `finetuned`; neither without
-    steps.
-    """
+    """Encoder and head, `finetuned` from the pretrained model and from random weights; neither without steps."""
     starts = {Method.PHYSC_FINE_TUNED: lambda _: predictor, Method.TWIN: predictor.untrained}
     for method, start in starts.items() if settings.finetune_steps else ():
         for trained in finetuned(start, build, loss, draw, visible, settings):

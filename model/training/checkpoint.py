@@ -81,9 +81,7 @@ class Initial:
         return weights_sha256(self.weights)
 
     def check(self, settings: TrainingSettings, sizes: dict[str, int]) -> None:
-        """Refuse weights of another backbone, architecture or size of data (see `sizes_of`); the first differences are
-        named.
-        """
+        """Refuse weights of another backbone, architecture or size of data; the message names the first differences."""
         theirs = TrainingSettings.model_validate(self.card["settings"])
         if theirs.backbone != settings.backbone:
             found = [f"training.backbone {theirs.backbone} (here {settings.backbone})"]

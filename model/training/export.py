@@ -29,8 +29,7 @@ EXTRA_FILE = "metadata.json"
 
 
 def metadata_of(pretrained: Pretrained, visible: Tensor) -> Json:
-    """Describe an exported encoder that sees CSI patches int64 (v,), JSON-ready; of what an older checkpoint lacks,
-    nothing.
+    """Describe an exported encoder that sees CSI patches int64 (v,), JSON-ready; without what a checkpoint lacks.
 
     `name`, `version` (of Wavecity); `training_fingerprint`, `seed`, `trained_with` (versions), `dataset_fingerprint`,
     `dataset_manifest_sha256`, `recipe`; `inputs` and `outputs` (name, dtype, shape, unit, meaning); `conventions`;
@@ -127,8 +126,7 @@ class DeployedEncoder(nn.Module):
         self.scene = nn.Buffer(torch.arange(model.scene_patches)[None])
 
     def forward(self, csi: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode channels float32 (B, x, y, 2), real and imaginary part of sqrt(power gain), and maps (B, rows,
-        columns), m.
+        """Encode channels float32 (B, x, y, 2), parts of sqrt(power gain), and maps (B, rows, columns) in m.
 
         Returns [PHYSC] (B, d) and the spectrum (B, kx, ky): relative power of sum 1 (KL form), or of mean about 1 (eq.
         6).

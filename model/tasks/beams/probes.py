@@ -106,8 +106,7 @@ def probe(
     hidden: Sequence[int] = (),
     rates: Sequence[float] | None = None,
 ) -> Iterator[tuple[int, Tensor, float]]:
-    """Train a classifier (linear without hidden layers) on features (N, width) of `count` labelled users, once per
-    seed.
+    """Train a classifier (linear if nothing is hidden) on features (N, width) of `count` labelled users, per seed.
 
     Yields seed, scores (M, codebook) of the test users' features (M, width), and learning rate, of `rates` or the
     settings'.

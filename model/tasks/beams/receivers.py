@@ -20,8 +20,7 @@ CHUNK = 1024
 
 
 def receivers(data: WirelessData, split: str, limit: int, columns: int, rows: int) -> tuple[Users, Tensor]:
-    """Users of a split, evenly spread over it, and their channels at a panel of several antennas, complex64 (N, R, x,
-    y).
+    """Users evenly spread over a split, and their channels at a panel of R antennas, complex64 (N, R, x, y).
 
     The panel is that of `wavecity.dataset.views`: isotropic elements half a wavelength apart, upright, boresight east,
     the same way for every user, and centred on the position whose single-antenna channel is stored; antenna (column,
