@@ -170,6 +170,11 @@ def read_outcomes(run: Path) -> dict[str, Outcome]:
     ------
     InputError
         Records in the form of another version.
+
+    Examples
+    --------
+    >>> outcome = read_outcomes(Path("runs/quickstart"))["localization"]
+    >>> curve = outcome.curve(Metric.LOCATION_ERROR, Condition(), Method.PHYSC_MLP)  # x labels, values in m by seed
     """
     outcomes: dict[str, Outcome] = {}
     for task in TASKS:

@@ -172,6 +172,11 @@ class PretrainedTemporal(NamedTuple):
         ------
         InputError
             A shape that the model does not take, channels that are not complex, values that are not finite.
+
+        Examples
+        --------
+        >>> load_temporal_model("runs/temporal").embed(csi).shape  # of channels (N, time, subcarrier, x)
+        (1000, 32)
         """
         antennas = self.model.grid[1]
         subcarriers = self.card["trajectory"]["subcarriers"]
