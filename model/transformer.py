@@ -15,14 +15,8 @@ from torch import Tensor, nn
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then a GELU MLP, each added to its input.
 
-    A backbone's own block says how queries, keys and values become the attended values.
-
-    Parameters
-    ----------
-    width, heads : int
-        d and the number of attention heads, which divides it into heads of c = d / heads.
-    mlp_ratio : float
-        Width of the MLP's hidden layer over d.
+    A backbone's own block says how queries, keys and values become the attended values. The width d is divided into
+    heads of c = d / heads; the MLP's hidden layer is `mlp_ratio` times d wide.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:

@@ -30,12 +30,11 @@ from wavecity.flows.bench.memory import peak_memory
 from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
 from wavecity.flows.recipe import load_recipe
 from wavecity.flows.tables import console
-from wavecity.model.data.batches import steps_per_epoch
 from wavecity.model.data.snapshots import Snapshots
-from wavecity.model.multimodal.backbone import Multimodal
 from wavecity.model.multimodal.module import PretrainModule
 from wavecity.model.multimodal.network import count_parameters
 from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.training.backbones import Multimodal, steps_per_epoch
 from wavecity.model.training.trainer import check_machine, cpu_threads, make_trainer, quiet
 
 SIDES = ("lightning", "plain", "full_length")

@@ -12,35 +12,19 @@ from wavecity.model.settings.temporal import TemporalSettings
 
 
 def single_row(csi: Tensor) -> Tensor:
-    """Leave out the vertical axis of a linear array: (..., T, F, X, 1) to (..., T, F, X).
-
-    Raises
-    ------
-    InputError
-        The array has several rows.
-    """
+    """Leave out the vertical axis of a linear array, (..., T, F, X, 1) to (..., T, F, X); refuses several rows."""
     if csi.shape[-1] != 1:
         raise InputError(f"radio.rows is {csi.shape[-1]}; the temporal model takes a linear array, rows: 1")
     return csi[..., 0]
 
 
 def to_angle_delay(csi: Tensor, delays: int | None = None, first: Tensor | int = 0) -> Tensor:
-    """Unitary transform over antennas and subcarriers, cropped to some bins of delay.
+    """Unitary transform over antennas and subcarriers: complex64 (..., T, F, X) to (..., T, X, delays).
 
-    Parameters
-    ----------
-    csi : complex64 (..., T, F, X)
-        F subcarriers of equal spacing, in ascending order; X antennas of a linear array.
-    delays : int, optional
-        Bins of delay to keep, all F by default.
-    first : int, or int64 (...)
-        First bin kept, for every sample; the axis is circular: -2 keeps two bins before delay 0. See `delay_window`.
-
-    Returns
-    -------
-    complex64 (..., T, X, delays)
-        Bin a of X: phase turns by a / X of a circle an antenna (unshifted: above X / 2 backwards). Bin n of `delays`:
-        delay (first + n) / (F * spacing), modulo 1 / spacing.
+    F subcarriers are of equal spacing, ascending. In bin a of X the phase turns by a / X of a circle per antenna
+    (unshifted: above X / 2 backwards); bin n has the delay (first + n) / (F * spacing), modulo 1 / spacing. All F bins
+    of delay are kept, or `delays` of them from `first` on, int or int64 (...) per sample; the axis is circular: -2
+    keeps two bins before delay 0.
     """
     subcarriers = csi.shape[-2]
     bins = torch.fft.ifft(torch.fft.fft(csi, dim=-1, norm="ortho"), dim=-2, norm="ortho").transpose(-1, -2)
@@ -53,37 +37,16 @@ def to_angle_delay(csi: Tensor, delays: int | None = None, first: Tensor | int =
 
 
 def from_angle_delay(bins: Tensor, subcarriers: int, first: Tensor | int = 0) -> Tensor:
-    """Inverse of `to_angle_delay`; bins that were cropped count as zero.
-
-    Parameters
-    ----------
-    bins : complex64 (..., T, X, delays)
-    subcarriers : int
-        F.
-    first : int, or int64 (...)
-        As given to `to_angle_delay`.
-
-    Returns
-    -------
-    complex64 (..., T, F, X)
-    """
+    """Inverse of `to_angle_delay`, complex64 (..., T, X, delays) to (..., T, F, X); cropped bins count as zero."""
     index = _window(first, bins.shape[-1], subcarriers, bins)
     whole = bins.new_zeros(*bins.shape[:-1], subcarriers).scatter(-1, index.expand_as(bins), bins)
     return torch.fft.ifft(torch.fft.fft(whole.transpose(-1, -2), dim=-2, norm="ortho"), dim=-1, norm="ortho")
 
 
 def delay_window(csi: Tensor, delays: int) -> Tensor:
-    """First bin of the `delays` successive bins with the most energy, as a receiver's timing would find.
+    """First bin, int64 (...) in [0, F), of the `delays` successive ones with the most energy: a receiver's timing.
 
-    Parameters
-    ----------
-    csi : complex64 (..., T, F, X)
-        The snapshots that may be looked at: for prediction, those of the past.
-
-    Returns
-    -------
-    int64 (...)
-        In [0, F).
+    `csi`, complex64 (..., T, F, X), are the snapshots that may be looked at: for prediction, those of the past.
     """
     power = torch.fft.ifft(csi, dim=-2, norm="ortho").abs().square().sum((-3, -1))
     wrapped = torch.cat((power, power[..., : delays - 1]), -1)

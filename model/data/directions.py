@@ -8,18 +8,9 @@ OVERSAMPLING = 8
 
 
 def strongest_direction(csi: Tensor, spacing: float) -> Tensor:
-    """Direction of the strongest plane wave of a channel: the peak of its oversampled spectrum (eq. 5).
+    """Direction float32 (B, 3) of a channel's strongest plane wave, complex (B, x, y): its spectrum's peak (eq. 5).
 
-    Parameters
-    ----------
-    csi : complex (B, x, y)
-    spacing : float
-        Of the elements, in wavelengths.
-
-    Returns
-    -------
-    float32 (B, 3)
-        Unit vectors in the panel's frame: along its x axis, along its y axis, boresight.
+    Unit vectors in the panel's frame: along its x and y axis, boresight. `spacing` of the elements is in wavelengths.
     """
     size = (OVERSAMPLING * csi.shape[-2], OVERSAMPLING * csi.shape[-1])
     scale = csi.abs().amax((-2, -1), keepdim=True).clamp_min(1e-30)

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.dataset import InputError
+from wavecity.model.settings.prediction import PredictionSettings
 from wavecity.model.settings.tasks import TASKS_OF
-from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
+from wavecity.model.settings.training import TrainingSettings
 
 # Fewer labels than these are no training set.
 FEWEST_LABELS = 10
@@ -26,37 +27,17 @@ class NotPossible(InputError):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What there is to evaluate on, or the most that there can be.
+    """What there is to evaluate on, or the most that there can be."""
 
-    Attributes
-    ----------
-    train : int
-        Users of the train split that have a path.
-    test : int (S,)
-        Those of each test scene.
-    steps : int or None
-        Snapshots of a trajectory; None where users stand still.
-    paths : bool
-        Whether the paths themselves are stored.
-    most : bool
-        Whether these are upper bounds, from a recipe, instead of a dataset's own.
-    """
-
-    train: int
-    test: NDArray[np.int64]
-    steps: int | None
-    paths: bool
-    most: bool = False
+    train: int  # Users of the train split that have a path
+    test: NDArray[np.int64]  # Those of each test scene
+    steps: int | None  # Snapshots of a trajectory; None where users stand still
+    paths: bool  # Whether the paths themselves are stored
+    most: bool = False  # Whether these are upper bounds, from a recipe, instead of a dataset's own
 
 
 def sizes_of(store: str) -> Sizes:
-    """Count users with a path in a published dataset.
-
-    Raises
-    ------
-    InputError
-        It cannot be opened.
-    """
+    """Count users with a path in a published dataset."""
     from wavecity.dataset.reader import open_store
 
     data = open_store(store)
@@ -69,39 +50,29 @@ def sizes_of(store: str) -> Sizes:
 
 
 def obstacles(tasks: Iterable[str], settings: TrainingSettings, sizes: Sizes) -> dict[str, str]:
-    """Tasks that will not be possible, each with its reason.
-
-    Returns
-    -------
-    dict
-        Task -> why, with the recipe's keys in full; empty where nothing stands in the way.
-    """
+    """Tasks that will not be possible, each with the reason, which names the recipe's keys in full."""
     found = {task: obstacle(task, settings, sizes) for task in tasks}
     return {task: why for task, why in found.items() if why}
 
 
 def obstacle(task: str, settings: TrainingSettings, sizes: Sizes) -> str:
     """Why a task will not be possible; empty where nothing stands in the way."""
-    evaluation = settings.evaluation
-    if why := wrong_model(task, settings.backbone):
+    evaluation, users, most = settings.evaluation, sizes.test, sizes.most
+    why = wrong_model(task, settings.backbone)
+    if settings.backbone == "temporal":
+        why = why or too_short(evaluation.prediction, sizes.steps)
+    if why := why or too_few_trained(task, sizes.train):
         return why
-    if settings.backbone == "temporal" and (why := _too_short(evaluation, sizes.steps)):
-        return why
-    if sizes.train < FEWEST_TRAINED.get(task, 0):
-        return too_few_trained(task, sizes.train)
     if task == "localization":
         config = evaluation.localization
-        return too_few_to_label(
-            sizes.test, config.users, config.labels, config.test_share, "localization.labels", sizes.most
-        )
+        return too_few_to_label(users, config.users, config.labels, config.test_share, "localization.labels", most)
     if task == "cross-localization":
         other = evaluation.cross_scene
-        return too_few_to_label(sizes.test, other.users, other.labels, TESTED, "cross_scene.labels", sizes.most)
+        return too_few_to_label(users, other.users, other.labels, TESTED, "cross_scene.labels", most)
     if task == "mu-mimo":
         mu = evaluation.mu_mimo
-        return too_few_for_ratios(mu.ratios, min(sizes.train, mu.users), "mu_mimo.ratios") or too_few_for_clusters(
-            sizes.test, mu.cluster, sizes.most
-        )
+        why = too_few_for_ratios(mu.ratios, min(sizes.train, mu.users), "mu_mimo.ratios")
+        return why or too_few_for_clusters(users, mu.cluster, most)
     if task == "su-mimo":
         su = evaluation.su_mimo
         if not sizes.paths:
@@ -159,28 +130,26 @@ def too_few_for_clusters(users: NDArray[np.int64], size: int, most: bool = False
 
 
 def too_few_trained(task: str, train: int) -> str:
-    """Say that a task which trains models has too few users to do so."""
+    """Say that a task which trains models has too few users to do so, if so."""
+    if train >= FEWEST_TRAINED.get(task, 0):
+        return ""
     return (
         f"{task} needs {FEWEST_TRAINED[task]} training users with a path at least, there are {train}; build more scenes "
         "(area.scenes) or users (users.maximum)"
     )
 
 
-def too_short(steps: int, past: int, horizon: int) -> str:
-    """Say that trajectories are shorter than a window, if so."""
-    needed = past + horizon
-    if steps >= needed:
+def too_short(settings: PredictionSettings, steps: int | None) -> str:
+    """Say that trajectories are shorter than a window, if so; or that there are none."""
+    if steps is None:
+        return "users stand still, mobility is null; the temporal model needs trajectories, e.g. recipe temporal"
+    past, horizon = settings.past, settings.horizons[-1]
+    if steps >= (needed := past + horizon):
         return ""
     return (
         f"trajectories have {steps} snapshots, but {SECTION}.prediction.past {past} and the longest of "
         f"{SECTION}.prediction.horizons, {horizon}, need {needed}; set fewer, or build the dataset with mobility.steps {needed}"
     )
-
-
-def _too_short(settings: EvaluationSettings, steps: int | None) -> str:
-    if steps is None:
-        return "users stand still, mobility is null; the temporal model needs trajectories, e.g. recipe temporal"
-    return too_short(steps, settings.prediction.past, settings.prediction.horizons[-1])
 
 
 def _largest(users: NDArray[np.int64], most: bool) -> str:

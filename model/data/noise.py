@@ -8,21 +8,10 @@ from torch import Tensor
 
 
 def add_noise(csi: Tensor, snr: Tensor | float, noise: Tensor, power: float | None = None) -> Tensor:
-    """Add noise `snr` dB below each channel's mean power.
+    """Add noise `snr` dB below each channel's mean power: complex64 (B, ...); `snr` is one for all, or float32 (B,).
 
-    Parameters
-    ----------
-    csi : complex64 (B, ...)
-    snr : float or float32 (B,)
-        Signal-to-noise ratio of an entry in dB, one for all channels or one for each.
-    noise : complex, as `csi`
-        White; its precision is that of the computation.
-    power : float, optional
-        Mean power of all channels over that of `noise`. By default that of each channel is measured, and `noise` has one.
-
-    Returns
-    -------
-    complex64 (B, ...)
+    `noise` is white, complex as `csi`, and its precision is that of the computation. `power` is the mean power of all
+    channels over that of `noise`; by default that of each channel is measured, and `noise` has one.
 
     Examples
     --------

@@ -29,28 +29,14 @@ BLOCK = 2**26
 
 
 class Snapshots(NamedTuple):
-    """Users of a training step.
+    """Users of a training step."""
 
-    Attributes
-    ----------
-    csi : complex64 (B, x, y)
-    position : float32 (B, 2)
-        Relative to the base station, m.
-    scene : int64 (B,)
-        Rows of the arrays below, which hold the scenes of the batch, each once or twice.
-    height : float32 (S, rows, columns)
-        m, row 0 = north.
-    occupancy : uint8 (S, patch_rows, patch_columns)
-    bs_shift : float32 (S,)
-        How far the base station was slid east, m.
-    """
-
-    csi: Tensor
-    position: Tensor
-    scene: Tensor
-    height: Tensor
-    occupancy: Tensor
-    bs_shift: Tensor
+    csi: Tensor  # complex64 (B, x, y)
+    position: Tensor  # float32 (B, 2); relative to the base station, m
+    scene: Tensor  # int64 (B,); rows of the arrays below, which hold the scenes of the batch, each once or twice
+    height: Tensor  # float32 (S, rows, columns); m, row 0 = north
+    occupancy: Tensor  # uint8 (S, patch_rows, patch_columns)
+    bs_shift: Tensor  # float32 (S,); how far the base station was slid east, m
 
 
 def snapshots(batch: dict[str, Tensor]) -> Snapshots:
@@ -67,28 +53,14 @@ def snapshots(batch: dict[str, Tensor]) -> Snapshots:
 
 @dataclass(frozen=True)
 class SnapshotData:
-    """A dataset as the pretraining of the multi-modal model sees it.
+    """A dataset as the pretraining of the multi-modal model sees it."""
 
-    Attributes
-    ----------
-    splits : dict
-        `train` and `validation` -> users by index, read when they are asked for.
-    geometry : Geometry
-        What the model is built for.
-    attributes : dict
-        Of the store, and `manifest`, the SHA-256 of the version's manifest.
-    name : str
-        What error messages call it.
-    path : str
-        The Zarr group, with the `latest` pointer followed.
-    """
-
-    splits: Mapping[str, Samples]
+    splits: Mapping[str, Samples]  # `train` and `validation` -> users by index, read when they are asked for
     statistics: Statistics
-    geometry: Geometry
-    attributes: Json
-    name: str
-    path: str
+    geometry: Geometry  # What the model is built for
+    attributes: Json  # Of the store, and `manifest`, the SHA-256 of the version's manifest
+    name: str  # What error messages call it
+    path: str  # The Zarr group, with the `latest` pointer followed
 
     @property
     def tile_size(self) -> float:
@@ -103,18 +75,7 @@ class SnapshotData:
 
 
 def load_snapshots(store: str, settings: ModelSettings) -> SnapshotData:
-    """Open a published dataset for pretraining.
-
-    Parameters
-    ----------
-    store : str
-        Folder of a build, of a version, or a `.zarr`.
-
-    Raises
-    ------
-    InputError
-        The train or validation split has no user, an array or statistics are missing, or the model does not fit.
-    """
+    """Open a dataset for pretraining; refuses one without train or validation users, or that does not fit the model."""
     path, opened, statistics = open_wireless(store, trains=True)
     splits = open_splits(store, path, ("train", "validation"), ("csi", "user_position"), preload=False)
     antennas, cells, patches = (opened[name].shape[-2:] for name in ("csi", "height", "occupancy"))
@@ -124,15 +85,7 @@ def load_snapshots(store: str, settings: ModelSettings) -> SnapshotData:
 
 
 def check_snapshots(data: SnapshotData) -> None:
-    """Refuse, before training, data on which it would fail or learn nonsense.
-
-    Looks at the statistics, at all scenes, and at some users of every split.
-
-    Raises
-    ------
-    InputError
-        A statistic is not usable or belongs to other data, or an array is not finite.
-    """
+    """Refuse, before training, data on which it would fail: looks at statistics, all scenes, and users of every split."""
     for why in _faults(data):
         raise InputError(f"{data.name}: {why}; rebuild the store")
 

@@ -14,22 +14,12 @@ LEAST_SPREAD = 1.0
 
 @dataclass(frozen=True)
 class Statistics:
-    """Scales of the training split that the model's inputs are divided by; a checkpoint carries them.
+    """Scales of the training split that the model's inputs are divided by; a checkpoint carries them."""
 
-    Attributes
-    ----------
-    csi_rms : float
-        RMS of |csi| over all users.
-    csi_rms_db_mean, csi_rms_db_std : float
-        Mean and standard deviation over users of a channel's RMS in dB.
-    height_scale, position_scale : float
-        Metres.
-    """
-
-    csi_rms: float
-    csi_rms_db_mean: float
+    csi_rms: float  # RMS of |csi| over all users
+    csi_rms_db_mean: float  # Mean and standard deviation over users of a channel's RMS in dB
     csi_rms_db_std: float
-    height_scale: float = 50.0
+    height_scale: float = 50.0  # Metres
     position_scale: float = 100.0
 
     @classmethod
@@ -43,18 +33,7 @@ class Statistics:
 
 
 def patchify(grid: Tensor, patch: int) -> Tensor:
-    """Cut the last two dimensions into square patches.
-
-    Parameters
-    ----------
-    grid : (..., R, C)
-        Both edges multiples of `patch`.
-
-    Returns
-    -------
-    (..., R/patch * C/patch, patch * patch)
-        Patches and their cells in row-major (C) order.
-    """
+    """Cut (..., R, C), multiples of `patch`, into (..., R/patch * C/patch, patch * patch), both in C order."""
     *lead, rows, columns = grid.shape
     cut = grid.reshape(*lead, rows // patch, patch, columns // patch, patch)
     return cut.transpose(-3, -2).reshape(*lead, (rows // patch) * (columns // patch), patch * patch)
@@ -96,19 +75,9 @@ def take(values: Tensor, index: Tensor) -> Tensor:
 
 
 def visible_rms(patches: Tensor, visible: Tensor) -> Tensor:
-    """RMS of |csi| over a sample's visible patches.
+    """RMS (B,) of |csi| over visible patches, int64 (B, v), of the unscaled ones (B, P, 2 n) of `csi_patches`.
 
     Masked patches have no influence, so the scale and the level derived from it reveal nothing about them.
-
-    Parameters
-    ----------
-    patches : (B, P, 2 n)
-        Of `csi_patches`, unscaled.
-    visible : int64 (B, v)
-
-    Returns
-    -------
-    (B,)
     """
     # Gains reach -200 dB: the squares are summed in float64, where they do not underflow.
     power = take(patches, visible).double().square().sum((-2, -1)) / (visible.shape[1] * patches.shape[-1] / 2)
@@ -122,19 +91,9 @@ def level(rms: Tensor, statistics: Statistics) -> Tensor:
 
 
 def patch_centres(rows: int, columns: int, size: float) -> Tensor:
-    """Centres of a map's patches in the scene's frame.
+    """Centres of a map's patches in the scene's frame, m: x (east), y (north), float32 (rows * columns, 2).
 
-    Parameters
-    ----------
-    rows, columns : int
-        Patches from north to south and from west to east.
-    size : float
-        Edge of the tile in m.
-
-    Returns
-    -------
-    float32 (rows * columns, 2)
-        x (east) and y (north) in m, origin at the tile's centre, row-major.
+    Rows run from north to south, columns from west to east; the origin is the centre of the tile, `size` m wide.
     """
     north = size / 2 - (torch.arange(rows) + 0.5) * size / rows
     east = -size / 2 + (torch.arange(columns) + 0.5) * size / columns

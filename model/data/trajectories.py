@@ -21,50 +21,26 @@ KINDS = ("walker", "vehicle", "cyclist")
 
 @dataclass(frozen=True)
 class TemporalUsers(Rows):
-    """Users' trajectories in tensors.
+    """Users' trajectories in tensors."""
 
-    Attributes
-    ----------
-    csi : complex64 (N, T, F, X)
-        Channel at T snapshots, F subcarriers and X antennas of the linear array.
-    kind : int64 (N,)
-        Place in `KINDS`.
-    speed : float32 (N,)
-        Mean |velocity| over the snapshots, m/s.
-    scene : int64 (N,)
-        Row of the scene in the store.
-    """
-
-    csi: Tensor
-    kind: Tensor
-    speed: Tensor
-    scene: Tensor
+    csi: Tensor  # complex64 (N, T, F, X); channel at T snapshots, F subcarriers and X antennas of the linear array
+    kind: Tensor  # int64 (N,); place in `KINDS`
+    speed: Tensor  # float32 (N,); mean |velocity| over the snapshots, m/s
+    scene: Tensor  # int64 (N,); row of the scene in the store
 
 
 @dataclass(frozen=True)
 class TemporalData:
-    """A dataset with trajectories as the model sees it.
+    """A dataset with trajectories as the model sees it."""
 
-    Attributes
-    ----------
-    splits : dict
-        `train`, `validation`, `test` -> `Samples`, map-style and maybe lazy; `gather_temporal` makes `TemporalUsers`.
-    attributes : dict
-        Of the store: `fingerprint` names the version; `trajectory` says `interval_s`, `steps`, `subcarriers` and
-        `subcarrier_spacing_hz`.
-    cities : list of str
-        City of every scene, by row of the store.
-    name : str
-        What error messages call it.
-    path : str
-        The Zarr group, with the `latest` pointer followed.
-    """
-
+    # `train`, `validation`, `test` -> `Samples`, map-style and maybe lazy; `gather_temporal` makes `TemporalUsers`
     splits: Mapping[str, Samples]
+    # Of the store: `fingerprint` names the version; `trajectory` says `interval_s`, `steps`, `subcarriers` and
+    # `subcarrier_spacing_hz`
     attributes: Json
-    cities: list[str]
-    name: str
-    path: str = ""
+    cities: list[str]  # City of every scene, by row of the store
+    name: str  # What error messages call it
+    path: str = ""  # The Zarr group, with the `latest` pointer followed
 
     @property
     def version(self) -> str:
@@ -84,21 +60,9 @@ class TemporalData:
 
 
 def load_temporal(store: str, splits: Sequence[str] = SPLITS, preload: bool | None = None) -> TemporalData:
-    """Open a published dataset with trajectories.
+    """Open the splits that are needed of a published dataset with trajectories; `preload` as `ChannelDataset` has it.
 
-    Parameters
-    ----------
-    store : str
-        Folder of a build, of a version, or a `.zarr`.
-    splits : sequence of str
-        Those that are needed.
-    preload : bool, optional
-        As `wavecity.dataset.torch_data.ChannelDataset` has it.
-
-    Raises
-    ------
-    InputError
-        The store has no trajectories, a planar array, or no user in one of the splits.
+    Refused are stores without trajectories, with a planar array, or without a user in one of the splits.
     """
     from wavecity.dataset.arrays import open_arrays
     from wavecity.dataset.reader import open_store, resolve
@@ -139,19 +103,10 @@ def channels(batch: dict[str, Tensor]) -> Tensor:
 
 
 def check_temporal(data: TemporalData) -> None:
-    """Refuse, before training, data on which it would fail or learn nonsense: looks at some users of every split.
-
-    Raises
-    ------
-    InputError
-        Channels that are not finite, or all zero.
-    """
+    """Refuse, before training, channels that are not finite or all zero: looks at some users of every split."""
     for split, samples in data.splits.items():
         csi = gather_temporal(samples, CHECKED).csi
-        what = ""
-        if not bool(torch.isfinite(torch.view_as_real(csi)).all()):
-            what = "is not finite"
-        elif not bool(csi.abs().amax() > 0):
-            what = "is zero everywhere"
-        if what:
+        finite = bool(torch.isfinite(torch.view_as_real(csi)).all())
+        if not finite or not bool(csi.abs().amax() > 0):
+            what = "is zero everywhere" if finite else "is not finite"
             raise InputError(f"{data.name}: trajectory/csi of split {split!r} {what}; rebuild the store")

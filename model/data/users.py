@@ -43,51 +43,27 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class SceneTable:
-    """Maps of all scenes, held once and shared by their users.
+    """Maps of all scenes, held once and shared by their users."""
 
-    Attributes
-    ----------
-    height : float32 (S, rows, columns)
-        m, row 0 = north.
-    occupancy : uint8 (S, patch_rows, patch_columns)
-    bs : float32 (S, 2)
-        Base station in the scene's frame, m.
-    size : float
-        Edge of a tile in m.
-    names, cities : list of str
-        Scene identifiers, and the cities they lie in.
-    """
-
-    height: Tensor
-    occupancy: Tensor
-    bs: Tensor
-    size: float
-    names: list[str]
+    height: Tensor  # float32 (S, rows, columns); m, row 0 = north
+    occupancy: Tensor  # uint8 (S, patch_rows, patch_columns)
+    bs: Tensor  # float32 (S, 2); base station in the scene's frame, m
+    size: float  # Edge of a tile in m
+    names: list[str]  # Scene identifiers, and the cities they lie in
     cities: list[str]
 
 
 @dataclass(frozen=True)
 class WirelessData:
-    """A dataset as the model sees it.
+    """A dataset as the model sees it."""
 
-    Attributes
-    ----------
-    splits : dict
-        `train`, `validation`, `test` -> `Samples`.
-    scenes : SceneTable
-        Rows as in the store: `scene_index` points into it.
-    attributes : dict
-        Of the store: `fingerprint` names the version, `attribution` and `licence` go into the report; and `manifest`, the
-        SHA-256 of the version's manifest.
-    name : str
-        What error messages call it.
-    """
-
-    splits: Mapping[str, Samples]
-    scenes: SceneTable
+    splits: Mapping[str, Samples]  # `train`, `validation`, `test` -> `Samples`
+    scenes: SceneTable  # Rows as in the store: `scene_index` points into it
     statistics: Statistics
+    # Of the store: `fingerprint` names the version, `attribution` and `licence` go into the report; and `manifest`, the
+    # SHA-256 of the version's manifest
     attributes: Json
-    name: str
+    name: str  # What error messages call it
 
     @property
     def version(self) -> str:
@@ -105,51 +81,30 @@ class Rows:
         """Pick some of them."""
         return type(self)(*(None if part is None else part[index] for part in vars(self).values()))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """One after the other."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
+
 
 @dataclass(frozen=True)
 class Users(Rows):
-    """Users gathered from a split.
+    """Users gathered from a split."""
 
-    Attributes
-    ----------
-    csi : complex64 (N, x, y)
-    position : float32 (N, 2)
-        Relative to the base station, m.
-    scene : int64 (N,)
-        Row of the scene table.
-    los : bool (N,)
-    path_gain : float32 (N,)
-        dB.
-    best_beam : int64 (N,)
-    """
-
-    csi: Tensor
-    position: Tensor
-    scene: Tensor
-    los: Tensor
-    path_gain: Tensor
-    best_beam: Tensor
-
-    @classmethod
-    def joined(cls, parts: Sequence["Users"]) -> "Users":
-        """One after the other."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+    csi: Tensor  # complex64 (N, x, y)
+    position: Tensor  # float32 (N, 2); relative to the base station, m
+    scene: Tensor  # int64 (N,); row of the scene table
+    los: Tensor  # bool (N,)
+    path_gain: Tensor  # float32 (N,); dB
+    best_beam: Tensor  # int64 (N,)
 
 
 def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
-    """Open a published dataset for evaluation, with the maps of all scenes in memory.
+    """Open a published dataset for evaluation, the maps of all scenes in memory.
 
-    Parameters
-    ----------
-    store : str
-        Folder of a build, of a version, or a `.zarr`.
-    splits : sequence of str
-        Those that are needed. Without `train`, a dataset needs no training users, and its statistics are nan.
-
-    Raises
-    ------
-    InputError
-        A split has no scene, an array is missing, or `train` is needed and there are no statistics of its users.
+    Without `train` among the splits, a dataset needs no training users, and its statistics are nan. Refused are splits
+    without a scene, missing arrays, and missing statistics of training users where these are needed.
     """
     path, opened, statistics = open_wireless(store, "train" in splits)
     height = torch.from_numpy(opened["height"].values)
@@ -170,13 +125,7 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
 
 
 def open_wireless(store: str, trains: bool) -> "tuple[str, xr.Dataset, Statistics]":
-    """Path, dataset and statistics of a store that has all that the model needs.
-
-    Raises
-    ------
-    InputError
-        An array or an attribute is missing, or `trains` and there are no statistics of training users.
-    """
+    """Path, dataset and statistics (nan if nothing `trains`) of a store; refuses one without all that the model needs."""
     from wavecity.dataset.reader import open_store, resolve
 
     path = str(resolve(store))
@@ -199,13 +148,7 @@ def open_wireless(store: str, trains: bool) -> "tuple[str, xr.Dataset, Statistic
 def open_splits(
     store: str, path: str, splits: Sequence[str], fields: Sequence[str], preload: bool | None = None
 ) -> "dict[str, ChannelDataset]":
-    """Users of some splits by index; `preload` as `ChannelDataset` has it.
-
-    Raises
-    ------
-    InputError
-        A split has no scene or no user with a path.
-    """
+    """Users of some splits by index, `preload` as `ChannelDataset` has it; refuses a split without a user with a path."""
     from wavecity.dataset.torch_data import ChannelDataset
 
     samples = {split: ChannelDataset(path, split, fields, preload=preload) for split in splits}
@@ -250,20 +193,7 @@ def geometry_of(data: WirelessData, settings: ModelSettings) -> Geometry:
 def geometry_from(
     name: str, antennas: Sequence[int], cells: Sequence[int], patches: Sequence[int], settings: ModelSettings
 ) -> Geometry:
-    """Sizes of a dataset, checked against the model's patches.
-
-    Parameters
-    ----------
-    name : str
-        The dataset's.
-    antennas, cells, patches : (int, int)
-        Of the array, the height map and the occupancy grid.
-
-    Raises
-    ------
-    InputError
-        A patch size does not divide the data.
-    """
+    """Sizes of a dataset from the edges of array and maps; refuses patches that do not divide them."""
     columns, rows = antennas
     height, width = cells
     occupancy = patches[-1]
@@ -322,15 +252,7 @@ def collate(items: list[Json]) -> Users:
 
 
 class ScenePatches:
-    """Height patches, occupancy targets and patch centres of all scenes on one device.
-
-    Parameters
-    ----------
-    settings : TrainingSettings
-        Of the model that looks at them.
-    statistics : Statistics
-        Heights are divided by `height_scale`.
-    """
+    """Height patches, occupancy targets and patch centres of all scenes on one device, as a model sees them."""
 
     def __init__(
         self, scenes: SceneTable, settings: TrainingSettings, statistics: Statistics, device: torch.device

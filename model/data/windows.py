@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import delay_window, to_angle_delay
-from wavecity.model.data.feasible import FEWEST_TRAINED, NotPossible, too_few_trained, too_short
+from wavecity.model.data.feasible import NotPossible, too_few_trained, too_short
 from wavecity.model.data.noise import add_noise
 from wavecity.model.data.trajectories import TemporalData
 from wavecity.model.data.users import Rows
@@ -17,52 +17,27 @@ from wavecity.model.settings.prediction import PredictionSettings
 
 @dataclass(frozen=True)
 class Windows(Rows):
-    """Snapshots seen and those to come, in angle and delay.
+    """Snapshots seen and those to come, in angle and delay."""
 
-    Attributes
-    ----------
-    past : complex64 (N, T, angle, delay)
-        With noise, where there is any.
-    future : complex64 (N, H, angle, delay)
-        Without noise.
-    """
-
-    past: Tensor
-    future: Tensor
+    past: Tensor  # complex64 (N, T, angle, delay); with noise, where there is any
+    future: Tensor  # complex64 (N, H, angle, delay); without noise
 
 
 @dataclass(frozen=True)
 class Cutter:
-    """Cuts windows out of trajectories.
+    """Cuts windows out of trajectories."""
 
-    Attributes
-    ----------
-    past, future : int
-        Snapshots seen and predicted.
-    delays : int
-        Bins of delay.
-    align : bool
-        Keep the bins with the most energy among the snapshots seen (the future has no say), or the first ones.
-    snr : float, optional
-        Of the snapshots seen, dB; over all subcarriers and antennas.
-    """
-
-    past: int
+    past: int  # Snapshots seen and predicted
     future: int
-    delays: int
+    delays: int  # Bins of delay
+    # Keep the bins with the most energy among the snapshots seen (the future has no say), or the first ones
     align: bool
-    snr: float | None
+    snr: float | None  # Of the snapshots seen, dB; over all subcarriers and antennas
 
     def cut(self, csi: Tensor, rng: np.random.Generator, turn: bool = False) -> Windows:
-        """One window at a random place of each trajectory.
+        """One window at a random place of each trajectory complex64 (N, T, F, X); `rng` draws places and noise.
 
-        Parameters
-        ----------
-        csi : complex64 (N, T, F, X)
-        rng : Generator
-            Draws places and noise.
-        turn : bool
-            Also rotate each window by a random phase: more of the same physics, for training.
+        `turn` also rotates each window by a random phase: more of the same physics, for training.
         """
         start = torch.from_numpy(rng.integers(0, csi.shape[1] - self.past - self.future + 1, len(csi)))
         steps = start[:, None] + torch.arange(self.past + self.future)
@@ -92,19 +67,10 @@ class Cutter:
 
 
 def check_windows(data: TemporalData, config: PredictionSettings, antennas: int) -> None:
-    """Refuse a dataset that the model, of so many antennas, or the windows do not fit.
-
-    Raises
-    ------
-    InputError
-        Other antennas than the model's, trajectories shorter than a window, fewer than two training users.
-    """
+    """Refuse a dataset of other antennas than the model's, shorter than a window, or of fewer than two training users."""
     steps, _, found = data.shape
     if found != antennas:
         msg = f"{data.name}: {found} antennas, but the model was trained on {antennas}; evaluate on such a dataset"
         raise InputError(msg)
-    why = too_short(steps, config.past, config.horizons[-1])
-    if not why and len(data.splits["train"]) < FEWEST_TRAINED["prediction"]:
-        why = too_few_trained("prediction", len(data.splits["train"]))
-    if why:
+    if why := too_short(config, steps) or too_few_trained("prediction", len(data.splits["train"])):
         raise NotPossible(f"{data.name}: {why}")

@@ -26,44 +26,22 @@ VANISHED = {torch.complex64: 1e-5, torch.complex128: 1e-9}
 
 @dataclass(frozen=True)
 class Canonical:
-    """A channel in canonical form, and what takes it back.
+    """A channel in canonical form, and what takes it back."""
 
-    Attributes
-    ----------
-    csi : complex (B, ...)
-        Zero where hidden. Of lag-1 phase 0 along every defined axis; the sum of its visible entries is real and positive.
-    turns : float64 (B, axes)
-        Cycles per step that were taken out along every axis.
-    factor : complex128 (B,)
-        That the channel was divided by: level and phase.
-    defined : bool (B, axes)
-        Axes along which there was a shift to be found; elsewhere it is 0.
-    """
-
+    # complex (B, ...); zero where hidden. Of lag-1 phase 0 along every defined axis; the sum of its visible entries is
+    # real and positive.
     csi: Tensor
-    turns: Tensor
-    factor: Tensor
-    defined: Tensor
+    turns: Tensor  # float64 (B, axes); cycles per step that were taken out along every axis
+    factor: Tensor  # complex128 (B,); that the channel was divided by: level and phase
+    defined: Tensor  # bool (B, axes); axes along which there was a shift to be found; elsewhere it is 0
 
 
 def modulate(csi: Tensor, turns: Tensor, dims: Sequence[int], origin: int | Sequence[int] = 0) -> Tensor:
-    """Apply M_g.
+    """Apply M_g to complex (B, ...), in its precision; phases are computed in float64, modulo a turn.
 
-    Parameters
-    ----------
-    csi : complex (B, ...)
-    turns : float (B, axes)
-        Cycles per step along each of `dims`: positive along time for a positive Doppler, negative along frequency for a
-        positive delay, positive along the array for a positive direction cosine.
-    dims : sequence of int
-        Dimensions of `csi`; not the first.
-    origin : int or sequence of int
-        Index of the first entry along each of `dims`: a forecast after T snapshots begins at T.
-
-    Returns
-    -------
-    complex (B, ...)
-        In the precision of `csi`; phases are computed in float64, modulo a turn.
+    `turns`, (B, axes), are cycles per step along each of `dims` (not the first): positive along time for a positive
+    Doppler, negative along frequency for a positive delay, positive along the array for a positive direction cosine.
+    `origin` is the index of the first entry along each: a forecast after T snapshots begins at T.
     """
     firsts = [origin] * len(dims) if isinstance(origin, int) else origin
     for column, dim, first in zip(turns.double().unbind(-1), dims, firsts, strict=True):
@@ -76,24 +54,15 @@ def modulate(csi: Tensor, turns: Tensor, dims: Sequence[int], origin: int | Sequ
 
 
 def lag_one(csi: Tensor, visible: Tensor, dims: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Mean shift of a channel: the angle of sum x[i + 1] conj(x[i]), over the pairs of visible neighbours.
+    """Mean shift of complex (B, ...), the angle of sum x[i + 1] conj(x[i]) over the pairs of visible neighbours.
 
     A modulation by g adds g to it, whatever the channel and the mask. The sum may vanish: no two neighbours are visible
-    (a comb of snapshots), or as much of the channel turns one way as the other. The shift then counts as 0, and whatever
-    is built on it is not equivariant along that axis, for that sample. For the comb nothing can be: modulated by half a
-    turn per step, what is visible of every other snapshot stays the same, while what is hidden changes its sign.
+    (a comb of snapshots), or as much of the channel turns one way as the other. The shift then counts as 0, and
+    whatever is built on it is not equivariant along that axis, for that sample. For the comb nothing can be: modulated
+    by half a turn per step, what is visible of every other snapshot stays the same, while what is hidden changes its
+    sign.
 
-    Parameters
-    ----------
-    csi : complex (B, ...)
-        Hidden entries may hold anything.
-    visible : bool, as `csi`
-
-    Returns
-    -------
-    turns : float64 (B, axes)
-        Cycles per step, within half a turn.
-    defined : bool (B, axes)
+    Returns cycles per step within half a turn, float64 (B, axes), and where they are defined, bool (B, axes).
     """
     entries, _ = _over_peak(csi.masked_fill(~visible, 0))
     turns, defined = [], []
@@ -112,20 +81,12 @@ def lag_one(csi: Tensor, visible: Tensor, dims: Sequence[int]) -> tuple[Tensor, 
 
 
 def canonicalise(csi: Tensor, visible: Tensor, dims: Sequence[int], rms: float = 1.0) -> Canonical:
-    """Take out shift, phase and level: the same form for all M_g H and c H of a channel H.
+    """Take out shift along `dims`, phase and level: one form for all M_g H and c H of a channel H, complex (B, ...).
 
     What is visible is demodulated by its lag-1 phase and divided by its RMS and by the phase of its sum; if that sum
-    vanishes, by the phase of the loudest entry. Shift and factor are taken as constants: no gradient flows through them.
-
-    Parameters
-    ----------
-    csi : complex (B, ...)
-        Hidden entries have no influence.
-    visible : bool, as `csi`
-    dims : sequence of int
-        Axes along which shifts are taken out.
-    rms : float
-        Of the canonical form's visible entries. A channel without any energy stays zero.
+    vanishes, by the phase of the loudest entry. Shift and factor are taken as constants: no gradient flows through
+    them. Hidden entries have no influence; `rms` is that of the form's visible ones. A channel without any energy stays
+    zero.
     """
     turns, defined = lag_one(csi, visible, dims)
     # In float64 up to the end: what comes next may amplify every rounding, as the recovery of plane waves does.
@@ -143,20 +104,9 @@ def canonicalise(csi: Tensor, visible: Tensor, dims: Sequence[int], rms: float =
 
 
 def restore(output: Tensor, canonical: Canonical, dims: Sequence[int], origin: int | Sequence[int] = 0) -> Tensor:
-    """Take an output for the canonical form to the coordinates of the input: its shift, phase and level.
+    """Take an output for the canonical form to the coordinates of the input, complex (B, ...) in its precision.
 
-    Parameters
-    ----------
-    output : complex (B, ...)
-    dims : sequence of int
-        Of `output`, in the order of `canonicalise`'s.
-    origin : int or sequence of int
-        See `modulate`.
-
-    Returns
-    -------
-    complex (B, ...)
-        In the precision of the input.
+    `dims` are the output's, in the order of `canonicalise`'s; `origin` as `modulate` has it.
     """
     whole = modulate(output.to(torch.complex128) * _column(canonical.factor, output), canonical.turns, dims, origin)
     return whole.to(canonical.csi.dtype)
@@ -166,16 +116,15 @@ class Wrapped(nn.Module):
     """Any map on channels, made equivariant to shifts, phase and level: canonical form, map, and back.
 
     Exact up to rounding wherever the lag-1 sums stand (see `lag_one`), with nothing trained. Gradients flow through the
-    inner map. Under autocast only the inner map runs in low precision, and its rounding is that of one and the same input.
+    inner map. Under autocast only the inner map runs in low precision, and its rounding is that of one and the same
+    input.
 
     Parameters
     ----------
     inner : nn.Module
         (csi, visible) to a complex tensor with the same dimensions; lengths may differ.
-    dims : sequence of int
-        Axes of shifts, the same in input and output.
     origin : int or sequence of int
-        Index of the output's first entry along each of `dims`, counted from the input's.
+        Index of the output's first entry along each of `dims`, the axes of shifts, counted from the input's.
     rms : float
         Of what the inner map is given: the level that it was trained at.
     """
@@ -200,17 +149,7 @@ class Wrapped(nn.Module):
 def epsilon(shifted_output: Tensor, output_shifted: Tensor) -> Tensor:
     """Equivariance error: E |f(M_g H) - M_g f(H)|^2 over E |M_g f(H)|^2, a ratio of powers (0 dB is 1).
 
-    Parameters
-    ----------
-    shifted_output : complex (B, ...)
-        f(M_g H).
-    output_shifted : complex (B, ...)
-        M_g f(H).
-
-    Returns
-    -------
-    float64 scalar
-        Differentiable; not-a-number if the output is zero.
+    Of complex (B, ...) f(M_g H) and M_g f(H), a float64 scalar; differentiable, not-a-number if the output is zero.
     """
     error, power = (energies(part) for part in (shifted_output - output_shifted, output_shifted))
     return error.sum() / power.sum()

@@ -9,18 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wavecity.model.equivariance import training
 from wavecity.model.equivariance.group import lag_one
-from wavecity.model.equivariance.training import (
-    Batch,
-    Cell,
-    Problem,
-    Size,
-    cells_of,
-    nmse,
-    outputs,
-    shift_error,
-    trained,
-)
 from wavecity.model.multimodal.network import count_parameters
 from wavecity.model.results.names import Method, Metric, TestSet
 from wavecity.model.results.records import Condition, Facts, Findings, Record
@@ -54,32 +44,24 @@ def along(axis: str | None, bins: float) -> Condition:
     return Condition(shift_axis=axis or EVERY_AXIS, on_grid=float(bins).is_integer())
 
 
-def sized(condition: Condition, size: Size) -> Condition:
+def sized(condition: Condition, size: training.Size) -> Condition:
     """Condition with the size of the model."""
     return replace(condition, width=size[0], layers=size[1])
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What all maps of a problem are measured on, by the same masks and shifts.
+    """What all maps of a problem are measured on, by the same masks and shifts."""
 
-    Attributes
-    ----------
-    sets : dict
-        Condition -> Batch of test users.
-    few : Batch
-        Users that the equivariance error is over.
-    """
-
-    problem: Problem
-    sets: dict[Condition, Batch]
-    few: Batch
+    problem: training.Problem
+    sets: dict[Condition, training.Batch]  # Condition -> Batch of test users
+    few: training.Batch  # Users that the equivariance error is over
     config: EquivarianceSettings
     seed: int
 
     @classmethod
     def of(
-        cls, problem: Problem, channels: Mapping[Condition, Tensor], config: EquivarianceSettings, seed: int
+        cls, problem: training.Problem, channels: Mapping[Condition, Tensor], config: EquivarianceSettings, seed: int
     ) -> "Measurement":
         """Draw what is seen of the test users; see `measure`."""
         sets = {}
@@ -109,16 +91,16 @@ class Measurement:
                         yield Record(Metric.EQUIVARIANCE_ERROR, method, error, 0, len(batch), bins, where)
         for where, batch in self.sets.items():
             for method, network in networks.items():
-                value = nmse(outputs(network, batch), batch)
+                value = training.nmse(training.outputs(network, batch), batch)
                 yield Record(problem.metrics.own, method, value, 0, len(batch), condition=where)
 
-    def of_trained(self, network: nn.Module, head_seed: int, cell: Cell, reference: bool) -> Iterator[Record]:
+    def of_trained(self, network: nn.Module, head_seed: int, cell: training.Cell, reference: bool) -> Iterator[Record]:
         """A trained map: its place over scale, and if it is a `reference` all sets and shifts."""
         method, scaled, metrics = TRAINED[cell.method], cell.method in self.config.scaled, self.problem.metrics
         for where, batch in self.sets.items():
             if not reference and where not in SCALED:
                 continue
-            value = nmse(outputs(network, batch), batch)
+            value = training.nmse(training.outputs(network, batch), batch)
             if reference:
                 yield Record(metrics.trained, method, value, head_seed, len(batch), condition=where)
             if scaled and where in SCALED:
@@ -131,16 +113,16 @@ class Measurement:
                 yield Record(Metric.TRAINED_EQUIVARIANCE_ERROR, method, error, head_seed, len(few), bins, where)
         if scaled:
             turns = self.problem.random_shifts(len(few), np.random.default_rng([self.seed, 47]))
-            error = shift_error(network, self.problem, few, turns, outputs(network, few))
+            error = training.shift_error(network, self.problem, few, turns, training.outputs(network, few))
             where = sized(Condition(shift_axis=EVERY_AXIS), cell.size)
             yield Record(Metric.SCALE_EQUIVARIANCE_ERROR, method, error, head_seed, len(few), cell.samples, where)
 
-    def _errors(self, network: nn.Module, batch: Batch, axis: str | None) -> Iterator[tuple[float, float]]:
+    def _errors(self, network: nn.Module, batch: training.Batch, axis: str | None) -> Iterator[tuple[float, float]]:
         """Shift in bins and equivariance error in dB; signs are the same for all maps."""
-        output = outputs(network, batch)
+        output = training.outputs(network, batch)
         for bins in sorted(self.config.shifts):
             turns = self.problem.shifts(bins, axis, len(batch), np.random.default_rng([self.seed, 46]))
-            yield bins, shift_error(network, self.problem, batch, turns, output)
+            yield bins, training.shift_error(network, self.problem, batch, turns, output)
 
     def undefined(self) -> dict[str, float]:
         """Share of the users and axes of each set whose lag-1 sum vanishes: there the wrapper promises nothing."""
@@ -153,7 +135,7 @@ class Measurement:
 
 
 def measure(
-    problem: Problem,
+    problem: training.Problem,
     users: Tensor,
     channels: Mapping[Condition, Tensor],
     config: EquivarianceSettings,
@@ -163,15 +145,9 @@ def measure(
 ) -> Findings:
     """Measure the run's own model, then train and measure every cell.
 
-    Parameters
-    ----------
-    users : complex64 (N, ...)
-        That may be trained on.
-    channels : mapping of Condition to complex64 (M, ...)
-        Sets of test users; `UNSEEN` is one. It also gives the set that is modulated at random, and the users that the
-        equivariance error is over.
-    seed : int
-        Of masks, windows and shifts of the test users.
+    Trained on are `users`, complex64 (N, ...); `channels` are sets of test users, complex64 (M, ...). `UNSEEN` is one
+    of them; it also gives the set that is modulated at random, and the users that the equivariance error is over. The
+    seed is that of masks, windows and shifts of the test users.
     """
     measurement = Measurement.of(problem, channels, config, seed)
     records = list(measurement.of_own())
@@ -179,11 +155,11 @@ def measure(
     records += times
     largest, most = budget.sizes[-1], min(budget.samples[-1], len(users))
     facts: Facts = {"learning_rates": {}, "training_seconds": {}, "parameters": {}}
-    for cell in cells_of(config, budget, len(users)):
+    for cell in training.cells_of(config, budget, len(users)):
         started = time.perf_counter()
         name, where = TRAINED[cell.method], f"{size_of(*cell.size)}, {cell.samples} users"
         reference = cell.size == largest and cell.samples == most
-        for one in trained(problem, cell, users, config, budget, heads):
+        for one in training.trained(problem, cell, users, config, budget, heads):
             records += measurement.of_trained(one.network, one.seed, cell, reference)
             facts["learning_rates"].setdefault(name, {})[where] = one.rate
             facts["parameters"][size_of(*cell.size)] = count_parameters(one.network)
@@ -211,7 +187,7 @@ def measure(
 
 
 @torch.no_grad()
-def _cost(problem: Problem, users: Batch, size: int, calls: int) -> tuple[float, list[Record]]:
+def _cost(problem: training.Problem, users: training.Batch, size: int, calls: int) -> tuple[float, list[Record]]:
     """Per cent by which the wrapper lengthens a forward pass: medians of calls in turn, one process."""
     batch = users.at(torch.arange(size) % len(users))
     networks = {OWN: problem.own, OWN_WRAPPED: problem.wrap(problem.own)}

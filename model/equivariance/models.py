@@ -12,7 +12,6 @@ from wavecity.dataset import InputError
 from wavecity.model.data.angle_delay import delay_window, from_angle_delay, to_angle_delay
 from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.tokens import Statistics, complex_entries, patchify, unpatchify
-from wavecity.model.equivariance.group import Wrapped
 from wavecity.model.multimodal.inputs import masked_on_grid, normalise
 from wavecity.model.multimodal.masking import Mask, masked_count, split_random
 from wavecity.model.multimodal.network import FoundationModel
@@ -27,13 +26,8 @@ TIME_FREQUENCY_SPACE: tuple[int, ...] = (1, 2, 3)
 class CsiEstimator(nn.Module):
     """The multi-modal model's CSI branch alone: the whole channel from some antennas, without scene and location.
 
-    Parameters
-    ----------
-    model : FoundationModel
-        In float32, or for profile `paper` in float64; channels may be complex128 with either. In training, the
-        recovery of profile `wavecity` amplifies the rounding of float32 to some -45 dB.
-    settings : TrainingSettings
-        Those it was trained with.
+    The model is in float32, or for profile `paper` in float64; channels may be complex128 with either. In training, the
+    recovery of profile `wavecity` amplifies the rounding of float32 to some -45 dB.
     """
 
     def __init__(self, model: FoundationModel, settings: TrainingSettings, statistics: Statistics) -> None:
@@ -43,24 +37,11 @@ class CsiEstimator(nn.Module):
         self.statistics = statistics
 
     def forward(self, csi: Tensor, visible: Tensor) -> Tensor:
-        """Estimate the hidden antennas; the visible ones stay as they are.
+        """Estimate the hidden antennas of complex (B, x, y), in the dataset's unit; the visible ones stay as they are.
 
-        Parameters
-        ----------
-        csi : complex (B, x, y)
-            In the dataset's unit.
-        visible : bool (B, x, y)
-            Whole patches, equally many in every sample; see `draw_visible`.
-
-        Returns
-        -------
-        complex (B, x, y)
-            In the precision of `csi`; the model computes in its own.
-
-        Raises
-        ------
-        InputError
-            In training of profile `wavecity`, more antennas are visible than it goes through the recovery with.
+        `visible`, bool (B, x, y), are whole patches, equally many in every sample; see `draw_visible`. The output is in
+        the precision of `csi`; the model computes in its own. In training, profile `wavecity` refuses more visible
+        antennas than it goes through the recovery with.
         """
         mask = self._mask(visible)  # (B, v) and (B, m) patches
         if not mask.csi_masked.shape[1]:
@@ -75,13 +56,9 @@ class CsiEstimator(nn.Module):
         grid = masked_on_grid(entries, mask, self.model.settings, self.model.geometry)  # (B, x, y)
         return torch.where(visible, csi, grid.to(csi.dtype))
 
-    def wrapped(self) -> Wrapped:
-        """Make it equivariant, at the mean level of the training users: levels may be new, and then say nothing."""
-        return Wrapped(self, SPACE, rms=self.rms)
-
     @property
     def rms(self) -> float:
-        """RMS of a channel of the training users' mean level."""
+        """RMS of a channel of the training users' mean level, which a wrapper keeps to: new levels say nothing."""
         return 10 ** (self.statistics.csi_rms_db_mean / 20)
 
     def _mask(self, visible: Tensor) -> Mask:
@@ -95,19 +72,10 @@ class CsiEstimator(nn.Module):
 
 
 class CsiForecaster(nn.Module):
-    """The temporal model as a map from the snapshots seen to those to come, over time, frequency and space.
+    """The temporal model as a map from the snapshots seen to the `horizon` to come, over time, frequency and space.
 
-    It sees the model's bins of delay, `delays` of them: the most energetic ones of the past, or the first. What it
-    forecasts has no energy beyond them.
-
-    Parameters
-    ----------
-    model : TemporalModel
-        In float32, its only precision; channels may be complex128.
-    horizon : int
-        Snapshots to come.
-    align : bool
-        `training.temporal.align` of the model.
+    It sees the model's bins of delay: the most energetic ones of the past, or, without `align`, the first. What it
+    forecasts has no energy beyond them. The model is in float32, its only precision; channels may be complex128.
     """
 
     def __init__(self, model: TemporalModel, horizon: int, align: bool = True) -> None:
@@ -117,23 +85,10 @@ class CsiForecaster(nn.Module):
         self.align = align
 
     def forward(self, past: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Forecast.
+        """Forecast: complex (B, T, F, X) to (B, horizon, F, X), in the same precision.
 
-        Parameters
-        ----------
-        past : complex (B, T, F, X)
-        visible : bool (B, T, F, X), optional
-            Whole snapshots, all of them by default. The model forecasts without a first guess if one is hidden.
-
-        Returns
-        -------
-        complex (B, horizon, F, X)
-            In the precision of `past`.
-
-        Raises
-        ------
-        ValueError
-            A snapshot is visible in part: in angle and delay nothing of it is.
+        `visible`, bool (B, T, F, X), are whole snapshots (of one that is visible in part nothing is, in angle and
+        delay), all by default. The model forecasts without a first guess if one is hidden.
         """
         hidden = torch.zeros(past.shape[:2], dtype=torch.bool, device=past.device)
         if visible is not None:
@@ -151,21 +106,9 @@ class CsiForecaster(nn.Module):
         forecast = self.model(tokens, masked)[:, past.shape[1] :]  # (B, horizon, angle, delay)
         return from_angle_delay(forecast, past.shape[2], first).to(past.dtype)
 
-    def wrapped(self, past: int) -> Wrapped:
-        """Make it equivariant, for forecasts after `past` snapshots."""
-        return Wrapped(self, TIME_FREQUENCY_SPACE, (past, 0, 0))
-
 
 def draw_visible(batch: int, geometry: Geometry, patch: int, ratio: float, rng: np.random.Generator) -> Tensor:
-    """Draw visible antennas in whole patches, bool (B, x, y), for each sample.
-
-    Parameters
-    ----------
-    patch : int
-        Edge of a patch in antennas.
-    ratio : float
-        Share of the patches that is masked; as many in every sample.
-    """
+    """Draw visible antennas in whole patches, bool (B, x, y); a share `ratio` is masked, as many in every sample."""
     patches = geometry.columns // patch * (geometry.rows // patch)
     shown, _ = split_random(batch, patches, masked_count(ratio, patches), rng)
     seen = torch.zeros(batch, patches, dtype=torch.bool).scatter(1, shown, value=True)

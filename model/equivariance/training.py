@@ -14,17 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from wavecity.model.data.users import Rows
-from wavecity.model.equivariance.group import energies, epsilon, modulate
+from wavecity.model.equivariance.group import Wrapped, energies, epsilon, modulate
+from wavecity.model.learning import selection
 from wavecity.model.learning.baselines import decibel
-from wavecity.model.learning.selection import (
-    TrainAt,
-    Trained,
-    draw_rows,
-    repeated,
-    split_held_back,
-    train_seeds,
-    train_selected,
-)
 from wavecity.model.results.names import Metric
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings, Method
 from wavecity.model.settings.training import HeadSettings
@@ -46,21 +38,12 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Batch(Rows):
-    """What a map sees of some users, and what it is asked for.
+    """What a map sees of some users, and what it is asked for."""
 
-    Attributes
-    ----------
-    seen : complex (N, ...)
-    visible : bool, as `seen`, or None for all
-    target : complex (N, ...)
-    asked : bool, as `target`, or None for all
-        Entries that errors are over.
-    """
-
-    seen: Tensor
-    visible: Tensor | None
-    target: Tensor
-    asked: Tensor | None
+    seen: Tensor  # complex (N, ...)
+    visible: Tensor | None  # bool, as `seen`, or None for all
+    target: Tensor  # complex (N, ...)
+    asked: Tensor | None  # bool, as `target`, or None for all; entries that errors are over
 
     def to(self, dtype: torch.dtype) -> "Batch":
         """The same in another precision."""
@@ -88,25 +71,14 @@ FORECAST = Metrics(Metric.FORECAST_NMSE, Metric.FORECAST_OWN_NMSE, Metric.FORECA
 
 
 class Problem(ABC):
-    """A task on channels, with the axes along which they may be modulated.
+    """A task on channels, with the axes along which they may be modulated."""
 
-    Attributes
-    ----------
-    metrics : Metrics
-        Names of its error.
-    dims : tuple of int
-        Of `Batch.seen` and `Batch.target`.
-    bins : tuple of int
-        Entries of `seen` along each axis.
-    origin : tuple of int
-        Index of the target's first entry along each axis, counted from the first one seen.
-    """
-
-    metrics: ClassVar[Metrics]
+    metrics: ClassVar[Metrics]  # Names of its error
     axes: ClassVar[tuple[str, ...]]
-    dims: ClassVar[tuple[int, ...]]
-    bins: tuple[int, ...]
-    origin: tuple[int, ...]
+    dims: ClassVar[tuple[int, ...]]  # Of `Batch.seen` and `Batch.target`
+    bins: tuple[int, ...]  # Entries of `seen` along each axis
+    origin: tuple[int, ...]  # Index of the target's first entry along each axis, counted from the first one seen
+    rms: float = 1.0  # Of what a wrapped map is given: the level that it was trained at
 
     @property
     @abstractmethod
@@ -121,9 +93,9 @@ class Problem(ABC):
     def build(self, size: Size) -> nn.Module:
         """Random weights: a map (seen, visible) to the target's shape."""
 
-    @abstractmethod
     def wrap(self, network: nn.Module) -> nn.Module:
         """Put a map of `build`'s kind in the canonicalising wrapper."""
+        return Wrapped(network, self.dims, self.origin, self.rms)
 
     def move(self, batch: Batch, turns: Tensor) -> Batch:
         """Modulate what is seen and what is asked for, by the same turns float64 (N, axes)."""
@@ -151,13 +123,7 @@ class Cell:
 
 
 def cells_of(config: EquivarianceSettings, budget: BudgetSettings, users: int) -> list[Cell]:
-    """All methods at the largest size with the most users; `scaled` ones at smaller sizes, and with fewer users.
-
-    Parameters
-    ----------
-    users : int
-        That can be trained on: larger numbers are cut to it.
-    """
+    """All methods at the largest size with the most of the `users`; `scaled` ones also smaller, and with fewer users."""
     counts = sorted({min(max(count, 2), users) for count in budget.samples})
     largest, most = budget.sizes[-1], counts[-1]
     cells = [Cell(method, largest, most) for method in config.methods]
@@ -186,12 +152,7 @@ def shift_error(network: nn.Module, problem: Problem, batch: Batch, turns: Tenso
     """Epsilon of a map in dB, over what is asked for; every user counts as if all were asked for the same power.
 
     An error below the rounding of the batch's precision (where a shift happens to be exact) counts as that rounding.
-
-    Parameters
-    ----------
-    turns : float64 (N, axes)
-    output : complex (N, ...)
-        Of the map for the batch as it is.
+    `turns` are float64 (N, axes), `output` complex (N, ...) of the map for the batch as it is.
     """
     shifted = outputs(network, problem.move(batch, turns))
     expected = modulate(output, turns, problem.dims, problem.origin)
@@ -206,13 +167,8 @@ def loss_of(
 ) -> Tensor:
     """Loss of a step: the mean over users of the squared error over the energy, and what the method makes of it.
 
-    Parameters
-    ----------
-    penalty : float
-        Weight of the mean over users of |f(M_g H) - M_g f(H)|^2 over the energy asked for: over that of f(H), a map would
-        be paid for loud outputs, and one that begins with zeros would divide by them.
-    rng : Generator
-        Draws g.
+    `penalty` is the weight of the mean over users of |f(M_g H) - M_g f(H)|^2 over the energy asked for: over that of
+    f(H), a map would be paid for loud outputs, and one that begins with zeros would divide by them. `rng` draws g.
     """
     if method == "augmented":
         batch = problem.move(batch, problem.random_shifts(len(batch), rng))
@@ -234,23 +190,18 @@ def trained(
     config: EquivarianceSettings,
     budget: BudgetSettings,
     heads: HeadSettings,
-) -> Iterator[Trained[nn.Module]]:
+) -> Iterator[selection.Trained[nn.Module]]:
     """Train a cell once per seed, at the learning rate that the first seed's held-back users favour.
 
-    Parameters
-    ----------
-    users : complex64 (N, ...)
-        Channels that may be trained on. A seed's order is the same for all cells, so that more users contain the fewer;
-        the last `heads.held_back` of them choose.
-    heads : HeadSettings
-        Seeds and share held back.
+    Trained on are channels of `users`, complex64 (N, ...). A seed's order is the same for all cells, so that more users
+    contain the fewer; the last `heads.held_back` of them choose.
     """
     looked_at_every = max(budget.steps // LOOKS, 1)
 
-    def prepare(seed: int) -> TrainAt[nn.Module]:
+    def prepare(seed: int) -> selection.TrainAt[nn.Module]:
         order = np.random.default_rng([seed, USERS]).permutation(len(users))[: cell.samples]
-        csi, held_back = split_held_back(users[torch.from_numpy(order)], heads.held_back)
-        judged = problem.draw(repeated(held_back, LOOKED_AT), np.random.default_rng([seed, HELD_BACK]))
+        csi, held_back = selection.split_held_back(users[torch.from_numpy(order)], heads.held_back)
+        judged = problem.draw(selection.repeated(held_back, LOOKED_AT), np.random.default_rng([seed, HELD_BACK]))
 
         def train_at(rate: float) -> tuple[float, nn.Module]:
             with seeded_weights(seed):
@@ -261,18 +212,20 @@ def trained(
             rng, shifts = np.random.default_rng([seed, BATCHES]), np.random.default_rng([seed, SHIFTS])
 
             def batch_loss() -> Tensor:
-                batch = _turned(problem.draw(draw_rows(rng, csi, budget.batch_size), rng), rng)
+                batch = _turned(problem.draw(selection.draw_rows(rng, csi, budget.batch_size), rng), rng)
                 return loss_of(network, problem, batch, cell.method, config.penalty, shifts)
 
             def held_back_loss() -> float:
                 error = energies(judged.only_asked(outputs(network, judged) - judged.target))
                 return float((error / _weighing(judged)).mean())
 
-            return train_selected(network, batch_loss, held_back_loss, rate, budget.steps, looked_at_every), network
+            return selection.train_selected(
+                network, batch_loss, held_back_loss, rate, budget.steps, looked_at_every
+            ), network
 
         return train_at
 
-    return train_seeds(heads.seeds, budget.learning_rates, prepare)
+    return selection.train_seeds(heads.seeds, budget.learning_rates, prepare)
 
 
 def _turned(batch: Batch, rng: np.random.Generator) -> Batch:

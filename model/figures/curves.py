@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,14 +36,7 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def draw_curves(outcome: Outcome, drawn: Sequence[Panel], x_label: str, columns: int | None = None) -> str:
-    """Draw quantities against the labels: means with one standard deviation over seeds, one legend for all panels.
-
-    Parameters
-    ----------
-    drawn : sequence of (metric, condition, title)
-    columns : int, optional
-        Panels in a line.
-    """
+    """Draw (metric, condition, title) against the labels: means, one standard deviation over seeds, one legend."""
     names = list(dict.fromkeys(name for metric, where, _ in drawn for name in outcome.methods(metric, where)))
     names.sort(key=lambda name: (name not in PHYSC, not name.ours))
     legend = 0.22 * -(-len(names) // 3)
@@ -102,9 +96,28 @@ def draw_clusters(outcome: Outcome, what: str) -> str:
     return drawing(figure)
 
 
-def draw_local(outcome: Outcome) -> str:
-    """Figure 5b: median error within a scene against the labels, over all scenes."""
-    return draw_curves(outcome, [(Metric.LOCATION_ERROR, WHOLE, "scene-specific, all scenes")], LABELS + " a scene")
+# Figure 5b: median error within a scene against the labels, over all scenes.
+draw_local = partial(
+    draw_curves, drawn=[(Metric.LOCATION_ERROR, WHOLE, "scene-specific, all scenes")], x_label=LABELS + " a scene"
+)
+# Figure 5c: median error in unseen scenes against their labels.
+draw_cross = partial(
+    draw_curves,
+    drawn=[(Metric.CROSS_LOCATION_ERROR, WHOLE, "cross-scene, unseen scenes")],
+    x_label=LABELS + " of the unseen scene",
+)
+# Figures 6c and 6d, and 7, against the training ratio.
+_MU = [(Metric.BEAM_TOP5, WHOLE, "(c) top-5 accuracy"), (Metric.MU_RATE, WHOLE, "(d) sum-rate")]
+_SU = [
+    (Metric.RECEIVE_TOP2, WHOLE, "(a) receive beams, top 2"),
+    (Metric.TRANSMIT_TOP2, WHOLE, "(b) transmit beams, top 2"),
+    (Metric.BEAM_PAIR, WHOLE, "(c) dominant pair"),
+    (Metric.SU_RATE, WHOLE, "(d) sum-rate"),
+]
+draw_mu, draw_su = (
+    partial(draw_curves, drawn=_MU, x_label=RATIO),
+    partial(draw_curves, drawn=_SU, x_label=RATIO, columns=2),
+)
 
 
 def draw_local_scenes(outcome: Outcome) -> str:
@@ -112,29 +125,6 @@ def draw_local_scenes(outcome: Outcome) -> str:
     metric = Metric.LOCATION_ERROR
     scenes = [one for one in outcome.conditions(metric) if one != WHOLE]
     return draw_curves(outcome, [(metric, one, condition_of(metric, one)) for one in scenes], LABELS, 2)
-
-
-def draw_cross(outcome: Outcome) -> str:
-    """Figure 5c: median error in unseen scenes against their labels."""
-    panels = [(Metric.CROSS_LOCATION_ERROR, WHOLE, "cross-scene, unseen scenes")]
-    return draw_curves(outcome, panels, LABELS + " of the unseen scene")
-
-
-def draw_mu(outcome: Outcome) -> str:
-    """Figures 6c and 6d: top-5 accuracy and sum-rate against the training ratio."""
-    panels = [(Metric.BEAM_TOP5, WHOLE, "(c) top-5 accuracy"), (Metric.MU_RATE, WHOLE, "(d) sum-rate")]
-    return draw_curves(outcome, panels, RATIO)
-
-
-def draw_su(outcome: Outcome) -> str:
-    """Figure 7: receive and transmit beams, dominant pair, sum-rate."""
-    panels = [
-        (Metric.RECEIVE_TOP2, WHOLE, "(a) receive beams, top 2"),
-        (Metric.TRANSMIT_TOP2, WHOLE, "(b) transmit beams, top 2"),
-        (Metric.BEAM_PAIR, WHOLE, "(c) dominant pair"),
-        (Metric.SU_RATE, WHOLE, "(d) sum-rate"),
-    ]
-    return draw_curves(outcome, panels, RATIO, 2)
 
 
 def draw_layouts(outcome: Outcome, scenes: SceneTable) -> str:

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Iterable
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -60,17 +60,8 @@ Handle = Artist | Container
 FEWEST_POINTS = 3
 
 
-class Look(TypedDict):
-    """Arguments of a line."""
-
-    color: str
-    marker: str
-    linewidth: float
-    zorder: float
-
-
-def style(method: Method) -> Look:
-    """Colour, marker and line width of a method; what a figure is about is thickest, and above the others."""
+def style(method: Method) -> dict[str, Any]:
+    """Arguments of a method's line: colour, marker, width; what a figure is about is thickest, and above the others."""
     colour, marker = STYLES.get(method, OTHER)
     thick = method in THICK
     return {"color": colour, "marker": marker, "linewidth": 3.0 if thick else 1.5, "zorder": 5 if thick else 3}

@@ -26,38 +26,20 @@ LAYOUTS = ("layout_scene", "layout_true", "layout_places")
 
 @dataclass(frozen=True)
 class Part:
-    """One picture of a figure.
+    """One picture of a figure of the paper, and what it is rebuilt from; the first of a number names the figure."""
 
-    Attributes
-    ----------
-    draw : callable, optional
-        From results alone ...
-    draw_map : callable, optional
-        ... or on the scenes of the task's dataset.
-    metric : Metric, optional
-        What is drawn of the records ...
-    where : mapping
-        ... under conditions with such fields ...
-    varied : bool
-        ... in which something is held fixed.
-    arrays : tuple of str
-        What is drawn besides.
-    over_labels : bool
-        Whether it is a curve over labels: where these are few, the caption says so.
-    with_mask : bool
-        Whether the caption names the share of the CSI that was masked.
-    """
-
+    number: str
+    title: str
     task: str
     caption: str
-    draw: Callable[[Outcome], str] | None = None
-    draw_map: Callable[[Outcome, SceneTable], str] | None = None
-    metric: Metric | None = None
-    where: Mapping[str, object] = field(default_factory=dict)
-    varied: bool = False
-    arrays: tuple[str, ...] = ()
-    over_labels: bool = False
-    with_mask: bool = False
+    draw: Callable[[Outcome], str] | None = None  # From results alone
+    draw_map: Callable[[Outcome, SceneTable], str] | None = None  # ... or on the scenes of the task's dataset
+    metric: Metric | None = None  # What is drawn of the records
+    where: Mapping[str, object] = field(default_factory=dict)  # ... under conditions with such fields
+    varied: bool = False  # ... in which something is held fixed
+    arrays: tuple[str, ...] = ()  # What is drawn besides
+    over_labels: bool = False  # Whether it is a curve over labels: where these are few, the caption says so
+    with_mask: bool = False  # Whether the caption names the share of the CSI that was masked
 
     def there(self, outcome: Outcome) -> bool:
         """Whether the results have what it is drawn from."""
@@ -70,20 +52,19 @@ class Part:
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """A figure of the paper and what it is rebuilt from."""
+    """A figure of the paper: its pictures."""
 
     number: str
     title: str
     parts: tuple[Part, ...]
 
 
-def merged(figures: Sequence[PaperFigure]) -> list[PaperFigure]:
-    """Figures in the order of their numbers, those of one number as one; the first names it."""
-    found: dict[str, PaperFigure] = {}
-    for figure in sorted(figures, key=lambda figure: int(figure.number)):
-        known = found.get(figure.number, PaperFigure(figure.number, figure.title, ()))
-        found[figure.number] = PaperFigure(known.number, known.title, known.parts + figure.parts)
-    return list(found.values())
+def merged(parts: Sequence[Part]) -> list[PaperFigure]:
+    """Figures in the order of their numbers."""
+    found: dict[str, list[Part]] = {}
+    for part in sorted(parts, key=lambda part: int(part.number)):
+        found.setdefault(part.number, []).append(part)
+    return [PaperFigure(number, of[0].title, tuple(of)) for number, of in found.items()]
 
 
 @dataclass(frozen=True)
@@ -102,14 +83,9 @@ def rebuild(
     scenes: Callable[[Outcome], SceneTable | None],
     missing: Mapping[str, Missing],
 ) -> Rebuilt:
-    """Draw what there are results for, and name what there are none for.
+    """Draw what there are results for, and name what there are none for, with the reason of `missing`.
 
-    Parameters
-    ----------
-    scenes : callable
-        Scene table of the dataset that a task was evaluated on, None if it is not at hand.
-    missing : mapping of str to Missing
-        Why the other tasks have no results.
+    `scenes` gives the scene table of the dataset that a task was evaluated on, None if it is not at hand.
     """
     rebuilt = Rebuilt(figure.number, figure.title)
     for part in figure.parts:
@@ -122,12 +98,11 @@ def rebuild(
             rebuilt.missing.append(f"The results of {part.task} have nothing to draw here: {part.caption}")
         elif part.draw is not None:
             rebuilt.pictures.append(_shown(figure, part, outcome, part.draw(outcome)))
-        elif part.draw_map is not None:
-            if (table := scenes(outcome)) is None:
-                version = str(outcome.result["dataset_version"])[:12]
-                rebuilt.missing.append(f"Not drawn: the scenes are those of dataset {version}, which is not at hand.")
-            else:
-                rebuilt.pictures.append(_shown(figure, part, outcome, part.draw_map(outcome, table)))
+        elif part.draw_map is not None and (table := scenes(outcome)) is not None:
+            rebuilt.pictures.append(_shown(figure, part, outcome, part.draw_map(outcome, table)))
+        else:
+            version = str(outcome.result["dataset_version"])[:12]
+            rebuilt.missing.append(f"Not drawn: the scenes are those of dataset {version}, which is not at hand.")
     return rebuilt
 
 

@@ -8,13 +8,13 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from wavecity.model.data.users import SceneTable, Users
 from wavecity.model.figures.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, picture, style
 from wavecity.model.results.names import Method
+from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Arrays
 
 # `train` and `validation` -> term -> steps and values.
@@ -31,17 +31,7 @@ TERMS = {
 
 
 def draw_scene(scenes: SceneTable, row: int, users: Users, split: str, gains: tuple[float, float]) -> str:
-    """Draw buildings by height, the base station, and users by path gain and line of sight.
-
-    Parameters
-    ----------
-    row : int
-        Row of the scene.
-    users : Users
-        Those of this scene.
-    gains : (float, float)
-        Ends of the colour scale, dB.
-    """
+    """Draw buildings by height, the base station, and users by line of sight and path gain (on a scale of dB)."""
     figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
     image = ground(axes, scenes, row)
@@ -75,34 +65,32 @@ def _draw_user(axes: Axes, arrays: Arrays, scenes: SceneTable, user: int) -> NDA
     return place
 
 
-def draw_attention(arrays: Arrays, scenes: SceneTable) -> str:
+def draw_attention(outcome: Outcome, scenes: SceneTable) -> str:
     """Figure 3: attention of [PHYSC] to the height patches, mean over heads, a column for each layer, a row for each user."""
-    attention = arrays["attention"]
+    arrays, attention = outcome.arrays, outcome.arrays["attention"]
     users, layers = attention.shape[:2]
     figure = Figure(figsize=(2.2 * (layers + 1), 2.35 * users + 0.3), layout="constrained")
     grid = figure.subplots(users, layers + 1, squeeze=False)
     half = scenes.size / 2
-    image: AxesImage | None = None
     for user in range(users):
         for column, axes in enumerate(grid[user]):
             _draw_user(axes, arrays, scenes, user)
             if column:
-                image = axes.imshow(attention[user, column - 1], extent=(-half, half, -half, half), cmap="inferno", vmin=0,
-                                    vmax=1, alpha=0.8)  # fmt: skip
+                axes.imshow(attention[user, column - 1], extent=(-half, half, -half, half), cmap="inferno", vmin=0,
+                            vmax=1, alpha=0.8)  # fmt: skip
             axes.set_xticks([])
             axes.set_yticks([])
             if user == 0:
                 axes.set_title(f"layer {column}" if column else "scene", fontsize=9)
         grid[user][0].set_ylabel(str(arrays["spectrum_users"][user]), fontsize=9)
-    if image is not None:
-        figure.colorbar(image, ax=grid.ravel().tolist(), label="attention over its largest", shrink=0.7)
+    figure.colorbar(grid[-1][-1].images[-1], ax=grid.ravel().tolist(), label="attention over its largest", shrink=0.7)
     credit(figure)
     return picture(figure, 90)
 
 
-def draw_spectrum_in_scene(arrays: Arrays, scenes: SceneTable) -> str:
+def draw_spectrum_in_scene(outcome: Outcome, scenes: SceneTable) -> str:
     """Figure 4: users in their scenes, and below each the true spatial spectrum over the directions of departure."""
-    users = len(arrays["spectrum_true"])
+    arrays, users = outcome.arrays, len(outcome.arrays["spectrum_true"])
     figure = Figure(figsize=(3.1 * users, 6.2), layout="constrained")
     grid = figure.subplots(2, users, squeeze=False)
     # Direction cosine of the highest frequency, half a turn from element to element.
@@ -125,8 +113,9 @@ def draw_spectrum_in_scene(arrays: Arrays, scenes: SceneTable) -> str:
     return picture(figure)
 
 
-def draw_locations(arrays: Arrays, scenes: SceneTable) -> str:
+def draw_locations(outcome: Outcome, scenes: SceneTable) -> str:
     """Figure 9: true positions and those read from partial CSI and the scene, joined, in a few scenes."""
+    arrays = outcome.arrays
     rows = np.unique(arrays["location_scene"])[:LOCATED_SCENES]
     figure = Figure(figsize=(3.6 * len(rows), 3.9), layout="constrained")
     for axes, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
@@ -147,45 +136,43 @@ def draw_locations(arrays: Arrays, scenes: SceneTable) -> str:
     return picture(figure)
 
 
-def draw_occupancy(arrays: Arrays, scenes: SceneTable) -> str:
+def draw_occupancy(outcome: Outcome, scenes: SceneTable) -> str:
     """Figure 11: layout with the user, true and predicted occupancy of the masked patches; grey was not masked (-1)."""
-    users = len(arrays["occupancy_true"])
+    arrays, users = outcome.arrays, len(outcome.arrays["occupancy_true"])
     figure = Figure(figsize=(2.6 * users + 0.8, 7.6), layout="constrained")
     grid = figure.subplots(3, users, squeeze=False)
     half = scenes.size / 2
     colours = colormaps["viridis"].with_extremes(bad="#dddddd")
-    image: AxesImage | None = None
     for user in range(users):
         _draw_user(grid[0][user], arrays, scenes, user)
         grid[0][user].set_title(str(arrays["spectrum_users"][user]), fontsize=9, pad=10)
         masked = np.isnan(arrays["occupancy_model"][user])
         for axes, name in ((grid[1][user], "occupancy_true"), (grid[2][user], "occupancy_model")):
             values = np.ma.array(arrays[name][user], mask=masked)
-            image = axes.imshow(values, extent=(-half, half, -half, half), cmap=colours, vmin=0, vmax=1)
+            axes.imshow(values, extent=(-half, half, -half, half), cmap=colours, vmin=0, vmax=1)
         for axes in grid[:, user]:
             axes.tick_params(labelsize=7)
     for line, label in enumerate(("scene", "true", "model, probability")):
         grid[line][0].set_ylabel(label, fontsize=9)
-    if image is not None:
-        figure.colorbar(image, ax=grid[1:].ravel().tolist(), label="occupied", shrink=0.7)
+    figure.colorbar(grid[-1][-1].images[-1], ax=grid[1:].ravel().tolist(), label="occupied", shrink=0.7)
     credit(figure)
     return picture(figure)
 
 
-def draw_spectra(arrays: Arrays) -> str:
+def draw_spectra(outcome: Outcome) -> str:
     """Figure 10: true, predicted and zero-filled spectra of some held-out users, a column each."""
+    arrays = outcome.arrays
     kinds = (("spectrum_true", "true"), ("spectrum_model", "model"), ("spectrum_zero_filled", "zero-filled DFT"))
     users = len(arrays["spectrum_true"])
     figure = Figure(figsize=(2.5 * users + 0.9, 7.2), layout="constrained")
     grid = figure.subplots(3, users, squeeze=False)
-    image = None
     for row, (name, label) in enumerate(kinds):
         for column in range(users):
             axes = grid[row][column]
             values = np.fft.fftshift(arrays[name][column])
             level = 10 * np.log10(np.maximum(values / values.max(), 1e-4))
             half = values.shape[0] / 2
-            image = axes.imshow(
+            axes.imshow(
                 level.T, origin="lower", cmap="magma", vmin=-30, vmax=0,
                 extent=(-half - 0.5, half - 0.5, -half - 0.5, half - 0.5),
             )  # fmt: skip
@@ -198,8 +185,7 @@ def draw_spectra(arrays: Arrays) -> str:
                 axes.set_ylabel(f"{label}\nky", fontsize=9)
             if row == 2:
                 axes.set_xlabel("kx", fontsize=9)
-    if image is not None:
-        figure.colorbar(image, ax=grid.ravel().tolist(), label="dB below the strongest bin", shrink=0.7)
+    figure.colorbar(grid[-1][-1].images[-1], ax=grid.ravel().tolist(), label="dB below the strongest bin", shrink=0.7)
     return picture(figure)
 
 
@@ -214,12 +200,17 @@ def draw_losses(curves: Curves) -> str:
         steps, values = curves["validation"].get(term, ([], []))
         if values:
             axes.plot(steps, values, "o-", color="#e6550d", markersize=3, linewidth=1.4, label="validation")
-        axes.set_title(label, fontsize=9)
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.3)
+        label_losses(axes, label)
     panels[0].legend(fontsize=7)
     return picture(figure)
+
+
+def label_losses(axes: Axes, title: str) -> None:
+    """Title and axes of a panel of losses over steps."""
+    axes.set_title(title, fontsize=9)
+    axes.set_xlabel("step", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
 
 
 def draw_smoothed(axes: Axes, steps: list[int], values: list[float]) -> None:

@@ -6,7 +6,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from wavecity.model.figures.curves import draw_curves
 from wavecity.model.figures.drawing import Handle, draw_line, drawing, panels, picture
-from wavecity.model.figures.pictures import Curves, draw_smoothed
+from wavecity.model.figures.pictures import Curves, draw_smoothed, label_losses
 from wavecity.model.results.names import Method, Metric, Regime
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Condition
@@ -88,9 +88,6 @@ def draw_temporal_losses(curves: Curves) -> str:
         right.plot(steps, values, "o-", markersize=3, linewidth=width, label="all kinds" if term == "total" else term)
     if curves["validation"]:
         right.legend(fontsize=8, ncols=2)
-    for axes, title in ((left, "train"), (right, "validation")):
-        axes.set_title(f"{title}, masked NMSE", fontsize=9)
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.3)
+    label_losses(left, "train, masked NMSE")
+    label_losses(right, "validation, masked NMSE")
     return picture(figure)

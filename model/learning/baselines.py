@@ -16,22 +16,10 @@ REACH = 1.5
 
 
 def omp(csi: Tensor, shown: Tensor, atoms: int) -> tuple[Tensor, Tensor]:
-    """Orthogonal matching pursuit over an oversampled 2-D DFT dictionary of plane waves.
+    """Orthogonal matching pursuit of at most `atoms` waves over an oversampled 2-D DFT dictionary of plane waves.
 
-    Parameters
-    ----------
-    csi : complex (B, x, y)
-        Only entries where `shown` are read.
-    shown : bool (x, y)
-    atoms : int
-        Waves picked for each channel, at most the number of shown antennas.
-
-    Returns
-    -------
-    estimate : complex64 (B, x, y)
-        The whole channel, from the picked waves.
-    power : float32 (B, x, y)
-        The picked waves' spatial spectrum |F estimate|^2, for beam selection.
+    Of complex (B, x, y) only entries where `shown`, bool (x, y), are read. Returns the whole channel from the waves
+    picked, complex64, and their spatial spectrum |F estimate|^2 for beam selection, float32.
     """
     batch, columns, rows = csi.shape
     fine = (OVERSAMPLING * columns, OVERSAMPLING * rows)
@@ -69,13 +57,10 @@ def _waves(picked: Tensor, fine: tuple[int, int], x: Tensor, y: Tensor) -> Tenso
 
 
 class Lmmse:
-    """Linear MMSE interpolation with the covariance of the training users, each scaled to unit power.
+    """Linear MMSE interpolation with the covariance of the training users (N, x, y), each scaled to unit power.
 
-    Parameters
-    ----------
-    train, validation : complex (N, x, y)
-        The shrinkage towards the identity that fills in the validation users best is taken, for each mask: the number
-        of users is often below the number of antennas.
+    For each mask the shrinkage towards the identity is taken that fills in the validation users best: the number of
+    users is often below the number of antennas.
     """
 
     SHRINKAGE = (0.01, 0.05, 0.2, 0.5, 0.8)
@@ -109,36 +94,14 @@ class Lmmse:
 
 
 def nmse(estimate: Tensor, csi: Tensor, where: Tensor) -> Tensor:
-    """Normalised squared error of each channel over the antennas `where`.
-
-    Parameters
-    ----------
-    estimate, csi : complex (B, x, y)
-    where : bool (x, y)
-
-    Returns
-    -------
-    float64 (B,)
-    """
+    """Squared error over energy of channels complex (B, x, y), float64 (B,), over antennas bool (x, y)."""
     truth = csi[:, where].to(torch.complex128)
     error = (estimate[:, where].to(torch.complex128) - truth).abs().square().sum(-1)
     return error / truth.abs().square().sum(-1).clamp_min(1e-300)
 
 
 def neighbour_mean(occupancy: Tensor, visible: Tensor) -> Tensor:
-    """Occupancy of hidden patches as the Gaussian-weighted mean of visible ones.
-
-    Parameters
-    ----------
-    occupancy : (B, R, C)
-        0 or 1.
-    visible : bool (B, R, C)
-
-    Returns
-    -------
-    float32 (B, R, C)
-        Between 0 and 1.
-    """
+    """Occupancy of hidden patches as the Gaussian-weighted mean of visible ones, float32 in [0, 1]; (B, R, C) each."""
     edge = max(occupancy.shape[-2:])
     offsets = torch.arange(-edge + 1, edge, dtype=torch.float32)
     weights = torch.exp(-0.5 * (offsets / REACH) ** 2)
@@ -167,18 +130,7 @@ def inverse_distance_mean(distance: Tensor, labels: Tensor) -> Tensor:
 
 
 def nearest_neighbours(train: Tensor, labels: Tensor, queries: Tensor, k: int = 5) -> Tensor:
-    """Mean label of the k nearest training features, weighted by inverse distance.
-
-    Parameters
-    ----------
-    train : (N, F)
-    labels : (N, c)
-    queries : (M, F)
-
-    Returns
-    -------
-    (M, c)
-    """
+    """Mean of labels (N, c) of the k features (N, F) nearest to queries (M, F), by inverse distance: (M, c)."""
     distance, index = nearest(train, queries, k)
     return inverse_distance_mean(distance, labels[index])
 
@@ -189,10 +141,7 @@ def average_precision(scores: NDArray[np.float64], positive: NDArray[np.bool_]) 
 
 
 def best_f1(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[float, float]:
-    """Percentile of the scores that is the threshold with the highest F1 score, and that score.
-
-    Choose it on validation scenes.
-    """
+    """Percentile of the scores with the highest F1 score as a threshold, and that score: choose on validation scenes."""
     candidates = np.unique(np.quantile(scores, np.linspace(0, 1, 101)))
     if not positive.any():
         return float(candidates[0]), 0.0

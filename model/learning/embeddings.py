@@ -8,27 +8,18 @@ from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from wavecity.model.learning.heads import Standardiser
+from wavecity.model.results.records import Arrays, Facts
 
 PERPLEXITY = 30.0
 # Below this a neighbourhood is not one.
 FEWEST = 5
+# Groups of neighbours that t-SNE is coloured by, and users shown [ours].
+GROUPS, EMBEDDED = 8, 1000
 Values = Tensor | NDArray[np.floating]
 
 
 def clusters(points: Values, count: int, seed: int) -> NDArray[np.int64]:
-    """Group points by k-means.
-
-    Parameters
-    ----------
-    points : (N, c)
-    count : int
-        Groups; fewer where there are fewer distinct points.
-
-    Returns
-    -------
-    int64 (N,)
-        Group of each point, from 0.
-    """
+    """Group points (N, c) by k-means, int64 (N,) from 0: into `count` groups, fewer of fewer distinct points."""
     rows = _matrix(points)
     distinct = len(np.unique(rows, axis=0))
     means = KMeans(min(count, distinct), n_init=10, random_state=_state(seed))
@@ -36,20 +27,11 @@ def clusters(points: Values, count: int, seed: int) -> NDArray[np.int64]:
 
 
 def silhouette(features: Values, labels: Values | NDArray[np.int64]) -> float:
-    """Mean silhouette of groups in the space of the features (Rousseeuw, 1987).
+    """Mean silhouette of groups, int (N,), in the space of features (N, F) (Rousseeuw, 1987).
 
     1 where users of a group are much nearer to each other than to the next group, 0 where groups overlap, negative
-    where others are nearer. Euclidean distances: standardise the features before.
-
-    Parameters
-    ----------
-    features : (N, F)
-    labels : int (N,)
-
-    Returns
-    -------
-    float
-        Not-a-number with fewer than two groups, or with no user who shares one.
+    where others are nearer; not-a-number with fewer than two groups, or with no user who shares one. Distances are
+    Euclidean: standardise the features before.
     """
     rows, groups = _matrix(features), np.asarray(labels)
     if not 2 <= len(np.unique(groups)) < len(rows):
@@ -60,21 +42,10 @@ def silhouette(features: Values, labels: Values | NDArray[np.int64]) -> float:
 def picture(
     features: dict[str, Tensor], group: Values | NDArray[np.int64], seed: int
 ) -> tuple[dict[str, float | None], dict[str, NDArray[np.float32]]]:
-    """Show how kinds of features group the same users: each standardised, then t-SNE and silhouette.
+    """Show how kinds of features (N, ...) group the same users, int (N,): each standardised, then t-SNE and silhouette.
 
-    Parameters
-    ----------
-    features : dict
-        Name -> (N, ...).
-    group : int (N,)
-        What users are coloured by.
-
-    Returns
-    -------
-    facts : dict
-        `silhouette_<name>`; None of groups that have none.
-    arrays : dict
-        `tsne_<name>`, float32 (N, 2); none of fewer users than t-SNE takes, whose other results stand.
+    Facts are `silhouette_<name>`, None of groups that have none; arrays are `tsne_<name>`, float32 (N, 2), none of
+    fewer users than t-SNE takes, whose other results stand.
     """
     facts: dict[str, float | None] = {}
     arrays: dict[str, NDArray[np.float32]] = {}
@@ -89,6 +60,13 @@ def picture(
             tsne = TSNE(perplexity=perplexity, init="pca", random_state=_state(seed))
             arrays[f"tsne_{name}"] = np.asarray(tsne.fit_transform(_matrix(rows)), np.float32)
     return facts, arrays
+
+
+def grouped(points: Tensor, raw: Tensor, physc: Tensor, seed: int) -> tuple[Facts, Arrays]:
+    """Facts and arrays of how raw CSI and [PHYSC] group users whose points (N, c) are neighbours."""
+    group = clusters(points, GROUPS, seed)
+    facts, arrays = picture({"raw": raw, "physc": physc}, group, seed)
+    return {"tsne_users": len(points)} | facts, {"tsne_cluster": group} | arrays
 
 
 def _matrix(values: Values) -> NDArray[np.float64]:

@@ -26,17 +26,7 @@ BATCHES = 21
 
 
 class EncoderWithHead(nn.Module):
-    """A copy of an encoder, and a head on its [PHYSC] tokens, one per receive antenna.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        Its model is copied.
-    head : nn.Module
-        On (B, antennas * d).
-    visible : int64 (v,)
-        CSI patches seen.
-    """
+    """A copy of a predictor's encoder, and a head (B, antennas * d) on its [PHYSC] tokens, one per receive antenna."""
 
     def __init__(self, predictor: Predictor, head: nn.Module, visible: Tensor) -> None:
         super().__init__()
@@ -85,27 +75,12 @@ def finetuned(
     visible: Tensor,
     settings: HeadSettings,
 ) -> Iterator[Trained[EncoderWithHead]]:
-    """Train a head, then encoder and head together, once per seed, at rates that the first seed's held-back labels favour.
+    """Train a head, then encoder and head, once per seed, at rates that the first seed's held-back labels favour.
 
-    Parameters
-    ----------
-    predictor : callable
-        Seed -> the model to start from: the pretrained one, or one with random weights (`Predictor.untrained`).
-    build : callable
-        Makes the head; called under the seed.
-    loss : callable
-        Training labels -> loss.
-    draw : callable
-        Seed -> users in random order, their channels (N, R, x, y) and labels; the last `held_back` of them choose.
-    visible : int64 (v,)
-    settings : HeadSettings
-        `steps` of `batch_size` users at `learning_rates` for the head, `finetune_steps` of `finetune_batch` users at
-        `finetune_rates` for both, the same for everything that is compared.
-
-    Yields
-    ------
-    Trained
-        Its rate is that of encoder and head.
+    `predictor` gives for a seed the model to start from: the pretrained one, or one with random weights
+    (`Predictor.untrained`). `build` makes the head and is called under the seed; `loss` is made from training labels.
+    `draw` gives for a seed users in random order, their channels (N, R, x, y) and labels, the last `held_back` of which
+    choose. `visible`, int64 (v,), are CSI patches.
     """
     head_rates = RateChoice(settings.learning_rates)
 

@@ -71,13 +71,9 @@ def distance(place: Tensor, truth: Tensor) -> Tensor:
 
 
 def inverse_frequency(label: Tensor, classes: int) -> Tensor:
-    """Weights of a weighted cross-entropy, float32 (classes,): falling with a class's frequency, mean 1 over the labels.
+    """Weights float32 (classes,) of a weighted cross-entropy: falling with frequency, mean 1 over int64 (N,).
 
-    By its square root [ours]: by the frequency itself, all classes would count the same, and a handful of rare ones rule.
-
-    Parameters
-    ----------
-    label : int64 (N,)
+    By its square root [ours]: by the frequency itself, all classes would count the same, and rare ones rule.
     """
     count = torch.bincount(label, minlength=classes).float()
     weight = torch.where(count > 0, count.clamp_min(1) ** -0.5, torch.zeros(()))
@@ -106,26 +102,9 @@ class Standardiser:
 def fit(
     head: nn.Module, loss: Loss, train: Labelled, held_back: Labelled, rate: float, seed: int, settings: HeadSettings
 ) -> float:
-    """Train a head in place; the step with the least loss on the held-back labels wins.
+    """Train a head in place; the step with the least loss on the held-back labels wins, and that loss is returned.
 
-    Parameters
-    ----------
-    head : nn.Module
-        Where it starts counts as a step: fine-tuning cannot make it worse on the held-back labels.
-    loss : callable
-        (output, label) -> scalar.
-    train, held_back : (features, labels)
-    rate : float
-        Learning rate.
-    seed : int
-        Of the batches.
-    settings : HeadSettings
-        `steps` of `batch_size` labels.
-
-    Returns
-    -------
-    float
-        That least loss.
+    Where it starts counts as a step: fine-tuning cannot make it worse there. The seed is that of the batches.
     """
     rng = np.random.default_rng([seed, BATCHES])
     features, labels = train
@@ -150,16 +129,9 @@ def tuned(
 ) -> Iterator[Trained[nn.Module]]:
     """Train a head once per seed, at the learning rate that the first seed's held-back labels favour.
 
-    Parameters
-    ----------
-    build : callable
-        Makes the head; called under the seed.
-    loss : callable
-        Training labels -> loss (class weights come from these labels alone).
-    draw : callable
-        Seed -> labelled features in random order; the last `held_back` of them choose rate and step.
-    rates : sequence of float, optional
-        Instead of the settings'.
+    `build` makes the head, called under the seed; `loss` is made from training labels (class weights come from these
+    alone). `draw` gives labelled features in random order, the last `held_back` of which choose; `rates` replace the
+    settings'.
     """
 
     def prepare(seed: int) -> TrainAt[nn.Module]:

@@ -28,40 +28,22 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to predict a sample from itself.
+    """One way to predict a sample from itself."""
 
-    Attributes
-    ----------
-    order : int
-        Number of snapshots a prediction is made of; 0 is persistence.
-    penalty : float
-        Ridge penalty over the mean power of the regressors.
-    scheme : {"iterated", "direct"}
-        One step again and again, or coefficients of their own for each horizon.
-    group : str
-        Bins with the same coefficients: all of a sample, those of an angle, or none; and what the penalty draws them
-        towards: persistence for a sample's, a sample's or zero for the others.
-    """
-
-    order: int
-    penalty: float
-    scheme: Scheme
+    order: int  # Number of snapshots a prediction is made of; 0 is persistence
+    penalty: float  # Ridge penalty over the mean power of the regressors
+    scheme: Scheme  # One step again and again, or coefficients of their own for each horizon
+    # Bins with the same coefficients: all of a sample, those of an angle, or none; and what the penalty draws them
+    # towards: persistence for a sample's, a sample's or zero for the others
     group: Group
 
 
 @dataclass
 class Forecast:
-    """Predicted snapshots, and how often each way was chosen.
+    """Predicted snapshots, and how often each way was chosen."""
 
-    Attributes
-    ----------
-    values : complex (B, H, angle, delay)
-    chosen : list of Counter
-        For each horizon: `Candidate` -> samples.
-    """
-
-    values: Tensor
-    chosen: list["Counter[Candidate]"] = field(default_factory=list)
+    values: Tensor  # complex (B, H, angle, delay)
+    chosen: list["Counter[Candidate]"] = field(default_factory=list)  # For each horizon: `Candidate` -> samples
 
     def summary(self, horizons: Sequence[int]) -> dict[str, dict[str, dict[str, float]]]:
         """Shares of schemes, groups and orders by horizon; JSON-ready."""
@@ -90,31 +72,18 @@ def persistence(past: Tensor, horizons: Sequence[int]) -> Tensor:
 
 
 def ridge(past: Tensor, horizons: Sequence[int], orders: Sequence[int], penalties: Sequence[float]) -> Forecast:
-    """Autoregression of each sample, fitted and chosen on its own history.
+    """Autoregression of each sample complex (B, T, angle, delay), fitted and chosen on its own history, in float64.
 
     Complex coefficients c with x(t) = sum over k of c(k) x(t - s - k), s = 1 (iterated) or s = h (direct), by penalised
-    least squares over the snapshots seen, forwards and backwards (`wavecity.model.temporal.autoregression`). They are shared
-    by all bins of a sample (then they are the same in any unitary domain: antennas and subcarriers would give nothing
-    else), by those of an angle, or by none. The penalty is over the mean power of the regressors; near zero it is one for
-    the whole sample, which silences bins that hold noise only.
+    least squares over the snapshots seen, forwards and backwards (`wavecity.model.temporal.autoregression`). They are
+    shared by all bins of a sample (then they are the same in any unitary domain: antennas and subcarriers would give
+    nothing else), by those of an angle, or by none. The penalty is over the mean power of the regressors; near zero it
+    is one for the whole sample, which silences bins that hold noise only.
 
-    For each sample and horizon the way with the least error on the last fifth of the history is taken, predicted from as
-    far before, half the history at most, with coefficients fitted without that fifth; then it is
-    fitted anew on all of it. Persistence is among the ways. A forecast of more than twice the amplitude of the loudest
-    snapshot seen is scaled down to that: no sample may explode.
-
-    Parameters
-    ----------
-    past : complex (B, T, angle, delay)
-    horizons : sequence of int
-        Steps ahead.
-    orders, penalties : sequence
-        To choose from; an order that the history is too short for is left out.
-
-    Returns
-    -------
-    Forecast
-        `values` in the precision of `past`; computed in double precision.
+    For each sample and horizon the way with the least error on the last fifth of the history is taken, predicted from
+    as far before, half the history at most, with coefficients fitted without that fifth; then it is fitted anew on all
+    of it. Persistence is among the ways; an order that the history is too short for is left out. A forecast of more
+    than twice the amplitude of the loudest snapshot seen is scaled down to that: no sample may explode.
     """
     parts = [_ridge(part, tuple(horizons), orders, penalties) for part in past.split(SAMPLES)]
     chosen = [sum((part.chosen[row] for part in parts), Counter()) for row in range(len(horizons))]
@@ -209,18 +178,11 @@ def _coefficients(seen: Tensor, order: int, step: int, penalties: Sequence[float
 
 
 class GruPredictor(nn.Module):
-    """GRU of "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation" (arXiv 1406.1078).
+    """GRU of "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation" (arXiv
+    1406.1078).
 
-    Snapshots as real vectors, a GRU over time, and all snapshots to come at once, as changes of the last one.
-
-    Parameters
-    ----------
-    bins : (int, int)
-        Angles and delays.
-    horizon : int
-        Snapshots predicted.
-    width : int
-        Hidden width of the two layers.
+    Snapshots as real vectors of `bins` (angles, delays), a GRU of two layers over time, and all snapshots to come at
+    once, as changes of the last one.
     """
 
     def __init__(self, bins: tuple[int, int], horizon: int, width: int) -> None:

@@ -45,10 +45,8 @@ def train_seeds(
 ) -> Iterator[Trained[Network]]:
     """Train once per seed, at the learning rate that the held-back labels of the first seed favour.
 
-    Parameters
-    ----------
-    prepare : callable
-        Seed -> function that trains at a rate; labels, held-back labels and start are drawn once per seed.
+    `prepare` makes of a seed the function that trains at a rate; labels, held-back labels and start are drawn once per
+    seed.
 
     Examples
     --------
@@ -94,29 +92,11 @@ def train_selected(
     look: int,
     one_cycle: bool = True,
 ) -> float:
-    """Train in place; the step with the least loss on what is held back wins, the start included.
+    """Train in place with AdamW and return the least loss on what is held back, whose step wins, the start included.
 
-    Parameters
-    ----------
-    network : nn.Module
-        In evaluation mode afterwards.
-    loss : callable
-        Draws a batch and gives its loss.
-    held_back_loss : callable
-        Puts the network into evaluation mode and judges it.
-    rate : float
-        Learning rate of AdamW.
-    steps : int
-        None leaves the network as it is.
-    look : int
-        Steps from one look at what is held back to the next; the last step is always looked at.
-    one_cycle : bool
-        Let the rate rise and fall, and clip gradients to a norm of 1: for whole networks, which a head alone does not need.
-
-    Returns
-    -------
-    float
-        That least loss.
+    `loss` draws a batch and gives its loss, `held_back_loss` judges the network in evaluation mode, every `look` steps
+    and after the last. No step leaves the network as it is. With `one_cycle` the rate rises and falls, and gradients
+    are clipped to a norm of 1: for whole networks, which a head alone does not need.
     """
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=max(steps, 1)) if one_cycle else None

@@ -1,18 +1,18 @@
-"""Inference with a pretrained model on held-out users: fixed masks, batches, no gradients."""
+"""Inference with a pretrained model on held-out users: fixed masks, batches, no gradients; and what its [PHYSC] attends to."""
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import InitVar, dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavecity.model.data.tokens import Statistics, complex_entries, visible_antennas
-from wavecity.model.data.users import ScenePatches, Users, WirelessData
+from wavecity.model.data.users import Rows, ScenePatches, Users, WirelessData
+from wavecity.model.multimodal.attention import SelfAttentionBlock
 from wavecity.model.multimodal.inputs import Prepared, masked_on_grid, normalise, prepare
 from wavecity.model.multimodal.masking import Mask, draw_decoy, masked_count, split_along_link
-from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.multimodal.network import FoundationModel, Inputs
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.transformer import seeded_weights
 
@@ -21,52 +21,29 @@ PILOTS = 10
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Predictions of the model for N users.
+class Predictions(Rows):
+    """Predictions of the model for N users."""
 
-    Attributes
-    ----------
-    physc : float32 (N, d)
-        The encoded [PHYSC] token.
-    spectrum : float32 (N, kx, ky)
-        Raw output of the spectrum head; monotone in power.
-    csi : complex64 (N, x, y), or None
-        In the dataset's unit; visible entries are 0.
-    location : float32 (N, 2), or None
-        Relative to the base station, m.
-    occupancy : float32 (N, Q, c), or None
-        Probability of the masked patches' cells; not-a-number elsewhere.
-    """
-
-    physc: Tensor
-    spectrum: Tensor
-    csi: Tensor | None
-    location: Tensor | None
+    physc: Tensor  # float32 (N, d); the encoded [PHYSC] token
+    spectrum: Tensor  # float32 (N, kx, ky); raw output of the spectrum head; monotone in power
+    csi: Tensor | None  # complex64 (N, x, y); in the dataset's unit; visible entries are 0
+    location: Tensor | None  # float32 (N, 2); relative to the base station, m
+    # float32 (N, Q, c); probability of the masked patches' cells; not-a-number elsewhere
     occupancy: Tensor | None
 
 
+@dataclass
 class Predictor:
-    """A model with its settings, statistics and the scenes it looks at.
+    """A model with its settings, statistics and the scenes it looks at."""
 
-    Parameters
-    ----------
-    settings : TrainingSettings
-        Those it was trained with.
-    """
+    model: FoundationModel
+    settings: TrainingSettings
+    statistics: Statistics
+    data: InitVar[WirelessData]
+    batch_size: int
 
-    def __init__(
-        self,
-        model: FoundationModel,
-        settings: TrainingSettings,
-        statistics: Statistics,
-        data: WirelessData,
-        batch_size: int,
-    ) -> None:
-        self.model = model
-        self.settings = settings
-        self.statistics = statistics
-        self.scenes = ScenePatches(data.scenes, settings, statistics, torch.device("cpu"))
-        self.batch_size = batch_size
+    def __post_init__(self, data: WirelessData) -> None:
+        self.scenes = ScenePatches(data.scenes, self.settings, self.statistics, torch.device("cpu"))
 
     def visible_patches(self, ratio: float, seed: int) -> Tensor:
         """Draw the CSI patches that stay visible at a mask ratio, int64 (v,), sorted.
@@ -85,13 +62,9 @@ class Predictor:
         return pilots(self.model, share, seed)
 
     def physc(self, users: Users, visible: Tensor) -> Tensor:
-        """Encode a batch, float32 (B, d): the [PHYSC] token, from visible CSI patches and the whole scene.
+        """Encode a batch, float32 (B, d): the [PHYSC] token, from visible CSI patches int64 (v,) and the whole scene.
 
         The location is hidden and nothing of the scene masked, so that no mask can reveal where a user is.
-
-        Parameters
-        ----------
-        visible : int64 (v,)
         """
         height = self.scenes.height(users.scene)
         return physc_of(self.model, self.settings, self.statistics, visible, users.csi, height)
@@ -124,30 +97,17 @@ class Predictor:
         decoy: np.random.Generator | None = None,
         fill_csi: bool = True,
     ) -> Predictions:
-        """Run encoder, decoder and heads.
+        """Run encoder, decoder and heads on visible CSI patches int64 (v,), and on the location if it is to be seen.
 
-        Parameters
-        ----------
-        visible : int64 (v,)
-            CSI patches that the model sees.
-        location : bool
-            Whether it sees the location.
-        scene_ratio : float
-            Share of height patches masked, along the link to the user ...
-        decoy : numpy.random.Generator, optional
-            ... or to a random position instead. Needed whenever the location is to be predicted fairly.
-        fill_csi : bool
-            False where the masked CSI is not asked for: it may cost more than all the rest.
+        A share `scene_ratio` of the height patches is masked along the link to the user, or to a random position of
+        `decoy`: needed whenever the location is to be predicted fairly. Without `fill_csi` the masked CSI is left out,
+        which may cost more than all the rest.
         """
         parts = [
             self._batch(users.at(index), self.mask(users.at(index), visible, location, scene_ratio, decoy), fill_csi)
             for index in torch.arange(len(users)).split(self.batch_size)
         ]
-        joined: dict[str, Any] = {}
-        for name in Predictions.__dataclass_fields__:
-            values = [getattr(part, name) for part in parts]
-            joined[name] = None if values[0] is None else torch.cat(values)
-        return Predictions(**joined)
+        return Predictions.joined(parts)
 
     def mask(
         self, users: Users, visible: Tensor, location: bool, scene_ratio: float, decoy: np.random.Generator | None
@@ -191,17 +151,8 @@ def physc_of(
 ) -> Tensor:
     """Encode a batch, float32 (B, d): the [PHYSC] token; of map and location nothing is masked.
 
-    Parameters
-    ----------
-    settings : TrainingSettings
-        Those it was trained with.
-    visible : int64 (v,)
-        CSI patches that it sees.
-    csi : complex64 (B, x, y)
-    height : float32 (B, Q, patch^2), optional
-        See `data.height_patches`; None shows no map.
-    position : float32 (B, 2), optional
-        Relative to the base station, m; None hides it.
+    `visible`, int64 (v,), are the CSI patches seen of complex64 (B, x, y). `height`, (B, Q, patch^2) of
+    `height_patches`, shows the map, `position`, (B, 2) in m relative to the base station, the location; None hides it.
     """
     whole = None if height is None else torch.arange(height.shape[1], device=csi.device).expand(len(csi), -1)
     csi_split = split_visible(visible, model.csi_patches, len(csi))
@@ -227,24 +178,45 @@ def _draw_visible(patches: int, masked: int, seed: int) -> Tensor:
 
 
 def top_k_hits(scores: Tensor, label: Tensor, k: int) -> float:
-    """Share of users whose label is among the k highest scores: (N, classes) and int64 (N,).
-
-    A class whose score is minus infinity is never among them.
-    """
+    """Share of users whose label, int64 (N,), is among the k highest finite scores (N, classes)."""
     best = scores.topk(min(k, scores.shape[1]), dim=1)
     return float(((best.indices == label[:, None]) & best.values.isfinite()).any(1).float().mean())
 
 
 def beams_of_spectrum(spectrum: Tensor) -> Tensor:
-    """Scores of the DFT beams from a spectrum: the beam's index is the bin's, negated (see wavecity.dataset.features.beam_gain).
+    """Scores (N, kx * ky) of the DFT beams, in the order j = kx * Ny + ky (eq. 14), from a spectrum (N, kx, ky).
 
-    Parameters
-    ----------
-    spectrum : (N, kx, ky)
-
-    Returns
-    -------
-    (N, kx * ky)
-        Codebook order j = kx * Ny + ky (eq. 14).
+    A beam's index is the bin's, negated (see wavecity.dataset.features.beam_gain).
     """
     return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1)).flatten(1)
+
+
+@torch.no_grad()
+def physc_attention(model: FoundationModel, inputs: Inputs, mask: Mask) -> Tensor:
+    """Attention of [PHYSC] to the N visible tokens, mean over the heads, of each encoder layer: float32 (layers, B, N).
+
+    Sums to 1 over the tokens, in the order of `FoundationModel.visible_tokens`.
+    """
+    layers: list[Tensor] = []
+
+    def keep(block: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        assert isinstance(block, SelfAttentionBlock)
+        layers.append(block.first_row(arguments[0]))
+
+    hooks = [block.register_forward_pre_hook(keep) for block in model.encoder]
+    try:
+        model.encode(inputs, mask)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(layers)
+
+
+def attention_on_scene(model: FoundationModel, inputs: Inputs, mask: Mask) -> Tensor:
+    """Attention of [PHYSC] to the height patches when none is masked, over its largest: (layers, B, rows, columns)."""
+    assert mask.scene_visible is not None
+    first = 1 + mask.csi_visible.shape[1] + 1
+    edge = model.scene_grid
+    on_scene = physc_attention(model, inputs, mask)[..., first : first + edge * edge]
+    on_scene = on_scene / on_scene.amax(-1, keepdim=True)
+    return on_scene.unflatten(-1, (edge, edge))

@@ -16,18 +16,11 @@ from wavecity.model.settings.training import LossSettings, ModelSettings, Traini
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch, normalised.
-
-    Attributes
-    ----------
-    csi : complex (B, x, y)
-        The whole channel over `scale`.
-    scale : float64 (B,)
-        RMS of the visible patches (or of the dataset): predictions times this are in the dataset's unit.
-    """
+    """A batch, normalised."""
 
     inputs: Inputs
-    csi: Tensor
+    csi: Tensor  # complex (B, x, y); the whole channel over `scale`
+    # float64 (B,); RMS of the visible patches (or of the dataset): predictions times this are in the dataset's unit
     scale: Tensor
 
 
@@ -39,17 +32,7 @@ def prepare(
     scenes: ScenePatches,
     mirror: Tensor | None = None,
 ) -> Prepared:
-    """Normalise a batch by what the mask leaves visible.
-
-    Parameters
-    ----------
-    csi : complex64 (B, x, y)
-    position : float32 (B, 2)
-        Relative to the base station, m.
-    scene : int64 (B,)
-    mirror : bool (B,), optional
-        Samples whose map is mirrored (their CSI and position already are).
-    """
+    """Normalise a batch by what the mask leaves visible; `mirror` marks samples whose maps still need mirroring."""
     height = None if mask.scene_visible is None else scenes.height(scene, mirror)
     return normalise(csi, height, position, mask, scenes.settings, scenes.statistics)
 
@@ -63,18 +46,7 @@ def normalise(
     statistics: Statistics,
     dtype: torch.dtype = torch.float32,
 ) -> Prepared:
-    """As `prepare`, of height patches instead of scenes.
-
-    Parameters
-    ----------
-    csi : complex (B, x, y)
-    height : float32 (B, Q, patch^2), optional
-        See `data.height_patches`.
-    position : float32 (B, 2), optional
-        Relative to the base station, m.
-    dtype : torch.dtype
-        Precision of the model.
-    """
+    """As `prepare`, of height patches float32 (B, Q, patch^2) instead of scenes; `dtype` is the model's precision."""
     patch = settings.model.csi_patch
     rms = visible_rms(csi_patches(csi, patch), mask.csi_visible)
     scale = rms if settings.normalisation == "visible" else torch.full_like(rms, statistics.csi_rms)
@@ -102,10 +74,7 @@ def loss_terms(
 ) -> dict[str, Tensor]:
     """Losses of a step (eqs 2, 3, 4 and 6): those of the modalities that were masked, and the spectrum's.
 
-    Parameters
-    ----------
-    occupied : uint8 (B, Q, c), or None
-        Occupancy of every height patch.
+    `occupied`, uint8 (B, Q, c), is the occupancy of every height patch.
     """
     terms: dict[str, Tensor] = {}
     if outputs.csi is not None:

@@ -15,16 +15,7 @@ EPSILON = 1e-12
 
 
 def spectrum(csi: Tensor) -> Tensor:
-    """Spatial spectrum S = |F h|^2 (eq. 5): unnormalised 2-D DFT, not shifted.
-
-    Parameters
-    ----------
-    csi : complex (..., x, y)
-
-    Returns
-    -------
-    float (..., kx, ky)
-    """
+    """Spatial spectrum S = |F h|^2 (eq. 5): unnormalised 2-D DFT, not shifted, complex (..., x, y) to (..., kx, ky)."""
     return squared(torch.fft.fft2(csi))
 
 
@@ -35,18 +26,9 @@ def coarse_spectrum(full: Tensor, size: int) -> Tensor:
 
 
 def csi_literal(predicted: Tensor, target: Tensor) -> Tensor:
-    """Eq. 2 as printed: RMSE of magnitude and of unwrapped phase over the masked entries.
+    """Eq. 2 as printed: RMSE of magnitude and of unwrapped phase over masked entries, complex (B, M) each.
 
     A phase error of 2 pi - d counts as such although it is only d, and the angle's slope at 0 is infinite.
-
-    Parameters
-    ----------
-    predicted, target : complex (B, M)
-        Masked entries.
-
-    Returns
-    -------
-    scalar
     """
     magnitude = predicted.abs() - target.abs()
     phase = _angle(predicted) - _angle(target)
@@ -78,42 +60,20 @@ def location_rmse(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def occupancy_bce(logits: Tensor, occupied: Tensor, positive_weight: float = 1.0) -> Tensor:
-    """Eq. 4: binary cross-entropy over the masked patches, from logits.
-
-    Parameters
-    ----------
-    logits, occupied : (B, M, c)
-        c occupancy cells of a height patch.
-    positive_weight : float
-        1 is the equation.
-    """
+    """Eq. 4: binary cross-entropy of logits (B, M, c) over the c cells of masked patches; weight 1 is the equation."""
     weight = torch.tensor(positive_weight, dtype=logits.dtype, device=logits.device)
     return F.binary_cross_entropy_with_logits(logits, occupied.to(logits.dtype), pos_weight=weight)
 
 
 def spectrum_rmse(predicted: Tensor, target: Tensor, alpha: float, epsilon: float) -> Tensor:
-    """Eq. 6: alpha RMSE(S) + (1 - alpha) RMSE(log(S + epsilon)).
-
-    Parameters
-    ----------
-    predicted, target : (B, kx, ky)
-        Non-negative.
-    """
+    """Eq. 6: alpha RMSE(S) + (1 - alpha) RMSE(log(S + epsilon)), of non-negative (B, kx, ky)."""
     linear = (predicted - target).square().mean((-2, -1))
     logarithmic = ((predicted + epsilon).log() - (target + epsilon).log()).square().mean((-2, -1))
     return (alpha * (linear + EPSILON).sqrt() + (1 - alpha) * (logarithmic + EPSILON).sqrt()).mean()
 
 
 def spectrum_kl(logits: Tensor, target: Tensor) -> Tensor:
-    """KL divergence of the predicted from the true spectrum, both as distributions over the bins.
-
-    Parameters
-    ----------
-    logits : (B, kx, ky)
-        Log of the predicted spectrum up to a constant.
-    target : (B, kx, ky)
-        Non-negative.
-    """
+    """KL divergence of the predicted (from its log) from the true spectrum (B, kx, ky), as distributions over bins."""
     true = target.flatten(1)
     true = true / true.sum(-1, keepdim=True).clamp_min(torch.finfo(true.dtype).tiny)
     return F.kl_div(logits.flatten(1).log_softmax(-1), true, reduction="batchmean")

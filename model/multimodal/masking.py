@@ -7,7 +7,7 @@ the same *number* of patches at its own positions: the visible tokens are gather
 never receives a masked one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,80 +23,54 @@ OBJECTIVES: tuple[Objective, ...] = ("csi", "scene", "all")
 
 @dataclass(frozen=True)
 class Plan:
-    """What one step masks.
+    """What one step masks."""
 
-    Attributes
-    ----------
-    objective : {"csi", "scene", "all"}
-        Mostly CSI, mostly scene, moderate on all modalities.
-    stage : {1, 2}
-        Row of Table 1.
-    csi_ratio, scene_ratio : float
-        Shares of masked patches.
-    hide_location : bool
-        The location token is masked, and scene masks follow a decoy.
-    csi_only : bool
-        Neither scene nor location enters the model.
-    """
-
-    objective: Objective
-    stage: int
-    csi_ratio: float
+    objective: Objective  # Mostly CSI, mostly scene, moderate on all modalities
+    stage: int  # Row of Table 1
+    csi_ratio: float  # Shares of masked patches
     scene_ratio: float
-    hide_location: bool
-    csi_only: bool = False
+    hide_location: bool  # The location token is masked, and scene masks follow a decoy
+    csi_only: bool = False  # Neither scene nor location enters the model
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Positions of visible and masked tokens, int64, same counts for every sample of the batch.
+    """Positions of visible and masked tokens, int64, same counts for every sample of the batch."""
 
-    Attributes
-    ----------
-    csi_visible, csi_masked : (B, v), (B, m)
-    scene_visible, scene_masked : (B, v), (B, m), or None when the scene does not enter the model
-    """
-
-    csi_visible: Tensor
+    csi_visible: Tensor  # (B, v), (B, m)
     csi_masked: Tensor
-    scene_visible: Tensor | None
+    scene_visible: Tensor | None  # (B, v), (B, m), or None when the scene does not enter the model
     scene_masked: Tensor | None
     location_visible: bool
 
     def to(self, device: torch.device) -> "Mask":
         """Move all positions to a device."""
-        scene_visible = None if self.scene_visible is None else self.scene_visible.to(device)
-        scene_masked = None if self.scene_masked is None else self.scene_masked.to(device)
-        csi = (self.csi_visible.to(device), self.csi_masked.to(device))
-        return Mask(*csi, scene_visible, scene_masked, self.location_visible)
+        moved = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **moved)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
 class RankDraws:
     """A generator whose arrays are one rank's rows of what a single process would draw for the whole batch.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        The same on all ranks.
-    rank, world : int
-        Rows `rank`, `rank + world`, ... of the batch are this rank's, as `ShuffledChannels(shared=True)` deals them.
+    `rng` is the same on all ranks; rows `rank`, `rank + world`, ... are this rank's, as `ShuffledChannels(shared=True)`
+    deals them.
     """
 
-    def __init__(self, rng: np.random.Generator, rank: int, world: int) -> None:
-        self._rng = rng
-        self._rank = rank
-        self._world = world
+    rng: np.random.Generator
+    rank: int
+    world: int
 
     def random(self, size: tuple[int, ...]) -> NDArray[np.float64]:
         """Uniform in [0, 1); the first number of `size` counts this rank's samples."""
-        return self._rng.random(self._whole(size))[self._rank :: self._world]
+        return self.rng.random(self._whole(size))[self.rank :: self.world]
 
     def uniform(self, low: float, high: float, size: tuple[int, ...]) -> NDArray[np.float64]:
         """Uniform in [low, high); the first number of `size` counts this rank's samples."""
-        return self._rng.uniform(low, high, self._whole(size))[self._rank :: self._world]
+        return self.rng.uniform(low, high, self._whole(size))[self.rank :: self.world]
 
     def _whole(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        return (size[0] * self._world, *size[1:])
+        return (size[0] * self.world, *size[1:])
 
 
 Draws = np.random.Generator | RankDraws
@@ -109,14 +83,9 @@ def stage_2_probability(settings: MaskingSettings, epoch: int, epochs: int) -> f
 
 
 def draw_plan(settings: MaskingSettings, epoch: int, epochs: int, rng: np.random.Generator) -> Plan:
-    """Draw objective, stage and ratios of a step (Table 1).
+    """Draw objective, stage and ratios of a step (Table 1); the stage's probability depends on epoch over epochs.
 
     An objective that is mostly about one modality leaves the other unmasked [ours].
-
-    Parameters
-    ----------
-    epoch, epochs : int
-        The stage's probability depends on their ratio.
     """
     stage = 2 if rng.random() < stage_2_probability(settings, epoch, epochs) else 1
     objective = OBJECTIVES[rng.choice(3, p=np.asarray(settings.objectives) / sum(settings.objectives))]
@@ -139,31 +108,13 @@ def masked_count(ratio: float, patches: int) -> int:
 
 
 def split_random(batch: int, patches: int, masked: int, rng: Draws) -> tuple[Tensor, Tensor]:
-    """Mask patches uniformly at random, each sample its own.
-
-    Returns
-    -------
-    visible, masked : int64 (B, patches - masked), (B, masked)
-        Sorted.
-    """
+    """Mask patches uniformly at random, each sample its own: visible and masked ones, int64 (B, n), sorted."""
     order = torch.from_numpy(rng.random((batch, patches)).argsort(1))
     return order[:, masked:].sort(1).values, order[:, :masked].sort(1).values
 
 
 def segment_distance(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Distance of every point to every segment.
-
-    Parameters
-    ----------
-    points : (P, 2)
-    start, end : (B, 2)
-        Ends of the segments, m.
-
-    Returns
-    -------
-    (B, P)
-        Metres.
-    """
+    """Distance in m, (B, P), of points (P, 2) to segments from start to end, (B, 2) each."""
     along = end - start
     offset = points[None] - start[:, None]
     length = along.square().sum(-1, keepdim=True).clamp_min(1e-12)
@@ -174,18 +125,8 @@ def segment_distance(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
 def split_along_link(centres: Tensor, bs: Tensor, user: Tensor, masked: int) -> tuple[Tensor, Tensor]:
     """Mask the scene patches nearest to the BS-user segment, growing until the number is met (Appendix B.2.1).
 
-    Parameters
-    ----------
-    centres : (P, 2)
-        Patch centres, m.
-    bs, user : (B, 2)
-        Ends of the link in the scene's frame, m. Give a decoy, not the user, whenever the location is hidden: the mask
-        itself would reveal where the user is.
-
-    Returns
-    -------
-    visible, masked : int64 (B, P - masked), (B, masked)
-        Sorted.
+    Of centres (P, 2), and ends (B, 2) in the scene's frame, m, the visible and the masked ones, int64 (B, n), sorted.
+    Give a decoy, not the user, whenever the location is hidden: the mask itself would reveal where the user is.
     """
     order = segment_distance(centres, bs, user).argsort(dim=1, stable=True)
     return order[:, masked:].sort(1).values, order[:, :masked].sort(1).values
@@ -197,20 +138,7 @@ def draw_decoy(batch: int, size: float, rng: Draws) -> Tensor:
 
 
 def draw_mask(plan: Plan, csi_patches: int, centres: Tensor, bs: Tensor, user: Tensor, size: float, rng: Draws) -> Mask:
-    """Turn a plan into positions for a batch.
-
-    Parameters
-    ----------
-    csi_patches : int
-        CSI patches of a sample.
-    centres : (P, 2)
-        Centres of the height patches, m.
-    bs, user : (B, 2)
-        Scene frame, m.
-    size : float
-        Edge of the tile in m.
-    rng : numpy.random.Generator or RankDraws
-    """
+    """Turn a plan into positions for a batch; centres (P, 2) and ends of links (B, 2) in the scene's frame, m."""
     batch = len(user)
     csi = split_random(batch, csi_patches, masked_count(plan.csi_ratio, csi_patches), rng)
     if plan.csi_only:

@@ -21,26 +21,14 @@ from wavecity.model.transformer import seeded_weights
 
 # Streams of random numbers.
 SHARED, TRAINING, VALIDATION = 1, 2, 3
+EMBEDDINGS = ("positions", "physc", "separators", "mask_tokens")
 
 
 class MaskedPretraining(lightning.LightningModule):
-    """What the pretrainings have in common: optimiser and schedule, and what a checkpoint carries.
+    """What the pretrainings share: optimiser, schedule, log, and the card that goes into every checkpoint."""
 
-    Parameters
-    ----------
-    card : dict
-        Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
-
-    Attributes
-    ----------
-    model : nn.Module
-        The network.
-    tokens : int
-        Of a sample.
-    """
-
-    model: nn.Module
-    tokens: int
+    model: nn.Module  # The network
+    tokens: int  # Of a sample
 
     def __init__(self, settings: TrainingSettings, steps_per_epoch: int, seed: int, card: Json) -> None:
         super().__init__()
@@ -61,10 +49,26 @@ class MaskedPretraining(lightning.LightningModule):
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
 
-    def optimise(self, decayed: list[nn.Parameter], plain: list[nn.Parameter]) -> OptimizerLRSchedulerConfig:
-        """AdamW with weight decay on `decayed` alone; linear warm-up, then a cosine."""
+    def log_step(self, terms: dict[str, Tensor], batch_size: int) -> None:
+        """Means over all ranks, which have equal shares of the batch, in one exchange."""
+        # Lightning would collect them at every step and write them at these.
+        if (self.global_step + 1) % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        values: Tensor = torch.stack([value.detach() for value in terms.values()])
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="mean")  # type: ignore[assignment]
+        logged = {f"train/{name}": value for name, value in zip(terms, values.unbind(), strict=True)}
+        self.log_dict(logged, batch_size=batch_size)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with weight decay on what `decays` alone; linear warm-up, then a cosine."""
         optimiser = self.settings.optimiser
-        groups = [{"params": decayed, "weight_decay": optimiser.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        parameters: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in self.model.named_parameters():
+            parameters[self.decays(name, parameter)].append(parameter)
+        decays = {True: optimiser.weight_decay, False: 0.0}
+        groups = [{"params": parameters[decayed], "weight_decay": decay} for decayed, decay in decays.items()]
         adamw = torch.optim.AdamW(groups, lr=optimiser.learning_rate, betas=optimiser.betas)
         steps = self.settings.epochs * self.steps_per_epoch
 
@@ -73,6 +77,10 @@ class MaskedPretraining(lightning.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(adamw, factor)
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether a parameter has weight decay: no vector and no embedding has."""
+        raise NotImplementedError
 
     def on_save_checkpoint(self, checkpoint: Json) -> None:
         """Add the card: a checkpoint alone is enough to use the model."""
@@ -84,15 +92,7 @@ class MaskedPretraining(lightning.LightningModule):
 
 
 class PretrainModule(MaskedPretraining):
-    """Masked pretraining of the foundation model (Appendix B).
-
-    Parameters
-    ----------
-    data : SnapshotData
-        Sizes, scales and the place of the base station are taken from it, no users.
-    card : dict
-        Goes into every checkpoint: fingerprint, dataset version, settings, package versions.
-    """
+    """Masked pretraining of the foundation model (Appendix B); `data` gives sizes and scales, no users."""
 
     def __init__(
         self, settings: TrainingSettings, data: SnapshotData, steps_per_epoch: int, seed: int, card: Json
@@ -114,28 +114,11 @@ class PretrainModule(MaskedPretraining):
         """Eq. 7 under this step's plan."""
         terms = self.step_terms(batch, self.global_step, self.global_rank, self.trainer.world_size)
         total = losses.total(terms, self.settings.losses)
-        # Lightning would collect them at every step and write them at these.
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log_terms({**terms, "total": total}, len(batch.csi))
+        self.log_step({**terms, "total": total}, len(batch.csi))
         return total
 
-    def _log_terms(self, terms: dict[str, Tensor], batch_size: int) -> None:
-        """Means over all ranks, which have equal shares of the batch, in one exchange."""
-        values: Tensor = torch.stack([value.detach() for value in terms.values()])
-        if self.trainer.world_size > 1:
-            values = mean_of_ranks(self.trainer, values)
-        logged = {f"train/{name}": value for name, value in zip(terms, values.unbind(), strict=True)}
-        self.log_dict(logged, batch_size=batch_size)
-        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-
     def step_terms(self, batch: Snapshots, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
-        """Loss terms of a training step; random numbers depend on seed and step only.
-
-        Parameters
-        ----------
-        batch : Snapshots
-            This rank's share of the step's batch.
-        """
+        """Loss terms of a step of this rank's share of the batch; random numbers depend on seed and step only."""
         shared = np.random.default_rng([self.seed, SHARED, step])
         plan = draw_plan(self.settings.masking, step // self.steps_per_epoch, self.settings.epochs, shared)
         own = RankDraws(np.random.default_rng([self.seed, TRAINING, step]), rank, world)
@@ -174,22 +157,9 @@ class PretrainModule(MaskedPretraining):
         table = SceneTable(batch.height, batch.occupancy, bs, self.tile_size, names=[], cities=[])
         return ScenePatches(table, self.settings, self.statistics, self.device)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """No weight decay on vectors and embeddings."""
-        embeddings = ("positions", "physc", "separators", "mask_tokens")
-        decayed: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        for name, parameter in self.model.named_parameters():
-            is_plain = parameter.ndim < 2 or any(part in name for part in embeddings)
-            (plain if is_plain else decayed).append(parameter)
-        return self.optimise(decayed, plain)
-
-
-def mean_of_ranks(trainer: lightning.Trainer, values: Tensor) -> Tensor:
-    """Mean over the processes that train together."""
-    mean = trainer.strategy.reduce(values, reduce_op="mean")
-    assert isinstance(mean, Tensor)
-    return mean
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """By the names of the embeddings."""
+        return parameter.ndim > 1 and not any(part in name for part in EMBEDDINGS)
 
 
 VALIDATION_PLANS = (
@@ -213,18 +183,8 @@ def augment(
     """Rotate each channel by a phase of its own, and mirror half of the samples east-west.
 
     With the panel facing south, mirroring the world reverses the order of the array's columns, and nothing else.
-
-    Parameters
-    ----------
-    csi : complex64 (B, x, y)
-    position : float32 (B, 2)
-    rng : numpy.random.Generator or RankDraws
-
-    Returns
-    -------
-    csi, position : as given
-    mirror : bool (B,), or None
-        Which samples were mirrored; their maps must be, too.
+    Returns channels complex64 (B, x, y), positions (B, 2), and which samples were mirrored, bool (B,): their maps must
+    be, too.
     """
     mirror, batch = None, len(csi)
     if settings.global_phase:

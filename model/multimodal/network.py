@@ -30,44 +30,24 @@ from wavecity.model.transformer import initialise, initialise_embeddings
 
 @dataclass(frozen=True)
 class Inputs:
-    """Normalised patches of a batch, all of them; `Mask` says which the encoder may take.
+    """Normalised patches of a batch, all of them; `Mask` says which the encoder may take."""
 
-    Attributes
-    ----------
-    csi : float32 (B, P, 2 * patch^2)
-    level : float32 (B, 1)
-        Standardised level of the visible CSI.
-    height : float32 (B, Q, patch^2), or None
-    location : float32 (B, 2), or None
-    """
-
-    csi: Tensor
-    level: Tensor
-    height: Tensor | None
-    location: Tensor | None
+    csi: Tensor  # float32 (B, P, 2 * patch^2)
+    level: Tensor  # float32 (B, 1); standardised level of the visible CSI
+    height: Tensor | None  # float32 (B, Q, patch^2), or None
+    location: Tensor | None  # float32 (B, 2), or None
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Predictions for what was masked; None where nothing of the kind was.
+    """Predictions for what was masked; None where nothing of the kind was."""
 
-    Attributes
-    ----------
-    physc : (B, d)
-        The encoded [PHYSC] token: the representation used downstream.
-    spectrum : (B, kx, ky)
-        Raw output of the spectrum head: logits (KL form) or, through softplus, power (eq. 6).
-    csi : (B, m, 2 * patch^2)
-    occupancy : (B, m, c)
-        Logits of the c occupancy cells of a height patch.
-    location : (B, 2)
-    """
-
-    physc: Tensor
+    physc: Tensor  # (B, d); the encoded [PHYSC] token: the representation used downstream
+    # (B, kx, ky); raw output of the spectrum head: logits (KL form) or, through softplus, power (eq. 6).
     spectrum: Tensor
-    csi: Tensor | None
-    occupancy: Tensor | None
-    location: Tensor | None
+    csi: Tensor | None  # (B, m, 2 * patch^2)
+    occupancy: Tensor | None  # (B, m, c); logits of the c occupancy cells of a height patch
+    location: Tensor | None  # (B, 2)
 
 
 class SpectrumHead(nn.Module):
@@ -97,12 +77,8 @@ class DirectionPrior(nn.Module):
     """Queries of the decoder for the channel's directions, and the prior power that their outputs mean.
 
     Token k stands for the k-th patch of the DFT's bins, as many bins as a CSI patch has antennas, and starts from the
-    zero-filled spectrum there: the angular picture of what is visible.
-
-    Parameters
-    ----------
-    columns, rows : int
-        Antennas along x and y, and bins along kx and ky.
+    zero-filled spectrum there: the angular picture of what is visible. Columns and rows are antennas along x and y, and
+    bins along kx and ky.
     """
 
     def __init__(self, settings: ModelSettings, columns: int, rows: int) -> None:
@@ -148,13 +124,7 @@ class Positions(nn.Module):
 
 
 class FoundationModel(nn.Module):
-    """Encoder, decoder and heads.
-
-    Parameters
-    ----------
-    geometry : Geometry
-        Of the dataset; patches must divide it (`check_geometry`).
-    """
+    """Encoder, decoder and heads, for a dataset whose geometry the patches divide."""
 
     def __init__(self, settings: ModelSettings, geometry: Geometry) -> None:
         super().__init__()
@@ -232,13 +202,7 @@ class FoundationModel(nn.Module):
         return self.encoder_norm(tokens)
 
     def forward(self, inputs: Inputs, mask: Mask, fill_csi: bool = True) -> Outputs:
-        """Predict everything that `mask` hides, and the spectrum.
-
-        Parameters
-        ----------
-        fill_csi : bool
-            False leaves out the masked CSI, which costs profile `wavecity` more than all the rest.
-        """
+        """Predict all that `mask` hides, and the spectrum; `fill_csi` costs profile `wavecity` more than all the rest."""
         latents = self.encode(inputs, mask)  # (B, N, d)
         physc = latents[:, 0]  # (B, d)
         csi_queries = self._csi_queries(inputs, mask)  # (B, m, d), or (B, P, d) directions

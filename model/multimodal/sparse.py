@@ -31,17 +31,10 @@ CHUNK = 32
 
 
 class SparseRecovery(nn.Module):
-    """Channels from their visible antennas and a prior over directions.
+    """Channels from their visible antennas and a prior over directions, `oversampling` per bin of the DFT and axis.
 
-    Untrained and with a flat prior it is plain sparse Bayesian learning. Training learns three numbers per step (how far
-    it goes, how much the prior holds it, the noise) and how much of the zero-filled spectrum it starts from.
-
-    Parameters
-    ----------
-    columns, rows : int
-        Antennas along x and y.
-    oversampling : int
-        Directions for one bin of the DFT, along either axis.
+    Untrained and with a flat prior it is plain sparse Bayesian learning. Training learns three numbers per step (how
+    far it goes, how much the prior holds it, the noise) and how much of the zero-filled spectrum it starts from.
     """
 
     def __init__(self, columns: int, rows: int, oversampling: int, steps: int) -> None:
@@ -55,37 +48,15 @@ class SparseRecovery(nn.Module):
         self.noise = nn.Parameter(torch.full((steps + 1,), math.log(NOISE)))
 
     def zero_filled(self, visible: Tensor, antennas: Tensor) -> Tensor:
-        """Spectrum of the visible antennas, the others 0, of mean 1.
-
-        Parameters
-        ----------
-        visible : complex64 (B, M)
-        antennas : int64 (B, M)
-            Their indices x * rows + y.
-
-        Returns
-        -------
-        float32 (B, kx, ky)
-            Over all directions.
-        """
+        """Spectrum (B, kx, ky) of mean 1 of visible antennas: complex64 (B, M), indices x * rows + y int64 (B, M)."""
         power = squared(self._analyse(visible, antennas))
         return power / power.mean((-2, -1), keepdim=True).clamp_min(1e-30)
 
     def forward(self, visible: Tensor, antennas: Tensor, prior: Tensor) -> Tensor:
-        """Whole channels.
+        """Whole channels, complex64 (B, x, y), proportional to the visible ones (see `zero_filled`), phase included.
 
-        Parameters
-        ----------
-        visible : complex64 (B, M)
-        antennas : int64 (B, M)
-            Their indices x * rows + y.
-        prior : float32 (B, kx, ky)
-            Log of the power that each direction is expected to have, up to a constant.
-
-        Returns
-        -------
-        complex64 (B, x, y)
-            Proportional to `visible`, phase included.
+        `prior`, float32 (B, kx, ky), is the logarithm of the power that each direction is expected to have, up to a
+        constant.
         """
         columns, rows = self.array
         dtype = visible.dtype
@@ -145,20 +116,7 @@ class SparseRecovery(nn.Module):
 
 @torch.no_grad()
 def sparse_bayesian(csi: Tensor, shown: Tensor, steps: int = 10, oversampling: int = 4) -> Tensor:
-    """Fill in channels by plain sparse Bayesian learning: the recovery with a flat prior and nothing trained.
-
-    Parameters
-    ----------
-    csi : complex64 (B, x, y)
-        Only entries where `shown` are read.
-    shown : bool (x, y)
-    steps, oversampling : int
-        See `SparseRecovery`.
-
-    Returns
-    -------
-    complex64 (B, x, y)
-    """
+    """Fill in channels complex64 (B, x, y) from antennas `shown`, bool (x, y): the recovery, flat prior, untrained."""
     columns, rows = shown.shape
     recovery = SparseRecovery(columns, rows, oversampling, steps)
     antennas = shown.flatten().nonzero()[:, 0]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wavecity.model.rays.edges import curves
-from wavecity.model.rays.follow import Landings, Rays, march
+from wavecity.model.rays.follow import Rays, march
 from wavecity.model.rays.radio import Radio
 from wavecity.model.rays.surroundings import Surroundings
 from wavecity.model.rays.waves import Waves
@@ -95,7 +95,9 @@ def consensus(waves: Waves, scene: Surroundings) -> Estimate:
     weight = torch.where(usable.any(2), (power / power.amax(1, keepdim=True).clamp_min(1e-300)) ** POWER_WEIGHT, 0.0)
     parts = [
         _agree(*rows, scene.box)
-        for rows in zip(places.split(CHUNK), covariance.split(CHUNK), log_weight.split(CHUNK), weight.split(CHUNK), strict=True)
+        for rows in zip(
+            places.split(CHUNK), covariance.split(CHUNK), log_weight.split(CHUNK), weight.split(CHUNK), strict=True
+        )
     ]
     position, total, agreeing = (torch.cat(part) for part in zip(*parts, strict=True))
     return Estimate(position, total, agreeing, places, log_weight, edge)
@@ -136,7 +138,9 @@ def _landings(waves: Waves, scene: Surroundings) -> _Landing:
         wave[bent.ray],
         bent.position,
         across[:, None, None] * unit,
-        prior[bent.ray] + share + _fits(gain[bent.ray] - radio.friis(bent.length), WALL_LOSS * bent.walls - bent.level, True),
+        prior[bent.ray]
+        + share
+        + _fits(gain[bent.ray] - radio.friis(bent.length), WALL_LOSS * bent.walls - bent.level, True),
         torch.ones_like(bent.ray, dtype=torch.bool),
     )
     west, south, east, north = scene.box
@@ -162,7 +166,8 @@ def _spreading(direction: Tensor, radio: Radio) -> Tensor:
         step = torch.zeros(2, dtype=torch.float64, device=direction.device)
         step[axis] = 1e-6
         after, before = (
-            radio.distance(moved[:, 1])[:, None] * radio.heading(moved) for moved in (direction + step, direction - step)
+            radio.distance(moved[:, 1])[:, None] * radio.heading(moved)
+            for moved in (direction + step, direction - step)
         )
         columns.append((after - before) / 2e-6)
     return torch.stack(columns, -1)

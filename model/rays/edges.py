@@ -94,6 +94,10 @@ def curves(legs: list[Leg], fall: Tensor, spread: Tensor, walls: Walls, radio: R
     -------
     Curves
     """
+    if not legs:
+        nothing = fall.new_zeros(0)
+        whole = nothing.long()
+        return Curves(whole, nothing.view(0, 2), nothing, nothing, whole, nothing, nothing, nothing)
     met = [_meet(leg, number, fall, spread, walls) for number, leg in enumerate(legs[: WALLS_BEFORE + 1])]
     meetings = _Meetings(*(torch.cat([getattr(part, name) for part in met]) for name in _Meetings.__dataclass_fields__))
     rays, of, angle, deflection = _leave(meetings, fall, walls)

@@ -123,9 +123,12 @@ def follow(direction: Tensor, walls: Walls, radio: Radio) -> Landings:
 
 def march(rays: Rays, walls: Walls, user_height: float, most: int = BOUNCES) -> tuple[Landings, list[Leg]]:
     """Follow rays from where they are to the height of a user, over at most so many walls; and their legs in turn."""
+    # An empty tensor splits into one empty part.
     indices = torch.arange(len(rays.fall), device=rays.fall.device).split(max(CHUNK // len(walls.top), 1))
     parts = [_march(rays.at(index), walls, user_height, most) for index in indices]
-    landings = Landings(*(torch.cat([getattr(part, name) for part, _ in parts]) for name in Landings.__dataclass_fields__))
+    landings = Landings(
+        *(torch.cat([getattr(part, name) for part, _ in parts]) for name in Landings.__dataclass_fields__)
+    )
     legs: list[Leg] = []
     for bounce in range(max((len(part) for _, part in parts), default=0)):
         of_all = [(index, part[bounce]) for index, (_, part) in zip(indices, parts, strict=True) if bounce < len(part)]
@@ -174,7 +177,9 @@ def _march(rays: Rays, walls: Walls, user_height: float, most: int) -> tuple[Lan
         heading[index] = (mirror @ heading[index, :, None])[..., 0]
         turned[index] = mirror @ turned[index]
         bounces[index] += 1
-    reached = landed & ~_indoors(Rays(place, heading, torch.full_like(level, user_height), torch.zeros_like(level)), walls)
+    reached = landed & ~_indoors(
+        Rays(place, heading, torch.full_like(level, user_height), torch.zeros_like(level)), walls
+    )
     length = gone * (1 + fall.square()).sqrt()
     return Landings(place, turned, bounces, length, reached), legs
 

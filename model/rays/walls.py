@@ -59,10 +59,12 @@ class Walls:
             before.append(sum(counts[:-1]) + np.roll(np.arange(counts[-1]), 1))
         if not starts:  # one wall that no ray meets: the nearest of none would be a case of its own everywhere
             away = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
-            return cls(away, 2 * away, away[:, 1] * torch.inf, away[:, 1] * -torch.inf, torch.zeros(1, dtype=torch.int64))
-        heights = (torch.from_numpy(np.repeat(np.asarray(edge, dtype=np.float64), counts)) for edge in (base, top))
+            return cls(
+                away, 2 * away, away[:, 1] * torch.inf, away[:, 1] * -torch.inf, torch.zeros(1, dtype=torch.int64)
+            )
+        low, high = (torch.from_numpy(np.repeat(np.asarray(edge, dtype=np.float64), counts)) for edge in (base, top))
         start, end, previous = (torch.from_numpy(np.concatenate(parts)) for parts in (starts, ends, before))
-        return cls(start, end, *heights, previous)
+        return cls(start, end, low, high, previous)
 
     @property
     def normal(self) -> Tensor:

@@ -215,7 +215,9 @@ class _Dictionary:
         chosen = down.gather(1, (index % down.shape[1])[:, None])
         return torch.cat((east, chosen), 1), index >= down.shape[1]
 
-    def modes(self, residual: Tensor, others: Tensor, around: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def modes(
+        self, residual: Tensor, others: Tensor, around: Tensor, variance: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Local maxima of the likelihood over `down` around a direction (B, 2).
 
         Parameters
@@ -394,9 +396,17 @@ class _Search:
         order = gain.abs().argsort(dim=1, descending=True, stable=True)
         rows = torch.arange(batch, device=gain.device)[:, None]
         others = self._alternatives(variance)
-        parts = (self.direction, self.bounced, gain * self.scale[:, None], blocks)
-        unexplained = left / _power(self.visible).sum(1).clamp_min(1e-300)
-        return _padded(Waves(*(part[rows, order] for part in parts), unexplained, *(part[rows, order] for part in others)), self.most)
+        waves = Waves(
+            direction=self.direction[rows, order],
+            bounced=self.bounced[rows, order],
+            gain=gain[rows, order] * self.scale[:, None],
+            covariance=blocks[rows, order],
+            unexplained=left / _power(self.visible).sum(1).clamp_min(1e-300),
+            other_direction=others[0][rows, order],
+            other_bounced=others[1][rows, order],
+            likelihood=others[2][rows, order],
+        )
+        return _padded(waves, self.most)
 
     def _alternatives(self, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Other directions of every wave (B, K, A, 2), bounced (B, K, A) and their likelihood (B, K, A)."""
@@ -406,7 +416,9 @@ class _Search:
             own = self.visible - (others @ (others.mH @ self.visible[..., None]))[..., 0]
             down, bounced, likelihood = self.dictionary.modes(own, others, self.direction[:, wave], variance)
             # The wave's own direction is finer than the grid of the others.
-            mine = ((down - self.direction[:, wave, 1:]).abs() < 2 * FINE_STEP) & (bounced == self.bounced[:, wave, None])
+            mine = ((down - self.direction[:, wave, 1:]).abs() < 2 * FINE_STEP) & (
+                bounced == self.bounced[:, wave, None]
+            )
             down = torch.where(mine, self.direction[:, wave, 1:], down)
             directions.append(torch.stack((self.direction[:, wave, :1].expand_as(down), down), -1))
             bounces.append(bounced)

@@ -25,27 +25,15 @@ RULE = rule(f"{DB_MARGIN:g} dB")
 
 @dataclass(frozen=True)
 class Section:
-    """What the report says about wave equivariance.
-
-    Attributes
-    ----------
-    pictures : list of dict
-        Image, caption and description.
-    condition : str
-        Of the table.
-    table : list of (Row, int)
-        For each set of test users, with their number.
-    sentence : str
-        What the table comes to.
-    """
+    """What the report says about wave equivariance."""
 
     judged: list[Judged]
-    pictures: list[dict[str, str]]
+    pictures: list[dict[str, str]]  # Image, caption and description
     metric: Metric
-    condition: str
+    condition: str  # Of the table
     methods: list[Method]
-    table: list[tuple[Row, int]]
-    sentence: str
+    table: list[tuple[Row, int]]  # For each set of test users, with their number
+    sentence: str  # What the table comes to
     source: str = SOURCE
     rule: str = RULE
 

@@ -20,21 +20,12 @@ from wavecity.model.figures.pictures import draw_scene, draw_total_loss, few_poi
 from wavecity.model.report.equivariance import Section, section_of
 from wavecity.model.report.papers import Paper, paper_of
 from wavecity.model.report.summary import first_screen, glossary_of, small_pretraining
+from wavecity.model.results import words
 from wavecity.model.results.claims import Judged, judge
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.outcomes import Missing, Outcome, Summary, missing_tasks, read_outcomes
 from wavecity.model.results.records import Condition
 from wavecity.model.results.rows import Row
-from wavecity.model.results.words import (
-    axis_of,
-    condition_of,
-    count,
-    name_of,
-    place_of,
-    test_set_of,
-    value_of,
-    verdict_of,
-)
 
 SCENES_SHOWN = 6
 
@@ -75,10 +66,9 @@ def write_report(run: Path, store: str | None = None, data: WirelessData | None 
     cities, size = _size(summary, data, outcomes, paper)
     scenes = _scenes(data)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.globals.update(
-        axis_of=axis_of, compared=_compared, condition_of=condition_of, name_of=name_of, place_of=place_of, ranked=_ranked,
-        test_set_of=test_set_of, value_of=value_of, verdict_of=verdict_of,
-    )  # fmt: skip
+    for name in ("axis_of", "condition_of", "name_of", "place_of", "test_set_of", "value_of", "verdict_of"):
+        environment.globals[name] = getattr(words, name)
+    environment.globals.update(compared=_compared, ranked=_ranked)
     template = environment.from_string(
         resources.files("wavecity.model.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     )
@@ -220,7 +210,7 @@ def _ran(
         "title": title,
         "task": task,
         "dataset": f"{name} {version[:12]}, {same}".strip(),
-        "seeds": f"{outcome.result['seed']} · {count(outcome.frame['seed'].nunique(), 'seed')} of heads",
+        "seeds": f"{outcome.result['seed']} · {words.count(outcome.frame['seed'].nunique(), 'seed')} of heads",
         "time": _minutes(outcome.result["seconds"]),
         "changed": result.get("changed", []),
         "missing": None,

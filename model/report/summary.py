@@ -78,22 +78,10 @@ def first_screen(
     judged: Sequence[Judged],
     paper: Paper,
 ) -> dict[str, object]:
-    """What stands above everything else in the page.
+    """What stands above everything else in the page, of a run's `pretrain.json`, its results and judged claims.
 
-    Parameters
-    ----------
-    summary : dict
-        The run's `pretrain.json`.
-    outcomes, missing
-        Results, and why tasks have none.
-    judged : sequence of Judged
-        All claims and questions.
-
-    Returns
-    -------
-    dict
-        `sentences` (three), `counts` (verdict and number, for those that occur), `notes` (tasks without results that
-        were to have some), `small` (whether it is too small for any verdict that it would else have).
+    `sentences` (three), `counts` (verdict and number, for those that occur), `notes` (tasks without results that were
+    to have some), `small` (whether it is too small for any verdict that it would else have).
     """
     counts = Counter(item.verdict for item in judged)
     return {
@@ -124,14 +112,8 @@ def _trained(summary: Summary, cities: str, outcomes: Mapping[str, Outcome], pap
 
 def tested_users(outcomes: Mapping[str, Outcome]) -> int:
     """Largest number of users that a value of any task is over."""
-    return max(
-        (
-            int(outcome.listed["n"].max())
-            for task, outcome in outcomes.items()
-            if task not in NOT_USERS and len(outcome.listed)
-        ),
-        default=0,
-    )
+    tables = [outcome.listed for task, outcome in outcomes.items() if task not in NOT_USERS]
+    return max((int(table["n"].max()) for table in tables if len(table)), default=0)
 
 
 def _shows(judged: Sequence[Judged], counts: Mapping[Verdict, int]) -> str:

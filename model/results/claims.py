@@ -46,44 +46,24 @@ def rule(margin: str) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper, or a question that the paper leaves open.
+    """A statement of the paper, or a question that the paper leaves open."""
 
-    Attributes
-    ----------
-    key : str
-        Anchor in the page.
-    figure : str
-        Number of the figure it belongs to.
-    source : str
-        Where the paper says it; "not in the paper" for questions of ours.
-    counted : str
-        How it is turned into one number.
-    measure : str, optional
-        A name of `wavecity.model.results.measures.MEASURES`. None: there are pictures alone.
-    select : Select
-        Which records it is measured from.
-    size, opposite : float
-        The gain must exceed `size` to be shown, and lie below `opposite` to be contradicted.
-    seeds, users : int
-        Least numbers of seeds and of tested users for either; no users for what does not depend on who is drawn: times,
-        counts, and how exact a calculation is.
-    by_eye : bool
-        The paper shows pictures only: what was measured is stated, and not judged.
-    """
-
-    key: str
-    figure: str
-    source: str
+    key: str  # Anchor in the page
+    figure: str  # Number of the figure it belongs to
+    source: str  # Where the paper says it; "not in the paper" for questions of ours
     text: str
-    counted: str
+    counted: str  # How it is turned into one number
     task: str
+    # A name of `wavecity.model.results.measures.MEASURES`. None: there are pictures alone
     measure: Measure | None = None
-    select: Select | None = None
-    size: float = MARGIN
+    select: Select | None = None  # Which records it is measured from
+    size: float = MARGIN  # The gain must exceed `size` to be shown, and lie below `opposite` to be contradicted
     opposite: float = -MARGIN
+    # Least numbers of seeds and of tested users for either; no users for what does not depend on who is drawn: times,
+    # counts, and how exact a calculation is
     seeds: int = SEEDS
     users: int = USERS
-    by_eye: bool = False
+    by_eye: bool = False  # The paper shows pictures only: what was measured is stated, and not judged
 
     def measured(self, outcome: Outcome) -> Measured | None:
         """Turn a task's results into what the claim stands or falls with; None where they have no such values."""
@@ -104,14 +84,10 @@ class Judged:
 def judge(
     claim: Claim, outcomes: Mapping[str, Outcome], missing: Mapping[str, Missing] | None = None, pretraining: str = ""
 ) -> Judged:
-    """Hold a claim against the results of a run; the rule is that of `rule`.
+    """Hold a claim against the results of a run, by the rule that `rule` states.
 
-    Parameters
-    ----------
-    missing : mapping of str to Missing, optional
-        Why a task has no results.
-    pretraining : str
-        What makes the pretraining too small for a verdict; empty where it is large enough, or does not matter.
+    `missing` says why a task has no results; `pretraining` what makes the pretraining too small for a verdict, empty
+    where it is large enough, or does not matter.
     """
     if claim.task not in outcomes:
         # The whole reason stands in the page's first screen.

@@ -19,43 +19,21 @@ Measure = Literal["gain", "level", "change", "few_less_most", "fewer_labels", "l
 
 @dataclass(frozen=True)
 class Select:
-    """Records that a claim is measured from.
-
-    Attributes
-    ----------
-    own : tuple of Method
-        The first that was run stands for the model.
-    rivals : tuple of Method
-        The best of those that were run counts.
-    where : mapping
-        Values of fields of `Condition`; of a tuple, any.
-    at : float, "all", "fewest" or "most"
-        A number or share of labels, the mean over all, or one end.
-    kind : {"absolute", "relative", "share"}
-        In the metric's unit, per cent of the rival's value, or value over the rival's in per cent.
-    over : {"mean", "worst", "worst kind"}
-        The mean over all conditions, or the one (or the kind of user) where the gain is smallest.
-    longest : bool
-        The longest horizon alone.
-    better : bool
-        Whether the claim is that the values are good; false: that they are bad.
-    base : mapping
-        As `where`: conditions that a loss is counted from.
-    factor : float
-        How many times the labels a rival has.
-    """
+    """Records that a claim is measured from."""
 
     metric: Metric
-    own: tuple[Method, ...] = ()
-    rivals: tuple[Method, ...] = ()
-    where: Mapping[str, object] = field(default_factory=dict)
-    at: At = "all"
+    own: tuple[Method, ...] = ()  # The first that was run stands for the model
+    rivals: tuple[Method, ...] = ()  # The best of those that were run counts
+    where: Mapping[str, object] = field(default_factory=dict)  # Values of fields of `Condition`; of a tuple, any
+    at: At = "all"  # A number or share of labels, the mean over all, or one end
+    # In the metric's unit, per cent of the rival's value, or value over the rival's in per cent
     kind: Literal["absolute", "relative", "share"] = "relative"
+    # The mean over all conditions, or the one (or the kind of user) where the gain is smallest
     over: Literal["mean", "worst", "worst kind"] = "mean"
-    longest: bool = False
-    better: bool = True
-    base: Mapping[str, object] = field(default_factory=dict)
-    factor: float = 1.0
+    longest: bool = False  # The longest horizon alone
+    better: bool = True  # Whether the claim is that the values are good; false: that they are bad
+    base: Mapping[str, object] = field(default_factory=dict)  # As `where`: conditions that a loss is counted from
+    factor: float = 1.0  # How many times the labels a rival has
 
     @property
     def sign(self) -> float:
@@ -73,22 +51,12 @@ class Select:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a claim stands or falls with.
+    """What a claim stands or falls with."""
 
-    Attributes
-    ----------
-    gains : float (K,)
-        One for each seed, positive where the claim's direction holds.
-    text : str
-        The numbers, with their spread.
-    users : int
-        Users that were tested; of a rate over clusters, all users of these.
-    """
-
-    gains: Values
-    text: str
+    gains: Values  # float (K,); one for each seed, positive where the claim's direction holds
+    text: str  # The numbers, with their spread
     samples: str
-    users: int = 0
+    users: int = 0  # Users that were tested; of a rate over clusters, all users of these
 
 
 def deviation(values: Values) -> float:
@@ -112,23 +80,13 @@ def amount(values: Values, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods under the same conditions, labels and seeds.
-
-    Attributes
-    ----------
-    x : float (X,)
-        Labels; empty where neither method takes any.
-    own, other : float (C, X, K)
-        Values by condition, labels and seed.
-    n : int
-        Users or clusters; of several kinds of user, of all together.
-    """
+    """Two methods under the same conditions, labels and seeds."""
 
     conditions: list[Condition]
-    x: Values
-    own: Values
+    x: Values  # float (X,); labels; empty where neither method takes any
+    own: Values  # float (C, X, K); values by condition, labels and seed
     other: Values
-    n: int
+    n: int  # Users or clusters; of several kinds of user, of all together
 
     def at(self, rows: slice | int) -> "Pair":
         """Some of the labels."""
@@ -196,7 +154,9 @@ def gain(select: Select, outcome: Outcome) -> Measured | None:
 
 
 def _gain(select: Select, outcome: Outcome, conditions: list[Condition], rival: Method, least: bool) -> Measured | None:
-    own = _first_run(select, outcome, conditions)
+    # The first of the model's methods that was run.
+    run = [method for condition in conditions for method in outcome.methods(select.metric, condition)]
+    own = next((method for method in select.own if method in run), None)
     pair = None if own is None else pair_of(outcome, select.metric, conditions, own, rival, select.at)
     if own is None or pair is None:
         return None
@@ -218,18 +178,13 @@ def _gain(select: Select, outcome: Outcome, conditions: list[Condition], rival: 
     return _measured(outcome, select.metric, gains, text, pair)
 
 
-def _first_run(select: Select, outcome: Outcome, conditions: Iterable[Condition]) -> Method | None:
-    """First of the model's methods that was run."""
-    run = [method for condition in conditions for method in outcome.methods(select.metric, condition)]
-    return next((method for method in select.own if method in run), None)
-
-
 def _measured(outcome: Outcome, metric: Metric, gains: Values, text: str, pair: Pair) -> Measured:
     """Gains with what they rest on: users or clusters, conditions, labels, seeds."""
     labels = [f"labels {', '.join(place_of(metric, x) for x in pair.x)}"] if len(pair.x) else []
     seeds = int(np.isfinite(pair.own - pair.other).all((0, 1)).sum())
     samples = [f"{pair.n:,} {metric.counted}", *_conditions(metric, pair.conditions), *labels]
-    return Measured(gains, text, " · ".join([*samples, count(seeds, "seed")]), pair.n * _users_each(outcome, metric))
+    users_each = int(outcome.facts.get("users_a_cluster", 1)) if metric.counted == "clusters" else 1
+    return Measured(gains, text, " · ".join([*samples, count(seeds, "seed")]), pair.n * users_each)
 
 
 def _conditions(metric: Metric, conditions: Sequence[Condition]) -> list[str]:
@@ -239,11 +194,6 @@ def _conditions(metric: Metric, conditions: Sequence[Condition]) -> list[str]:
     if kinds:
         return [", ".join(kinds), f"horizon{'s' if len(horizons) > 1 else ''} {', '.join(map(str, horizons))}"]
     return [condition_of(metric, conditions[0])] if len(conditions) == 1 and conditions[0] != Condition() else []
-
-
-def _users_each(outcome: Outcome, metric: Metric) -> int:
-    """Users that one of what is counted stands for."""
-    return int(outcome.facts.get("users_a_cluster", 1)) if metric.counted == "clusters" else 1
 
 
 def level(select: Select, outcome: Outcome) -> Measured | None:
@@ -392,13 +342,6 @@ def values(select: Select, outcome: Outcome) -> Measured | None:
     return Measured(np.array([]), f"{title} ({condition_of(select.metric, last)}): {listed}", samples)
 
 
-MEASURES: dict[Measure, Callable[[Select, Outcome], Measured | None]] = {
-    "gain": gain,
-    "level": level,
-    "change": change,
-    "few_less_most": few_less_most,
-    "fewer_labels": fewer_labels,
-    "loss": loss,
-    "fall": fall,
-    "values": values,
+MEASURES: dict[str, Callable[[Select, Outcome], Measured | None]] = {
+    measure.__name__: measure for measure in (gain, level, change, few_less_most, fewer_labels, loss, fall, values)
 }

@@ -49,34 +49,20 @@ _SHARE, _SHIFT, _USERS = Axis.LABEL_SHARE, Axis.SHIFT, Axis.TRAINING_USERS
 class Metric(StrEnum):
     """What is measured.
 
-    Attributes
-    ----------
-    label : str
-        How it is called in a report.
-    better : {"lower", "higher"}
-    axis : Axis, optional
-        What x is for methods that have one.
-    whole : str
-        How a condition reads in which nothing is held fixed.
-    table : {"shown", "folded", "none"}
-        Where the report lists it.
-    counted : str
-        What `n` of a record counts.
-
     Examples
     --------
     >>> Metric("su_rate").unit, Metric.SU_RATE.axis.value
     ('bit/s/Hz', 'label_share')
     """
 
-    label: str
+    label: str  # How it is called in a report
     unit: str
     better: Better
     meaning: str
-    axis: Axis | None
-    whole: str
-    table: Table
-    counted: str
+    axis: Axis | None  # What x is for methods that have one
+    whole: str  # How a condition reads in which nothing is held fixed
+    table: Table  # Where the report lists it
+    counted: str  # What `n` of a record counts
 
     def __new__(
         cls,
@@ -185,21 +171,12 @@ _SUPERVISED, _UNTRAINED = Regime.SUPERVISED, Regime.UNTRAINED
 
 
 class Method(StrEnum):
-    """What is compared.
+    """What is compared."""
 
-    Attributes
-    ----------
-    label : str
-        How it is called in a report; `{paths}` stands for the number of paths of a pursuit.
-    ours : bool
-        Whether it is the pretrained model or a head on it.
-    rival : bool
-        Whether the model is compared with it; an upper bound, which no method can exceed by more than luck, is none.
-    """
-
-    label: str
+    label: str  # How it is called in a report; `{paths}` stands for the number of paths of a pursuit
     regime: Regime
-    ours: bool
+    ours: bool  # Whether it is the pretrained model or a head on it
+    # Whether the model is compared with it; an upper bound, which no method can exceed by more than luck, is none
     rival: bool
 
     def __new__(

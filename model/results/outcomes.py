@@ -25,23 +25,13 @@ Summary = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Curve:
-    """One method's values of a metric under a condition.
+    """One method's values of a metric under a condition."""
 
-    Attributes
-    ----------
-    x : float (X,)
-        What is swept, ascending; empty for a method that takes no labels.
-    seeds : int (K,)
-    values : float (X, K), or (1, K) for a method that takes no labels
-        Not-a-number where it was not measured.
-    n : int
-        Users or clusters that a value is over.
-    """
-
-    x: NDArray[np.float64]
-    seeds: NDArray[np.int64]
+    x: NDArray[np.float64]  # float (X,); what is swept, ascending; empty for a method that takes no labels
+    seeds: NDArray[np.int64]  # int (K,)
+    # float (X, K), or (1, K) for a method that takes no labels; not-a-number where it was not measured
     values: NDArray[np.float64]
-    n: int
+    n: int  # Users or clusters that a value is over
 
     @property
     def swept(self) -> bool:
@@ -72,19 +62,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation of one task left.
-
-    Attributes
-    ----------
-    result : dict
-        `facts` and provenance.
-    frame : pandas.DataFrame
-        Records, as `wavecity.model.results.rows.frame_of` makes it.
-    """
+    """What an evaluation of one task left."""
 
     task: str
-    result: Facts
-    frame: pd.DataFrame
+    result: Facts  # `facts` and provenance
+    frame: pd.DataFrame  # Records, as `wavecity.model.results.rows.frame_of` makes it
     arrays: Arrays
 
     @property
@@ -188,6 +170,11 @@ def read_outcomes(run: Path) -> dict[str, Outcome]:
     ------
     InputError
         Records in the form of another version.
+
+    Examples
+    --------
+    >>> outcome = read_outcomes(Path("runs/quickstart"))["localization"]
+    >>> curve = outcome.curve(Metric.LOCATION_ERROR, Condition(), Method.PHYSC_MLP)  # x labels, values in m by seed
     """
     outcomes: dict[str, Outcome] = {}
     for task in TASKS:
@@ -217,14 +204,7 @@ def missing_tasks(
 ) -> dict[str, Missing]:
     """Tasks that a report has no results for, each with the reason.
 
-    Parameters
-    ----------
-    summary : dict
-        Its `pretrain.json`.
-    tasks : iterable of str
-        Those that the report is about.
-    outcomes : dict
-        As `read_outcomes` gives them; those that are not of this run's checkpoint are missing too.
+    `summary` is the run's `pretrain.json`; `outcomes` that are not of this run's checkpoint are missing too.
     """
     missing = {}
     for task in tasks:

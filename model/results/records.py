@@ -6,8 +6,9 @@ The columns are those of `SCHEMA`, with a description each; names are those of `
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,24 +28,28 @@ _FORM_KEY = b"wavecity_results"
 
 @dataclass(frozen=True)
 class Condition:
-    """What was held fixed; None where it does not apply. `SCHEMA` says what each field is."""
+    """What was held fixed; None where it does not apply."""
 
-    scene: str | None = None
-    user_kind: str | None = None
-    test_set: TestSet | None = None
-    shifted: str | None = None
-    horizon: int | None = None
-    csi_masked: float | None = None
-    scene_masked: float | None = None
-    hidden_layers: str | None = None
-    learning_rate: float | None = None
-    shift_axis: str | None = None
-    on_grid: bool | None = None
-    precision: str | None = None
-    width: int | None = None
-    layers: int | None = None
-    batch: int | None = None
-    threads: int | None = None
+    scene: Annotated[str | None, "scene that the users stand in; null for all"] = None
+    user_kind: Annotated[str | None, "walker, cyclist or vehicle"] = None
+    test_set: Annotated[
+        TestSet | None, "test users of `equivariance`: seen, unseen, modulated, vehicles or shifted"
+    ] = None
+    shifted: Annotated[str | None, "name of a shifted set, as in the recipe"] = None
+    horizon: Annotated[int | None, "snapshots ahead"] = None
+    csi_masked: Annotated[float | None, "share of the CSI that is hidden"] = None
+    scene_masked: Annotated[float | None, "share of the height patches that is hidden"] = None
+    hidden_layers: Annotated[
+        str | None, "widths of the head's hidden layers, joined by `-`, or `none`; null where it is not varied"
+    ] = None
+    learning_rate: Annotated[float | None, "learning rate, where it is varied and not chosen"] = None
+    shift_axis: Annotated[str | None, "axis along which channels are shifted, or `all`"] = None
+    on_grid: Annotated[bool | None, "whether shifts are whole bins; null where they are random"] = None
+    precision: Annotated[str | None, "of channels and wrapper: float32 or float64"] = None
+    width: Annotated[int | None, "width of the model, where it is varied"] = None
+    layers: Annotated[int | None, "layers of the model, where it is varied"] = None
+    batch: Annotated[int | None, "users in a timed forward pass"] = None
+    threads: Annotated[int | None, "CPU threads of a timed inference"] = None
 
     def fits(self, **wanted: object) -> bool:
         """Whether all these fields have these values; of a tuple, any."""
@@ -92,21 +97,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a task gives.
-
-    Attributes
-    ----------
-    facts : dict
-        Sample sizes, checks, chosen settings; JSON-ready.
-    arrays : dict
-        What only the figures need.
-    """
+    """What a task gives."""
 
     records: list[Record]
-    facts: Facts = field(default_factory=dict)
-    arrays: Arrays = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)  # Sample sizes, checks, chosen settings; JSON-ready
+    arrays: Arrays = field(default_factory=dict)  # What only the figures need
 
 
+_TYPES = {str: pa.string(), TestSet: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_CONDITION = {name: get_args(hint) for name, hint in get_type_hints(Condition, include_extras=True).items()}
 _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("task", pa.string(), "evaluation task, as in `wavecity evaluate --task`"),
     ("metric", pa.string(), "what is measured, e.g. `location_error`"),
@@ -122,47 +121,19 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("better", pa.string(), "`lower` or `higher`"),
     ("n", pa.int64(), "users, clusters or calls that the value is over"),
     ("paths", pa.int64(), "paths that orthogonal matching pursuit may use"),
-    ("scene", pa.string(), "scene that the users stand in; null for all"),
-    ("user_kind", pa.string(), "walker, cyclist or vehicle"),
-    ("test_set", pa.string(), "test users of `equivariance`: seen, unseen, modulated, vehicles or shifted"),
-    ("shifted", pa.string(), "name of a shifted set, as in the recipe"),
-    ("horizon", pa.int64(), "snapshots ahead"),
-    ("csi_masked", pa.float64(), "share of the CSI that is hidden"),
-    ("scene_masked", pa.float64(), "share of the height patches that is hidden"),
-    ("hidden_layers", pa.string(), "widths of the head's hidden layers, joined by `-`, or `none`; null where it is not varied"),
-    ("learning_rate", pa.float64(), "learning rate, where it is varied and not chosen"),
-    ("shift_axis", pa.string(), "axis along which channels are shifted, or `all`"),
-    ("on_grid", pa.bool_(), "whether shifts are whole bins; null where they are random"),
-    ("precision", pa.string(), "of channels and wrapper: float32 or float64"),
-    ("width", pa.int64(), "width of the model, where it is varied"),
-    ("layers", pa.int64(), "layers of the model, where it is varied"),
-    ("batch", pa.int64(), "users in a timed forward pass"),
-    ("threads", pa.int64(), "CPU threads of a timed inference"),
+    *((name, _TYPES[get_args(kind)[0]], text) for name, (kind, text) in _CONDITION.items()),
     ("checkpoint", pa.string(), "fingerprint of the pretraining"),
     ("data_version", pa.string(), "fingerprint of the dataset version that was evaluated on"),
 )  # fmt: skip
 SCHEMA = pa.schema(
     [pa.field(name, kind, metadata={"description": text}) for name, kind, text in _COLUMNS], metadata={_FORM_KEY: FORM}
 )
-_CONDITION = tuple(one.name for one in fields(Condition))
 # Columns whose values are names.
-_NAMES: Mapping[str, type[Metric] | type[Method] | type[TestSet]] = {
-    "metric": Metric,
-    "method": Method,
-    "test_set": TestSet,
-}
+_NAMES: Mapping[str, type[StrEnum]] = {"metric": Metric, "method": Method, "test_set": TestSet}
 
 
 def write_records(path: Path, records: Iterable[Record], task: str, checkpoint: str, data_version: str) -> None:
-    """Write a table of records, whole or not at all.
-
-    Parameters
-    ----------
-    checkpoint : str
-        Fingerprint of the pretraining.
-    data_version : str
-        Fingerprint of the dataset version.
-    """
+    """Write a table of records, whole or not at all; with fingerprints of the pretraining and of the dataset version."""
     shared = {"task": task, "checkpoint": checkpoint, "data_version": data_version}
     lines = [shared | _line(record) for record in records]
     with atomic_path(path) as temporary:

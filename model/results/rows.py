@@ -16,41 +16,23 @@ LEVEL = 0.02
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the model's best value stands against the best other one.
-
-    Attributes
-    ----------
-    place : {"ahead", "level", "behind", "not compared", "not measured"}
-    rival : Method, optional
-        The best other one, where the two are compared.
-    """
+    """How the model's best value stands against the best other one."""
 
     place: Literal["ahead", "level", "behind", "not compared", "not measured"]
-    rival: Method | None = None
+    rival: Method | None = None  # The best other one, where the two are compared
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric under one condition, for the model and all that it is compared with.
-
-    Attributes
-    ----------
-    values : dict
-        Method -> mean over the seeds.
-    x : float
-        As in `Record`.
-    spread : dict
-        Method -> standard deviation over the seeds; those of one seed are not in it.
-    paths : int, optional
-        As in `Record`.
-    """
+    """One metric under one condition, for the model and all that it is compared with."""
 
     metric: Metric
     condition: Condition
-    values: dict[Method, float]
-    x: float = math.nan
+    values: dict[Method, float]  # Method -> mean over the seeds
+    x: float = math.nan  # As in `Record`
+    # Method -> standard deviation over the seeds; those of one seed are not in it
     spread: dict[Method, float] = field(default_factory=dict)
-    paths: int | None = None
+    paths: int | None = None  # As in `Record`
 
     def best(self, ours: bool) -> Method | None:
         """Method with the best value, of the model's own or of its rivals; None if none was measured."""
@@ -98,12 +80,8 @@ def frame_of(records: Iterable[Record]) -> pd.DataFrame:
 def rows_of(frame: pd.DataFrame) -> list[Row]:
     """Means and spreads over the seeds, one row for each metric, condition and x, in the order of the records.
 
-    Methods that take no labels (x is not a number) stand in every row of their metric and condition.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        As `frame_of` makes it; metrics that no table lists are left out.
+    Methods that take no labels (x is not a number) stand in every row of their metric and condition. Metrics that no
+    table lists are left out.
     """
     rows = []
     for key, group in frame.groupby(["metric", "condition"], sort=False):

@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wavecity.dataset.settings import Settings
+from wavecity.model.settings.bounds import Count, Counts, Part, Rates
 
 Method = Literal["vanilla", "augmented", "penalised", "wrapped"]
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
 Bins = Annotated[float, Field(gt=0, le=1000)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9 .,+-]*$")]
 
@@ -18,11 +17,10 @@ class BudgetSettings(Settings):
 
     steps: int = Field(200, ge=1, description="Steps of every training.")
     batch_size: int = Field(16, ge=1, description="Users in a step.")
-    learning_rates: tuple[Rate, ...] = Field(
+    learning_rates: Rates = Field(
         (1e-3, 3e-3),
-        min_length=1,
-        description="Learning rates tried; the best on held-back users is taken, for each method, size and number of users "
-        "by itself.",
+        description="Learning rates tried; the best on held-back users is taken, for each method, size and number of "
+        "users by itself.",
     )
     sizes: tuple[tuple[Count, Count], ...] = Field(
         ((16, 1), (32, 2), (64, 4)),
@@ -30,11 +28,10 @@ class BudgetSettings(Settings):
         description="Widths and layers (of the encoder) of the models, from small to large; all else is as in the run's "
         "model. All methods are trained at the largest.",
     )
-    samples: tuple[Count, ...] = Field(
+    samples: Counts = Field(
         (50, 200, 800),
-        min_length=1,
-        description="Numbers of training users, ascending; all methods are trained with the most. Where there are fewer, a "
-        "quarter of what there is is kept for the test in seen scenes.",
+        description="Numbers of training users, ascending; all methods are trained with the most. Where there are "
+        "fewer, a quarter of what there is is kept for the test in seen scenes.",
     )
     test_users: int = Field(128, ge=1, description="Largest number of test users of each set.")
 
@@ -68,11 +65,8 @@ class EquivarianceSettings(Settings):
     penalty: float = Field(
         1.0, gt=0, le=1e3, description="Weight of the equivariance error, which is added to the loss [ours]."
     )
-    mask: float = Field(
-        0.9,
-        gt=0,
-        lt=1,
-        description="Share of the CSI patches that is masked in estimation, at random for each user [ours].",
+    mask: Part = Field(
+        0.9, description="Share of the CSI patches that is masked in estimation, at random for each user [ours]."
     )
     shifts: tuple[Bins, ...] = Field(
         (0.25, 0.5, 1, 1.5, 2, 4, 5.5, 8),

@@ -5,10 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from wavecity.dataset.settings import Settings
-
-Share = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+from wavecity.model.settings.bounds import Count, Counts, Natural, Rates, Share, Shares
 
 
 class PredictionSettings(Settings):
@@ -20,9 +17,7 @@ class PredictionSettings(Settings):
 
     past: int = Field(16, ge=2, description="Snapshots seen, directly before those predicted [ours].")
     horizons: tuple[Count, ...] = Field((1, 2, 4, 8), min_length=1, description="Snapshots ahead that are judged.")
-    labels: tuple[Share, ...] = Field(
-        (0.01, 0.05, 0.1, 0.5, 1.0), min_length=1, description="Shares of the training users that are labelled."
-    )
+    labels: Shares = Field((0.01, 0.05, 0.1, 0.5, 1.0), description="Shares of the training users that are labelled.")
     users: int = Field(1000, ge=4, description="Largest number of training users: these are 100 % of the labels.")
     test_users: int = Field(24, ge=1, description="Largest number of test users of each regime of speed.")
     snr: float | None = Field(
@@ -31,17 +26,15 @@ class PredictionSettings(Settings):
         "predicted and judged is always without noise [ours].",
     )
 
-    fit_windows: int = Field(
+    fit_windows: Natural = Field(
         64,
-        ge=0,
-        description="Windows of the labelled users by which the weights that combine the model's guesses are fitted, by "
-        "least squares, before fine-tuning; 0 leaves that out. The same for every twin.",
+        description="Windows of the labelled users by which the weights that combine the model's guesses are fitted, "
+        "by least squares, before fine-tuning; 0 leaves that out. The same for every twin.",
     )
     steps: int = Field(30, ge=1, description="Steps of fine-tuning, and of every twin from random weights.")
     batch_size: int = Field(4, ge=1, description="Users in such a step.")
-    learning_rates: tuple[Rate, ...] = Field(
+    learning_rates: Rates = Field(
         (5e-4, 2e-3),
-        min_length=1,
         description="Learning rates tried; the best on held-back labels is taken, for each method by itself.",
     )
     dense_labels: tuple[Share, ...] = Field(
@@ -52,10 +45,8 @@ class PredictionSettings(Settings):
     gru_width: int = Field(128, ge=4, le=4096, description="Hidden width of the GRU.")
     gru_steps: int = Field(2000, ge=1, description="Steps of the GRU: more than the others', for they are quick.")
 
-    ridge_orders: tuple[Count, ...] = Field(
-        (1, 2, 4, 6, 8, 12),
-        min_length=1,
-        description="Orders of the autoregression that a sample's history chooses from.",
+    ridge_orders: Counts = Field(
+        (1, 2, 4, 6, 8, 12), description="Orders of the autoregression that a sample's history chooses from."
     )
     ridge_penalties: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (1e-12, 1e-8, 1e-5, 1e-3, 1e-2, 1e-1),

@@ -19,24 +19,12 @@ TASKS: tuple[TaskName, ...] = get_args(TaskName)
 
 @dataclass(frozen=True)
 class Registered:
-    """A task that can be run.
+    """A task that can be run."""
 
-    Attributes
-    ----------
-    module : str
-        Where its `SPECS` are, one for each model.
-    meaning : str
-        What it is, in a line.
-    backbones : tuple of str
-        Models that have it.
-    on_request : bool
-        Whether it runs only where it is named.
-    """
-
-    module: str
-    meaning: str
-    backbones: tuple[Backbone, ...] = ("multimodal",)
-    on_request: bool = False
+    module: str  # Where its `SPECS` are, one for each model
+    meaning: str  # What it is, in a line
+    backbones: tuple[Backbone, ...] = ("multimodal",)  # Models that have it
+    on_request: bool = False  # Whether it runs only where it is named
 
 
 # In the order in which they run.

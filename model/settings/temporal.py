@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from wavecity.dataset.settings import Settings
-
-Ratio = Annotated[float, Field(gt=0, lt=1)]
+from wavecity.model.settings.bounds import Part
 
 
 class TemporalModelSettings(Settings):
@@ -72,9 +71,9 @@ class TemporalMaskingSettings(Settings):
         description="Kinds of masks in the order in which they enter, evenly over the epochs: tokens at "
         "random; bins hidden at all times; snapshots at even distances; a blob of bins for a while; all later snapshots.",
     )
-    newest: Ratio = Field(0.5, description="Share of the steps with the newest kind; the earlier ones share the rest.")
-    ratio_start: Ratio = Field(0.3, description="Share of tokens hidden in the first epoch.")
-    ratio_end: Ratio = Field(0.6, description="Share of tokens hidden in the last epoch; linear between.")
+    newest: Part = Field(0.5, description="Share of the steps with the newest kind; the earlier ones share the rest.")
+    ratio_start: Part = Field(0.3, description="Share of tokens hidden in the first epoch.")
+    ratio_end: Part = Field(0.6, description="Share of tokens hidden in the last epoch; linear between.")
     impaired: float = Field(0.5, ge=0, le=1, description="Share of the samples with noise and phase noise.")
     snr: tuple[float, float] = Field(
         (10.0, 40.0), description="Range of the signal-to-noise ratio of impaired samples in dB, uniform."

@@ -4,21 +4,18 @@ The defaults are the paper's model at the paper's size. [paper] marks what the p
 is silent.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from wavecity.dataset.settings import Settings
+from wavecity.model.settings.bounds import Count, Natural, Probability, Rate, Rates, Ratio, Shares
 from wavecity.model.settings.equivariance import EquivarianceSettings
 from wavecity.model.settings.prediction import PredictionSettings
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.temporal import TemporalSettings
 
-Ratio = Annotated[float, Field(ge=0, lt=1)]
 RatioRange = tuple[Ratio, Ratio]
-Share = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class ModelSettings(Settings):
@@ -49,9 +46,8 @@ class ModelSettings(Settings):
     recovery_oversampling: int = Field(
         4, ge=1, le=16, description="Directions that the recovery tells apart, for each DFT bin along either axis."
     )
-    recovery_antennas: int = Field(
+    recovery_antennas: Count = Field(
         128,
-        ge=1,
         description="Largest number of visible antennas for which training goes through the recovery. Steps that show "
         "more leave the CSI term out: their cost grows with the cube, and so many antennas need no prior.",
     )
@@ -101,23 +97,15 @@ class MaskingSettings(Settings):
     )
     stage_2_start: float = Field(0.2, ge=0, le=1, description="Probability of stage 2 in the first epoch [ours].")
     stage_2_end: float = Field(0.9, ge=0, le=1, description="Probability of stage 2 in the last epoch [ours].")
-    location_hidden: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Probability that stage 2's all-modality objective hides the location [paper: 0.5].",
+    location_hidden: Probability = Field(
+        0.5, description="Probability that stage 2's all-modality objective hides the location [paper: 0.5]."
     )
-    extreme_share: float = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="Share of stage 2's CSI steps at `extreme_ratio`, so that 5 % CSI is not new [ours].",
+    extreme_share: Probability = Field(
+        0.3, description="Share of stage 2's CSI steps at `extreme_ratio`, so that 5 % CSI is not new [ours]."
     )
     extreme_ratio: float = Field(0.94, ge=0, lt=1, description="Share of CSI patches masked then: 4 of 64 stay [ours].")
-    csi_only: float = Field(
+    csi_only: Probability = Field(
         0.0,
-        ge=0,
-        le=1,
         description="Share of the CSI and all-modality steps that show CSI tokens only, neither scene nor location: "
         "several times cheaper [ours].",
     )
@@ -173,17 +161,14 @@ class HeadSettings(Settings):
     seeds: int = Field(3, ge=1, le=100, description="Repetitions, each with labels, weights and batches of its own.")
     steps: int = Field(300, ge=1, description="Optimiser steps of a head.")
     batch_size: int = Field(256, ge=1, description="Users in a step of a head.")
-    learning_rates: tuple[Rate, ...] = Field(
+    learning_rates: Rates = Field(
         (1e-3, 3e-3, 1e-2),
-        min_length=1,
         description="Learning rates tried; the best on held-back labels is taken, for each method by itself.",
     )
     held_back: float = Field(0.2, gt=0, lt=1, description="Share of the labels that chooses the rate and when to stop.")
     finetune_steps: int = Field(200, ge=0, description="Steps of training encoder and head together; 0 leaves it out.")
     finetune_batch: int = Field(32, ge=1, description="Users in such a step.")
-    finetune_rates: tuple[Rate, ...] = Field(
-        (3e-4, 1e-3), min_length=1, description="Learning rates tried for encoder and head together."
-    )
+    finetune_rates: Rates = Field((3e-4, 1e-3), description="Learning rates tried for encoder and head together.")
 
 
 class LocalizationSettings(Settings):
@@ -203,13 +188,11 @@ class CrossSceneSettings(Settings):
     train_users: int = Field(345_000, ge=10, description="Largest number of labelled users of training scenes [paper].")
     scenes: int = Field(4, ge=1, description="Unseen scenes tested on [paper: 4].")
     users: int = Field(2000, ge=10, description="Largest number of users of such a scene [paper: 2,000].")
-    labels: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    labels: tuple[Natural, ...] = Field(
         (0, 20, 50, 100, 300), min_length=1, description="Labelled users of the unseen scene; 0 is zero-shot."
     )
-    adapt_rates: tuple[Rate, ...] = Field(
-        (1e-5, 1e-4, 1e-3),
-        min_length=1,
-        description="Learning rates tried for fine-tuning on them [paper: 1e-5 alone].",
+    adapt_rates: Rates = Field(
+        (1e-5, 1e-4, 1e-3), description="Learning rates tried for fine-tuning on them [paper: 1e-5 alone]."
     )
 
 
@@ -228,9 +211,7 @@ class MuMimoSettings(Settings):
     users: int = Field(27_000, ge=10, description="Largest number of labelled users of training scenes [paper].")
     test_users: int = Field(4000, ge=10, description="Largest number of users of test scenes.")
     cluster: int = Field(8, ge=1, le=64, description="Users of a cluster, and RF chains [paper: 8].")
-    ratios: tuple[Share, ...] = Field(
-        (0.05, 0.1, 0.2, 0.4, 0.8), min_length=1, description="Shares of the labels used."
-    )
+    ratios: Shares = Field((0.05, 0.1, 0.2, 0.4, 0.8), description="Shares of the labels used.")
     hidden: tuple[tuple[Count, ...], ...] = Field(
         ((), (32,), (32, 32)), description="Hidden layers of the heads compared in the ablation; () is a linear probe."
     )
@@ -246,9 +227,7 @@ class SuMimoSettings(Settings):
     rows: int = Field(2, ge=1, le=16, description="Antennas of the user along y.")
     users: int = Field(34_000, ge=10, description="Largest number of labelled users of training scenes [paper].")
     test_users: int = Field(2000, ge=10, description="Largest number of users of test scenes.")
-    ratios: tuple[Share, ...] = Field(
-        (0.05, 0.1, 0.2, 0.4, 0.8), min_length=1, description="Shares of the labels used."
-    )
+    ratios: Shares = Field((0.05, 0.1, 0.2, 0.4, 0.8), description="Shares of the labels used.")
     link: LinkSettings = LinkSettings()
 
     @model_validator(mode="after")
@@ -317,10 +296,8 @@ class TrainingSettings(Settings):
         "auto", description="`auto`: bfloat16 on a GPU, float32 on a CPU, where bfloat16 was slower."
     )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where Lightning trains.")
-    devices: int = Field(
-        1,
-        ge=1,
-        description="Devices, or processes on a CPU, that share every step's batch (DDP); must divide batch_size.",
+    devices: Count = Field(
+        1, description="Devices, or processes on a CPU, that share every step's batch (DDP); must divide batch_size."
     )
     threads: int = Field(
         0,
@@ -329,19 +306,16 @@ class TrainingSettings(Settings):
         description="CPU threads of torch in a process, 0 for its own choice. Results differ in their last digits between "
         "numbers of threads; more of them than idle cores cost time.",
     )
-    loader_workers: int = Field(
+    loader_workers: Natural = Field(
         0,
-        ge=0,
-        description="Processes that decode data; the order of the users depends on their number. With 0 a thread decodes "
-        "ahead, some 10,000 users a second and more, which is enough for most models.",
+        description="Processes that decode data; the order of the users depends on their number. With 0 a thread "
+        "decodes ahead, some 10,000 users a second and more, which is enough for most models.",
     )
     checkpoint_minutes: float = Field(10.0, gt=0, description="Minutes between checkpoints within an epoch.")
-    ema_decay: float = Field(
+    ema_decay: Ratio = Field(
         0.0,
-        ge=0,
-        lt=1,
-        description="Decay a step of an exponential moving average of the weights, e.g. 0.999; validation, the checkpoint's "
-        "`state_dict` and so every evaluation then use the averaged ones. 0 turns it off.",
+        description="Decay a step of an exponential moving average of the weights, e.g. 0.999; validation, the "
+        "checkpoint's `state_dict` and so every evaluation then use the averaged ones. 0 turns it off.",
     )
     compile: bool = Field(
         False,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wavecity.model.data.feasible import TESTED
 from wavecity.model.data.users import Users, WirelessData, gather
 from wavecity.model.figures.curves import draw_cross, draw_layouts
-from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, PaperFigure, Part
+from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, Part
 from wavecity.model.learning.baselines import inverse_distance_mean, nearest
 from wavecity.model.learning.heads import Standardiser, apply, distance, tuned
 from wavecity.model.multimodal.inference import Predictor
@@ -26,21 +26,8 @@ from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Facts, Findings
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings
+from wavecity.model.tasks import sites
 from wavecity.model.tasks.localization import head_builders, layouts
-from wavecity.model.tasks.sites import (
-    Errors,
-    Site,
-    Views,
-    choose_scenes,
-    csi_facts,
-    level_weight,
-    make_site,
-    site_facts,
-    trained_together,
-    viewer,
-    with_level,
-    with_noise,
-)
 from wavecity.model.tasks.spec import TaskSpec
 
 NEIGHBOURS_TAKEN = 5
@@ -50,18 +37,10 @@ SOURCES = 32
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled users of the scenes that heads are trained on.
+    """Labelled users of the scenes that heads are trained on."""
 
-    Attributes
-    ----------
-    users : Users
-        In random order: first those of training scenes, then those of validation scenes.
-    train : int
-        How many are of training scenes.
-    """
-
-    users: Users
-    train: int
+    users: Users  # In random order: first those of training scenes, then those of validation scenes
+    train: int  # How many are of training scenes
 
     def held_back(self, settings: HeadSettings) -> HeadSettings:
         """Settings by which exactly the users of validation scenes choose rate and stop."""
@@ -73,19 +52,9 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
 
     Encoder and head are trained together on the training scenes only, for the fine-tuned model and its twin; in an
     unseen scene the head alone is adapted, as everywhere. Neighbours are looked up among the training users and the
-    labelled ones.
-
-    Parameters
-    ----------
-    settings : EvaluationSettings
-        `cross_scene`, `heads`, and CSI share and noise of `localization`.
-    seed : int
-        Of pilots, noise and the tested users.
-
-    Returns
-    -------
-    Findings
-        Arrays `layout_*` as `wavecity.model.tasks.localization.localization`, at the smallest number of labels.
+    labelled ones. Of the settings `cross_scene` and `heads` count, and CSI share and noise of `localization`. The seed
+    is that of pilots, noise and the tested users. Arrays `layout_*` are those of `localization`, at the smallest number
+    of labels.
 
     Raises
     ------
@@ -94,21 +63,21 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
     """
     config = settings.cross_scene
     visible = predictor.pilots(settings.localization.csi, seed)
-    rows, counts = choose_scenes(
+    rows, counts = sites.choose_scenes(
         data.splits["test"], config.scenes, config.users, config.labels, TESTED, data.name, "cross_scene.labels"
     )
-    sites = [make_site(data, row, config.users, TESTED, settings.localization.snr, seed) for row in rows]
+    picked = [sites.make_site(data, row, config.users, TESTED, settings.localization.snr, seed) for row in rows]
     source = make_source(data, settings, seed)
-    look = viewer(predictor, visible)
-    unseen, known = [(site, look(site.users)) for site in sites], look(source.users)
+    look = sites.viewer(predictor, visible)
+    unseen, known = [(site, look(site.users)) for site in picked], look(source.users)
 
-    errors = Errors(Metric.CROSS_LOCATION_ERROR)
+    errors = sites.Errors(Metric.CROSS_LOCATION_ERROR)
     drawn: dict[Method, list[Tensor]] = {Method.PHYSC_MLP: [], Method.RAW_CNN: []}
     rates: dict[Method, float] = {}
     adapted: dict[tuple[Method, int, int], float] = {}
     for method, head_seed, start, values, rate in _learned(predictor, source, known, unseen, visible, settings.heads):
         rates.setdefault(method, rate)
-        for site, features in zip(sites, values, strict=True):
+        for site, features in zip(picked, values, strict=True):
             for count in counts:
                 head, key = start, (method, count, site.row)
                 if count:
@@ -121,7 +90,7 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
                 if method in drawn and count == counts[0] and head_seed == 0:
                     drawn[method].append(place)
     everyone = torch.arange(len(source.users))
-    weight = level_weight(known, source.users.position, everyone[: source.train], everyone[source.train :])
+    weight = sites.level_weight(known, source.users.position, everyone[: source.train], everyone[source.train :])
     for site, view in unseen:
         errors.add_location_head(predictor, site, visible)
         for method, count, head_seed, place in _simple(source, known, site, view, counts, settings.heads.seeds, weight):
@@ -131,11 +100,11 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
         "train_users": source.train,
         "train_scenes": len(source.users.scene[: source.train].unique()),
         "validation_users": len(source.users) - source.train,
-        **site_facts(sites, counts, config.labels, settings),
-        **csi_facts(predictor, visible),
+        **sites.site_facts(picked, counts, config.labels, settings),
+        **sites.csi_facts(predictor, visible),
         "learning_rates": rates,
         "adaptation_rates": {
-            method: {str(count): [adapted[method, count, site.row] for site in sites] for count in counts if count}
+            method: {str(count): [adapted[method, count, site.row] for site in picked] for count in counts if count}
             for method in rates
         },
         "level_weight": weight,
@@ -143,7 +112,7 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
         "split": "heads: training scenes, rate and stop by validation scenes; unseen scenes: half of the users at random "
         "are tested on and never labelled, more labels contain the fewer, a part of the labels chooses rate and stop",
     }
-    return Findings(errors.records(), facts, layouts(sites, drawn))
+    return Findings(errors.records(), facts, layouts(picked, drawn))
 
 
 def make_source(data: WirelessData, settings: EvaluationSettings, seed: int) -> Source:
@@ -153,7 +122,7 @@ def make_source(data: WirelessData, settings: EvaluationSettings, seed: int) -> 
     for split, limit in (("train", settings.cross_scene.train_users), ("validation", settings.max_users)):
         users = gather(data.splits[split], limit)
         parts.append(users.at(torch.from_numpy(rng.permutation(len(users)))))
-    return Source(with_noise(Users.joined(parts), settings.localization.snr, rng), len(parts[0]))
+    return Source(sites.with_noise(Users.joined(parts), settings.localization.snr, rng), len(parts[0]))
 
 
 # Method, seed, head, what it reads of the users of each unseen scene, and the learning rate that validation scenes chose.
@@ -163,8 +132,8 @@ Learned = tuple[Method, int, nn.Module, list[Tensor], float]
 def _learned(
     predictor: Predictor,
     source: Source,
-    known: Views,
-    unseen: Sequence[tuple[Site, Views]],
+    known: sites.Views,
+    unseen: Sequence[tuple[sites.Site, sites.Views]],
     visible: Tensor,
     settings: HeadSettings,
 ) -> Iterator[Learned]:
@@ -193,13 +162,13 @@ def _learned(
         return users, users.csi[:, None], users.position
 
     mlp = heads[Method.PHYSC_MLP]
-    for method, (seed, model, rate) in trained_together(predictor, mlp, lambda _: distance, draw, visible, fewer):
+    for method, (seed, model, rate) in sites.trained_together(predictor, mlp, lambda _: distance, draw, visible, fewer):
         head, model.head = model.head, nn.Identity()
         yield method, seed, head, [model.outputs(site.users, site.users.csi[:, None]) for site, _ in unseen], rate
 
 
 def _adapted(
-    head: nn.Module, site: Site, features: Tensor, index: Tensor, settings: HeadSettings, rates: Sequence[float]
+    head: nn.Module, site: sites.Site, features: Tensor, index: Tensor, settings: HeadSettings, rates: Sequence[float]
 ) -> tuple[nn.Module, float]:
     """Fine-tune a copy of a head on labelled users of an unseen scene; the start itself is one of the candidates."""
     labelled = (features[index], site.users.position[index])
@@ -210,15 +179,23 @@ def _adapted(
 
 
 def _simple(
-    source: Source, known: Views, site: Site, view: Views, counts: Sequence[int], seeds: int, weight: float
+    source: Source,
+    known: sites.Views,
+    site: sites.Site,
+    view: sites.Views,
+    counts: Sequence[int],
+    seeds: int,
+    weight: float,
 ) -> Iterator[tuple[Method, int, int, Tensor]]:
     """Method, number of labels, seed and places of the tested users, of what needs no training: neighbours, the mean."""
     train = source.users.position[: source.train]
     # Without labels nothing depends on the seed.
     draws = [(count, seed) for count in counts for seed in range(seeds if count else 1)]
     for method, factor in ((Method.KNN, 0.0), (Method.KNN_LEVEL, weight)):
-        queries = with_level(view, factor)
-        distance, index = nearest(with_level(known, factor)[: source.train], queries[: site.tested], NEIGHBOURS_TAKEN)
+        queries = sites.with_level(view, factor)
+        distance, index = nearest(
+            sites.with_level(known, factor)[: source.train], queries[: site.tested], NEIGHBOURS_TAKEN
+        )
         near = (distance, train[index])
         for count, seed in draws:
             index = site.labelled(count, seed)
@@ -268,14 +245,12 @@ CLAIMS = (
           by_eye=True),
 )  # fmt: skip
 FIGURES = (
-    PaperFigure("5", "Localisation", (
-        Part(TASK, f"(c) Heads trained on training scenes, then adapted; 0 labels is zero-shot. {BARS}", draw_cross,
-             metric=_ERROR, over_labels=True),
-    )),
-    PaperFigure("12", "Scenes of the localisation task with predicted locations", (
-        Part(TASK, f"Heads that have not seen these scenes, as in the paper's figure. {LAYOUT}", draw_map=draw_layouts,
-             arrays=LAYOUTS),
-    )),
+    Part("5", "Localisation", TASK,
+         f"(c) Heads trained on training scenes, then adapted; 0 labels is zero-shot. {BARS}", draw_cross,
+         metric=_ERROR, over_labels=True),
+    Part("12", "Scenes of the localisation task with predicted locations", TASK,
+         f"Heads that have not seen these scenes, as in the paper's figure. {LAYOUT}", draw_map=draw_layouts,
+         arrays=LAYOUTS),
 )  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "multimodal", "Localisation in unseen scenes", cross_localization,

@@ -71,6 +71,12 @@ def evaluate(
         Unknown task, no checkpoint, no such dataset.
     NotPossible
         A task of another model than the run's, or a dataset that does not fit the model or is too small for the task.
+
+    Examples
+    --------
+    >>> found = evaluate(Path("runs/mine"), "runs/quickstart/store", "localization", TrainingSettings(), seed=7)
+    >>> read_records(Path("runs/mine") / found["table"], "localization")[0].metric.unit
+    'm'
     """
     if task not in TASKS:
         raise InputError(f"task {task!r}: there is no such task; choose one of {', '.join(TASKS)}")
@@ -138,13 +144,7 @@ def evaluate(
 
 
 def note_not_possible(run: Path, task: str, why: str) -> None:
-    """Leave in a run's results why a task could not be run, for the report, instead of what was there of it.
-
-    Parameters
-    ----------
-    run : Path
-        Folder of a pretraining.
-    """
+    """Leave in a run's results why a task could not be run, for the report, instead of what was there of it."""
     card, _ = weights_of(run)
     path = run / "results" / f"{task}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,12 +36,8 @@ def loss_records(
 ) -> list[Record]:
     """Loss of each term: CSI and scene masked (along a decoy's link), the location hidden.
 
-    Parameters
-    ----------
-    test, train : Users
-        Held-out users, and those the simple predictors know.
-    prior : float32 (rows, columns)
-        Share of the training scenes in which a patch is occupied.
+    Simple predictors know the `train` users, and `prior`, float32 (rows, columns): the share of the training scenes in
+    which a patch is occupied.
     """
     visible = predictor.visible_patches(CSI_MASK, seed)
     shown = predictor.shown(visible)

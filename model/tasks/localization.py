@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from wavecity.model.data.users import Users, WirelessData, evenly
 from wavecity.model.figures.curves import draw_clusters, draw_layouts, draw_local, draw_local_scenes
-from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, TSNE, PaperFigure, Part
+from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, TSNE, Part
 from wavecity.model.learning.baselines import nearest_neighbours
-from wavecity.model.learning.embeddings import clusters, picture
+from wavecity.model.learning.embeddings import EMBEDDED, grouped
 from wavecity.model.learning.heads import LocationCnn, LocationHead, Standardiser, apply, distance, tuned
 from wavecity.model.learning.selection import first_held_back
 from wavecity.model.multimodal.inference import Predictor
@@ -25,27 +25,11 @@ from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Arrays, Facts, Findings
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
-from wavecity.model.tasks.sites import (
-    Errors,
-    Site,
-    Views,
-    ZeroFilled,
-    choose_scenes,
-    csi_facts,
-    level_weight,
-    make_site,
-    silhouettes,
-    site_facts,
-    trained_together,
-    viewer,
-    with_level,
-)
+from wavecity.model.tasks import sites
 from wavecity.model.tasks.spec import TaskSpec
 
-# Users of a scene whose places the report draws, and groups of neighbours that t-SNE is coloured by [ours].
+# Users of a scene whose places the report draws [ours].
 DRAWN = 20
-GROUPS = 8
-EMBEDDED = 1000
 # Method, head seed, places (tested, 2) of the tested users, learning rate if there is one.
 Placed = tuple[Method, int, Tensor, float | None]
 
@@ -54,21 +38,12 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
     """Median error against the number of labelled users of a scene, on test scenes.
 
     Methods without labels have one record (x is not a number); those that train encoder and head run at the largest
-    number of labels, and not at all when `heads.finetune_steps` is 0.
+    number of labels, and not at all when `heads.finetune_steps` is 0. Of the settings `localization` and `heads` count.
+    The seed is that of pilots, noise and the tested users; the heads' seeds choose labels, weights and batches.
 
-    Parameters
-    ----------
-    settings : EvaluationSettings
-        `localization` and `heads`.
-    seed : int
-        Of pilots, noise and the tested users; the heads' seeds choose labels, weights and batches.
-
-    Returns
-    -------
-    Findings
-        Arrays: `layout_scene` (S,), `layout_true` (S, n, 2), `layout_methods` (M,), `layout_places` (M, S, n, 2): some
-        tested users, m relative to the base station, at the largest number of labels; `tsne_raw`, `tsne_physc` (n, 2) and
-        `tsne_cluster` (n,) of the first scene's users, grouped by position.
+    Arrays: `layout_scene` (S,), `layout_true` (S, n, 2), `layout_methods` (M,), `layout_places` (M, S, n, 2): some
+    tested users, m relative to the base station, at the largest number of labels; `tsne_raw`, `tsne_physc` (n, 2) and
+    `tsne_cluster` (n,) of the first scene's users, grouped by position.
 
     Raises
     ------
@@ -77,18 +52,18 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
     """
     config = settings.localization
     visible = predictor.pilots(config.csi, seed)
-    look, random_encoder = viewer(predictor, visible), predictor.untrained(seed)
+    look, random_encoder = sites.viewer(predictor, visible), predictor.untrained(seed)
     samples = data.splits["test"]
-    rows, counts = choose_scenes(
+    rows, counts = sites.choose_scenes(
         samples, config.scenes, config.users, config.labels, config.test_share, data.name, "localization.labels"
     )
-    sites = [make_site(data, row, config.users, config.test_share, config.snr, seed) for row in rows]
-    views = [look(site.users) for site in sites]
+    picked = [sites.make_site(data, row, config.users, config.test_share, config.snr, seed) for row in rows]
+    views = [look(site.users) for site in picked]
 
-    errors, heads = Errors(Metric.LOCATION_ERROR), head_builders(predictor, visible)
+    errors, heads = sites.Errors(Metric.LOCATION_ERROR), head_builders(predictor, visible)
     drawn: dict[Method, list[Tensor]] = {Method.PHYSC_MLP: [], Method.RAW_CNN: []}
     rates: dict[Method, dict[str, list[float]]] = {}
-    for site, view in zip(sites, views, strict=True):
+    for site, view in zip(picked, views, strict=True):
         errors.add_location_head(predictor, site, visible)
         features = {
             Method.PHYSC_MLP: view.physc,
@@ -104,24 +79,27 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
                 if rate is not None and head_seed == 0:
                     rates.setdefault(method, {}).setdefault(str(count), []).append(rate)
 
-        def draw(head_seed: int, site: Site = site) -> tuple[Users, Tensor, Tensor]:
+        def draw(head_seed: int, site: sites.Site = site) -> tuple[Users, Tensor, Tensor]:
             users = site.users.at(site.labelled(counts[-1], head_seed))
             return users, users.csi[:, None], users.position
 
         mlp, parts = heads[Method.PHYSC_MLP], settings.heads
-        for method, one in trained_together(predictor, mlp, lambda _: distance, draw, visible, parts):
+        for method, one in sites.trained_together(predictor, mlp, lambda _: distance, draw, visible, parts):
             errors.add(method, counts[-1], one.seed, site, one.network.outputs(site.test, site.test.csi[:, None]))
             if one.seed == 0:
                 rates.setdefault(method, {}).setdefault(str(counts[-1]), []).append(one.rate)
 
-    facts = {
-        **site_facts(sites, counts, config.labels, settings),
-        **csi_facts(predictor, visible),
+    facts: Facts = {
+        **sites.site_facts(picked, counts, config.labels, settings),
+        **sites.csi_facts(predictor, visible),
         "learning_rates": rates,
         "split": "users of a scene at random; those tested on are never labelled, more labels contain the fewer",
     }
-    grouped, shown = group_users(sites[0], views[0], seed)
-    return Findings([*errors.records(), *silhouettes(grouped)], facts | grouped, shown | layouts(sites, drawn))
+    shown = evenly(len(picked[0].users), EMBEDDED)
+    where = picked[0].users.position[shown]
+    groups, arrays = grouped(where, views[0].entries[shown], views[0].physc[shown], seed)
+    facts |= {"tsne_scene": picked[0].name} | groups
+    return Findings([*errors.records(), *sites.silhouettes(groups)], facts, arrays | layouts(picked, drawn))
 
 
 def head_builders(predictor: Predictor, visible: Tensor) -> dict[Method, Callable[[], nn.Module]]:
@@ -133,14 +111,14 @@ def head_builders(predictor: Predictor, visible: Tensor) -> dict[Method, Callabl
 
     def cnn() -> nn.Module:
         # Half the time of the default layout.
-        network: nn.Module = nn.Sequential(ZeroFilled(shown), LocationCnn(scale))
+        network: nn.Module = nn.Sequential(sites.ZeroFilled(shown), LocationCnn(scale))
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     return {Method.PHYSC_MLP: mlp, Method.RAW_CNN: cnn, Method.UNTRAINED_MLP: mlp}
 
 
 def _head_places(
-    site: Site,
+    site: sites.Site,
     features: dict[Method, Tensor],
     heads: dict[Method, Callable[[], nn.Module]],
     count: int,
@@ -158,32 +136,24 @@ def _head_places(
             yield method, head_seed, apply(head, standardise(values[: site.tested])), rate
 
 
-def _simple_places(site: Site, view: Views, count: int, settings: EvaluationSettings) -> Iterator[Placed]:
+def _simple_places(site: sites.Site, view: sites.Views, count: int, settings: EvaluationSettings) -> Iterator[Placed]:
     """As `_head_places`, of what needs labels but no training."""
     position = site.users.position
     for head_seed in range(settings.heads.seeds):
         index = site.labelled(count, head_seed)
         yield Method.MEAN_LABELLED, head_seed, position[index].mean(0).expand(site.tested, -1), None
         stop = first_held_back(len(index), settings.heads.held_back)
-        weight = level_weight(view, position, index[:stop], index[stop:])
-        for method, prints in ((Method.KNN, view.prints), (Method.KNN_LEVEL, with_level(view, weight))):
+        weight = sites.level_weight(view, position, index[:stop], index[stop:])
+        for method, prints in ((Method.KNN, view.prints), (Method.KNN_LEVEL, sites.with_level(view, weight))):
             yield method, head_seed, nearest_neighbours(prints[index], position[index], prints[: site.tested]), None
 
 
-def group_users(site: Site, view: Views, seed: int) -> tuple[Facts, Arrays]:
-    """Facts and arrays of how raw CSI and [PHYSC] group users of a scene that are neighbours in space (Figure 5a)."""
-    shown = evenly(len(site.users), EMBEDDED)
-    group = clusters(site.users.position[shown], GROUPS, seed)
-    facts, arrays = picture({"raw": view.entries[shown], "physc": view.physc[shown]}, group, seed)
-    return {"tsne_scene": site.name, "tsne_users": len(shown)} | facts, {"tsne_cluster": group} | arrays
-
-
-def layouts(sites: Sequence[Site], places: dict[Method, list[Tensor]]) -> Arrays:
+def layouts(picked: Sequence[sites.Site], places: dict[Method, list[Tensor]]) -> Arrays:
     """Some tested users of each scene and where methods put them (Figure 12); `places` holds (tested, 2) by scene."""
-    count = min(DRAWN, *(site.tested for site in sites))
+    count = min(DRAWN, *(site.tested for site in picked))
     return {
-        "layout_scene": np.array([site.row for site in sites]),
-        "layout_true": np.stack([site.users.position[:count].numpy() for site in sites]),
+        "layout_scene": np.array([site.row for site in picked]),
+        "layout_true": np.stack([site.users.position[:count].numpy() for site in picked]),
         "layout_methods": np.array(list(places)),
         "layout_places": np.stack([np.stack([place[:count].numpy() for place in found]) for found in places.values()]),
     }
@@ -216,17 +186,17 @@ CLAIMS = (
           Select(_ERROR, _TRAINED, (Method.TWIN,), _POOLED)),
 )  # fmt: skip
 FIGURES = (
-    PaperFigure("5", "Localisation", (
-        Part(TASK, "(a) Colour: k-means clusters of the positions of one scene's users. Distances between clusters mean little "
-             "in a t-SNE plane; the silhouettes are of the features themselves.",
-             lambda outcome: draw_clusters(outcome, "clusters of positions"), arrays=TSNE),
-        Part(TASK, f"(b) Median over the pooled errors of all scenes. {BARS}", draw_local, metric=_ERROR, over_labels=True),
-        Part(TASK, "(b) The same scene by scene.", draw_local_scenes, metric=_ERROR, varied=True, over_labels=True),
-    )),
-    PaperFigure("12", "Scenes of the localisation task with predicted locations", (
-        Part(TASK, f"Heads of the scene itself, with the largest number of labels. {LAYOUT}", draw_map=draw_layouts,
-             arrays=LAYOUTS),
-    )),
+    Part("5", "Localisation", TASK,
+         "(a) Colour: k-means clusters of the positions of one scene's users. Distances between clusters mean little "
+         "in a t-SNE plane; the silhouettes are of the features themselves.",
+         lambda outcome: draw_clusters(outcome, "clusters of positions"), arrays=TSNE),
+    Part("5", "", TASK, f"(b) Median over the pooled errors of all scenes. {BARS}", draw_local, metric=_ERROR,
+         over_labels=True),
+    Part("5", "", TASK, "(b) The same scene by scene.", draw_local_scenes, metric=_ERROR, varied=True,
+         over_labels=True),
+    Part("12", "Scenes of the localisation task with predicted locations", TASK,
+         f"Heads of the scene itself, with the largest number of labels. {LAYOUT}", draw_map=draw_layouts,
+         arrays=LAYOUTS),
 )  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "multimodal", "Localisation in one scene", localization, frozenset({"batch_size", "heads", "localization"}),

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wavecity.model.data.trajectories import KINDS, TemporalData, TemporalUsers, gather_temporal
 from wavecity.model.data.users import evenly
 from wavecity.model.data.windows import Cutter, Windows, check_windows
-from wavecity.model.figures.parts import BARS, PaperFigure, Part
+from wavecity.model.figures.parts import BARS, Part
 from wavecity.model.figures.prediction import draw_horizons, draw_labels
 from wavecity.model.learning.baselines import decibel
 from wavecity.model.learning.predictors import GruPredictor, persistence, ridge
@@ -43,30 +43,14 @@ def prediction(
     """Error of predicted snapshots on the test split, against horizon, kind of user and labelled training users.
 
     The NMSE is the mean over users of a snapshot's squared error over its energy, in dB; with it goes that of the
-    median user. Both are over the bins of angle and delay that the model sees. A labelled user is one whose trajectory a
-    method may be trained on for this task; pretraining has seen all training users. All methods that learn have the same
-    labelled users at a share and seed, more labels contain the fewer, and test users are never labelled.
+    median user. Both are over the bins of angle and delay that the model sees. A labelled user is one whose trajectory
+    a method may be trained on for this task; pretraining has seen all training users. All methods that learn have the
+    same labelled users at a share and seed, more labels contain the fewer, and test users are never labelled.
 
     The snapshots seen are noisy, for every method, if `prediction.snr` is set; then all methods are judged without
-    noise too, as they were trained, at the largest share.
-
-    Parameters
-    ----------
-    model : TemporalModel
-        Pretrained.
-    trained_with : TrainingSettings
-        Its settings: domain and architecture.
-    data : TemporalData
-        Splits `train` and `test`.
-    settings : EvaluationSettings
-        `prediction`, and of `heads` the seeds and the share held back.
-    seed : int
-        Of the test windows and their noise; the heads' seeds choose labels, weights and batches.
-
-    Returns
-    -------
-    Findings
-        x is the share of labelled training users; not-a-number for what takes no labels.
+    noise too, as they were trained, at the largest share. Of the settings `prediction` counts, and of `heads` the seeds
+    and the share held back. The seed is that of the test windows and their noise; the heads' seeds choose labels,
+    weights and batches. x is the share of labelled training users; not-a-number for what takes no labels.
 
     Raises
     ------
@@ -139,19 +123,13 @@ def label_counts(users: int, shares: Sequence[float]) -> dict[float, int]:
     return counts
 
 
+@dataclass(frozen=True)
 class PredictionErrors:
-    """Errors of predictions by kind of user and horizon, as records.
+    """Errors of predictions by kind of user and horizon, as records; of windows of users of `kind`, int64 (N,)."""
 
-    Parameters
-    ----------
-    kind : int64 (N,)
-        Of the users that windows are of.
-    """
-
-    def __init__(self, kind: Tensor, horizons: Sequence[int]) -> None:
-        self.kind = kind
-        self.horizons = horizons
-        self.records: list[Record] = []
+    kind: Tensor
+    horizons: Sequence[int]
+    records: list[Record] = field(default_factory=list)
 
     def add(self, metric: Metric, method: Method, seed: int, share: float, predicted: Tensor, windows: Windows) -> None:
         """Measure predictions complex (N, H, angle, delay), of all snapshots to come or of the horizons alone."""
@@ -293,18 +271,14 @@ CLAIMS = (
           Select(_ERROR, (Method.MODEL_ZERO_SHOT,), (Method.PERSISTENCE,), kind="absolute"), DB_MARGIN, -DB_MARGIN, 1),
 )  # fmt: skip
 FIGURES = (
-    PaperFigure("1", "Prediction error over the horizon", (
-        Part(TASK, "Each method with the most labels it was trained with; dashed: no training on this task. Points are means "
-             "over the seeds, bars one standard deviation. Below the dotted line a prediction is better than none.",
-             draw_horizons, metric=_ERROR),
-    )),
-    PaperFigure("2", "Prediction error over the labels", (
-        Part(TASK, BARS, draw_labels, metric=_ERROR, over_labels=True),
-    )),
-    PaperFigure("3", "Prediction error where what is seen has no noise", (
-        Part(TASK, "The same methods, trained with noise, as in Figure 1.", lambda outcome: draw_horizons(outcome, _CLEAN),
-             metric=_CLEAN),
-    )),
+    Part("1", "Prediction error over the horizon", TASK,
+         "Each method with the most labels it was trained with; dashed: no training on this task. Points are means "
+         "over the seeds, bars one standard deviation. Below the dotted line a prediction is better than none.",
+         draw_horizons, metric=_ERROR),
+    Part("2", "Prediction error over the labels", TASK, BARS, draw_labels, metric=_ERROR, over_labels=True),
+    Part("3", "Prediction error where what is seen has no noise", TASK,
+         "The same methods, trained with noise, as in Figure 1.", lambda outcome: draw_horizons(outcome, _CLEAN),
+         metric=_CLEAN),
 )  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "temporal", "Channel prediction under mobility", prediction, frozenset({"heads", "prediction"}),

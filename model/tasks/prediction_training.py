@@ -10,15 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavecity.model.data.windows import Cutter, Windows
-from wavecity.model.learning.selection import (
-    TrainAt,
-    Trained,
-    draw_rows,
-    repeated,
-    split_held_back,
-    train_seeds,
-    train_selected,
-)
+from wavecity.model.learning import selection
 from wavecity.model.settings.prediction import PredictionSettings
 from wavecity.model.settings.training import HeadSettings
 from wavecity.model.temporal.network import TemporalModel
@@ -38,13 +30,7 @@ HELD_BACK, BATCHES = 31, 32
 
 
 class Forecaster(nn.Module):
-    """The temporal model as a predictor: all that comes after the snapshots seen is hidden.
-
-    Parameters
-    ----------
-    horizon : int
-        Snapshots predicted.
-    """
+    """The temporal model as a predictor of `horizon` snapshots: all that comes after those seen is hidden."""
 
     def __init__(self, model: TemporalModel, horizon: int) -> None:
         super().__init__()
@@ -92,10 +78,10 @@ class Forecaster(nn.Module):
         for past, future, share in zip(
             windows.past.split(BATCH), windows.future.split(BATCH), _shares(windows).split(BATCH), strict=True
         ):
-            parts = self.model.combined(past, self.horizon)
-            encoded = F.pad(parts.encoded, (0, 1), value=1.0).to(torch.complex128)
-            known = (parts.terms[..., None] * encoded[..., None, None, :]).transpose(-2, -3).flatten(-2)
-            missing = self.model.patches(future) - parts.start
+            encoded, terms, start = self.model.combined(past, self.horizon)
+            encoded = F.pad(encoded, (0, 1), value=1.0).to(torch.complex128)
+            known = (terms[..., None] * encoded[..., None, None, :]).transpose(-2, -3).flatten(-2)
+            missing = self.model.patches(future) - start
             if relative:
                 error = missing.abs().square().sum((2, 3, 4)) * share
                 share = share / error.clamp_min(1e-6 / share.numel())
@@ -107,12 +93,7 @@ class Forecaster(nn.Module):
 
 
 def ratios(predicted: Tensor, future: Tensor) -> Tensor:
-    """Squared error of a snapshot over its energy, float64 (N, H); not-a-number where there is no path.
-
-    Parameters
-    ----------
-    predicted, future : complex (N, H, angle, delay)
-    """
+    """Squared error over energy per snapshot, (N, H, angle, delay) to float64 (N, H); nan where there is no path."""
     error = (predicted - future).abs().double().square().sum((-1, -2))
     power = future.abs().double().square().sum((-1, -2))
     return torch.where(power > 0, error / power, torch.nan)
@@ -145,30 +126,22 @@ def trained(
     settings: PredictionSettings,
     heads: HeadSettings,
     steps: int,
-) -> Iterator[Trained[nn.Module]]:
+) -> Iterator[selection.Trained[nn.Module]]:
     """Train a predictor once per seed, at the learning rate that the first seed's held-back labels favour.
 
-    Parameters
-    ----------
-    build : callable
-        Where training starts, the pretrained model or random weights; called under the seed.
-    draw : callable
-        Seed -> labelled trajectories (N, T, F, X) in random order; the last `heads.held_back` of them choose.
-    settings : PredictionSettings
-        Batch size and learning rates.
-    heads : HeadSettings
-        Seeds and share held back.
+    `build` makes where training starts, the pretrained model or random weights, and is called under the seed. `draw`
+    gives for a seed labelled trajectories (N, T, F, X) in random order, the last `heads.held_back` of which choose.
     """
     looked_at_every = max(steps // LOOKS, 1)
 
-    def prepare(seed: int) -> TrainAt[nn.Module]:
-        csi, held_back = split_held_back(draw(seed), heads.held_back)
+    def prepare(seed: int) -> selection.TrainAt[nn.Module]:
+        csi, held_back = selection.split_held_back(draw(seed), heads.held_back)
         rng = np.random.default_rng([seed, HELD_BACK])
-        judged = cutter.cut(repeated(held_back, LOOKED_AT), rng)
+        judged = cutter.cut(selection.repeated(held_back, LOOKED_AT), rng)
         with seeded_weights(seed):
             start = build()
         if isinstance(start, Forecaster) and settings.fit_windows:
-            start.fit(cutter.cut(repeated(csi, settings.fit_windows), rng, turn=True), judged)
+            start.fit(cutter.cut(selection.repeated(csi, settings.fit_windows), rng, turn=True), judged)
 
         def train_at(rate: float) -> tuple[float, nn.Module]:
             model = copy.deepcopy(start)
@@ -176,14 +149,14 @@ def trained(
 
             def batch_loss() -> Tensor:
                 # With few labels a trajectory comes several times in a step, each time at another place.
-                windows = cutter.cut(draw_rows(rng, csi, settings.batch_size), rng, turn=True)
+                windows = cutter.cut(selection.draw_rows(rng, csi, settings.batch_size), rng, turn=True)
                 return prediction_loss(model(windows.past), windows)
 
             def held_back_loss() -> float:
                 return float(prediction_loss(forecast(model, judged.past), judged))
 
-            return train_selected(model, batch_loss, held_back_loss, rate, steps, looked_at_every), model
+            return selection.train_selected(model, batch_loss, held_back_loss, rate, steps, looked_at_every), model
 
         return train_at
 
-    return train_seeds(heads.seeds, settings.learning_rates, prepare)
+    return selection.train_seeds(heads.seeds, settings.learning_rates, prepare)

@@ -8,27 +8,10 @@ from torch import Tensor
 from wavecity.model.data.directions import angle_between, direction_of_bin, strongest_direction
 from wavecity.model.data.tokens import unpatchify
 from wavecity.model.data.users import Users, WirelessData, gather
-from wavecity.model.figures.parts import SEEN, PaperFigure, Part
-from wavecity.model.figures.pictures import (
-    draw_attention,
-    draw_locations,
-    draw_occupancy,
-    draw_spectra,
-    draw_spectrum_in_scene,
-)
-from wavecity.model.learning.baselines import (
-    Lmmse,
-    average_precision,
-    best_f1,
-    decibel,
-    f1,
-    nearest_neighbours,
-    neighbour_mean,
-    nmse,
-    omp,
-)
-from wavecity.model.multimodal.attention_maps import attention_on_scene
-from wavecity.model.multimodal.inference import Predictions, Predictor, top_k_hits
+from wavecity.model.figures import pictures
+from wavecity.model.figures.parts import SEEN, Part
+from wavecity.model.learning import baselines
+from wavecity.model.multimodal.inference import Predictions, Predictor, attention_on_scene, top_k_hits
 from wavecity.model.multimodal.losses import coarse_spectrum, spectrum
 from wavecity.model.multimodal.sparse import sparse_bayesian
 from wavecity.model.results.claims import Claim
@@ -50,7 +33,7 @@ def reconstruction(predictor: Predictor, data: WirelessData, settings: Evaluatio
     validation = gather(data.splits["validation"], settings.max_users)
     records: list[Record] = []
     arrays: Facts = {}
-    lmmse = Lmmse(train.csi, validation.csi)
+    lmmse = baselines.Lmmse(train.csi, validation.csi)
     spacing = float(data.attributes.get("array", {}).get("spacing_wavelengths", 0.5))
     for ratio in settings.masks:
         visible = predictor.visible_patches(ratio, seed)
@@ -91,7 +74,7 @@ def _at_ratio(
     predictor: Predictor,
     test: Users,
     train: Users,
-    lmmse: Lmmse,
+    lmmse: baselines.Lmmse,
     visible: Tensor,
     settings: EvaluationSettings,
     spacing: float,
@@ -99,7 +82,7 @@ def _at_ratio(
     """CSI, spectrum and location at one CSI mask; the scene is seen, the location is not."""
     shown = predictor.shown(visible)
     predictions = predictor.predict(test, visible)
-    pursued, pursued_power = omp(test.csi, shown, settings.omp_atoms)
+    pursued, pursued_power = baselines.omp(test.csi, shown, settings.omp_atoms)
     simple = {Method.OMP: pursued, Method.LMMSE: lmmse(test.csi, shown)}
     model = predictor.settings.model
     if model.profile == "wavecity" or shown.sum() <= model.recovery_antennas:
@@ -110,7 +93,8 @@ def _at_ratio(
     if predictions.csi is not None:
         estimates = {Method.MODEL: predictions.csi, **simple, Method.ZEROS: torch.zeros_like(test.csi)}
         table[Metric.CSI_NMSE] = {
-            method: decibel(float(nmse(value, test.csi, ~shown).mean())) for method, value in estimates.items()
+            method: baselines.decibel(float(baselines.nmse(value, test.csi, ~shown).mean()))
+            for method, value in estimates.items()
         }
     table[Metric.PATH_ANGLE_ERROR] = _angles(predictions, test, shown, simple, spacing)
 
@@ -129,7 +113,7 @@ def _at_ratio(
     if predictions.location is not None:
         places = {
             Method.MODEL: predictions.location,
-            Method.KNN_TRAINING: nearest_neighbours(
+            Method.KNN_TRAINING: baselines.nearest_neighbours(
                 fingerprint(train.csi, shown), train.position, fingerprint(test.csi, shown)
             ),
             Method.MEAN_TRAINING: train.position.mean(0).expand(len(test), -1),
@@ -203,13 +187,13 @@ def _occupancy(
 ) -> tuple[Table, float]:
     """Height patches masked along the link, all of the CSI and the location seen."""
     known, known_positive = _occupancy_scores(predictor, validation, prior, settings)
-    thresholds = {name: best_f1(values, known_positive)[0] for name, values in known.items()}
+    thresholds = {name: baselines.best_f1(values, known_positive)[0] for name, values in known.items()}
     scores, positive = _occupancy_scores(predictor, test, prior, settings)
-    precision = {method: average_precision(values, positive) for method, values in scores.items()}
-    found = {method: f1(values >= thresholds[method], positive) for method, values in scores.items()}
+    precision = {method: baselines.average_precision(values, positive) for method, values in scores.items()}
+    found = {method: baselines.f1(values >= thresholds[method], positive) for method, values in scores.items()}
     return {
         Metric.OCCUPANCY_PRECISION: precision | {Method.PREVALENCE: float(positive.mean())},
-        Metric.OCCUPANCY_F1: found | {Method.ALL_OCCUPIED: f1(np.ones_like(positive), positive)},
+        Metric.OCCUPANCY_F1: found | {Method.ALL_OCCUPIED: baselines.f1(np.ones_like(positive), positive)},
     }, thresholds[Method.MODEL]
 
 
@@ -220,7 +204,7 @@ def _occupancy_scores(
     predicted, visible, truth = _occupancy_maps(predictor, users, settings)
     maps = {
         Method.MODEL: predicted,
-        Method.NEIGHBOUR_MEAN: neighbour_mean(truth, visible),
+        Method.NEIGHBOUR_MEAN: baselines.neighbour_mean(truth, visible),
         Method.OCCUPANCY_PRIOR: prior.expand_as(truth),
     }
     return {name: values[~visible].double().numpy() for name, values in maps.items()}, truth[~visible].bool().numpy()
@@ -291,33 +275,21 @@ CLAIMS = (
           "not at all, the paper has no number", TASK, "values", Select(Metric.OCCUPANCY_PRECISION), by_eye=True),
 )  # fmt: skip
 FIGURES = (
-    PaperFigure("3", "Attention of [PHYSC] to the scene", (
-        Part(TASK, f"Nothing masked, mean over the heads of each encoder layer; {SEEN}.",
-             draw_map=lambda outcome, scenes: draw_attention(outcome.arrays, scenes),
-             arrays=("attention", "spectrum_true")),
-    )),
-    PaperFigure("4", "Spatial spectra in their scenes", (
-        Part(TASK, "True spectra over the direction cosines of departure, dB below the strongest bin from black to white; "
-             f"{SEEN}.",
-             draw_map=lambda outcome, scenes: draw_spectrum_in_scene(outcome.arrays, scenes),
-             arrays=("spectrum_true", "spacing")),
-    )),
-    PaperFigure("9", "Locations of held-out users", (
-        Part(TASK, "Scene seen, location hidden. A grey line joins a user's true and predicted position.",
-             draw_map=lambda outcome, scenes: draw_locations(outcome.arrays, scenes), arrays=("location_model",),
-             with_mask=True),
-    )),
-    PaperFigure("10", "Spatial spectra of held-out users", (
-        Part(TASK, "Scene seen, location hidden. Each spectrum is scaled to its own strongest bin; the ring marks the true "
-             "strongest one.",
-             lambda outcome: draw_spectra(outcome.arrays), arrays=("spectrum_true", "spectrum_model"), with_mask=True),
-    )),
-    PaperFigure("11", "Masked occupancy of held-out scenes", (
-        Part(TASK, "All of the CSI and the location seen, patches nearest to the link masked; grey was not masked; "
-             f"{SEEN}.",
-             draw_map=lambda outcome, scenes: draw_occupancy(outcome.arrays, scenes),
-             arrays=("occupancy_true", "occupancy_model")),
-    )),
+    Part("3", "Attention of [PHYSC] to the scene", TASK,
+         f"Nothing masked, mean over the heads of each encoder layer; {SEEN}.", draw_map=pictures.draw_attention,
+         arrays=("attention", "spectrum_true")),
+    Part("4", "Spatial spectra in their scenes", TASK,
+         f"True spectra over the direction cosines of departure, dB below the strongest bin from black to white; "
+         f"{SEEN}.", draw_map=pictures.draw_spectrum_in_scene, arrays=("spectrum_true", "spacing")),
+    Part("9", "Locations of held-out users", TASK,
+         "Scene seen, location hidden. A grey line joins a user's true and predicted position.",
+         draw_map=pictures.draw_locations, arrays=("location_model",), with_mask=True),
+    Part("10", "Spatial spectra of held-out users", TASK,
+         "Scene seen, location hidden. Each spectrum is scaled to its own strongest bin; the ring marks the true "
+         "strongest one.", pictures.draw_spectra, arrays=("spectrum_true", "spectrum_model"), with_mask=True),
+    Part("11", "Masked occupancy of held-out scenes", TASK,
+         f"All of the CSI and the location seen, patches nearest to the link masked; grey was not masked; {SEEN}.",
+         draw_map=pictures.draw_occupancy, arrays=("occupancy_true", "occupancy_model")),
 )  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "multimodal", "Reconstruction of what is masked", reconstruction,

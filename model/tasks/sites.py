@@ -32,22 +32,12 @@ SPLIT, LABELS = 30, 31
 
 @dataclass(frozen=True)
 class Site:
-    """Users of one scene with their noisy channels, in random order.
+    """Users of one scene with their noisy channels, in random order."""
 
-    Attributes
-    ----------
-    name : str
-        Of the scene.
-    row : int
-        Of the scene table.
-    tested : int
-        The first so many are tested on; the others may be labelled.
-    """
-
-    name: str
-    row: int
+    name: str  # Of the scene
+    row: int  # Of the scene table
     users: Users
-    tested: int
+    tested: int  # The first so many are tested on; the others may be labelled
     seed: int
 
     @property
@@ -63,25 +53,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Views:
-    """What the methods see of users, all from the same visible antennas.
+    """What the methods see of users, all from the same visible antennas."""
 
-    Attributes
-    ----------
-    physc : float32 (N, d)
-        [PHYSC] of the pretrained model.
-    entries : float32 (N, v, 2)
-        Real and imaginary parts at the v visible antennas, scaled to an RMS of exp(level / 2): a CNN can still read the
-        level that the model is given, but weak users are not lost next to strong ones.
-    prints : float32 (N, x * y)
-        |DFT| of the zero-filled channel, norm 1.
-    level : float32 (N, 1)
-        Standardised level of the visible antennas, as the model is given it.
-    """
-
-    physc: Tensor
+    physc: Tensor  # float32 (N, d); [PHYSC] of the pretrained model
+    # float32 (N, v, 2); real and imaginary parts at the v visible antennas, scaled to an RMS of exp(level / 2): a CNN
+    # can still read the level that the model is given, but weak users are not lost next to strong ones
     entries: Tensor
-    prints: Tensor
-    level: Tensor
+    prints: Tensor  # float32 (N, x * y); |DFT| of the zero-filled channel, norm 1
+    level: Tensor  # float32 (N, 1); standardised level of the visible antennas, as the model is given it
 
 
 class ZeroFilled(nn.Module):
@@ -101,13 +80,7 @@ class ZeroFilled(nn.Module):
 
 
 class Errors:
-    """Distances between predicted and true places, and their medians as records.
-
-    Parameters
-    ----------
-    metric : Metric
-        Of the medians.
-    """
+    """Distances between predicted and true places, and their medians as records of a metric."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -142,32 +115,10 @@ def choose_scenes(
 ) -> tuple[list[int], tuple[int, ...]]:
     """Scenes with users enough for the most numbers of labels, and the numbers that every one of them can give.
 
-    Parameters
-    ----------
-    samples : Samples
-        Of the test split.
-    wanted : int
-        Scenes; evenly spread over those that are as large as needed.
-    limit : int
-        Largest number of users taken of a scene.
-    tested : float
-        Share of a scene's users that is never labelled.
-    name : str
-        What the error calls the dataset.
-    key : str
-        Where the numbers of labels stand in the recipe, below `training.evaluation`.
-
-    Returns
-    -------
-    rows : list of int
-        Of the scene table.
-    counts : tuple of int
-        Ascending.
-
-    Raises
-    ------
-    NotPossible
-        Not one number of labels can be met.
+    Of the test split's samples, `wanted` scenes, evenly spread over those that are as large as needed, as rows of the
+    scene table; of each at most `limit` users, of which a share `tested` is never labelled. The numbers of labels
+    ascend; where not one can be met, `name` is the dataset, and `key` where they stand in the recipe, below
+    `training.evaluation`, in the error.
     """
     rows, users = np.unique(samples.scene_index, return_counts=True)
     if why := too_few_to_label(users, limit, labels, tested, key):
@@ -250,10 +201,7 @@ def trained_together(
     visible: Tensor,
     settings: HeadSettings,
 ) -> Iterator[tuple[Method, Trained[EncoderWithHead]]]:
-    """Encoder and head trained together, from the pretrained model and from random weights; neither without steps.
-
-    Arguments are those of `wavecity.model.learning.finetune.finetuned`.
-    """
+    """Encoder and head, `finetuned` from the pretrained model and from random weights; neither without steps."""
     starts = {Method.PHYSC_FINE_TUNED: lambda _: predictor, Method.TWIN: predictor.untrained}
     for method, start in starts.items() if settings.finetune_steps else ():
         for trained in finetuned(start, build, loss, draw, visible, settings):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from wavecity.model.data.users import SPLITS
-from wavecity.model.figures.parts import PaperFigure
+from wavecity.model.figures.parts import PaperFigure, Part, merged
 from wavecity.model.results.claims import Claim
 from wavecity.model.results.names import Method
 from wavecity.model.results.records import Findings
@@ -15,39 +15,28 @@ from wavecity.model.settings.training import EvaluationSettings
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task of one model. A module in `wavecity.model.settings.tasks.REGISTERED` has its own as `SPECS`.
-
-    Attributes
-    ----------
-    backbone : {"multimodal", "temporal"}
-    title : str
-        In the report.
-    run : callable
-        From (predictor, data, settings, seed) of the multi-modal model, or (model, settings it was trained with, data,
-        settings, seed) of the temporal one, to `Findings`; `settings` are the evaluation's.
-    settings : frozenset of str
-        Fields of the evaluation settings that results depend on.
-    baselines : tuple of Method
-        What the model is compared with.
-    splits : tuple of str
-        Those that its dataset must have.
-    other_data : callable
-        From the evaluation settings: versions of other datasets that results depend on.
-    own_section : bool
-        Whether claims and figures stand in a section of their own in the report, whatever the model's paper.
-    """
+    """A task of one model. A module in `wavecity.model.settings.tasks.REGISTERED` has its own as `SPECS`."""
 
     name: TaskName
     backbone: Backbone
-    title: str
+    title: str  # In the report
+    # From (predictor, data, settings, seed) of the multi-modal model, or (model, settings it was trained with, data,
+    # settings, seed) of the temporal one, to `Findings`; `settings` are the evaluation's
     run: Callable[..., Findings]
-    settings: frozenset[str]
-    baselines: tuple[Method, ...]
+    settings: frozenset[str]  # Fields of the evaluation settings that results depend on
+    baselines: tuple[Method, ...]  # What the model is compared with
     claims: tuple[Claim, ...] = ()
-    figures: tuple[PaperFigure, ...] = ()
-    splits: tuple[str, ...] = SPLITS
+    pictures: tuple[Part, ...] = ()
+    splits: tuple[str, ...] = SPLITS  # Those that its dataset must have
+    # From the evaluation settings: versions of other datasets that results depend on
     other_data: Callable[[EvaluationSettings], list[str]] = lambda _: []
+    # Whether claims and figures stand in a section of their own in the report, whatever the model's paper
     own_section: bool = False
+
+    @property
+    def figures(self) -> list[PaperFigure]:
+        """Its pictures by figure."""
+        return merged(self.pictures)
 
 
 def spec_of(name: TaskName, backbone: Backbone) -> TaskSpec | None:

@@ -35,13 +35,7 @@ Box = tuple[slice, slice]
 
 
 class TemporalBlock(Block):
-    """Transformer block whose tokens attend to their neighbourhood, or to all.
-
-    Parameters
-    ----------
-    neighbours : int
-        Offsets of the neighbourhood, K.
-    """
+    """Transformer block whose tokens attend to their neighbourhood of K offsets, or to all."""
 
     def __init__(self, settings: TemporalModelSettings, neighbours: int) -> None:
         super().__init__(settings.width, settings.heads, settings.mlp_ratio)
@@ -49,16 +43,7 @@ class TemporalBlock(Block):
         self.bias = nn.Parameter(torch.zeros(settings.heads, neighbours)) if biased else None
 
     def forward(self, tokens: Tensor, near: Neighbourhood | None, top_k: int | None, causal: Tensor | None) -> Tensor:
-        """(B, N, d) to (B, N, d).
-
-        Parameters
-        ----------
-        tokens : (B, N, d)
-        near : Neighbourhood or None
-            None for dense attention.
-        causal : bool (N, N) or None
-            What dense attention may look at.
-        """
+        """(B, N, d) to (B, N, d); without a neighbourhood dense attention, to what `causal`, bool (N, N), allows."""
         query, key, value = self.projected(tokens)  # (B, heads, N, c) each
         if near is None:
             attended = dense_attention(query, key, value, causal)  # (B, heads, N, c)
@@ -79,22 +64,10 @@ def sparse_attention(
 ) -> Tensor:
     """Softmax attention of every token to its neighbourhood; equals `dense_attention` under `near.mask()`.
 
-    Parameters
-    ----------
-    query, key, value : (B, heads, N, c)
-        N tokens in the order of `near.grid`.
-    bias : (heads, K), optional
-        Added to the scores.
-    top_k : int, optional
-        Each head of a token attends only to neighbours whose score is at least its k-th best. The choice itself has no
-        gradient.
-    block : int
-        Scores of one offset computed at a time. Memory is K times as many numbers.
-
-    Returns
-    -------
-    (B, heads, N, c)
-        In the type of `query`; computed in float32 at least.
+    Query, key and value are (B, heads, N, c), N tokens in the order of `near.grid`; computed in float32 at least,
+    returned in the type of the query. `bias`, (heads, K), is added to the scores. With `top_k` each head of a token
+    attends only to neighbours whose score is at least its k-th best; the choice itself has no gradient. `block` scores
+    of one offset are computed at a time: memory is K times as many numbers.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
     scaled = query.to(dtype) * (LOG2_E / query.shape[-1] ** 0.5)
@@ -113,21 +86,10 @@ def dense_attention(
     bias: Tensor | None = None,
     top_k: int | None = None,
 ) -> Tensor:
-    """Softmax attention of every token to all, or to those that `mask` allows.
+    """Softmax attention of every token to all, or to those that `mask` allows: (B, heads, N, c) each.
 
-    Parameters
-    ----------
-    query, key, value : (B, heads, N, c)
-    mask : bool (N, N), optional
-        Row: query. See `Neighbourhood.mask`.
-    bias : (heads, N, N), optional
-        Added to the scores.
-    top_k : int, optional
-        As in `sparse_attention`.
-
-    Returns
-    -------
-    (B, heads, N, c)
+    `mask` is bool (N, N), a row per query (see `Neighbourhood.mask`); `bias`, (heads, N, N), is added to the scores;
+    `top_k` is as in `sparse_attention`.
     """
     if bias is None and top_k is None:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -289,11 +251,6 @@ class _Work:
     """Cuts the work into parts, and gives neighbours as views of padded grids.
 
     Angles are repeated at both ends; beyond the ends of the delay axis lie zeros, whose scores are made -inf.
-
-    Parameters
-    ----------
-    query : (c, B, T, A, D, heads)
-    bias : (heads, K), or None
     """
 
     def __init__(self, near: Neighbourhood, query: Tensor, bias: Tensor | None, block: int) -> None:

@@ -25,17 +25,9 @@ def windows(seen: Tensor, order: int) -> Tensor:
 
 
 def normal_equations(seen: Tensor, order: int, step: int = 1) -> tuple[Tensor, Tensor]:
-    """Least squares of each bin's snapshots on the `order` snapshots from `step` before, forwards and backwards in time.
+    """Least squares of a bin's snapshots on the `order` ones from `step` before, forwards and backwards in time.
 
-    Parameters
-    ----------
-    seen : complex (B, T, A, D)
-        T of at least `step + order`.
-
-    Returns
-    -------
-    gram : complex (B, A, D, order, order)
-    moment : complex (B, A, D, order, 1)
+    Of complex (B, T, A, D), T >= `step + order`: Gram matrices (B, A, D, order, order), moments (B, A, D, order, 1).
     """
     count = seen.shape[1] - step - order + 1
     inputs, targets = [], []
@@ -47,19 +39,9 @@ def normal_equations(seen: Tensor, order: int, step: int = 1) -> tuple[Tensor, T
 
 
 def advance(window: Tensor, coefficients: Tensor, steps: int) -> list[Tensor]:
-    """Predict one snapshot after the other, each from those before it, predicted ones included.
+    """Predict one snapshot after the other, complex (...) for each step, from those before it, predicted ones included.
 
-    Parameters
-    ----------
-    window : complex (..., order)
-        The newest snapshot first.
-    coefficients : complex
-        As `window`, or with dimensions of 1.
-
-    Returns
-    -------
-    list of complex (...)
-        One for each step.
+    `window`, complex (..., order), has the newest snapshot first; coefficients are as it, or with dimensions of 1.
     """
     predicted = []
     for _ in range(steps):

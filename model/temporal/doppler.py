@@ -18,20 +18,11 @@ SHARPNESS = 20.0
 
 
 def forecasts(past: Tensor, horizon: int, most: int) -> Tensor:
-    """Forecast with 1 to `most` Dopplers.
-
-    Parameters
-    ----------
-    past : complex128 (B, T, A, D)
-        Of mean power about one.
-    most : int
-        Fewer than T.
-
-    Returns
-    -------
-    complex128 (B, most, horizon, A, D)
-    """
-    basis = _signal_subspace(past)
+    """Forecast with 1 to `most` < T Dopplers, (B, most, horizon, A, D), from complex128 (B, T, A, D) of power one."""
+    bins = past.flatten(2)
+    covariance = bins @ bins.mH
+    # Undamped waves, conjugated and turned around in time, are the same waves. The strongest come last.
+    basis = torch.linalg.eigh(covariance + covariance.flip(1, 2).conj())[1]  # (B, T, T)
     return torch.stack([_forecast(past, horizon, basis[..., -count:]) for count in range(1, most + 1)], 1)
 
 
@@ -39,14 +30,6 @@ def weights(errors: Tensor) -> Tensor:
     """Weight of each number of Dopplers, from errors float64 (B, most) on snapshots it had not seen; sums of one."""
     least = errors.amin(1, keepdim=True).clamp_min(1e-300)
     return torch.softmax(-SHARPNESS * (errors / least).clamp_max(1e6), 1)
-
-
-def _signal_subspace(past: Tensor) -> Tensor:
-    """Eigenvectors (B, T, T) of the snapshots' covariance, forwards and backwards; the strongest last."""
-    bins = past.flatten(2)
-    covariance = bins @ bins.mH
-    # Undamped waves, conjugated and turned around in time, are the same waves.
-    return torch.linalg.eigh(covariance + covariance.flip(1, 2).conj())[1]
 
 
 def _forecast(past: Tensor, horizon: int, basis: Tensor) -> Tensor:

@@ -30,19 +30,13 @@ JUDGED = 0.25
 
 @dataclass(frozen=True)
 class Guesses:
-    """Forecasts of a batch by several ways, and how each did on the end of the past.
+    """Forecasts of a batch by several ways, and how each did on the end of the past."""
 
-    Attributes
-    ----------
-    values : complex (B, WAYS, H, A, D)
-    errors : float64 (B, WAYS, A, D)
-        Mean squared error in a bin, over the mean power of the sample's bins: the end of the past predicted from the rest.
-    chosen : int64 (B,)
-        The way with the least error over all bins; any other must be TRUSTED times better than the Dopplers.
-    """
-
-    values: Tensor
+    values: Tensor  # complex (B, WAYS, H, A, D)
+    # float64 (B, WAYS, A, D); mean squared error in a bin, over the mean power of the sample's bins: the end of the
+    # past predicted from the rest
     errors: Tensor
+    # int64 (B,); the way with the least error over all bins; any other must be TRUSTED times better than the Dopplers
     chosen: Tensor
 
     def best(self) -> Tensor:
@@ -52,21 +46,13 @@ class Guesses:
 
 @torch.no_grad()
 def extrapolate(past: Tensor, horizon: int) -> Guesses:
-    """Guess the next snapshots: by persistence, by autoregressions, and by Dopplers (`wavecity.model.temporal.doppler`).
+    """Guess the next snapshots: by persistence, by autoregressions, and by Dopplers
+    (`wavecity.model.temporal.doppler`).
 
-    An autoregression is x(t) = sum over k of c(k) x(t - 1 - k), with c by penalised least squares, forwards and backwards
-    in time, with coefficients shared by all bins, by those of an angle, or by none. For each of these three each sample takes
-    the order and penalty that predict the end of its past best from the rest, and fits them anew to all of its past.
-
-    Parameters
-    ----------
-    past : complex (B, T, A, D)
-        T of at least 2.
-
-    Returns
-    -------
-    Guesses
-        `values` in the precision of `past`; computed in double precision.
+    An autoregression is x(t) = sum over k of c(k) x(t - 1 - k), with c by penalised least squares, forwards and
+    backwards in time, with coefficients shared by all bins, by those of an angle, or by none. For each of these three
+    each sample takes the order and penalty that predict the end of its past best from the rest, and fits them anew to
+    all of its past: complex (B, T, A, D), T of at least 2. Computed in double precision, returned in that of the past.
     """
     seen, scale = normalised(past)
     steps = past.shape[1]
@@ -78,7 +64,8 @@ def extrapolate(past: Tensor, horizon: int) -> Guesses:
     def error_of(coefficients: Tensor) -> Tensor:
         return (_forecast(known, coefficients, judged) - end).abs().square().mean(1)
 
-    hold = _persistence(seen, longest)
+    hold = seen.new_zeros(len(seen), *seen.shape[2:], longest)
+    hold[..., 0] = 1
     # Persistence and the autoregressions.
     chosen, errors = [hold] * (WAYS - 1), [error_of(hold)] * WAYS
     for order in orders if steps > 2 else []:
@@ -102,12 +89,6 @@ def extrapolate(past: Tensor, horizon: int) -> Guesses:
     totals = judged_errors.sum((2, 3)).nan_to_num(torch.inf)
     totals[:, -1] /= TRUSTED
     return Guesses((values * scale[:, None]).to(past.dtype), judged_errors, totals.argmin(1))
-
-
-def _persistence(seen: Tensor, longest: int) -> Tensor:
-    coefficients = seen.new_zeros(len(seen), *seen.shape[2:], longest)
-    coefficients[..., 0] = 1
-    return coefficients
 
 
 def _fits(seen: Tensor, order: int, longest: int) -> Iterator[tuple[int, Tensor]]:

@@ -22,18 +22,10 @@ Hidden = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class TemporalPlan:
-    """What one step hides.
+    """What one step hides."""
 
-    Attributes
-    ----------
-    kind : str
-        One of `KINDS`.
-    ratio : float
-        Share of the tokens.
-    """
-
-    kind: str
-    ratio: float
+    kind: str  # One of `KINDS`
+    ratio: float  # Share of the tokens
 
 
 def draw_plan(settings: TemporalMaskingSettings, epoch: int, epochs: int, rng: np.random.Generator) -> TemporalPlan:
@@ -102,13 +94,8 @@ def _tail(ratio: float, grid: Grid, batch: int, rng: Draws) -> Hidden:
     return _snapshots(np.repeat(future[None], batch, 0), grid)
 
 
-KINDS: dict[str, Callable[[float, Grid, int, Draws], Hidden]] = {
-    "random": _random,
-    "tube": _tube,
-    "comb": _comb,
-    "occlusion": _occlusion,
-    "tail": _tail,
-}
+Hide = Callable[[float, Grid, int, Draws], Hidden]
+KINDS: dict[str, Hide] = {"random": _random, "tube": _tube, "comb": _comb, "occlusion": _occlusion, "tail": _tail}
 
 
 def _smallest(values: NDArray[np.float64], count: int) -> Hidden:
@@ -122,19 +109,7 @@ def _snapshots(hidden: Hidden, grid: Grid) -> Hidden:
 
 
 def impair(csi: Tensor, settings: TemporalMaskingSettings, rng: Draws) -> Tensor:
-    """Add noise, and rotate each snapshot by its own random phase, in a share of the samples.
-
-    Parameters
-    ----------
-    csi : complex64 (B, T, F, X)
-    settings : TemporalMaskingSettings
-        The signal-to-noise ratio is that of a subcarrier and an antenna, averaged over the sample.
-    rng : numpy.random.Generator or RankDraws
-
-    Returns
-    -------
-    complex64 (B, T, F, X)
-    """
+    """Add noise (per subcarrier and antenna), and rotate each snapshot by a random phase, in a share of (B, T, F, X)."""
     batch, snapshots = csi.shape[:2]
     draws = rng.random((batch, 2))
     snr = settings.snr[0] + draws[:, 1] * (settings.snr[1] - settings.snr[0])

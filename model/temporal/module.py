@@ -2,13 +2,12 @@
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from wavecity.model.data.angle_delay import to_angle_delay, window_of
 from wavecity.model.data.json_types import Json
 from wavecity.model.multimodal.masking import Draws, RankDraws
-from wavecity.model.multimodal.module import SHARED, TRAINING, VALIDATION, MaskedPretraining, mean_of_ranks
+from wavecity.model.multimodal.module import SHARED, TRAINING, VALIDATION, MaskedPretraining
 from wavecity.model.settings.temporal import TemporalAugmentSettings
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.temporal.masking import Hidden, TemporalPlan, draw_hidden, draw_plan, impair
@@ -21,14 +20,7 @@ FLOOR = 0.01
 
 
 class TemporalModule(MaskedPretraining):
-    """Masked prediction for Lightning: window, augmentation, impairments, masks, loss, optimiser, checkpoint's card.
-
-    Parameters
-    ----------
-    grid : (T, A, D)
-    card : dict
-        Goes into every checkpoint.
-    """
+    """Masked prediction for Lightning: window, augmentation, impairments, masks, loss, optimiser, checkpoint's card."""
 
     def __init__(self, settings: TrainingSettings, grid: Grid, steps_per_epoch: int, seed: int, card: Json) -> None:
         super().__init__(settings, steps_per_epoch, seed, card)
@@ -45,12 +37,7 @@ class TemporalModule(MaskedPretraining):
     def training_step(self, csi: Tensor, batch_idx: int) -> Tensor:
         """Masked NMSE of channels (B, T, F, X) under this step's plan."""
         total = self.step_nmse(csi, self.global_step, self.global_rank, self.trainer.world_size).mean()
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            value = total.detach()
-            if self.trainer.world_size > 1:
-                value = mean_of_ranks(self.trainer, value)
-            self.log("train/total", value, batch_size=len(csi))
-            self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log_step({"total": total}, len(csi))
         return total
 
     def step_nmse(self, csi: Tensor, step: int, rank: int = 0, world: int = 1) -> Tensor:
@@ -92,26 +79,15 @@ class TemporalModule(MaskedPretraining):
         hidden = hidden.repeat_interleave(high, 2).repeat_interleave(wide, 3)
         return masked_nmse(self.model(visible, hidden), target, hidden)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """No weight decay on vectors and embeddings."""
-        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for name, parameter in self.model.named_parameters():
-            groups[name.endswith("weight") and parameter.ndim > 1].append(parameter)
-        return self.optimise(groups[True], groups[False])
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """By the names of the layers' weights."""
+        return name.endswith("weight") and parameter.ndim > 1
 
 
 def masked_nmse(predicted: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
-    """Squared error over energy of the hidden entries, for each sample.
+    """Squared error over energy of the hidden entries, complex64 and bool (B, T, A, D), for each sample: float32 (B,).
 
-    Parameters
-    ----------
-    predicted, target : complex64 (B, T, A, D)
-    hidden : bool (B, T, A, D)
-
-    Returns
-    -------
-    float32 (B,)
-        The energy is at least `FLOOR` of that of as many entries of the sample's mean power.
+    The energy is at least `FLOOR` of that of as many entries of the sample's mean power.
     """
     counted = hidden.float()
     error = ((predicted - target).abs().square() * counted).sum((1, 2, 3))

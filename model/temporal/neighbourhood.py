@@ -31,18 +31,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Where a token looks.
+    """Where a token looks."""
 
-    Attributes
-    ----------
-    grid : (T, A, D)
-        Snapshots, tokens along angle and along delay.
-    offsets : tuple of (dt, di, dj)
-        K of them, in ascending order.
-    """
-
-    grid: Grid
-    offsets: tuple[tuple[int, int, int], ...]
+    grid: Grid  # (T, A, D); snapshots, tokens along angle and along delay
+    offsets: tuple[tuple[int, int, int], ...]  # K of them, in ascending order
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -93,15 +85,8 @@ class Neighbourhood:
 def neighbourhood(grid: Grid, reach: int = 2, past: int = 4, future: int = 3, causal: bool = False) -> Neighbourhood:
     """Offsets within `reach` in the same snapshot, and within min(reach, |dt|) for dt in -past ... future.
 
-    Parameters
-    ----------
-    grid : (T, A, D)
-        The offsets do not depend on T. A grid of few angles has each neighbour once, though it is met on both ways
-        around.
-    reach, past, future : int
-        As in the model card: 2, 4, 3.
-    causal : bool
-        No later snapshot.
+    They do not depend on the number of snapshots. A grid of few angles has each neighbour once, though it is met on
+    both ways around. `causal` leaves out later snapshots.
     """
     _, angles, delays = grid
     offsets = []

@@ -38,23 +38,12 @@ FALL = 2.0
 
 @dataclass(frozen=True)
 class Guess:
-    """Forecasts without a network, for the samples whose whole future is hidden; zero elsewhere.
+    """Forecasts without a network, for the samples whose whole future is hidden; zero elsewhere."""
 
-    Attributes
-    ----------
-    values : complex64 (B, WAYS, T, a, d, p)
-    chosen : float32 (B, WAYS)
-        1 for the way that the sample's own past favours.
-    features : float32 (B, T, a, d, F)
-        What the tokens are given of them.
-    guessed : bool (B, T)
-        Snapshots that have a guess.
-    """
-
-    values: Tensor
-    chosen: Tensor
-    features: Tensor
-    guessed: Tensor
+    values: Tensor  # complex64 (B, WAYS, T, a, d, p)
+    chosen: Tensor  # float32 (B, WAYS); 1 for the way that the sample's own past favours
+    features: Tensor  # float32 (B, T, a, d, F); what the tokens are given of them
+    guessed: Tensor  # bool (B, T); snapshots that have a guess
 
     def start(self) -> Tensor:
         """The chosen way's values, complex64 (B, T, a, d, p)."""
@@ -63,23 +52,6 @@ class Guess:
     def terms(self, predicted: Tensor) -> Tensor:
         """What a forecast combines: all guesses and the network's own prediction, complex64 (B, T, a, d, WAYS + 1, p)."""
         return torch.cat((self.values, predicted[:, None]), 1).permute(0, 2, 3, 4, 1, 5)
-
-
-@dataclass(frozen=True)
-class Combined:
-    """A forecast is `start` plus the sum of the terms with weights linear in the embeddings.
-
-    Attributes
-    ----------
-    encoded : float32 (B, H, a, d, width)
-    terms : complex64 (B, H, a, d, WAYS + 1, p)
-        In the unit of the data, as `start`.
-    start : complex64 (B, H, a, d, p)
-    """
-
-    encoded: Tensor
-    terms: Tensor
-    start: Tensor
 
 
 class MixingHead(nn.Module):
@@ -98,16 +70,9 @@ class MixingHead(nn.Module):
         self.fall = nn.Parameter(torch.tensor(FALL))
 
     def forward(self, tokens: Tensor, entries: Tensor, visible: Tensor, causal: bool) -> Tensor:
-        """Combinations, complex64 (B, T, a, d, p).
+        """Combinations, complex64 (B, T, a, d, p), of entries that are zero where not `visible`, bool (B, T, a, d).
 
-        Parameters
-        ----------
-        tokens : (B, T, a, d, width)
-        entries : complex64 (B, T, a, d, p)
-            Zero where hidden.
-        visible : bool (B, T, a, d)
-        causal : bool
-            Only earlier snapshots.
+        Tokens are (B, T, a, d, width); a causal one looks at earlier snapshots only.
         """
         query, key = (
             torch.view_as_complex(part(tokens).float().unflatten(-1, (-1, 2))).permute(0, 2, 3, 1, 4)
@@ -125,15 +90,10 @@ class MixingHead(nn.Module):
 
 
 class TemporalModel(nn.Module):
-    """Blocks over the tokens of all snapshots, and a head for the entries.
+    """Blocks over the tokens of all snapshots, and a head for the entries; a patch must divide the bins of the grid.
 
-    Nothing depends on the number of snapshots: times enter as sinusoids and through the offsets of the neighbourhood, so
-    another T than in training works. Times later than any in training are extrapolation.
-
-    Parameters
-    ----------
-    grid : (T, A, D)
-        Snapshots in training, bins of angle and of delay; the patch must divide the bins.
+    Nothing depends on the number of snapshots: times enter as sinusoids and through the offsets of the neighbourhood,
+    so another T than in training works. Times later than any in training are extrapolation.
     """
 
     def __init__(self, settings: TemporalModelSettings, grid: Grid) -> None:
@@ -168,24 +128,9 @@ class TemporalModel(nn.Module):
         return math.prod(self.token_grid)
 
     def forward(self, tokens: Tensor, hidden: Tensor) -> Tensor:
-        """Predict every entry from the visible ones.
+        """Predict every entry of complex64 (B, T, A, D), in any unit and of the model's bins, from the visible ones.
 
-        Parameters
-        ----------
-        tokens : complex64 (B, T, A, D)
-            In any unit. What is hidden may hold anything.
-        hidden : bool (B, T, A, D)
-            A patch with a hidden entry is hidden whole.
-
-        Returns
-        -------
-        complex64 (B, T, A, D)
-            In the unit of `tokens`.
-
-        Raises
-        ------
-        ValueError
-            Not the model's bins.
+        What is hidden may hold anything; a patch with a hidden entry, of bool (B, T, A, D), is hidden whole.
         """
         if tokens.shape[2:] != self.grid[1:]:
             msg = f"tokens of {tuple(tokens.shape[2:])} bins of angle and delay; the model is built for {self.grid[1:]}"
@@ -200,13 +145,12 @@ class TemporalModel(nn.Module):
             predicted = torch.where(guess.guessed[..., None, None, None], combined, predicted)
         return self._bins(predicted * scale)  # (B, T, A, D)
 
-    def combined(self, past: Tensor, horizon: int) -> "Combined":
-        """What `predict_tail` combines, for `combine` to be fitted.
+    def combined(self, past: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What `predict_tail` combines of a past of at least 2 snapshots, for `combine` to be fitted.
 
-        Parameters
-        ----------
-        past : complex64 (B, T, A, D)
-            T of at least 2.
+        Embeddings float32 (B, H, a, d, width), terms complex64 (B, H, a, d, WAYS + 1, p) in the unit of the data, and
+        the start, (B, H, a, d, p): a forecast is the start plus the sum of the terms with weights linear in the
+        embeddings.
         """
         entries, masked, scale = self._visible(*_with_tail(past, horizon))
         guess = self._guess(entries, masked)
@@ -215,22 +159,13 @@ class TemporalModel(nn.Module):
         encoded = self.encode(entries, masked, guess)
         terms = guess.terms(self._network(encoded, entries, masked)) * scale[..., None]
         ahead = slice(past.shape[1], None)
-        return Combined(encoded[:, ahead], terms[:, ahead], (guess.start() * scale)[:, ahead])
+        return encoded[:, ahead], terms[:, ahead], (guess.start() * scale)[:, ahead]
 
     def encode(self, entries: Tensor, masked: Tensor, guess: Guess | None = None) -> Tensor:
-        """Embeddings of all tokens, the hidden ones' too: the representation of a channel that moves.
+        """Embeddings (B, T, a, d, width) of all tokens, also of hidden ones: a channel that moves, represented.
 
-        Parameters
-        ----------
-        entries : complex64 (B, T, a, d, p)
-            Patches over the RMS of the visible ones.
-        masked : bool (B, T, a, d)
-        guess : Guess, optional
-            Of hidden patches.
-
-        Returns
-        -------
-        (B, T, a, d, width)
+        Entries, complex64 (B, T, a, d, p), are patches over the RMS of the visible ones; `masked`, bool (B, T, a, d),
+        are hidden, with a guess of what they are.
         """
         settings = self.settings
         embedded = self.embed(_features(entries))  # (B, T, a, d, width)

@@ -1,5 +1,6 @@
-"""Reading checkpoints: where a run keeps its own, its card and weights, and weights put into a model."""
+"""Reading checkpoints: where a run keeps its own, its card and weights, and those that another training starts from."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,22 +8,15 @@ from torch import Tensor, nn
 
 from wavecity.dataset import InputError
 from wavecity.model.data.json_types import Json
-from wavecity.model.training.run_folder import CHECKPOINT, read_state
+from wavecity.model.settings.training import TrainingSettings
+from wavecity.model.training.run_folder import CHECKPOINT, read_state, weights_sha256
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds, read once.
+    """What a checkpoint holds, read once."""
 
-    Attributes
-    ----------
-    card : dict
-        Fingerprint, settings, sizes, dataset version, seed, package versions.
-    weights : dict of Tensor
-        The model's tensors, by their names in the model.
-    """
-
-    card: Json
-    weights: dict[str, Tensor]
+    card: Json  # Fingerprint, settings, sizes, dataset version, seed, package versions
+    weights: dict[str, Tensor]  # The model's tensors, by their names in the model
 
 
 def checkpoint_file(checkpoint: str | Path) -> Path:
@@ -58,16 +52,71 @@ def model_weights(state: Json) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], checkpoint: str | Path) -> None:
-    """Put the weights of a checkpoint into a model.
-
-    Raises
-    ------
-    InputError
-        They are of a model with other parts: that of another version of the code.
-    """
+    """Put the weights of a checkpoint into a model; refuses those of a model with other parts, of another version."""
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         msg = f"{checkpoint}: weights of another version of the model ({first}); run `wavecity pretrain` again, with a new --out"
         raise InputError(msg) from error
+
+
+# Of the architecture what decides memory or time, but no output.
+FREE = {"recovery_antennas", "recompute"}
+# Differences that a message names.
+NAMED = 3
+
+
+@dataclass(frozen=True)
+class Initial:
+    """A checkpoint to start from."""
+
+    path: Path  # Where it was found: a run folder or a file
+    card: Json  # Its card
+    weights: dict[str, Tensor]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of names, shapes and values of the weights: the file's own would change with its timings."""
+        return weights_sha256(self.weights)
+
+    def check(self, settings: TrainingSettings, sizes: dict[str, int]) -> None:
+        """Refuse weights of another backbone, architecture or size of data; the message names the first differences."""
+        theirs = TrainingSettings.model_validate(self.card["settings"])
+        if theirs.backbone != settings.backbone:
+            found = [f"training.backbone {theirs.backbone} (here {settings.backbone})"]
+        else:
+            pairs = [(_architecture(theirs), _architecture(settings)), (sizes_of(self.card), sizes)]
+            found = [
+                f"{name} {old[name]} (here {new[name]})" for old, new in pairs for name in new if old[name] != new[name]
+            ]
+        if found:
+            more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+            raise InputError(
+                f"training.init_from {self.path}: a model of another architecture: {', '.join(found[:NAMED])}{more}; "
+                "set them to the same values, or start from another run"
+            )
+
+    def record(self) -> dict[str, str]:
+        """What the new run's card says of it."""
+        return {
+            "path": str(self.path),
+            "weights": self.digest,
+            "fingerprint": self.card["fingerprint"],
+            "dataset_version": self.card["dataset_version"],
+        }
+
+
+def sizes_of(card: Json) -> dict[str, int]:
+    """Sizes of the data that decide the shape of the weights, from a checkpoint's card."""
+    if "geometry" in card:
+        return {f"data: {name}": size for name, size in card["geometry"].items()}
+    # The number of snapshots decides none.
+    _, angles, delays = card["grid"]
+    return {"data: antennas": angles, "training.temporal.delays": delays}
+
+
+def _architecture(settings: TrainingSettings) -> Json:
+    temporal = settings.backbone == "temporal"
+    part, name = (settings.temporal.model, "temporal.model") if temporal else (settings.model, "model")
+    return {f"training.{name}.{key}": value for key, value in part.model_dump(mode="json", exclude=FREE).items()}

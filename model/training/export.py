@@ -1,8 +1,10 @@
-"""The encoder as a file that runs without this package."""
+"""The encoder as a file that runs without this package, and that says itself where it comes from and what it takes and gives."""
 
+import json
 import logging
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from wavecity.dataset import InputError
 from wavecity.dataset.files import atomic_path
+from wavecity.dataset.schema import ATTRIBUTION, CONVENTIONS, LICENCE
 from wavecity.model.data.json_types import Json
 from wavecity.model.data.tokens import Statistics, level, patchify, visible_rms
 from wavecity.model.data.users import height_patches
@@ -19,8 +22,77 @@ from wavecity.model.multimodal.inference import pilots, split_visible
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.network import FoundationModel, Inputs
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.export_metadata import EXTRA_FILE, as_json, describe_onnx, metadata_of
-from wavecity.model.training.load import load_model
+from wavecity.model.training.load import Pretrained, load_model
+
+# Name of the metadata within a `.pt2`.
+EXTRA_FILE = "metadata.json"
+
+
+def metadata_of(pretrained: Pretrained, visible: Tensor) -> Json:
+    """Describe an exported encoder that sees CSI patches int64 (v,), JSON-ready; without what a checkpoint lacks.
+
+    `name`, `version` (of Wavecity); `training_fingerprint`, `seed`, `trained_with` (versions), `dataset_fingerprint`,
+    `dataset_manifest_sha256`, `recipe`; `inputs` and `outputs` (name, dtype, shape, unit, meaning); `conventions`;
+    `frequency_hz`, `array`, `tile_size_m`; `csi_patch`, `visible_csi_patches`; `normalisation` (done by the encoder
+    itself); `licence`, `attribution`.
+    """
+    model, settings, statistics, card = pretrained
+    geometry, data = model.geometry, card.get("data", {})
+    edge = geometry.height_cells
+    kl = settings.losses.spectrum_form == "kl"
+    facts = {
+        "name": f"wavecity-encoder-{data.get('recipe', card['fingerprint'][:12])}",
+        "version": metadata.version("wavecity"),
+        "description": "Encoder of a multi-modal wireless foundation model: channel and height map to [PHYSC] and spectrum.",
+        "training_fingerprint": card["fingerprint"],
+        "seed": card["seed"],
+        "trained_with": card["versions"],
+        "recipe": data.get("recipe"),
+        "dataset_fingerprint": card["dataset_version"],
+        "dataset_manifest_sha256": data.get("manifest"),
+        "inputs": [
+            _port("csi", ["batch", geometry.columns, geometry.rows, 2], "sqrt(power gain)", "real and imaginary part"),
+            _port("height", ["batch", edge, edge], "m", "highest building at the cell centre, 0 on open ground"),
+        ],
+        "outputs": [
+            _port("physc", ["batch", settings.model.width], "1", "encoded [PHYSC] token, the embedding of the channel"),
+            _port(
+                "spectrum",
+                ["batch", settings.model.spectrum_size, settings.model.spectrum_size],
+                "1",
+                "relative power a DFT bin, " + ("of sum 1" if kl else "of mean about 1"),
+            ),
+        ],
+        "conventions": {name: CONVENTIONS[name] for name in ("csi", "height", "spectrum")},
+        "frequency_hz": data.get("frequency_hz"),
+        "array": data.get("array"),
+        "tile_size_m": data.get("tile_size_m"),
+        "csi_patch": settings.model.csi_patch,
+        "visible_csi_patches": visible.tolist(),
+        "normalisation": {"csi_scale": settings.normalisation, **statistics.to_dict()},
+        # Checkpoints that do not say it were all trained on maps of OpenStreetMap.
+        "licence": data.get("licence", LICENCE),
+        "attribution": data.get("attribution", ATTRIBUTION),
+    }
+    return {name: value for name, value in facts.items() if value not in (None, "")}
+
+
+def describe_onnx(model: Any, facts: Json) -> None:
+    """Put the description into an `onnx.ModelProto`: one entry of its metadata each, JSON where it is no text."""
+    model.producer_name, model.producer_version = "wavecity", facts["version"]
+    model.doc_string = f"{facts['description']} {facts['attribution']}"
+    for name, value in facts.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    ports = {port["name"]: port for port in (*facts["inputs"], *facts["outputs"])}
+    for value in (*model.graph.input, *model.graph.output):
+        port = ports[value.name]
+        value.doc_string = f"{port['meaning']}; unit {port['unit']}"
+
+
+def _port(name: str, shape: list[str | int], unit: str, meaning: str) -> Json:
+    return {"name": name, "dtype": "float32", "shape": shape, "unit": unit, "meaning": meaning}
+
 
 # Largest difference between an exported encoder's outputs and the original's, over their RMS.
 TOLERANCE = 1e-4
@@ -30,14 +102,8 @@ SUFFIXES = (".pt2", ".onnx")
 class DeployedEncoder(nn.Module):
     """From a channel and a height map, as they are, to [PHYSC] and the spatial spectrum; normalisation included.
 
-    Real arithmetic only, so that it can be exported. The location is hidden, nothing of the scene masked.
-
-    Parameters
-    ----------
-    settings : TrainingSettings
-        Those it was trained with.
-    visible : int64 (v,)
-        CSI patches seen, row-major over (x, y); the others may hold anything.
+    Real arithmetic only, so that it can be exported. The location is hidden, nothing of the scene masked. `visible`,
+    int64 (v,), are the CSI patches seen, row-major over (x, y); the others may hold anything.
     """
 
     visible: Tensor
@@ -60,20 +126,10 @@ class DeployedEncoder(nn.Module):
         self.scene = nn.Buffer(torch.arange(model.scene_patches)[None])
 
     def forward(self, csi: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode a batch.
+        """Encode channels float32 (B, x, y, 2), parts of sqrt(power gain), and maps (B, rows, columns) in m.
 
-        Parameters
-        ----------
-        csi : float32 (B, x, y, 2)
-            Real and imaginary part, sqrt of the power gain.
-        height : float32 (B, rows, columns)
-            m, row 0 = north.
-
-        Returns
-        -------
-        physc : float32 (B, d)
-        spectrum : float32 (B, kx, ky)
-            Relative power: sums to 1 (KL form), or of mean about 1 (eq. 6).
+        Returns [PHYSC] (B, d) and the spectrum (B, kx, ky): relative power of sum 1 (KL form), or of mean about 1 (eq.
+        6).
         """
         batch = csi.shape[0]
         # Gains reach -200 dB: scaled in float64, where squares do not underflow.
@@ -97,7 +153,7 @@ class DeployedEncoder(nn.Module):
 def export_model(run: str | Path, out: Path, share: float) -> dict[str, float]:
     """Write a run's encoder as `.pt2` (torch.export) or `.onnx`, after checking that its outputs are the model's.
 
-    The file says itself what it is (`wavecity.model.training.export_metadata`).
+    The file says itself what it is (`wavecity.model.training.export`).
 
     Parameters
     ----------
@@ -157,7 +213,9 @@ def write_exported(encoder: DeployedEncoder, path: Path, facts: Json | None = No
     program = torch.export.export(
         encoder, example_inputs(encoder.model, 2), dynamic_shapes={"csi": {0: batch}, "height": {0: batch}}
     )
-    torch.export.save(program, path, extra_files={EXTRA_FILE: as_json(facts)} if facts else None)
+    torch.export.save(
+        program, path, extra_files={EXTRA_FILE: json.dumps(facts, indent=1, ensure_ascii=False)} if facts else None
+    )
     module = torch.export.load(path).module()
     return lambda csi, height: module(csi, height)
 
@@ -199,13 +257,7 @@ def write_onnx(encoder: DeployedEncoder, path: Path, facts: Json | None = None) 
 
 @torch.no_grad()
 def compare(encoder: DeployedEncoder, run: Run, example: tuple[Tensor, Tensor]) -> dict[str, float]:
-    """Largest difference of every output, over the RMS of the model's.
-
-    Raises
-    ------
-    RuntimeError
-        One is above `TOLERANCE`.
-    """
+    """Largest difference of every output, over the RMS of the model's; RuntimeError if one is above `TOLERANCE`."""
     differences = {}
     for name, ours, theirs in zip(("physc", "spectrum"), encoder(*example), run(*example), strict=True):
         difference = (torch.as_tensor(theirs) - ours).abs().max() / ours.square().mean().sqrt()

@@ -97,17 +97,23 @@ class Pretrained(NamedTuple):
         places = None if user_position is None else _real(user_position, "user_position")
         edge, count = geometry.height_cells, len(channels)
         if maps is not None and tuple(maps.shape) not in ((edge, edge), (count, edge, edge)):
-            _refuse(f"height has shape {tuple(maps.shape)}, expected ({edge}, {edge}) or ({count}, {edge}, {edge})")
+            raise InputError(
+                f"height has shape {tuple(maps.shape)}, expected ({edge}, {edge}) or ({count}, {edge}, {edge})"
+            )
         if places is not None:
             places = places[None] if single and places.ndim == 1 else places
             if tuple(places.shape) not in ((count, 2), (count, 3)):
-                _refuse(f"user_position has shape {tuple(places.shape)}, expected ({count}, 2) or ({count}, 3)")
+                raise InputError(
+                    f"user_position has shape {tuple(places.shape)}, expected ({count}, 2) or ({count}, 3)"
+                )
             if maps is None:
-                _refuse("user_position without height: the model has seen positions only with a map; give height too")
+                raise InputError(
+                    "user_position without height: the model has seen positions only with a map; give height too"
+                )
         if not 0 < share <= 1:
-            _refuse(f"share is {share:g}, expected a number above 0, at most 1")
+            raise InputError(f"share is {share:g}, expected a number above 0, at most 1")
         if grad and not isinstance(csi, Tensor):
-            _refuse("grad=True with NumPy arrays, which carry no gradient; give torch tensors")
+            raise InputError("grad=True with NumPy arrays, which carry no gradient; give torch tensors")
 
         visible = pilots(self.model, share, self.card["seed"] if seed is None else seed).to(device)
         patch = self.settings.model.height_patch
@@ -166,6 +172,11 @@ class PretrainedTemporal(NamedTuple):
         ------
         InputError
             A shape that the model does not take, channels that are not complex, values that are not finite.
+
+        Examples
+        --------
+        >>> load_temporal_model("runs/temporal").embed(csi).shape  # of channels (N, time, subcarrier, x)
+        (1000, 32)
         """
         antennas = self.model.grid[1]
         subcarriers = self.card["trajectory"]["subcarriers"]
@@ -242,7 +253,7 @@ def _settings_of(card: Json, backbone: str, run: str | Path) -> TrainingSettings
     """Settings that a model was trained with; those of another backbone are refused."""
     settings = TrainingSettings.model_validate(card["settings"])
     if settings.backbone != backbone:
-        _refuse(f"{run}: a {settings.backbone} model; a run with training.backbone {backbone} is needed here")
+        raise InputError(f"{run}: a {settings.backbone} model; a run with training.backbone {backbone} is needed here")
     return settings
 
 
@@ -256,19 +267,21 @@ def _channels(csi: object, expected: tuple[str | int, ...], what: str, single: b
         isinstance(wanted, str) or size == wanted for size, wanted in zip(found, expected, strict=True)
     )
     if not fits or not all(sizes):
-        _refuse(f"csi has shape {sizes}, this model takes ({', '.join(map(str, expected))}): {what}")
+        raise InputError(f"csi has shape {sizes}, this model takes ({', '.join(map(str, expected))}): {what}")
     if not values.is_complex():
-        _refuse(f"csi is {str(values.dtype).removeprefix('torch.')}, expected complex numbers, sqrt(power gain)")
+        raise InputError(
+            f"csi is {str(values.dtype).removeprefix('torch.')}, expected complex numbers, sqrt(power gain)"
+        )
     values = values.to(torch.complex64)
     if not bool(torch.isfinite(torch.view_as_real(values)).all()):
-        _refuse("csi is not finite; leave such users out")
+        raise InputError("csi is not finite; leave such users out")
     return values[None] if alone else values, alone
 
 
 def _real(values: object, name: str) -> Tensor:
     found = _tensor(values)
     if found.is_complex() or not bool(torch.isfinite(found).all()):
-        _refuse(f"{name} must hold finite real numbers in m")
+        raise InputError(f"{name} must hold finite real numbers in m")
     return found.float()
 
 
@@ -278,7 +291,7 @@ def _tensor(values: object) -> Tensor:
         return values.detach()
     array = np.array(values)
     if array.dtype.kind not in "biufc":
-        _refuse(f"an array of {array.dtype} was given, expected numbers")
+        raise InputError(f"an array of {array.dtype} was given, expected numbers")
     return torch.from_numpy(array)
 
 
@@ -288,7 +301,3 @@ def _like(found: Tensor, given: Any) -> Any:
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-def _refuse(message: str) -> None:
-    raise InputError(message)

@@ -2,67 +2,23 @@
 
 import os
 import platform
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from wavecity.dataset import InputError
 from wavecity.dataset.files import write_json
-from wavecity.dataset.lightning_data import ChannelDataModule
-from wavecity.model.data.batches import step_users, steps_per_epoch
-from wavecity.model.data.json_types import Json
-from wavecity.model.data.snapshots import SnapshotData
-from wavecity.model.data.trajectories import TemporalData
 from wavecity.model.data.users import data_facts, dataset_sha256, dataset_version
-from wavecity.model.multimodal.backbone import Multimodal
 from wavecity.model.multimodal.module import MaskedPretraining
 from wavecity.model.multimodal.network import count_parameters
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.temporal.backbone import Temporal
-from wavecity.model.training.checkpoint import checkpoint_file, load_weights, model_weights, weights_of
-from wavecity.model.training.initial import Initial, sizes_of
-from wavecity.model.training.run_folder import (
-    CHECKPOINT,
-    is_finished,
-    pretrain_fingerprint,
-    refuse_other,
-    start_of,
-    weights_sha256,
-)
+from wavecity.model.training import checkpoint, run_folder
+from wavecity.model.training.backbones import BACKBONES, Backbone, step_users, steps_per_epoch
 from wavecity.model.training.trainer import check_machine, cpu_threads, make_trainer, quiet
 
 PACKAGES = ("wavecity", "torch", "lightning", "numpy")
-
-
-class Backbone(Protocol):
-    """A model as its pretraining sees it, made of settings and one dataset."""
-
-    @property
-    def data(self) -> SnapshotData | TemporalData:
-        """The dataset."""
-
-    def check(self) -> None:
-        """Refuse data that would train nonsense."""
-
-    def card(self) -> Json:
-        """What a checkpoint says that the model is rebuilt from."""
-
-    def batches(self, seed: int) -> ChannelDataModule:
-        """Batches of the train and validation splits."""
-
-    def module(self, steps_per_epoch: int, seed: int, card: Json) -> MaskedPretraining:
-        """Network, losses and optimiser for Lightning; `card` goes into every checkpoint."""
-
-
-# `training.backbone` -> how its pretraining is set up on a store.
-BACKBONES: dict[str, Callable[[str, TrainingSettings], Backbone]] = {
-    "multimodal": Multimodal.load,
-    "temporal": Temporal.load,
-}
 
 
 def pretrain(store: str, settings: TrainingSettings, out: Path, seed: int, overwrite: bool = False) -> Path:
@@ -91,22 +47,27 @@ def pretrain(store: str, settings: TrainingSettings, out: Path, seed: int, overw
         The folder holds another training; the dataset does not fit the model or its own statistics, or lacks train or
         validation scenes; the machine has no such devices, or lacks a package or compiler that the settings ask for;
         `init_from` names no checkpoint, or one of another architecture.
+
+    Examples
+    --------
+    >>> pretrain("runs/quickstart/store", TrainingSettings(epochs=5), Path("runs/mine"), seed=7)
+    PosixPath('runs/mine/checkpoints/last.ckpt')
     """
     version = dataset_version(store)
     initial = initial_of(settings, out)
     digest = None if initial is None else initial.digest
-    fingerprint = pretrain_fingerprint(settings, version, seed, digest)
-    if is_finished(out, fingerprint):
-        return out / CHECKPOINT
+    fingerprint = run_folder.pretrain_fingerprint(settings, version, seed, digest)
+    if run_folder.is_finished(out, fingerprint):
+        return out / run_folder.CHECKPOINT
     if not overwrite:
-        refuse_other(out, settings, seed, version, digest)
+        run_folder.refuse_other(out, settings, seed, version, digest)
 
-    backbone = BACKBONES[settings.backbone](store, settings)
+    backbone = BACKBONES[settings.backbone].load(store, settings)
     backbone.check()
     if initial is not None:
-        initial.check(settings, sizes_of(backbone.card()))
+        initial.check(settings, checkpoint.sizes_of(backbone.card()))
     check_machine(settings, len(backbone.data.splits["train"]))
-    start_from = start_of(out, fingerprint)
+    start_from = run_folder.start_of(out, fingerprint)
     card = {
         "fingerprint": fingerprint,
         "settings": settings.model_dump(mode="json"),
@@ -120,58 +81,31 @@ def pretrain(store: str, settings: TrainingSettings, out: Path, seed: int, overw
     module = backbone.module(steps_per_epoch(settings, len(backbone.data.splits["train"])), seed, card)
     if initial is not None:
         card["init_from"] = initial.record()
-        load_weights(module.model, initial.weights, initial.path)
+        checkpoint.load_weights(module.model, initial.weights, initial.path)
     return run_training(module, backbone, settings, out, start_from)
 
 
-def initial_of(settings: TrainingSettings, out: Path) -> Initial | None:
-    """Checkpoint that `training.init_from` names; None where training starts from random weights.
-
-    Raises
-    ------
-    InputError
-        It is no checkpoint, or that of the run itself.
-    """
+def initial_of(settings: TrainingSettings, out: Path) -> checkpoint.Initial | None:
+    """Checkpoint that `training.init_from` names, which may not be the run's own; None for random weights."""
     if settings.init_from is None:
         return None
-    path = checkpoint_file(settings.init_from)
-    if path.resolve() == (out / CHECKPOINT).resolve():
+    path = checkpoint.checkpoint_file(settings.init_from)
+    if path.resolve() == (out / run_folder.CHECKPOINT).resolve():
         raise InputError(f"training.init_from {settings.init_from}: the run to be trained, {out}; name another --out")
-    return Initial(Path(settings.init_from), *weights_of(path))
+    return checkpoint.Initial(Path(settings.init_from), *checkpoint.weights_of(path))
 
 
 def refuse_other_training(out: Path, settings: TrainingSettings, seed: int, version: str) -> None:
-    """Refuse a folder that holds another training, as `refuse_other` does; with the weights that it starts from.
-
-    Raises
-    ------
-    InputError
-        The folder holds another training; `init_from` names no checkpoint.
-    """
+    """Refuse a folder that holds another training, as `refuse_other` does; with the weights that it starts from."""
     initial = initial_of(settings, out)
-    refuse_other(out, settings, seed, version, None if initial is None else initial.digest)
+    run_folder.refuse_other(out, settings, seed, version, None if initial is None else initial.digest)
 
 
 def run_training(
     module: MaskedPretraining, backbone: Backbone, settings: TrainingSettings, out: Path, start_from: Path | None
 ) -> Path:
-    """Train to the last step, and leave `pretrain.json`.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Whose batches are trained on.
-    out : Path
-        Run folder.
-    start_from : Path or None
-        See `start_of`.
-
-    Returns
-    -------
-    Path
-        The checkpoint.
-    """
-    checkpoint = out / CHECKPOINT
+    """Train on the backbone's batches to the last step, from a checkpoint or the start, and leave `pretrain.json`."""
+    path = out / run_folder.CHECKPOINT
     train, validation = backbone.data.splits["train"], backbone.data.splits["validation"]
     per_epoch, batch_size = steps_per_epoch(settings, len(train)), step_users(settings, len(train))
     steps = settings.epochs * per_epoch
@@ -179,7 +113,7 @@ def run_training(
     with quiet(), cpu_threads(settings.threads):
         trainer.fit(module, datamodule=backbone.batches(module.seed), ckpt_path=start_from)
     # The trainer here did not train where it started processes for that; the checkpoint tells in any case.
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     if state["global_step"] < steps:
         raise RuntimeError(f"pretraining stopped at step {state['global_step']}; run the same command to go on")
 
@@ -191,7 +125,7 @@ def run_training(
             out / "pretrain.json",
             {
                 **module.card,
-                "weights_sha256": weights_sha256(model_weights(state)),
+                "weights_sha256": run_folder.weights_sha256(checkpoint.model_weights(state)),
                 "dataset": os.path.abspath(name) if Path(name).exists() else name,
                 "parameters": count_parameters(module.model),
                 "tokens": module.tokens,
@@ -208,7 +142,7 @@ def run_training(
                 "losses": metrics,
             },
         )
-    return checkpoint
+    return path
 
 
 def package_versions() -> dict[str, str]:

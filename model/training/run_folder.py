@@ -62,21 +62,10 @@ def held_training(out: Path) -> Json:
 def refuse_other(
     out: Path, settings: TrainingSettings, seed: int, version: str | None = None, initial: str | None = None
 ) -> None:
-    """Refuse to train into a folder that holds another training.
+    """Refuse to train into a folder that holds a training of other settings, another seed or dataset version.
 
-    Parameters
-    ----------
-    out : Path
-        Run folder; it need not exist.
-    version : str, optional
-        Fingerprint of the dataset version; without it, only settings and seed are compared.
-    initial : str, optional
-        Hash of the weights that training starts from.
-
-    Raises
-    ------
-    InputError
-        The folder holds a training with other settings, another seed or of another dataset version.
+    Without the `version`'s fingerprint only settings and seed are compared; `initial` is the hash of the weights it
+    starts from.
 
     Examples
     --------
@@ -103,13 +92,7 @@ def refuse_other(
 
 
 def refuse_run(out: Path, changes: list[str]) -> None:
-    """Say what another run in a folder would differ in, and what to do.
-
-    Raises
-    ------
-    InputError
-        Always.
-    """
+    """Say what another run in a folder would differ in, and what to do."""
     more = f" and {len(changes) - NAMED} more" if len(changes) > NAMED else ""
     raise InputError(
         f"{out} holds another training; what differs: {', '.join(changes[:NAMED])}{more}; "

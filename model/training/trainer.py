@@ -25,13 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def check_machine(settings: TrainingSettings, train_users: int) -> None:
-    """Refuse, before training, what this machine or its packages cannot do.
-
-    Raises
-    ------
-    InputError
-        Devices that are not there or do not divide the batch, a logger that is not installed, no compiler.
-    """
+    """Refuse, before training, devices that are not there or do not divide the batch, a missing logger or compiler."""
     batch = min(settings.batch_size, train_users)
     if batch % settings.devices:
         msg = f"training.devices {settings.devices} must divide the batch of {batch} users; change training.batch_size"
@@ -63,19 +57,7 @@ def _check_compiler(device: str) -> None:
 
 
 def make_trainer(settings: TrainingSettings, out: Path, steps_per_epoch: int, batch_size: int) -> lightning.Trainer:
-    """Trainer of a pretraining.
-
-    Parameters
-    ----------
-    out : Path
-        Run folder.
-    batch_size : int
-        Users of a step, over all processes.
-
-    Returns
-    -------
-    lightning.Trainer
-    """
+    """Trainer of a pretraining into a run folder; a step has `batch_size` users, over all processes."""
     steps = settings.epochs * steps_per_epoch
     precision = (
         ("bf16-mixed" if uses_gpu(settings) else "32-true") if settings.precision == "auto" else settings.precision
@@ -127,13 +109,7 @@ def _loggers(settings: TrainingSettings, out: Path) -> list[Logger]:
 
 
 class SampleProgress(Callback):
-    """One bar over the whole training, in samples, and a log line an epoch.
-
-    Parameters
-    ----------
-    batch_size : int
-        Users of a step, over all processes.
-    """
+    """One bar over the whole training, in samples (`batch_size` a step, over all processes), and a log line an epoch."""
 
     def __init__(self, batch_size: int, steps: int) -> None:
         self._batch_size = batch_size

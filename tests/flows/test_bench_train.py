@@ -12,10 +12,10 @@ from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
 from wavecity.flows.recipe import load_recipe
 from wavecity.geo.errors import InputError
 from wavecity.model.data.users import ScenePatches, gather, load_data
-from wavecity.model.multimodal.backbone import Multimodal
 from wavecity.model.multimodal.inputs import loss_terms, prepare
 from wavecity.model.multimodal.masking import Plan, draw_mask
 from wavecity.model.settings.training import ModelSettings
+from wavecity.model.training.backbones import Multimodal
 
 TINY = ModelSettings(width=16, encoder_layers=2, decoder_layers=2, heads=2, height_patch=20, spectrum_channels=4)
 PLANS = (

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from wavecity.model.tasks.beams import mu_precoding, su_precoding
-from wavecity.model.tasks.beams.link import Link, as_columns
+from wavecity.model.tasks.beams.link import Link, as_columns, effective_channel
 
 LINK = Link.of(power_dbm=30, bandwidth_hz=100e6, noise_figure_db=7)
 
@@ -65,7 +65,7 @@ def receive_channels(csi):
 def mu_precoder(csi, beams, link, alpha=None):
     """The precoder behind `mu_sum_rate`: F_RF (C, N_t, K) and F_BB (C, K, K)."""
     beams = mu_precoding._checked_clusters(csi, beams)
-    effective = mu_precoding.effective_channel(csi, beams)
+    effective = effective_channel(csi, beams)
     return as_columns(beams, *csi.shape[-2:]), mu_precoding._baseband(effective, beams, csi, link, alpha)
 
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 import xarray as xr
 
-from wavecity.model.training.export import export_model
-from wavecity.model.training.export_metadata import metadata_of
+from wavecity.model.training.export import export_model, metadata_of
 from wavecity.model.training.load import load_model
 from wavecity.model.training.pretrain import pretrain
 

@@ -12,7 +12,7 @@ import pytest
 from wavecity.dataset.importing.channel_files import LAYOUT
 from wavecity.flows.cli import cli
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.export_metadata import metadata_of
+from wavecity.model.training.export import metadata_of
 from wavecity.model.training.load import load_model
 
 ROOT = Path(__file__).resolve().parents[2]

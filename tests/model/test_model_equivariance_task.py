@@ -11,7 +11,6 @@ from synthetic_results import check_spec
 from synthetic_temporal import make_temporal
 
 from wavecity.dataset import InputError
-from wavecity.model.equivariance import task as equivariance_task
 from wavecity.model.equivariance.measures import (
     MODULATED,
     OWN,
@@ -23,7 +22,6 @@ from wavecity.model.equivariance.measures import (
     shifted,
     sized,
 )
-from wavecity.model.equivariance.task import equivariance_temporal
 from wavecity.model.equivariance.training import (
     ESTIMATION,
     FORECAST,
@@ -41,7 +39,9 @@ from wavecity.model.results.records import Findings, Record, read_records
 from wavecity.model.results.rows import frame_of
 from wavecity.model.settings.equivariance import BudgetSettings, EquivarianceSettings
 from wavecity.model.settings.training import HeadSettings, TrainingSettings
+from wavecity.model.tasks import equivariance as equivariance_task
 from wavecity.model.tasks import evaluate as tasks
+from wavecity.model.tasks.equivariance import equivariance_temporal
 from wavecity.model.tasks.evaluate import evaluate
 from wavecity.model.tasks.spec import spec_of
 from wavecity.model.temporal.network import TemporalModel

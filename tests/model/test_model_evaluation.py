@@ -10,8 +10,7 @@ from torch import nn
 
 from wavecity.model.data.directions import angle_between, direction_of_bin, strongest_direction
 from wavecity.model.data.users import gather, geometry_of
-from wavecity.model.multimodal.attention_maps import attention_on_scene, physc_attention
-from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.multimodal.inference import Predictor, attention_on_scene, physc_attention
 from wavecity.model.multimodal.network import FoundationModel
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Condition

@@ -14,7 +14,8 @@ from wavecity.flows.cli import cli
 from wavecity.model.report.page import write_report
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.training.load import load_model
-from wavecity.model.training.pretrain import CHECKPOINT, pretrain, pretrain_fingerprint
+from wavecity.model.training.pretrain import pretrain
+from wavecity.model.training.run_folder import CHECKPOINT, pretrain_fingerprint
 
 
 def changed(settings, **fields):

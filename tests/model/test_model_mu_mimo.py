@@ -27,7 +27,7 @@ from wavecity.model.settings.training import (
 )
 from wavecity.model.tasks.beams import mu_mimo as task
 from wavecity.model.tasks.beams import probes as beam_probes
-from wavecity.model.tasks.beams.receivers import raw_entries, with_channel
+from wavecity.model.tasks.beams.receivers import link_of, raw_entries, with_channel
 from wavecity.raytrace.arrays import dft_codebook
 
 MODEL = {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2, "height_patch": 20, "spectrum_channels": 4}
@@ -214,7 +214,7 @@ def test_users_in_outage_take_no_part():
 def test_rates_and_hits_are_those_of_loops(data):
     rng = np.random.default_rng(4)
     test = task.gather_clusters(data, MuMimoSettings(cluster=4, test_users=16), 0)
-    link = task.link_of(LinkSettings(power_dbm=20))
+    link = link_of(LinkSettings(power_dbm=20))
     noise = 10 ** ((-174 + 10 * math.log10(100e6) + 7) / 10 - 3)
     assert (link.power, link.noise) == (pytest.approx(0.1), pytest.approx(noise))
     served = task.ServedClusters(test, 4, link)
@@ -229,7 +229,7 @@ def test_rates_and_hits_are_those_of_loops(data):
         others = [beam for beam in range(1024) if beam != label[user]]
         scores[user, others[:2]], scores[user, others[2:5]] = 2, 1.3
     served.add(Method.PHYSC_PROBE, torch.from_numpy(scores), 0.1, 1)
-    served.add_bound()
+    served.add_rates(Method.EXHAUSTIVE_SEARCH, served.label, float("nan"), 0, WHOLE, None)
     found = {(record.metric, record.method): record for record in served.records}
     assert found[Metric.BEAM_TOP1, Method.PHYSC_PROBE].value == 25
     assert found[Metric.BEAM_TOP5, Method.PHYSC_PROBE].value == 50
@@ -323,12 +323,12 @@ def test_neighbouring_beams_share_a_colour_across_the_edge_of_the_codebook(predi
     test = gather(data.splits["test"], 12)
     beams = torch.tensor([0, 31 * 32 + 31, 16 * 32 + 16] * 4)
     csi = torch.from_numpy(dft_codebook(32, 32))[beams].to(torch.complex64)
-    served = task.ServedClusters(replace(test, csi=csi), 4, task.link_of(LinkSettings()))
+    served = task.ServedClusters(replace(test, csi=csi), 4, link_of(LinkSettings()))
     assert served.label.tolist() == beams.tolist()
     # Two groups for three beams.
     features = torch.randn(12, 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "GROUPS", 2)
+        patch.setattr("wavecity.model.learning.embeddings.GROUPS", 2)
         _, arrays = task._group_beams(served, features, features, 0)
     first, second, third = arrays["tsne_cluster"][:3]
     assert first == second != third

@@ -14,14 +14,14 @@ from synthetic import make_data, stored
 
 import wavecity.model.training.pretrain as module
 from wavecity.dataset import InputError
-from wavecity.model.data.batches import step_users, steps_per_epoch, training_batches
 from wavecity.model.data.snapshots import FIELDS, snapshots
 from wavecity.model.data.users import gather, geometry_of, load_data
 from wavecity.model.multimodal.module import augment, schedule
 from wavecity.model.settings.training import AugmentSettings, TrainingSettings
+from wavecity.model.training.backbones import step_users, steps_per_epoch, training_batches
 from wavecity.model.training.load import load_model
-from wavecity.model.training.pretrain import CHECKPOINT, pretrain, pretrain_fingerprint
-from wavecity.model.training.run_folder import decisive
+from wavecity.model.training.pretrain import pretrain
+from wavecity.model.training.run_folder import CHECKPOINT, decisive, pretrain_fingerprint
 
 
 def weights(checkpoint):

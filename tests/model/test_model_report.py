@@ -140,7 +140,7 @@ def test_tables_give_mean_and_spread(page, run):
 
 def test_the_same_results_give_the_same_pictures(run, page):
     outcomes = read_outcomes(run)
-    for again in (draw_mu(outcomes["mu-mimo"]), draw_spectra(outcomes["reconstruction"].arrays)):
+    for again in (draw_mu(outcomes["mu-mimo"]), draw_spectra(outcomes["reconstruction"])):
         assert again in page
 
 

@@ -17,7 +17,8 @@ from wavecity.model.data.users import geometry_of
 from wavecity.model.multimodal.masking import RankDraws
 from wavecity.model.training import trainer as training
 from wavecity.model.training.load import load_model
-from wavecity.model.training.pretrain import CHECKPOINT, pretrain, pretrain_fingerprint
+from wavecity.model.training.pretrain import pretrain
+from wavecity.model.training.run_folder import CHECKPOINT, pretrain_fingerprint
 
 
 def changed(tiny, **fields):

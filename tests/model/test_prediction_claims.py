@@ -5,8 +5,7 @@ import pytest
 
 from wavecity.model.figures.drawing import style
 from wavecity.model.figures.prediction import METHODS
-from wavecity.model.report.papers import TEMPORAL
-from wavecity.model.report.standings import standing, standings_of
+from wavecity.model.report.papers import TEMPORAL, standing, standings_of
 from wavecity.model.results.claims import judge
 from wavecity.model.results.measures import Select, gain
 from wavecity.model.results.names import Method, Metric

@@ -266,9 +266,9 @@ def test_gradients_are_finite_where_a_bin_shows_nothing():
 @torch.no_grad()
 def test_a_forecast_is_what_its_parts_combine_to():
     model, tokens = make(patch=(2, 2)), complex_normal((2, *GRID))
-    parts = model.combined(tokens, 3)
-    weights = torch.view_as_complex(model.combine(parts.encoded).unflatten(-1, (-1, 2)))
-    expected = parts.start + torch.einsum("btadk,btadkp->btadp", weights, parts.terms)
+    encoded, terms, start = model.combined(tokens, 3)
+    weights = torch.view_as_complex(model.combine(encoded).unflatten(-1, (-1, 2)))
+    expected = start + torch.einsum("btadk,btadkp->btadp", weights, terms)
     torch.testing.assert_close(model.patches(model.predict_tail(tokens, 3)), expected)
 
 

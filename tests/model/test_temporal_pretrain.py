@@ -17,10 +17,11 @@ from wavecity.model.data.angle_delay import window_of
 from wavecity.model.data.trajectories import check_temporal, gather_temporal, load_temporal
 from wavecity.model.settings.temporal import TemporalAugmentSettings
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.temporal.backbone import temporal_grid
 from wavecity.model.temporal.module import TemporalModule, augment_temporal, masked_nmse
+from wavecity.model.training.backbones import temporal_grid
 from wavecity.model.training.load import load_model, load_temporal_model
-from wavecity.model.training.pretrain import pretrain, pretrain_fingerprint
+from wavecity.model.training.pretrain import pretrain
+from wavecity.model.training.run_folder import pretrain_fingerprint
 from wavecity.model.training.trainer import CHECKPOINT
 
 WAVES = {"steps": 8, "subcarriers": 8, "antennas": 6}

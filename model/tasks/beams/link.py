@@ -26,18 +26,10 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Link:
-    """Power budget of a downlink.
+    """Power budget of a downlink."""
 
-    Attributes
-    ----------
-    power : float
-        Transmit power P, W.
-    noise : float
-        Noise power sigma^2 at each receive antenna, W.
-    """
-
-    power: float
-    noise: float
+    power: float  # Transmit power P, W
+    noise: float  # Noise power sigma^2 at each receive antenna, W
 
     def __post_init__(self) -> None:
         for name, value in (("power", self.power), ("noise", self.noise)):
@@ -54,12 +46,9 @@ class Link:
 
 
 def dft_beams(columns: int, rows: int) -> Tensor:
-    """All DFT beams of eqs 13-15, literally.
+    """All DFT beams of eqs 13-15, literally: complex128 (columns * rows, columns, rows), of norm sqrt(columns * rows).
 
-    Returns
-    -------
-    complex128 (columns * rows, columns, rows)
-        Entry [j, n, m] = exp(-j 2 pi (kx n / columns + ky m / rows)) with j = kx * rows + ky; norm sqrt(columns * rows).
+    Entry [j, n, m] = exp(-j 2 pi (kx n / columns + ky m / rows)) with j = kx * rows + ky.
     """
 
     def axis(count: int) -> Tensor:
@@ -71,17 +60,10 @@ def dft_beams(columns: int, rows: int) -> Tensor:
 
 
 def beam_response(csi: Tensor) -> Tensor:
-    """Response h^H a_j to every beam of eq. 15: the 2-D DFT of conj(h).
+    """Response h^H a_j to every beam of eq. 15: the 2-D DFT of conj(h), complex (..., x, y) to complex128 (..., x * y).
 
-    Its power is the spectrum |F h|^2 (eq. 5) at the negated index, see `wavecity.model.multimodal.inference.beams_of_spectrum`.
-
-    Parameters
-    ----------
-    csi : complex (..., x, y)
-
-    Returns
-    -------
-    complex128 (..., x * y)
+    Its power is the spectrum |F h|^2 (eq. 5) at the negated index, see
+    `wavecity.model.multimodal.inference.beams_of_spectrum`.
     """
     if csi.numel() == 0:  # MKL refuses an empty batch.
         return csi.to(torch.complex128).flatten(-2)
@@ -94,17 +76,7 @@ def beam_power(csi: Tensor) -> Tensor:
 
 
 def best_beams(csi: Tensor) -> Tensor:
-    """Strongest beam of each channel by exhaustive search (eq. 17); the lowest index of equals.
-
-    Parameters
-    ----------
-    csi : complex (..., x, y)
-        For clusters (C, K, x, y).
-
-    Returns
-    -------
-    int64 (...)
-    """
+    """Strongest beam by exhaustive search (eq. 17), the lowest index of equals: (..., x, y) to int64 (...)."""
     flat = csi.reshape(-1, *csi.shape[-2:])
     return torch.cat([beam_power(part).argmax(-1) for part in flat.split(CHUNK)]).reshape(csi.shape[:-2])
 
@@ -127,10 +99,7 @@ def as_columns(beams: Tensor, columns: int, rows: int) -> Tensor:
 
 
 def in_own_basis(csi: Tensor) -> Tensor:
-    """Matrix of rows h_k^H in an orthonormal basis of their span: (C, K, x, y) to complex128 (C, K, min(K, N_t)).
-
-    Singular values and Gram matrix stay.
-    """
+    """Rows h_k^H in an orthonormal basis of their span, (C, K, x, y) to (C, K, min(K, N_t)): the Gram matrix stays."""
     return torch.linalg.qr(csi.to(torch.complex128).flatten(-2).transpose(1, 2), mode="r").R.mH
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from wavecity.model.data.feasible import NotPossible, too_few_for_clusters
 from wavecity.model.data.users import Samples, Users, WirelessData, collate, evenly, gather
 from wavecity.model.figures.curves import draw_clusters, draw_ecdf, draw_heads, draw_mu
-from wavecity.model.figures.parts import BARS, TSNE, PaperFigure, Part
+from wavecity.model.figures.parts import BARS, TSNE, Part
 from wavecity.model.learning.baselines import omp
-from wavecity.model.learning.embeddings import clusters, picture
+from wavecity.model.learning.embeddings import EMBEDDED, grouped
 from wavecity.model.learning.heads import classifier
 from wavecity.model.multimodal.inference import Predictor, beams_of_spectrum, top_k_hits
 from wavecity.model.results.claims import ABOUT, MARGIN, OURS, SILHOUETTE_MARGIN, Claim
@@ -28,25 +28,14 @@ from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import WHOLE, Arrays, Condition, Facts, Findings, Record
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings, MuMimoSettings
+from wavecity.model.tasks.beams import receivers
 from wavecity.model.tasks.beams.link import Link, beam_power, best_beams
 from wavecity.model.tasks.beams.mu_precoding import mu_bound, mu_digital_rate, mu_sum_rate
 from wavecity.model.tasks.beams.probes import Features, Pool, label_counts, label_facts, probe
-from wavecity.model.tasks.beams.receivers import (
-    CHUNK,
-    check_level,
-    in_chunks,
-    link_facts,
-    link_of,
-    raw_entries,
-    with_channel,
-)
 from wavecity.model.tasks.reconstruction import fingerprint
 from wavecity.model.tasks.sites import csi_facts, silhouettes, trained_together
 from wavecity.model.tasks.spec import TaskSpec
 
-# Groups of neighbouring beams that t-SNE is coloured by, and users shown [ours].
-GROUPS = 8
-EMBEDDED = 1000
 # Paths of the shorter of the two pursuits.
 FEW_PATHS = 4
 # Stream of random numbers.
@@ -56,35 +45,27 @@ CLUSTERS = 40
 def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Accuracy of beams and sum-rate of clusters against the share of the training labels that is used.
 
-    Sum-rates are means over the clusters, each user served with the beam of the highest score (`mu_precoding.mu_sum_rate`).
-    Methods that take no labels have one record (x is not a number). Encoder and head are trained together at the largest
-    share only, and not at all when `heads.finetune_steps` is 0.
+    Sum-rates are means over the clusters, each user served with the beam of the highest score
+    (`mu_precoding.mu_sum_rate`). Methods that take no labels have one record (x is not a number). Encoder and head are
+    trained together at the largest share only, and not at all when `heads.finetune_steps` is 0. Of the settings
+    `mu_mimo` and `heads` count. The seed is that of pilots and clusters; the heads' seeds choose labels, weights and
+    batches.
 
-    Parameters
-    ----------
-    settings : EvaluationSettings
-        `mu_mimo` and `heads`.
-    seed : int
-        Of pilots and clusters; the heads' seeds choose labels, weights and batches.
-
-    Returns
-    -------
-    Findings
-        Arrays: `ecdf_ratios` (R,), `ecdf_methods` (M,) and `ecdf_rates` (R, M, C), sum-rate of each cluster by the first
-        head seed; `tsne_raw`, `tsne_physc` (n, 2) and `tsne_cluster` (n,) of test users, grouped by their beams' angles.
+    Arrays: `ecdf_ratios` (R,), `ecdf_methods` (M,) and `ecdf_rates` (R, M, C), sum-rate of each cluster by the first
+    head seed; `tsne_raw`, `tsne_physc` (n, 2) and `tsne_cluster` (n,) of test users, grouped by their beams' angles.
 
     Raises
     ------
     NotPossible
         No test scene has users enough for a cluster, or no share gives labels enough.
     """
-    check_level(data)
+    receivers.check_level(data)
     config = settings.mu_mimo
-    train = with_channel(gather(data.splits["train"], config.users))
+    train = receivers.with_channel(gather(data.splits["train"], config.users))
     counts = label_counts(config.ratios, len(train), data.name, "mu_mimo.ratios")
     test = gather_clusters(data, config, seed)
     visible = predictor.pilots(config.csi, seed)
-    served = ServedClusters(test, config.cluster, link_of(config.link))
+    served = ServedClusters(test, config.cluster, receivers.link_of(config.link))
     codebook = predictor.model.geometry.columns * predictor.model.geometry.rows
     pool = Pool.of(best_beams(train.csi)[:, None], codebook, (1.0,), seed)
 
@@ -114,7 +95,7 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
             rates.setdefault(method, {})[f"{ratio:g}"] = rate
     for method, scores, paths in _unlabelled(predictor, test, visible, settings.omp_atoms):
         served.add(method, scores, paths=paths)
-    served.add_bound()
+    served.add_rates(Method.EXHAUSTIVE_SEARCH, served.label, math.nan, 0, WHOLE, None)
     _ablation(served, features, pool, counts, config, settings.heads)
 
     facts = {
@@ -128,26 +109,20 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
         "feature_width": {name: values[0].shape[1] for name, values in features.items()},
         "learning_rates": rates,
         "split": "labels of users of training scenes, at random; tested on scenes of the test split, clusters at random",
-        **link_facts(config.link, test.csi),
+        **receivers.link_facts(config.link, test.csi),
         "fully_digital_bound": float(mu_bound(served.csi, served.link).mean()),
         "fully_digital_rzf": float(mu_digital_rate(served.csi, served.link).mean()),
     }
-    grouped, shown = _group_beams(served, features[Method.RAW_PROBE][1], features[Method.PHYSC_PROBE][1], seed)
-    records = [*served.records, *silhouettes(grouped)]
-    return Findings(records, facts | grouped, shown | served.ecdf(list(counts)))
+    groups, shown = _group_beams(served, features[Method.RAW_PROBE][1], features[Method.PHYSC_PROBE][1], seed)
+    records = [*served.records, *silhouettes(groups)]
+    return Findings(records, facts | groups, shown | served.ecdf(list(counts)))
 
 
 @dataclass
 class ServedClusters:
-    """Test users in clusters, and what scores of beams are worth for them.
+    """Test users in clusters, and what scores of beams are worth for them."""
 
-    Attributes
-    ----------
-    test : Users
-        Users of a cluster one after the other.
-    """
-
-    test: Users
+    test: Users  # Users of a cluster one after the other
     cluster: int
     link: Link
     records: list[Record] = field(default_factory=list)
@@ -171,15 +146,12 @@ class ServedClusters:
         for metric, k in ((Metric.BEAM_TOP1, 1), (Metric.BEAM_TOP5, 5)):
             hits = 100 * top_k_hits(scores, self.label, k)
             self.records.append(Record(metric, method, hits, seed, len(scores), x, condition, paths))
-        self._add_rates(method, scores.argmax(1), x, seed, condition, paths)
+        self.add_rates(method, scores.argmax(1), x, seed, condition, paths)
 
-    def add_bound(self) -> None:
-        """Note the sum-rate with the labels themselves as beams."""
-        self._add_rates(Method.EXHAUSTIVE_SEARCH, self.label, math.nan, 0, WHOLE, None)
-
-    def _add_rates(
+    def add_rates(
         self, method: Method, beams: Tensor, x: float, seed: int, condition: Condition, paths: int | None
     ) -> None:
+        """Note the sum-rates alone: with the labels themselves as beams they are a bound."""
         rates = mu_sum_rate(self.csi, beams.view(-1, self.cluster), self.link)
         mean, count = float(rates.mean()), len(rates)
         self.records.append(Record(Metric.MU_RATE, method, mean, seed, count, x, condition, paths))
@@ -201,14 +173,9 @@ class ServedClusters:
 
 
 def gather_clusters(data: WirelessData, config: MuMimoSettings, seed: int) -> Users:
-    """Test users drawn at random, those of a cluster one after the other and from one scene.
+    """Test users drawn at random, those of a cluster one after the other and from one scene; refuses too few of them.
 
     Scenes are evenly spread over those with users enough, and as many as `test_users` allows with one cluster each.
-
-    Raises
-    ------
-    NotPossible
-        No scene has users enough.
     """
     samples, size = data.splits["test"], config.cluster
     rows, users = np.unique(samples.scene_index, return_counts=True)
@@ -226,7 +193,7 @@ def gather_clusters(data: WirelessData, config: MuMimoSettings, seed: int) -> Us
 
 def _users_of(samples: Samples, row: int, limit: int, seed: int) -> Users:
     order = np.random.default_rng([seed, CLUSTERS, row]).permutation(np.flatnonzero(samples.scene_index == row))
-    return with_channel(collate(samples.__getitems__([int(index) for index in order[:limit]])))
+    return receivers.with_channel(collate(samples.__getitems__([int(index) for index in order[:limit]])))
 
 
 def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int) -> dict[Method, Tensor]:
@@ -234,8 +201,8 @@ def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int
     shown = predictor.shown(visible)
     return {
         Method.PHYSC_PROBE: predictor.encode(users, visible),
-        Method.RAW_PROBE: raw_entries(predictor, users.csi, visible),
-        Method.DFT_PROBE: in_chunks(lambda csi: fingerprint(csi, shown), users.csi),
+        Method.RAW_PROBE: receivers.raw_entries(predictor, users.csi, visible),
+        Method.DFT_PROBE: receivers.in_chunks(lambda csi: fingerprint(csi, shown), users.csi),
         Method.UNTRAINED_PROBE: predictor.untrained(seed).encode(users, visible),
     }
 
@@ -249,10 +216,10 @@ def _unlabelled(
     if predicted.shape[-2:] == shown.shape:
         yield Method.MODEL_SPECTRUM_BEAM, beams_of_spectrum(predicted), None
     zero = torch.zeros((), dtype=test.csi.dtype)
-    masked_power = in_chunks(lambda csi: beam_power(torch.where(shown, csi, zero)), test.csi)
+    masked_power = receivers.in_chunks(lambda csi: beam_power(torch.where(shown, csi, zero)), test.csi)
     yield Method.ZERO_FILLED_BEAM, masked_power, None
     for paths in sorted({FEW_PATHS, omp_atoms}):
-        power = torch.cat([omp(csi, shown, paths)[1] for csi in test.csi.split(CHUNK)])
+        power = torch.cat([omp(csi, shown, paths)[1] for csi in test.csi.split(receivers.CHUNK)])
         method, named = (Method.OMP_4_BEAM, None) if paths == FEW_PATHS else (Method.OMP_BEAM, paths)
         yield method, beams_of_spectrum(power), named
 
@@ -284,9 +251,7 @@ def _group_beams(served: ServedClusters, raw: Tensor, physc: Tensor, seed: int) 
     columns, rows = served.test.csi.shape[1:]
     # Beams are periodic in both angles.
     angles = 2 * np.pi * torch.stack((served.label[shown] // rows / columns, served.label[shown] % rows / rows), 1)
-    group = clusters(torch.cat((angles.cos(), angles.sin()), 1), GROUPS, seed)
-    facts, arrays = picture({"raw": raw[shown], "physc": physc[shown]}, group, seed)
-    return {"tsne_users": len(shown)} | facts, {"tsne_cluster": group} | arrays
+    return grouped(torch.cat((angles.cos(), angles.sin()), 1), raw[shown], physc[shown], seed)
 
 
 TASK: TaskName = "mu-mimo"
@@ -331,24 +296,19 @@ CLAIMS = (
                  over="worst")),
 )  # fmt: skip
 FIGURES = (
-    PaperFigure("6", "Multi-user MIMO", (
-        Part(TASK, "(a), (b) Colour: k-means clusters of the beams in angle.",
-             lambda outcome: draw_clusters(outcome, "clusters of beams in angle"), arrays=TSNE),
-        Part(TASK, f"(c), (d) Accuracy over users, sum-rate as mean over clusters. {BARS}", draw_mu, metric=Metric.MU_RATE,
-             over_labels=True),
-    )),
-    PaperFigure("13", "Distribution of the multi-user sum-rate", (
-        Part(TASK, "Share of the test clusters whose sum-rate is not above a value; first seed.", draw_ecdf,
-             arrays=("ecdf_ratios", "ecdf_rates")),
-    )),
-    PaperFigure("14", "Heads with a learning rate of 1e-3", (
-        Part(TASK, f"Hidden layers of the head; nothing tuned. {BARS}", lambda outcome: draw_heads(outcome, 1e-3),
-             metric=Metric.BEAM_TOP5, where={"learning_rate": 1e-3}, over_labels=True),
-    )),
-    PaperFigure("15", "Heads with a learning rate of 1e-4", (
-        Part(TASK, f"Hidden layers of the head; nothing tuned. {BARS}", lambda outcome: draw_heads(outcome, 1e-4),
-             metric=Metric.BEAM_TOP5, where={"learning_rate": 1e-4}, over_labels=True),
-    )),
+    Part("6", "Multi-user MIMO", TASK, "(a), (b) Colour: k-means clusters of the beams in angle.",
+         lambda outcome: draw_clusters(outcome, "clusters of beams in angle"), arrays=TSNE),
+    Part("6", "", TASK, f"(c), (d) Accuracy over users, sum-rate as mean over clusters. {BARS}", draw_mu,
+         metric=Metric.MU_RATE, over_labels=True),
+    Part("13", "Distribution of the multi-user sum-rate", TASK,
+         "Share of the test clusters whose sum-rate is not above a value; first seed.", draw_ecdf,
+         arrays=("ecdf_ratios", "ecdf_rates")),
+    Part("14", "Heads with a learning rate of 1e-3", TASK, f"Hidden layers of the head; nothing tuned. {BARS}",
+         lambda outcome: draw_heads(outcome, 1e-3), metric=Metric.BEAM_TOP5, where={"learning_rate": 1e-3},
+         over_labels=True),
+    Part("15", "Heads with a learning rate of 1e-4", TASK, f"Hidden layers of the head; nothing tuned. {BARS}",
+         lambda outcome: draw_heads(outcome, 1e-4), metric=Metric.BEAM_TOP5, where={"learning_rate": 1e-4},
+         over_labels=True),
 )  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "multimodal", "Beams and sum-rate of several users", mu_mimo,

@@ -21,27 +21,13 @@ Features = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Pool:
-    """Training users that may be labelled.
+    """Training users that may be labelled."""
 
-    Attributes
-    ----------
-    label : int64 (N, k)
-        Positions in `classes` of a user's beams.
-    classes : int64 (c,)
-        Beams that have an output, ascending.
-    codebook : int
-        All beams.
-    shares : tuple of float
-        Of the target distribution, for each of the k labels.
-    weighted : bool
-        Whether beams are weighted by `inverse_frequency` among the labels.
-    """
-
-    label: Tensor
-    classes: Tensor
-    codebook: int
-    shares: tuple[float, ...]
-    weighted: bool
+    label: Tensor  # int64 (N, k); positions in `classes` of a user's beams
+    classes: Tensor  # int64 (c,); beams that have an output, ascending
+    codebook: int  # All beams
+    shares: tuple[float, ...]  # Of the target distribution, for each of the k labels
+    weighted: bool  # Whether beams are weighted by `inverse_frequency` among the labels
     seed: int
 
     @classmethod
@@ -72,10 +58,7 @@ class Pool:
 def label_counts(ratios: Sequence[float], total: int, name: str, key: str) -> dict[float, int]:
     """Number of labels of each share of `total` users, ascending; without the shares that give too few.
 
-    Raises
-    ------
-    NotPossible
-        Not one share gives enough; `name` says of which dataset, `key` which setting below `training.evaluation` it is.
+    Where not one gives enough, the refusal names the dataset and the `key` of the setting below `training.evaluation`.
     """
     if why := too_few_for_ratios(ratios, total, key):
         raise NotPossible(f"{name}: {why}")
@@ -100,19 +83,9 @@ def label_facts(
 
 
 def weighted_cross_entropy(weight: Tensor, shares: Sequence[float] = (1.0,)) -> Loss:
-    """Cross-entropy with class weights, to soft targets.
+    """Cross-entropy of logits (B, c) with class weights (c,), to labels int64 (B, k) that share the target.
 
-    Parameters
-    ----------
-    weight : float32 (c,)
-        0 of classes that were not labelled: held-back users with such a beam do not count, unless all have one.
-    shares : sequence of float
-        Of the target distribution, for each of a user's k labels.
-
-    Returns
-    -------
-    callable
-        Logits (B, c) and labels int64 (B, k) to a scalar.
+    Classes that were not labelled weigh 0: held-back users with such a beam do not count, unless all have one.
     """
     share = torch.tensor(shares)
 
@@ -133,24 +106,10 @@ def probe(
     hidden: Sequence[int] = (),
     rates: Sequence[float] | None = None,
 ) -> Iterator[tuple[int, Tensor, float]]:
-    """Train a classifier on features of labelled users, once a seed.
+    """Train a classifier (linear if nothing is hidden) on features (N, width) of `count` labelled users, per seed.
 
-    Parameters
-    ----------
-    features : (N, width) and (M, width)
-        Of the users of the pool and of the test users.
-    count : int
-        Labels.
-    hidden : sequence of int
-        Hidden layers; none makes it a linear probe.
-    rates : sequence of float, optional
-        Learning rates tried instead of the settings'.
-
-    Yields
-    ------
-    seed : int
-    scores : float32 (M, codebook)
-    rate : float
+    Yields seed, scores (M, codebook) of the test users' features (M, width), and learning rate, of `rates` or the
+    settings'.
     """
     train, test = features
 

@@ -20,31 +20,12 @@ CHUNK = 1024
 
 
 def receivers(data: WirelessData, split: str, limit: int, columns: int, rows: int) -> tuple[Users, Tensor]:
-    """Users of a split, evenly spread over it, and their channels at a panel of several antennas.
+    """Users evenly spread over a split, and their channels at a panel of R antennas, complex64 (N, R, x, y).
 
-    The panel is that of `wavecity.dataset.views`: isotropic elements half a wavelength apart, upright, boresight east, the same
-    way for every user, and centred on the position whose single-antenna channel is stored. Users in outage are left out.
-
-    Parameters
-    ----------
-    data : WirelessData
-        `name` is the store; it needs path arrays.
-    limit : int
-        Largest number of users.
-    columns, rows : int
-        Of the users' panels, R = columns * rows antennas.
-
-    Returns
-    -------
-    users : Users
-        Of N users; their `csi` is the stored one, of one antenna.
-    csi : complex64 (N, R, x, y)
-        Antenna (column, row) at column * rows + row.
-
-    Raises
-    ------
-    InputError
-        A store without paths, or one that was published anew since it was opened.
+    The panel is that of `wavecity.dataset.views`: isotropic elements half a wavelength apart, upright, boresight east,
+    the same way for every user, and centred on the position whose single-antenna channel is stored; antenna (column,
+    row) is at column * rows + row. Users in outage are left out. A store without paths is refused, or one that was
+    published anew since.
     """
     samples = data.splits[split]
     picked = evenly(len(samples), limit).numpy()
@@ -78,17 +59,9 @@ def in_chunks(function: Callable[[Tensor], Tensor], csi: Tensor) -> Tensor:
 
 
 def raw_entries(predictor: Predictor, csi: Tensor, visible: Tensor) -> Tensor:
-    """Baseline's features: visible entries of RMS 1, and their level as the model is given it.
+    """Baseline's features of channels (N, x, y): visible entries of RMS 1, and their level as the model is given it.
 
-    Parameters
-    ----------
-    csi : complex (N, x, y)
-    visible : int64 (v,)
-
-    Returns
-    -------
-    float32 (N, 2 * entries + 1)
-        97 numbers for 3 patches of 16 antennas.
+    Of patches int64 (v,), float32 (N, 2 * entries + 1): 97 numbers for 3 patches of 16 antennas.
     """
 
     def entries(part: Tensor) -> Tensor:
@@ -106,13 +79,7 @@ def with_channel(users: Users) -> Users:
 
 
 def check_level(data: WirelessData) -> None:
-    """Refuse channels whose level means nothing: no rate follows from a power budget.
-
-    Raises
-    ------
-    InputError
-        The store holds normalised channels without gains.
-    """
+    """Refuse normalised channels without gains, whose level means nothing: no rate follows from a power budget."""
     if data.attributes.get("imported", {}).get("level") == "normalised":
         msg = f"{data.name}: normalised channels, so that there is no SNR and no rate; import them with path_gain"
         raise InputError(msg)
@@ -124,12 +91,7 @@ def link_of(settings: LinkSettings) -> Link:
 
 
 def link_facts(settings: LinkSettings, csi: Tensor) -> Facts:
-    """Power budget, and percentiles of the SNR that a user's strongest beam gives at one antenna.
-
-    Parameters
-    ----------
-    csi : complex (N, x, y)
-    """
+    """Power budget, and percentiles over channels (N, x, y) of the SNR of the strongest beam at one antenna."""
     link, antennas = link_of(settings), csi.shape[1] * csi.shape[2]
     strongest = in_chunks(lambda part: beam_power(part).amax(1), csi) * link.power / (antennas * link.noise)
     percentiles = np.percentile(10 * np.log10(strongest.numpy()), (5, 50, 95))

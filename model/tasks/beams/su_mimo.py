@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wavecity.model.data.users import Users, WirelessData, with_antennas
 from wavecity.model.figures.curves import draw_su
-from wavecity.model.figures.parts import BARS, PaperFigure, Part
+from wavecity.model.figures.parts import BARS, Part
 from wavecity.model.learning.baselines import omp
 from wavecity.model.learning.heads import Loss, classifier
 from wavecity.model.multimodal.inference import Predictor
@@ -41,23 +41,10 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     """Accuracy of beams and rate against the share of the training labels that is used.
 
     Top-2 accuracy is the mean share of the two labelled beams that are among the two with the highest scores, in any
-    order; the dominant pair is right where the highest score at either end is that of the first labelled pair. Rates are
-    means over users (`su_precoding.su_rate`). Methods that take no labels have one record (x is not a number). Encoder and
-    heads are not trained together when `heads.finetune_steps` is 0.
-
-    Parameters
-    ----------
-    data : WirelessData
-        Of a store with paths.
-    settings : EvaluationSettings
-        `su_mimo` and `heads`.
-    seed : int
-        Of pilots; the heads' seeds choose labels, weights and batches.
-
-    Returns
-    -------
-    Findings
-        No arrays.
+    order; the dominant pair is right where the highest score at either end is that of the first labelled pair. Rates
+    are means over users (`su_precoding.su_rate`). Methods that take no labels have one record (x is not a number).
+    Encoder and heads are not trained together when `heads.finetune_steps` is 0. Of the settings `su_mimo` and `heads`
+    count. The seed is that of pilots; the heads' seeds choose labels, weights and batches.
 
     Raises
     ------
@@ -101,7 +88,7 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
             rates.setdefault(method, {})[f"{ratio:g}"] = rate
     for method, pairs in _unlabelled(predictor, test_csi, shape, visible, link):
         served.add(method, pairs)
-    served.add_bound()
+    served.add_rate(Method.EXHAUSTIVE_SEARCH, served.label)
 
     facts = {
         **label_facts(train, test, counts, config.ratios, settings.heads),
@@ -184,13 +171,10 @@ class ServedUsers:
         }
         for metric, share in shares.items():
             self.records.append(Record(metric, method, 100 * share, seed, len(self.csi), x))
-        self._add_rate(method, pairs, x, seed)
+        self.add_rate(method, pairs, x, seed)
 
-    def add_bound(self) -> None:
-        """Note the rate with the labels themselves as beams."""
-        self._add_rate(Method.EXHAUSTIVE_SEARCH, self.label, math.nan, 0)
-
-    def _add_rate(self, method: Method, pairs: Pairs, x: float, seed: int) -> None:
+    def add_rate(self, method: Method, pairs: Pairs, x: float = math.nan, seed: int = 0) -> None:
+        """Note the rate alone: with the labels themselves as beams it is a bound."""
         rate = float(su_rate(self.csi, pairs, self.shape, self.link).mean())
         self.records.append(Record(Metric.SU_RATE, method, rate, seed, len(self.csi), x))
 
@@ -221,18 +205,9 @@ def _views(
 def pair_magnitudes(csi: Tensor, shown: Tensor, shape: tuple[int, int]) -> Tensor:
     """Magnitudes of the zero-filled channel's DFT, over both arrays, scaled to norm 1.
 
-    Parameters
-    ----------
-    csi : complex (N, R, x, y)
-    shown : bool (x, y)
-    shape : (int, int)
-        Columns and rows of the receive antennas.
-
-    Returns
-    -------
-    float32 (N, x * y + 2 * R)
-        For each transmit direction over all receive directions, then root of the summed power and greatest magnitude for
-        each receive direction over all transmit directions.
+    Of complex (N, R, x, y), antennas `shown`, bool (x, y), and `shape` (columns and rows of the receiver), float32 (N,
+    x * y + 2 * R): for each transmit direction over all receive directions, then root of the summed power and greatest
+    magnitude for each receive direction over all transmit directions.
     """
     seen = torch.where(shown, csi, torch.zeros((), dtype=csi.dtype)).to(torch.complex128)
     pairs = torch.fft.fftn(seen.unflatten(1, shape), dim=(1, 2, 3, 4)).abs().flatten(3).flatten(1, 2)
@@ -290,10 +265,9 @@ CLAIMS = (
           Select(Metric.SU_RATE, _MODEL, (Method.TWIN,))),
 )  # fmt: skip
 FIGURES = (
-    PaperFigure("7", "Single-user MIMO", (
-        Part(TASK, "Top-2 accuracy is the mean share of the two labelled beams that are among the two predicted. "
-             f"{BARS}", draw_su, metric=Metric.SU_RATE, over_labels=True),
-    )),
+    Part("7", "Single-user MIMO", TASK,
+         f"Top-2 accuracy is the mean share of the two labelled beams that are among the two predicted. {BARS}",
+         draw_su, metric=Metric.SU_RATE, over_labels=True),
 )  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "multimodal", "Beam pairs and rate of one user with several antennas", su_mimo,

@@ -10,20 +10,7 @@ import torch
 from torch import Tensor
 
 from wavecity.model.data.tokens import squared
-from wavecity.model.tasks.beams.link import (
-    Link,
-    as_columns,
-    beam_response,
-    check_antennas,
-    checked_beams,
-    chunks,
-    dft_beams,
-    effective_channel,
-    in_own_basis,
-    same_beams,
-    to_power,
-    water_filling,
-)
+from wavecity.model.tasks.beams import link as common
 
 # RF chains and streams of the single-user link, at both ends.
 CHAINS = 2
@@ -31,44 +18,28 @@ CHAINS = 2
 
 @dataclass(frozen=True)
 class Pairs:
-    """Transmit and receive beams of B single-user links, one of each for a chain; the first pair is the dominant one.
+    """Transmit and receive beams of B single-user links, one of each for a chain; the first pair is the dominant one."""
 
-    Attributes
-    ----------
-    tx : int64 (B, 2)
-        Base station's beams, index kx * Ny + ky.
-    rx : int64 (B, 2)
-        User's beams, index kx * rx_rows + ky.
-    """
-
-    tx: Tensor
-    rx: Tensor
+    tx: Tensor  # int64 (B, 2); base station's beams, index kx * Ny + ky
+    rx: Tensor  # int64 (B, 2); user's beams, index kx * rx_rows + ky
 
 
-def su_labels(csi: Tensor, receive_shape: tuple[int, int], link: Link) -> Pairs:
+def su_labels(csi: Tensor, receive_shape: tuple[int, int], link: common.Link) -> Pairs:
     """Beams of two chains by greedy exhaustive search over all pairs (eqs 25-26).
 
     The first pair maximises eq. 25 for one chain. It is kept, and the second, of another transmit and another receive
-    beam, maximises eq. 25 for two. With A = W^H H F and orthogonal beams that is det(I + c A A^H) =
-    1 + c |A|_F^2 + c^2 |det A|^2, c = P / (2 sigma^2 N_t N_r).
+    beam, maximises eq. 25 for two. With A = W^H H F and orthogonal beams that is det(I + c A A^H) = 1 + c |A|_F^2 + c^2
+    |det A|^2, c = P / (2 sigma^2 N_t N_r).
 
-    Parameters
-    ----------
-    csi : complex (B, R, x, y)
-        One channel for each receive antenna: H[r] = h_r^H.
-    receive_shape : (int, int)
-        Columns and rows of the user's array, R = columns * rows; antenna r = column * rows + row.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, fewer than two antennas at an end.
+    Channels are complex (B, R, x, y), H[r] = h_r^H for each receive antenna; `receive_shape` are columns and rows of
+    the user's array, antenna r = column * rows + row. Shapes that do not fit, or one antenna at an end, raise
+    ValueError.
     """
     _check_receiver(csi, receive_shape)
     antennas, elements = csi.shape[1], csi.shape[2] * csi.shape[3]
     snr = link.power / link.noise / (CHAINS * elements * antennas)
     tx, rx = [], []
-    for part in chunks(csi):
+    for part in common.chunks(csi):
         pairs = _beam_pairs(csi[part], receive_shape)
         power = squared(pairs)
         rx_1, tx_1 = _argmax(power)
@@ -86,37 +57,21 @@ def su_labels(csi: Tensor, receive_shape: tuple[int, int], link: Link) -> Pairs:
     return Pairs(torch.cat(tx), torch.cat(rx))
 
 
-def su_rate(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Link) -> Tensor:
-    """Spectral efficiency of two streams over the given beams (eqs 23-24 and 27-29).
+def su_rate(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: common.Link) -> Tensor:
+    """Spectral efficiency, float64 (B,) in bit/s/Hz, of two streams over the given beams (eqs 23-24 and 27-29).
 
-    log2 det(I + R_n^-1 T T^H), T = W_BB^H H_eff F_BB, with the noise that the combiner colours,
-    R_n = sigma^2 W_BB^H W_RF^H W_RF W_BB. Power is equal over the streams, the paper's SNR / N_s: it sits in F_BB.
-
-    Parameters
-    ----------
-    csi : complex (B, R, x, y)
-    pairs : Pairs
-        A beam given twice at one end leaves one stream.
-    receive_shape : (int, int)
-        As for `su_labels`.
-
-    Returns
-    -------
-    float64 (B,)
-        bit/s/Hz.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, a beam outside its codebook.
+    log2 det(I + R_n^-1 T T^H), T = W_BB^H H_eff F_BB, with the noise that the combiner colours, R_n = sigma^2 W_BB^H
+    W_RF^H W_RF W_BB. Power is equal over the streams, the paper's SNR / N_s: it sits in F_BB. Channels and
+    `receive_shape` are as for `su_labels`; a beam given twice at one end leaves one stream. Shapes that do not fit, or
+    a beam outside its codebook, raise ValueError.
     """
     pairs = _checked_pairs(csi, pairs, receive_shape)
     rates = []
-    for part in chunks(csi):
+    for part in common.chunks(csi):
         chosen = Pairs(pairs.tx[part], pairs.rx[part])
         effective, precoder, combiner = _su_baseband(csi[part], chosen, receive_shape, link)
         received = combiner.mH @ effective @ precoder
-        noise = link.noise * csi.shape[1] * combiner.mH @ same_beams(chosen.rx).to(combiner.dtype) @ combiner
+        noise = link.noise * csi.shape[1] * combiner.mH @ common.same_beams(chosen.rx).to(combiner.dtype) @ combiner
         snr = torch.linalg.pinv(noise, hermitian=True) @ received @ received.mH
         # det(I + X) = 1 + tr X + det X of a 2 x 2 matrix.
         trace = snr.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -125,41 +80,33 @@ def su_rate(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Lin
     return torch.cat(rates)
 
 
-def su_bound(csi: Tensor, link: Link) -> Tensor:
-    """Capacity of the link's channel H by water-filling over its singular values: no linear processing does better.
-
-    Parameters
-    ----------
-    csi : complex (B, R, x, y)
-
-    Returns
-    -------
-    float64 (B,)
-        bit/s/Hz.
-    """
-    check_antennas(csi, "B, R")
-    values = torch.cat([torch.linalg.svdvals(in_own_basis(csi[part])) for part in chunks(csi)])
-    return water_filling(values.square() / link.noise, link.power)
+def su_bound(csi: Tensor, link: common.Link) -> Tensor:
+    """Capacity of channels (B, R, x, y), float64 (B,) in bit/s/Hz, by water-filling over their singular values."""
+    common.check_antennas(csi, "B, R")
+    values = torch.cat([torch.linalg.svdvals(common.in_own_basis(csi[part])) for part in common.chunks(csi)])
+    return common.water_filling(values.square() / link.noise, link.power)
 
 
 def _su_baseband(
-    csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: Link
+    csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int], link: common.Link
 ) -> tuple[Tensor, Tensor, Tensor]:
     """H_eff of eq. 27, F_BB and W_BB of eq. 29; each complex128 (B, 2, 2)."""
     elements = csi.shape[-2] * csi.shape[-1]
-    effective = as_columns(pairs.rx, *receive_shape).mH @ effective_channel(csi, pairs.tx)
+    effective = common.as_columns(pairs.rx, *receive_shape).mH @ common.effective_channel(csi, pairs.tx)
     scale = effective.abs().amax((-2, -1), keepdim=True).clamp_min(1e-100)
     left, _, right = torch.linalg.svd(effective / scale)
     precoder = _inverse_root(pairs.tx, elements) @ right.mH
     combiner = _inverse_root(pairs.rx, csi.shape[1]) @ left
-    radiated = elements * (precoder.conj() * (same_beams(pairs.tx).to(precoder.dtype) @ precoder)).real.sum((-2, -1))
-    return effective, to_power(radiated, link.power)[:, None, None] * precoder, combiner
+    radiated = elements * (precoder.conj() * (common.same_beams(pairs.tx).to(precoder.dtype) @ precoder)).real.sum(
+        (-2, -1)
+    )
+    return effective, common.to_power(radiated, link.power)[:, None, None] * precoder, combiner
 
 
 def _beam_pairs(csi: Tensor, receive_shape: tuple[int, int]) -> Tensor:
     """W^H H F for the whole codebooks: complex (B, R, x, y) to complex128 (B, R, N_t), receive beam first."""
-    combiners = dft_beams(*receive_shape).flatten(1).to(csi.device)
-    return combiners.conj() @ beam_response(csi)
+    combiners = common.dft_beams(*receive_shape).flatten(1).to(csi.device)
+    return combiners.conj() @ common.beam_response(csi)
 
 
 def _inverse_root(beams: Tensor, elements: int) -> Tensor:
@@ -167,7 +114,7 @@ def _inverse_root(beams: Tensor, elements: int) -> Tensor:
 
     A beam that m chains hold gives a block of ones of size m with the one eigenvalue m.
     """
-    same = same_beams(beams)
+    same = common.same_beams(beams)
     return (same / same.sum(-1, keepdim=True) ** 1.5 / math.sqrt(elements)).to(torch.complex128)
 
 
@@ -178,7 +125,7 @@ def _argmax(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_receiver(csi: Tensor, receive_shape: tuple[int, int]) -> None:
-    check_antennas(csi, "B, R")
+    common.check_antennas(csi, "B, R")
     columns, rows = receive_shape
     if columns < 1 or rows < 1 or columns * rows != csi.shape[1]:
         raise ValueError(
@@ -194,5 +141,6 @@ def _checked_pairs(csi: Tensor, pairs: Pairs, receive_shape: tuple[int, int]) ->
     _check_receiver(csi, receive_shape)
     shape, elements = (len(csi), CHAINS), csi.shape[2] * csi.shape[3]
     return Pairs(
-        checked_beams("pairs.tx", pairs.tx, shape, elements), checked_beams("pairs.rx", pairs.rx, shape, csi.shape[1])
+        common.checked_beams("pairs.tx", pairs.tx, shape, elements),
+        common.checked_beams("pairs.rx", pairs.rx, shape, csi.shape[1]),
     )
