@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import NDArray
 
 import wavecity
@@ -77,10 +78,10 @@ def located(options: argparse.Namespace) -> list[dict[str, object]]:
     return records
 
 
-def kinds_of(los: NDArray[np.bool_], paths: object) -> NDArray[np.int64]:
+def kinds_of(los: NDArray[np.bool_], paths: xr.Dataset) -> NDArray[np.int64]:
     """Index of each user's kind in `KINDS`."""
-    power = np.abs(paths["gain"].values) ** 2  # type: ignore[index]
-    specular = ~(paths["interactions"].values & DIFFRACTION).any(-1)  # type: ignore[index]
+    power = np.abs(paths["gain"].values) ** 2
+    specular = ~(paths["interactions"].values & DIFFRACTION).any(-1)
     reflected = (power * specular).max(1) > 0.1 * power.sum(1)
     return np.where(los, 0, np.where(reflected, 1, 2))
 
