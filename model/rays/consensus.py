@@ -24,6 +24,8 @@ STRONGER = 3.0
 AGREEING = 3.0
 # Likeliest landing points of a wave that are kept; users at a time.
 KEPT, CHUNK = 128, 16
+# Directions of a wave that are less likely than its best by so much (logarithm) are not followed around edges: it takes long.
+UNLIKELY = 5.0
 # Standard deviations of a direction beyond this say nothing, radians.
 WIDEST = 0.05
 
@@ -130,7 +132,7 @@ def _landings(waves: Waves, scene: Surroundings) -> _Landing:
     )
     flat = (1 - direction[:, 1].square()).sqrt()
     spread = (covariance.diagonal(dim1=1, dim2=2).sqrt() / flat[:, None]).clamp_max(WIDEST)
-    bent = curves(legs, rays.fall, spread, walls, radio)
+    bent = curves(legs, rays.fall, spread, waves.likelihood.flatten()[ray] > -UNLIKELY, walls, radio)
     across = (bent.spacing / 2).square() + (2 * bent.after * spread[bent.ray, 1]).square() + MAP_ERROR**2
     # Of a cone's directions, most are one curve's; the wave came by one of them.
     share = -bent.mismatch.square() / 2 - math.log(18)

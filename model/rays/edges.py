@@ -76,7 +76,7 @@ class _Meetings:
     mismatch: Tensor
 
 
-def curves(legs: list[Leg], fall: Tensor, spread: Tensor, walls: Walls, radio: Radio) -> Curves:
+def curves(legs: list[Leg], fall: Tensor, spread: Tensor, worth: Tensor, walls: Walls, radio: Radio) -> Curves:
     """Landing points of waves by way of one edge each.
 
     Parameters
@@ -87,6 +87,8 @@ def curves(legs: list[Leg], fall: Tensor, spread: Tensor, walls: Walls, radio: R
         Metres that they lose a metre.
     spread : float64 (R, 2)
         Standard deviation of their direction in azimuth and elevation, radians.
+    worth : bool (R,)
+        Which of them are looked at.
     walls : Walls
     radio : Radio
 
@@ -99,7 +101,9 @@ def curves(legs: list[Leg], fall: Tensor, spread: Tensor, walls: Walls, radio: R
         whole = nothing.long()
         return Curves(whole, nothing.view(0, 2), nothing, nothing, whole, nothing, nothing, nothing)
     met = [_meet(leg, number, fall, spread, walls) for number, leg in enumerate(legs[: WALLS_BEFORE + 1])]
-    meetings = _Meetings(*(torch.cat([getattr(part, name) for part in met]) for name in _Meetings.__dataclass_fields__))
+    meetings = _Meetings(
+        *(torch.cat([getattr(part, name)[worth[part.ray]] for part in met]) for name in _Meetings.__dataclass_fields__)
+    )
     rays, of, angle, deflection = _leave(meetings, fall, walls)
     landed, _ = march(rays, walls, radio.user_height, WALLS_AFTER)
     return _sampled(meetings, of, angle, deflection, landed, rays, fall, radio)

@@ -231,7 +231,7 @@ def test_the_curve_around_an_edge_leads_to_the_user(height, start, end, user) ->
     direction = torch.from_numpy(cosines(point[None]))
     rays = Rays.leaving(direction, RADIO)
     _, legs = march(rays, walls, 1.5)
-    bent = curves(legs, rays.fall, torch.full((1, 2), 1e-5, dtype=torch.float64), walls, RADIO)
+    bent = curves(legs, rays.fall, torch.full((1, 2), 1e-5, dtype=torch.float64), torch.ones(1) > 0, walls, RADIO)
     apart = np.linalg.norm(bent.position.numpy() - user[:2], axis=1)
     nearest = int(apart.argmin())
     assert apart[nearest] < bent.spacing[nearest]
@@ -245,7 +245,7 @@ def test_no_ray_goes_from_an_edge_through_its_own_house() -> None:
     walls = Walls.of_rings([(BLOCK, True)], [0.0], [20.0])
     rays = Rays.leaving(torch.from_numpy(cosines(np.array([[5.0, -40.0, 6.0]]))), RADIO)
     _, legs = march(rays, walls, 1.5)
-    bent = curves(legs, rays.fall, torch.full((1, 2), 1e-5, dtype=torch.float64), walls, RADIO)
+    bent = curves(legs, rays.fall, torch.full((1, 2), 1e-5, dtype=torch.float64), torch.ones(1) > 0, walls, RADIO)
     x, y = bent.position.T
     assert len(x) > 10
     assert not ((x > 5) & (x < 45) & (y > -80) & (y < -40)).any()
