@@ -10,8 +10,8 @@ from pathlib import Path
 DATA = {
     "geo": (
         "build", "cities", "extract", "footprints", "gates", "guess", "height_texts", "heights", "mesh", "overpass",
-        "overture", "plan", "polygons", "projection", "rasters", "reading", "rings", "rows", "scene", "seeding", "settings",
-        "sources", "streets", "tile_heights", "tiles", "trajectories", "users",
+        "overture", "plan", "polygons", "projection", "rasters", "reading", "rewriting", "rings", "rows", "scene", "seeding",
+        "settings", "sources", "streets", "tile_heights", "tiles", "trajectories", "users",
     ),
     "raytrace": (
         "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",

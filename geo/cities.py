@@ -20,7 +20,9 @@ EARTH_RADIUS_KM = 6371.0
 # GeoNames' smallest file that holds every city a recipe may ask for.
 SMALLEST = 15_000
 
-MAP_SUFFIXES = (".osm.pbf", ".pbf", ".osm", ".osm.gz", ".parquet")
+# Files that are read as OpenStreetMap extracts, by their names.
+SUFFIXES = (".osm.pbf", ".pbf", *(f"{kind}{packed}" for kind in (".osm", ".osm.xml") for packed in ("", ".gz", ".bz2")))
+MAP_SUFFIXES = (*SUFFIXES, ".parquet")
 
 
 @dataclass(frozen=True)

