@@ -172,7 +172,7 @@ def export_scene(recipe: Recipe, scene_id: str, out: Path, cache: Path) -> list[
     InputError
         No accepted tile has this id, or its scene cannot be made.
     """
-    cities = [city for city in cities_of(recipe.area) if scene_id.rsplit("-", 1)[0] == slug(city.name)]
+    cities = [city for city in cities_of(recipe.area) if not city.name or scene_id.rsplit("-", 1)[0] == city.slug]
     plans = [plan_one_city(city, recipe, cache) for city in cities]
     tiles = [tile for plan in plans for tile in plan.tiles if tile.status == "accepted"]
     tile = next((tile for tile in tiles if tile.id == scene_id), None)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from wavecity.geo.cities import City, cities_of, nearest_country
+from wavecity.geo.cities import City, placed
 from wavecity.geo.errors import InputError, MapError
 from wavecity.geo.settings import AreaSettings, SceneSettings
 from wavecity.geo.sources import Source
@@ -18,7 +18,7 @@ class CityPlan:
     Attributes
     ----------
     city : City
-        With its country filled in.
+        With its name and country filled in.
     tiles : list of Tile
     source : Source or None
         None where the map is not there.
@@ -100,9 +100,8 @@ def plan_one(
     """
     try:
         source = open_map(city)
-        if source is not None and not city.country:
-            west, south, east, north = source.bounds
-            city = replace(city, country=nearest_country((south + north) / 2, (west + east) / 2))
+        if source is not None:
+            city = placed(city, source.bounds)
         return CityPlan(city, plan_city(city, source, area, scene, seed), source)
     except MapError as error:
         return CityPlan(city, [], None, str(error))
@@ -121,7 +120,7 @@ def join_plans(plans: Iterable[CityPlan], area: AreaSettings, seed: int) -> Plan
         more = f" (and none of the other {len(cities) - 1} cities)" if len(cities) > 1 else ""
         raise InputError(cities[0].problem + more)
     tiles = [tile for plan in cities for tile in plan.tiles]
-    splits = assign_splits(tiles, cities_of(area), area.split, seed)
+    splits = assign_splits(tiles, [plan.city for plan in cities], area.split, seed)
     # Most tiles of a large map are rejected, and have no split.
     divided = [
         [replace(tile, split=splits[tile.id]) if tile.id in splits else tile for tile in plan.tiles] for plan in cities

@@ -82,8 +82,10 @@ class AreaSettings(Settings):
         ".gz, .bz2), a folder of such files, a URL of one, where `{city}` stands for the city's name, `overpass`, or the "
         "path of an Overture buildings .parquet.",
     )
-    city: str = Field("Helsinki", min_length=1, description="Name of the city, if it is one.")
-    country: str = Field("FI", pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2 code of its country.")
+    city: str = Field("", description="Name of the city, if it is one; empty: that of the town nearest to its middle.")
+    country: str = Field(
+        "", pattern=r"^([A-Z]{2})?$", description="ISO 3166-1 alpha-2 code; empty: that of the nearest town."
+    )
     latitude: float | None = Field(None, ge=-85, le=85, description="Its centre; empty: the map's middle.")
     longitude: float | None = Field(None, ge=-180, le=180, description="Its centre.")
     cities: tuple[CitySettings, ...] = Field((), description="Several cities instead of one.")

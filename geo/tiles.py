@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wavecity.geo.cities import City, cities_of, slug
+from wavecity.geo.cities import City, cities_of, placed
 from wavecity.geo.errors import InputError, MapError, SceneError
 from wavecity.geo.footprints import Footprints, tile_footprints
 from wavecity.geo.projection import project, turned, unproject
@@ -76,7 +76,7 @@ def plan_tiles(source: Source, area: AreaSettings, scene: SceneSettings, seed: i
     >>> [tile.id for tile in tiles if tile.status == "accepted"][:2]
     ['helsinki-0003', 'helsinki-0006']
     """
-    city = cities_of(area)[0]
+    city = placed(cities_of(area)[0], source.bounds)
     tiles = plan_city(city, source, area, scene, seed)
     splits = assign_splits(tiles, [city], area.split, seed)
     return [replace(tile, split=splits.get(tile.id, "")) for tile in tiles]
@@ -153,7 +153,7 @@ def city_grid(city: City, latitude: float, longitude: float, size: float, stride
 
 def grid(source: Source, area: AreaSettings, city: City | None = None) -> list[Tile]:
     """Candidate tiles: a grid in the local projection around the map's middle, wholly inside the map's bounds."""
-    city = city or cities_of(area)[0]
+    city = city or placed(cities_of(area)[0], source.bounds)
     stride = area.stride or area.tile_size
     latitude, longitude, width, depth = _extent(source.bounds)
     if (width // stride) * (depth // stride) > MAX_CANDIDATES:
@@ -198,9 +198,8 @@ def _extent(bounds: Bounds) -> tuple[float, float, float, float]:
 
 def _tiles_at(places: NDArray[np.float64], latitude: float, longitude: float, city: City, size: float) -> list[Tile]:
     """Tiles around points in m from a centre; numbered, the same for every seed."""
-    name = slug(city.name)
     return [
-        Tile(f"{name}-{number:04d}", city.name, city.country, float(lat), float(lon), size)
+        Tile(f"{city.slug}-{number:04d}", city.name, city.country, float(lat), float(lon), size)
         for number, (lon, lat) in enumerate(np.round(unproject(places, latitude, longitude), 9))
     ]
 

@@ -129,7 +129,7 @@ def _half_of_helsinki() -> bytes:
         (
             "lonely.osm",
             (osm_xml([HOUSE]).split("<node")[0] + "<way" + osm_xml([HOUSE]).split("<way")[1]).encode(),
-            "osmium sort",
+            "complete ways",
         ),
         ("meadow.osm", b'<osm version="0.6"><node id="1" version="1" lat="1" lon="1"/></osm>', "no complete building"),
         ("map.geojson", b"{}", "not an extract"),
