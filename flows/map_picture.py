@@ -19,7 +19,13 @@ from wavecity.geo.projection import turned
 from wavecity.geo.tiles import Tile
 
 # Okabe and Ito's palette, which the colour-blind tell apart.
-STATES = {"ready": "#009E73", "short": "#E69F00", "planned": "#0072B2", "missing": "#D55E00"}
+STATES = {
+    "ready": "#009E73",
+    "short": "#E69F00",
+    "planned": "#0072B2",
+    "missing": "#D55E00",
+    "not needed": "#777777",
+}
 OUTCOMES = {"not needed": "#777777", "rejected": "#D55E00", "planned": "#0072B2", "accepted": "#009E73"}
 
 

@@ -32,7 +32,7 @@ from pyproj import Geod
 from wavecity.geo import network
 from wavecity.geo.cities import City, cities_of, slug
 from wavecity.geo.download import Progress
-from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.errors import InputError, MapError, Unreachable
 from wavecity.geo.extract import LICENCE, ExtractSource, map_folder, open_map, write_map
 from wavecity.geo.network import PermanentFailure, TemporaryFailure
 from wavecity.geo.projection import turned, within_turn, world_bounds
@@ -159,6 +159,7 @@ def _ask_patiently(city: City, box: Bounds, settings: OverpassSettings, folder: 
     """
     endpoints = list(settings.endpoints)
     free_at: dict[str, float] = {}
+    answered = False
     remedy = "try later, name other area.overpass.endpoints, or use an extract (download.bbbike.org)"
     for attempt in range(1, settings.attempts + 1):
         endpoint = endpoints.pop(0)
@@ -166,9 +167,9 @@ def _ask_patiently(city: City, box: Bounds, settings: OverpassSettings, folder: 
             _ask(endpoint, box, settings, folder)
             return
         except PermanentFailure as error:
-            failure = f"{endpoint}: {error}"
+            failure, answered = f"{endpoint}: {error}", True
         except TemporaryFailure as error:
-            failure = f"{endpoint}: {error}"
+            failure, answered = f"{endpoint}: {error}", answered or not error.no_answer
             if error.wait > network.LONGEST_WAIT:
                 failure += f", asks to wait {error.wait:.0f} s"
             else:
@@ -176,6 +177,8 @@ def _ask_patiently(city: City, box: Bounds, settings: OverpassSettings, folder: 
                 endpoints.append(endpoint)
         if not endpoints or attempt == settings.attempts:
             msg = f"area.overpass: {city.name}: gave up after {attempt} attempts ({failure}); {remedy}"
+            if not answered:
+                raise Unreachable(msg, "overpass")
             raise MapError(msg)
         until_free = free_at.get(endpoints[0], 0.0) - network.clock()
         network.sleep(max(network.backoff(attempt), settings.pause, until_free))
@@ -213,7 +216,7 @@ def _ask(endpoint: str, box: Bounds, settings: OverpassSettings, folder: Path) -
         (answer,) = draft.glob("*.json")
         answer.replace(_kept(folder, box))
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise TemporaryFailure(network.explain(error)) from error
+        raise TemporaryFailure(network.explain(error), no_answer=True) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

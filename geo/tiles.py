@@ -294,7 +294,7 @@ def _rejection(prints: Footprints, tile: Tile, area: AreaSettings, scene: SceneS
     if prints.coverage > area.max_coverage:
         return f"coverage {100 * prints.coverage:.1f} % above {100 * area.max_coverage:g} %"
     try:
-        place_base_station(prints.buildings, tile.size, scene)
+        place_base_station(prints.buildings, tile.size, scene, prints.beyond)
     except SceneError as error:
         return str(error)
     return ""

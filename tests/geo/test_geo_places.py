@@ -250,3 +250,28 @@ def test_what_is_too_large_to_be_sorted_is_refused_without_a_tool_to_install(
     assert "osmium" not in str(refused.value)
     path.write_text(XML)
     assert read_extract(path).counts["buildings"] == 9
+
+
+@pytest.mark.parametrize(
+    ("beyond", "shift"),
+    [
+        (box(-5.9, 101, 5.9, 120), 8),  # 1 m north of the tile
+        (box(-6, 102.1, 6, 120), 0),  # far enough
+        ([[(-5.9, 99.9), (5.9, 99.9), (5.9, 120.0), (-5.9, 120.0)]], 8),  # its 0.1 m in the tile are clipped away
+        ([[(-5.9, 92.0), (5.9, 92.0), (5.9, 120.0), (-5.9, 120.0)]], 8),  # across the edge, as before
+        # Narrow where it crosses the edge, wide beyond.
+        ([[(-2.9, 99.0), (3.0, 99.0), (3.0, 100.5), (7.0, 100.5), (7.0, 120.0), (-2.9, 120.0)]], -5),
+    ],
+)
+def test_the_base_station_keeps_clear_of_buildings_beyond_the_edge(
+    town: Callable[..., Source], beyond: list[list[tuple[float, float]]], shift: float
+) -> None:
+    houses = [(box(x, y, x + 20, y + 20), {"building": "yes"}) for x in (-80, 60) for y in (-80, 0)]
+    source = town([*houses, (beyond, {"building": "yes", "height": "9"})])
+    area = AreaSettings(city="Town", scenes=9, min_coverage=0.01, latitude=60.17, longitude=24.94, radius=150)
+    scene = SceneSettings(bs_front=0.0)
+    (tile,) = plan_tiles(source, area.model_copy(update={"split": SplitSettings(by="scene")}), scene, 7)
+    found = build_scene(tile, source, scene, UserSettings(minimum=5, maximum=5), 7)
+    assert found.bs_shift == shift
+    ring = shapely.Polygon(beyond[0])
+    assert ring.distance(shapely.Point(found.bs_position[:2])) >= 1.99
