@@ -262,12 +262,13 @@ def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> 
     if len(cities_of(recipe.area)) == 1:
         return plan_scenes(recipe, maps)
     with compute(workers, dask) as client:
-        ahead = 2 * max(len(client.scheduler_info()["workers"]), 1)
+        ahead = max(len(client.scheduler_info()["workers"]), 1)
+        wanted = sum(city.scenes > 0 for city in cities_of(recipe.area))
 
         def each(job: Callable[[City], CityPlan], cities: Iterable[City]) -> Iterator[CityPlan]:
             # A few at a time: once a server turns out to be silent, its other cities are not tried.
             futures: deque[Any] = deque()
-            for city in track(cities, "plan", len(cities_of(recipe.area)), "cities"):
+            for city in track(cities, "plan", wanted, "cities"):
                 futures.append(client.submit(job, city, pure=False))
                 if len(futures) >= ahead:
                     yield futures.popleft().result()

@@ -303,6 +303,17 @@ def test_a_full_disk_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "Traceback" not in result.stderr
 
 
+def test_a_disk_that_fills_with_maps_is_no_wrong_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("geopandas.GeoDataFrame.to_parquet", full)
+    result = wavecity("plan", "mine.yaml", "--maps", "maps", cwd=folder)
+    assert result.returncode == 1
+    assert "wavecity: cache: maps/maps: cannot be written (No space left on device)" in result.stderr
+    assert [path for path in (folder / "maps").rglob("*") if path.is_file()] == []
+
+
 def test_other_errors_are_no_full_disks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
