@@ -22,7 +22,7 @@ from wavecity.geo import network
 from wavecity.geo.cities import cities_of
 from wavecity.geo.errors import InputError
 
-HOUSES = [(box(x, y, x + 20, y + 20), {"building": "house"}) for x in (-80, 0, 60) for y in (-80, 0)]
+HOUSES = [(box(x, y, x + 20, y + 20), {"building": "house", "height": "7"}) for x in (-80, 0, 60) for y in (-80, 0)]
 RECIPE = """
 name: mine
 area:
