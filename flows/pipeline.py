@@ -32,7 +32,7 @@ from wavecity.flows.cluster import compute
 from wavecity.flows.maps import map_folder, share_maps
 from wavecity.flows.recipe import Recipe, recipe_of_run
 from wavecity.flows.reuse import Reuse
-from wavecity.flows.run_checks import refuse_other_run, tasks_of, warnings_of
+from wavecity.flows.run_checks import refuse_other_run, refuse_unfit_model, tasks_of, warnings_of
 from wavecity.flows.splits import refuse_untrainable, warning_of
 from wavecity.geo.cities import City, cities_of
 from wavecity.geo.errors import InputError, MapError
@@ -450,6 +450,7 @@ def run_recipe(
     """
     if not overwrite:
         refuse_other_run(recipe, out)
+    refuse_unfit_model(recipe)
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     version = build_dataset(recipe, str(out / "store"), workers, dask, maps, announce=False, trained=True)
     result = {**_train(recipe, version.data, out, overwrite), "store": str(out / "store")}

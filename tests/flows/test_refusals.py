@@ -16,6 +16,7 @@ from wavecity.dataset.publish import latest
 from wavecity.flows import build
 from wavecity.flows.commands.options import nothing_left
 from wavecity.flows.recipe import load_recipe
+from wavecity.flows.run_checks import refuse_unfit_model
 from wavecity.flows.splits import empty_splits, refuse_untrainable
 from wavecity.flows.tables import print_shortfalls
 from wavecity.geo import network
@@ -131,6 +132,14 @@ def _splits(recipe: build.Recipe, names: set[str]) -> list[str]:
     return [
         tile.split for city in plan.cities for tile in city.tiles if tile.status == "planned" and tile.city in names
     ]
+
+
+def test_a_model_whose_patches_do_not_fit_the_tile_is_refused_before_the_build() -> None:
+    """Otherwise it is the pretraining that refuses, hours later."""
+    refuse_unfit_model(load_recipe("quickstart"))
+    unfit = load_recipe("quickstart", ("area.tile_size=210",))
+    with pytest.raises(InputError, match=r"height map of 210 cells .* training\.model\.height_patch 20 must divide"):
+        refuse_unfit_model(unfit)
 
 
 def test_a_plan_says_which_split_has_no_scene(folder: Path) -> None:
