@@ -209,7 +209,7 @@ def qualify(tile: Tile, source: Source, area: AreaSettings, scene: SceneSettings
 
 def count_buildings(prints: Footprints) -> int:
     """Different OSM elements among the solids of a tile."""
-    return len(prints.buildings[["osm_type", "osm_id"]].drop_duplicates())
+    return len(set(zip(prints.buildings["osm_type"], prints.buildings["osm_id"], strict=True)))
 
 
 def assign_splits(tiles: list[Tile], cities: list[City], split: SplitSettings, seed: int) -> dict[str, str]:
