@@ -82,6 +82,11 @@ class AreaSettings(Settings):
         "folder of such files, a URL of one, where `{city}` stands for the city's name, `overpass`, or the path of an "
         "Overture buildings .parquet.",
     )
+    heights: str = Field(
+        "",
+        description="Path of a GeoParquet file whose footprints state heights (`height` in m, `num_floors`), such as "
+        "Overture's buildings: they fill those that the map lacks. Empty: none.",
+    )
     city: str = Field("Helsinki", min_length=1, description="Name of the city, if it is one.")
     country: str = Field("FI", pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2 code of its country.")
     latitude: float | None = Field(None, ge=-85, le=85, description="Its centre; empty: the map's middle.")
