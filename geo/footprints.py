@@ -45,6 +45,8 @@ class Footprints:
         Built-up area, seen from above.
     coverage : float
         Share of the tile that `union` covers.
+    beyond : shapely geometry
+        What is built outside the tile within `bs_clearance` of its edge, of whatever height.
     outcomes : pandas.DataFrame
         What became of every map feature that touches the tile: osm_type, osm_id, outcome (`used`, or the reason why
         not), one row per feature.
@@ -53,6 +55,7 @@ class Footprints:
     buildings: gpd.GeoDataFrame
     union: BaseGeometry
     coverage: float
+    beyond: BaseGeometry
     outcomes: pd.DataFrame
 
     @property
@@ -154,7 +157,18 @@ def _resolve(
 
     frame = _frame(solids, features, heights, cached_crs(local_crs(latitude, longitude)))
     union = shapely.union_all(frame.geometry.to_numpy(), grid_size=GRID) if len(frame) else Polygon()
-    return Footprints(frame, union, min(1.0, union.area / size**2), _table(features, outcomes))
+    built = outlines.copy()
+    built[large] = simplified
+    around = _beyond(built[(kinds == "building") | (kinds == "part")], size, settings)
+    return Footprints(frame, union, min(1.0, union.area / size**2), around, _table(features, outcomes))
+
+
+def _beyond(outlines: NDArray[np.object_], size: float, settings: SceneSettings) -> BaseGeometry:
+    """What is built outside the tile, as near to its edge as the base station must not be to a building."""
+    half, reach = size / 2, size / 2 + settings.bs_clearance
+    frame = shapely.box(-reach, -reach, reach, reach).difference(shapely.box(-half, -half, half, half))
+    near = outlines[shapely.intersects(outlines, frame) & (shapely.area(outlines) >= settings.min_area)]
+    return shapely.union_all(shapely.intersection(near, frame, grid_size=GRID), grid_size=GRID)
 
 
 def built_between(prints: Footprints, low: float, high: float) -> BaseGeometry:

@@ -8,7 +8,7 @@ import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.geo.cities import City, cities_of
+from wavecity.geo.cities import SUFFIXES, City, cities_of
 from wavecity.geo.download import Progress, described, download, download_path, drop_outdated
 from wavecity.geo.errors import MapError
 from wavecity.geo.extract import HELSINKI_SHA256, ExtractSource, find_helsinki, open_extract
@@ -16,7 +16,7 @@ from wavecity.geo.height_file import with_heights
 from wavecity.geo.heights import HeightStatistics
 from wavecity.geo.overpass import missing_boxes, open_overpass
 from wavecity.geo.overture import open_overture
-from wavecity.geo.reading import SUFFIXES, Bounds, Unreadable
+from wavecity.geo.reading import Bounds, Unreadable
 from wavecity.geo.settings import AreaSettings
 
 
@@ -101,8 +101,8 @@ def open_city(city: City, area: AreaSettings, cache: Path, progress: Progress | 
     Parameters
     ----------
     city : City
-        `source` is `helsinki`, the path or URL of an .osm.pbf, .osm or .osm.gz extract or of an Overture buildings
-        .parquet, or `overpass`.
+        `source` is `helsinki`, the path or URL of an extract (`SUFFIXES`) or of an Overture buildings .parquet, or
+        `overpass`.
     area : AreaSettings
         How Overpass is queried, and the size of tiles.
     cache : Path
