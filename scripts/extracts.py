@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import geopandas as gpd
 import numpy as np
@@ -33,15 +34,17 @@ from wavecity.dataset.files import read_json, write_json
 from wavecity.flows import build
 from wavecity.flows.recipe import Recipe, parse_recipe
 from wavecity.geo.cities import MAP_SUFFIXES, slug
-from wavecity.geo.errors import InputError, MapError, SceneError
+from wavecity.geo.errors import InputError, MapError
 from wavecity.geo.extract import find_helsinki
-from wavecity.geo.footprints import tile_footprints
+from wavecity.geo.footprints import Footprints, tile_footprints
 from wavecity.geo.plan import CityPlan
 from wavecity.geo.sources import Source
 from wavecity.geo.tiles import Tile
 
 Element = tuple[str, int]
 Result = dict[str, Any]
+# What tiles hold, by latitude and longitude.
+Prints = dict[tuple[float, float], Footprints]
 SCENES = 4
 # From one tile's centre to the next, until a map has enough tiles.
 STRIDES = (200, 100, 50, 25)
@@ -130,8 +133,16 @@ def examine(path: Path, folder: Path) -> Result:
         Scratch, removed by the caller.
     """
     result: Result = {"file": path.name, "kB": round(path.stat().st_size / 1000)}
+    found: Prints = {}
+
+    def remembered(latitude: float, longitude: float, *rest: Any) -> Footprints:
+        found[latitude, longitude] = tile_footprints(latitude, longitude, *rest)
+        return found[latitude, longitude]
+
     start = time.process_time()
-    plan = plan_all(path, STRIDES[0], folder)
+    # What the plan finds in each tile is what is compared.
+    with mock.patch("wavecity.geo.tiles.tile_footprints", remembered):
+        plan = plan_all(path, STRIDES[0], folder)
     result["plan_seconds"] = round(time.process_time() - start, 2)
     source = plan.source
     if source is None:
@@ -144,9 +155,7 @@ def examine(path: Path, folder: Path) -> Result:
         "tiles": len(tiles),
         "rejected": dict(plan.reasons()),
     }
-    seen = [tile for tile in plan.tiles if tile.n_buildings != 0]
-    raw = read_raw(path)
-    return result | compare(raw, source, seen, {tile.id for tile in tiles})
+    return result | compare(read_raw(path), source, plan.tiles, found)
 
 
 def recipe_of(path: Path, stride: int, scenes: int) -> Recipe:
@@ -176,7 +185,7 @@ def plan_all(path: Path, stride: int, folder: Path, scenes: int = 1_000_000) -> 
     return build.plan_one_city(build.cities_of(recipe.area)[0], recipe, folder / "maps")
 
 
-def compare(raw: RawMap, source: Source, tiles: list[Tile], accepted: set[str]) -> Result:
+def compare(raw: RawMap, source: Source, tiles: list[Tile], found: Prints) -> Result:
     """What a second reading of the file has in each tile, against the outcomes of ours; and heights by source."""
     known = source.buildings((-180.0, -90.0, 180.0, 90.0))
     have = set(zip(known["osm_type"], known["osm_id"].tolist(), strict=True))
@@ -187,12 +196,9 @@ def compare(raw: RawMap, source: Source, tiles: list[Tile], accepted: set[str]) 
     heights: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     missing: dict[str, list[str]] = defaultdict(list)
-    recipe = recipe_of(Path("x"), STRIDES[0], 1)
     for tile in tiles:
-        try:
-            prints = tile_footprints(tile.latitude, tile.longitude, tile.size, source, recipe.scene, recipe.seed)
-        except SceneError as error:
-            outcomes[f"tile: {error}"] += 1
+        prints = found.get((tile.latitude, tile.longitude))
+        if prints is None:  # nobody looked at it
             continue
         explained = set(zip(prints.outcomes["osm_type"], prints.outcomes["osm_id"].tolist(), strict=True))
         used = prints.outcomes[prints.outcomes["outcome"] == "used"]
@@ -202,7 +208,7 @@ def compare(raw: RawMap, source: Source, tiles: list[Tile], accepted: set[str]) 
                 missing[tile.id].append("/".join(map(str, elements[row])))
         for element in set(zip(used["osm_type"], used["osm_id"].tolist(), strict=True)) ^ built:
             missing[tile.id].append(f"{element[0]}/{element[1]}: built, or said to be, but not both")
-        if tile.id in accepted:
+        if tile.status == "accepted":
             outcomes.update(prints.ledger)
             once = prints.buildings.drop_duplicates(["osm_type", "osm_id"])
             heights.update(once["height_source"])
@@ -322,6 +328,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("maps", nargs="+", help="extracts or folders of them; `helsinki` is the packaged one")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--stores", type=Path, help="folder in which the stores are kept, e.g. for previews")
     parser.add_argument("--plan-only", action="store_true", help="plan and compare, build nothing")
     parser.add_argument("--again", action="store_true", help="also maps that have a result")
     chosen = parser.parse_args()
@@ -334,7 +341,7 @@ def main() -> None:
             if done in result or "problem" in result or (part is build_store and chosen.plan_only):
                 continue
             start = time.perf_counter()
-            result |= attempt(part, path, chosen.out / "scratch")
+            result |= attempt(part, path, chosen.out / "scratch", chosen.stores)
             write_json(file, result)
             note = f"{part.__name__} {time.perf_counter() - start:.0f} s, {verdict(result)}"
             print(f"{number}/{len(maps)} {path.name}: {note}", flush=True)
@@ -342,11 +349,14 @@ def main() -> None:
     print_table(results)
 
 
-def attempt(part: Callable[[Path, Path], Result], path: Path, scratch: Path) -> Result:
+def attempt(part: Callable[[Path, Path], Result], path: Path, scratch: Path, stores: Path | None) -> Result:
     """What a part finds out about a map; a crash is a result, too, for the next map may be sound."""
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        return part(path, scratch)
+        result = part(path, scratch)
+        if stores and (scratch / "store").is_dir():
+            shutil.copytree(scratch / "store", stores / path.name.split(".")[0], symlinks=True, dirs_exist_ok=True)
+        return result
     except Exception:
         return {"file": path.name, "problem": traceback.format_exc()}
     finally:
