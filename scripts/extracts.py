@@ -2,7 +2,7 @@
 
 Usage: python scripts/extracts.py helsinki ../shared/osm ../shared/osm/cities --out build/extracts
 
-Of each map all tiles are planned; four become scenes of a small store (8 x 8 antennas, ten users, one bounce), which is
+Of each map all tiles are planned; four become scenes of a small store (8 x 8 antennas, some 25 users, one bounce), which is
 validated and removed; maps with fewer tiles get overlapping ones. The second reading knows nodes, ways and relations
 alone, not libosmium's areas: everything with a building tag that reaches into a tile must be a building or a part there,
 or have an outcome with a reason. Results are kept in --out, one JSON per map, and what is there is not done again;
@@ -169,10 +169,10 @@ def recipe_of(path: Path, stride: int, scenes: int) -> Recipe:
                 "stride": stride,
                 "split": {"by": "scene", "validation": 0, "test": 0},
             },
-            "users": {"minimum": 10, "maximum": 12},
+            "users": {"minimum": 20, "maximum": 30},
             "radio": {"columns": 8, "rows": 8},
             "solver": {"rays": 10_000, "max_depth": 1, "max_paths": 4},
-            "features": {"spectrum": False, "paths": False},
+            "features": {"spectrum": False},
             "store": {"unit": 2, "grace": 0},
         },
         "extracts",
