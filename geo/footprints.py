@@ -338,8 +338,8 @@ def _clean(footprint: BaseGeometry, settings: SceneSettings) -> BaseGeometry:
 def _table(features: gpd.GeoDataFrame, outcomes: dict[int, str]) -> pd.DataFrame:
     """Table of the outcomes of all features."""
     rows = sorted(outcomes)
-    named = features[["osm_type", "osm_id"]].iloc[rows].reset_index(drop=True)
-    return pd.DataFrame(named.assign(outcome=np.array([outcomes[row] for row in rows], dtype=object)))
+    named = {name: features[name].iloc[rows].array for name in ("osm_type", "osm_id")}
+    return pd.DataFrame({**named, "outcome": np.array([outcomes[row] for row in rows], dtype=object)})
 
 
 def _frame(solids: list[Solid], features: gpd.GeoDataFrame, heights: dict[int, Height], crs: CRS) -> gpd.GeoDataFrame:
