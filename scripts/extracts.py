@@ -316,10 +316,16 @@ def print_table(results: list[Result]) -> None:
         print(f"| {name} | {' | '.join(f'{number:,}' for number in numbers.values())} | {of['plan_seconds']:.1f} |")
     seconds = total.pop("centiseconds") / 100
     print(f"| all {len(results)} | {' | '.join(f'{number:,}' for number in total.values())} | {seconds:.1f} |")
-    for title, key in (("rejected tiles", "rejected"), ("features of the accepted tiles", "outcomes")):
+    sound = [of for of in results if "problem" not in of]
+    for title, parts in (
+        ("rejected tiles", [of["rejected"] for of in sound]),
+        ("features of the accepted tiles", [of["outcomes"] for of in sound]),
+        ("buildings that maps do not show whole", [of["map"]["losses"] for of in sound]),
+        ("repaired buildings", [of["map"]["repairs"] for of in sound]),
+    ):
         counts_of: Counter[str] = Counter()
-        for of in results:
-            counts_of.update(of.get(key, {}))
+        for part in parts:
+            counts_of.update(part)
         print(f"\n{title}: " + ", ".join(f"{name} {count:,}" for name, count in counts_of.most_common()))
 
 
@@ -355,7 +361,9 @@ def attempt(part: Callable[[Path, Path], Result], path: Path, scratch: Path, sto
     try:
         result = part(path, scratch)
         if stores and (scratch / "store").is_dir():
-            shutil.copytree(scratch / "store", stores / path.name.split(".")[0], symlinks=True, dirs_exist_ok=True)
+            kept = stores / path.name.split(".")[0]
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(scratch / "store", kept, symlinks=True)
         return result
     except Exception:
         return {"file": path.name, "problem": traceback.format_exc()}
