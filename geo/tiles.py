@@ -159,7 +159,8 @@ def grid(source: Source, area: AreaSettings, city: City | None = None) -> list[T
     if (width // stride) * (depth // stride) > MAX_CANDIDATES:
         # Of a country, say, with the buildings of a town: tiles where these are.
         boxes = source.boxes()
-        around = 2 * area.tile_size / METRES_PER_DEGREE
+        # So far around them that a few houses come to lie in one tile, the middle one of three.
+        around = 1.5 * area.tile_size / METRES_PER_DEGREE
         wide = around / math.cos(math.radians(boxes[0, 1]))
         west, south = boxes[:, :2].min(0).tolist()
         east, north = boxes[:, 2:].max(0).tolist()

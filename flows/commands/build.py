@@ -67,12 +67,12 @@ def run(
     out = out or Path("runs") / loaded.name
     if not overwrite:
         refuse_other_run(loaded, out)
-    import_extra("wavecity.flows.splits", "generate").refuse_untrainable(loaded)
     with nothing_left(out):
         make_folder(out)
         if not overwrite and import_extra("wavecity.flows.finished", "generate").find(loaded, out, maps):
             say("nothing to do: recipe, maps, code and results are those of the run that is there")
         else:
+            import_extra("wavecity.flows.splits", "generate").refuse_untrainable(loaded)
             warn_of(loaded)
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate,train")

@@ -16,13 +16,14 @@ from wavecity.dataset.publish import latest
 from wavecity.flows import build
 from wavecity.flows.commands.options import nothing_left
 from wavecity.flows.recipe import load_recipe
+from wavecity.flows.run_checks import refuse_unfit_model
 from wavecity.flows.splits import empty_splits, refuse_untrainable
 from wavecity.flows.tables import print_shortfalls
 from wavecity.geo import network
 from wavecity.geo.cities import cities_of
 from wavecity.geo.errors import InputError
 
-HOUSES = [(box(x, y, x + 20, y + 20), {"building": "house"}) for x in (-80, 0, 60) for y in (-80, 0)]
+HOUSES = [(box(x, y, x + 20, y + 20), {"building": "house", "height": "7"}) for x in (-80, 0, 60) for y in (-80, 0)]
 RECIPE = """
 name: mine
 area:
@@ -131,6 +132,14 @@ def _splits(recipe: build.Recipe, names: set[str]) -> list[str]:
     return [
         tile.split for city in plan.cities for tile in city.tiles if tile.status == "planned" and tile.city in names
     ]
+
+
+def test_a_model_whose_patches_do_not_fit_the_tile_is_refused_before_the_build() -> None:
+    """Otherwise it is the pretraining that refuses, hours later."""
+    refuse_unfit_model(load_recipe("quickstart"))
+    unfit = load_recipe("quickstart", ("area.tile_size=210",))
+    with pytest.raises(InputError, match=r"height map of 210 cells .* training\.model\.height_patch 20 must divide"):
+        refuse_unfit_model(unfit)
 
 
 def test_a_plan_says_which_split_has_no_scene(folder: Path) -> None:
@@ -301,6 +310,17 @@ def test_a_full_disk_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("wavecity: the disk is full (store/data.zarr); make room")
     assert "Traceback" not in result.stderr
+
+
+def test_a_disk_that_fills_with_maps_is_no_wrong_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("geopandas.GeoDataFrame.to_parquet", full)
+    result = wavecity("plan", "mine.yaml", "--maps", "maps", cwd=folder)
+    assert result.returncode == 1
+    assert "wavecity: cache: maps/maps: cannot be written (No space left on device)" in result.stderr
+    assert [path for path in (folder / "maps").rglob("*") if path.is_file()] == []
 
 
 def test_other_errors_are_no_full_disks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
