@@ -199,8 +199,9 @@ def _extent(bounds: Bounds) -> tuple[float, float, float, float]:
 
 def _tiles_at(places: NDArray[np.float64], latitude: float, longitude: float, city: City, size: float) -> list[Tile]:
     """Tiles around points in m from a centre; numbered, the same for every seed."""
+    start = city.slug
     return [
-        Tile(f"{city.slug}-{number:04d}", city.name, city.country, float(lat), float(lon), size)
+        Tile(f"{start}-{number:04d}", city.name, city.country, float(lat), float(lon), size)
         for number, (lon, lat) in enumerate(np.round(unproject(places, latitude, longitude), 9))
     ]
 
