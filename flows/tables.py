@@ -122,7 +122,7 @@ def print_result(result: dict[str, Any], run: Path) -> None:
 def print_run(run: Path) -> None:
     """Print what a run gave, in five lines: its size, its numbers, its report and store, and what to do next.
 
-    A line more says why a task was not possible.
+    Lines more say why a task was not possible, and what cities and scenes lack (`print_shortfalls`).
     """
     version = latest(run / "store")
     assert version is not None
@@ -144,6 +144,7 @@ def print_run(run: Path) -> None:
     for task in TASKS:
         if reason := (read_json(run / "results" / f"{task}.json") or {}).get("not_possible"):
             print(reason)
+    print_shortfalls(version.folder)
 
 
 def _at(row: Any) -> str:
