@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from shapely.errors import ShapelyError
 
+from wavecity.dataset.buildings import write_buildings
 from wavecity.dataset.card.croissant import write_croissant
 from wavecity.dataset.card.maps import without_heights
 from wavecity.dataset.card.page import write_card
@@ -22,7 +23,7 @@ from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.checks.validate import Each, validate
 from wavecity.dataset.draft import Draft, open_draft
 from wavecity.dataset.features import channel_checksum, scene_arrays
-from wavecity.dataset.files import StorePath, atomic_path, make_folder, read_json, write_text
+from wavecity.dataset.files import StorePath, make_folder, read_json, write_text
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
@@ -340,9 +341,9 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
         scenes.append(arrays)
         outcomes.append(outcome)
         if table is not None:
-            buildings.append(table)
+            buildings.append((table, job.tile.latitude, job.tile.longitude))
     if buildings:
-        _write_buildings(draft.buildings_path(unit), buildings)
+        write_buildings(draft.buildings_path(unit), buildings)
     return write_unit(draft, unit, scenes, outcomes, {"seed": recipe.seed})
 
 
@@ -443,16 +444,6 @@ def _trace(scene: Scene, recipe: Recipe) -> Arrays:
 def _named(buildings: "GeoDataFrame", tile: Tile) -> "GeoDataFrame":
     """The table of a scene's buildings with the id of the scene."""
     return buildings.assign(scene_id=tile.id)
-
-
-def _write_buildings(path: StorePath, tables: "list[GeoDataFrame]") -> None:
-    """Write the buildings of all scenes of a unit as one GeoParquet file."""
-    import pandas as pd
-
-    # Each scene has its own projection, so the geometry is in metres of the scene frame, without a CRS.
-    frames = [table.set_crs(None, allow_override=True) for table in tables]
-    with atomic_path(path) as temporary:
-        pd.concat(frames, ignore_index=True).to_parquet(temporary)
 
 
 def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:

@@ -9,16 +9,16 @@ from pathlib import Path
 # imports is listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
 DATA = {
     "geo": (
-        "bbbike", "build", "cities", "extract", "footprints", "gates", "guess", "height_texts", "heights", "mesh", "overpass",
-        "overture", "plan", "polygons", "projection", "rasters", "reading", "rewriting", "rings", "rows", "scene", "seeding",
-        "settings", "sources", "streets", "tile_heights", "tiles", "trajectories", "users",
+        "bbbike", "build", "cities", "extract", "footprints", "gates", "guess", "height_file", "height_texts", "heights",
+        "mesh", "nested", "overpass", "overture", "plan", "polygons", "projection", "rasters", "reading", "rewriting", "rings",
+        "rows", "scene", "seeding", "settings", "sources", "streets", "tile_heights", "tiles", "trajectories", "users",
     ),
     "raytrace": (
         "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",
         "pairs", "patches", "returning", "scattering", "settings", "simulate", "sionna_private", "solver", "surfaces",
         "touching", "utd", "world",
     ),
-    "dataset": ("distributions", "features", "schema", "statistics"),
+    "dataset": ("buildings", "distributions", "features", "schema", "statistics"),
 }  # fmt: skip
 # What a build imports besides: downloads, devices, how files are written. Maps are in the fingerprint by the hash of
 # their bytes.

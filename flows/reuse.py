@@ -7,7 +7,6 @@ extract of a city leaves most tiles unchanged.
 """
 
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from wavecity.dataset.buildings import read_buildings
 from wavecity.dataset.draft import Draft, load_draft
 from wavecity.dataset.files import StorePath, array_of, open_group, read_json, sha256_of
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
@@ -179,8 +179,6 @@ def load_kept(kept: Kept) -> "tuple[Arrays, GeoDataFrame] | None":
 @lru_cache(maxsize=2)
 def _load_unit(draft: Draft, unit: int) -> "tuple[Arrays, GeoDataFrame] | None":
     """Arrays and buildings of a unit, None if a file differs from its receipt; cached for the unit's other scenes."""
-    import geopandas as gpd
-
     receipt = draft.receipt(unit)
     if receipt is None:
         return None
@@ -196,7 +194,7 @@ def _load_unit(draft: Draft, unit: int) -> "tuple[Arrays, GeoDataFrame] | None":
     scenes = draft.layout.scenes_of(unit)
     names = [spec.name for spec in draft.layout.specs()]
     arrays = {name: np.asarray(array_of(root, name)[scenes.start : scenes.stop]) for name in names}
-    return arrays, gpd.read_parquet(io.BytesIO(draft.buildings_path(unit).read_bytes()))
+    return arrays, read_buildings(draft.buildings_path(unit))
 
 
 def _scenes(version: Version) -> dict[tuple[str, float, float], Kept]:

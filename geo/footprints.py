@@ -15,6 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
 from wavecity.geo.heights import NEIGHBOUR_RADIUS, Height
+from wavecity.geo.nested import holders, let_both_stand
 from wavecity.geo.polygons import GRID, polygons, repair, simplify_together, unpinch
 from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
 from wavecity.geo.rings import FLAT, REPEATED, is_mapped
@@ -117,11 +118,13 @@ def _resolve(
     _adopt_outline_tags(features, tags)
     kinds = _parts_by_place(local, kinds, tags)
     parents = _parents(local, kinds)
-    heights = feature_heights(
-        features, tags, local, kinds, parents, in_tile & ~shapely.is_empty(local), source, settings, seed
-    )
+    wanted = in_tile & ~shapely.is_empty(local)
+    inside = holders(local, kinds, wanted)
+    wanted[list(inside.values())] = True
+    heights = feature_heights(features, tags, local, kinds, parents, wanted, source, settings, seed)
     outlines = _without_parts(local, kinds, parents)
     without_towers(outlines, heights, local, parents, tags, settings.storey_height)
+    let_both_stand(inside, outlines, heights, tags, local, settings.storey_height)
 
     outcomes: dict[int, str] = {}
     large: list[int] = []
@@ -335,8 +338,8 @@ def _clean(footprint: BaseGeometry, settings: SceneSettings) -> BaseGeometry:
 def _table(features: gpd.GeoDataFrame, outcomes: dict[int, str]) -> pd.DataFrame:
     """Table of the outcomes of all features."""
     rows = sorted(outcomes)
-    named = features[["osm_type", "osm_id"]].iloc[rows].reset_index(drop=True)
-    return pd.DataFrame(named.assign(outcome=np.array([outcomes[row] for row in rows], dtype=object)))
+    named = {name: features[name].iloc[rows].array for name in ("osm_type", "osm_id")}
+    return pd.DataFrame({**named, "outcome": np.array([outcomes[row] for row in rows], dtype=object)})
 
 
 def _frame(solids: list[Solid], features: gpd.GeoDataFrame, heights: dict[int, Height], crs: CRS) -> gpd.GeoDataFrame:

@@ -120,3 +120,38 @@ def world_bounds(
     west, south = world.min(0)
     east, north = world.max(0)
     return float(west), float(south), float(east), float(north)
+
+
+def to_world(geometry: NDArray[np.object_], latitude: float, longitude: float) -> NDArray[np.object_]:
+    """Geometries in local metres around a centre in WGS84: longitude, latitude in degrees.
+
+    One that crosses the antimeridian is cut there, as GeoParquet and GeoJSON ask for.
+
+    Parameters
+    ----------
+    geometry : shapely objects (N,)
+    latitude, longitude : float
+        Centre in degrees.
+
+    Returns
+    -------
+    shapely objects (N,)
+    """
+
+    def degrees(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        world = unproject(xy, latitude, longitude)
+        turns = np.round((world[:, 0] - longitude) / 360)
+        world[turns != 0, 0] -= 360 * turns[turns != 0]
+        return world
+
+    world: NDArray[np.object_] = shapely.transform(geometry, degrees)
+    west, _, east, _ = shapely.bounds(world).T
+    for row in np.flatnonzero((west < -180) | (east > 180)).tolist():
+        sides = [
+            shapely.transform(
+                shapely.intersection(world[row], shapely.box(x - 180, -90, x + 180, 90)), lambda xy, x=x: xy - [x, 0]
+            )
+            for x in (-360, 0, 360)
+        ]
+        world[row] = shapely.union_all(sides)
+    return world

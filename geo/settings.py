@@ -86,6 +86,11 @@ class AreaSettings(Settings):
     country: str = Field(
         "", pattern=r"^([A-Z]{2})?$", description="ISO 3166-1 alpha-2 code; empty: that of the nearest town."
     )
+    heights: str = Field(
+        "",
+        description="Path of a GeoParquet file whose footprints state heights (`height` in m, `num_floors`), such as "
+        "Overture's buildings: they fill those that the map lacks. Empty: none.",
+    )
     latitude: float | None = Field(None, ge=-85, le=85, description="Its centre; empty: the map's middle.")
     longitude: float | None = Field(None, ge=-180, le=180, description="Its centre.")
     cities: tuple[CitySettings, ...] = Field((), description="Several cities instead of one.")

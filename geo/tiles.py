@@ -199,8 +199,9 @@ def _extent(bounds: Bounds) -> tuple[float, float, float, float]:
 
 def _tiles_at(places: NDArray[np.float64], latitude: float, longitude: float, city: City, size: float) -> list[Tile]:
     """Tiles around points in m from a centre; numbered, the same for every seed."""
+    start = city.slug
     return [
-        Tile(f"{city.slug}-{number:04d}", city.name, city.country, float(lat), float(lon), size)
+        Tile(f"{start}-{number:04d}", city.name, city.country, float(lat), float(lon), size)
         for number, (lon, lat) in enumerate(np.round(unproject(places, latitude, longitude), 9))
     ]
 
@@ -223,7 +224,7 @@ def qualify(tile: Tile, source: Source, area: AreaSettings, scene: SceneSettings
 
 def count_buildings(prints: Footprints) -> int:
     """Different OSM elements among the solids of a tile."""
-    return len(prints.buildings[["osm_type", "osm_id"]].drop_duplicates())
+    return len(set(zip(prints.buildings["osm_type"], prints.buildings["osm_id"], strict=True)))
 
 
 def assign_splits(tiles: list[Tile], cities: list[City], split: SplitSettings, seed: int) -> dict[str, str]:

@@ -100,7 +100,7 @@ BUILDINGS = {
     "osm_id": ("sc:Integer", "OpenStreetMap id"),
     "height": ("sc:Float", "top above ground in m"),
     "base": ("sc:Float", "underside above ground in m"),
-    "height_source": ("sc:Text", "tag, levels, part, imputed or guess"),
+    "height_source": ("sc:Text", "tag, levels, part, external, imputed or guess"),
     "confidence": ("sc:Float", "how directly the map says the height, 0 to 1; a rank"),
 }
 
@@ -276,8 +276,8 @@ def _buildings() -> Node:
         for name, (kind, meaning) in BUILDINGS.items()
     ]
     text = (
-        "One record per building of a scene. The footprint is the GeoParquet column geometry, in metres of the scene "
-        "frame."
+        "One record per building of a scene. The footprint is the GeoParquet column geometry in WGS84, and "
+        "local_geometry in metres of the scene frame."
     )
     return _record_set("buildings", text, fields)
 

@@ -23,7 +23,7 @@ from wavecity.dataset.records import StoreAttributes
 
 FILES = {
     "data.zarr": "the arrays, Zarr v3; group paths holds the single paths",
-    "buildings/*.parquet": "GeoParquet: footprints with height, its source and confidence, and OSM id, in scene metres",
+    "buildings/*.parquet": "GeoParquet: footprints in WGS84 and in scene metres, height, its source and confidence, OSM id",
     "statistics.json, distributions.json": "statistics for normalisation; the histograms of this page",
     "receipts/*.json": "outcome of every scene, with seeds, checksums and package versions",
     "lineage.json, ledger.json": "maps, candidate tiles and versions; scenes that failed, with their reason",

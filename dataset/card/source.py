@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wavecity.dataset.buildings import LOCAL, WORLD
 from wavecity.dataset.distributions import Distributions
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, read_json
@@ -94,14 +95,15 @@ def _read_buildings(path: StorePath, source: Source, city_of: dict[str, str], ou
     import pyarrow.parquet as pq
     import shapely
 
-    columns = ["scene_id", "height_source", "confidence", *["geometry"] * outlined]
-    table = pq.read_table(io.BytesIO(path.read_bytes()), columns=columns)
+    file = pq.ParquetFile(io.BytesIO(path.read_bytes()))
+    metres = LOCAL if LOCAL in file.schema_arrow.names else WORLD
+    table = file.read(["scene_id", "height_source", "confidence", *[metres] * outlined])
     scenes, sources = table["scene_id"].to_pylist(), table["height_source"].to_pylist()
     for scene, kind, worth in zip(scenes, sources, table["confidence"].to_pylist(), strict=True):
         source.heights[city_of[scene]][kind] += 1
         source.confidence[kind] += worth
     if outlined:
-        for scene, shape in zip(scenes, shapely.from_wkb(table["geometry"].to_pylist()), strict=True):
+        for scene, shape in zip(scenes, shapely.from_wkb(table[metres].to_pylist()), strict=True):
             rings = [np.asarray(part.exterior.coords)[:, :2] for part in shapely.get_parts(shape)]
             source.outlines.setdefault(scene, []).extend(rings)
 

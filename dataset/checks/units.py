@@ -1,11 +1,11 @@
 """Checks of one unit: its files, its values against the receipt, and every scene of it."""
 
 import importlib.util
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wavecity.dataset.buildings import read_buildings
 from wavecity.dataset.checks.findings import Report
 from wavecity.dataset.checks.physics import SCENE_CHECKS
 from wavecity.dataset.checks.trajectories import TRAJECTORY_CHECKS
@@ -146,10 +146,8 @@ def _buildings(draft: Draft, unit: int) -> "gpd.GeoDataFrame | None":
     path = draft.buildings_path(unit)
     if not has_geometry() or not path.exists():
         return None
-    import geopandas as gpd
-
     try:
-        table = gpd.read_parquet(io.BytesIO(path.read_bytes()))
+        table = read_buildings(path)
     except Exception:  # damaged: a finding of the checksums
         return None
     # So is a column whose name was damaged, which readers may not notice.

@@ -1,12 +1,12 @@
 """What a preview shows of a scene: solids, users, and as much of their strongest paths as the store determines."""
 
-import io
 from dataclasses import dataclass
 
 import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
+from wavecity.dataset.buildings import read_buildings
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.preview.paths import STATUSES, DrawnPath, strongest_paths
@@ -16,7 +16,7 @@ from wavecity.dataset.records import Outcome, attributes_of
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.settings import RadioSettings
 
-HEIGHT_SOURCES = ("tag", "levels", "part", "imputed", "guess")
+HEIGHT_SOURCES = ("tag", "levels", "part", "external", "imputed", "guess")
 MAX_PATHS = 40
 
 
@@ -204,7 +204,7 @@ def _find_scene(store: str | StorePath, ids: NDArray[np.str_], status: NDArray[n
 def _read_buildings(path: StorePath, scene_id: str) -> gpd.GeoDataFrame:
     """Buildings of one scene from the table of its unit."""
     try:
-        table = gpd.read_parquet(io.BytesIO(path.read_bytes()))
+        table = read_buildings(path)
     except FileNotFoundError as error:
         msg = f"{path}: no such file, so scene {scene_id!r} has no buildings to draw; name a whole version of a build"
         raise InputError(msg) from error

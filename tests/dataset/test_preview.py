@@ -53,9 +53,9 @@ def view(store, scene_id):
 
 @pytest.fixture(scope="module")
 def table(store):
-    """The scene's buildings as anybody reads them."""
+    """The scene's buildings as anybody reads them, in metres."""
     (path,) = resolve(store).parent.glob("buildings/*.parquet")
-    return gpd.read_parquet(path)
+    return gpd.read_parquet(path).set_geometry("local_geometry")
 
 
 # Solids
