@@ -73,6 +73,16 @@ class Manifest(TypedDict):
     sizes: dict[str, int]
 
 
+class HeightFileRecord(TypedDict):
+    """A file of heights in the lineage: footprints with a height, and how many of a map's buildings it filled."""
+
+    file: str
+    sha256: str
+    usable: int
+    without_height: int
+    filled: int
+
+
 class MapRecord(TypedDict, total=False):
     """A city's map in the lineage."""
 
@@ -87,6 +97,8 @@ class MapRecord(TypedDict, total=False):
     repairs: dict[str, int]
     # Tags of heights that could not be read, by their text.
     unread_heights: dict[str, int]
+    # Where another file filled missing heights.
+    heights: HeightFileRecord
 
 
 class CityRecord(TypedDict):

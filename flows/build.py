@@ -7,10 +7,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from shapely.errors import ShapelyError
 
 from wavecity.dataset.buildings import write_buildings
@@ -21,7 +23,7 @@ from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.checks.validate import Each, validate
 from wavecity.dataset.draft import Draft, open_draft
 from wavecity.dataset.features import channel_checksum, scene_arrays
-from wavecity.dataset.files import StorePath, read_json, write_text
+from wavecity.dataset.files import StorePath, make_folder, read_json, write_text
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
@@ -37,7 +39,7 @@ from wavecity.geo.build import build_scene
 from wavecity.geo.cities import City, cities_of, slug
 from wavecity.geo.errors import InputError, MapError, SceneError
 from wavecity.geo.export import export_gltf, export_mitsuba
-from wavecity.geo.plan import CityPlan, Plan, join_plans, plan_one
+from wavecity.geo.plan import CityPlan, Plan, join_plans, plan_cities, plan_one, without_map
 from wavecity.geo.scene import Mover, Scene
 from wavecity.geo.settings import MobilitySettings
 from wavecity.geo.sources import Source, is_here, open_city
@@ -70,7 +72,9 @@ def plan_scenes(recipe: Recipe, cache: Path, each: Callable[..., Iterable[CityPl
         No map can be had, or no tile is usable.
     """
     cities = cities_of(recipe.area)
-    plan = join_plans(each(partial(plan_one_city, recipe=recipe, cache=cache), cities), recipe.area, recipe.seed)
+    refuse_missing_files(cities, recipe)
+    job = partial(plan_one_city, recipe=recipe, cache=cache)
+    plan = join_plans(plan_cities(cities, job, _at_hand(recipe, cache), each), recipe.area, recipe.seed)
     if not plan.accepted:
         msg = f"area.source {recipe.area.source}: none of {len(plan.tiles)} tiles is usable; lower area.min_coverage"
         raise InputError(msg)
@@ -89,10 +93,12 @@ def plan_one_city(city: City, recipe: Recipe, cache: Path) -> CityPlan:
     def planned() -> CityPlan:
         return plan_one(city, open_map, recipe.area, recipe.scene, recipe.seed)
 
+    if city.scenes == 0:
+        return planned()
     try:
         source = open_map(city)
-    except MapError:
-        return planned()
+    except MapError as error:
+        return without_map(city, error)
     path = _plan_path(city, source, recipe, cache)
     known = _known_plan(path, source)
     if known is not None:
@@ -132,6 +138,9 @@ def _planned_before(recipe: Recipe, cache: Path) -> Plan | None:
     """The plan of a recipe, if that of every city is in the cache; nothing is fetched or planned."""
     plans = []
     for city in cities_of(recipe.area):
+        if city.scenes == 0:
+            plans.append(CityPlan(city, []))
+            continue
         if not is_here(city, recipe.area, cache):
             return None
         try:
@@ -162,7 +171,42 @@ def show_plan(
             return plan_one_city(city, recipe, cache)
         return plan_one(city, lambda _: None, recipe.area, recipe.scene, recipe.seed)
 
-    return join_plans([plan_if_here(city) for city in progress(cities_of(recipe.area))], recipe.area, recipe.seed)
+    cities = cities_of(recipe.area)
+    refuse_missing_files(cities, recipe)
+
+    def each(job: Callable[[City], CityPlan], some: Iterable[City]) -> Iterable[CityPlan]:
+        tried = iter(some)
+        for _ in progress(cities):  # the bar is of all cities, whether or not they are tried
+            if (city := next(tried, None)) is not None:
+                yield job(city)
+
+    return join_plans(plan_cities(cities, plan_if_here, _at_hand(recipe, cache), each), recipe.area, recipe.seed)
+
+
+def refuse_missing_files(cities: list[City], recipe: Recipe) -> None:
+    """Refuse a city among several whose map is a file that is not there, unless the recipe allows that.
+
+    Raises
+    ------
+    InputError
+        It names the city and its file.
+    """
+    if len(cities) == 1 or recipe.area.allow_missing:
+        return
+    for city in cities:
+        path = Path(city.source).expanduser()
+        if city.source in ("helsinki", "overpass") or "://" in city.source or path.exists() or not city.scenes:
+            continue
+        names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        like = get_close_matches(path.name, names, 1, 0.8)
+        hint = f"did you mean {like[0]}?" if like else "correct it"
+        msg = f"area.cities: {city.name}: {city.source}: no such file; {hint}, or set area.allow_missing to do without"
+        raise InputError(msg)
+
+
+def _at_hand(recipe: Recipe, cache: Path) -> Callable[[City], bool]:
+    """Whether a city's map needs no network."""
+    return lambda city: is_here(city, recipe.area, cache)
 
 
 def export_scene(recipe: Recipe, scene_id: str, out: Path, cache: Path) -> list[Path]:
@@ -173,7 +217,7 @@ def export_scene(recipe: Recipe, scene_id: str, out: Path, cache: Path) -> list[
     InputError
         No accepted tile has this id, or its scene cannot be made.
     """
-    cities = [city for city in cities_of(recipe.area) if scene_id.rsplit("-", 1)[0] == slug(city.name)]
+    cities = [city for city in cities_of(recipe.area) if not city.name or scene_id.rsplit("-", 1)[0] == city.slug]
     plans = [plan_one_city(city, recipe, cache) for city in cities]
     tiles = [tile for plan in plans for tile in plan.tiles if tile.status == "accepted"]
     tile = next((tile for tile in tiles if tile.id == scene_id), None)
@@ -190,6 +234,7 @@ def export_scene(recipe: Recipe, scene_id: str, out: Path, cache: Path) -> list[
         msg = f"--scene {scene_id}: {error}; choose another tile"
         raise InputError(msg) from error
     radio = recipe.radio
+    make_folder(out)
     materials = {"wall": radio.wall_material, "roof": radio.roof_material, "ground": radio.ground_material}
     return [export_mitsuba(scene, out, materials), export_gltf(scene, out / f"{scene_id}.glb")]
 
@@ -333,6 +378,7 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None
         else:
             arrays = _trace(scene, recipe)
             origin = f"traced: {reason}"
+        _refuse_unserved(arrays, recipe)
     except InputError:
         # Wrong input is wrong for every scene: stop, with its one line.
         raise
@@ -357,6 +403,14 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None
         "seconds_raytrace": round(time.perf_counter() - built, 3),
     }
     return arrays, outcome, _named(scene.buildings, tile)
+
+
+def _refuse_unserved(arrays: Arrays, recipe: Recipe) -> None:
+    """Refuse a scene with hardly any user that a path reaches, where the recipe says so."""
+    served = 1 - float(np.mean(arrays["outage"]))
+    if recipe.scene.unserved == "refuse" and served < recipe.scene.min_served:
+        msg = f"{served:.0%} of the users are served, below scene.min_served {recipe.scene.min_served:.0%}"
+        raise SceneError(msg)
 
 
 def _result(arrays: Arrays, buildings: "GeoDataFrame") -> Outcome:

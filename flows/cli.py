@@ -1,5 +1,6 @@
 """`wavecity`: the command line. Exit codes: 0 done, 1 a check failed, 2 wrong input."""
 
+import errno
 import sys
 
 import click
@@ -53,7 +54,8 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except InputError as error:
-        _fail(str(error), 2)
+        # A disk that fills is no wrong input, whoever found it.
+        _fail(str(error), 2 if disk_that_is_full(error) is None else 1)
     except click.exceptions.Abort:
         _fail("interrupted; run the same command again to go on", 130)
     except click.ClickException as error:
@@ -63,6 +65,28 @@ def main() -> None:
         _fail("interrupted; run the same command again to go on", 130)
     except CommandFailed as error:
         _fail(str(error), 1)
+    except Exception as error:
+        where = disk_that_is_full(error)
+        if where is None:
+            raise
+        _fail(f"the disk is full{where}; make room and run the same command again to go on", 1)
+
+
+def disk_that_is_full(error: BaseException | None) -> str | None:
+    """Whether an error, or one behind it, is that of a full disk: ` (name of the file)`, or nothing where it has none."""
+    seen: set[int] = set()
+    rest = [error]
+    while rest:
+        one = rest.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        full = isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left on device" in str(one) or "database or disk is full" in str(one):
+            name = one.filename if isinstance(one, OSError) else None
+            return f" ({name})" if name else ""
+        rest += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
+    return None
 
 
 def _fail(message: str, code: int) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 # imports is listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
 DATA = {
     "geo": (
-        "build", "cities", "extract", "footprints", "gates", "guess", "height_texts", "heights", "mesh", "overpass",
-        "overture", "plan", "polygons", "projection", "rasters", "reading", "rings", "rows", "scene", "seeding", "settings",
-        "sources", "streets", "tile_heights", "tiles", "trajectories", "users",
+        "bbbike", "build", "cities", "extract", "footprints", "gates", "guess", "height_file", "height_texts", "heights",
+        "mesh", "nested", "overpass", "overture", "plan", "polygons", "projection", "rasters", "reading", "rewriting", "rings",
+        "rows", "scene", "seeding", "settings", "sources", "streets", "tile_heights", "tiles", "trajectories", "users",
     ),
     "raytrace": (
         "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",

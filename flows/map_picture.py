@@ -8,16 +8,24 @@ from matplotlib.collections import PatchCollection, PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
 
 from wavecity.dataset.files import atomic_path, make_folder
 from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.geo.cities import all_positions
 from wavecity.geo.plan import CityPlan, Plan
 from wavecity.geo.polygons import polygons
+from wavecity.geo.projection import turned
 from wavecity.geo.tiles import Tile
 
 # Okabe and Ito's palette, which the colour-blind tell apart.
-STATES = {"ready": "#009E73", "short": "#E69F00", "planned": "#0072B2", "missing": "#D55E00"}
+STATES = {
+    "ready": "#009E73",
+    "short": "#E69F00",
+    "planned": "#0072B2",
+    "missing": "#D55E00",
+    "not needed": "#777777",
+}
 OUTCOMES = {"not needed": "#777777", "rejected": "#D55E00", "planned": "#0072B2", "accepted": "#009E73"}
 
 
@@ -83,14 +91,14 @@ def _draw_city(plan: CityPlan) -> Figure:
     axes = figure.add_subplot()
     if plan.source is not None:
         outlines = [
-            np.asarray(polygon.exterior.coords)
+            _beside(np.asarray(polygon.exterior.coords), plan)
             for geometry in plan.source.buildings(_bounds(plan)).geometry
             for polygon in polygons(geometry)
         ]
         axes.add_collection(PolyCollection(outlines, facecolor="0.6", edgecolor="none", rasterized=True))
     # Later ones lie over the borders that they share with earlier ones.
     for outcome in OUTCOMES:
-        squares = [_square(tile) for tile in plan.tiles if _outcome(tile) == outcome]
+        squares = [_square(tile, plan) for tile in plan.tiles if _outcome(tile) == outcome]
         axes.add_collection(PatchCollection(squares, **_look(outcome), linewidth=0.8))
     west, south, east, north = _bounds(plan)
     middle = np.radians((south + north) / 2)
@@ -126,15 +134,22 @@ def _reach(tile: Tile) -> tuple[float, float]:
     return latitude / float(np.cos(np.radians(tile.latitude))), latitude
 
 
-def _square(tile: Tile) -> Rectangle:
-    """The square of a tile in degrees."""
+def _beside(outline: NDArray[np.float64], plan: CityPlan) -> NDArray[np.float64]:
+    """An outline (N, 2) in degrees on the first tile's side of the antimeridian."""
+    longitude = float(outline[0, 0])
+    return outline + np.array([turned(longitude, plan.tiles[0].longitude) - longitude, 0.0])
+
+
+def _square(tile: Tile, plan: CityPlan) -> Rectangle:
+    """The square of a tile in degrees, on the first tile's side of the antimeridian."""
     wide, high = _reach(tile)
-    return Rectangle((tile.longitude - wide, tile.latitude - high), 2 * wide, 2 * high)
+    longitude = turned(tile.longitude, plan.tiles[0].longitude)
+    return Rectangle((longitude - wide, tile.latitude - high), 2 * wide, 2 * high)
 
 
 def _bounds(plan: CityPlan) -> tuple[float, float, float, float]:
     """West, south, east, north of all tiles, with a margin of half a tile."""
     wide, high = _reach(plan.tiles[0])
-    longitude = [tile.longitude for tile in plan.tiles]
+    longitude = [turned(tile.longitude, plan.tiles[0].longitude) for tile in plan.tiles]
     latitude = [tile.latitude for tile in plan.tiles]
     return min(longitude) - 2 * wide, min(latitude) - 2 * high, max(longitude) + 2 * wide, max(latitude) + 2 * high

@@ -32,10 +32,11 @@ from wavecity.flows.cluster import compute
 from wavecity.flows.maps import map_folder, share_maps
 from wavecity.flows.recipe import Recipe, recipe_of_run
 from wavecity.flows.reuse import Reuse
-from wavecity.flows.run_checks import refuse_other_run, tasks_of, warnings_of
+from wavecity.flows.run_checks import refuse_other_run, refuse_unfit_model, tasks_of, warnings_of
+from wavecity.flows.splits import refuse_untrainable, warning_of
 from wavecity.geo.cities import City, cities_of
 from wavecity.geo.errors import InputError, MapError
-from wavecity.geo.plan import CityPlan, Plan
+from wavecity.geo.plan import CityPlan, Plan, Servers
 from wavecity.geo.settings import Settings
 from wavecity.geo.sources import Source, refresh_city
 from wavecity.model.data.feasible import NotPossible, sizes_of
@@ -117,6 +118,7 @@ def build_dataset(
     refresh: bool = False,
     announce: bool = True,
     verify: bool = False,
+    trained: bool = False,
 ) -> Version:
     """Maps -> published dataset version; whatever is already there is kept.
 
@@ -139,6 +141,8 @@ def build_dataset(
         Whether every byte of the units that an interrupted build has finished is compared with their receipts before
         the build goes on; by default only presence and sizes of files are. Every byte is checked before publication
         in any case.
+    trained : bool
+        Whether a model is to be trained on it: a plan without train or validation scenes is refused.
     """
     logger = get_run_logger()
     place = location(store or f"{os.environ.get('WAVECITY_STORE', 'stores')}/{recipe.name}")
@@ -148,6 +152,10 @@ def build_dataset(
         _refresh_maps(recipe, folder)
     with stage("build 1/4: plan"):
         plan = _plan(recipe, folder, workers, dask)
+    if trained:
+        refuse_untrainable(recipe, plan)
+    if warning := warning_of(recipe, plan):
+        say(f"warning: {warning}")
     for city in plan.short:
         logger.warning(
             "%s: %d of %d scenes%s",
@@ -225,12 +233,16 @@ def announce_version(recipe: Recipe, version: Version) -> Published:
 
 def _refresh_maps(recipe: Recipe, folder: Path) -> None:
     """Ask the servers of all cities for newer maps; a server that fails is a warning."""
-    logger = get_run_logger()
+    logger, servers = get_run_logger(), Servers()
     for city in cities_of(recipe.area):
+        if not city.scenes or servers.given_up(city):
+            continue
         try:
             if refresh_city(city, folder):
                 logger.info("%s: the server has a newer map", city.name)
+            servers.note(city, "")
         except MapError as error:
+            servers.note(city, getattr(error, "server", ""), str(error))
             logger.warning("%s", error)
 
 
@@ -250,10 +262,18 @@ def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> 
     if len(cities_of(recipe.area)) == 1:
         return plan_scenes(recipe, maps)
     with compute(workers, dask) as client:
+        ahead = max(len(client.scheduler_info()["workers"]), 1)
+        wanted = sum(city.scenes > 0 for city in cities_of(recipe.area))
 
-        def each(job: Callable[[City], CityPlan], cities: list[City]) -> list[CityPlan]:
-            futures = client.map(job, cities, pure=False)
-            return [future.result() for future in track(futures, "plan", unit="cities")]
+        def each(job: Callable[[City], CityPlan], cities: Iterable[City]) -> Iterator[CityPlan]:
+            # A few at a time: once a server turns out to be silent, its other cities are not tried.
+            futures: deque[Any] = deque()
+            for city in track(cities, "plan", wanted, "cities"):
+                futures.append(client.submit(job, city, pure=False))
+                if len(futures) >= ahead:
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
 
         return plan_scenes(recipe, maps, each)
 
@@ -430,8 +450,9 @@ def run_recipe(
     """
     if not overwrite:
         refuse_other_run(recipe, out)
+    refuse_unfit_model(recipe)
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
-    version = build_dataset(recipe, str(out / "store"), workers, dask, maps, announce=False)
+    version = build_dataset(recipe, str(out / "store"), workers, dask, maps, announce=False, trained=True)
     result = {**_train(recipe, version.data, out, overwrite), "store": str(out / "store")}
     finished.record(recipe, version, out)
     return result

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from wavecity.dataset.files import read_json
 from wavecity.dataset.settings import FeatureSettings, StoreSettings
+from wavecity.flows.yaml_text import parse, read_text, value_of
 from wavecity.geo.errors import InputError
 from wavecity.geo.settings import AreaSettings, MobilitySettings, SceneSettings, Settings, UserSettings
 from wavecity.model.settings.training import TrainingSettings
@@ -71,6 +72,17 @@ class Recipe(Settings):
                 "and without it nothing may be scattered away"
             )
             raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _rasters_divide_the_tile(self) -> "Recipe":
+        """Refuse rasters that do not fit into a tile."""
+        for name in ("resolution", "occupancy_patch"):
+            cell, size = getattr(self.scene, name), self.area.tile_size
+            count = round(size / cell)
+            if count < 1 or abs(count * cell - size) > 1e-6 * size:
+                msg = f"scene.{name}: {cell:g} m does not divide area.tile_size, {size:g} m; choose a divisor"
+                raise ValueError(msg)
         return self
 
     @model_validator(mode="after")
@@ -135,15 +147,11 @@ def load_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     if name in shipped_recipes():
         text, origin = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8"), f"recipe {name}"
     elif Path(name).is_file():
-        text, origin = Path(name).read_text(encoding="utf-8"), name
+        text, origin = read_text(Path(name)), name
     else:
         msg = f"no recipe {name!r}: neither a file nor a shipped recipe ({', '.join(shipped_recipes())})"
         raise InputError(msg)
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        msg = f"{origin}: not valid YAML: {' '.join(str(error).split())}"
-        raise InputError(msg) from error
+    content = parse(text, origin)
     if not isinstance(content, dict):
         msg = f"{origin}: a recipe is a mapping of keys to values, this is {type(content).__name__}"
         raise InputError(msg)
@@ -200,7 +208,7 @@ def _apply(content: dict[str, object], override: str) -> None:
             msg = f"--set {override}: {parent} is a value, not a section"
             raise InputError(msg)
         section = inner
-    section[leaf] = yaml.safe_load(value)
+    section[leaf] = value_of(value, Recipe, path)
 
 
 def _unknown_key(location: tuple[int | str, ...], value: object) -> str:

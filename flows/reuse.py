@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # What of `area` says which tiles are wanted, not what is in them.
 PLANNING = {
-    "cities", "world", "scenes", "split", "overpass",
+    "cities", "world", "scenes", "split", "overpass", "allow_missing",
     "min_coverage", "max_coverage", "min_buildings", "stride",
 }  # fmt: skip
 

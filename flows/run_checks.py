@@ -39,6 +39,25 @@ def warnings_of(recipe: Recipe, sizes: Sizes | None = None) -> list[str]:
     return [f"{task} will not be possible: {why}" for task, why in found.items()]
 
 
+def refuse_unfit_model(recipe: Recipe) -> None:
+    """Refuse, before anything is built, a model whose patches do not divide the recipe's arrays.
+
+    Raises
+    ------
+    InputError
+        It names the patch and what it must divide.
+    """
+    if recipe.training.backbone != "multimodal":
+        return
+    from wavecity.model.data.users import geometry_from  # imports torch
+
+    cells, patches = (
+        round(recipe.area.tile_size / edge) for edge in (recipe.scene.resolution, recipe.scene.occupancy_patch)
+    )
+    antennas = recipe.radio.columns, recipe.radio.rows
+    geometry_from(f"recipe {recipe.name}", antennas, (cells, cells), (patches, patches), recipe.training.model)
+
+
 def refuse_other_run(recipe: Recipe, out: Path) -> None:
     """Refuse, before anything is built, a folder with a training on other data or with other settings.
 

@@ -122,7 +122,7 @@ def print_result(result: dict[str, Any], run: Path) -> None:
 def print_run(run: Path) -> None:
     """Print what a run gave, in five lines: its size, its numbers, its report and store, and what to do next.
 
-    A line more says why a task was not possible.
+    Lines more say why a task was not possible, and what cities and scenes lack (`print_shortfalls`).
     """
     version = latest(run / "store")
     assert version is not None
@@ -144,6 +144,7 @@ def print_run(run: Path) -> None:
     for task in TASKS:
         if reason := (read_json(run / "results" / f"{task}.json") or {}).get("not_possible"):
             print(reason)
+    print_shortfalls(version.folder)
 
 
 def _at(row: Any) -> str:
@@ -274,12 +275,35 @@ def print_store(store: str) -> None:
     table.add_row("card", ", ".join(str(folder / name) for name in cards) or "none")
     table.add_row("licence", f"{data.attrs['licence']}. {data.attrs['attribution']}")
     console.print(table)
-    for city in cities:
-        if city["scenes"] < city["wanted"]:
-            problem = city["problem"] or ", ".join(f"{reason} {n}" for reason, n in city["rejected"].items())
-            console.print(f"{city['name']}: {city['scenes']} of {city['wanted']} scenes: {problem}", soft_wrap=True)
+    print_shortfalls(folder)
     for entry in read_json(folder / "ledger.json") or []:
         console.print(f"{entry['scene_id']}: {entry['stage']}: {entry['reason']}", soft_wrap=True)
+
+
+def print_shortfalls(folder: StorePath) -> None:
+    """A line for every city that gave fewer scenes than asked and why, and for scenes where hardly anybody is served."""
+    lineage = read_json(folder / "lineage.json") or {}
+    untried: list[str] = []
+    lost = Counter(entry["city"] for entry in read_json(folder / "ledger.json") or [] if "city" in entry)
+    for city in lineage.get("cities", []):
+        done = city["scenes"] - lost[city["name"]]
+        if city["problem"].startswith("not tried"):
+            untried.append(city["name"])
+        elif done < city["wanted"]:
+            reasons = [f"{reason} {n}" for reason, n in city["rejected"].items() if reason != "not needed"]
+            reasons += [f"quarantined {lost[city['name']]}"] if lost[city["name"]] else []
+            problem = city["problem"] or ", ".join(reasons) or "the map has no more tiles"
+            console.print(f"{city['name']}: {done} of {city['wanted']} scenes: {problem}", soft_wrap=True)
+    if untried:
+        reason = next(city["problem"] for city in lineage["cities"] if city["name"] == untried[0])
+        console.print(f"{len(untried)} more cities ({', '.join(untried)}): 0 scenes: {reason}", soft_wrap=True)
+    least = lineage.get("inputs", {}).get("recipe", {}).get("scene", {}).get("min_served", 0.0)
+    for receipt in load_draft(folder).receipts():
+        for scene in receipt["scenes"]:
+            served = scene["n_users"] - scene.get("n_outage", 0)
+            if scene["status"] == "done" and served < least * scene["n_users"]:
+                share = f"{served} of {scene['n_users']} users are served, below scene.min_served {least:.0%}"
+                console.print(f"warning: {scene['scene_id']}: {share}", soft_wrap=True)
 
 
 def print_scenes(store: str) -> None:

@@ -62,7 +62,7 @@ def build_scene(
         raise SceneError(msg)
     mesh = build_mesh(prints.buildings)
     heights = height_map(prints.buildings, tile.size, cells)
-    position, shift = place_base_station(prints.buildings, tile.size, scene)
+    position, shift = place_base_station(prints.buildings, tile.size, scene, prints.beyond)
     tracks = None
     if mobility is None:
         standing = built_between(prints, 0, head_room(users))

@@ -17,7 +17,7 @@ import urllib3
 from filelock import FileLock
 
 from wavecity.geo import network
-from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.errors import InputError, MapError, Unreachable
 from wavecity.geo.network import PermanentFailure, TemporaryFailure
 
 # progress(what, done, total): bytes of a file or requests of a city; total is 0 when unknown.
@@ -98,6 +98,8 @@ def drop_outdated(url: str, cache: Path) -> bool:
             f"area.source: {url}: cannot be asked for a newer map ({error}); the kept one of "
             f"{about['last_modified']} stays"
         )
+        if error.response is None:
+            raise Unreachable(msg, urlsplit(url).netloc) from error
         raise MapError(msg) from error
     now = {"etag": answer.headers.get("ETag", ""), "last_modified": answer.headers.get("Last-Modified", "")}
     known = [name for name in now if now[name] and about.get(name)]
@@ -162,6 +164,8 @@ def _patiently(session: requests.Session, url: str, partial: Path, progress: Pro
                     f"area.source: {url}: {error}{later}; gave up after {failures} attempts, {have} bytes are kept: "
                     "run again later to go on"
                 )
+                if error.no_answer and not have:
+                    raise Unreachable(msg, urlsplit(url).netloc) from error
                 raise MapError(msg) from error
             network.sleep(max(network.backoff(failures), error.wait))
 
@@ -202,7 +206,7 @@ def _transfer(session: requests.Session, url: str, partial: Path, progress: Prog
                     if progress:
                         progress(partial.name.removesuffix(".partial"), have, total)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise TemporaryFailure(network.explain(error)) from error
+        raise TemporaryFailure(network.explain(error), no_answer=True) from error
     if total and have != total:
         if have > total:
             partial.unlink()

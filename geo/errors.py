@@ -12,6 +12,19 @@ class MapError(InputError):
     """The map of one city is missing, broken or refused: the build continues with the other cities of the recipe."""
 
 
+class Unreachable(MapError):
+    """The server of a city's map cannot be reached; that of other cities' maps may be the same.
+
+    Attributes
+    ----------
+    server : str
+    """
+
+    def __init__(self, message: str, server: str) -> None:
+        super().__init__(message)
+        self.server = server
+
+
 class SceneError(Exception):
     """A scene that cannot be made from valid input (bad geometry): quarantined with its reason, never retried."""
 

@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
+from wavecity.geo.cities import SUFFIXES
 from wavecity.geo.errors import InputError, MapError
 from wavecity.geo.heights import HeightStatistics, height_statistics
-from wavecity.geo.projection import WGS84, cached_crs
-from wavecity.geo.reading import SUFFIXES, Bounds, read_extract
+from wavecity.geo.projection import WGS84, cached_crs, turned
+from wavecity.geo.reading import Bounds, read_extract
 
 HELSINKI_SHA256 = "b73e9c2c82054d654209b0127f1c3287d5900d6780a6083bf3a45ead8ba3e5ee"
 LICENCE = "© OpenStreetMap contributors, ODbL 1.0"
@@ -47,11 +48,17 @@ class ExtractSource:
 
     def buildings(self, bounds: Bounds) -> gpd.GeoDataFrame:
         """See `Source.buildings`; milliseconds, whatever the size of the extract."""
-        return _read_box(self.parquet, bounds, COLUMNS, ["osm_type", "osm_id"])
+        return _read_box(self.parquet, self._here(bounds), COLUMNS, ["osm_type", "osm_id"])
 
     def streets(self, bounds: Bounds) -> gpd.GeoDataFrame:
         """See `Source.streets`."""
-        return _read_box(self.parquet.with_name("streets.parquet"), bounds, STREET_COLUMNS, ["osm_id"])
+        return _read_box(self.parquet.with_name("streets.parquet"), self._here(bounds), STREET_COLUMNS, ["osm_id"])
+
+    def _here(self, bounds: Bounds) -> Bounds:
+        """A box with the longitudes of this map, which go beyond ±180 where it crosses the antimeridian."""
+        west, south, east, north = bounds
+        shift = turned((west + east) / 2, (self.bounds[0] + self.bounds[2]) / 2) - (west + east) / 2
+        return west + shift, south, east + shift, north
 
     def moved(self, folder: Path) -> "ExtractSource":
         """See `Source.moved`."""
@@ -85,7 +92,7 @@ def open_extract(path: Path, name: str, cache: Path, pinned: str = "") -> Extrac
     Parameters
     ----------
     path : Path
-        .osm.pbf, .osm or .osm.gz file.
+        A file of one of the kinds in `SUFFIXES`.
     name : str
         Name of the map.
     cache : Path
@@ -98,7 +105,7 @@ def open_extract(path: Path, name: str, cache: Path, pinned: str = "") -> Extrac
     MapError
         The extract is missing, holds no buildings, or is not the pinned one.
     Unreadable
-        It is broken, truncated, unsorted, or not OpenStreetMap data.
+        It is broken, truncated, or not OpenStreetMap data.
     InputError
         The cache cannot be written.
     """

@@ -15,6 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
 from wavecity.geo.heights import NEIGHBOUR_RADIUS, Height
+from wavecity.geo.nested import holders, let_both_stand
 from wavecity.geo.polygons import GRID, polygons, repair, simplify_together, unpinch
 from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
 from wavecity.geo.rings import FLAT, REPEATED, is_mapped
@@ -44,6 +45,8 @@ class Footprints:
         Built-up area, seen from above.
     coverage : float
         Share of the tile that `union` covers.
+    beyond : shapely geometry
+        What is built outside the tile within `bs_clearance` of its edge, of whatever height.
     outcomes : pandas.DataFrame
         What became of every map feature that touches the tile: osm_type, osm_id, outcome (`used`, or the reason why
         not), one row per feature.
@@ -52,6 +55,7 @@ class Footprints:
     buildings: gpd.GeoDataFrame
     union: BaseGeometry
     coverage: float
+    beyond: BaseGeometry
     outcomes: pd.DataFrame
 
     @property
@@ -114,11 +118,13 @@ def _resolve(
     _adopt_outline_tags(features, tags)
     kinds = _parts_by_place(local, kinds, tags)
     parents = _parents(local, kinds)
-    heights = feature_heights(
-        features, tags, local, kinds, parents, in_tile & ~shapely.is_empty(local), source, settings, seed
-    )
+    wanted = in_tile & ~shapely.is_empty(local)
+    inside = holders(local, kinds, wanted)
+    wanted[list(inside.values())] = True
+    heights = feature_heights(features, tags, local, kinds, parents, wanted, source, settings, seed)
     outlines = _without_parts(local, kinds, parents)
     without_towers(outlines, heights, local, parents, tags, settings.storey_height)
+    let_both_stand(inside, outlines, heights, tags, local, settings.storey_height)
 
     outcomes: dict[int, str] = {}
     large: list[int] = []
@@ -151,7 +157,18 @@ def _resolve(
 
     frame = _frame(solids, features, heights, cached_crs(local_crs(latitude, longitude)))
     union = shapely.union_all(frame.geometry.to_numpy(), grid_size=GRID) if len(frame) else Polygon()
-    return Footprints(frame, union, min(1.0, union.area / size**2), _table(features, outcomes))
+    built = outlines.copy()
+    built[large] = simplified
+    around = _beyond(built[(kinds == "building") | (kinds == "part")], size, settings)
+    return Footprints(frame, union, min(1.0, union.area / size**2), around, _table(features, outcomes))
+
+
+def _beyond(outlines: NDArray[np.object_], size: float, settings: SceneSettings) -> BaseGeometry:
+    """What is built outside the tile, as near to its edge as the base station must not be to a building."""
+    half, reach = size / 2, size / 2 + settings.bs_clearance
+    frame = shapely.box(-reach, -reach, reach, reach).difference(shapely.box(-half, -half, half, half))
+    near = outlines[shapely.intersects(outlines, frame) & (shapely.area(outlines) >= settings.min_area)]
+    return shapely.union_all(shapely.intersection(near, frame, grid_size=GRID), grid_size=GRID)
 
 
 def built_between(prints: Footprints, low: float, high: float) -> BaseGeometry:
@@ -321,8 +338,8 @@ def _clean(footprint: BaseGeometry, settings: SceneSettings) -> BaseGeometry:
 def _table(features: gpd.GeoDataFrame, outcomes: dict[int, str]) -> pd.DataFrame:
     """Table of the outcomes of all features."""
     rows = sorted(outcomes)
-    named = features[["osm_type", "osm_id"]].iloc[rows].reset_index(drop=True)
-    return pd.DataFrame(named.assign(outcome=np.array([outcomes[row] for row in rows], dtype=object)))
+    named = {name: features[name].iloc[rows].array for name in ("osm_type", "osm_id")}
+    return pd.DataFrame({**named, "outcome": np.array([outcomes[row] for row in rows], dtype=object)})
 
 
 def _frame(solids: list[Solid], features: gpd.GeoDataFrame, heights: dict[int, Height], crs: CRS) -> gpd.GeoDataFrame:

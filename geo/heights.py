@@ -19,8 +19,10 @@ from wavecity.geo.guess import (
 from wavecity.geo.height_texts import HEIGHT_KEYS, MAX_HEIGHT, TOP_KEYS, parse_length, parse_levels, storeys_in_words
 from wavecity.geo.seeding import generator
 
-HeightSource = Literal["tag", "levels", "part", "imputed", "guess"]
+HeightSource = Literal["tag", "levels", "part", "external", "imputed", "guess"]
 
+# Tags that a file of heights adds to buildings without any (`wavecity.geo.height_file`): metres, and storeys.
+EXTERNAL_HEIGHT, EXTERNAL_FLOORS = "wavecity:height", "wavecity:levels"
 MIN_HEIGHT = 0.1
 NEIGHBOUR_RADIUS = 150.0
 NEIGHBOURS = 8
@@ -32,6 +34,7 @@ CONFIDENCE = {
     "approximate": 0.8,
     "levels": 0.7,
     "inherited": 0.6,
+    "external": 0.5,
     "neighbours": 0.4,
     "map": 0.2,
     "guess": 0.1,
@@ -98,7 +101,7 @@ def tagged_height(tags: Mapping[str, str], storey_height: float) -> Height | Non
     >>> tagged_height({"building": "yes", "building:levels": "4"}, 3.5).top
     14.0
     """
-    stated = tuple((key, tags[key]) for key in HEIGHT_KEYS if key in tags)
+    stated = tuple((key, tags[key]) for key in (*HEIGHT_KEYS, EXTERNAL_HEIGHT, EXTERNAL_FLOORS) if key in tags)
     return _tagged_height(stated, storey_height, tags.get("building") in SLABS)
 
 
@@ -114,6 +117,10 @@ def _tagged_height(stated: tuple[tuple[str, str], ...], storey_height: float, sl
     if storeys is not None and MIN_HEIGHT <= storeys * storey_height <= MAX_HEIGHT:
         top = storeys * storey_height
         return _above(top, _base(tags, storey_height, slab, top), "levels", CONFIDENCE["levels"])
+    metres_elsewhere, storeys_elsewhere = _external(tags)
+    if metres_elsewhere or storeys_elsewhere:
+        top = metres_elsewhere or min(storeys_elsewhere * storey_height, MAX_HEIGHT)
+        return _above(top, _base(tags, storey_height, slab, top), "external", CONFIDENCE["external"])
     return None
 
 
@@ -183,14 +190,13 @@ def height_statistics(all_tags: Sequence[Mapping[str, str]], areas: Sequence[flo
     levels: list[float] = []
     for tags, area in zip(all_tags, areas, strict=True):
         length, storeys = _top(tags), _storeys(tags)
+        top, floors = _external(tags) if length is None and storeys is None else (length[0] if length else 0.0, storeys)
         kind = tags.get("building", "")
-        if length is None and storeys is None:
-            continue
         guessed = 1 if kind in SLABS else guessed_storeys(kind, area)
-        if length is not None:
-            metres.append(length[0] / guessed)
-        elif storeys is not None:
-            levels.append(storeys / guessed)
+        if top:
+            metres.append(top / guessed)
+        elif floors:
+            levels.append(floors / guessed)
     return HeightStatistics(
         metres=float(np.median(metres)) if metres else 0.0,
         levels=float(np.median(levels)) if levels else 0.0,
@@ -248,6 +254,11 @@ def _storeys(tags: Mapping[str, str]) -> float | None:
         return None
     storeys = levels + (parse_levels(tags.get("roof:levels", "")) or 0.0)
     return storeys if storeys > 0 else None
+
+
+def _external(tags: Mapping[str, str]) -> tuple[float, float]:
+    """Metres and storeys that another file states; 0 for what it does not."""
+    return float(tags.get(EXTERNAL_HEIGHT, 0.0)), float(tags.get(EXTERNAL_FLOORS, 0.0))
 
 
 def _base(

@@ -26,11 +26,14 @@ class TemporaryFailure(Exception):
     ----------
     wait : float
         Seconds that the server asks us to wait (`Retry-After`); 0 when it does not.
+    no_answer : bool
+        Whether there was no answer at all.
     """
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    def __init__(self, reason: str, wait: float = 0.0, no_answer: bool = False) -> None:
         super().__init__(reason)
         self.wait = wait
+        self.no_answer = no_answer
 
 
 class PermanentFailure(Exception):

@@ -32,10 +32,10 @@ from pyproj import Geod
 from wavecity.geo import network
 from wavecity.geo.cities import City, cities_of, slug
 from wavecity.geo.download import Progress
-from wavecity.geo.errors import InputError, MapError
+from wavecity.geo.errors import InputError, MapError, Unreachable
 from wavecity.geo.extract import LICENCE, ExtractSource, map_folder, open_map, write_map
 from wavecity.geo.network import PermanentFailure, TemporaryFailure
-from wavecity.geo.projection import world_bounds
+from wavecity.geo.projection import turned, within_turn, world_bounds
 from wavecity.geo.reading import Bounds, read_extract
 from wavecity.geo.settings import AreaSettings, OverpassSettings
 
@@ -101,7 +101,8 @@ def boxes_of(city: City, area: AreaSettings) -> list[Bounds]:
     x = [round(west + (east - west) * k / count, 6) for k in range(count + 1)]
     y = [round(south + (north - south) * k / count, 6) for k in range(count + 1)]
     boxes = [(x[i], y[j], x[i + 1], y[j + 1]) for j, i in itertools.product(range(count), repeat=2)]
-    return [box for box in boxes if _distance(box, city.latitude, city.longitude) <= radius]
+    near = [box for box in boxes if _distance(box, city.latitude, city.longitude) <= radius]
+    return [part for box in near for part in within_turn(box)]
 
 
 def missing_boxes(city: City, area: AreaSettings, cache: Path) -> list[Bounds]:
@@ -158,6 +159,7 @@ def _ask_patiently(city: City, box: Bounds, settings: OverpassSettings, folder: 
     """
     endpoints = list(settings.endpoints)
     free_at: dict[str, float] = {}
+    answered = False
     remedy = "try later, name other area.overpass.endpoints, or use an extract (download.bbbike.org)"
     for attempt in range(1, settings.attempts + 1):
         endpoint = endpoints.pop(0)
@@ -165,9 +167,9 @@ def _ask_patiently(city: City, box: Bounds, settings: OverpassSettings, folder: 
             _ask(endpoint, box, settings, folder)
             return
         except PermanentFailure as error:
-            failure = f"{endpoint}: {error}"
+            failure, answered = f"{endpoint}: {error}", True
         except TemporaryFailure as error:
-            failure = f"{endpoint}: {error}"
+            failure, answered = f"{endpoint}: {error}", answered or not error.no_answer
             if error.wait > network.LONGEST_WAIT:
                 failure += f", asks to wait {error.wait:.0f} s"
             else:
@@ -175,6 +177,8 @@ def _ask_patiently(city: City, box: Bounds, settings: OverpassSettings, folder: 
                 endpoints.append(endpoint)
         if not endpoints or attempt == settings.attempts:
             msg = f"area.overpass: {city.name}: gave up after {attempt} attempts ({failure}); {remedy}"
+            if not answered:
+                raise Unreachable(msg, "overpass")
             raise MapError(msg)
         until_free = free_at.get(endpoints[0], 0.0) - network.clock()
         network.sleep(max(network.backoff(attempt), settings.pause, until_free))
@@ -212,7 +216,7 @@ def _ask(endpoint: str, box: Bounds, settings: OverpassSettings, folder: Path) -
         (answer,) = draft.glob("*.json")
         answer.replace(_kept(folder, box))
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise TemporaryFailure(network.explain(error)) from error
+        raise TemporaryFailure(network.explain(error), no_answer=True) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -316,14 +320,14 @@ def _map_of(city: City, files: list[Path], boxes: list[Bounds], cache: Path) -> 
             "correct the city's latitude and longitude"
         )
         raise MapError(msg)
-    west, south, east, north = (
-        pick(edge) for pick, edge in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
-    )
+    assert city.longitude is not None  # there were boxes around it
+    x = [turned(edge, city.longitude) for box in boxes for edge in (box[0], box[2])]
+    y = [edge for box in boxes for edge in (box[1], box[3])]
     with tempfile.TemporaryDirectory(prefix="merged.", dir=cache) as draft:
         path = Path(draft) / "merged.osm.pbf"
-        _write_extract(path, (west, south, east, north), nodes, ways.values(), relations.values())
+        _write_extract(path, nodes, ways.values(), relations.values())
         try:
-            read = read_extract(path)
+            read = read_extract(path, (min(x), min(y), max(x), max(y)))
         except MapError as error:
             msg = (
                 f"area.overpass: {city.name}: the answers lack the nodes of most buildings; remove {files[0].parent} "
@@ -345,15 +349,12 @@ def _map_of(city: City, files: list[Path], boxes: list[Bounds], cache: Path) -> 
 
 def _write_extract(
     path: Path,
-    box: Bounds,
     nodes: dict[int, tuple[float, float]],
     ways: Iterable[dict[str, Any]],
     relations: Iterable[dict[str, Any]],
 ) -> None:
     """Elements of Overpass's JSON as an .osm.pbf in the order that osmium wants."""
-    header = osmium.io.Header()
-    header.add_box(osmium.osm.Box(*box))
-    with osmium.SimpleWriter(str(path), header=header) as writer:
+    with osmium.SimpleWriter(str(path)) as writer:
         for number in sorted(nodes):
             writer.add_node(osmium.osm.mutable.Node(id=number, location=nodes[number]))
         for way in sorted(ways, key=lambda element: element["id"]):

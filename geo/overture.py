@@ -11,12 +11,15 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
+import shapely
+import shapely.affinity
 
 from wavecity.geo.cities import City
 from wavecity.geo.errors import MapError
 from wavecity.geo.extract import ExtractSource, map_folder, open_map, sha256_of, write_map
-from wavecity.geo.projection import WGS84, world_bounds
+from wavecity.geo.projection import WGS84, within_turn, world_bounds
 from wavecity.geo.reading import Bounds, street_frame
 from wavecity.geo.settings import AreaSettings
 
@@ -81,7 +84,9 @@ def _read(path: Path, circle: Bounds | None) -> gpd.GeoDataFrame:
             msg = f"area.source: {path}: not Overture buildings by its columns; {right}"
             raise MapError(msg)
         columns = [name for name in [*OTHERS, *TAG_OF] if name in names]
-        found = gpd.read_parquet(path, columns=columns, bbox=circle if "bbox" in names else None)
+        # Overture's features end at the antimeridian; those beyond it are put next to the others.
+        parts = within_turn(circle) if circle and "bbox" in names else [None]
+        found = pd.concat([_beside(gpd.read_parquet(path, columns=columns, bbox=part), circle) for part in parts])
     except (OSError, ValueError) as error:
         if isinstance(error, MapError):
             raise
@@ -92,6 +97,16 @@ def _read(path: Path, circle: Bounds | None) -> gpd.GeoDataFrame:
         msg = f"area.source: {path}: holds no building" + (" around the city's centre" if circle else "")
         raise MapError(msg)
     return found
+
+
+def _beside(found: gpd.GeoDataFrame, circle: Bounds | None) -> gpd.GeoDataFrame:
+    """Rows with the longitudes of a circle, which go beyond ±180 where it crosses the antimeridian."""
+    if circle is None or min(circle[0], -circle[2]) >= -180.0 or found.empty:
+        return found
+    middle, here = (circle[0] + circle[2]) / 2, found.geometry.to_numpy()
+    turns = np.round((shapely.bounds(here)[:, 0] - middle) / 360.0)
+    moved = [shapely.affinity.translate(shape, -360.0 * turn) for shape, turn in zip(here, turns, strict=True)]
+    return found.set_geometry(gpd.GeoSeries(moved, index=found.index, crs=found.crs))
 
 
 def _as_extract(found: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, list[str]]:

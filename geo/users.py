@@ -23,7 +23,7 @@ MIN_OPEN = 0.05
 
 
 def place_base_station(
-    buildings: gpd.GeoDataFrame, size: float, settings: SceneSettings
+    buildings: gpd.GeoDataFrame, size: float, settings: SceneSettings, beyond: BaseGeometry | None = None
 ) -> tuple[NDArray[np.float64], float]:
     """Base station at the top centre of the tile, shifted along the top edge where it cannot stand there.
 
@@ -37,6 +37,8 @@ def place_base_station(
     size : float
         Edge of the tile in m.
     settings : SceneSettings
+    beyond : shapely geometry, optional
+        What is built outside the tile around its edge (`Footprints.beyond`).
 
     Returns
     -------
@@ -57,6 +59,8 @@ def place_base_station(
     for shift in [0.0, *(sign * step for step in steps[1:] for sign in (1.0, -1.0))]:
         point = shapely.Point(shift, size / 2)
         if len(footprints) and shapely.distance(footprints, point).min() < settings.bs_clearance:
+            continue
+        if beyond is not None and beyond.distance(point) < settings.bs_clearance:
             continue
         if shapely.intersects(footprints[facing], front_sector(shift, size / 2, settings.bs_front)).any():
             continue

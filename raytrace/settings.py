@@ -2,12 +2,15 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wavecity.geo.settings import Settings
 
 # ITU-R P.2040 materials that are defined at 28.5 GHz; its *ground* materials stop at 10 GHz.
 Material = Literal["concrete", "brick", "metal", "glass", "wood", "marble", "asphalt_concrete"]
+
+# Highest frequency in Hz of ITU-R P.2040-3's models of these; those of the others go up to 100 GHz.
+HIGHEST = {"brick": 40e9, "asphalt_concrete": 40e9, "marble": 60e9}
 
 
 class RadioSettings(Settings):
@@ -50,6 +53,19 @@ class RadioSettings(Settings):
     scattering_xpd: float = Field(
         0.0, ge=0, le=1, description="Share K_x of the scattered power that changes its polarisation."
     )
+
+    @model_validator(mode="after")
+    def _materials_have_models(self) -> "RadioSettings":
+        """Refuse a material that ITU-R P.2040 does not describe at the carrier."""
+        for field in ("wall_material", "roof_material", "ground_material"):
+            highest = HIGHEST.get(getattr(self, field), self.frequency)
+            if self.frequency > highest:
+                msg = (
+                    f"{field} {getattr(self, field)}: ITU-R P.2040 describes it up to {highest / 1e9:g} GHz, and frequency is "
+                    f"{self.frequency / 1e9:g} GHz; choose concrete, glass, wood or metal"
+                )
+                raise ValueError(msg)
+        return self
 
 
 class SolverSettings(Settings):

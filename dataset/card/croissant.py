@@ -100,7 +100,7 @@ BUILDINGS = {
     "osm_id": ("sc:Integer", "OpenStreetMap id"),
     "height": ("sc:Float", "top above ground in m"),
     "base": ("sc:Float", "underside above ground in m"),
-    "height_source": ("sc:Text", "tag, levels, part, imputed or guess"),
+    "height_source": ("sc:Text", "tag, levels, part, external, imputed or guess"),
     "confidence": ("sc:Float", "how directly the map says the height, 0 to 1; a rank"),
 }
 

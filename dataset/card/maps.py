@@ -41,6 +41,10 @@ def state_lines(maps: Mapping[str, MapRecord]) -> list[str]:
         lines.append(f"{lost.total():,} of {tagged:,} buildings in the map cannot be built: {_listed(lost)}")
     if repaired:
         lines.append(f"{repaired.total():,} of {tagged:,} buildings in the map were repaired: {_listed(repaired)}")
+    for of in records:
+        if "heights" in of:
+            filled, without, file = (of["heights"][key] for key in ("filled", "without_height", "file"))
+            lines.append(f"{filled:,} of {without:,} buildings of {of['file']} without a height have that of {file}")
     if unread:
         lines.append(f"{unread.total():,} height tags could not be read: {_listed(unread)}")
     return lines

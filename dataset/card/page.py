@@ -23,6 +23,7 @@ from wavecity.dataset.card.pictures import (
     draw_spectrum,
     draw_tiles,
     draw_world,
+    same_side,
 )
 from wavecity.dataset.card.source import SPLITS, Source, load_source, percent, places_of
 from wavecity.dataset.distributions import HISTOGRAMS, Histogram
@@ -185,7 +186,8 @@ def _city_places(source: Source) -> list[Place]:
     for city, scenes in places_of(source).items():
         theirs = {splits[index] for index in scenes}
         state = theirs.pop() if len(theirs) == 1 else "several"
-        places.append(Place(city, float(latitude[scenes].mean()), float(longitude[scenes].mean()), state, len(scenes)))
+        middle = float(latitude[scenes].mean()), float(same_side(longitude[scenes]).mean())
+        places.append(Place(city, *middle, state, len(scenes)))
     return places
 
 

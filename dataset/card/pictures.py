@@ -110,6 +110,12 @@ def draw_world(cities: Sequence[Place]) -> str:
         return _uri(figure)
 
 
+def same_side(longitudes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Longitudes of one city in degrees; across the antimeridian they go on beyond ±180, as the first has it."""
+    near: NDArray[np.float64] = longitudes - 360 * np.round((longitudes - longitudes[0]) / 360)
+    return near
+
+
 def draw_tiles(tiles: Sequence[Place], size: float, outlines: dict[str, list[NDArray[np.float64]]]) -> str:
     """Tiles of one city at their true positions, with the buildings of those that are scenes.
 
@@ -122,6 +128,7 @@ def draw_tiles(tiles: Sequence[Place], size: float, outlines: dict[str, list[NDA
         By scene the outlines of its buildings, each (n, 2), in metres from the tile's centre.
     """
     where = np.array([(tile.latitude, tile.longitude) for tile in tiles])
+    where[:, 1] = same_side(where[:, 1])
     centre = (where.min(0) + where.max(0)) / 2
     east, north = _local(where, centre)
     with mpl.rc_context(STYLE):

@@ -19,6 +19,7 @@ SOURCES = {
     "tag": "the height that the map states",
     "levels": "number of storeys times the recipe's storey height",
     "part": "own height or storeys of a building part",
+    "external": "not in the map: that of the footprints of another file (area.heights)",
     "imputed": "not in the map: that of like neighbours, else by type and footprint, scaled to the map's heights",
     "guess": "the map states no height at all: by type and footprint alone",
 }

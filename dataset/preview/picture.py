@@ -33,6 +33,7 @@ SOURCE_COLOURS = {
     "tag": "#7cc0e8",
     "levels": "#59bd9d",
     "part": "#e3afca",
+    "external": "#f1ea8b",
     "imputed": "#f2c46d",
     "guess": "#e8845c",
 }
@@ -248,7 +249,7 @@ def _draw_legends(figure: Figure, view: View) -> None:
 
 
 SOURCE_LABELS = dict(
-    zip(HEIGHT_SOURCES, ("height tag", "building:levels", "building part", "imputed", "guess"), strict=True)
+    zip(HEIGHT_SOURCES, ("height tag", "building:levels", "building part", "another file", "imputed", "guess"), strict=True)
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from wavecity.dataset.records import Outcome, attributes_of
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.settings import RadioSettings
 
-HEIGHT_SOURCES = ("tag", "levels", "part", "imputed", "guess")
+HEIGHT_SOURCES = ("tag", "levels", "part", "external", "imputed", "guess")
 MAX_PATHS = 40
 
 

@@ -12,6 +12,7 @@ from wavecity.flows.commands.options import (
     dask_option,
     import_extra,
     maps_option,
+    nothing_left,
     overwrite_option,
     path,
     recipe_argument,
@@ -66,15 +67,17 @@ def run(
     out = out or Path("runs") / loaded.name
     if not overwrite:
         refuse_other_run(loaded, out)
-    make_folder(out)
-    if not overwrite and import_extra("wavecity.flows.finished", "generate").find(loaded, out, maps):
-        say("nothing to do: recipe, maps, code and results are those of the run that is there")
-    else:
-        warn_of(loaded)
-        with stage("load Prefect"):
-            pipeline = import_extra("wavecity.flows.pipeline", "generate,train")
-        with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
-            pipeline.run_recipe(loaded, out, workers, dask, maps, overwrite)
+    with nothing_left(out):
+        make_folder(out)
+        if not overwrite and import_extra("wavecity.flows.finished", "generate").find(loaded, out, maps):
+            say("nothing to do: recipe, maps, code and results are those of the run that is there")
+        else:
+            import_extra("wavecity.flows.splits", "generate").refuse_untrainable(loaded)
+            warn_of(loaded)
+            with stage("load Prefect"):
+                pipeline = import_extra("wavecity.flows.pipeline", "generate,train")
+            with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
+                pipeline.run_recipe(loaded, out, workers, dask, maps, overwrite)
     print_run(out)
 
 
@@ -103,6 +106,9 @@ def plan(
     from wavecity.flows.recipe import load_recipe
     from wavecity.flows.tables import print_plan
 
+    if png and png.suffix.lower() != ".png":
+        msg = f"--png {png}: name a file that ends in .png"
+        raise InputError(msg)
     if fetch and maps is None:
         msg = "--fetch needs a folder for the maps, e.g. --maps maps"
         raise InputError(msg)
@@ -112,6 +118,8 @@ def plan(
     with tempfile.TemporaryDirectory() as cache:
         planned = build.show_plan(loaded, maps or Path(cache), fetch, _city_bar)
         print_plan(planned, every)
+        if warning := import_extra("wavecity.flows.splits", "generate").warning_of(loaded, planned):
+            click.echo(f"warning: {warning}", err=True)
         if json_path:
             write_json(json_path, build.plan_record(planned))
             click.echo(f"wrote {json_path}")
@@ -154,23 +162,25 @@ def build(
     from wavecity.dataset.progress import say, stage
     from wavecity.dataset.reader import refuse_run_folder
     from wavecity.flows.recipe import load_recipe
-    from wavecity.flows.tables import print_origins
+    from wavecity.flows.tables import print_origins, print_shortfalls
 
     if scenes:
         overrides = (*overrides, f"area.scenes={scenes}")
     loaded = load_recipe(recipe, overrides)
     place = location(out)
-    make_folder(place)
-    refuse_run_folder(place)
-    folder = maps or import_extra("wavecity.flows.maps", "generate").map_folder(place)
-    version = None if verify else import_extra("wavecity.flows.build", "generate").up_to_date(loaded, place, folder)
-    if version:
-        say(f"nothing to do: v{version.number} is of this recipe, map and code")
-    else:
-        with stage("load Prefect"):
-            pipeline = import_extra("wavecity.flows.pipeline", "generate")
-        with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
-            version = pipeline.build_dataset(loaded, out, workers, dask, maps, verify=verify)
+    with nothing_left(place):
+        make_folder(place)
+        refuse_run_folder(place)
+        folder = maps or import_extra("wavecity.flows.maps", "generate").map_folder(place)
+        version = None if verify else import_extra("wavecity.flows.build", "generate").up_to_date(loaded, place, folder)
+        if version:
+            say(f"nothing to do: v{version.number} is of this recipe, map and code")
+        else:
+            with stage("load Prefect"):
+                pipeline = import_extra("wavecity.flows.pipeline", "generate")
+            with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
+                version = pipeline.build_dataset(loaded, out, workers, dask, maps, verify=verify)
+    print_shortfalls(version.folder)
     print_origins(version.folder)
     click.echo(f"published v{version.number}: {version.data}")
 
@@ -183,11 +193,9 @@ def build(
 @maps_option
 def export(recipe: str, scene_id: str, out: Path, overrides: tuple[str, ...], maps: Path | None) -> None:
     """Write a scene of a recipe as Mitsuba XML and PLY (for sionna.rt.load_scene) and as glTF."""
-    from wavecity.dataset.files import make_folder
     from wavecity.flows.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    make_folder(out)
     module = import_extra("wavecity.flows.build", "generate")
     with tempfile.TemporaryDirectory() as cache:
         for written in module.export_scene(loaded, scene_id, out, maps or Path(cache)):

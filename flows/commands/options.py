@@ -1,6 +1,9 @@
 """Arguments and options that several commands share."""
 
 import importlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -41,6 +44,21 @@ def import_extra(module: str, extra: str) -> ModuleType:
             raise
         msg = f"this command needs {error.name}: pip install 'wavecity[{extra}]'"
         raise InputError(msg) from error
+
+
+@contextmanager
+def nothing_left(place: object) -> Iterator[None]:
+    """Remove a local folder that the block made and filled with nothing, if the block ends with wrong input."""
+    new = isinstance(place, Path) and not place.exists()
+    try:
+        yield
+    except InputError:
+        if new and isinstance(place, Path):
+            files = [path for path in place.rglob("*") if path.is_file()]
+            # Maps that were fetched for other cities stay.
+            if all(path.name in ("recipe.json", "lock") for path in files):
+                shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def warn_of(recipe: "Recipe", sizes: "Sizes | None" = None) -> None:

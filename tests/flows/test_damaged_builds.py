@@ -40,7 +40,7 @@ def parts(monkeypatch, tmp_path):
         yield SimpleNamespace(check=lambda: None)
 
     for module, name, part in (
-        (pipeline, "_plan", lambda *_: SimpleNamespace(short=[], accepted=[0] * 6, sources={})),
+        (pipeline, "_plan", lambda *_: SimpleNamespace(short=[], accepted=[0] * 6, sources={}, tiles=[])),
         (build, "published", lambda *_: None),
         (build, "reuse_of", lambda *_: None),
         (build, "draft_of", draft_of),

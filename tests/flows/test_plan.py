@@ -20,6 +20,7 @@ CITIES = """
 name: two-cities
 area:
   scenes: 6
+  allow_missing: true
   split: {by: city, validation: 0.34, test: 0.33}
   cities:
     - {name: Helsinki, country: FI, source: helsinki}

@@ -48,7 +48,7 @@ def ranges(server: FileServer) -> list[str]:
 
 
 def test_downloaded_once_and_opened(server: FileServer, tmp_path: Path, helsinki: Source) -> None:
-    area = AreaSettings(source=f"{server.url}/osm/bbbike/{{city}}/{{city}}.osm.pbf")
+    area = AreaSettings(source=f"{server.url}/osm/bbbike/{{city}}/{{city}}.osm.pbf", city="Helsinki")
     steps: list[tuple[str, int, int]] = []
     source = open_source(area, tmp_path, lambda *step: steps.append(step))
     again = open_source(area, tmp_path)

@@ -135,7 +135,7 @@ def test_unusable_features_are_accounted_for(town: Callable[..., Source]) -> Non
                 house(40, 40, layer="-1"),
                 house(0, 40, building="no"),
                 (box(-20, -20, -19, -19), {"building": "kiosk"}),
-                (box(5, 5, 10, 10), {"building": "yes", "height": "6"}),
+                (box(5, 5, 10, 10), {"building": "yes"}),
             ]
         )
     )
