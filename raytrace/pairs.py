@@ -8,7 +8,7 @@ per cent go to the image method.
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.raytrace.device import Numbers, dr, load_table, mi
+from wavecity.raytrace.device import Numbers, Vectors, dr, load_table, mi
 from wavecity.raytrace.geometry import Unfolded
 from wavecity.raytrace.surfaces import Surfaces
 
@@ -46,6 +46,8 @@ class PairFinder:
         )
         self._u, self._v = load_table(mi.Vector3f, surfaces.frame[:, 0]), load_table(mi.Vector3f, surfaces.frame[:, 1])
         self._bounds = load_table(mi.Vector4f, surfaces.bounds)
+        length = np.maximum((unfolded.plane >= 0).sum(axis=1) + (unfolded.is_edge | unfolded.passes).sum(axis=1), 1)
+        self._last = load_table(mi.UInt, np.arange(self.chains) * self.depth + length - 1)
         if diffraction:
             self._slide = load_table(mi.Vector3f, unfolded.slide)
             self._edge = load_table(mi.Bool, unfolded.is_edge.ravel())
@@ -74,10 +76,65 @@ class PairFinder:
         row = index // count
         receiver = index - row * count
         chain = row + dr.opaque(mi.UInt, first)
+        # Nearly all pairs fail at the element that the receiver looks at.
+        fits = self._meets_last(chain, receiver)
+        dr.eval(fits)
+        keep = dr.compress(fits)
+        if dr.width(keep) == 0:
+            return keep, keep, keep
+        chain, receiver = dr.gather(mi.UInt, chain, keep), dr.gather(mi.UInt, receiver, keep)
+        dr.eval(chain, receiver)
         fits, turned = self._plausible(chain, receiver)
         dr.eval(fits, turned)
         keep = dr.compress(fits)
         return dr.gather(mi.UInt, chain, keep), dr.gather(mi.UInt, receiver, keep), dr.gather(mi.UInt, turned, keep)
+
+    def _place_on_edge(self, chain: Numbers, at: Vectors) -> tuple[Numbers, Numbers]:
+        """Where on its edge the path to points diffracts, and whether that is between the ends (or there is no edge)."""
+        along = dr.gather(mi.Vector3f, self._along, chain)
+        origin = dr.gather(mi.Vector3f, self._origin, chain)
+        s, t = dr.gather(mi.Vector3f, self._lamp, chain) - origin, at - origin
+        along_s, along_t = dr.dot(s, along), dr.dot(t, along)
+        away_s, away_t = dr.norm(s - along_s * along), dr.norm(t - along_t * along)
+        parameter = (along_s * away_t + along_t * away_s) / dr.maximum(away_s + away_t, 1e-6)
+        length = dr.gather(mi.Float, self._length, chain)
+        on_edge = (parameter > -SLACK) & (parameter < length + SLACK)
+        return parameter, on_edge | ~dr.gather(mi.Bool, self._any_edge, chain)
+
+    def _aim_at(self, slot: Numbers, parameter: Numbers, active: Numbers) -> Vectors:
+        """Point that the path runs towards at an element (`slot` in the tables of all chains' elements)."""
+        target = dr.gather(mi.Vector3f, self._aim, slot, active)
+        if self.diffraction:
+            target += parameter * dr.gather(mi.Vector3f, self._slide, slot, active)
+        return target
+
+    def _meets(self, plane: Numbers, at: Vectors, target: Vectors, active: Numbers) -> tuple[Numbers, Vectors]:
+        """Whether the way from `at` to `target` meets a mirror within the rectangle around its faces, and where."""
+        ahead = target - at
+        normal = dr.gather(mi.Vector3f, self._normal, plane, active)
+        offset = dr.gather(mi.Float, self._offset, plane, active)
+        speed = dr.dot(normal, ahead)
+        time = (offset - dr.dot(normal, at)) / speed
+        met = at + time * ahead
+        slack = SLACK + GRAZING_SLACK * dr.norm(ahead) / dr.abs(speed)
+        u = dr.dot(met, dr.gather(mi.Vector3f, self._u, plane, active))
+        v = dr.dot(met, dr.gather(mi.Vector3f, self._v, plane, active))
+        bounds = dr.gather(mi.Vector4f, self._bounds, plane, active)
+        inside = (u > bounds.x - slack) & (u < bounds.y + slack) & (v > bounds.z - slack) & (v < bounds.w + slack)
+        # The mirror lies between the receiver's side and the image; a receiver on the plane itself is no path.
+        return inside & (time > -1e-4) & (time < 1.0001), met
+
+    def _meets_last(self, chain: Numbers, receiver: Numbers) -> Numbers:
+        """Whether each pair may be a path as far as the edge and the last element are concerned."""
+        at = dr.gather(mi.Vector3f, self._receivers, receiver)
+        fits, parameter = mi.Bool(True), mi.Float(0)
+        if self.diffraction:
+            parameter, fits = self._place_on_edge(chain, at)
+        slot = dr.gather(mi.UInt, self._last, chain)
+        plane = dr.gather(mi.Int, self._plane, slot, fits)
+        reflects = fits & (plane >= 0)
+        inside, _ = self._meets(plane, at, self._aim_at(slot, parameter, reflects), reflects)
+        return fits & (inside | ~reflects)
 
     def _plausible(self, chain: Numbers, receiver: Numbers) -> tuple[Numbers, Numbers]:
         """Whether each pair may be a path, and where the edge's faces are better exchanged."""
@@ -86,35 +143,13 @@ class PairFinder:
         fits = mi.Bool(True)
         parameter = mi.Float(0)
         if self.diffraction:
-            along = dr.gather(mi.Vector3f, self._along, chain)
-            origin = dr.gather(mi.Vector3f, self._origin, chain)
-            s, t = dr.gather(mi.Vector3f, self._lamp, chain) - origin, at - origin
-            along_s, along_t = dr.dot(s, along), dr.dot(t, along)
-            away_s, away_t = dr.norm(s - along_s * along), dr.norm(t - along_t * along)
-            parameter = (along_s * away_t + along_t * away_s) / dr.maximum(away_s + away_t, 1e-6)
-            length = dr.gather(mi.Float, self._length, chain)
-            on_edge = (parameter > -SLACK) & (parameter < length + SLACK)
-            fits &= on_edge | ~dr.gather(mi.Bool, self._any_edge, chain)
+            parameter, fits = self._place_on_edge(chain, at)
         for position in reversed(range(self.depth)):
             slot = chain * self.depth + position
             plane = dr.gather(mi.Int, self._plane, slot, fits)
             reflects = fits & (plane >= 0)
-            target = dr.gather(mi.Vector3f, self._aim, slot, fits)
-            if self.diffraction:
-                target += parameter * dr.gather(mi.Vector3f, self._slide, slot, fits)
-            ahead = target - at
-            normal = dr.gather(mi.Vector3f, self._normal, plane, reflects)
-            offset = dr.gather(mi.Float, self._offset, plane, reflects)
-            speed = dr.dot(normal, ahead)
-            time = (offset - dr.dot(normal, at)) / speed
-            met = at + time * ahead
-            slack = SLACK + GRAZING_SLACK * dr.norm(ahead) / dr.abs(speed)
-            u = dr.dot(met, dr.gather(mi.Vector3f, self._u, plane, reflects))
-            v = dr.dot(met, dr.gather(mi.Vector3f, self._v, plane, reflects))
-            bounds = dr.gather(mi.Vector4f, self._bounds, plane, reflects)
-            inside = (u > bounds.x - slack) & (u < bounds.y + slack) & (v > bounds.z - slack) & (v < bounds.w + slack)
-            # The mirror lies between the receiver's side and the image; a receiver on the plane itself is no path.
-            inside &= (time > -1e-4) & (time < 1.0001)
+            target = self._aim_at(slot, parameter, fits)
+            inside, met = self._meets(plane, at, target, reflects)
             fits &= inside | ~reflects
             at = dr.select(reflects, met, at)
             if self.diffraction:
