@@ -55,7 +55,9 @@ class Search:
         """Rays to start with, so that never more than `limit` are in flight."""
         return max(1, self.limit // (2 ** max(0, depth - 1) if self.specular and self.refraction else 1))
 
-    def bounce(self, rays: Rays, prefix: NDArray[np.int32], depth: int) -> tuple[list[NDArray[np.int32]], list[Hits]]:
+    def bounce(
+        self, rays: Rays, prefix: NDArray[np.int32], depth: int, coherent: bool = False
+    ) -> tuple[list[NDArray[np.int32]], list[Hits]]:
         """Let rays meet up to `depth` faces and collect the sequences of elements.
 
         Parameters
@@ -64,6 +66,9 @@ class Search:
         prefix : int32 (rows, elements)
             Sequences that the rays have followed so far.
         depth : int
+        coherent : bool
+            Neighbouring rays have nearly the same origin and direction. It changes no result, only the time: packets of
+            such rays take a third of the time of single ones, packets of others three times as long.
 
         Returns
         -------
@@ -79,7 +84,7 @@ class Search:
                 break
             ray = mi.Ray3f(rays.origin, rays.direction)
             ray.time = dr.zeros(mi.Float, dr.width(rays.direction))
-            met = self.world.scene.mi_scene.ray_intersect(ray, ray_flags=mi.RayFlags.Minimal, coherent=bounce == 0)
+            met = self.world.scene.mi_scene.ray_intersect(ray, ray_flags=mi.RayFlags.Minimal, coherent=coherent and bounce == 0)
             valid = met.is_valid()
             shape = dr.reinterpret_array(mi.UInt, met.shape)
             face = dr.gather(mi.UInt, self._first_face, shape, valid) + met.prim_index

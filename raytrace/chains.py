@@ -24,6 +24,10 @@ from wavecity.raytrace.world import World
 # Rays of an edge that the source does not seem to light, in case it does so between the points tried.
 DARK_EDGE_RAYS = 16
 
+# Arms of the spiral on which the source's rays are taken one after another. It is a Fibonacci number, so that neighbours
+# on an arm are neighbours on the sphere.
+ARMS = 987
+
 # Bytes of working memory for a ray in flight.
 RAY_BYTES = 320
 
@@ -95,7 +99,7 @@ def find_chains(
             directions = _lattice(rays, low, min(low + step, rays))
             count = dr.width(directions)
             first = Rays(load_rows(mi.Point3f, source), directions, dr.zeros(mi.UInt, count))
-            found.append(search.bounce(first, nothing, max_depth))
+            found.append(search.bounce(first, nothing, max_depth, coherent=True))
         levels, hits = merge(found)
         # These include what rays met first, except grazing hits that carry nothing.
         levels[:1] = [_single_elements(surfaces, source, specular, refraction)]
@@ -115,8 +119,15 @@ def find_chains(
 
 
 def _lattice(count: int, low: int, high: int) -> Vectors:
-    """Directions `low` to `high` (exclusive) of the Fibonacci lattice on the sphere that Sionna's solver shoots."""
-    index = dr.arange(mi.Float64, high - low) + dr.opaque(mi.Float64, low)
+    """Directions of the Fibonacci lattice on the sphere that Sionna's solver shoots: in the order of arms, low to high."""
+    number = dr.arange(mi.UInt, high - low) + dr.opaque(mi.UInt, low)
+    # Every ARMS-th point is on one arm; the first `longer` arms have a point more.
+    points, longer = count // ARMS, count % ARMS
+    more, less = dr.opaque(mi.UInt, points + 1), dr.opaque(mi.UInt, max(1, points))
+    split = dr.opaque(mi.UInt, longer * (points + 1))
+    arm = dr.select(number < split, number // more, (number - split) // less + dr.opaque(mi.UInt, longer))
+    place = dr.select(number < split, number % more, (number - split) % less)
+    index = mi.Float64(arm + place * ARMS)
     turn = index / ((1 + dr.sqrt(mi.ScalarFloat64(5))) / 2)
     place = index / dr.opaque(mi.Float64, max(count - 1, 1))
     return mi.warp.square_to_uniform_sphere(mi.Point2f(turn - dr.floor(turn), place))

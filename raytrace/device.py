@@ -25,7 +25,8 @@ rt: Any = sionna.rt
 # So are their objects. Dr.Jit arrays of numbers (mi.Float, mi.UInt, mi.Bool) and of vectors (mi.Point3f, mi.Vector3f):
 Numbers: TypeAlias = Any
 Vectors: TypeAlias = Any
-# mi.SurfaceInteraction3f; sionna.rt.Scene and sionna.rt.Paths; Sionna's private buffer of paths:
+# mi.Scene, mi.SurfaceInteraction3f; sionna.rt.Scene and sionna.rt.Paths; Sionna's private buffer of paths:
+MitsubaScene: TypeAlias = Any
 Interaction: TypeAlias = Any
 SionnaScene: TypeAlias = Any
 SionnaPaths: TypeAlias = Any
