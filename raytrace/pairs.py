@@ -48,11 +48,11 @@ class PairFinder:
         self._bounds = load_table(mi.Vector4f, surfaces.bounds)
         length = np.maximum((unfolded.plane >= 0).sum(axis=1) + (unfolded.is_edge | unfolded.passes).sum(axis=1), 1)
         self._last = load_table(mi.UInt, np.arange(self.chains) * self.depth + length - 1)
+        self._lamp = load_table(mi.Vector3f, unfolded.lamp)
         if diffraction:
             self._slide = load_table(mi.Vector3f, unfolded.slide)
             self._edge = load_table(mi.Bool, unfolded.is_edge.ravel())
             self._any_edge = load_table(mi.Bool, unfolded.is_edge.any(axis=1))
-            self._lamp = load_table(mi.Vector3f, unfolded.lamp)
             self._origin, self._along = (
                 load_table(mi.Vector3f, unfolded.origin),
                 load_table(mi.Vector3f, unfolded.along),
@@ -89,7 +89,33 @@ class PairFinder:
         keep = dr.compress(fits)
         return dr.gather(mi.UInt, chain, keep), dr.gather(mi.UInt, receiver, keep), dr.gather(mi.UInt, turned, keep)
 
-    def _place_on_edge(self, chain: Numbers, at: Vectors) -> tuple[Numbers, Numbers]:
+    def receiver(self, number: Numbers) -> Vectors:
+        """Positions of receivers."""
+        return dr.gather(mi.Vector3f, self._receivers, number)
+
+    def lamp(self, chain: Numbers) -> Vectors:
+        """Images of the source in all planes."""
+        return dr.gather(mi.Vector3f, self._lamp, chain)
+
+    def last(self, chain: Numbers) -> Numbers:
+        """Slots of the last elements."""
+        return dr.gather(mi.UInt, self._last, chain)
+
+    def plane(self, slot: Numbers) -> Numbers:
+        """Mirrors at elements (`slot` in the tables of all chains' elements), -1 where there is none."""
+        return dr.gather(mi.Int, self._plane, slot)
+
+    def is_edge(self, slot: Numbers) -> Numbers:
+        """Whether elements are edges."""
+        return dr.gather(mi.Bool, self._edge, slot)
+
+    def beyond_edge(self, chain: Numbers, at: Vectors) -> Numbers:
+        """Length of the way from the edge to points."""
+        parameter, _ = self.place_on_edge(chain, at)
+        along = dr.gather(mi.Vector3f, self._along, chain)
+        return dr.norm(at - dr.gather(mi.Vector3f, self._origin, chain) - parameter * along)
+
+    def place_on_edge(self, chain: Numbers, at: Vectors) -> tuple[Numbers, Numbers]:
         """Where on its edge the path to points diffracts, and whether that is between the ends (or there is no edge)."""
         along = dr.gather(mi.Vector3f, self._along, chain)
         origin = dr.gather(mi.Vector3f, self._origin, chain)
@@ -101,15 +127,15 @@ class PairFinder:
         on_edge = (parameter > -SLACK) & (parameter < length + SLACK)
         return parameter, on_edge | ~dr.gather(mi.Bool, self._any_edge, chain)
 
-    def _aim_at(self, slot: Numbers, parameter: Numbers, active: Numbers) -> Vectors:
+    def aim_at(self, slot: Numbers, parameter: Numbers, active: Numbers) -> Vectors:
         """Point that the path runs towards at an element (`slot` in the tables of all chains' elements)."""
         target = dr.gather(mi.Vector3f, self._aim, slot, active)
         if self.diffraction:
             target += parameter * dr.gather(mi.Vector3f, self._slide, slot, active)
         return target
 
-    def _meets(self, plane: Numbers, at: Vectors, target: Vectors, active: Numbers) -> tuple[Numbers, Vectors]:
-        """Whether the way from `at` to `target` meets a mirror within the rectangle around its faces, and where."""
+    def meets(self, plane: Numbers, at: Vectors, target: Vectors, active: Numbers) -> tuple[Numbers, Vectors, Vectors]:
+        """Whether the way from `at` to `target` meets a mirror within the rectangle around its faces; where; and its normal."""
         ahead = target - at
         normal = dr.gather(mi.Vector3f, self._normal, plane, active)
         offset = dr.gather(mi.Float, self._offset, plane, active)
@@ -122,18 +148,18 @@ class PairFinder:
         bounds = dr.gather(mi.Vector4f, self._bounds, plane, active)
         inside = (u > bounds.x - slack) & (u < bounds.y + slack) & (v > bounds.z - slack) & (v < bounds.w + slack)
         # The mirror lies between the receiver's side and the image; a receiver on the plane itself is no path.
-        return inside & (time > -1e-4) & (time < 1.0001), met
+        return inside & (time > -1e-4) & (time < 1.0001), met, normal
 
     def _meets_last(self, chain: Numbers, receiver: Numbers) -> Numbers:
         """Whether each pair may be a path as far as the edge and the last element are concerned."""
         at = dr.gather(mi.Vector3f, self._receivers, receiver)
         fits, parameter = mi.Bool(True), mi.Float(0)
         if self.diffraction:
-            parameter, fits = self._place_on_edge(chain, at)
-        slot = dr.gather(mi.UInt, self._last, chain)
+            parameter, fits = self.place_on_edge(chain, at)
+        slot = self.last(chain)
         plane = dr.gather(mi.Int, self._plane, slot, fits)
         reflects = fits & (plane >= 0)
-        inside, _ = self._meets(plane, at, self._aim_at(slot, parameter, reflects), reflects)
+        inside, _, _ = self.meets(plane, at, self.aim_at(slot, parameter, reflects), reflects)
         return fits & (inside | ~reflects)
 
     def _plausible(self, chain: Numbers, receiver: Numbers) -> tuple[Numbers, Numbers]:
@@ -143,13 +169,13 @@ class PairFinder:
         fits = mi.Bool(True)
         parameter = mi.Float(0)
         if self.diffraction:
-            parameter, fits = self._place_on_edge(chain, at)
+            parameter, fits = self.place_on_edge(chain, at)
         for position in reversed(range(self.depth)):
             slot = chain * self.depth + position
             plane = dr.gather(mi.Int, self._plane, slot, fits)
             reflects = fits & (plane >= 0)
-            target = self._aim_at(slot, parameter, fits)
-            inside, met = self._meets(plane, at, target, reflects)
+            target = self.aim_at(slot, parameter, fits)
+            inside, met, _ = self.meets(plane, at, target, reflects)
             fits &= inside | ~reflects
             at = dr.select(reflects, met, at)
             if self.diffraction:
