@@ -56,7 +56,7 @@ class Search:
         return max(1, self.limit // (2 ** max(0, depth - 1) if self.specular and self.refraction else 1))
 
     def bounce(
-        self, rays: Rays, prefix: NDArray[np.int32], depth: int, coherent: bool = False
+        self, rays: Rays, prefix: NDArray[np.int32], depth: int, coherent: bool = False, with_hits: bool = False
     ) -> tuple[list[NDArray[np.int32]], list[Hits]]:
         """Let rays meet up to `depth` faces and collect the sequences of elements.
 
@@ -69,13 +69,15 @@ class Search:
         coherent : bool
             Neighbouring rays have nearly the same origin and direction. It changes no result, only the time: packets of
             such rays take a third of the time of single ones, packets of others three times as long.
+        with_hits : bool
+            Whether what rays met is asked for.
 
         Returns
         -------
         list of int32 (chains, elements)
             New sequences, one array per bounce.
         list of Hits
-            What rays met, for each bounce but the first.
+            What rays met, for each bounce but the first, if asked for.
         """
         surfaces = self.world.surfaces
         levels, hits = [], []
@@ -99,7 +101,7 @@ class Search:
             if dr.width(alive) == 0:
                 break
             row = dr.gather(mi.UInt, rays.row, alive).numpy()
-            if bounce > 0:
+            if bounce > 0 and with_hits:
                 met_faces, _ = _number(row, dr.gather(mi.UInt, face, alive).numpy(), len(prefix), len(surfaces.faces))
                 hits.append(Hits(prefix, met_faces))
             elements = [dr.gather(mi.UInt, plane, alive).numpy()] if self.specular else []

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace.bounce import Hits, Rays, Search, merge
-from wavecity.raytrace.device import Vectors, dr, load_rows, mi
+from wavecity.raytrace.device import Vectors, divided, dr, load_rows, mi
 from wavecity.raytrace.edges import Wedges, keller_rays, lit_edges
 from wavecity.raytrace.elements import are_edges
 from wavecity.raytrace.geometry import images
@@ -99,7 +99,7 @@ def find_chains(
             directions = _lattice(rays, low, min(low + step, rays))
             count = dr.width(directions)
             first = Rays(load_rows(mi.Point3f, source), directions, dr.zeros(mi.UInt, count))
-            found.append(search.bounce(first, nothing, max_depth, coherent=True))
+            found.append(search.bounce(first, nothing, max_depth, coherent=True, with_hits=diffraction))
         levels, hits = merge(found)
         # These include what rays met first, except grazing hits that carry nothing.
         levels[:1] = [_single_elements(surfaces, source, specular, refraction)]
@@ -123,11 +123,13 @@ def _lattice(count: int, low: int, high: int) -> Vectors:
     number = dr.arange(mi.UInt, high - low) + dr.opaque(mi.UInt, low)
     # Every ARMS-th point is on one arm; the first `longer` arms have a point more.
     points, longer = count // ARMS, count % ARMS
-    more, less = dr.opaque(mi.UInt, points + 1), dr.opaque(mi.UInt, max(1, points))
     split = dr.opaque(mi.UInt, longer * (points + 1))
-    arm = dr.select(number < split, number // more, (number - split) // less + dr.opaque(mi.UInt, longer))
-    place = dr.select(number < split, number % more, (number - split) % less)
-    index = mi.Float64(arm + place * ARMS)
+    is_long = number < split
+    within = dr.select(is_long, number, number - split)
+    arm = dr.select(is_long, divided(within, points + 1), divided(within, max(1, points)))
+    step = within - arm * dr.select(is_long, dr.opaque(mi.UInt, points + 1), dr.opaque(mi.UInt, points))
+    arm = dr.select(is_long, arm, arm + dr.opaque(mi.UInt, longer))
+    index = mi.Float64(arm + step * ARMS)
     turn = index / ((1 + dr.sqrt(mi.ScalarFloat64(5))) / 2)
     place = index / dr.opaque(mi.Float64, max(count - 1, 1))
     return mi.warp.square_to_uniform_sphere(mi.Point2f(turn - dr.floor(turn), place))

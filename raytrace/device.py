@@ -81,6 +81,20 @@ def load_table(kind: Any, values: ArrayLike) -> Any:
     return load(kind, rows) if rows.ndim == 1 else load_rows(kind, rows)
 
 
+def divided(numbers: Numbers, divisor: int) -> Numbers:
+    """Integer quotients.
+
+    Processors have no vector instruction for them, but one for float64, which is exact enough for 32 bits.
+
+    Parameters
+    ----------
+    numbers : mi.UInt
+    divisor : int
+        At least 1.
+    """
+    return mi.UInt((mi.Float64(numbers) + 0.5) * dr.opaque(mi.Float64, 1 / divisor))
+
+
 def _aligned(values: NDArray[Number]) -> NDArray[Number]:
     """Copy that starts on a cache line and is followed by a spare one, which vector loads at the end may read."""
     room = np.zeros(values.nbytes + 2 * ALIGNMENT, np.uint8)

@@ -8,7 +8,7 @@ per cent go to the image method.
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.raytrace.device import Numbers, Vectors, dr, load_table, mi
+from wavecity.raytrace.device import Numbers, Vectors, divided, dr, load_table, mi
 from wavecity.raytrace.geometry import Unfolded
 from wavecity.raytrace.surfaces import Surfaces
 
@@ -71,23 +71,23 @@ class PairFinder:
             where the rest of the path lies below that face this is into a blunt wedge, and the path would be lost.
             Where the source sees both faces, either may be the 0-face.
         """
-        count = dr.opaque(mi.UInt, self.count)
-        index = dr.arange(mi.UInt, (last - first) * self.count)
-        row = index // count
-        receiver = index - row * count
-        chain = row + dr.opaque(mi.UInt, first)
         # Nearly all pairs fail at the element that the receiver looks at.
-        fits = self._meets_last(chain, receiver)
+        fits = self._meets_last(*self._pair(dr.arange(mi.UInt, (last - first) * self.count), first))
         dr.eval(fits)
         keep = dr.compress(fits)
         if dr.width(keep) == 0:
             return keep, keep, keep
-        chain, receiver = dr.gather(mi.UInt, chain, keep), dr.gather(mi.UInt, receiver, keep)
+        chain, receiver = self._pair(keep, first)
         dr.eval(chain, receiver)
         fits, turned = self._plausible(chain, receiver)
         dr.eval(fits, turned)
         keep = dr.compress(fits)
         return dr.gather(mi.UInt, chain, keep), dr.gather(mi.UInt, receiver, keep), dr.gather(mi.UInt, turned, keep)
+
+    def _pair(self, number: Numbers, first: int) -> tuple[Numbers, Numbers]:
+        """Chain and receiver of pairs that are numbered chain by chain, from a first chain on."""
+        row = divided(number, self.count)
+        return row + dr.opaque(mi.UInt, first), number - row * dr.opaque(mi.UInt, self.count)
 
     def receiver(self, number: Numbers) -> Vectors:
         """Positions of receivers."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace.bounce import Rays, Search, merge
-from wavecity.raytrace.device import Numbers, Vectors, dr, load_rows, load_table, mi, rt
+from wavecity.raytrace.device import Numbers, Vectors, divided, dr, load_rows, load_table, mi, rt
 from wavecity.raytrace.edges import EDGE_OFFSET, Wedges, spread
 from wavecity.raytrace.geometry import mirror
 
@@ -145,11 +145,10 @@ class _Joint:
         """Sequence and edge of the pairs whose path nothing blocks."""
         sequences, edges = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         step = max(1, self.limit // self.edges)
-        count = dr.opaque(mi.UInt, self.edges)
         for low in range(0, self.sequences, step):
             index = dr.arange(mi.UInt, (min(low + step, self.sequences) - low) * self.edges)
-            row = index // count
-            sequence, edge = row + dr.opaque(mi.UInt, low), index - row * count
+            row = divided(index, self.edges)
+            sequence, edge = row + dr.opaque(mi.UInt, low), index - row * dr.opaque(mi.UInt, self.edges)
             fits, _ = self._path(sequence, edge)
             for blocked in (False, True):
                 if blocked:
