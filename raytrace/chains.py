@@ -198,7 +198,7 @@ def _diffract(
         behind, some = elements[group], wedges.select(group)
         for low in range(0, len(behind) * share, step):
             leaving = keller_rays(some, share, low, min(low + step, len(behind) * share), shift)
-            found += search.bounce(leaving, behind, remaining)[0]
+            found += search.bounce(leaving, behind, remaining, coherent=True)[0]
     return found
 
 
