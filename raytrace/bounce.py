@@ -86,7 +86,9 @@ class Search:
                 break
             ray = mi.Ray3f(rays.origin, rays.direction)
             ray.time = dr.zeros(mi.Float, dr.width(rays.direction))
-            met = self.world.scene.mi_scene.ray_intersect(ray, ray_flags=mi.RayFlags.Minimal, coherent=coherent and bounce == 0)
+            met = self.world.scene.mi_scene.ray_intersect(
+                ray, ray_flags=mi.RayFlags.Minimal, coherent=coherent and bounce == 0
+            )
             valid = met.is_valid()
             shape = dr.reinterpret_array(mi.UInt, met.shape)
             face = dr.gather(mi.UInt, self._first_face, shape, valid) + met.prim_index

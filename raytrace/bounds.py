@@ -58,11 +58,15 @@ class FieldBounds:
         self._wavelength = dr.opaque(mi.Float, SPEED_OF_LIGHT / frequency)
         material, tables = reflectance(world, frequency)
         self._reflectance = load_table(mi.Float, tables.ravel())
-        self._material = load_table(mi.UInt, _one_material(material, surfaces.plane_of_face, surfaces.planes, len(tables)))
+        self._material = load_table(
+            mi.UInt, _one_material(material, surfaces.plane_of_face, surfaces.planes, len(tables))
+        )
         self._source = load_table(mi.Vector3f, source[None])
         turn = rt.utils.rotation_matrix(load_rows(mi.Point3f, np.array([orientation])))
         self._turn = load_table(mi.Vector3f, np.array(turn.numpy(), np.float64).reshape(3, 3).T)
-        self._pattern = rt.PlanarArray(num_rows=1, num_cols=1, pattern=pattern, polarization="V").antenna_pattern.patterns[0]
+        self._pattern = rt.PlanarArray(
+            num_rows=1, num_cols=1, pattern=pattern, polarization="V"
+        ).antenna_pattern.patterns[0]
         if finder.diffraction:
             lit, normals, along = unfolded.lit, np.zeros((len(elements), 2, 3)), np.zeros((len(elements), 3))
             row, position = np.nonzero(are_edges(surfaces, elements))
@@ -111,7 +115,9 @@ class FieldBounds:
         cell = dr.minimum(mi.UInt(dr.clip(cosine, 0, 1) * CELLS), CELLS - 1)
         return dr.gather(mi.Float, self._reflectance, material * CELLS + cell, active)
 
-    def _diffracted(self, chain: Numbers, place: Vectors, following: Vectors, user: Vectors, active: Numbers) -> Numbers:
+    def _diffracted(
+        self, chain: Numbers, place: Vectors, following: Vectors, user: Vectors, active: Numbers
+    ) -> Numbers:
         """Largest magnitude of an edge's coefficient, times its spreading factor."""
         lit = dr.gather(mi.Vector3f, self._lit, chain, active)
         along, normal_0, normal_n = (dr.gather(mi.Vector3f, table, chain, active) for table in self._wedge)

@@ -16,6 +16,9 @@ from wavecity.raytrace.world import World
 
 # Metres at either end of a way in which nothing counts as an obstacle.
 ENDS = 5e-3
+# Metres: what a way meets only within this of its line is left to the image method. Walls and roofs are grazed sideways
+# and from above: ways are moved in both directions at once.
+GRAZING = 2e-4
 
 
 class Clearance:
@@ -70,7 +73,9 @@ class Clearance:
             is_clear &= self._open(at, place, present & ~first & is_clear)
             first &= ~present
             at = dr.select(present, place, at)
-        return is_clear & self._open(at, dr.gather(mi.Vector3f, self._source, dr.zeros(mi.UInt, dr.width(chain))), is_clear)
+        return is_clear & self._open(
+            at, dr.gather(mi.Vector3f, self._source, dr.zeros(mi.UInt, dr.width(chain))), is_clear
+        )
 
     def _parameter(self, chain: Numbers, user: Vectors) -> Numbers:
         return self._finder.place_on_edge(chain, user)[0] if self._finder.diffraction else mi.Float(0)
@@ -89,11 +94,17 @@ class Clearance:
         return present, place
 
     def _open(self, start: Vectors, end: Vectors, active: Numbers) -> Numbers:
-        """Whether nothing stands between points."""
+        """Whether nothing stands between points, or only something that the way grazes."""
         way = end - start
         length = dr.norm(way)
         direction = way / length
-        ray = mi.Ray3f(mi.Point3f(start + ENDS * direction), direction)
-        ray.time = dr.zeros(mi.Float, dr.width(length))
-        ray.maxt = length - 2 * ENDS
-        return ~self._scene.ray_test(ray, active=active & (ray.maxt > 0))
+        active &= length > 2 * ENDS
+        across = dr.normalize(mi.Vector3f(direction.y + 1e-9, -direction.x, 0))
+        aside = GRAZING * dr.normalize(across + dr.cross(direction, across))
+        is_open = ~active
+        for shift in (mi.Vector3f(0), aside, -aside):
+            ray = mi.Ray3f(mi.Point3f(start + ENDS * direction + shift), direction)
+            ray.time = dr.zeros(mi.Float, dr.width(length))
+            ray.maxt = length - 2 * ENDS
+            is_open |= ~self._scene.ray_test(ray, active=~is_open) & ~is_open
+        return is_open

@@ -28,7 +28,8 @@ class BoundedPairs:
 
     Attributes
     ----------
-    chain, receiver : uint32 (N,)
+    chain : uint32 (N,)
+    receiver : int64 (N,)
     turned : uint32 (N,)
         1 where the edge's faces are to be exchanged.
     power : float64 (N,)
@@ -36,7 +37,7 @@ class BoundedPairs:
     """
 
     chain: NDArray[np.uint32]
-    receiver: NDArray[np.uint32]
+    receiver: NDArray[np.int64]
     turned: NDArray[np.uint32]
     power: NDArray[np.float64]
 
@@ -123,13 +124,14 @@ class PairTest:
         self, unfolded: Unfolded, source: NDArray[np.float64], orientation: tuple[float, float, float], pattern: str
     ) -> BoundedPairs:
         """Plausible pairs with clear ways, and bounds of their power; arguments as of `bounds.FieldBounds`."""
-        nothing = *(np.empty(0, np.uint32) for _ in range(3)), np.empty(0)
         bounds = FieldBounds(self._world, self.finder, unfolded, self._all, source, orientation, pattern)
         clearance = Clearance(self._world, self.finder, self._all, source)
-        parts = [nothing]
+        number = np.empty(0, np.uint32)
+        parts = [(number, number, number, np.empty(0))]
         for batch in self.plausible():
             pairs = batch if unfolded.passes.any() else clearance.clear(*batch)
             if dr.width(pairs[0]):
                 chain, receiver, turned = (numbers.numpy() for numbers in pairs)
                 parts.append((chain, receiver, turned, bounds(*pairs[:2])))
-        return BoundedPairs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        chain, receiver, turned, power = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return BoundedPairs(chain, receiver.astype(np.int64), turned, power)

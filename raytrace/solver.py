@@ -211,9 +211,7 @@ class ChainSolver:
         kinds = self.diffraction, self.lit_region
         return PairTest(world, chains, unfolded, source, receivers, *kinds, self.memory)
 
-    def _direct(
-        self, world: World, source: NDArray[np.float64], receivers: NDArray[np.float64], depth: int
-    ) -> Paths:
+    def _direct(self, world: World, source: NDArray[np.float64], receivers: NDArray[np.float64], depth: int) -> Paths:
         """Direct paths, if they are asked for."""
         seen = np.flatnonzero(line_of_sight(world, source, receivers)) if self.los else np.empty(0, np.int64)
         # A direct path without length, of a receiver at the source, has neither field nor direction.

@@ -67,9 +67,7 @@ def diffraction_matrix(
     """
     normal_0, normal_n = mi.Vector3f(0, 0, 1), mi.Vector3f(interaction.dn_dv)
     s, s_source = interaction.dp_du.x, interaction.dp_du.y
-    terms = wedge_terms(
-        mi.Vector3f(interaction.dn_du), normal_0, normal_n, incident, outgoing, s, s_source, wavenumber
-    )
+    terms = wedge_terms(mi.Vector3f(interaction.dn_du), normal_0, normal_n, incident, outgoing, s, s_source, wavenumber)
     d1, d2, d3, d4 = terms.d
     edge, sine, grazing_0, grazing_n = terms.edge, terms.sine, terms.grazing_0, terms.grazing_n
     reflected_0 = _reflection(material, incident, normal_0, edge, sine, grazing_0, permittivity, wavenumber)
