@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.raytrace.device import Numbers, Vectors, dr, load, load_table, mi
+from wavecity.raytrace.device import Numbers, Vectors, dr, load, load_table, mi, positions
 from wavecity.raytrace.world import World
 
 # Above this many possible (chain, element) pairs new chains are numbered by sorting instead of by a table.
@@ -99,7 +99,7 @@ class Search:
             if self.refraction:
                 ways.append(met.spawn_ray(rays.direction))
             dr.eval(valid, plane, face, [(way.o, way.d) for way in ways])
-            alive = dr.compress(valid)
+            alive = positions(valid)
             if dr.width(alive) == 0:
                 break
             row = dr.gather(mi.UInt, rays.row, alive).numpy()

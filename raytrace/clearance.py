@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace.chains import Chains
-from wavecity.raytrace.device import Numbers, Vectors, dr, load_table, mi
+from wavecity.raytrace.device import Numbers, Vectors, dr, load_table, mi, positions
 from wavecity.raytrace.edges import EDGE_OFFSET
 from wavecity.raytrace.elements import are_edges
 from wavecity.raytrace.pairs import PairFinder
@@ -45,13 +45,13 @@ class Clearance:
             self._away = load_table(mi.Vector3f, away)
 
     def clear(self, chain: Numbers, receiver: Numbers, turned: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """Those of the pairs (as from `PairFinder.find`) whose ways are clear."""
+        """Those of the pairs (as from `PairFinder.find`) whose ways are clear; a single one twice."""
         for ways in (self._last_way, self._other_ways):
             if not dr.width(chain):
                 break
             is_clear = ways(chain, receiver)
             dr.eval(is_clear)
-            keep = dr.compress(is_clear)
+            keep = positions(is_clear)
             chain, receiver, turned = (dr.gather(mi.UInt, numbers, keep) for numbers in (chain, receiver, turned))
             dr.eval(chain, receiver, turned)
         return chain, receiver, turned

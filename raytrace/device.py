@@ -95,6 +95,17 @@ def divided(numbers: Numbers, divisor: int) -> Numbers:
     return mi.UInt((mi.Float64(numbers) + 0.5) * dr.opaque(mi.Float64, 1 / divisor))
 
 
+def positions(chosen: Numbers) -> Numbers:
+    """Positions at which a mask is true, a single one twice: kernels for one position would be compiled anew.
+
+    Parameters
+    ----------
+    chosen : mi.Bool
+    """
+    found = dr.compress(chosen)
+    return load(mi.UInt, np.repeat(found.numpy(), 2)) if dr.width(found) == 1 else found
+
+
 def _aligned(values: NDArray[Number]) -> NDArray[Number]:
     """Copy that starts on a cache line and is followed by a spare one, which vector loads at the end may read."""
     room = np.zeros(values.nbytes + 2 * ALIGNMENT, np.uint8)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace.bounce import Rays, Search, merge
-from wavecity.raytrace.device import Numbers, Vectors, divided, dr, load_rows, load_table, mi, rt
+from wavecity.raytrace.device import Numbers, Vectors, divided, dr, load_rows, load_table, mi, positions, rt
 from wavecity.raytrace.edges import EDGE_OFFSET, Wedges, spread
 from wavecity.raytrace.geometry import mirror
 
@@ -152,7 +152,7 @@ class _Joint:
             for test in (self._has_place, self._meets_mirrors, self._is_clear):
                 fits = test(sequence, edge)
                 dr.eval(fits)
-                keep = dr.compress(fits)
+                keep = positions(fits)
                 sequence, edge = dr.gather(mi.UInt, sequence, keep), dr.gather(mi.UInt, edge, keep)
                 dr.eval(sequence, edge)
                 if not dr.width(keep):

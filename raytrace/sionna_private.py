@@ -238,11 +238,13 @@ def validate(
     count, depth = dr.width(found), solved.depth_dim_size
     if count == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, depth), np.int32)
+    if count == 1:  # for which kernels would be compiled anew
+        found = load(mi.UInt, np.repeat(found.numpy(), 2))
     kept = solved.gather(found)
-    shape, primitive = (numbers.array.numpy().reshape(count, depth) for numbers in (kept.shapes, kept.primitives))
+    shape, primitive = (numbers.array.numpy().reshape(-1, depth)[:count] for numbers in (kept.shapes, kept.primitives))
     return (
-        dr.gather(mi.UInt, chain, found).numpy().astype(np.int64),
-        dr.gather(mi.UInt, receiver, found).numpy().astype(np.int64),
+        dr.gather(mi.UInt, chain, found).numpy().astype(np.int64)[:count],
+        dr.gather(mi.UInt, receiver, found).numpy().astype(np.int64)[:count],
         world.faces(shape, primitive),
     )
 

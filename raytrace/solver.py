@@ -224,6 +224,8 @@ class ChainSolver:
         """Paths with their coefficients."""
         if not len(paths):
             return paths
+        if len(paths) == 1:  # for which kernels would be compiled anew
+            return self._with_fields(world, source, receivers, panel, concatenate([paths, paths])).select(np.array([0]))
         buffer = path_buffer(world, paths, receivers, self.diffraction)
         ends = load_rows(mi.Point3f, source), load_table(mi.Point3f, receivers)
         return replace(paths, coefficient=sionna.coefficients(world, buffer, *ends, *panel, self.diffraction))

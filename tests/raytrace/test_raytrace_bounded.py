@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import shapely
 from numpy.typing import NDArray
-
 from raytrace_helpers import SOURCE, scene_of, users_around
+
 from wavecity.raytrace import backend
 from wavecity.raytrace.bounds import CELLS, FieldBounds, Queue, reflectance
 from wavecity.raytrace.confirm import PairTest
