@@ -2,7 +2,8 @@
 
 1. Chains of surfaces are found once (`chains`).
 2. They are paired with receivers; pairs that cannot be a path are dropped (`pairs`).
-3. Sionna's image method validates the rest, in batches (`sionna_private`).
+3. Sionna's image method validates the rest, in batches (`confirm`); with a `tolerance` those that may carry the most
+   first, and no more than matter (`bounds`).
 4. Duplicates are removed by geometry.
 5. Vertices, lengths and angles are computed in float64 (`geometry`), coefficients by Sionna's field calculator.
 

@@ -94,6 +94,8 @@ def main() -> None:
         f"| {len(scenes)} | {len(same):,} | {100 * same.mean():.3f} % | {100 * (off <= 0.01).mean():.3f} % "
         f"| {off.max():.4f} dB | {found['bounded']:,} of {found['exhaustive']:,} |"
     )
+    if not options.timed:
+        return
     print("\n| tile | exhaustive s | bounded s | faster |\n|---|---|---|---|")
     total = np.zeros(2)
     for scene in scenes[: options.timed]:
