@@ -97,7 +97,7 @@ class ChainSolver:
         Working memory in MB, in addition to the scene, the result and the program itself. It sets the sizes of
         batches and changes no result.
     tolerance : float
-        dB. With more than 0 pairs of a chain and a receiver are tested in the order of the power that they may carry at
+        dB. With diffraction, and more than 0, pairs of a chain and a receiver are tested in the order of the power that they may carry at
         most, until all that is left of a receiver lies below its `max_paths`-th strongest path, and together this many
         dB below the power found. 0 tests all.
     max_paths : int
@@ -150,7 +150,8 @@ class ChainSolver:
         """
         source, receivers = np.asarray(source, np.float64), np.asarray(receivers, np.float64)
         chains = self.chains(world, source, receivers) if chains is None else chains
-        if self.tolerance > 0 and len(chains) and len(receivers):
+        # Reflections alone are so few that bounds would cost more than they save.
+        if self.tolerance > 0 and self.diffraction and len(chains) and len(receivers):
             return self._strongest(world, source, receivers, (orientation, pattern), chains)
         paths = self.trace(world, source, receivers, chains)
         paths = self._with_fields(world, source, receivers, (orientation, pattern), paths)
