@@ -97,9 +97,9 @@ class ChainSolver:
         Working memory in MB, in addition to the scene, the result and the program itself. It sets the sizes of
         batches and changes no result.
     tolerance : float
-        dB. With diffraction, and more than 0, pairs of a chain and a receiver are tested in the order of the power that they may carry at
-        most, until all that is left of a receiver lies below its `max_paths`-th strongest path, and together this many
-        dB below the power found. 0 tests all.
+        dB. With diffraction, and more than 0, pairs of a chain and a receiver are tested in the order of the power that
+        they may carry at most, until all that is left of a receiver lies below its `max_paths`-th strongest path, and
+        together this many dB below the power found. 0 tests all.
     max_paths : int
         Strongest paths of a receiver that `tolerance` leaves as they are.
 
