@@ -172,7 +172,9 @@ def test_queue_stops_when_both_conditions_hold() -> None:
 
     assert second(1, 20.0, [9.0]) == []  # 0.05 in all, of 9
     assert second(1, 30.0, [9.0]) == [2, 3, 4, 5]  # more than a thousandth
-    assert second(1, 20.0, [0.015]) == [2, 3, 4, 5]  # one might be the strongest
+    # Four of them at first; 0.02 in all are left.
+    assert second(2, 20.0, [9.0, 0.05]) == []
+    assert second(2, 20.0, [9.0, 0.005]) == [4, 5]  # one might be the second strongest
 
 
 def test_bounds_depend_on_the_pattern(blocks: list[tuple[shapely.Polygon, float]]) -> None:
