@@ -14,9 +14,9 @@ DATA = {
         "rows", "scene", "seeding", "settings", "sources", "streets", "tile_heights", "tiles", "trajectories", "users",
     ),
     "raytrace": (
-        "arrays", "bounce", "chains", "channels", "device", "diffuse", "edges", "elements", "evolve", "geometry", "moving",
-        "pairs", "patches", "returning", "scattering", "settings", "simulate", "sionna_private", "solver", "surfaces",
-        "touching", "utd", "world",
+        "arrays", "bounce", "bounds", "chains", "channels", "clearance", "confirm", "device", "diffuse", "edges",
+        "elements", "evolve", "geometry", "moving", "pairs", "patches", "returning", "scattering", "settings", "simulate",
+        "sionna_private", "solver", "surfaces", "touching", "utd", "world",
     ),
     "dataset": ("buildings", "distributions", "features", "schema", "statistics"),
 }  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace.bounce import Hits, Rays, Search, merge
-from wavecity.raytrace.device import Vectors, dr, load_rows, mi
+from wavecity.raytrace.device import Vectors, divided, dr, load_rows, mi
 from wavecity.raytrace.edges import Wedges, keller_rays, lit_edges
 from wavecity.raytrace.elements import are_edges
 from wavecity.raytrace.geometry import images
@@ -23,6 +23,10 @@ from wavecity.raytrace.world import World
 
 # Rays of an edge that the source does not seem to light, in case it does so between the points tried.
 DARK_EDGE_RAYS = 16
+
+# Arms of the spiral on which the source's rays are taken one after another. It is a Fibonacci number, so that neighbours
+# on an arm are neighbours on the sphere.
+ARMS = 987
 
 # Bytes of working memory for a ray in flight.
 RAY_BYTES = 320
@@ -95,7 +99,7 @@ def find_chains(
             directions = _lattice(rays, low, min(low + step, rays))
             count = dr.width(directions)
             first = Rays(load_rows(mi.Point3f, source), directions, dr.zeros(mi.UInt, count))
-            found.append(search.bounce(first, nothing, max_depth))
+            found.append(search.bounce(first, nothing, max_depth, coherent=True, with_hits=diffraction))
         levels, hits = merge(found)
         # These include what rays met first, except grazing hits that carry nothing.
         levels[:1] = [_single_elements(surfaces, source, specular, refraction)]
@@ -115,8 +119,17 @@ def find_chains(
 
 
 def _lattice(count: int, low: int, high: int) -> Vectors:
-    """Directions `low` to `high` (exclusive) of the Fibonacci lattice on the sphere that Sionna's solver shoots."""
-    index = dr.arange(mi.Float64, high - low) + dr.opaque(mi.Float64, low)
+    """Directions of the Fibonacci lattice on the sphere that Sionna's solver shoots: in the order of arms, low to high."""
+    number = dr.arange(mi.UInt, high - low) + dr.opaque(mi.UInt, low)
+    # Every ARMS-th point is on one arm; the first `longer` arms have a point more.
+    points, longer = count // ARMS, count % ARMS
+    split = dr.opaque(mi.UInt, longer * (points + 1))
+    is_long = number < split
+    within = dr.select(is_long, number, number - split)
+    arm = dr.select(is_long, divided(within, points + 1), divided(within, max(1, points)))
+    step = within - arm * dr.select(is_long, dr.opaque(mi.UInt, points + 1), dr.opaque(mi.UInt, points))
+    arm = dr.select(is_long, arm, arm + dr.opaque(mi.UInt, longer))
+    index = mi.Float64(arm + step * ARMS)
     turn = index / ((1 + dr.sqrt(mi.ScalarFloat64(5))) / 2)
     place = index / dr.opaque(mi.Float64, max(count - 1, 1))
     return mi.warp.square_to_uniform_sphere(mi.Point2f(turn - dr.floor(turn), place))
@@ -185,7 +198,7 @@ def _diffract(
         behind, some = elements[group], wedges.select(group)
         for low in range(0, len(behind) * share, step):
             leaving = keller_rays(some, share, low, min(low + step, len(behind) * share), shift)
-            found += search.bounce(leaving, behind, remaining)[0]
+            found += search.bounce(leaving, behind, remaining, coherent=True)[0]
     return found
 
 

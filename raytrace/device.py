@@ -25,7 +25,8 @@ rt: Any = sionna.rt
 # So are their objects. Dr.Jit arrays of numbers (mi.Float, mi.UInt, mi.Bool) and of vectors (mi.Point3f, mi.Vector3f):
 Numbers: TypeAlias = Any
 Vectors: TypeAlias = Any
-# mi.SurfaceInteraction3f; sionna.rt.Scene and sionna.rt.Paths; Sionna's private buffer of paths:
+# mi.Scene, mi.SurfaceInteraction3f; sionna.rt.Scene and sionna.rt.Paths; Sionna's private buffer of paths:
+MitsubaScene: TypeAlias = Any
 Interaction: TypeAlias = Any
 SionnaScene: TypeAlias = Any
 SionnaPaths: TypeAlias = Any
@@ -78,6 +79,31 @@ def load_table(kind: Any, values: ArrayLike) -> Any:
     if len(rows) == 1:
         rows = np.concatenate([rows, rows])
     return load(kind, rows) if rows.ndim == 1 else load_rows(kind, rows)
+
+
+def divided(numbers: Numbers, divisor: int) -> Numbers:
+    """Integer quotients.
+
+    Processors have no vector instruction for them, but one for float64, which is exact enough for 32 bits.
+
+    Parameters
+    ----------
+    numbers : mi.UInt
+    divisor : int
+        At least 1.
+    """
+    return mi.UInt((mi.Float64(numbers) + 0.5) * dr.opaque(mi.Float64, 1 / divisor))
+
+
+def positions(chosen: Numbers) -> Numbers:
+    """Positions at which a mask is true, a single one twice: kernels for one position would be compiled anew.
+
+    Parameters
+    ----------
+    chosen : mi.Bool
+    """
+    found = dr.compress(chosen)
+    return load(mi.UInt, np.repeat(found.numpy(), 2)) if dr.width(found) == 1 else found
 
 
 def _aligned(values: NDArray[Number]) -> NDArray[Number]:

@@ -1,13 +1,14 @@
 """Rays that leave edges, over the whole Keller cones; and which edges are lit at all."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace import sionna_private as sionna
 from wavecity.raytrace.bounce import Rays, Search
-from wavecity.raytrace.device import Numbers, dr, load, load_rows, load_table, mi, rt
+from wavecity.raytrace.device import Numbers, divided, dr, load, load_rows, load_table, mi, rt
 from wavecity.raytrace.elements import chain_buffer
 from wavecity.raytrace.geometry import oriented_edges
 from wavecity.raytrace.surfaces import Surfaces
@@ -20,6 +21,10 @@ EDGE_POINTS = 16
 
 # Steps of the R2 sequence (Roberts 2018): evenly spread points of the unit square, whatever their number.
 R2_STEPS = (0.7548776662466927, 0.5698402909980532)
+
+
+# Each coordinate of a point is divided into two to this power cells to order points.
+CELL_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -136,11 +141,15 @@ def keller_rays(wedges: Wedges, share: int, low: int, high: int, shift: tuple[fl
     length = load_table(mi.Float, wedges.surfaces.edge_length[wedges.edge])
     angle = load_table(mi.Float, open_angle)
 
-    index = dr.arange(mi.UInt, high - low)
-    # Both numbers count from the first edge, in integers of 32 bit.
+    # Numbers count from the first edge, in integers of 32 bit.
     first = low // share
-    row = (index + dr.opaque(mi.UInt, low - first * share)) // dr.opaque(mi.UInt, share) + dr.opaque(mi.UInt, first)
-    point, turn = spread(mi.Float64(index) + dr.opaque(mi.Float64, low), shift)
+    index = dr.arange(mi.UInt, high - low) + dr.opaque(mi.UInt, low - first * share)
+    row = divided(index, share)
+    start = row * dr.opaque(mi.UInt, share)
+    # Those of one edge in an order in which neighbours have nearly the same direction.
+    index = start + dr.gather(mi.UInt, load_table(mi.UInt, neighbours(share)), index - start)
+    row += dr.opaque(mi.UInt, first)
+    point, turn = spread(mi.Float64(index) + dr.opaque(mi.Float64, first * share), shift)
     start, zeta, normal, across, outside, lamp = (dr.gather(mi.Vector3f, table, row) for table in tables)
     # Evenly in the angle under which the image sees the edge: near ones are sampled as densely as far ones.
     foot = dr.dot(lamp - start, zeta)
@@ -154,6 +163,25 @@ def keller_rays(wedges: Wedges, share: int, low: int, high: int, shift: tuple[fl
     rays = Rays(mi.Point3f(place + EDGE_OFFSET * outside), leaving, row)
     dr.eval(rays.origin, rays.direction, rays.row)
     return rays
+
+
+@cache
+def neighbours(count: int) -> NDArray[np.int64]:
+    """The first points of the R2 sequence in an order along which successive ones are near each other.
+
+    All runs of so many points of the sequence are translations of one another, so that it serves all of them.
+
+    Parameters
+    ----------
+    count : int
+    """
+    cell = (np.arange(count)[:, None] * R2_STEPS % 1 * 2**CELL_BITS).astype(np.int64)
+    # The bits of both coordinates in turn (Morton's order).
+    place = np.zeros(count, np.int64)
+    for bit in range(CELL_BITS):
+        for axis in range(2):
+            place |= (cell[:, axis] >> bit & 1) << (2 * bit + axis)
+    return np.argsort(place, kind="stable")
 
 
 def spread(number: Numbers, shift: tuple[float, float]) -> tuple[Numbers, Numbers]:

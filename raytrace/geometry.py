@@ -29,6 +29,8 @@ class Unfolded:
     aim, slide : float64 (C, D, 3)
     lamp : float64 (C, 3)
         Image of the source in all planes.
+    lit : float64 (C, 3)
+        Image of the source in the planes before the edge.
     origin, along : float64 (C, 3)
         Image of the edge in the planes after it; along is 0 without an edge.
     length : float64 (C,)
@@ -43,6 +45,7 @@ class Unfolded:
     aim: NDArray[np.float64]
     slide: NDArray[np.float64]
     lamp: NDArray[np.float64]
+    lit: NDArray[np.float64]
     origin: NDArray[np.float64]
     along: NDArray[np.float64]
     length: NDArray[np.float64]
@@ -115,6 +118,7 @@ def unfold(
     is_edge = (elements >= surfaces.planes) & ~passes
     aim = images(surfaces, source, elements)
     lamp = aim[:, -1].copy()
+    lit = np.zeros((count, 3))
     slide = np.zeros((count, depth, 3))
     origin, along, length = np.zeros((count, 3)), np.zeros((count, 3)), np.zeros(count)
     facing = np.zeros((count, 3))
@@ -122,6 +126,7 @@ def unfold(
         element = elements[:, position]
         here = np.flatnonzero(is_edge[:, position])
         edge = element[here] - surfaces.planes
+        lit[here] = aim[here, position]
         origin = mirror(surfaces, element, origin)
         along = mirror(surfaces, element, along, affine=False)
         origin[here], along[here], normals = oriented_edges(surfaces, edge, swapped[here])
@@ -134,7 +139,7 @@ def unfold(
     # Without an edge the mirrored zeros mean nothing.
     origin[~is_edge.any(axis=1)] = 0
     plane = np.where((elements >= 0) & (elements < surfaces.planes), elements, -1).astype(np.int32)
-    return Unfolded(plane, is_edge, passes, aim, slide, lamp, origin, along, length, facing)
+    return Unfolded(plane, is_edge, passes, aim, slide, lamp, lit, origin, along, length, facing)
 
 
 def trace_back(

@@ -97,7 +97,9 @@ def simulate_moving(
     if scene.tracks is None:
         msg = f"{scene.id}: its users do not move; build the scene with mobility"
         raise InputError(msg)
-    trace, orientation = chain_solver(solver, seed), panel_orientation(radio)
+    # Every path is followed, also where it is too weak to be kept.
+    exhaustive = solver.model_copy(update={"tolerance": 0.0})
+    trace, orientation = chain_solver(exhaustive, seed), panel_orientation(radio)
     wave = wave_of(radio, mobility)
     with ONE_AT_A_TIME:
         world = build_world(scene.mesh, scene.size, radio)

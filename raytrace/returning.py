@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace.bounce import Rays, Search, merge
-from wavecity.raytrace.device import Numbers, Vectors, dr, load_rows, load_table, mi, rt
+from wavecity.raytrace.device import Numbers, Vectors, divided, dr, load_rows, load_table, mi, positions, rt
 from wavecity.raytrace.edges import EDGE_OFFSET, Wedges, spread
 from wavecity.raytrace.geometry import mirror
 
@@ -145,38 +145,49 @@ class _Joint:
         """Sequence and edge of the pairs whose path nothing blocks."""
         sequences, edges = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         step = max(1, self.limit // self.edges)
-        count = dr.opaque(mi.UInt, self.edges)
         for low in range(0, self.sequences, step):
             index = dr.arange(mi.UInt, (min(low + step, self.sequences) - low) * self.edges)
-            row = index // count
-            sequence, edge = row + dr.opaque(mi.UInt, low), index - row * count
-            fits, _ = self._path(sequence, edge)
-            for blocked in (False, True):
-                if blocked:
-                    _, stops = self._path(sequence, edge)
-                    fits = self._is_clear(stops)
+            row = divided(index, self.edges)
+            sequence, edge = row + dr.opaque(mi.UInt, low), index - row * dr.opaque(mi.UInt, self.edges)
+            for test in (self._has_place, self._meets_mirrors, self._is_clear):
+                fits = test(sequence, edge)
                 dr.eval(fits)
-                keep = dr.compress(fits)
+                keep = positions(fits)
                 sequence, edge = dr.gather(mi.UInt, sequence, keep), dr.gather(mi.UInt, edge, keep)
+                dr.eval(sequence, edge)
                 if not dr.width(keep):
                     break
             sequences.append(sequence.numpy().astype(np.int64))
             edges.append(edge.numpy().astype(np.int64))
         return np.concatenate(sequences), np.concatenate(edges)
 
-    def _path(self, sequence: Numbers, edge: Numbers) -> tuple[Numbers, list[Vectors]]:
-        """Whether the path meets its edge and mirrors, and where: from the edge to the receiver, just off the faces."""
-        origin, along, away, normal_0, normal_n = (dr.gather(mi.Vector3f, table, edge) for table in self._edge)
+    def _place(self, sequence: Numbers, edge: Numbers) -> tuple[Numbers, Vectors, Vectors, Numbers]:
+        """Where on the edge paths diffract; the way on to the receiver's image; its distance from the edge's line."""
+        origin, along = (dr.gather(mi.Vector3f, table, edge) for table in self._edge[:2])
         image = dr.gather(mi.Vector3f, self._image[-1], sequence)
         # Unrolled around the edge the way from source to image is straight (see `geometry.edge_parameter`).
         s, t = dr.gather(mi.Vector3f, self._lamp, edge) - origin, image - origin
         along_s, along_t = dr.dot(s, along), dr.dot(t, along)
         away_s, away_t = dr.norm(s - along_s * along), dr.norm(t - along_t * along)
         place = (along_s * away_t + along_t * away_s) / dr.maximum(away_s + away_t, 1e-6)
-        fits = (place > 0) & (place < dr.gather(mi.Float, self._length, edge)) & (away_t > EDGE_OFFSET)
-        leaving = t - place * along
-        fits &= (dr.dot(leaving, normal_0) > 0) | (dr.dot(leaving, normal_n) > 0)
-        at = origin + place * along + EDGE_OFFSET * away
+        return place, origin + place * along, t - place * along, away_t
+
+    def _has_place(self, sequence: Numbers, edge: Numbers) -> Numbers:
+        """Whether that is between the edge's ends, and the path goes on outside the wedge."""
+        place, _, leaving, away = self._place(sequence, edge)
+        fits = (place > 0) & (place < dr.gather(mi.Float, self._length, edge)) & (away > EDGE_OFFSET)
+        normal_0, normal_n = (dr.gather(mi.Vector3f, table, edge) for table in self._edge[3:])
+        return fits & ((dr.dot(leaving, normal_0) > 0) | (dr.dot(leaving, normal_n) > 0))
+
+    def _meets_mirrors(self, sequence: Numbers, edge: Numbers) -> Numbers:
+        """Whether the path meets its mirrors."""
+        return self._path(sequence, edge)[0]
+
+    def _path(self, sequence: Numbers, edge: Numbers) -> tuple[Numbers, list[Vectors]]:
+        """Whether the path meets its mirrors, and where: from the edge to the receiver, just off the faces."""
+        fits = mi.Bool(True)
+        _, at, _, _ = self._place(sequence, edge)
+        at += EDGE_OFFSET * dr.gather(mi.Vector3f, self._edge[2], edge)
         stops = [at]
         for position in reversed(range(self.mirrors)):
             plane = dr.gather(mi.UInt, self._plane[position], sequence, fits)
@@ -196,8 +207,9 @@ class _Joint:
         stops.append(dr.gather(mi.Vector3f, self._image[0], sequence))
         return fits, stops
 
-    def _is_clear(self, stops: list[Vectors]) -> Numbers:
+    def _is_clear(self, sequence: Numbers, edge: Numbers) -> Numbers:
         """Whether nothing stands between the points of paths, and before the edge if the source lights it directly."""
+        _, stops = self._path(sequence, edge)
         clear = mi.Bool(True)
         if self._source is not None:
             start = dr.gather(mi.Point3f, self._source, dr.zeros(mi.UInt, dr.width(stops[0])))

@@ -99,6 +99,13 @@ class SolverSettings(Settings):
         description="Working memory of one worker's tracer in MB, in addition to the program's own 350 MB; changes no "
         "result.",
     )
+    tolerance: float = Field(
+        40.0,
+        ge=0,
+        le=200,
+        description="dB, with diffraction: what is not tested of a user's paths lies together this far below its power, and "
+        "each below its max_paths strongest paths; 0 tests all (exhaustive).",
+    )
     max_paths: int = Field(32, ge=1, le=1024, description="Strongest paths kept for a user; the power cut is recorded.")
     gain_floor: float = Field(
         -200.0,

@@ -128,6 +128,8 @@ def chain_solver(solver: SolverSettings, seed: int) -> ChainSolver:
         solver.refraction,
         seed=seed,
         memory=solver.memory,
+        tolerance=solver.tolerance,
+        max_paths=solver.max_paths,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.geo.errors import InputError
-from wavecity.raytrace.device import Numbers, SionnaScene, Vectors, dr, load, load_rows, mi, rt
+from wavecity.raytrace.device import MitsubaScene, Numbers, SionnaScene, Vectors, dr, load, load_rows, mi, rt
 from wavecity.raytrace.utd import diffraction_matrix
 from wavecity.raytrace.world import World
 
@@ -176,6 +176,24 @@ def scattering_buffer(
     return buffer
 
 
+class SingleRays:
+    """A Mitsuba scene whose rays are traced one by one.
+
+    Sionna's image method asks for packets, which its rays, from everywhere to everywhere, make twice as slow.
+
+    Parameters
+    ----------
+    scene : mi.Scene
+    """
+
+    def __init__(self, scene: MitsubaScene) -> None:
+        self._scene = scene
+
+    def ray_intersect(self, ray: object, *, ray_flags: object, active: Numbers, coherent: bool = False) -> object:
+        """See `mi.Scene.ray_intersect`."""
+        return self._scene.ray_intersect(ray, ray_flags=ray_flags, coherent=False, active=active)
+
+
 def validate(
     world: World,
     chains: PathsBuffer,
@@ -207,7 +225,7 @@ def validate(
     candidates = chains.gather(chain)
     candidates._tgt_indices = receiver
     solved = ImageMethod()(
-        scene=world.scene.mi_scene,
+        scene=SingleRays(world.scene.mi_scene),
         paths=candidates,
         diffraction=diffraction,
         diffraction_lit_region=lit_region,
@@ -220,11 +238,13 @@ def validate(
     count, depth = dr.width(found), solved.depth_dim_size
     if count == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, depth), np.int32)
+    if count == 1:  # for which kernels would be compiled anew
+        found = load(mi.UInt, np.repeat(found.numpy(), 2))
     kept = solved.gather(found)
-    shape, primitive = (numbers.array.numpy().reshape(count, depth) for numbers in (kept.shapes, kept.primitives))
+    shape, primitive = (numbers.array.numpy().reshape(-1, depth)[:count] for numbers in (kept.shapes, kept.primitives))
     return (
-        dr.gather(mi.UInt, chain, found).numpy().astype(np.int64),
-        dr.gather(mi.UInt, receiver, found).numpy().astype(np.int64),
+        dr.gather(mi.UInt, chain, found).numpy().astype(np.int64)[:count],
+        dr.gather(mi.UInt, receiver, found).numpy().astype(np.int64)[:count],
         world.faces(shape, primitive),
     )
 

@@ -2,7 +2,8 @@
 
 1. Chains of surfaces are found once (`chains`).
 2. They are paired with receivers; pairs that cannot be a path are dropped (`pairs`).
-3. Sionna's image method validates the rest, in batches (`sionna_private`).
+3. Sionna's image method validates the rest, in batches (`confirm`); with a `tolerance` those that may carry the most
+   first, and no more than matter (`bounds`).
 4. Duplicates are removed by geometry.
 5. Vertices, lengths and angles are computed in float64 (`geometry`), coefficients by Sionna's field calculator.
 
@@ -10,16 +11,18 @@ The stock solver instead tests, for every ray and bounce, every receiver's visib
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wavecity.raytrace import sionna_private as sionna
+from wavecity.raytrace.bounds import Queue
 from wavecity.raytrace.chains import Chains, find_chains
-from wavecity.raytrace.device import PathsBuffer, Vectors, dr, load_rows, load_table, mi, rt
-from wavecity.raytrace.elements import are_edges, chain_buffer, element_types, element_wedges
+from wavecity.raytrace.confirm import PairTest
+from wavecity.raytrace.device import PathsBuffer, dr, load_rows, load_table, mi, rt
+from wavecity.raytrace.elements import are_edges, element_types, element_wedges
 from wavecity.raytrace.geometry import Unfolded, path_lengths, shortest_step, trace_back, unfold
-from wavecity.raytrace.pairs import PairFinder
 from wavecity.raytrace.surfaces import Surfaces
 from wavecity.raytrace.world import World
 
@@ -30,10 +33,8 @@ DUPLICATE_TOLERANCE = 0.01
 # Vertices of a path nearer than this are one point to Sionna's fields, which are float32.
 CONTACT = 1e-4
 
-# Bytes of working memory for a (chain, receiver) pair that is tested, and for one given to the image method, which
-# needs that much and again as much for each interaction.
-PAIR_BYTES = 64
-IMAGE_BYTES = 400
+# Orientation (radians: azimuth, downtilt, slant) and pattern of the source's element.
+Panel: TypeAlias = tuple[tuple[float, float, float], str]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,12 @@ class ChainSolver:
     memory : int
         Working memory in MB, in addition to the scene, the result and the program itself. It sets the sizes of
         batches and changes no result.
+    tolerance : float
+        dB. With diffraction, and more than 0, pairs of a chain and a receiver are tested in the order of the power that
+        they may carry at most, until all that is left of a receiver lies below its `max_paths`-th strongest path, and
+        together this many dB below the power found. 0 tests all.
+    max_paths : int
+        Strongest paths of a receiver that `tolerance` leaves as they are.
 
     Examples
     --------
@@ -113,6 +120,8 @@ class ChainSolver:
     lit_region: bool = True
     seed: int = 0
     memory: int = 512
+    tolerance: float = 0.0
+    max_paths: int = 32
 
     def __call__(
         self,
@@ -139,18 +148,16 @@ class ChainSolver:
         chains : Chains, optional
             Of this world and source (see `chains`); found anew unless given.
         """
-        paths = self.trace(world, source, receivers, chains)
-        if not len(paths):
-            return paths
         source, receivers = np.asarray(source, np.float64), np.asarray(receivers, np.float64)
-        at_source, at_receivers = load_rows(mi.Point3f, source), load_table(mi.Point3f, receivers)
-        buffer = path_buffer(world, paths, receivers, self.diffraction)
-        coefficient = sionna.coefficients(
-            world, buffer, at_source, at_receivers, orientation, pattern, self.diffraction
-        )
+        chains = self.chains(world, source, receivers) if chains is None else chains
+        # Reflections alone are so few that bounds would cost more than they save.
+        if self.tolerance > 0 and self.diffraction and len(chains) and len(receivers):
+            return self._strongest(world, source, receivers, (orientation, pattern), chains)
+        paths = self.trace(world, source, receivers, chains)
+        paths = self._with_fields(world, source, receivers, (orientation, pattern), paths)
         # Nothing arrives where an element pattern has a null. Of two edges in one place only one may carry a field, so
         # that duplicates are removed last.
-        paths = replace(paths, coefficient=coefficient).select(coefficient != 0)
+        paths = paths.select(paths.coefficient != 0)
         return paths.select(unique_paths(world.surfaces, paths))
 
     def chains(self, world: World, source: NDArray[np.float64], receivers: ArrayLike | None = None) -> Chains:
@@ -184,54 +191,76 @@ class ChainSolver:
             Of this world and source; found anew unless given.
         """
         source, receivers = np.asarray(source, np.float64), np.asarray(receivers, np.float64)
-        at_source, at_receivers = load_rows(mi.Point3f, source), load_table(mi.Point3f, receivers)
         chains = self.chains(world, source, receivers) if chains is None else chains
         unfolded = unfold(world.surfaces, source, chains.elements, chains.swapped)
-        chain, receiver, faces = self._valid_pairs(world, chains, unfolded, receivers, at_source, at_receivers)
-        paths = _with_geometry(world.surfaces, source, receivers, chains, unfolded, chain, receiver, faces)
-        # Where an edge stands on a wall, a path could meet both in one point: of a step without length fields are NaN.
-        paths = paths.select(shortest_step(paths.vertices, paths.types != sionna.NONE) > CONTACT)
-        if self.los:
-            seen = np.flatnonzero(line_of_sight(world, source, receivers))
-            # A direct path without length, of a receiver at the source, has neither field nor direction.
-            seen = seen[np.linalg.norm(receivers[seen] - source, axis=1) > CONTACT]
-            paths = join([_direct_paths(source, receivers, seen, paths.types.shape[1]), paths])
-        return paths
+        test = self._pair_test(world, chains, unfolded, source, receivers)
+        chain, receiver, faces = test.confirm_all()
+        order = np.lexsort((chain, receiver))
+        paths = _with_geometry(
+            world.surfaces, source, receivers, chains, unfolded, chain[order], receiver[order], faces[order]
+        )
+        paths = paths.select(_has_steps(paths))
+        return join([self._direct(world, source, receivers, paths.types.shape[1]), paths])
 
-    def _valid_pairs(
+    def _pair_test(
         self,
         world: World,
         chains: Chains,
         unfolded: Unfolded,
+        source: NDArray[np.float64],
         receivers: NDArray[np.float64],
-        at_source: Vectors,
-        at_receivers: Vectors,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-        """Pairs that Sionna's image method confirms, sorted by receiver and chain; and the faces they meet."""
-        depth = chains.elements.shape[1]
-        found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, depth), np.int32))]
-        if len(chains) and len(receivers):
-            finder = PairFinder(world.surfaces, unfolded, receivers, self.diffraction)
-            elements, swapped = chains.elements, chains.swapped
-            if self.diffraction:  # every chain again, with the faces of its edge exchanged
-                elements, swapped = np.concatenate([elements, elements]), np.concatenate([swapped, ~swapped])
-            buffer = chain_buffer(world, elements, swapped, self.diffraction)
-            step = max(1, self.memory * 1_000_000 // PAIR_BYTES // len(receivers))
-            images_at_once = max(1, self.memory * 1_000_000 // (IMAGE_BYTES * (1 + depth)))
-            for first in range(0, len(chains), step):
-                chain, receiver, turned = finder.find(first, min(first + step, len(chains)))
-                if dr.width(chain) == 0:
-                    continue
-                chain += turned * dr.opaque(mi.UInt, len(chains))
-                for low in range(0, dr.width(chain), images_at_once):
-                    part = dr.arange(mi.UInt, min(images_at_once, dr.width(chain) - low)) + dr.opaque(mi.UInt, low)
-                    batch = dr.gather(mi.UInt, chain, part), dr.gather(mi.UInt, receiver, part)
-                    kinds = self.diffraction, self.lit_region
-                    found.append(sionna.validate(world, buffer, *batch, at_source, at_receivers, *kinds))
-        chain, receiver, faces = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        chain %= max(1, len(chains))
-        order = np.lexsort((chain, receiver))
-        return chain[order], receiver[order], faces[order]
+    ) -> PairTest:
+        kinds = self.diffraction, self.lit_region
+        return PairTest(world, chains, unfolded, source, receivers, *kinds, self.memory)
+
+    def _direct(self, world: World, source: NDArray[np.float64], receivers: NDArray[np.float64], depth: int) -> Paths:
+        """Direct paths, if they are asked for."""
+        seen = np.flatnonzero(line_of_sight(world, source, receivers)) if self.los else np.empty(0, np.int64)
+        # A direct path without length, of a receiver at the source, has neither field nor direction.
+        seen = seen[np.linalg.norm(receivers[seen] - source, axis=1) > CONTACT]
+        return _direct_paths(source, receivers, seen, depth)
+
+    def _with_fields(
+        self, world: World, source: NDArray[np.float64], receivers: NDArray[np.float64], panel: Panel, paths: Paths
+    ) -> Paths:
+        """Paths with their coefficients."""
+        if not len(paths):
+            return paths
+        if len(paths) == 1:  # for which kernels would be compiled anew
+            return self._with_fields(world, source, receivers, panel, concatenate([paths, paths])).select(np.array([0]))
+        buffer = path_buffer(world, paths, receivers, self.diffraction)
+        ends = load_rows(mi.Point3f, source), load_table(mi.Point3f, receivers)
+        return replace(paths, coefficient=sionna.coefficients(world, buffer, *ends, *panel, self.diffraction))
+
+    def _strongest(
+        self,
+        world: World,
+        source: NDArray[np.float64],
+        receivers: NDArray[np.float64],
+        panel: Panel,
+        chains: Chains,
+    ) -> Paths:
+        """Paths with their coefficients, without those that `tolerance` leaves out."""
+        surfaces = world.surfaces
+        unfolded = unfold(surfaces, source, chains.elements, chains.swapped)
+        test = self._pair_test(world, chains, unfolded, source, receivers)
+        direct = self._direct(world, source, receivers, chains.elements.shape[1])
+        every = distinct = self._with_fields(world, source, receivers, panel, direct)
+        place = np.full(len(every), -1)
+        pairs = test.bounded(unfolded, source, *panel)
+        queue = Queue(pairs.receiver, pairs.power, len(receivers), self.max_paths, self.tolerance)
+        while len(tested := queue.take(distinct.receiver, _power(distinct))):
+            found = test.confirm(*pairs.load(tested))
+            new = _with_geometry(surfaces, source, receivers, chains, unfolded, *found)
+            sound = _has_steps(new)
+            new, chain = self._with_fields(world, source, receivers, panel, new.select(sound)), found[0][sound]
+            carries = new.coefficient != 0
+            place = np.concatenate([place, chain[carries]])
+            every = concatenate([every, new.select(carries)])
+            order = np.lexsort((place, every.receiver))
+            every, place = every.select(order), place[order]
+            distinct = every.select(unique_paths(surfaces, every))
+        return distinct
 
 
 def path_buffer(
@@ -327,6 +356,18 @@ def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:
     return np.sort(kept[order[~dropped]])
 
 
+def _power(paths: Paths) -> NDArray[np.float64]:
+    """Power gain of each path."""
+    power: NDArray[np.float64] = np.abs(paths.coefficient.astype(np.complex128)) ** 2
+    return power
+
+
+def _has_steps(paths: Paths) -> NDArray[np.bool_]:
+    """Where an edge stands on a wall, a path could meet both in one point: of a step without length fields are NaN."""
+    steps: NDArray[np.bool_] = shortest_step(paths.vertices, paths.types != sionna.NONE) > CONTACT
+    return steps
+
+
 def _with_geometry(
     surfaces: Surfaces,
     source: NDArray[np.float64],
@@ -359,11 +400,16 @@ def _direct_paths(
     return Paths(seen, types, vertices, none, none, length, departure, arrival, np.zeros(count, np.complex64))
 
 
-def join(parts: list[Paths]) -> Paths:
-    """All paths, by receiver; those of a receiver in the order of the parts."""
-    joined = Paths(
+def concatenate(parts: list[Paths]) -> Paths:
+    """All paths, part after part."""
+    return Paths(
         **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Paths)}
     )
+
+
+def join(parts: list[Paths]) -> Paths:
+    """All paths, by receiver; those of a receiver in the order of the parts."""
+    joined = concatenate(parts)
     return joined.select(np.argsort(joined.receiver, kind="stable"))
 
 

@@ -11,6 +11,7 @@ Sionna RT 2.2.0 combines the four terms as R0 (d1 - d4) + Rn (d2 - d3), with Rn 
 then not continuous at reflection boundaries.
 """
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sionna.rt.utils import (
@@ -65,23 +66,10 @@ def diffraction_matrix(
         From (theta, k x theta) of the incident to that of the outgoing ray; real, in blocks of real and imaginary part.
     """
     normal_0, normal_n = mi.Vector3f(0, 0, 1), mi.Vector3f(interaction.dn_dv)
-    edge = mi.Vector3f(interaction.dn_du)
-    along_0 = dr.normalize(dr.cross(normal_0, edge))
-    # Along face 0, away from the edge; at a half-plane, whose faces are one, as Sionna has the edge.
-    turn = dr.select(dr.dot(along_0, normal_n) > 0, -1.0, 1.0)
-    edge, along_0 = edge * turn, along_0 * turn
-
-    exterior = dr.two_pi - wedge_interior_angle(normal_0, normal_n)
-    n = exterior / dr.pi
-    sine = dr.safe_sqrt(1 - dr.square(dr.dot(incident, edge)))  # of Keller's cone
-    source = _angle(-incident, along_0, normal_0)
-    target = _angle(outgoing, along_0, normal_0)
     s, s_source = interaction.dp_du.x, interaction.dp_du.y
-    distance = s * s_source / (s + s_source) * dr.square(sine)
-    d1, d2, d3, d4 = _terms(target - source, target + source, n, distance, wavenumber, sine)
-
-    grazing_0 = dr.minimum(target, source)
-    grazing_n = exterior - dr.maximum(target, source)
+    terms = wedge_terms(mi.Vector3f(interaction.dn_du), normal_0, normal_n, incident, outgoing, s, s_source, wavenumber)
+    d1, d2, d3, d4 = terms.d
+    edge, sine, grazing_0, grazing_n = terms.edge, terms.sine, terms.grazing_0, terms.grazing_n
     reflected_0 = _reflection(material, incident, normal_0, edge, sine, grazing_0, permittivity, wavenumber)
     reflected_n = _reflection(material, incident, normal_n, edge, sine, grazing_n, permittivity, wavenumber)
 
@@ -92,6 +80,68 @@ def diffraction_matrix(
         for i in range(2)
     ]  # fmt: skip
     return _in_theta(total, edge, incident, outgoing, to_world)
+
+
+@dataclass(frozen=True)
+class WedgeTerms:
+    """What diffraction at wedges depends on apart from their material.
+
+    Attributes
+    ----------
+    edge : mi.Vector3f
+        Its direction.
+    sine : mi.Float
+        Of Keller's cone.
+    grazing_0, grazing_n : mi.Float
+        Angles of incidence at the two faces, from the face.
+    d : list of mi.Complex2f
+        The four terms of Kouyoumjian and Pathak's eq. (25), with the factor before them.
+    """
+
+    edge: Vectors
+    sine: Numbers
+    grazing_0: Numbers
+    grazing_n: Numbers
+    d: list[Numbers]
+
+
+def wedge_terms(
+    edge: Vectors,
+    normal_0: Vectors,
+    normal_n: Vectors,
+    incident: Vectors,
+    outgoing: Vectors,
+    s: Numbers,
+    s_source: Numbers,
+    wavenumber: Numbers,
+) -> WedgeTerms:
+    """Terms of rays diffracted at wedges, in any frame.
+
+    Parameters
+    ----------
+    edge, normal_0, normal_n : mi.Vector3f
+        The edge's direction and the outward normals of its faces.
+    incident, outgoing : mi.Vector3f
+        Directions of propagation.
+    s, s_source : mi.Float
+        Metres from the edge to the target and to the source.
+    wavenumber : mi.Float
+    """
+    along_0 = dr.normalize(dr.cross(normal_0, edge))
+    # Along face 0, away from the edge; at a half-plane, whose faces are one, as Sionna has the edge.
+    turn = dr.select(dr.dot(along_0, normal_n) > 0, -1.0, 1.0)
+    edge, along_0 = edge * turn, along_0 * turn
+
+    exterior = dr.two_pi - wedge_interior_angle(normal_0, normal_n)
+    n = exterior / dr.pi
+    sine = dr.safe_sqrt(1 - dr.square(dr.dot(incident, edge)))
+    source = _angle(-incident, along_0, normal_0)
+    target = _angle(outgoing, along_0, normal_0)
+    distance = s * s_source / (s + s_source) * dr.square(sine)
+    terms = _terms(target - source, target + source, n, distance, wavenumber, sine)
+    grazing_0 = dr.minimum(target, source)
+    grazing_n = exterior - dr.maximum(target, source)
+    return WedgeTerms(edge, sine, grazing_0, grazing_n, terms)
 
 
 def _angle(direction: Vectors, along: Vectors, normal: Vectors) -> Numbers:

@@ -8,7 +8,7 @@ faces as made of the illuminated one's material (its own approximation: it uses 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -103,6 +103,8 @@ class World:
         Of each face: registry number of its shape (what Sionna keeps as a path's shape) and its number in that shape.
     first_face : uint32
         By registry number: the first face of the shape.
+    constants : float64 (F, 2), optional
+        Relative permittivity and conductivity (S/m) of each face; None where they are not known.
     """
 
     surfaces: Surfaces
@@ -110,6 +112,7 @@ class World:
     shape: NDArray[np.uint32]
     primitive: NDArray[np.uint32]
     first_face: NDArray[np.uint32]
+    constants: NDArray[np.float64] | None = None
 
     def faces(self, shape: NDArray[np.integer], primitive: NDArray[np.integer]) -> NDArray[np.int32]:
         """Numbers of faces that Sionna names by shape and primitive; -1 where it says that there is none."""
@@ -152,7 +155,8 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     properties = np.empty((GROUND + 1, 2))
     for kind, (field, name) in kinds.items():
         properties[kind] = material_properties(field, name, radio.frequency)
-    material = FaceMaterial(properties[surfaces.kind, 0], properties[surfaces.kind, 1], radio)
+    constants = properties[surfaces.kind]
+    material = FaceMaterial(constants[:, 0], constants[:, 1], radio)
 
     props = mi.Properties()
     props["face_normals"] = True
@@ -167,7 +171,7 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
 
     scene = rt.Scene(mi.load_dict({"type": "scene", "city": shape}))
     scene.frequency = radio.frequency
-    return _number_faces(surfaces, scene)
+    return replace(_number_faces(surfaces, scene), constants=constants)
 
 
 def world_of(scene: SionnaScene) -> World:

@@ -130,6 +130,8 @@ class Stage(TypedDict):
     users_per_second_processes: float
     # A build has one process per core (`wavecity.flows.cluster`): that of the processes.
     users_per_second: float
+    # The same with solver.tolerance 0.
+    users_per_second_exhaustive: float
     peak_memory_mb: float
     peak_memory_growth_mb: float
     throughput_scenes: int
@@ -164,6 +166,7 @@ def run(options: Options) -> dict[str, object]:
     cores = backend.usable_cores()
     threads = measure_stage(traced, solver, workers=1, threads=cores)
     processes = measure_stage(traced, solver, workers=cores, threads=1)
+    exhaustive = measure_stage(traced, solver.model_copy(update={"tolerance": 0.0}), workers=cores, threads=1)
 
     figures = summary(rows, comparisons)
     stage: Stage = {
@@ -173,6 +176,7 @@ def run(options: Options) -> dict[str, object]:
         "users_per_second_threads": threads.users_per_second,
         "users_per_second_processes": processes.users_per_second,
         "users_per_second": processes.users_per_second,
+        "users_per_second_exhaustive": exhaustive.users_per_second,
         "peak_memory_mb": max(threads.peak_mb, processes.peak_mb),
         "peak_memory_growth_mb": max(threads.growth_mb, processes.growth_mb),
         "throughput_scenes": len(traced),
@@ -324,7 +328,8 @@ def print_result(result: Solvers, stage: Stage, rows: list[SceneFigures], modes:
         "compiling": f"ours {stage['compile_seconds_ours']:.2f} s, stock {stage['compile_seconds_stock']:.2f} s; "
         f"{stage['kernels_compiled_after_first']} new kernels of ours after the first scene",
         "whole stage": f"{stage['users_per_second_threads']:.0f} users/s in one process, "
-        f"{stage['users_per_second_processes']:.0f} users/s in {cores}",
+        f"{stage['users_per_second_processes']:.0f} users/s in {cores} "
+        f"({stage['users_per_second_exhaustive']:.0f} with solver.tolerance 0)",
         "memory": f"{stage['peak_memory_mb']:.0f} MB per worker, "
         f"{stage['peak_memory_growth_mb']:.0f} MB more than after its first scene",
     }

@@ -36,7 +36,7 @@ def test_raytrace_on_two_real_tiles(tmp_path):
     assert (figures["paths_missing"], figures["paths_duplicate"]) == (0, 0)
     assert figures["energy_difference_max_db"] < 0.05
     assert figures["kernels_compiled_after_first"] == 0
-    assert min(figures[f"users_per_second{way}"] for way in ("", "_threads", "_processes")) > 0
+    assert min(figures[f"users_per_second{way}"] for way in ("", "_threads", "_processes", "_exhaustive")) > 0
     assert figures["users_per_second"] in (figures["users_per_second_threads"], figures["users_per_second_processes"])
     assert 50 < figures["peak_memory_mb"] < 10_000
     assert len(figures["per_scene"]) == 2
