@@ -15,6 +15,17 @@ os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 pytest_plugins = ["keeper"]
 
+ONE_SCENE = {
+    "area.scenes": 1,
+    "seed": 3,  # a tile with all four sources of heights, and paths of every kind
+    "solver.rays": 20_000,
+    "solver.diffraction": "true",
+    "radio.columns": 4,
+    "radio.rows": 4,
+    "users.minimum": 40,
+    "users.maximum": 50,
+}
+
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
@@ -64,6 +75,18 @@ def maps(shared: Callable[[str, Callable[[Path], object]], Path]) -> Path:
 def toy_store(shared: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """A published store of six scenes, one of them quarantined. Read only."""
     return shared("toy", lambda folder: build_store(folder / "store")) / "store"
+
+
+@pytest.fixture(scope="session")
+def helsinki_store(shared: Callable[[str, Callable[[Path], object]], Path], maps: Path) -> Path:
+    """A published store of one real scene of Helsinki, with diffraction. Read only."""
+
+    def make(folder: Path) -> None:
+        from builds import build_version, recipe_with
+
+        build_version(recipe_with("quickstart", ONE_SCENE), folder / "store", maps)
+
+    return shared("helsinki", make) / "store"
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from wavecity.flows.pipeline import build_dataset as build
     from wavecity.flows.recipe import Recipe, load_recipe
     from wavecity.geo.errors import InputError
+    from wavecity.model.rays.locate import locate
+    from wavecity.model.rays.surroundings import surroundings
     from wavecity.model.tasks.evaluate import evaluate
     from wavecity.model.training.load import load
     from wavecity.raytrace.path_solver import ChainPathSolver
@@ -41,7 +43,9 @@ __all__ = [
     "evaluate",
     "load",
     "load_recipe",
+    "locate",
     "open_store",
+    "surroundings",
 ]
 
 # Public name -> module and name there.
@@ -56,7 +60,9 @@ _PUBLIC = {
     "evaluate": ("wavecity.model.tasks.evaluate", "evaluate"),
     "load": ("wavecity.model.training.load", "load"),
     "load_recipe": ("wavecity.flows.recipe", "load_recipe"),
+    "locate": ("wavecity.model.rays.locate", "locate"),
     "open_store": ("wavecity.dataset.reader", "open_store"),
+    "surroundings": ("wavecity.model.rays.surroundings", "surroundings"),
 }
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import shapely
 import trimesh
-from builds import build_version, recipe_with
 from PIL import Image
 from shapely import MultiPolygon, Polygon
 
@@ -21,24 +20,12 @@ from wavecity.dataset.preview.scene import load_view
 from wavecity.dataset.preview.solids import prism, surface
 from wavecity.dataset.reader import open_store, resolve
 
-SMALL = {
-    "area.scenes": 1,
-    "seed": 3,  # a tile with all four sources of heights, and paths of every kind
-    "solver.rays": 20_000,
-    "solver.diffraction": "true",
-    "radio.columns": 4,
-    "radio.rows": 4,
-    "users.minimum": 40,
-    "users.maximum": 50,
-}
 COURTYARD = Polygon([(0, 0), (30, 0), (30, 20), (0, 20)], [[(5, 5), (10, 5), (10, 15), (5, 15)]])
 
 
 @pytest.fixture(scope="module")
-def store(shared, maps):
-    """One real scene of Helsinki, with diffraction."""
-    recipe = recipe_with("quickstart", SMALL)
-    return shared("preview", lambda folder: build_version(recipe, folder / "store", maps)) / "store"
+def store(helsinki_store):
+    return helsinki_store
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,232 @@
+"""Where the landing points and curves of a user's waves agree: the physics localiser, with nothing trained."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wavecity.model.rays.edges import curves
+from wavecity.model.rays.follow import Rays, march
+from wavecity.model.rays.radio import Radio
+from wavecity.model.rays.surroundings import Surroundings
+from wavecity.model.rays.waves import Waves
+
+# Of the landing points beyond what the waves' covariance says, m: corners of the map, walls that are not flat.
+MAP_ERROR = 0.5
+# Weight of a wave: its power to this exponent. The strongest must not outvote two that agree.
+POWER_WEIGHT = 0.3
+# What a wall takes from a wave, and how far a level may be from what the way leaves of Friis: of direct and of other paths, dB.
+WALL_LOSS, DIRECT_SPREAD, SPREAD = 7.0, 1.5, 5.0
+# No path is stronger than a direct one by more, dB.
+STRONGER = 3.0
+# Landing points within so many standard deviations of the chosen one are averaged.
+AGREEING = 3.0
+# Likeliest landing points of a wave that are kept; users at a time.
+KEPT, CHUNK = 128, 16
+# Directions of a wave that are less likely than its best by so much (logarithm) are not followed around edges: it takes long.
+UNLIKELY = 5.0
+# Standard deviations of a direction beyond this say nothing, radians.
+WIDEST = 0.05
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Where B users are, from K waves.
+
+    Attributes
+    ----------
+    position : float64 (B, 2)
+        Relative to the base station, east and north, m; nan where no wave lands.
+    covariance : float64 (B, 2, 2)
+        Of the average of the waves that agree, m^2.
+    agreeing : float64 (B,)
+        Their share of the weights of all waves, 0 to 1.
+    landings : float64 (B, K, H, 2)
+        Where a wave may come down: points, and samples of curves around edges, m.
+    log_weight : float64 (B, K, H)
+        How likely each is, -inf where there are fewer.
+    edges : bool (B, K, H)
+        Whether it came by an edge.
+    """
+
+    position: Tensor
+    covariance: Tensor
+    agreeing: Tensor
+    landings: Tensor
+    log_weight: Tensor
+    edges: Tensor
+
+
+@dataclass(frozen=True)
+class _Landing:
+    """H places each where one of R waves may come down, sorted by wave."""
+
+    wave: Tensor
+    position: Tensor
+    covariance: Tensor
+    log_weight: Tensor
+    edge: Tensor
+
+
+def consensus(waves: Waves, scene: Surroundings) -> Estimate:
+    """Follow the waves of B users of one scene, and find where they agree.
+
+    Parameters
+    ----------
+    waves : Waves
+    scene : Surroundings
+
+    Returns
+    -------
+    Estimate
+        Each wave says where the user is by a mixture of Gaussians: around each landing point, of the direction's covariance
+        and `MAP_ERROR`, and along the curves of waves that leave an edge; weighted by the direction's likelihood and by how
+        well its level fits the way; and a constant density over the box for a wave that came another way. The position is
+        the landing point with the greatest product of all mixtures, waves weighted by power; and then the average of all
+        that agree with it, weighted by precision.
+    """
+    batch, most = waves.gain.shape
+    found = _landings(waves, scene)
+    place, spread, log_weight, edge = _by_wave(found, batch * most)
+    places = place.view(batch, most, -1, 2)
+    log_weight, edge = log_weight.view(places.shape[:3]), edge.view(places.shape[:3])
+    covariance = spread.view(*places.shape, 2)
+    power = waves.gain.abs().square()
+    usable = log_weight.isfinite()
+    weight = torch.where(usable.any(2), (power / power.amax(1, keepdim=True).clamp_min(1e-300)) ** POWER_WEIGHT, 0.0)
+    parts = [
+        _agree(*rows, scene.box)
+        for rows in zip(
+            places.split(CHUNK), covariance.split(CHUNK), log_weight.split(CHUNK), weight.split(CHUNK), strict=True
+        )
+    ]
+    position, total, agreeing = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Estimate(position, total, agreeing, places, log_weight, edge)
+
+
+def _landings(waves: Waves, scene: Surroundings) -> _Landing:
+    """Every place where one of the waves may come down."""
+    radio, device = scene.radio, waves.gain.device
+    walls = scene.walls.to(device)
+    modes = waves.likelihood.shape[2]
+    # A wave's directions share its probability.
+    prior = waves.likelihood - waves.likelihood.exp().sum(2, keepdim=True).clamp_min(1.0).log()
+    prior = torch.where(waves.found[..., None], prior, -torch.inf).flatten()
+    ray = prior.isfinite().nonzero()[:, 0]
+    prior, wave = prior[ray], ray // modes
+    direction = waves.other_direction.flatten(0, 2)[ray]
+    covariance = waves.covariance.flatten(0, 1)[wave]
+    gain = 20 * torch.log10(waves.gain.abs().clamp_min(1e-30)).flatten()[wave]
+    rays = Rays.leaving(direction, radio)
+    landed, legs = march(rays, walls, radio.user_height)
+    unit = torch.eye(2, dtype=torch.float64, device=device)
+
+    slope = landed.turned @ _spreading(direction, radio)
+    points = _Landing(
+        wave,
+        landed.position,
+        slope @ covariance @ slope.mT + MAP_ERROR**2 * unit,
+        prior + _fits(gain - radio.friis(landed.length), WALL_LOSS * landed.bounces, landed.bounces > 0),
+        torch.zeros_like(landed.reached),
+    )
+    flat = (1 - direction[:, 1].square()).sqrt()
+    spread = (covariance.diagonal(dim1=1, dim2=2).sqrt() / flat[:, None]).clamp_max(WIDEST)
+    bent = curves(legs, rays.fall, spread, waves.likelihood.flatten()[ray] > -UNLIKELY, walls, radio)
+    across = (bent.spacing / 2).square() + (2 * bent.after * spread[bent.ray, 1]).square() + MAP_ERROR**2
+    # Of a cone's directions, most are one curve's; the wave came by one of them.
+    share = -bent.mismatch.square() / 2 - math.log(18)
+    sampled = _Landing(
+        wave[bent.ray],
+        bent.position,
+        across[:, None, None] * unit,
+        prior[bent.ray]
+        + share
+        + _fits(gain[bent.ray] - radio.friis(bent.length), WALL_LOSS * bent.walls - bent.level, True),
+        torch.ones_like(bent.ray, dtype=torch.bool),
+    )
+    west, south, east, north = scene.box
+    both = _Landing(*(torch.cat((getattr(points, n), getattr(sampled, n))) for n in _Landing.__dataclass_fields__))
+    x, y = both.position.unbind(1)
+    reached = torch.cat((landed.reached, torch.ones_like(bent.ray, dtype=torch.bool)))
+    keep = reached & (x >= west) & (x <= east) & (y >= south) & (y <= north) & both.log_weight.isfinite()
+    order = keep.nonzero()[:, 0]
+    order = order[both.wave[order].argsort(stable=True)]
+    return _Landing(*(getattr(both, name)[order] for name in _Landing.__dataclass_fields__))
+
+
+def _fits(over_friis: Tensor, loss: Tensor, scattered: Tensor | bool) -> Tensor:
+    """Logarithm of how well levels over Friis, dB, fit the losses on the way; -inf for what no path can have."""
+    sigma = torch.where(torch.as_tensor(scattered, device=loss.device), SPREAD, DIRECT_SPREAD)
+    return torch.where(over_friis < STRONGER, -((over_friis + loss) / sigma).square() / 2 - sigma.log(), -torch.inf)
+
+
+def _spreading(direction: Tensor, radio: Radio) -> Tensor:
+    """Derivatives (R, 2, 2) of where waves would come down without walls by their direction cosines, m."""
+    columns = []
+    for axis in range(2):
+        step = torch.zeros(2, dtype=torch.float64, device=direction.device)
+        step[axis] = 1e-6
+        after, before = (
+            radio.distance(moved[:, 1])[:, None] * radio.heading(moved)
+            for moved in (direction + step, direction - step)
+        )
+        columns.append((after - before) / 2e-6)
+    return torch.stack(columns, -1)
+
+
+def _by_wave(found: _Landing, waves: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The likeliest places of each wave: (R, H, 2), covariances (R, H, 2, 2), log weights (R, H) and edges (R, H)."""
+    density = found.log_weight - found.covariance.det().log() / 2 - math.log(2 * math.pi)
+    order = density.argsort(descending=True, stable=True)
+    order = order[found.wave[order].argsort(stable=True)]
+    wave = found.wave[order]
+    first = torch.searchsorted(wave, torch.arange(waves, device=wave.device))
+    rank = torch.arange(len(wave), device=wave.device) - first[wave]
+    order, wave, rank = order[rank < KEPT], wave[rank < KEPT], rank[rank < KEPT]
+    most = int(rank.max()) + 1 if len(rank) else 1
+    place = torch.zeros(waves, most, 2, dtype=torch.float64, device=wave.device)
+    spread = torch.eye(2, dtype=torch.float64, device=wave.device).repeat(waves, most, 1, 1)
+    weight = torch.full((waves, most), -torch.inf, dtype=torch.float64, device=wave.device)
+    edge = torch.zeros(waves, most, dtype=torch.bool, device=wave.device)
+    place[wave, rank], spread[wave, rank] = found.position[order], found.covariance[order]
+    weight[wave, rank], edge[wave, rank] = density[order], found.edge[order]
+    return place, spread, weight, edge
+
+
+def _agree(
+    place: Tensor, covariance: Tensor, log_weight: Tensor, weight: Tensor, box: tuple[float, float, float, float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Position (B, 2), covariance (B, 2, 2) and share (B,) of where the waves (B, K, H) of users agree."""
+    batch, most, _ = log_weight.shape
+    rows = torch.arange(batch, device=place.device)
+    precision = torch.linalg.inv(covariance)
+    usable = log_weight.isfinite()
+    west, south, east, north = box
+    elsewhere = -math.log((east - west) * (north - south))
+    points = place.flatten(1, 2)  # every place is a candidate
+    score = torch.zeros(points.shape[:2], dtype=torch.float64, device=place.device)
+    distances = []
+    for wave in range(most):
+        apart = points[:, :, None] - place[:, None, wave]  # (B, C, H, 2)
+        first, second = apart.unbind(-1)
+        p = precision[:, None, wave]
+        away = p[..., 0, 0] * first.square() + 2 * p[..., 0, 1] * first * second + p[..., 1, 1] * second.square()
+        says = torch.logaddexp((log_weight[:, None, wave] - away / 2).logsumexp(-1), away.new_tensor(elsewhere))
+        score += weight[:, None, wave] * says
+        distances.append(away)
+    best = torch.where(usable.flatten(1), score, -torch.inf).argmax(1)
+    away = torch.stack([distance[rows, best] for distance in distances], 1)  # (B, K, H)
+
+    near = (away < AGREEING**2) & usable
+    agrees = near.any(2)
+    # Of a wave, the place that says it most.
+    chosen = torch.where(near, log_weight - away / 2, -torch.inf).argmax(2)
+    pick = (rows[:, None], torch.arange(most, device=place.device), chosen)
+    together = agrees[..., None, None] * precision[pick]
+    lands = usable.flatten(1).any(1)
+    total = torch.where(lands[:, None, None], together.sum(1), torch.eye(2, dtype=torch.float64, device=place.device))
+    pulled = (together @ place[pick][..., None])[..., 0].sum(1)
+    position = torch.linalg.solve(total, pulled[..., None])[..., 0]
+    share = (agrees * weight).sum(1) / weight.sum(1).clamp_min(1e-300)
+    return torch.where(lands[:, None], position, torch.nan), torch.linalg.inv(total), share

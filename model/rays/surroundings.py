@@ -1,0 +1,128 @@
+"""What a receiver is told of a scene of a store: its walls and the link's constants."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavecity.dataset import InputError
+from wavecity.dataset.buildings import read_buildings
+from wavecity.dataset.draft import load_draft
+from wavecity.dataset.reader import open_store, resolve
+from wavecity.model.rays.radio import MATERIALS, Radio, permittivity
+from wavecity.model.rays.walls import Walls
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """A scene as `locate` needs it.
+
+    Attributes
+    ----------
+    walls : Walls
+        Relative to the base station.
+    radio : Radio
+    box : (float, float, float, float)
+        West, south, east and north limit of where users can be, relative to the base station, m.
+    """
+
+    walls: Walls
+    radio: Radio
+    box: tuple[float, float, float, float]
+
+
+def surroundings(store: str, scene: int) -> Surroundings:
+    """Walls and radio constants of one scene of a store.
+
+    Parameters
+    ----------
+    store : str
+        Folder or URL of a build or a version.
+    scene : int
+        Row of the store's arrays.
+
+    Raises
+    ------
+    InputError
+        The store lacks the buildings or a constant, or its panel is one that waves cannot be followed from.
+
+    Examples
+    --------
+    >>> surroundings("runs/quickstart/store", 0).radio.drop  # doctest: +SKIP
+    13.5
+    """
+    data = open_store(store)
+    name = str(data["scene_id"].values[scene])
+    draft = load_draft(resolve(store).parent)
+    path = draft.buildings_path(scene // draft.layout.unit)
+    try:
+        buildings = read_buildings(path)
+    except (OSError, ValueError) as error:
+        msg = (
+            f"{path}: cannot be read ({str(error).splitlines()[0]}), so waves cannot be followed; build the store again"
+        )
+        raise InputError(msg) from error
+    bs = np.array(data.attrs["bs_position_m"][:2], np.float64)
+    bs[0] += float(data["bs_shift"].values[scene])
+    half = float(data.attrs["tile_size_m"]) / 2
+    west, south, east, north = (limit - at for limit, at in zip((-half, -half, half, half), (*bs, *bs), strict=True))
+    walls = walls_of(buildings[buildings["scene_id"] == name], bs)
+    return Surroundings(walls, radio_of(data.attrs, store), (west, south, east, north))
+
+
+def walls_of(buildings: "gpd.GeoDataFrame", bs: NDArray[np.float64]) -> Walls:
+    """Walls of the footprints of a scene, relative to its base station.
+
+    Parameters
+    ----------
+    buildings : GeoDataFrame
+        `geometry` in the scene's metres, `base` and `height` above the ground.
+    bs : float (2,)
+        The base station in the scene's frame, m.
+    """
+    rings, base, top = [], [], []
+    for shape, low, high in zip(buildings.geometry, buildings["base"], buildings["height"], strict=True):
+        for polygon in getattr(shape, "geoms", [shape]):
+            for index, ring in enumerate((polygon.exterior, *polygon.interiors)):
+                rings.append((np.asarray(ring.coords)[:, :2] - bs, index == 0))
+                base.append(low)
+                top.append(high)
+    return Walls.of_rings(rings, base, top)
+
+
+def radio_of(attributes: dict[str, Any], store: str) -> Radio:
+    """Constants of the link from a store's attributes.
+
+    Raises
+    ------
+    InputError
+        The panel is tilted or not of isotropic elements, or the store does not say how it was made.
+    """
+    recipe = attributes.get("recipe") or {}
+    radio, users = recipe.get("radio") or {}, recipe.get("users") or {}
+    if "ground_material" not in radio or "height" not in users:
+        raise InputError(
+            f"{store}: no recipe with radio.ground_material and users.height, which waves are followed with"
+        )
+    for field, wanted in (("pattern", "iso"), ("downtilt", 0.0)):
+        if radio.get(field, wanted) != wanted:
+            msg = f"{store}: radio.{field} is {radio[field]!r}; waves can be followed from a panel with {wanted!r} only"
+            raise InputError(msg)
+    if radio["ground_material"] not in MATERIALS:
+        raise InputError(
+            f"{store}: radio.ground_material {radio['ground_material']!r} is none of {', '.join(MATERIALS)}"
+        )
+    frequency = float(attributes["frequency_hz"])
+    return Radio(
+        frequency=frequency,
+        spacing=float(attributes["array"]["spacing_wavelengths"]),
+        bs_height=float(attributes["bs_position_m"][2]),
+        user_height=float(users["height"]),
+        permittivity=permittivity(radio["ground_material"], frequency),
+        azimuth=math.radians(radio.get("azimuth", -90.0)),
+    )

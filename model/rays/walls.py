@@ -1,0 +1,83 @@
+"""Walls of a scene as segments in plan view, for rays that are followed through it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Walls:
+    """W walls; seen from outside a building runs from right to left, so that its outward normal is on the right.
+
+    Attributes
+    ----------
+    start, end : float64 (W, 2)
+        In plan view relative to the base station, m.
+    base, top : float64 (W,)
+        Above the ground, m.
+    previous : int64 (W,)
+        The wall before it on its ring: they meet at its start.
+
+    Examples
+    --------
+    >>> square = [[0, 0], [0, 10], [10, 10], [10, 0], [0, 0]]
+    >>> walls = Walls.of_rings([(square, True)], [0.0], [12.0])
+    >>> walls.start.shape
+    torch.Size([4, 2])
+    """
+
+    start: Tensor
+    end: Tensor
+    base: Tensor
+    top: Tensor
+    previous: Tensor
+
+    @classmethod
+    def of_rings(cls, rings: Iterable[tuple[ArrayLike, bool]], base: ArrayLike, top: ArrayLike) -> "Walls":
+        """Walls along closed rings.
+
+        Parameters
+        ----------
+        rings : iterable of (array-like (n, 2), bool)
+            Corners with the first repeated at the end, and whether it is an outline (True) or a courtyard (False).
+        base, top : array-like (R,)
+            Of each ring, m.
+        """
+        starts, ends, before, counts = [], [], [], []
+        for corners, outline in rings:
+            points = np.asarray(corners, dtype=np.float64)
+            if (_area(points) > 0) != outline:  # outlines run anticlockwise: outside is on the right
+                points = points[::-1]
+            longer = np.any(points[1:] != points[:-1], axis=1)
+            starts.append(points[:-1][longer])
+            ends.append(points[1:][longer])
+            counts.append(int(longer.sum()))
+            before.append(sum(counts[:-1]) + np.roll(np.arange(counts[-1]), 1))
+        if not starts:  # one wall that no ray meets: the nearest of none would be a case of its own everywhere
+            away = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+            return cls(
+                away, 2 * away, away[:, 1] * torch.inf, away[:, 1] * -torch.inf, torch.zeros(1, dtype=torch.int64)
+            )
+        low, high = (torch.from_numpy(np.repeat(np.asarray(edge, dtype=np.float64), counts)) for edge in (base, top))
+        start, end, previous = (torch.from_numpy(np.concatenate(parts)) for parts in (starts, ends, before))
+        return cls(start, end, low, high, previous)
+
+    @property
+    def normal(self) -> Tensor:
+        """Outward unit normals, float64 (W, 2)."""
+        along = self.end - self.start
+        return torch.stack((along[:, 1], -along[:, 0]), 1) / along.norm(dim=1, keepdim=True)
+
+    def to(self, device: torch.device) -> "Walls":
+        """The same walls on another device."""
+        return Walls(*(part.to(device) for part in (self.start, self.end, self.base, self.top, self.previous)))
+
+
+def _area(points: NDArray[np.float64]) -> float:
+    """Signed area of a closed ring, positive if it runs anticlockwise."""
+    x, y = points[:, 0], points[:, 1]
+    return float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2)
