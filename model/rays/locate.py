@@ -23,12 +23,13 @@ def locate(
     scene : Surroundings
         See `surroundings`.
     noise : float or (B,)
-        Mean power of the noise of an entry, on the scale of |csi|^2; 0 for none.
+        Mean power of the noise of an entry, on the scale of the squared magnitude of `csi`; 0 for none.
 
     Returns
     -------
     Estimate
-        Positions relative to the base station, and how sure they are.
+        `position` (B, 2), east and north of the base station in m, nan where no wave comes down; `covariance` (B, 2, 2) in
+        m^2; `agreeing` (B,), the share of the waves that agree; and every wave's landing points.
 
     Examples
     --------
