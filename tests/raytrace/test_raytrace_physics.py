@@ -1,14 +1,17 @@
 """What must hold whatever solves it: Friis, two-ray, reciprocity, materials, diffraction, occlusion."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, blocked, box, mesh_of, stock_paths, users_around, world_of
 
 from wavecity.geo.errors import InputError
-from wavecity.raytrace.settings import RadioSettings
+from wavecity.raytrace.settings import Material, RadioSettings
 from wavecity.raytrace.solver import ChainSolver, line_of_sight
 from wavecity.raytrace.stock import partners, stock_table
-from wavecity.raytrace.world import build_world
+from wavecity.raytrace.world import build_world, material_properties
 
 FREQUENCY = 28.5e9
 WAVELENGTH = SPEED_OF_LIGHT / FREQUENCY
@@ -92,7 +95,19 @@ def test_each_surface_has_its_own_material() -> None:
 
 def test_material_without_a_model_at_the_frequency_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"radio\.ground_material: asphalt_concrete .* 60 GHz"):
-        build_world(mesh_of([]), 200.0, RadioSettings(frequency=60e9, ground_material="asphalt_concrete"))
+        material_properties("ground_material", "asphalt_concrete", 60e9)
+
+
+@pytest.mark.parametrize("material", get_args(Material))
+def test_the_recipe_refuses_the_frequencies_for_which_sionna_has_no_model(material: str) -> None:
+    for frequency in (1.5e9, 28.5e9, 39.9e9, 40.1e9, 59.9e9, 60.1e9, 99e9):
+        try:
+            material_properties("ground_material", material, frequency)
+        except InputError:
+            with pytest.raises(ValidationError, match=material):
+                RadioSettings(frequency=frequency, ground_material=material)
+        else:
+            RadioSettings(frequency=frequency, ground_material=material)
 
 
 @pytest.mark.parametrize("diffraction", [False, True])
