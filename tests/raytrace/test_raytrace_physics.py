@@ -5,13 +5,13 @@ from typing import get_args
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, blocked, box, mesh_of, stock_paths, users_around, world_of
+from raytrace_helpers import BLOCKS, SOURCE, SPEED_OF_LIGHT, blocked, box, stock_paths, users_around, world_of
 
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.settings import Material, RadioSettings
 from wavecity.raytrace.solver import ChainSolver, line_of_sight
 from wavecity.raytrace.stock import partners, stock_table
-from wavecity.raytrace.world import build_world, material_properties
+from wavecity.raytrace.world import material_properties
 
 FREQUENCY = 28.5e9
 WAVELENGTH = SPEED_OF_LIGHT / FREQUENCY
