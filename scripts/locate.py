@@ -30,12 +30,14 @@ def main() -> None:
     """Locate the users of one split, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store")
-    parser.add_argument("--split", default="test", help="train, validation, test or all")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test", "all"))
     parser.add_argument("--patches", type=int, default=16, help="visible patches of 4 x 4 antennas")
     parser.add_argument("--snr", type=float, default=10.0, help="dB")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for every user's error")
     options = parser.parse_args()
+    if options.patches < 1:
+        parser.error("--patches: give at least 1")
     torch.set_num_threads(1)
     try:
         rows = located(options)
@@ -59,6 +61,8 @@ def located(options: argparse.Namespace) -> list[dict[str, object]]:
         start = time.process_time()
         scene = data.isel(scene=row).load()
         served = np.flatnonzero(~scene["outage"].values[: int(scene["n_users"])])
+        if not len(served):
+            continue
         csi = torch.from_numpy(scene["csi"].values[served])
         noise = csi.abs().square().mean((1, 2)) * 10 ** (-options.snr / 10)
         noisy = add_noise(csi, options.snr, gaussian(rng, tuple(csi.shape)))

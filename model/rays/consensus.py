@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wavecity.model.rays.edges import curves
+from wavecity.model.rays.edges import SAMPLES, curves
 from wavecity.model.rays.follow import Rays, march
 from wavecity.model.rays.radio import Radio
 from wavecity.model.rays.surroundings import Surroundings
@@ -39,7 +39,7 @@ class Estimate:
     position : float64 (B, 2)
         Relative to the base station, east and north, m; nan where no wave lands.
     covariance : float64 (B, 2, 2)
-        Of the average of the waves that agree, m^2.
+        Of the average of the waves that agree, m^2; nan where no wave lands.
     agreeing : float64 (B,)
         Their share of the weights of all waves, 0 to 1.
     landings : float64 (B, K, H, 2)
@@ -86,23 +86,37 @@ def consensus(waves: Waves, scene: Surroundings) -> Estimate:
         the landing point with the greatest product of all mixtures, waves weighted by power; and then the average of all
         that agree with it, weighted by precision.
     """
+    parts = [_consensus(part, scene) for part in waves.split(CHUNK)]
+    most = max(part.log_weight.shape[2] for part in parts)
+    fill = {"log_weight": -torch.inf}
+    return Estimate(
+        **{
+            name: torch.cat([_widened(getattr(part, name), most, fill.get(name, 0.0)) for part in parts])
+            if name in ("landings", "log_weight", "edges")
+            else torch.cat([getattr(part, name) for part in parts])
+            for name in Estimate.__dataclass_fields__
+        }
+    )
+
+
+def _widened(places: Tensor, most: int, fill: float) -> Tensor:
+    """(B, K, H, ...) with room for `most` places a wave."""
+    more = places.new_full((*places.shape[:2], most - places.shape[2], *places.shape[3:]), fill)
+    return torch.cat((places, more), 2)
+
+
+def _consensus(waves: Waves, scene: Surroundings) -> Estimate:
+    """`consensus` for a few users: every place of every wave is compared with every other."""
     batch, most = waves.gain.shape
     found = _landings(waves, scene)
-    place, spread, log_weight, edge = _by_wave(found, batch * most)
-    places = place.view(batch, most, -1, 2)
-    log_weight, edge = log_weight.view(places.shape[:3]), edge.view(places.shape[:3])
-    covariance = spread.view(*places.shape, 2)
+    place, covariance, log_weight, edge = _by_wave(found, batch * most)
+    shape = (batch, most, log_weight.shape[1])
+    place, covariance, log_weight = place.view(*shape, 2), covariance.view(*shape, 2, 2), log_weight.view(shape)
     power = waves.gain.abs().square()
-    usable = log_weight.isfinite()
-    weight = torch.where(usable.any(2), (power / power.amax(1, keepdim=True).clamp_min(1e-300)) ** POWER_WEIGHT, 0.0)
-    parts = [
-        _agree(*rows, scene.box)
-        for rows in zip(
-            places.split(CHUNK), covariance.split(CHUNK), log_weight.split(CHUNK), weight.split(CHUNK), strict=True
-        )
-    ]
-    position, total, agreeing = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Estimate(position, total, agreeing, places, log_weight, edge)
+    lands = log_weight.isfinite().any(2)
+    weight = torch.where(lands, (power / power.amax(1, keepdim=True).clamp_min(1e-300)) ** POWER_WEIGHT, 0.0)
+    position, total, agreeing = _agree(place, covariance, log_weight, weight, scene.box)
+    return Estimate(position, total, agreeing, place, log_weight, edge.view(shape))
 
 
 def _landings(waves: Waves, scene: Surroundings) -> _Landing:
@@ -130,12 +144,14 @@ def _landings(waves: Waves, scene: Surroundings) -> _Landing:
         prior + _fits(gain - radio.friis(landed.length), WALL_LOSS * landed.bounces, landed.bounces > 0),
         torch.zeros_like(landed.reached),
     )
+    # An azimuth moves by a cosine along the panel over that ahead of it, an elevation by a cosine downwards over the rest.
+    ahead = (1 - direction.square().sum(1)).clamp_min(1e-6).sqrt()
     flat = (1 - direction[:, 1].square()).sqrt()
-    spread = (covariance.diagonal(dim1=1, dim2=2).sqrt() / flat[:, None]).clamp_max(WIDEST)
+    spread = (covariance.diagonal(dim1=1, dim2=2).sqrt() / torch.stack((ahead, flat), 1)).clamp_max(WIDEST)
     bent = curves(legs, rays.fall, spread, waves.likelihood.flatten()[ray] > -UNLIKELY, walls, radio)
-    across = (bent.spacing / 2).square() + (2 * bent.after * spread[bent.ray, 1]).square() + MAP_ERROR**2
-    # Of a cone's directions, most are one curve's; the wave came by one of them.
-    share = -bent.mismatch.square() / 2 - math.log(18)
+    across = (bent.spacing / 2).square() + (bent.blur * spread[bent.ray, 1]).square() + MAP_ERROR**2
+    # The wave left by one of the cone's directions, of which walls and the building itself take some away.
+    share = -bent.mismatch.square() / 2 - math.log(SAMPLES)
     sampled = _Landing(
         wave[bent.ray],
         bent.position,
@@ -229,4 +245,5 @@ def _agree(
     pulled = (together @ place[pick][..., None])[..., 0].sum(1)
     position = torch.linalg.solve(total, pulled[..., None])[..., 0]
     share = (agrees * weight).sum(1) / weight.sum(1).clamp_min(1e-300)
-    return torch.where(lands[:, None], position, torch.nan), torch.linalg.inv(total), share
+    covariance = torch.where(lands[:, None, None], torch.linalg.inv(total), torch.nan)
+    return torch.where(lands[:, None], position, torch.nan), covariance, share

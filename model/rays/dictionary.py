@@ -8,9 +8,10 @@ from torch import Tensor
 from wavecity.model.rays.radio import Radio
 
 OVERSAMPLING = 4
-# Of the direction cosine towards the ground: a first grid; and a fine one over four turns of the bounce's phase on either
-# side, of which one takes 1/317 at 28.5 GHz and 15 m.
-SCAN_STEP, FINE_STEP, TURNS = 0.0005, 0.00005, 0.0126
+# Grids of the direction cosine towards the ground in turns of the bounce's phase, one of which is 1/317 at 28.5 GHz, from
+# 15 m to 1.5 m: steps of a first one and of a fine one, and how far the fine one reaches; and the least and greatest steps.
+SCAN_STEP, FINE_STEP, TURNS = 0.16, 0.016, 4.0
+FINEST, COARSEST = 0.0001, 0.0005
 EAST_REACH = 0.01
 # Directions that are kept of a wave whose bounce may have turned once more or less.
 MODES = 8
@@ -30,6 +31,11 @@ class Dictionary:
         self.columns, self.rows = shown.shape
         device = shown.device
         self.turn = 2 * math.pi * radio.spacing
+        # The way by the ground is longer by 2 h h' / distance.
+        turn = radio.wavelength * radio.drop / (2 * radio.bs_height * radio.user_height)
+        self.scan_step = min(max(SCAN_STEP * turn, FINEST), COARSEST)
+        self.fine_step = min(FINE_STEP * turn, COARSEST / 10)
+        self.turns = max(TURNS * turn, 40 * self.fine_step)
         self.x_axis = torch.arange(self.columns, dtype=torch.float64, device=device) - (self.columns - 1) / 2
         self.y_axis = torch.arange(self.rows, dtype=torch.float64, device=device) - (self.rows - 1) / 2
         index = shown.nonzero(as_tuple=True)
@@ -93,13 +99,13 @@ class Dictionary:
         """
         panels = torch.stack([self.grid(part) for part in (residual, *others.unbind(2))], 1)  # (B, 1 + P, x, y)
         east, down = around[:, :1], around[:, 1:]
-        best, bounced = self._best(panels, east, down + _steps(reach, SCAN_STEP, down))
+        best, bounced = self._best(panels, east, down + _steps(reach, self.scan_step, down))
         # The bins of the spectrum are coarse along x as well.
         east = best[:, :1] + torch.linspace(-1, 1, 9, dtype=best.dtype, device=best.device) * EAST_REACH
         alone, pair = self._scores(panels, east, best[:, 1:].expand_as(east))
         east = east.gather(1, torch.where(bounced[:, None], pair, alone).argmax(1, keepdim=True))
         # Elevations a whole turn of the bounce's phase apart differ by parts in a thousand of the score only.
-        return self._best(panels, east, best[:, 1:] + _steps(TURNS, FINE_STEP, down))
+        return self._best(panels, east, best[:, 1:] + _steps(self.turns, self.fine_step, down))
 
     def _best(self, panels: Tensor, east: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
         """Of candidates with one east (B, 1) and several down (B, C): direction (B, 2) and bounced (B,) of the best."""
@@ -130,7 +136,7 @@ class Dictionary:
             Logarithm, best first, relative to it; -inf where there are fewer than A.
         """
         panels = torch.stack([self.grid(part) for part in (residual, *others.unbind(2))], 1)
-        down = (around[:, 1:] + _steps(TURNS, FINE_STEP, around)).clamp(RISING, STEEPEST)
+        down = (around[:, 1:] + _steps(self.turns, self.fine_step, around)).clamp(RISING, STEEPEST)
         alone, pair = self._scores(panels, around[:, :1], down)
         score = torch.stack((alone, torch.where(down > FLATTEST, pair, 0.0)), 1).double() / variance[:, None, None]
         inner = score[..., 1:-1]

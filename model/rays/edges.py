@@ -45,8 +45,8 @@ class Curves:
         On the way.
     spacing : float64 (S,)
         Between neighbours on the curve, m.
-    after : float64 (S,)
-        Way in plan view from the edge, m.
+    blur : float64 (S,)
+        Metres that a landing moves if the wave's elevation moves by a radian.
     mismatch : float64 (S,)
         Between wave and edge, standard deviations.
     """
@@ -57,7 +57,7 @@ class Curves:
     level: Tensor
     walls: Tensor
     spacing: Tensor
-    after: Tensor
+    blur: Tensor
     mismatch: Tensor
 
 
@@ -100,10 +100,11 @@ def curves(legs: list[Leg], fall: Tensor, spread: Tensor, worth: Tensor, walls: 
         nothing = fall.new_zeros(0)
         whole = nothing.long()
         return Curves(whole, nothing.view(0, 2), nothing, nothing, whole, nothing, nothing, nothing)
-    met = [_meet(leg, number, fall, spread, walls) for number, leg in enumerate(legs[: WALLS_BEFORE + 1])]
-    meetings = _Meetings(
-        *(torch.cat([getattr(part, name)[worth[part.ray]] for part in met]) for name in _Meetings.__dataclass_fields__)
-    )
+    met = [
+        _meet(leg.of(worth[leg.ray]), number, fall, spread, walls)
+        for number, leg in enumerate(legs[: WALLS_BEFORE + 1])
+    ]
+    meetings = _Meetings(*(torch.cat([getattr(part, name) for part in met]) for name in _Meetings.__dataclass_fields__))
     rays, of, angle, deflection = _leave(meetings, fall, walls)
     landed, _ = march(rays, walls, radio.user_height, WALLS_AFTER)
     return _sampled(meetings, of, angle, deflection, landed, rays, fall, radio)
@@ -194,7 +195,7 @@ def _leave(met: _Meetings, fall: Tensor, walls: Walls) -> tuple[Rays, Tensor, Te
     run = walls.end[met.wall] - walls.start[met.wall]
     run = run / run.norm(dim=1, keepdim=True)
     zero = torch.zeros_like(slope)
-    # Around a corner: any heading, the same fall. Over a roof: around its edge, from straight out to straight up and in.
+    # Around a corner: any heading, the same fall. At a roof: around its edge, of which what falls outwards is kept.
     headings = torch.stack((angle.cos(), angle.sin()), 1).expand(len(slope), -1, -1)
     corner = torch.cat((headings * level[:, None, None], arriving[:, None, 2:].expand(-1, SAMPLES, 1)), 2)
     edge = torch.cat((run, zero[:, None]), 1)
@@ -229,21 +230,30 @@ def _sampled(
     of = of[index]
     before = met.gone[of] * (1 + fall[met.ray[of]].square()).sqrt()
     after = landed.length[index]
-    flat = after / (1 + rays.fall[index].square()).sqrt()
+    falls = rays.fall[index]
+    flat = after / (1 + falls.square()).sqrt()
+    corner, arriving = met.corner[of], fall[met.ray[of]]
+    # A corner's curve is a circle. Of a roof's cone the directions make equal angles around the edge, and the steeper cut the
+    # ground closer together.
+    sine = angle[index].sin().abs().clamp_min(1e-6)
+    cone = falls / (1 + falls.square()).sqrt() / sine  # sine of half the cone's opening
+    apart = torch.where(corner, flat, after * (cone.square() + (angle[index].cos() / sine).square()).sqrt())
+    total = met.gone[of] + flat
     return Curves(
         ray=met.ray[of],
         position=landed.position[index],
         length=before + after,
         level=knife_edge(deflection[index], before, after, radio.wavelength),
         walls=met.before[of] + landed.bounces[index],
-        spacing=flat * (2 * math.pi / SAMPLES),
-        after=flat,
+        spacing=apart * (2 * math.pi / SAMPLES),
+        # The circle's radius is what is left of the whole way, which the elevation decides.
+        blur=torch.where(corner, total / arriving.clamp_min(LEAST_FALL) * (1 + arriving.square()), total),
         mismatch=met.mismatch[of],
     )
 
 
 def knife_edge(deflection: Tensor, before: Tensor, after: Tensor, wavelength: float) -> Tensor:
-    """Level behind a knife edge over that without it, dB (ITU-R P.526-15, equations 26 and 31).
+    """Level behind a knife edge over that without it, dB (ITU-R P.526, section 4.1).
 
     Parameters
     ----------

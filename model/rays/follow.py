@@ -93,6 +93,10 @@ class Leg:
     gone: Tensor
     way: Tensor
 
+    def of(self, rays: Tensor) -> "Leg":
+        """That of some of its rays, bool (F,)."""
+        return Leg(self.ray[rays], self.start.at(rays), self.gone[rays], self.way[rays])
+
 
 def follow(direction: Tensor, walls: Walls, radio: Radio) -> Landings:
     """Follow rays from the panel to the height of a user.

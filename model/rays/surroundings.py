@@ -1,6 +1,5 @@
 """What a receiver is told of a scene of a store: its walls and the link's constants."""
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +56,8 @@ def surroundings(store: str, scene: int) -> Surroundings:
     13.5
     """
     data = open_store(store)
+    if not 0 <= scene < data.sizes["scene"]:
+        raise InputError(f"{store}: no scene {scene}; its rows are 0 to {data.sizes['scene'] - 1}")
     name = str(data["scene_id"].values[scene])
     draft = load_draft(resolve(store).parent)
     path = draft.buildings_path(scene // draft.layout.unit)
@@ -101,7 +102,8 @@ def radio_of(attributes: dict[str, Any], store: str) -> Radio:
     Raises
     ------
     InputError
-        The panel is tilted or not of isotropic elements, or the store does not say how it was made.
+        The panel is tilted, does not face south into the tile, is not of isotropic elements or wider apart than half a
+        wavelength; users are not below it; or the store does not say how it was made.
     """
     recipe = attributes.get("recipe") or {}
     radio, users = recipe.get("radio") or {}, recipe.get("users") or {}
@@ -109,7 +111,7 @@ def radio_of(attributes: dict[str, Any], store: str) -> Radio:
         raise InputError(
             f"{store}: no recipe with radio.ground_material and users.height, which waves are followed with"
         )
-    for field, wanted in (("pattern", "iso"), ("downtilt", 0.0)):
+    for field, wanted in (("pattern", "iso"), ("downtilt", 0.0), ("azimuth", -90.0)):
         if radio.get(field, wanted) != wanted:
             msg = f"{store}: radio.{field} is {radio[field]!r}; waves can be followed from a panel with {wanted!r} only"
             raise InputError(msg)
@@ -117,12 +119,18 @@ def radio_of(attributes: dict[str, Any], store: str) -> Radio:
         raise InputError(
             f"{store}: radio.ground_material {radio['ground_material']!r} is none of {', '.join(MATERIALS)}"
         )
+    spacing = float(attributes["array"]["spacing_wavelengths"])
+    if spacing > 0.5:
+        raise InputError(f"{store}: antennas are {spacing:g} wavelengths apart; beyond 0.5 directions are ambiguous")
+    if users["height"] >= attributes["bs_position_m"][2]:
+        raise InputError(
+            f"{store}: users.height {users['height']:g} m is not below the base station; no wave comes down"
+        )
     frequency = float(attributes["frequency_hz"])
     return Radio(
         frequency=frequency,
-        spacing=float(attributes["array"]["spacing_wavelengths"]),
+        spacing=spacing,
         bs_height=float(attributes["bs_position_m"][2]),
         user_height=float(users["height"]),
         permittivity=permittivity(radio["ground_material"], frequency),
-        azimuth=math.radians(radio.get("azimuth", -90.0)),
     )

@@ -57,7 +57,7 @@ class Walls:
             ends.append(points[1:][longer])
             counts.append(int(longer.sum()))
             before.append(sum(counts[:-1]) + np.roll(np.arange(counts[-1]), 1))
-        if not starts:  # one wall that no ray meets: the nearest of none would be a case of its own everywhere
+        if not sum(counts):  # one wall that no ray meets: the nearest of none would be a case of its own everywhere
             away = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
             return cls(
                 away, 2 * away, away[:, 1] * torch.inf, away[:, 1] * -torch.inf, torch.zeros(1, dtype=torch.int64)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wavecity.model.rays.dictionary import FINE_STEP, FLATTEST, MODES, RISING, STEEPEST, Dictionary, power_of
+from wavecity.model.rays.dictionary import FLATTEST, MODES, RISING, STEEPEST, Dictionary, power_of
 from wavecity.model.rays.radio import Radio
 
 # Most waves of a channel: the sixth has seldom 1 % of the power.
@@ -26,6 +26,8 @@ STEPS, LAST_STEPS = 3, 6
 # Relative to a channel's power: noise that is assumed where none is given, from the rounding of complex64.
 FLOOR = 1e-8
 CHUNK = 64
+# Direction in the place of a wave that there is not.
+NOWHERE = (0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,8 @@ class Waves:
     unexplained : float64 (B,)
         Share of the visible power that is in no wave.
     other_direction : float64 (B, K, A, 2)
-        Directions that explain the channel nearly as well, the wave's own first: those in which the bounce's phase has
-        turned once more or less, or that come without a bounce.
-    other_bounced : bool (B, K, A)
+        Directions that explain the channel, the likeliest first: the wave's own, those in which the bounce's phase has
+        turned once more or less, and those without a bounce.
     likelihood : float64 (B, K, A)
         Logarithm, relative to the best of the A; -inf where there are fewer.
     """
@@ -58,7 +59,6 @@ class Waves:
     covariance: Tensor
     unexplained: Tensor
     other_direction: Tensor
-    other_bounced: Tensor
     likelihood: Tensor
 
     @property
@@ -66,9 +66,14 @@ class Waves:
         """Which of the K are waves, bool (B, K)."""
         return self.gain != 0
 
+    def split(self, users: int) -> "list[Waves]":
+        """The waves of so many channels at a time."""
+        parts = zip(*(getattr(self, name).split(users) for name in Waves.__dataclass_fields__), strict=True)
+        return [Waves(*part) for part in parts]
+
     def channel(self, radio: Radio, columns: int, rows: int) -> Tensor:
         """The whole channel that the waves make up, complex64 (B, x, y)."""
-        dictionary = Dictionary(torch.ones(columns, rows, dtype=torch.bool), radio)
+        dictionary = Dictionary(torch.ones(columns, rows, dtype=torch.bool, device=self.gain.device), radio)
         parts = [
             (dictionary.atoms(direction, bounced)[0] @ gain[..., None])[..., 0]
             for direction, bounced, gain in zip(
@@ -145,14 +150,14 @@ class _Search:
             self.direction = torch.cat((self.direction, direction[:, None]), 1)
             self.bounced = torch.cat((self.bounced, bounced[:, None]), 1)
             self.found = torch.cat((self.found, self.live[:, None]), 1)
-            residual = self._refine(STEPS)
+            residual = self._refine(STEPS, self.live)
         for wave in range(self.direction.shape[1]):
             others = self._basis(wave)
             own = self.visible - (others @ (others.mH @ self.visible[..., None]))[..., 0]
             direction, bounced = self.dictionary.scan(own, others, self.direction[:, wave], RESCAN_REACH)
             self.direction[:, wave] = torch.where(self.found[:, wave, None], direction, self.direction[:, wave])
             self.bounced[:, wave] = torch.where(self.found[:, wave], bounced, self.bounced[:, wave])
-        self._refine(LAST_STEPS)
+        self._refine(LAST_STEPS, torch.ones_like(self.live))
         return self._result()
 
     def _basis(self, without: int | None) -> Tensor:
@@ -179,8 +184,8 @@ class _Search:
         projected = torch.linalg.solve(gram + torch.diag_embed(ridge).to(gram.dtype), atoms.mH @ jacobian)
         return jacobian - atoms @ projected
 
-    def _refine(self, steps: int) -> Tensor:
-        """Levenberg-Marquardt steps of all directions at once; the residual after them."""
+    def _refine(self, steps: int, rows: Tensor) -> Tensor:
+        """Levenberg-Marquardt steps of all directions of the channels `rows` (B,); the residual after them."""
         damping = torch.full((len(self.visible),), 1e-3, dtype=torch.float64, device=self.visible.device)
         atoms, gain, residual, slopes = self._fit(self.direction)
         for _ in range(steps):
@@ -194,7 +199,7 @@ class _Search:
             moved[..., 1].clamp_(RISING, STEEPEST)
             moved[..., 1] = torch.where(self.bounced, moved[..., 1].clamp_min(FLATTEST), moved[..., 1])
             trial = self._fit(moved)
-            better = power_of(trial[2]).sum(1) <= power_of(residual).sum(1)
+            better = rows & (power_of(trial[2]).sum(1) <= power_of(residual).sum(1))
             self.direction = torch.where(better[:, None, None], moved, self.direction)
             damping = torch.where(better, damping / 3, damping * 10)
             atoms, gain, residual, slopes = (
@@ -207,7 +212,7 @@ class _Search:
         batch, count = self.visible.shape
         atoms, gain, residual, slopes = self._fit(self.direction)
         left = power_of(residual).sum(1)
-        unknowns = 4 * self.found.sum(1)
+        unknowns = 2 * self.found.sum(1)  # complex ones: two cosines and a gain with two parts
         variance = torch.maximum(self.noise, left / (count - unknowns).clamp_min(1))
         jacobian = self._jacobian(atoms, gain, slopes)
         normal = (jacobian.mH @ jacobian).real
@@ -215,41 +220,42 @@ class _Search:
         inverse = torch.linalg.inv(normal) * (variance / 2)[:, None, None]
         waves = self.direction.shape[1]
         blocks = inverse.view(batch, waves, 2, waves, 2).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)  # (B, K, 2, 2)
-        gain = gain * self.found
+        gain = torch.where(self.found, gain, 0.0)
         order = gain.abs().argsort(dim=1, descending=True, stable=True)
         rows = torch.arange(batch, device=gain.device)[:, None]
         others = self._alternatives(variance)
         result = Waves(
-            direction=self.direction[rows, order],
+            direction=torch.where(self.found[..., None], self.direction, self.direction.new_tensor(NOWHERE))[
+                rows, order
+            ],
             bounced=self.bounced[rows, order],
             gain=gain[rows, order] * self.scale[:, None],
             covariance=blocks[rows, order],
             unexplained=left / power_of(self.visible).sum(1).clamp_min(1e-300),
             other_direction=others[0][rows, order],
-            other_bounced=others[1][rows, order],
-            likelihood=others[2][rows, order],
+            likelihood=others[1][rows, order],
         )
         return _padded(result, self.most)
 
-    def _alternatives(self, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Other directions of every wave (B, K, A, 2), bounced (B, K, A) and their likelihood (B, K, A)."""
-        directions, bounces, likelihoods = [], [], []
+    def _alternatives(self, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Other directions of every wave (B, K, A, 2) and their likelihood (B, K, A)."""
+        directions, likelihoods = [], []
         for wave in range(self.direction.shape[1]):
             others = self._basis(wave)
             own = self.visible - (others @ (others.mH @ self.visible[..., None]))[..., 0]
             down, bounced, likelihood = self.dictionary.modes(own, others, self.direction[:, wave], variance)
             # The wave's own direction is finer than the grid of the others.
-            mine = ((down - self.direction[:, wave, 1:]).abs() < 2 * FINE_STEP) & (
+            mine = ((down - self.direction[:, wave, 1:]).abs() < 2 * self.dictionary.fine_step) & (
                 bounced == self.bounced[:, wave, None]
             )
             down = torch.where(mine, self.direction[:, wave, 1:], down)
             directions.append(torch.stack((self.direction[:, wave, :1].expand_as(down), down), -1))
-            bounces.append(bounced)
+            likelihood = torch.where(self.found[:, wave, None] & ~likelihood.isnan(), likelihood, -torch.inf)
             likelihoods.append(likelihood)
         if not directions:
             empty = self.direction.new_zeros(len(self.direction), 0, MODES)
-            return empty[..., None].expand(-1, -1, -1, 2), empty == 1, empty
-        return torch.stack(directions, 1), torch.stack(bounces, 1), torch.stack(likelihoods, 1)
+            return empty[..., None].expand(-1, -1, -1, 2), empty
+        return torch.stack(directions, 1), torch.stack(likelihoods, 1)
 
 
 def _padded(waves: Waves, most: int) -> Waves:
@@ -259,7 +265,7 @@ def _padded(waves: Waves, most: int) -> Waves:
     if not more:
         return waves
     blank = waves.gain.real.new_zeros(batch, more)
-    flat = torch.stack((blank, blank + 0.5), -1)
+    flat = blank.new_tensor(NOWHERE).expand(batch, more, 2)
     unit = torch.eye(2, dtype=torch.float64, device=blank.device).expand(batch, more, 2, 2)
     modes = blank[..., None].expand(-1, -1, MODES)
     return Waves(
@@ -269,6 +275,5 @@ def _padded(waves: Waves, most: int) -> Waves:
         torch.cat((waves.covariance, unit), 1),
         waves.unexplained,
         torch.cat((waves.other_direction, flat[:, :, None].expand(-1, -1, MODES, 2)), 1),
-        torch.cat((waves.other_bounced, modes == 1), 1),
         torch.cat((waves.likelihood, modes - torch.inf), 1),
     )

@@ -119,6 +119,37 @@ def test_noise_is_not_taken_for_a_third_wave() -> None:
     assert not silent.found.any()
 
 
+def test_the_waves_of_a_channel_are_the_same_alone_and_among_others() -> None:
+    rng = np.random.default_rng(8)
+    place = np.array(
+        [[20.0, -60.0, 1.5], [-50.0, -80.0, 1.5], [5.0, -40.0, 1.5], [70.0, -120.0, 1.5], [-30.0, -150.0, 1.5]]
+    )
+    one_by_one = two_rays(place)
+    csi = torch.from_numpy(np.stack([one_by_one[:count].sum(0) for count in (1, 2, 5, 3)]))
+    noise = csi.abs().square().mean((1, 2)) / 100
+    noisy = csi + noise.sqrt()[:, None, None] * gaussian(rng, tuple(csi.shape))
+    together = recover(noisy, EVERY, noise, RADIO)
+    assert len(set(together.found.sum(1).tolist())) > 1
+    for index in range(4):
+        alone = recover(noisy[index : index + 1], EVERY, noise[index : index + 1], RADIO)
+        torch.testing.assert_close(alone.direction[0], together.direction[index], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "bs_height", "user_height"),
+    [(28.5e9, 15.0, 8.0), (100e9, 15.0, 1.5), (28.5e9, 50.0, 4.0), (3.5e9, 15.0, 1.5)],
+)
+def test_other_carriers_and_heights(frequency: float, bs_height: float, user_height: float) -> None:
+    radio = Radio(frequency, 0.5, bs_height, user_height, 5.24 - 0.4j)
+    down = torch.tensor([0.09, 0.17, 0.31], dtype=torch.float64)
+    direction = torch.stack((torch.tensor([0.3, -0.2, 0.05], dtype=torch.float64), down), -1)
+    ratio, shrunk, steeper = radio.ground_bounce(down)
+    bounced = torch.stack((direction[:, 0] * shrunk, steeper), -1)
+    csi = plane(direction.numpy(), 32) + ratio.numpy()[:, None, None] * plane(bounced.numpy(), 32)
+    waves = recover(torch.from_numpy(csi), torch.ones(32, 32, dtype=torch.bool), torch.full((3,), 1e-3), radio, waves=1)
+    assert waves.direction[:, 0].numpy() == pytest.approx(direction.numpy(), abs=1e-4)
+
+
 def canyon() -> Walls:
     """Two long buildings of 20 m on both sides of a street that runs north to south, 30 m wide."""
     west = [[-40, -300], [-15, -300], [-15, 5], [-40, 5], [-40, -300]]
@@ -175,9 +206,7 @@ def known(direction: np.ndarray, loss: list[float], sigma: float = 1e-4) -> Wave
     gain = (10 ** ((RADIO.friis(length) + torch.tensor(loss)) / 20)).to(torch.complex128)
     single = torch.ones(1, len(direction), 1, dtype=torch.bool)
     covariance = torch.eye(2, dtype=torch.float64).mul(sigma**2).repeat(1, len(direction), 1, 1)
-    return Waves(
-        towards, single[..., 0], gain, covariance, torch.zeros(1), towards[:, :, None], single, 0.0 * single.double()
-    )
+    return Waves(towards, single[..., 0], gain, covariance, torch.zeros(1), towards[:, :, None], 0.0 * single.double())
 
 
 def test_waves_that_agree_outvote_a_stronger_one() -> None:
@@ -251,6 +280,30 @@ def test_no_ray_goes_from_an_edge_through_its_own_house() -> None:
     assert not ((x > 5) & (x < 45) & (y > -80) & (y < -40)).any()
     # What is behind the house from that corner is reached by none of its rays.
     assert not ((x > 8) & (y < -40)).any()
+
+
+@pytest.mark.parametrize(("height", "point"), [(20.0, [5, -80, 6.0]), (9.0, [21.0, -80, 9.0])])
+def test_neighbours_of_a_curve_are_as_far_apart_as_it_says(height: float, point: list[float]) -> None:
+    walls = Walls.of_rings([(BLOCK, True)], [0.0], [height])
+    direction = torch.from_numpy(cosines(np.array([point])))
+
+    def bent(towards: torch.Tensor):
+        rays = Rays.leaving(towards, RADIO)
+        _, legs = march(rays, walls, 1.5)
+        return curves(legs, rays.fall, torch.full((1, 2), 1e-5, dtype=torch.float64), torch.ones(1) > 0, walls, RADIO)
+
+    curve = bent(direction)
+    apart = (curve.position[1:] - curve.position[:-1]).norm(dim=1)
+    between = (curve.spacing[1:] + curve.spacing[:-1]) / 2
+    near = (apart < 3 * apart.median()) & (curve.walls[1:] == 0) & (curve.walls[:-1] == 0)
+    assert near.sum() > 5
+    assert (apart[near] / between[near]).median().item() == pytest.approx(1, abs=0.15)
+    if height > 15:  # around the corner: the circle's radius follows the elevation
+        elevation = math.asin(direction[0, 1].item()) + 1e-5
+        east = direction[0, 0].item() * math.cos(elevation) / math.cos(elevation - 1e-5)
+        moved = bent(torch.tensor([[east, math.sin(elevation)]], dtype=torch.float64))
+        step = (moved.position - curve.position).norm(dim=1) / 1e-5
+        assert step.numpy() == pytest.approx(curve.blur.numpy(), rel=0.02)
 
 
 def test_two_edges_say_where_a_user_in_shadow_is() -> None:
@@ -331,6 +384,7 @@ def test_users_of_a_real_scene_are_located_from_a_quarter_of_a_noisy_channel(tra
     [
         ({"pattern": "tr38901"}, "radio.pattern is 'tr38901'; waves can be followed from a panel with 'iso' only"),
         ({"downtilt": 5.0}, "radio.downtilt is 5.0; waves can be followed from a panel with 0.0 only"),
+        ({"azimuth": 90.0}, "radio.azimuth is 90.0; waves can be followed from a panel with -90.0 only"),
         ({"ground_material": "mud"}, "radio.ground_material 'mud' is none of concrete, brick"),
     ],
 )
@@ -340,3 +394,36 @@ def test_what_waves_cannot_be_followed_from_is_refused(changes, message) -> None
         radio_of({"recipe": {"radio": radio, "users": {"height": 1.5}}}, "store")
     with pytest.raises(InputError, match=r"no recipe with radio\.ground_material"):
         radio_of({"recipe": None}, "store")
+
+
+@pytest.mark.parametrize(
+    ("csi", "shown", "noise", "message"),
+    [
+        (
+            np.ones((8, 8), complex),
+            np.ones((8, 8), bool),
+            0.0,
+            r"csi is torch.complex128 \(8, 8\); give at least one channel",
+        ),
+        (np.ones((1, 8, 8)), np.ones((8, 8), bool), 0.0, "csi is torch.float64"),
+        (np.ones((0, 8, 8), complex), np.ones((8, 8), bool), 0.0, "give at least one channel"),
+        (np.ones((1, 8, 8), complex), np.ones((4, 4), bool), 0.0, r"shown is \(4, 4\) with 16 antennas"),
+        (np.ones((1, 8, 8), complex), np.zeros((8, 8), bool), 0.0, "with 0 antennas"),
+        (np.full((1, 8, 8), np.nan + 0j), np.ones((8, 8), bool), 0.0, "not finite"),
+        (np.ones((2, 8, 8), complex), np.ones((8, 8), bool), np.ones(3), r"noise is \(3,\)"),
+        (np.ones((1, 8, 8), complex), np.ones((8, 8), bool), np.nan, "noise is"),
+    ],
+)
+def test_what_cannot_be_located_is_refused_in_one_line(csi, shown, noise, message) -> None:
+    with pytest.raises(InputError, match=message):
+        locate(csi, shown, CANYON, noise)
+
+
+def test_any_array_will_do_and_silent_users_are_nowhere() -> None:
+    csi = two_rays(np.array([[4.0, -60.0, 1.5], [4.0, -60.0, 1.5]]))
+    csi[1] = 0
+    csi.flags.writeable = False
+    found = locate(csi[::-1], np.ones((16, 16), bool), CANYON)
+    assert found.position[0].isnan().all()
+    assert found.covariance[0].isnan().all()
+    assert found.position[1].numpy() == pytest.approx([4, -60], abs=0.2)
