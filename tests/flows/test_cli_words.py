@@ -193,7 +193,7 @@ def test_a_prefect_server_that_does_not_answer_is_one_line(
     assert ended.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"wavecity: PREFECT_API_URL={url}: no Prefect server answers there")
-    assert not list((tmp_path / "store").iterdir())
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.fixture(scope="module")
