@@ -88,14 +88,13 @@ def consensus(waves: Waves, scene: Surroundings) -> Estimate:
     """
     parts = [_consensus(part, scene) for part in waves.split(CHUNK)]
     most = max(part.log_weight.shape[2] for part in parts)
-    fill = {"log_weight": -torch.inf}
     return Estimate(
-        **{
-            name: torch.cat([_widened(getattr(part, name), most, fill.get(name, 0.0)) for part in parts])
-            if name in ("landings", "log_weight", "edges")
-            else torch.cat([getattr(part, name) for part in parts])
-            for name in Estimate.__dataclass_fields__
-        }
+        position=torch.cat([part.position for part in parts]),
+        covariance=torch.cat([part.covariance for part in parts]),
+        agreeing=torch.cat([part.agreeing for part in parts]),
+        landings=torch.cat([_widened(part.landings, most, 0.0) for part in parts]),
+        log_weight=torch.cat([_widened(part.log_weight, most, -torch.inf) for part in parts]),
+        edges=torch.cat([_widened(part.edges, most, 0.0) for part in parts]),
     )
 
 
