@@ -184,7 +184,7 @@ def source_of(source: str, city: str, map_name: str = "") -> str:
     if folder.is_dir():
         name = map_name or city
         maps = [path for path in sorted(folder.iterdir()) if path.name.endswith(MAP_SUFFIXES)]
-        for key in (_folded, slug):  # 苏州.osm and 宿州.osm are alike only in ASCII
+        for key in (_folded, slug):  # 苏州.osm and 宿州.osm have one spelling in ASCII
             for path in maps:
                 if key(_stem(path)) == key(name):
                     return str(path)

@@ -115,8 +115,8 @@ def _meet(leg: Leg, number: int, fall: Tensor, spread: Tensor, walls: Walls) -> 
     start, ray = leg.start, leg.ray
     reach = leg.way + MARGIN
     side, rise = spread[ray, 0, None], spread[ray, 1, None]
-    corner = walls.start[sharp_corners(walls)]
     of_corner = sharp_corners(walls).nonzero()[:, 0]
+    corner = walls.start[of_corner]
 
     toward = corner[None] - start.place[:, None]
     along = (toward * start.heading[:, None]).sum(2)

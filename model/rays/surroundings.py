@@ -1,4 +1,4 @@
-"""What a receiver is told of a scene of a store: its walls and the link's constants."""
+"""What locating users needs to know of a scene of a store: its walls and the constants of the link."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any

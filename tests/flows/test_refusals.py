@@ -330,13 +330,3 @@ def test_other_errors_are_no_full_disks(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("wavecity.flows.build.show_plan", broken)
     with pytest.raises(OSError, match="Input/output"):
         wavecity("plan", "mine.yaml", cwd=folder)
-
-
-def test_materials_without_a_model_are_those_of_sionna() -> None:
-    from sionna.rt.radio_materials.itu import ITU_MATERIALS_PROPERTIES
-
-    from wavecity.raytrace.settings import HIGHEST, Material
-
-    for name in Material.__args__:  # type: ignore[attr-defined]
-        low = [high for start, high in ITU_MATERIALS_PROPERTIES[name] if start <= 1.0]
-        assert low == [HIGHEST.get(name, 100e9) / 1e9]
