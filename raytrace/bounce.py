@@ -6,10 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace.device import Numbers, Vectors, dr, load, load_table, mi, positions
+from wavecity.raytrace.rows import unique_rows
 from wavecity.raytrace.world import World
 
 # Above this many possible (chain, element) pairs new chains are numbered by sorting instead of by a table.
 TABLE_LIMIT = 50_000_000
+
+# Metres: above everything.
+HIGHEST = 1e9
 
 
 @dataclass
@@ -19,14 +23,6 @@ class Rays:
     origin: Vectors
     direction: Vectors
     row: Numbers
-
-
-@dataclass
-class Hits:
-    """Sequences (rows, elements), and the (row of sequence, face) pairs that rays met after them."""
-
-    prefix: NDArray[np.int32]
-    pairs: NDArray[np.int64]
 
 
 @dataclass
@@ -56,8 +52,8 @@ class Search:
         return max(1, self.limit // (2 ** max(0, depth - 1) if self.specular and self.refraction else 1))
 
     def bounce(
-        self, rays: Rays, prefix: NDArray[np.int32], depth: int, coherent: bool = False, with_hits: bool = False
-    ) -> tuple[list[NDArray[np.int32]], list[Hits]]:
+        self, rays: Rays, prefix: NDArray[np.int32], depth: int, coherent: bool = False, ceiling: float = np.inf
+    ) -> list[NDArray[np.int32]]:
         """Let rays meet up to `depth` faces and collect the sequences of elements.
 
         Parameters
@@ -69,18 +65,16 @@ class Search:
         coherent : bool
             Neighbouring rays have nearly the same origin and direction. It changes no result, only the time: packets of
             such rays take a third of the time of single ones, packets of others three times as long.
-        with_hits : bool
-            Whether what rays met is asked for.
+        ceiling : float
+            Metres: what rays are to reach lies below this height, and so do all faces that could send them down. They are
+            followed no further once they go up from above it.
 
         Returns
         -------
         list of int32 (chains, elements)
             New sequences, one array per bounce.
-        list of Hits
-            What rays met, for each bounce but the first, if asked for.
         """
-        surfaces = self.world.surfaces
-        levels, hits = [], []
+        surfaces, levels = self.world.surfaces, []
         for bounce in range(depth):
             if dr.width(rays.row) == 0:
                 break
@@ -95,31 +89,31 @@ class Search:
             plane = dr.gather(mi.UInt, self._plane_of_face, face, valid)
             ways = []
             if self.specular:
-                ways.append(met.spawn_ray(rays.direction - 2 * dr.dot(rays.direction, met.n) * met.n))
+                ways.append((plane, met.spawn_ray(rays.direction - 2 * dr.dot(rays.direction, met.n) * met.n)))
             if self.refraction:
-                ways.append(met.spawn_ray(rays.direction))
-            dr.eval(valid, plane, face, [(way.o, way.d) for way in ways])
+                through = dr.zeros(mi.UInt, dr.width(plane)) + dr.opaque(mi.UInt, surfaces.through)
+                ways.append((through, met.spawn_ray(rays.direction)))
+            dr.eval(valid, [(element, way.o, way.d) for element, way in ways])
             alive = positions(valid)
-            if dr.width(alive) == 0:
+            if not dr.width(alive):
                 break
             row = dr.gather(mi.UInt, rays.row, alive).numpy()
-            if bounce > 0 and with_hits:
-                met_faces, _ = _number(row, dr.gather(mi.UInt, face, alive).numpy(), len(prefix), len(surfaces.faces))
-                hits.append(Hits(prefix, met_faces))
-            elements = [dr.gather(mi.UInt, plane, alive).numpy()] if self.specular else []
-            if self.refraction:
-                elements.append(np.full(len(row), surfaces.through, np.uint32))
-            pairs, new_row = _number(
-                np.tile(row, len(ways)), np.concatenate(elements), len(prefix), surfaces.through + 1
-            )
+            element = np.concatenate([dr.gather(mi.UInt, number, alive).numpy() for number, _ in ways])
+            pairs, new_row = _number(np.tile(row, len(ways)), element, len(prefix), surfaces.through + 1)
             prefix = np.column_stack([prefix[pairs[:, 0]], pairs[:, 1]]).astype(np.int32)
             levels.append(prefix)
-            rays = Rays(
-                _join([dr.gather(mi.Point3f, way.o, alive) for way in ways]),
-                _join([dr.gather(mi.Vector3f, way.d, alive) for way in ways]),
-                load(mi.UInt, new_row),
-            )
-        return levels, hits
+            origin = _join([dr.gather(mi.Point3f, way.o, alive) for _, way in ways])
+            direction = _join([dr.gather(mi.Vector3f, way.d, alive) for _, way in ways])
+            rays = leading_down(Rays(origin, direction, load(mi.UInt, new_row)), ceiling)
+        return levels
+
+
+def leading_down(rays: Rays, ceiling: float) -> Rays:
+    """Those of the rays that start below a height in m or go down."""
+    useful = (rays.direction.z < 0) | (rays.origin.z < dr.opaque(mi.Float, min(ceiling, HIGHEST)))
+    dr.eval(rays.origin, rays.direction, rays.row, useful)
+    keep = positions(useful)
+    return Rays(*(dr.gather(type(part), part, keep) for part in (rays.origin, rays.direction, rays.row)))
 
 
 def _join(parts: list[Vectors]) -> Vectors:
@@ -129,25 +123,13 @@ def _join(parts: list[Vectors]) -> Vectors:
     return type(parts[0])(*(dr.concat([part[axis] for part in parts]) for axis in range(3)))
 
 
-def merge(
-    parts: list[tuple[list[NDArray[np.int32]], list[Hits]]],
-) -> tuple[list[NDArray[np.int32]], list[Hits]]:
-    """Merge the results of several batches of rays; sequences may occur several times, hits do not."""
+def merge(parts: list[list[NDArray[np.int32]]]) -> list[NDArray[np.int32]]:
+    """Merge the results of several batches of rays, each sequence once."""
     if len(parts) == 1:
         return parts[0]
-    depth = max(len(levels) for levels, _ in parts)
-    levels = [np.concatenate([found[level] for found, _ in parts if len(found) > level]) for level in range(depth)]
-    hits = []
-    for level in range(max((len(met) for _, met in parts), default=0)):
-        some = [met[level] for _, met in parts if len(met) > level]
-        prefix, row = np.unique(np.concatenate([hit.prefix for hit in some]), axis=0, return_inverse=True)
-        first = np.cumsum([0, *(len(hit.prefix) for hit in some)])[:-1]
-        pairs = [
-            np.column_stack([row.reshape(-1)[start + hit.pairs[:, 0]], hit.pairs[:, 1]])
-            for start, hit in zip(first, some, strict=True)
-        ]
-        hits.append(Hits(prefix, np.unique(np.concatenate(pairs), axis=0)))
-    return levels, hits
+    depth = max(map(len, parts), default=0)
+    levels = (np.concatenate([found[level] for found in parts if len(found) > level]) for level in range(depth))
+    return [unique_rows(level) for level in levels]
 
 
 def _number(

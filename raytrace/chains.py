@@ -12,21 +12,26 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.raytrace.bounce import Hits, Rays, Search, merge
+from wavecity.raytrace.bounce import Rays, Search, merge
 from wavecity.raytrace.device import Vectors, divided, dr, load_rows, mi
-from wavecity.raytrace.edges import Wedges, keller_rays, lit_edges
+from wavecity.raytrace.edges import keller_rays
 from wavecity.raytrace.elements import are_edges
 from wavecity.raytrace.geometry import images
-from wavecity.raytrace.returning import Lit, returning_chains
+from wavecity.raytrace.lit import Lit, are_lit, facing_edges
+from wavecity.raytrace.returning import returning_chains
+from wavecity.raytrace.rows import unique_rows
 from wavecity.raytrace.surfaces import Surfaces
 from wavecity.raytrace.world import World
-
-# Rays of an edge that the source does not seem to light, in case it does so between the points tried.
-DARK_EDGE_RAYS = 16
 
 # Arms of the spiral on which the source's rays are taken one after another. It is a Fibonacci number, so that neighbours
 # on an arm are neighbours on the sphere.
 ARMS = 987
+
+# Metres by which rays may pass above what they are to reach.
+ABOVE = 0.01
+
+# Rays that leave edges, for each ray of the source; and the fewest that leave one.
+EDGE_RAYS, EDGE_LEAST = 0.5, 1000
 
 # Bytes of working memory for a ray in flight.
 RAY_BYTES = 320
@@ -89,32 +94,24 @@ def find_chains(
     if not len(surfaces.faces):
         return _assemble(surfaces, source, [], max_depth)
     search = Search(world, specular, refraction, max(1, memory * 1_000_000 // RAY_BYTES))
-    levels: list[NDArray[np.int32]] = []
-    hits: list[Hits] = []
+    levels, sequences = [], [np.empty((1, 0), np.int32)]
+    users = np.inf if receivers is None else receivers[:, 2].max(initial=-np.inf)
+    ceiling = max(users, surfaces.overhang) + ABOVE
     if max_depth > 0 and (specular or refraction):
-        nothing = np.empty((1, 0), np.int32)
         step = search.rays_at_once(max_depth)
         found = []
         for low in range(0, rays, step):
             directions = _lattice(rays, low, min(low + step, rays))
             count = dr.width(directions)
             first = Rays(load_rows(mi.Point3f, source), directions, dr.zeros(mi.UInt, count))
-            found.append(search.bounce(first, nothing, max_depth, coherent=True, with_hits=diffraction))
-        levels, hits = merge(found)
+            found.append(
+                search.bounce(first, sequences[0], max_depth, True, max(ceiling, surfaces.top if diffraction else 0))
+            )
+        sequences += merge(found)
         # These include what rays met first, except grazing hits that carry nothing.
-        levels[:1] = [_single_elements(surfaces, source, specular, refraction)]
+        levels = [_single_elements(surfaces, source, specular, refraction), *sequences[2:]]
     if max_depth > 0 and diffraction:
-        every = np.column_stack([np.zeros(surfaces.edges, np.int64), np.arange(surfaces.edges)])
-        starts = [(np.empty((1, 0), np.int32), every)]
-        starts += [(hit.prefix, _edges_of_hits(surfaces, hit.pairs)) for hit in hits]
-        random = np.random.default_rng(seed)
-        lit: list[Lit] = []
-        for depth, (prefix, pairs) in enumerate(starts, start=1):
-            levels += _diffract(search, source, prefix, pairs, max_depth - depth, rays, random, lit)
-        if receivers is not None and len(receivers) and max_depth > 1 and specular:
-            shift = random.random(), random.random()
-            few = [group for group in lit if group.elements.shape[1] <= 2]
-            levels += returning_chains(search, source, receivers, few, max_depth, rays, shift)
+        levels += _diffracted(search, source, sequences[:max_depth], max_depth, rays, receivers, ceiling, seed)
     return _assemble(surfaces, source, levels, max_depth)
 
 
@@ -152,53 +149,43 @@ def _planes_seen(surfaces: Surfaces, source: NDArray[np.float64]) -> NDArray[np.
     return np.unique(surfaces.plane_of_face[front])[:, None]
 
 
-def _edges_of_hits(surfaces: Surfaces, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(row, edge) pairs: the convex edges of the faces in (row, face) pairs."""
-    sides = surfaces.edge_faces.reshape(-1)
-    order = np.argsort(sides, kind="stable")
-    edge = order // 2
-    begin = np.searchsorted(sides[order], pairs[:, 1])
-    count = np.searchsorted(sides[order], pairs[:, 1], side="right") - begin
-    row = np.repeat(pairs[:, 0], count)
-    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    found = np.column_stack([row, edge[np.repeat(begin, count) + within]])
-    return np.unique(found, axis=0) if len(found) else found
-
-
-def _diffract(
+def _diffracted(
     search: Search,
     source: NDArray[np.float64],
-    prefix: NDArray[np.int32],
-    pairs: NDArray[np.int64],
-    remaining: int,
+    sequences: list[NDArray[np.int32]],
+    max_depth: int,
     rays: int,
-    random: np.random.Generator,
-    lit_so_far: list[Lit],
+    receivers: NDArray[np.float64] | None,
+    ceiling: float,
+    seed: int,
 ) -> list[NDArray[np.int32]]:
-    """Chains that reach an edge after `prefix`, and those that go on from it; appends the lit edges to a list."""
-    surfaces = search.world.surfaces
-    elements = np.column_stack([prefix[pairs[:, 0]], surfaces.planes + pairs[:, 1]]).astype(np.int32)
-    image = images(surfaces, source, elements)[:, -1]
-    row, edge = pairs.T
-    sees = np.einsum("pfi,pi->pf", surfaces.edge_normals[edge], image - surfaces.edge_origin[edge]) > 0
-    lit = sees.any(axis=1)
-    elements, image, row, edge, swapped = elements[lit], image[lit], row[lit], edge[lit], ~sees[lit, 0]
-    if not len(elements) or remaining == 0 or not (search.specular or search.refraction):
-        return [elements]
-    # Each edge that the source lights gets the same number of rays, which cover its length and the Keller cone's open
-    # angles; most edges are hidden behind others.
-    wedges = Wedges(surfaces, edge, image, swapped)
-    lit = lit_edges(search, source, prefix, row, wedges)
-    lit_so_far.append(Lit(elements[lit], wedges.select(lit)))
-    plenty = max(DARK_EDGE_RAYS, rays // max(1, lit.sum()))
-    step = search.rays_at_once(remaining)
-    found = [elements]
-    for group, share in ((lit, plenty), (~lit, DARK_EDGE_RAYS)):
-        shift = random.random(), random.random()
-        behind, some = elements[group], wedges.select(group)
-        for low in range(0, len(behind) * share, step):
-            leaving = keller_rays(some, share, low, min(low + step, len(behind) * share), shift)
-            found += search.bounce(leaving, behind, remaining, coherent=True)[0]
+    """Chains that reach an edge after sequences of 0, 1, ... elements, and those that go on from it."""
+    groups = [facing_edges(search, source, prefix) for prefix in sequences]
+    lit = [group.select(are_lit(search, source, group)) for group in groups]
+    # Of edges that the source may see directly also those that it does not seem to light: in case it does so between the
+    # points tried.
+    found = [group.elements for group in [groups[0], *lit[1:]]]
+    random = np.random.default_rng(seed)
+    for group in lit if receivers is None or search.refraction else lit[:1]:
+        found += _leaving_chains(search, group, max_depth, int(EDGE_RAYS * rays), ceiling, random)
+    if receivers is not None and len(receivers) and search.specular:
+        found += returning_chains(search, source, receivers, lit, max_depth, rays, (random.random(), random.random()))
+    return found
+
+
+def _leaving_chains(
+    search: Search, lit: Lit, max_depth: int, rays: int, ceiling: float, random: np.random.Generator
+) -> list[NDArray[np.int32]]:
+    """Chains of an edge and what rays that leave it meet: the same number from each, over its length and Keller's cone."""
+    remaining = max_depth - lit.elements.shape[1]
+    if not len(lit) or remaining == 0 or not (search.specular or search.refraction):
+        return []
+    share, step = max(EDGE_LEAST, rays // len(lit)), search.rays_at_once(remaining)
+    shift = random.random(), random.random()
+    found = []
+    for low in range(0, len(lit) * share, step):
+        leaving = keller_rays(lit.wedges, share, low, min(low + step, len(lit) * share), shift, ceiling)
+        found += search.bounce(leaving, lit.elements, remaining, True, ceiling)
     return found
 
 
@@ -210,8 +197,7 @@ def _assemble(
     padded = [np.pad(level, ((0, 0), (0, depth - level.shape[1])), constant_values=-1) for level in levels]
     elements = np.concatenate([*padded, np.empty((0, depth), np.int32)]).astype(np.int32)
     length = (elements >= 0).sum(axis=1)
-    elements = elements[np.lexsort((*elements.T[::-1], length))]
-    elements = elements[np.any(np.diff(elements, axis=0, prepend=-2) != 0, axis=1)]
+    elements = unique_rows(np.column_stack([length, elements]).astype(np.int32))[:, 1:]
     is_edge = are_edges(surfaces, elements)
     wedge = np.where(is_edge.any(axis=1), is_edge.argmax(axis=1), -1).astype(np.int32)
     swapped = np.zeros(len(elements), bool)

@@ -7,7 +7,6 @@ has its own rules. Only pairs that it would refuse are left out.
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.raytrace.chains import Chains
 from wavecity.raytrace.device import Numbers, Vectors, dr, load_table, mi, positions
 from wavecity.raytrace.edges import EDGE_OFFSET
 from wavecity.raytrace.elements import are_edges
@@ -28,19 +27,25 @@ class Clearance:
     ----------
     world : World
     finder : PairFinder
-    chains : Chains
-        Of the finder.
     source : float64 (3,)
         Metres.
+    elements : int32 (C, D), optional
+        Of the finder's chains; needed where some have an edge.
     """
 
-    def __init__(self, world: World, finder: PairFinder, chains: Chains, source: NDArray[np.float64]) -> None:
+    def __init__(
+        self,
+        world: World,
+        finder: PairFinder,
+        source: NDArray[np.float64],
+        elements: NDArray[np.int32] | None = None,
+    ) -> None:
         self._scene, self._finder = world.scene.mi_scene, finder
         self._source = load_table(mi.Vector3f, source[None])
-        if finder.diffraction:
-            row, position = np.nonzero(are_edges(world.surfaces, chains.elements))
-            away = np.zeros((len(chains), 3))
-            normals = world.surfaces.edge_normals[chains.elements[row, position] - world.surfaces.planes].sum(axis=1)
+        if finder.diffraction and elements is not None:
+            row, position = np.nonzero(are_edges(world.surfaces, elements))
+            away = np.zeros((len(elements), 3))
+            normals = world.surfaces.edge_normals[elements[row, position] - world.surfaces.planes].sum(axis=1)
             away[row] = normals / np.maximum(np.linalg.norm(normals, axis=1), 1e-9)[:, None]
             self._away = load_table(mi.Vector3f, away)
 

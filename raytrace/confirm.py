@@ -126,7 +126,7 @@ class PairTest:
     ) -> BoundedPairs:
         """Plausible pairs with clear ways, and bounds of their power; arguments as of `bounds.FieldBounds`."""
         bounds = FieldBounds(self._world, self.finder, unfolded, self._all, source, orientation, pattern)
-        clearance = Clearance(self._world, self.finder, self._all, source)
+        clearance = Clearance(self._world, self.finder, source, self._all.elements)
         number = np.empty(0, np.uint32)
         parts = [(number, number, number, np.empty(0))]
         for batch in self.plausible():

@@ -81,6 +81,26 @@ def load_table(kind: Any, values: ArrayLike) -> Any:
     return load(kind, rows) if rows.ndim == 1 else load_rows(kind, rows)
 
 
+def load_packets(vectors: ArrayLike, numbers: ArrayLike = 0.0) -> Numbers:
+    """Rows of three numbers and a fourth, side by side in memory, which `packets` gathers at once.
+
+    Parameters
+    ----------
+    vectors : float (N, 3)
+    numbers : float (N,)
+    """
+    rows = np.zeros((max(2, len(np.asarray(vectors))), 4), np.float32)
+    rows[: len(np.asarray(vectors)), :3] = vectors
+    rows[: len(np.asarray(vectors)), 3] = numbers
+    return load(mi.Float, rows.ravel())
+
+
+def packets(table: Numbers, index: Numbers, active: Numbers | bool = True) -> tuple[Vectors, Numbers]:
+    """Vectors and fourth numbers of rows of `load_packets`."""
+    row = dr.gather(mi.Vector4f, table, index, active)
+    return mi.Vector3f(row.x, row.y, row.z), row.w
+
+
 def divided(numbers: Numbers, divisor: int) -> Numbers:
     """Integer quotients.
 

@@ -1,4 +1,4 @@
-"""Rays that leave edges, over the whole Keller cones; and which edges are lit at all."""
+"""Rays that leave edges, over the whole Keller cones."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -6,18 +6,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.raytrace import sionna_private as sionna
-from wavecity.raytrace.bounce import Rays, Search
-from wavecity.raytrace.device import Numbers, divided, dr, load, load_rows, load_table, mi, rt
-from wavecity.raytrace.elements import chain_buffer
+from wavecity.raytrace.bounce import Rays, leading_down
+from wavecity.raytrace.device import Numbers, divided, dr, load_table, mi
 from wavecity.raytrace.geometry import oriented_edges
 from wavecity.raytrace.surfaces import Surfaces
 
 # Rays leave an edge this far outside it, as in Sionna's image method.
 EDGE_OFFSET = 1e-3
-
-# Points of an edge from which the path back to the source is tried.
-EDGE_POINTS = 16
 
 # Steps of the R2 sequence (Roberts 2018): evenly spread points of the unit square, whatever their number.
 R2_STEPS = (0.7548776662466927, 0.5698402909980532)
@@ -59,64 +54,9 @@ class Wedges:
         return origin, along, normals, away / np.maximum(np.linalg.norm(away, axis=1), 1e-9)[:, None]
 
 
-def lit_edges(
-    search: Search,
-    source: NDArray[np.float64],
-    prefix: NDArray[np.int32],
-    row: NDArray[np.int64],
-    wedges: Wedges,
-) -> NDArray[np.bool_]:
-    """Whether the source reaches any of some points of each edge by the sequence of elements before it.
-
-    Parameters
-    ----------
-    search : Search
-    source : float64 (3,)
-    prefix : int32 (rows, elements)
-    row : int64 (N,)
-        Sequence before each edge.
-    wedges : Wedges
-    """
-    world = search.world
-    lit = np.zeros(len(wedges), bool)
-    at_source = load_rows(mi.Point3f, source)
-    before = None
-    if prefix.shape[1]:
-        before = chain_buffer(world, prefix, np.zeros(len(prefix), bool), diffraction=False)
-    step = max(1, search.limit // (EDGE_POINTS * (1 + prefix.shape[1])))
-    for low in range(0, len(wedges), step):
-        part = slice(low, low + step)
-        points = _points_of_edges(wedges.select(part)).reshape(-1, 3)
-        targets = load_rows(mi.Point3f, points)
-        if before is None:
-            origins = dr.gather(mi.Point3f, at_source, dr.zeros(mi.UInt, len(points)))
-            reached = ~world.scene.mi_scene.ray_test(rt.utils.spawn_ray_to(origins, targets)).numpy()
-        else:
-            chain = load(mi.UInt, np.repeat(row[part], EDGE_POINTS))
-            number = dr.arange(mi.UInt, len(points))
-            _, found, _ = sionna.validate(world, before, chain, number, at_source, targets, False)
-            reached = np.zeros(len(points), bool)
-            reached[found] = True
-        lit[part] = reached.reshape(-1, EDGE_POINTS).any(axis=1)
-    return lit
-
-
-def _points_of_edges(wedges: Wedges) -> NDArray[np.float64]:
-    """Points (N, EDGE_POINTS, 3) just outside edges, evenly in the angle under which the images see them."""
-    origin, along, _, away = wedges.oriented()
-    foot = np.einsum("ei,ei->e", wedges.image - origin, along)
-    height = np.linalg.norm(wedges.image - origin - foot[:, None] * along, axis=1)
-    height = np.maximum(height, EDGE_OFFSET)
-    length = wedges.surfaces.edge_length[wedges.edge]
-    low, high = np.arctan(-foot / height), np.arctan((length - foot) / height)
-    share = (np.arange(EDGE_POINTS) + 0.5) / EDGE_POINTS
-    angle = low[:, None] + (high - low)[:, None] * share
-    place = foot[:, None] + height[:, None] * np.tan(angle)
-    points: NDArray[np.float64] = origin[:, None] + place[..., None] * along[:, None] + EDGE_OFFSET * away[:, None]
-    return points
-
-
-def keller_rays(wedges: Wedges, share: int, low: int, high: int, shift: tuple[float, float]) -> Rays:
+def keller_rays(
+    wedges: Wedges, share: int, low: int, high: int, shift: tuple[float, float], ceiling: float = np.inf
+) -> Rays:
     """Rays on the Keller cones of edges, evenly over each edge and the cone's open angles.
 
     Parameters
@@ -160,7 +100,7 @@ def keller_rays(wedges: Wedges, share: int, low: int, high: int, shift: tuple[fl
     sine = dr.safe_sqrt(1 - cosine * cosine)
     sin_turn, cos_turn = dr.sincos(turn * dr.gather(mi.Float, angle, row))
     leaving = cosine * zeta + sine * (cos_turn * across + sin_turn * normal)
-    rays = Rays(mi.Point3f(place + EDGE_OFFSET * outside), leaving, row)
+    rays = leading_down(Rays(mi.Point3f(place + EDGE_OFFSET * outside), leaving, row), ceiling)
     dr.eval(rays.origin, rays.direction, rays.row)
     return rays
 

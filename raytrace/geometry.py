@@ -194,12 +194,18 @@ def edge_parameter(
     Unrolled around the edge the path is straight, so the point divides the projections in the ratio of the distances
     (Keller's law). All (N, 3), returns (N,); 0 for `along` = 0.
     """
-    s, t = lamp - origin, receiver - origin
-    along_s, along_t = np.einsum("ni,ni->n", s, along), np.einsum("ni,ni->n", t, along)
-    away_s = np.linalg.norm(s - along_s[:, None] * along, axis=1)
-    away_t = np.linalg.norm(t - along_t[:, None] * along, axis=1)
+    (along_s, away_s), (along_t, away_t) = (edge_coordinates(point, origin, along) for point in (lamp, receiver))
     parameter: NDArray[np.float64] = (along_s * away_t + along_t * away_s) / np.maximum(away_s + away_t, 1e-12)
     return parameter
+
+
+def edge_coordinates(
+    points: NDArray[np.float64], origin: NDArray[np.float64], along: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Distances (N,) of points (N, 3) along edges from their origins, and from the edges' lines."""
+    ahead = points - origin
+    foot = np.einsum("ni,ni->n", ahead, along)
+    return foot, np.linalg.norm(ahead - foot[:, None] * along, axis=1)
 
 
 def path_lengths(

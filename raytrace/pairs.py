@@ -8,8 +8,8 @@ per cent go to the image method.
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.raytrace.device import Numbers, Vectors, divided, dr, load_table, mi
-from wavecity.raytrace.geometry import Unfolded
+from wavecity.raytrace.device import Numbers, Vectors, divided, dr, load_packets, load_table, mi, packets
+from wavecity.raytrace.geometry import Unfolded, edge_coordinates
 from wavecity.raytrace.surfaces import Surfaces
 
 # Slack in m for the rounding of float32, far more than it needs: a pair too many costs a ray, one too few loses a path.
@@ -37,28 +37,24 @@ class PairFinder:
         self.chains, self.depth = unfolded.plane.shape
         self.count = len(receivers)
         self.diffraction = diffraction
-        self._receivers = load_table(mi.Vector3f, receivers)
+        self._receivers = load_packets(receivers)
         self._plane = load_table(mi.Int, unfolded.plane.ravel())
-        self._aim = load_table(mi.Vector3f, unfolded.aim)
-        self._normal, self._offset = (
-            load_table(mi.Vector3f, surfaces.normal),
-            load_table(mi.Float, surfaces.offset),
-        )
-        self._u, self._v = load_table(mi.Vector3f, surfaces.frame[:, 0]), load_table(mi.Vector3f, surfaces.frame[:, 1])
-        self._bounds = load_table(mi.Vector4f, surfaces.bounds)
+        self._aim = load_packets(unfolded.aim.reshape(-1, 3))
+        self._mirror = load_packets(surfaces.normal, surfaces.offset)
+        self._axes = [load_packets(surfaces.frame[:, axis]) for axis in range(2)]
+        self._bounds = load_packets(surfaces.bounds[:, :3], surfaces.bounds[:, 3])
         length = np.maximum((unfolded.plane >= 0).sum(axis=1) + (unfolded.is_edge | unfolded.passes).sum(axis=1), 1)
         self._last = load_table(mi.UInt, np.arange(self.chains) * self.depth + length - 1)
-        self._lamp = load_table(mi.Vector3f, unfolded.lamp)
+        self._lamp = load_packets(unfolded.lamp)
         if diffraction:
-            self._slide = load_table(mi.Vector3f, unfolded.slide)
+            self._slide = load_packets(unfolded.slide.reshape(-1, 3))
             self._edge = load_table(mi.Bool, unfolded.is_edge.ravel())
-            self._any_edge = load_table(mi.Bool, unfolded.is_edge.any(axis=1))
-            self._origin, self._along = (
-                load_table(mi.Vector3f, unfolded.origin),
-                load_table(mi.Vector3f, unfolded.along),
-            )
+            # The image of the source in the coordinates of the edge. Without one all these are 0.
+            foot, height = edge_coordinates(unfolded.lamp, unfolded.origin, unfolded.along)
+            self._origin = load_packets(unfolded.origin, foot)
+            self._along = load_packets(unfolded.along, height)
             self._length = load_table(mi.Float, unfolded.length)
-            self._facing = load_table(mi.Vector3f, unfolded.facing)
+            self._facing = load_packets(unfolded.facing)
 
     def find(self, first: int, last: int) -> tuple[Numbers, Numbers, Numbers]:
         """Pairs of the chains `first` to `last` (exclusive) with all receivers that may be paths.
@@ -79,7 +75,7 @@ class PairFinder:
             return keep, keep, keep
         chain, receiver = self._pair(keep, first)
         dr.eval(chain, receiver)
-        fits, turned = self._plausible(chain, receiver)
+        fits, turned = self.plausible(chain, receiver)
         dr.eval(fits, turned)
         keep = dr.compress(fits)
         return dr.gather(mi.UInt, chain, keep), dr.gather(mi.UInt, receiver, keep), dr.gather(mi.UInt, turned, keep)
@@ -91,11 +87,11 @@ class PairFinder:
 
     def receiver(self, number: Numbers) -> Vectors:
         """Positions of receivers."""
-        return dr.gather(mi.Vector3f, self._receivers, number)
+        return packets(self._receivers, number)[0]
 
     def lamp(self, chain: Numbers) -> Vectors:
         """Images of the source in all planes."""
-        return dr.gather(mi.Vector3f, self._lamp, chain)
+        return packets(self._lamp, chain)[0]
 
     def last(self, chain: Numbers) -> Numbers:
         """Slots of the last elements."""
@@ -112,39 +108,34 @@ class PairFinder:
     def beyond_edge(self, chain: Numbers, at: Vectors) -> Numbers:
         """Length of the way from the edge to points."""
         parameter, _ = self.place_on_edge(chain, at)
-        along = dr.gather(mi.Vector3f, self._along, chain)
-        return dr.norm(at - dr.gather(mi.Vector3f, self._origin, chain) - parameter * along)
+        return dr.norm(at - packets(self._origin, chain)[0] - parameter * packets(self._along, chain)[0])
 
     def place_on_edge(self, chain: Numbers, at: Vectors) -> tuple[Numbers, Numbers]:
         """Where on its edge the path to points diffracts, and whether that is between the ends (or there is no edge)."""
-        along = dr.gather(mi.Vector3f, self._along, chain)
-        origin = dr.gather(mi.Vector3f, self._origin, chain)
-        s, t = dr.gather(mi.Vector3f, self._lamp, chain) - origin, at - origin
-        along_s, along_t = dr.dot(s, along), dr.dot(t, along)
-        away_s, away_t = dr.norm(s - along_s * along), dr.norm(t - along_t * along)
-        parameter = (along_s * away_t + along_t * away_s) / dr.maximum(away_s + away_t, 1e-6)
+        (origin, foot), (along, height) = packets(self._origin, chain), packets(self._along, chain)
+        ahead = at - origin
+        along_t = dr.dot(ahead, along)
+        away_t = dr.norm(ahead - along_t * along)
+        parameter = (foot * away_t + along_t * height) / dr.maximum(height + away_t, 1e-6)
         length = dr.gather(mi.Float, self._length, chain)
-        on_edge = (parameter > -SLACK) & (parameter < length + SLACK)
-        return parameter, on_edge | ~dr.gather(mi.Bool, self._any_edge, chain)
+        return parameter, (parameter > -SLACK) & (parameter < length + SLACK)
 
     def aim_at(self, slot: Numbers, parameter: Numbers, active: Numbers) -> Vectors:
         """Point that the path runs towards at an element (`slot` in the tables of all chains' elements)."""
-        target = dr.gather(mi.Vector3f, self._aim, slot, active)
+        target, _ = packets(self._aim, slot, active)
         if self.diffraction:
-            target += parameter * dr.gather(mi.Vector3f, self._slide, slot, active)
+            target += parameter * packets(self._slide, slot, active)[0]
         return target
 
     def meets(self, plane: Numbers, at: Vectors, target: Vectors, active: Numbers) -> tuple[Numbers, Vectors, Vectors]:
         """Whether the way from `at` to `target` meets a mirror within the rectangle around its faces; where; and its normal."""
         ahead = target - at
-        normal = dr.gather(mi.Vector3f, self._normal, plane, active)
-        offset = dr.gather(mi.Float, self._offset, plane, active)
+        normal, offset = packets(self._mirror, plane, active)
         speed = dr.dot(normal, ahead)
         time = (offset - dr.dot(normal, at)) / speed
         met = at + time * ahead
         slack = SLACK + GRAZING_SLACK * dr.norm(ahead) / dr.abs(speed)
-        u = dr.dot(met, dr.gather(mi.Vector3f, self._u, plane, active))
-        v = dr.dot(met, dr.gather(mi.Vector3f, self._v, plane, active))
+        u, v = (dr.dot(met, packets(axis, plane, active)[0]) for axis in self._axes)
         bounds = dr.gather(mi.Vector4f, self._bounds, plane, active)
         inside = (u > bounds.x - slack) & (u < bounds.y + slack) & (v > bounds.z - slack) & (v < bounds.w + slack)
         # The mirror lies between the receiver's side and the image; a receiver on the plane itself is no path.
@@ -152,7 +143,7 @@ class PairFinder:
 
     def _meets_last(self, chain: Numbers, receiver: Numbers) -> Numbers:
         """Whether each pair may be a path as far as the edge and the last element are concerned."""
-        at = dr.gather(mi.Vector3f, self._receivers, receiver)
+        at = self.receiver(receiver)
         fits, parameter = mi.Bool(True), mi.Float(0)
         if self.diffraction:
             parameter, fits = self.place_on_edge(chain, at)
@@ -162,10 +153,10 @@ class PairFinder:
         inside, _, _ = self.meets(plane, at, self.aim_at(slot, parameter, reflects), reflects)
         return fits & (inside | ~reflects)
 
-    def _plausible(self, chain: Numbers, receiver: Numbers) -> tuple[Numbers, Numbers]:
-        """Whether each pair may be a path, and where the edge's faces are better exchanged."""
+    def plausible(self, chain: Numbers, receiver: Numbers) -> tuple[Numbers, Numbers]:
+        """Whether each pair may be a path, and where the edge's faces are better exchanged (1, else 0)."""
         turned = dr.zeros(mi.UInt, dr.width(chain))
-        at = dr.gather(mi.Vector3f, self._receivers, receiver)
+        at = self.receiver(receiver)
         fits = mi.Bool(True)
         parameter = mi.Float(0)
         if self.diffraction:
@@ -180,7 +171,7 @@ class PairFinder:
             at = dr.select(reflects, met, at)
             if self.diffraction:
                 diffracts = dr.gather(mi.Bool, self._edge, slot, fits)
-                facing = dr.gather(mi.Vector3f, self._facing, chain, diffracts)
+                facing, _ = packets(self._facing, chain, diffracts)
                 turned = dr.select(diffracts & (dr.dot(facing, at - target) < 0), mi.UInt(1), turned)
                 at = dr.select(diffracts, target, at)
         return fits, turned

@@ -8,41 +8,43 @@ receivers see times the edges that are lit, not with the size of the scene.
 """
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.raytrace.bounce import Rays, Search, merge
-from wavecity.raytrace.device import Numbers, Vectors, divided, dr, load_rows, load_table, mi, positions, rt
+from wavecity.raytrace.device import (
+    Numbers,
+    Vectors,
+    divided,
+    dr,
+    load_packets,
+    load_rows,
+    load_table,
+    mi,
+    packets,
+    positions,
+    rt,
+)
 from wavecity.raytrace.edges import EDGE_OFFSET, Wedges, spread
-from wavecity.raytrace.geometry import mirror
+from wavecity.raytrace.geometry import edge_coordinates, mirror
+from wavecity.raytrace.lit import Lit
+from wavecity.raytrace.rows import row_keys, unique_rows
 
 # Metres: by how much a path may pass a mirror's bounds, and how far from faces its ways are tested.
 SLACK = 0.02
 OFF_FACE = 1e-3
 
-# Where the source lights so many edges, as many rays leave the receivers as the source; where it lights more, more, since
-# there is more to see; but never fewer than half as many.
-MANY_EDGES = 200
+# Rays that leave the receivers, for each ray of the source: this many; where the source lights more edges, and there is
+# more to see, as many as the edges divided by the second number. And the fewest that leave one.
+LEAST_RAYS, MANY_EDGES = 0.25, 400
+RECEIVER_LEAST = 100
+
+# Most mirrors after an edge that are sought from the receivers. (Rays from edges find longer sequences.)
+MIRRORS = 2
 
 # (Sequence, edge) pairs that are tested at once, for each ray in flight.
 PAIRS_PER_RAY = 2
-
-
-@dataclass(frozen=True)
-class Lit:
-    """Edges that the source lights after the same number of mirrors.
-
-    Attributes
-    ----------
-    elements : int32 (N, E)
-        The mirrors, and last the edge, numbered as in `chains.Chains`.
-    wedges : Wedges (N)
-    """
-
-    elements: NDArray[np.int32]
-    wedges: Wedges
 
 
 def returning_chains(
@@ -64,7 +66,7 @@ def returning_chains(
     receivers : float64 (R, 3)
         Metres.
     lit : list of Lit
-        Edges lit directly; and others, which at most one mirror follows, to keep the pairs few.
+        Of the same number of elements each.
     max_depth : int
         Largest number of interactions.
     rays : int
@@ -77,26 +79,26 @@ def returning_chains(
     list of int32 (chains, elements)
         Faces passed through are not in them.
     """
-    if not any(len(group.wedges) for group in lit):
+    if not any(len(group) for group in lit):
         return []
-    edges = sum(len(group.wedges) for group in lit if group.elements.shape[1] == 1)
-    rays = max(len(receivers), int(rays * max(0.5, edges / MANY_EDGES)))
+    edges = sum(len(group) for group in lit if group.elements.shape[1] == 1)
+    rays = max(RECEIVER_LEAST * len(receivers), int(rays * max(LEAST_RAYS, edges / MANY_EDGES)))
     everyone = np.arange(len(receivers), dtype=np.int32)[:, None]
     mirrors = Search(search.world, specular=True, refraction=False, limit=search.limit)
     parts = []
     for low in range(0, rays, search.limit):
         leaving = _rays_of(receivers, rays, low, min(low + search.limit, rays), shift)
         # Each sequence begins with the receiver's number.
-        parts.append(mirrors.bounce(leaving, everyone, max_depth - 1))
+        parts.append(mirrors.bounce(leaving, everyone, min(MIRRORS, max_depth - 1)))
     found = []
-    for after, level in enumerate(merge(parts)[0], start=1):
-        seen = np.unique(level, axis=0) if len(parts) > 1 else level
+    for after, seen in enumerate(merge(parts), start=1):
         for group in lit:
             before = group.elements.shape[1] - 1
-            if len(group.wedges) and after <= (max_depth - 1 if before == 0 else 1) and before + 1 + after <= max_depth:
+            if len(group) and before + 1 + after <= max_depth:
                 sequence, edge = _Joint(search, None if before else source, receivers, group.wedges, seen).clear()
-                chain = np.column_stack([group.elements[edge], seen[sequence, :0:-1]]).astype(np.int32)
-                found.append(np.unique(chain, axis=0))
+                _, first, kind = np.unique(row_keys(seen[:, 1:]), return_index=True, return_inverse=True)
+                pairs = unique_rows(np.column_stack([edge, kind.reshape(-1)[sequence]]).astype(np.int32))
+                found.append(np.column_stack([group.elements[pairs[:, 0]], seen[first[pairs[:, 1]], :0:-1]]))
     return found
 
 
@@ -106,7 +108,11 @@ def _rays_of(points: NDArray[np.float64], every: int, low: int, high: int, shift
     point = mi.UInt(dr.floor((number + 0.5) * dr.opaque(mi.Float64, len(points) / every)))
     u, v = spread(number, shift)
     origin = dr.gather(mi.Point3f, load_table(mi.Point3f, points), point)
-    rays = Rays(origin, mi.warp.square_to_uniform_sphere(mi.Point2f(u, v)), point)
+    # Twice as many within 15 degrees of the horizon as evenly spread: there most walls are.
+    height = (2 * v - 1) * dr.abs(2 * v - 1)
+    level = dr.safe_sqrt(1 - height * height)
+    sine, cosine = dr.sincos(2 * dr.pi * u)
+    rays = Rays(origin, mi.Vector3f(level * cosine, level * sine, height), point)
     dr.eval(rays.origin, rays.direction, rays.row)
     return rays
 
@@ -126,20 +132,22 @@ class _Joint:
         self.scene, self.limit = search.world.scene.mi_scene, PAIRS_PER_RAY * search.limit
         self.sequences, self.mirrors, self.edges = len(seen), seen.shape[1] - 1, len(wedges)
         image = receivers[seen[:, 0]]
-        self._image, self._plane = [load_table(mi.Vector3f, image)], []
+        self._image, self._plane = [load_packets(image)], []
         for position in range(self.mirrors):
             plane = seen[:, 1 + position]
             image = mirror(surfaces, plane, image)
-            self._image.append(load_table(mi.Vector3f, image))
+            self._image.append(load_packets(image))
             self._plane.append(load_table(mi.UInt, plane))
-        self._normal, self._offset = load_table(mi.Vector3f, surfaces.normal), load_table(mi.Float, surfaces.offset)
-        self._u, self._v = load_table(mi.Vector3f, surfaces.frame[:, 0]), load_table(mi.Vector3f, surfaces.frame[:, 1])
-        self._bounds = load_table(mi.Vector4f, surfaces.bounds)
+        self._mirror = load_packets(surfaces.normal, surfaces.offset)
+        self._axes = [load_packets(surfaces.frame[:, axis]) for axis in range(2)]
+        self._bounds = load_packets(surfaces.bounds[:, :3], surfaces.bounds[:, 3])
         origin, along, normals, away = wedges.oriented()
+        # The source, or its image, in the coordinates of the edge.
+        foot, height = edge_coordinates(wedges.image, origin, along)
         self._source = None if source is None else load_rows(mi.Point3f, source)
-        self._lamp = load_table(mi.Vector3f, wedges.image)
-        self._edge = [load_table(mi.Vector3f, v) for v in (origin, along, away, normals[:, 0], normals[:, 1])]
-        self._length = load_table(mi.Float, surfaces.edge_length[wedges.edge])
+        self._origin, self._along = load_packets(origin, foot), load_packets(along, height)
+        self._away = load_packets(away, surfaces.edge_length[wedges.edge])
+        self._normals = [load_packets(normals[:, side]) for side in range(2)]
 
     def clear(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Sequence and edge of the pairs whose path nothing blocks."""
@@ -163,20 +171,20 @@ class _Joint:
 
     def _place(self, sequence: Numbers, edge: Numbers) -> tuple[Numbers, Vectors, Vectors, Numbers]:
         """Where on the edge paths diffract; the way on to the receiver's image; its distance from the edge's line."""
-        origin, along = (dr.gather(mi.Vector3f, table, edge) for table in self._edge[:2])
-        image = dr.gather(mi.Vector3f, self._image[-1], sequence)
+        (origin, foot), (along, height) = packets(self._origin, edge), packets(self._along, edge)
         # Unrolled around the edge the way from source to image is straight (see `geometry.edge_parameter`).
-        s, t = dr.gather(mi.Vector3f, self._lamp, edge) - origin, image - origin
-        along_s, along_t = dr.dot(s, along), dr.dot(t, along)
-        away_s, away_t = dr.norm(s - along_s * along), dr.norm(t - along_t * along)
-        place = (along_s * away_t + along_t * away_s) / dr.maximum(away_s + away_t, 1e-6)
-        return place, origin + place * along, t - place * along, away_t
+        ahead = packets(self._image[-1], sequence)[0] - origin
+        along_t = dr.dot(ahead, along)
+        away_t = dr.norm(ahead - along_t * along)
+        place = (foot * away_t + along_t * height) / dr.maximum(height + away_t, 1e-6)
+        return place, origin + place * along, ahead - place * along, away_t
 
     def _has_place(self, sequence: Numbers, edge: Numbers) -> Numbers:
         """Whether that is between the edge's ends, and the path goes on outside the wedge."""
         place, _, leaving, away = self._place(sequence, edge)
-        fits = (place > 0) & (place < dr.gather(mi.Float, self._length, edge)) & (away > EDGE_OFFSET)
-        normal_0, normal_n = (dr.gather(mi.Vector3f, table, edge) for table in self._edge[3:])
+        length = packets(self._away, edge)[1]
+        normal_0, normal_n = (packets(table, edge)[0] for table in self._normals)
+        fits = (place > 0) & (place < length) & (away > EDGE_OFFSET)
         return fits & ((dr.dot(leaving, normal_0) > 0) | (dr.dot(leaving, normal_n) > 0))
 
     def _meets_mirrors(self, sequence: Numbers, edge: Numbers) -> Numbers:
@@ -187,24 +195,23 @@ class _Joint:
         """Whether the path meets its mirrors, and where: from the edge to the receiver, just off the faces."""
         fits = mi.Bool(True)
         _, at, _, _ = self._place(sequence, edge)
-        at += EDGE_OFFSET * dr.gather(mi.Vector3f, self._edge[2], edge)
+        at += EDGE_OFFSET * packets(self._away, edge)[0]
         stops = [at]
         for position in reversed(range(self.mirrors)):
             plane = dr.gather(mi.UInt, self._plane[position], sequence, fits)
-            target = dr.gather(mi.Vector3f, self._image[position + 1], sequence, fits)
-            normal = dr.gather(mi.Vector3f, self._normal, plane, fits)
+            target, _ = packets(self._image[position + 1], sequence, fits)
+            normal, offset = packets(self._mirror, plane, fits)
             ahead = target - at
-            height = dr.gather(mi.Float, self._offset, plane, fits) - dr.dot(normal, at)
+            height = offset - dr.dot(normal, at)
             time = height / dr.dot(normal, ahead)
             met = at + time * ahead
-            u = dr.dot(met, dr.gather(mi.Vector3f, self._u, plane, fits))
-            v = dr.dot(met, dr.gather(mi.Vector3f, self._v, plane, fits))
+            u, v = (dr.dot(met, packets(axis, plane, fits)[0]) for axis in self._axes)
             bounds = dr.gather(mi.Vector4f, self._bounds, plane, fits)
             fits &= (u > bounds.x - SLACK) & (u < bounds.y + SLACK) & (v > bounds.z - SLACK) & (v < bounds.w + SLACK)
             fits &= (time > 0) & (time < 1)
             at = met
             stops.append(met - dr.sign(height) * OFF_FACE * normal)
-        stops.append(dr.gather(mi.Vector3f, self._image[0], sequence))
+        stops.append(packets(self._image[0], sequence)[0])
         return fits, stops
 
     def _is_clear(self, sequence: Numbers, edge: Numbers) -> Numbers:

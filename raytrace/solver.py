@@ -23,6 +23,7 @@ from wavecity.raytrace.confirm import PairTest
 from wavecity.raytrace.device import PathsBuffer, dr, load_rows, load_table, mi, rt
 from wavecity.raytrace.elements import are_edges, element_types, element_wedges
 from wavecity.raytrace.geometry import Unfolded, path_lengths, shortest_step, trace_back, unfold
+from wavecity.raytrace.rows import row_keys
 from wavecity.raytrace.surfaces import Surfaces
 from wavecity.raytrace.world import World
 
@@ -330,7 +331,7 @@ def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:
     met[reflects] = surfaces.plane_of_face[paths.faces[reflects]]
     astray = (met != paths.elements).any(axis=1)
     better = np.argsort(astray, kind="stable")
-    _, first = np.unique(np.column_stack([paths.receiver, met])[better], axis=0, return_index=True)
+    _, first = np.unique(row_keys(np.column_stack([paths.receiver, met]))[better], return_index=True)
     kept = np.sort(better[first])
 
     paths, rank = paths.select(kept), np.argsort(np.argsort(kept + count * astray[kept]))

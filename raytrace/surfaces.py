@@ -79,6 +79,21 @@ class Surfaces:
         return len(self.edge_length)
 
     @property
+    def top(self) -> float:
+        """Height in m below which all ends of edges lie."""
+        ends = np.stack([self.edge_origin, self.edge_origin + self.edge_length[:, None] * self.edge_direction])
+        return float(ends[..., 2].max(initial=-np.inf))
+
+    @property
+    def overhang(self) -> float:
+        """Height in m below which all faces lie that look down, or may be met from below."""
+        triangles = self.vertices[self.faces]
+        outward = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+        level = 1e-6 * np.linalg.norm(outward, axis=1)
+        down = outward[:, 2] < -level if self.closed else np.abs(outward[:, 2]) > level
+        return float(triangles[down, :, 2].max(initial=-np.inf))
+
+    @property
     def through(self) -> int:
         """Number that stands for "through any face" in a chain, after those of planes and edges."""
         return self.planes + self.edges
