@@ -15,8 +15,8 @@ DATA = {
     ),
     "raytrace": (
         "arrays", "bounce", "bounds", "chains", "channels", "clearance", "confirm", "device", "diffuse", "edges",
-        "elements", "evolve", "geometry", "moving", "pairs", "patches", "returning", "scattering", "settings", "simulate",
-        "sionna_private", "solver", "surfaces", "touching", "utd", "world",
+        "elements", "evolve", "geometry", "lit", "moving", "pairs", "patches", "returning", "rows", "scattering", "settings",
+        "simulate", "sionna_private", "solver", "surfaces", "touching", "utd", "world",
     ),
     "dataset": ("buildings", "distributions", "features", "schema", "statistics"),
 }  # fmt: skip

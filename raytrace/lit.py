@@ -24,9 +24,9 @@ from wavecity.raytrace.world import World
 # Points of an edge from which the path back to the source is tried.
 EDGE_POINTS = 16
 
-# Metres: how far beyond a mirror's outline an edge may be seen, and how near the mirror's plane its ends are tried.
-SLACK = 0.02
-NEAR = 1e-3
+# Metres: how far beyond a mirror's outline an edge may be seen, how near the mirror's plane, and the least that must be
+# seen of it in a mirror: of edges that touch the mirror's corners it is a few millimetres, of which nothing comes.
+SLACK, NEAR, LEAST = 2e-3, 1e-3, 0.01
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class _Views:
             for positions_tried in (range(self.mirrors)[-1:], range(self.mirrors)):
                 near, far = self._span(row, edge, positions_tried)
                 dr.eval(near, far, row, edge)
-                keep = positions(near < far)
+                keep = positions(far - near > (LEAST if self.mirrors else 0))
                 row, edge, near, far = (
                     dr.gather(kind, values, keep)
                     for kind, values in ((mi.UInt, row), (mi.UInt, edge), (mi.Float, near), (mi.Float, far))

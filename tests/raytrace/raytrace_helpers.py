@@ -37,10 +37,11 @@ L_SHAPE = Polygon([(-60, -60), (-20, -60), (-20, -40), (-40, -40), (-40, -10), (
 BLOCKS = [(box(-20, 20, 30, 20, 10), 20.0), (box(30, 10, 20, 40), 12.0), (L_SHAPE, 25.0)]
 
 
-def mesh_of(blocks: list[tuple[Polygon, float]], welded: bool = True) -> Mesh:
+def mesh_of(blocks: list[Any], welded: bool = True) -> Mesh:
+    """Solids of (footprint, height of the top) or (footprint, top, base)."""
     vertices, faces, building, surface = [np.empty((0, 3))], [np.empty((0, 3), int)], [np.empty(0)], [np.empty(0)]
-    for number, (footprint, height) in enumerate(blocks):
-        points, triangles, kinds = extrude(shapely.geometry.polygon.orient(footprint), 0.0, height)
+    for number, (footprint, height, *base) in enumerate(blocks):
+        points, triangles, kinds = extrude(shapely.geometry.polygon.orient(footprint), *(base or [0.0]), height)
         if not welded:
             points, triangles = points[triangles.ravel()], np.arange(triangles.size).reshape(-1, 3)
         faces.append(triangles + sum(len(part) for part in vertices))
@@ -55,7 +56,7 @@ def mesh_of(blocks: list[tuple[Polygon, float]], welded: bool = True) -> Mesh:
     )
 
 
-def world_of(blocks: list[tuple[Polygon, float]], radio: RadioSettings | None = None, welded: bool = True) -> World:
+def world_of(blocks: list[Any], radio: RadioSettings | None = None, welded: bool = True) -> World:
     return build_world(mesh_of(blocks, welded), 200.0, radio or RadioSettings())
 
 
@@ -86,10 +87,10 @@ def real_scenes(source: str, cache: Path, count: int, users: int, tile_size: flo
     return [build_scene(tile, extract, SceneSettings(), each, 0) for tile in accepted[:count]]
 
 
-def users_around(blocks: list[tuple[Polygon, float]], count: int, seed: int = 0) -> np.ndarray[Any, Any]:
+def users_around(blocks: list[Any], count: int, seed: int = 0) -> np.ndarray[Any, Any]:
     """Positions 1.5 m above open ground."""
     random = np.random.default_rng(seed)
-    built = shapely.unary_union([footprint.buffer(0.5) for footprint, _ in blocks])
+    built = shapely.unary_union([footprint.buffer(0.5) for footprint, *_ in blocks])
     found = random.uniform(-99, 99, (20 * count, 2))
     found = found[~shapely.contains_xy(built, found)][:count]
     return np.column_stack([found, np.full(count, 1.5)]).astype(np.float32)

@@ -11,6 +11,9 @@ from wavecity.raytrace.solver import ChainSolver
 # Beside the usual blocks: a narrow courtyard entrance, and a block that touches another at a different height.
 NARROW = [(L_SHAPE, 25.0), (box(-25, -25, 22, 18), 9.0), (box(30, 40, 30, 12, 33), 14.0), (box(45, 10, 10, 20), 30.0)]
 
+# A slab in the air, which sends down what walls reflect upwards.
+SLAB = [*BLOCKS, (box(0, 60, 70, 40), 22.0, 20.0)]
+
 
 def planes_of(triangles: np.ndarray) -> list[tuple[np.ndarray, float, np.ndarray]]:
     """Normal, offset and triangles of each plane."""
@@ -62,7 +65,7 @@ def enumerate_paths(blocks: list, users: np.ndarray, depth: int) -> dict[tuple[i
     return found
 
 
-@pytest.mark.parametrize("blocks", [BLOCKS, NARROW], ids=["blocks", "narrow"])
+@pytest.mark.parametrize("blocks", [BLOCKS, NARROW, SLAB], ids=["blocks", "narrow", "slab"])
 def test_paths_to_depth_two_are_exactly_those_of_the_oracle(blocks: list) -> None:
     users = users_around(blocks, 25, seed=2)
     expected = enumerate_paths(blocks, users, 2)
