@@ -28,7 +28,8 @@ def row_keys(table: NDArray[np.integer]) -> NDArray[np.int64]:
     least = table.min(axis=0).astype(np.int64)
     extent = (table.max(axis=0).astype(np.int64) - least + 1).tolist()
     if np.prod(extent, dtype=object) > KEYS:
-        return np.unique(table, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        number: NDArray[np.int64] = np.unique(table, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        return number
     key = np.zeros(len(table), np.int64)
     for column, low, count in zip(table.T, least, extent, strict=True):
         key = key * count + (column - low)

@@ -89,6 +89,13 @@ def run(
 @click.option("--tiles", "every", is_flag=True, help="List every tile, empty ones too.")
 @click.option("--png", type=path, help="Picture to write: the cities on a map, or the tiles of one city.")
 @click.option("--json", "json_path", type=path, help="File to write: every city and tile with its outcome.")
+@click.option(
+    "--forecast", "wants_forecast", is_flag=True, help="Say how long and large the build will be, by 32 scenes."
+)
+@workers_option
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), help="For --forecast: scenes/s of another machine (measured)."
+)
 def plan(
     recipe: str,
     overrides: tuple[str, ...],
@@ -97,10 +104,14 @@ def plan(
     every: bool,
     png: Path | None,
     json_path: Path | None,
+    wants_forecast: bool,
+    workers: int | None,
+    rate: float | None,
 ) -> None:
     """Cities and tiles of a recipe, each with its outcome.
 
-    Where a map is not there, tiles are planned by their positions; nothing is downloaded without --fetch.
+    Where a map is not there, tiles are planned by their positions; nothing is downloaded without --fetch. With --forecast
+    some of the scenes are built and thrown away: it says how long the build will take and how large the dataset will be.
     """
     from wavecity.dataset.files import write_json
     from wavecity.flows.recipe import load_recipe
@@ -111,6 +122,9 @@ def plan(
         raise InputError(msg)
     if fetch and maps is None:
         msg = "--fetch needs a folder for the maps, e.g. --maps maps"
+        raise InputError(msg)
+    if not wants_forecast and (workers or rate):
+        msg = f"--{'workers' if workers else 'rate'} is for --forecast only"
         raise InputError(msg)
     loaded = load_recipe(recipe, overrides)
     build = import_extra("wavecity.flows.build", "generate")
@@ -125,6 +139,8 @@ def plan(
             click.echo(f"wrote {json_path}")
         if png:
             click.echo(f"wrote {import_extra('wavecity.flows.map_picture', 'generate').draw_plan(planned, png)}")
+        if wants_forecast:
+            click.echo(import_extra("wavecity.flows.forecast", "generate").forecast(loaded, planned, workers, rate))
 
 
 def _city_bar(cities: Iterable[Item]) -> Iterable[Item]:
