@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -141,7 +142,8 @@ def finer_patches(factor: float) -> AbstractContextManager[object]:
 def ours(world: World, source: NDArray[np.float64], receivers: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
     """Power gain of each receiver, and the number of paths."""
     found = scattered_paths(world, source, receivers)
-    return np.bincount(found.receiver, np.abs(found.coefficient.astype(np.complex128)) ** 2, len(receivers)), len(found)
+    power = np.bincount(found.receiver, np.abs(found.coefficient.astype(np.complex128)) ** 2, len(receivers))
+    return power.astype(np.float64), len(found)
 
 
 def stock(
@@ -153,7 +155,7 @@ def stock(
     alone: bool = True,
 ) -> tuple[NDArray[np.float64], int]:
     """The same by `PathSolver`, some receivers at a time; scattering alone, or together with reflection, as in use."""
-    kinds = {
+    kinds: dict[str, Any] = {
         "los": not alone,
         "specular_reflection": not alone,
         "diffuse_reflection": True,

@@ -12,9 +12,9 @@ from wavecity.raytrace.world import World
 # Metres by which receivers are moved to see whether rounding decides, and in which directions.
 NUDGE = 2e-3
 WAYS = np.concatenate([np.eye(3), -np.eye(3)])
-# Metres outside an edge from which Sionna's image method looks (more where coordinates are large): corners that jut out
-# less do not block it.
-OUTSIDE = (1e-3, 2e-3)
+# Metres outside an edge from which Sionna's image method looks (1 mm, and 6e-6 of the coordinates): corners that jut out
+# less do not block it. By the first of them obstacles are moved, too.
+OUTSIDE = (1e-3, 2e-3, 4e-3)
 # Metres around sections of a path within which triangles count, and of the pieces in which they are looked up.
 ASIDE, PIECE = 0.1, 20.0
 
@@ -39,7 +39,8 @@ class ImageMethod:
     def judge(self, source: np.ndarray, receiver: np.ndarray, met: np.ndarray, vertices: np.ndarray) -> str:
         """Whether a path exists: for receivers all around its own ("valid"), for none of them, or some ("marginal").
 
-        It is marginal, too, if it only exists from a point a millimetre or two outside its edge.
+        It is marginal, too, if it only exists by way of a point some millimetres outside its edge, past its mirrors by no
+        more than that, or among obstacles that are moved by a millimetre.
         """
         here = met != -1
         obstacles = self.along(np.array([source, *vertices[here], receiver]))
@@ -55,6 +56,7 @@ class ImageMethod:
         if all(answers):
             return "valid"
         answers += [self.exists(obstacles, source, receiver, steps, walls, outside) for outside in OUTSIDE]
+        answers += [self.exists(obstacles + OUTSIDE[0] * way, source, receiver, steps, walls) for way in WAYS]
         return "marginal" if any(answers) else "invalid"
 
     def steps(self, met: np.ndarray, vertices: np.ndarray) -> list[tuple[int, int]]:
@@ -65,8 +67,10 @@ class ImageMethod:
             if kind >= 0 or kind == EDGE
         ]
 
-    def trace(self, source: np.ndarray, receiver: np.ndarray, steps: list[tuple[int, int]]) -> np.ndarray | None:
-        """Vertices on a path's mirrors and edge; none if a mirror or the edge is missed."""
+    def trace(
+        self, source: np.ndarray, receiver: np.ndarray, steps: list[tuple[int, int]], outside: float = 0.0
+    ) -> np.ndarray | None:
+        """Vertices on a path's mirrors and, so many m outside, its edge; none if a mirror or the edge is missed."""
         edge = next((place for place, (kind, _) in enumerate(steps) if kind == EDGE), None)
         if edge is None:
             points = self._reflections(source, receiver, [number for _, number in steps])
@@ -76,6 +80,8 @@ class ImageMethod:
             corner = self.keller_point(steps[edge][1], lamp, target)
             if corner is None:
                 return None
+            away = self.surfaces.edge_normals[steps[edge][1]].sum(axis=0)
+            corner = corner + outside * away / np.linalg.norm(away)
             first, last = self._reflections(source, corner, before), self._reflections(corner, receiver, after)
             points = None if first is None or last is None else [*first, corner, *last]
         return None if points is None else np.array(points).reshape(-1, 3)
@@ -110,16 +116,14 @@ class ImageMethod:
     ) -> bool:
         """Whether a path's mirrors are met on their faces, with as many walls in between as it passes through.
 
-        Obstacles are looked for from so many metres outside its edge.
+        `outside` is for the edge as in `trace`, and by so much a mirror's faces may be missed.
         """
-        points = self.trace(source, receiver, steps)
+        points = self.trace(source, receiver, steps, outside)
         if points is None:
             return False
-        for (kind, number), point in zip(steps, points, strict=True):
-            if kind == EDGE:
-                away = self.surfaces.edge_normals[number].sum(axis=0)
-                point += outside * away / np.linalg.norm(away)
-            elif not len(self._faces_at(kind, point)):
+        for (kind, _), point in zip(steps, points, strict=True):
+            near = [point, *(point + outside * WAYS if outside else [])]
+            if kind != EDGE and not any(len(self._faces_at(kind, place)) for place in near):
                 return False
         stops = itertools.pairwise([source, *points, receiver])
         return all(crossings(one, two, obstacles) == count for (one, two), count in zip(stops, walls, strict=True))
