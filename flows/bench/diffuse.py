@@ -34,6 +34,9 @@ FINER = 3
 STOCK_PATHS = 4_000_000
 # Of the check of the mean.
 SEEDS = 5
+# dB by which a user's power may be off before it counts as missed: then errors follow no power law. And how far time is
+# extrapolated.
+MISSED, FAR = 30.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class DiffuseFigures:
         The same, ours to the stock solver's mean over `SEEDS` seeds, and the standard error of that.
     seconds_stock_equal : float or None
         What the stock solver would need for our error, by the power law through two numbers of rays; None if its error
-        does not fall.
+        does not fall, if it misses users, or if that is more than `FAR` times what was measured.
     """
 
     scene: str
@@ -114,7 +117,9 @@ def compare(
     (many, stock_paths), seconds_many = _timed(lambda: stock(world, source, receivers, rays))
     sums = [stock(world, source, receivers, rays // 10, seed=seed, alone=False)[0].sum() for seed in range(SEEDS)]
     rms, rms_few, rms_many = (float(np.sqrt((error(each) ** 2).mean())) for each in (power, few, many))
+    largest = float(error(many).max())
     slope = np.log(rms_many / rms_few) / np.log(seconds_many / seconds_few)
+    more = (rms / rms_many) ** (1 / slope) if slope < 0 and largest < MISSED else np.inf
     return DiffuseFigures(
         scene=name,
         users=int(reached.sum()),
@@ -125,11 +130,11 @@ def compare(
         rms_ours_db=rms,
         rms_stock_db=rms_many,
         largest_ours_db=float(error(power).max()),
-        largest_stock_db=float(error(many).max()),
+        largest_stock_db=largest,
         sum_db=float(10 * np.log10(power.sum() / reference.sum())),
         mean_db=float(10 * np.log10(power.sum() / np.mean(sums))),
         mean_error_db=float(10 / np.log(10) * np.std(sums, ddof=1) / np.sqrt(SEEDS) / np.mean(sums)),
-        seconds_stock_equal=float(seconds_many * (rms / rms_many) ** (1 / slope)) if slope < 0 else None,
+        seconds_stock_equal=float(seconds_many * more) if more < FAR else None,
     )
 
 
