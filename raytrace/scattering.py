@@ -154,8 +154,8 @@ def _seen_pairs(
     at = len(NODES) * patch[pair] + tried % len(NODES)
     seen.ravel()[tried] = _hits_first(world, patches, receivers, receiver[pair], at)
     # Numbers of patches depend on the batches, codes do not.
-    order = np.lexsort((patches.code[patch], receiver))
-    final = order[seen[order].any(axis=1)]
+    some = np.flatnonzero(seen.any(axis=1))
+    final = some[np.lexsort((patches.code[patch[some]], receiver[some]))]
     return _Pairs(patch[final], receiver[final], seen[final])
 
 
@@ -178,11 +178,14 @@ def _powers(
     ends = load_rows(mi.Point3f, source), load_table(mi.Point3f, receivers)
     field = sionna.coefficients(world, buffer, *ends, orientation, pattern, False)
     # Sionna's field is that of one ray for the whole sphere: a node has the share that is its solid angle.
-    way = patches.nodes - source
-    distance = np.linalg.norm(way, axis=2)
-    projected = np.abs(np.einsum("pnd,pd->pn", way, patches.normal)) / distance
-    share = patches.area[:, None] / len(NODES) * projected / (4 * np.pi * distance**2)
-    power[pair, node] = np.abs(field.astype(np.complex128)) ** 2 * share[patch, node]
+    used = np.zeros(len(patches), bool)
+    used[pairs.patch] = True
+    share = np.zeros(patches.nodes.shape[:2])
+    way = patches.nodes[used] - source
+    distance = np.sqrt(np.einsum("pnd,pnd->pn", way, way))
+    projected = np.abs(np.einsum("pnd,pd->pn", way, patches.normal[used])) / distance
+    share[used] = patches.area[used, None] / len(NODES) * projected / (4 * np.pi * distance**2)
+    power[pairs.seen] = (field.real.astype(np.float64) ** 2 + field.imag.astype(np.float64) ** 2) * share[patch, node]
     # Rounding may make the sine of a normal incidence imaginary in Sionna's lobes.
     return np.nan_to_num(power, nan=0.0)
 

@@ -26,8 +26,9 @@ Table: TypeAlias = dict[str, NDArray[Any]]
 # point where the wave meets an edge before it by centimetres.
 EDGE_TOLERANCE = 0.1
 
-# Metres of a vertex from its edge, where there is one.
+# Metres of a vertex from the line of its edge, where there is one, and beyond its end.
 AT_EDGE = 0.02
+BEYOND_END = 2e-3
 
 # Amplitude below which a path (-220 dB) is the rounding of float32 fields: either solver may have exactly nothing
 # there.
@@ -240,8 +241,10 @@ def at_no_edge(theirs: Table, world: World) -> NDArray[np.bool_]:
     row, position = np.nonzero(theirs["types"] == sionna.DIFFRACTION)
     for number, point in zip(row, theirs["vertices"][row, position], strict=True):
         away = point - surfaces.edge_origin
-        along = np.clip((away * surfaces.edge_direction).sum(axis=1), 0, surfaces.edge_length)
-        gap[number] = np.linalg.norm(away - along[:, None] * surfaces.edge_direction, axis=1).min(initial=np.inf)
+        along = (away * surfaces.edge_direction).sum(axis=1)
+        beyond = np.maximum(-along, along - surfaces.edge_length)
+        aside = np.linalg.norm(away - along[:, None] * surfaces.edge_direction, axis=1)
+        gap[number] = aside[beyond < BEYOND_END].min(initial=np.inf)
     stray: NDArray[np.bool_] = gap > AT_EDGE
     return stray
 

@@ -9,7 +9,7 @@ faces as made of the illuminated one's material (its own approximation: it uses 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from wavecity.raytrace.settings import RadioSettings
 from wavecity.raytrace.surfaces import GROUND, Surfaces, analyse, survey
 
 Result = TypeVar("Result")
+# A mesh of a Mitsuba scene.
+Shape: TypeAlias = Any
 
 
 class FaceMaterial(rt.RadioMaterial):
@@ -190,7 +192,7 @@ def world_of(scene: SionnaScene) -> World:
     """
     vertices, faces, parts = [np.empty((0, 3))], [np.empty((0, 3), np.int64)], [np.empty(0, np.int32)]
     base = 0
-    for number, shape in enumerate(scene.mi_scene.shapes()):
+    for number, shape in enumerate(_shapes(scene)):
         values = mi.traverse(shape)
         points = values["vertex_positions"].numpy().reshape(-1, 3).astype(np.float64)
         corners = values["faces"].numpy().reshape(-1, 3).astype(np.int64)
@@ -204,9 +206,19 @@ def world_of(scene: SionnaScene) -> World:
     return _number_faces(surfaces, scene)
 
 
+def _shapes(scene: SionnaScene) -> list[Shape]:
+    """Meshes of a scene in an order that depends on them alone: threads load them, and that decides Mitsuba's order."""
+
+    def content(shape: Shape) -> tuple[bytes, bytes]:
+        values = mi.traverse(shape)
+        return values["vertex_positions"].numpy().tobytes(), values["faces"].numpy().tobytes()
+
+    return sorted(scene.mi_scene.shapes(), key=content)
+
+
 def _number_faces(surfaces: Surfaces, scene: SionnaScene) -> World:
     """Number the faces of all shapes of a scene."""
-    shapes = scene.mi_scene.shapes()
+    shapes = _shapes(scene)
     numbers = [int(dr.reinterpret_array(mi.UInt32, mi.ShapePtr(shape))[0]) for shape in shapes]
     counts = [shape.face_count() for shape in shapes]
     starts = np.cumsum([0, *counts])

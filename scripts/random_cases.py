@@ -19,7 +19,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "raytrace")]
 
-from path_by_path import Obstacles, compare  # noqa: E402
+from path_by_path import aids, compare  # noqa: E402
 
 from wavecity.raytrace.device import mi, rt  # noqa: E402
 from wavecity.raytrace.world import World, world_of  # noqa: E402
@@ -136,9 +136,9 @@ def run(out: Path, cases: list[int]) -> None:
             if case_scene(number) != name:
                 name = case_scene(number)
                 world = load(name)
-                obstacles = Obstacles(world.surfaces.vertices[world.surfaces.faces])
+                common = aids(world)
             assert world is not None
-            case = draw(number, world) | {"obstacles": obstacles}
+            case = draw(number, world) | common
             line = {"case": number, "scene": str(name), "kind": case["kind"], "options": case["options"]}
             try:
                 line |= compare(world, case)

@@ -20,6 +20,7 @@ def bench() -> None:
 @click.option("--depth", type=click.IntRange(1, 8), default=3, show_default=True, help="Largest number of bounces.")
 @click.option("--users", type=click.IntRange(1, 100_000), default=400, show_default=True, help="Users of every scene.")
 @click.option("--diffraction", is_flag=True, help="With first-order diffraction.")
+@click.option("--diffuse", is_flag=True, help="Also compare diffuse scattering.")
 @click.option("--map", "maps", multiple=True, metavar="FILE", help="Extract, repeatable (default: helsinki).")
 @click.option("--throughput-scenes", type=click.IntRange(1), help="Scenes for users per second (default: the same).")
 @click.option("--json", "out", type=path, help="File for all figures.")

@@ -4,7 +4,8 @@
 2. On every scene both solvers run, warm, one after the other in this process with all threads: time, paths, energy. With
    diffraction the stock solver has the corrected coefficient, so that energies can be compared.
 3. On the first scene the stock solver runs in all its modes: as released, corrected, deterministic; and its memory.
-4. The whole stage, mesh to `Channels`, runs in fresh worker processes: users per second and memory.
+4. If asked for, diffuse scattering from patches is compared with the stock solver's.
+5. The whole stage, mesh to `Channels`, runs in fresh worker processes: users per second and memory.
 """
 
 import gc
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.dataset.progress import track
+from wavecity.flows.bench import diffuse
 from wavecity.flows.bench.kernels import Kernels
 from wavecity.flows.bench.measure import environment, median, print_figures, table_of
 from wavecity.flows.bench.scenes import SEED, pick_scenes
@@ -54,6 +56,8 @@ class Options:
         `helsinki`, or paths of extracts.
     throughput_scenes : int
         Scenes for the speed of the whole stage.
+    diffuse : bool
+        Also diffuse scattering, on the same scenes.
     """
 
     scenes: int
@@ -63,6 +67,7 @@ class Options:
     diffraction: bool
     maps: tuple[str, ...]
     throughput_scenes: int
+    diffuse: bool = False
 
 
 class Energy(TypedDict):
@@ -161,6 +166,10 @@ def run(options: Options) -> dict[str, object]:
         gc.collect()
 
     modes = measure_modes(scenes[0], options.rays, options.depth, options.diffraction)
+    rough = [
+        diffuse.compare_scene(scene, options.rays)
+        for scene in track(scenes[: options.scenes if options.diffuse else 0], "diffuse scattering", unit="scenes")
+    ]
     traced = scenes[: options.throughput_scenes]
     solver = SolverSettings(max_depth=options.depth, rays=options.rays, diffraction=options.diffraction)
     cores = backend.usable_cores()
@@ -182,13 +191,22 @@ def run(options: Options) -> dict[str, object]:
         "throughput_scenes": len(traced),
     }
     print_result(figures, stage, rows, modes, cores)
-    return {
+    result: dict[str, object] = {
         **figures,
         **stage,
         **_settings(options),
         "per_scene": rows,
         "stock_modes": [asdict(mode) for mode in modes],
     }
+    if options.diffuse:
+        diffuse.print_diffuse(rough, options.rays)
+        speedups = [row.speedup for row in rough if row.speedup is not None]
+        result |= {
+            "diffuse_speedup_median": median(speedups) if speedups else None,
+            "diffuse_mean_db_max": max(abs(row.mean_db) for row in rough),
+            "diffuse_per_scene": [asdict(row) | {"speedup": row.speedup} for row in rough],
+        }
+    return result
 
 
 def compare_scene(scene: Scene, options: Options, ours: Kernels, stock: Kernels) -> tuple[SceneFigures, Comparison]:

@@ -22,9 +22,7 @@ SAMPLE = (3, 7, 18, 40, 43, 54, 62, 65, 68, 79, 80, 87)
 def case_of(number: int) -> tuple[Any, dict[str, Any]]:
     """Scene and case of a number."""
     world = random_cases.load(random_cases.case_scene(number))
-    return world, random_cases.draw(number, world) | {
-        "obstacles": path_by_path.Obstacles(world.surfaces.vertices[world.surfaces.faces])
-    }
+    return world, random_cases.draw(number, world) | path_by_path.aids(world)
 
 
 @pytest.mark.parametrize("number", SAMPLE)

@@ -1,0 +1,218 @@
+"""Diffuse scattering from patches against Sionna's own solver: the power of every receiver, and CPU time at equal error.
+
+The stock solver does nothing else (no line of sight, no reflection), so that its rays fall on a lattice and are all
+scattered: the best that it can do. Errors are those of a receiver's scattered power against patches of a third of the size.
+That both are equal in the mean is checked with the rays shared out at random by scattering and reflection, as in a call
+for all paths, over several seeds.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavecity.flows.bench.measure import table_of
+from wavecity.flows.tables import console
+from wavecity.geo.scene import Scene
+from wavecity.raytrace import patches
+from wavecity.raytrace.device import rt
+from wavecity.raytrace.scattering import scattered_paths
+from wavecity.raytrace.settings import RadioSettings
+from wavecity.raytrace.stock import place_link, trace_link
+from wavecity.raytrace.world import World, build_world
+
+# Of all surfaces.
+SCATTERING = 0.4
+# By how much smaller the patches of the reference are.
+FINER = 3
+# Paths that the stock solver may keep at a time; receivers go in batches.
+STOCK_PATHS = 4_000_000
+# Of the check of the mean.
+SEEDS = 5
+# dB by which a user's power may be off before it counts as missed: then errors follow no power law. And how far time is
+# extrapolated.
+MISSED, FAR = 30.0, 100.0
+
+
+@dataclass(frozen=True)
+class DiffuseFigures:
+    """Both ways on one scene; CPU time is that of all threads, warm.
+
+    Attributes
+    ----------
+    scene : str
+    users : int
+        With scattered power; errors are theirs, in dB.
+    paths_ours, paths_stock : float
+        Per user.
+    seconds_ours, seconds_stock : float
+    rms_ours_db, rms_stock_db, largest_ours_db, largest_stock_db : float
+    sum_db : float
+        Power of all users together, ours to that of the reference.
+    mean_db, mean_error_db : float
+        The same, ours to the stock solver's mean over `SEEDS` seeds, and the standard error of that.
+    seconds_stock_equal : float or None
+        What the stock solver would need for our error, by the power law through two numbers of rays; None if its error
+        does not fall, if it misses users, or if that is more than `FAR` times what was measured.
+    """
+
+    scene: str
+    users: int
+    paths_ours: float
+    paths_stock: float
+    seconds_ours: float
+    seconds_stock: float
+    rms_ours_db: float
+    rms_stock_db: float
+    largest_ours_db: float
+    largest_stock_db: float
+    sum_db: float
+    mean_db: float
+    mean_error_db: float
+    seconds_stock_equal: float | None
+
+    @property
+    def speedup(self) -> float | None:
+        """At equal error."""
+        return None if self.seconds_stock_equal is None else self.seconds_stock_equal / self.seconds_ours
+
+
+def compare_scene(scene: Scene, rays: int) -> DiffuseFigures:
+    """Both ways on a scene with rough surfaces (Lambertian)."""
+    world = build_world(scene.mesh, scene.size, RadioSettings(scattering=SCATTERING))
+    return compare(scene.id, world, scene.bs_position, scene.users.astype(np.float64), rays)
+
+
+def compare(
+    name: str, world: World, source: NDArray[np.float64], receivers: NDArray[np.float64], rays: int
+) -> DiffuseFigures:
+    """Both ways between a source and receivers.
+
+    Parameters
+    ----------
+    name : str
+    world : World
+        Whose materials scatter.
+    source : float64 (3,)
+        Metres.
+    receivers : float64 (R, 3)
+    rays : int
+        Of the stock solver; it also runs with a tenth of them.
+    """
+    with finer_patches(FINER):
+        reference = ours(world, source, receivers)[0]
+    reached = reference > 0
+
+    def error(power: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of each user that is reached at all, in dB."""
+        return np.abs(10 * np.log10(np.maximum(power[reached], 1e-30) / reference[reached]))
+
+    (power, paths), seconds = _timed(lambda: ours(world, source, receivers))
+    (few, _), seconds_few = _timed(lambda: stock(world, source, receivers, max(1, rays // 10)))
+    (many, stock_paths), seconds_many = _timed(lambda: stock(world, source, receivers, rays))
+    sums = [stock(world, source, receivers, rays // 10, seed=seed, alone=False)[0].sum() for seed in range(SEEDS)]
+    rms, rms_few, rms_many = (float(np.sqrt((error(each) ** 2).mean())) for each in (power, few, many))
+    largest = float(error(many).max())
+    slope = np.log(rms_many / rms_few) / np.log(seconds_many / seconds_few)
+    more = (rms / rms_many) ** (1 / slope) if slope < 0 and largest < MISSED else np.inf
+    return DiffuseFigures(
+        scene=name,
+        users=int(reached.sum()),
+        paths_ours=paths / len(receivers),
+        paths_stock=stock_paths / len(receivers),
+        seconds_ours=seconds,
+        seconds_stock=seconds_many,
+        rms_ours_db=rms,
+        rms_stock_db=rms_many,
+        largest_ours_db=float(error(power).max()),
+        largest_stock_db=largest,
+        sum_db=float(10 * np.log10(power.sum() / reference.sum())),
+        mean_db=float(10 * np.log10(power.sum() / np.mean(sums))),
+        mean_error_db=float(10 / np.log(10) * np.std(sums, ddof=1) / np.sqrt(SEEDS) / np.mean(sums)),
+        seconds_stock_equal=float(seconds_many * more) if more < FAR else None,
+    )
+
+
+def finer_patches(factor: float) -> AbstractContextManager[object]:
+    """Patches of a fraction of the size within the block."""
+    smaller = {name: getattr(patches, name) / factor for name in ("SIZE_PER_DISTANCE", "LARGEST")}
+    return mock.patch.multiple(patches, **smaller)
+
+
+def ours(world: World, source: NDArray[np.float64], receivers: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """Power gain of each receiver, and the number of paths."""
+    found = scattered_paths(world, source, receivers)
+    power = np.bincount(found.receiver, np.abs(found.coefficient.astype(np.complex128)) ** 2, len(receivers))
+    return power.astype(np.float64), len(found)
+
+
+def stock(
+    world: World,
+    source: NDArray[np.float64],
+    receivers: NDArray[np.float64],
+    rays: int,
+    seed: int = 1,
+    alone: bool = True,
+) -> tuple[NDArray[np.float64], int]:
+    """The same by `PathSolver`, some receivers at a time; scattering alone, or together with reflection, as in use."""
+    kinds: dict[str, Any] = {
+        "los": not alone,
+        "specular_reflection": not alone,
+        "diffuse_reflection": True,
+        "max_depth": 1,
+        "seed": seed,
+    }
+    power, count, step = [np.empty(0)], 0, max(1, STOCK_PATHS // rays)
+    for low in range(0, len(receivers), step):
+        place_link(world, source, receivers[low : low + step])
+        paths = trace_link(world, samples_per_src=rays, max_num_paths_per_src=rays * step, **kinds)
+        amplitude = np.abs(paths.a[0].numpy() + 1j * paths.a[1].numpy())[:, 0, 0, 0].astype(np.float64)
+        scattered = paths.valid.numpy()[:, 0] & (paths.interactions.numpy()[0, :, 0] == rt.InteractionType.DIFFUSE)
+        power.append((amplitude**2 * scattered).sum(axis=1))
+        count += int(scattered.sum())
+    return np.concatenate(power), count
+
+
+def _timed(call: Callable[[], tuple[NDArray[np.float64], int]]) -> tuple[tuple[NDArray[np.float64], int], float]:
+    """Result and CPU seconds of a second call; the first one compiles."""
+    call()
+    start = time.process_time()
+    result = call()
+    return result, time.process_time() - start
+
+
+def print_diffuse(rows: list[DiffuseFigures], rays: int) -> None:
+    """Print the table of scenes, and what its columns mean."""
+    numbers = ("users", "paths ours", "stock", "ours s", "stock s", "ours dB", "stock dB", "largest", "stock", "sum dB",
+               "mean dB", "equal s", "faster")  # fmt: skip
+    table = table_of(("diffuse",), numbers)
+    for row in rows:
+        table.add_row(
+            row.scene,
+            str(row.users),
+            f"{row.paths_ours:.0f}",
+            f"{row.paths_stock:.0f}",
+            f"{row.seconds_ours:.2f}",
+            f"{row.seconds_stock:.2f}",
+            f"{row.rms_ours_db:.3f}",
+            f"{row.rms_stock_db:.3f}",
+            f"{row.largest_ours_db:.2f}",
+            f"{row.largest_stock_db:.2f}",
+            f"{row.sum_db:.3f}",
+            f"{row.mean_db:.3f} ± {row.mean_error_db:.3f}",
+            "-" if row.seconds_stock_equal is None else f"{row.seconds_stock_equal:.1f}",
+            "-" if row.speedup is None else f"{row.speedup:.0f}x",
+        )
+    console.print(table)
+    console.print(
+        f"Scattered power; the stock solver with {rays:,} rays. s: CPU time; dB and largest: RMS and largest error of a user, "
+        f"against patches of a third of the size. sum dB: power of all users, against the same; mean dB: against the stock "
+        f"solver's mean over {SEEDS} seeds, with its standard error. equal s: what the stock solver would need for our error; "
+        "faster: that by ours.",
+        soft_wrap=True,
+    )
