@@ -1,10 +1,13 @@
 """How far off the physics localiser is on the users of a store, with nothing trained.
 
-Usage: python scripts/locate.py STORE [--split test] [--patches 16] [--snr 10] [--seed 0] [--json FILE]
+Usage: python scripts/locate.py STORE [--split test] [--patches 16] [--snr 10] [--seed 0] [--users N]
+       [--disturb NAME=VALUE] [--json FILE]
 
 Every user is located from its partial, noisy channel and the map (`wavecity.locate`). Printed are the median and the 90 %
 quantile of the distance, by kind of user: in line of sight; with a reflected path that holds a tenth of its power or more;
-and with diffracted paths only. A user whose waves come down nowhere counts with the distance to the middle of the tile.
+and with diffracted paths only. With `--disturb` something of the map, the panel or its place is wrong: see
+`wavecity.model.rays.disturb.Disturbance` for the names. A user whose waves come down nowhere counts with the distance to the
+middle of the tile.
 """
 
 import argparse
@@ -21,6 +24,8 @@ from numpy.typing import NDArray
 import wavecity
 from wavecity.geo.errors import InputError
 from wavecity.model.data.noise import add_noise, gaussian
+from wavecity.model.data.users import evenly
+from wavecity.model.rays.disturb import Disturbance
 
 DIFFRACTION = 8
 KINDS = ("line of sight", "reflected", "diffracted only")
@@ -34,10 +39,14 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=16, help="visible patches of 4 x 4 antennas")
     parser.add_argument("--snr", type=float, default=10.0, help="dB")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--users", type=int, help="largest number of users of a scene, evenly spread")
+    parser.add_argument("--disturb", action="append", default=[], metavar="NAME=VALUE", help="again for more at once")
     parser.add_argument("--json", type=Path, help="file for every user's error")
     options = parser.parse_args()
     if options.patches < 1:
         parser.error("--patches: give at least 1")
+    if options.users is not None and options.users < 1:
+        parser.error("--users: give at least 1")
     torch.set_num_threads(1)
     try:
         rows = located(options)
@@ -51,7 +60,7 @@ def main() -> None:
 def located(options: argparse.Namespace) -> list[dict[str, object]]:
     """City, kind and error in m of every user with a path."""
     data, paths = wavecity.open_store(options.store), wavecity.open_store(options.store, "paths")
-    rng = np.random.default_rng(options.seed)
+    rng, wrong = np.random.default_rng(options.seed), Disturbance.of(options.disturb)
     columns, rows_ = data.sizes["x"] // 4, data.sizes["y"] // 4
     patches = torch.from_numpy(rng.permutation(columns * rows_) < options.patches).view(columns, rows_)
     shown = patches.repeat_interleave(4, 0).repeat_interleave(4, 1)
@@ -63,15 +72,24 @@ def located(options: argparse.Namespace) -> list[dict[str, object]]:
         served = np.flatnonzero(~scene["outage"].values[: int(scene["n_users"])])
         if not len(served):
             continue
+        served = served[evenly(len(served), options.users or len(served)).numpy()]
+        of_users = paths.isel(scene=row, user=served).load()
         csi = torch.from_numpy(scene["csi"].values[served])
+        # Other draws than the noise's, so that this is the same whatever is wrong.
+        other = np.random.default_rng([options.seed, row])
+        if wrong.turns:
+            angles = [of_users[name].values.astype(float) for name in ("aod_zenith", "aod_azimuth")]
+            gain = of_users["gain"].values * (np.sin(angles[0]) * np.sin(angles[1]) < 0)
+            csi = wrong.turned(gain, *angles, size=(csi.shape[1], csi.shape[2]))
+        csi = wrong.antennas(csi, other)
         noise = csi.abs().square().mean((1, 2)) * 10 ** (-options.snr / 10)
         noisy = add_noise(csi, options.snr, gaussian(rng, tuple(csi.shape)))
-        surroundings = wavecity.surroundings(options.store, row)
+        surroundings, shift = wrong.surroundings(options.store, row, other)
         found = wavecity.locate(noisy, shown, surroundings, noise).position.numpy()
         west, south, east, north = surroundings.box
         found = np.where(np.isnan(found), [(west + east) / 2, (south + north) / 2], found)
-        error = np.linalg.norm(found - scene["user_position"].values[served][:, :2], axis=1)
-        kinds = kinds_of(scene["los"].values[served], paths.isel(scene=row, user=served).load())
+        error = np.linalg.norm(found + shift - scene["user_position"].values[served][:, :2], axis=1)
+        kinds = kinds_of(scene["los"].values[served], of_users)
         city = str(scene["city"].values)
         records += [
             {"city": city, "kind": KINDS[kind], "error": float(e)}

@@ -27,6 +27,17 @@ def add_noise(csi: Tensor, snr: Tensor | float, noise: Tensor, power: float | No
     return (csi + level.view(-1, *[1] * (csi.ndim - 1)) * noise).to(csi.dtype)
 
 
+def noise_power(csi: Tensor, snr: float) -> Tensor:
+    """Mean power of the noise of an entry that `add_noise` adds to channels complex (B, ...), float64 (B,).
+
+    Examples
+    --------
+    >>> noise_power(torch.full((2, 3), 2.0, dtype=torch.complex64), 10.0)
+    tensor([0.4000, 0.4000], dtype=torch.float64)
+    """
+    return csi.to(torch.complex128).abs().square().flatten(1).mean(1) * 10 ** (-snr / 10)
+
+
 def gaussian(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
     """Draw white noise of mean power one, complex128 of `shape`."""
     parts = rng.standard_normal((*shape, 2)) / math.sqrt(2)

@@ -36,6 +36,7 @@ STYLES: dict[Method, tuple[str, str]] = {
     Method.ZERO_FILLED_BEAM: ("#66C2A5", "<"),
     Method.OMP_4_BEAM: ("#E69F00", ">"),
     Method.OMP_BEAM: ("#8C5A00", ">"),
+    **dict.fromkeys((Method.SBL, Method.SBL_BEAM, Method.PHYSICS), ("#9467BD", "8")),
     Method.EXHAUSTIVE_SEARCH: ("#000000", "*"),
     Method.MEAN_LABELLED: ("#B8A000", "h"),
     Method.MODEL_FINE_TUNED: ("#0072B2", "o"),

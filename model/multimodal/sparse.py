@@ -24,6 +24,8 @@ from wavecity.model.data.tokens import squared
 
 # Noise over power, for each visible antenna: at half the least, float32 fails on some channels with 700 antennas.
 NOISE, LEAST_NOISE = 1.5e-6, 1e-6
+# Largest share of the visible power that known noise may have: a channel of noise alone has a finite ratio too.
+MOST_NOISE = 0.95
 # A step divides the power of a direction by at most this; what is taken for nothing may come back.
 LARGEST_CUT = 1e3
 # Channels that are filled in at a time, for memory.
@@ -52,11 +54,11 @@ class SparseRecovery(nn.Module):
         power = squared(self._analyse(visible, antennas))
         return power / power.mean((-2, -1), keepdim=True).clamp_min(1e-30)
 
-    def forward(self, visible: Tensor, antennas: Tensor, prior: Tensor) -> Tensor:
+    def forward(self, visible: Tensor, antennas: Tensor, prior: Tensor, known: Tensor | None = None) -> Tensor:
         """Whole channels, complex64 (B, x, y), proportional to the visible ones (see `zero_filled`), phase included.
 
         `prior`, float32 (B, kx, ky), is the logarithm of the power that each direction is expected to have, up to a
-        constant.
+        constant. `known`, float (B,), is the power of the noise over that of the channel, instead of what was learned.
         """
         columns, rows = self.array
         dtype = visible.dtype
@@ -70,12 +72,12 @@ class SparseRecovery(nn.Module):
         log_power = self.start * start + prior  # (B, kx, ky)
         for pace, trust, noise in zip(self.pace, self.trust, self.noise, strict=False):
             power = self._normalised(log_power)  # (B, kx, ky)
-            inverse = self._inverse(power, lag, noise)  # (B, M, M)
+            inverse = self._inverse(power, lag, noise, known)  # (B, M, M)
             weights = (inverse @ visible[..., None])[..., 0]  # (B, M)
             gain = squared(self._analyse(weights, antennas)) / self._quadratic(inverse, lag)  # (B, kx, ky)
             log_power = power.log() + pace * (gain + 1 / LARGEST_CUT).log() + trust * prior
         power = self._normalised(log_power)
-        weights = (self._inverse(power, lag, self.noise[-1]) @ visible[..., None])[..., 0]
+        weights = (self._inverse(power, lag, self.noise[-1], known) @ visible[..., None])[..., 0]
         whole = torch.fft.ifft2(power * self._analyse(weights, antennas), norm="forward")  # (B, kx, ky)
         return (whole[:, :columns, :rows] * scale[..., None]).to(dtype)
 
@@ -97,12 +99,14 @@ class SparseRecovery(nn.Module):
         lag_y = (y[:, :, None] - y[:, None, :]) % self.directions[1]
         return lag_x * self.directions[1] + lag_y
 
-    def _inverse(self, power: Tensor, lag: Tensor, noise: Tensor) -> Tensor:
-        """R^-1, complex (B, M, M), in the precision of `power`."""
+    def _inverse(self, power: Tensor, lag: Tensor, noise: Tensor, known: Tensor | None) -> Tensor:
+        """R^-1, complex (B, M, M), in the precision of `power`; the noise is the learned one where none is `known`."""
         correlation = torch.fft.ifft2(power + 0j, norm="forward").flatten(1)
         covariance = correlation.gather(1, lag.flatten(1)).view_as(lag)
         count = lag.shape[-1]
         level = count * noise.exp().clamp_min(LEAST_NOISE)
+        if known is not None:
+            level = torch.maximum(known.to(power.dtype), level)[:, None, None]
         identity = torch.eye(count, dtype=covariance.dtype, device=covariance.device)
         return torch.cholesky_inverse(torch.linalg.cholesky(covariance + level * identity))
 
@@ -115,15 +119,23 @@ class SparseRecovery(nn.Module):
 
 
 @torch.no_grad()
-def sparse_bayesian(csi: Tensor, shown: Tensor, steps: int = 10, oversampling: int = 4) -> Tensor:
-    """Fill in channels complex64 (B, x, y) from antennas `shown`, bool (x, y): the recovery, flat prior, untrained."""
+def sparse_bayesian(
+    csi: Tensor, shown: Tensor, noise: Tensor | None = None, steps: int = 10, oversampling: int = 4
+) -> Tensor:
+    """Fill in channels complex64 (B, x, y) from antennas `shown`, bool (x, y): the recovery, flat prior, untrained.
+
+    `noise`, float (B,), is the known mean power of the noise of an entry, on the scale of the squared magnitude of `csi`.
+    """
     columns, rows = shown.shape
     recovery = SparseRecovery(columns, rows, oversampling, steps)
     antennas = shown.flatten().nonzero()[:, 0]
     parts = []
-    for visible in csi[:, shown].split(CHUNK):
+    levels = csi.real.new_zeros(len(csi), dtype=torch.float64) if noise is None else noise.double()
+    for visible, level in zip(csi[:, shown].split(CHUNK), levels.split(CHUNK), strict=True):
         prior = torch.zeros(len(visible), *recovery.directions)
-        parts.append(recovery(visible, antennas.expand(len(visible), -1), prior))
+        share = (level / squared(visible.to(torch.complex128)).mean(1).clamp_min(1e-300)).clamp_max(MOST_NOISE)
+        known = None if noise is None else share / (1 - share)
+        parts.append(recovery(visible, antennas.expand(len(visible), -1), prior, known))
     return torch.cat(parts)
 
 

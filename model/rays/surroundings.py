@@ -1,5 +1,6 @@
 """What locating users needs to know of a scene of a store: its walls and the constants of the link."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,9 @@ class Surroundings:
     box: tuple[float, float, float, float]
 
 
-def surroundings(store: str, scene: int) -> Surroundings:
+def surroundings(
+    store: str, scene: int, edit: "Callable[[gpd.GeoDataFrame], gpd.GeoDataFrame] | None" = None
+) -> Surroundings:
     """Walls and radio constants of one scene of a store.
 
     Parameters
@@ -44,6 +47,8 @@ def surroundings(store: str, scene: int) -> Surroundings:
         Folder or URL of a build or a version.
     scene : int
         Row of the store's arrays.
+    edit : callable, optional
+        From the scene's buildings to those that walls are taken from; see `walls_of`.
 
     Raises
     ------
@@ -72,7 +77,8 @@ def surroundings(store: str, scene: int) -> Surroundings:
     bs[0] += float(data["bs_shift"].values[scene])
     half = float(data.attrs["tile_size_m"]) / 2
     west, south, east, north = (limit - at for limit, at in zip((-half, -half, half, half), (*bs, *bs), strict=True))
-    walls = walls_of(buildings[buildings["scene_id"] == name], bs)
+    buildings = buildings[buildings["scene_id"] == name]
+    walls = walls_of(edit(buildings) if edit else buildings, bs)
     return Surroundings(walls, radio_of(data.attrs, store), (west, south, east, north))
 
 

@@ -232,6 +232,8 @@ class Method(StrEnum):
     OMP_4_BEAM = "omp_4_beam", "OMP, 4 paths, no labels", _UNTRAINED
     LMMSE = "lmmse", "LMMSE", _UNTRAINED
     SBL = "sbl", "sparse Bayesian learning", _UNTRAINED
+    SBL_BEAM = "sbl_beam", "sparse Bayesian learning, no labels", _UNTRAINED
+    PHYSICS = "physics", "physics localiser, no labels", _UNTRAINED
     RIDGE = "ridge", "ridge (AR) of each sample", _UNTRAINED
     PERSISTENCE = "persistence", "persistence", _UNTRAINED
     FIRST_GUESS = "first_guess", "first guess, no network", _UNTRAINED

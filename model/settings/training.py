@@ -208,6 +208,10 @@ class MuMimoSettings(Settings):
     """Beams for a cluster of single-antenna users, and the sum-rate they give (section 4.1, Appendix C.1)."""
 
     csi: float = Field(0.05, gt=0, le=1, description="Share of the CSI patches seen, at least one [paper: 5 %].")
+    snr: float | None = Field(
+        None,
+        description="Signal-to-noise ratio of that CSI in dB; empty for CSI without noise, as in the paper [ours].",
+    )
     users: int = Field(27_000, ge=10, description="Largest number of labelled users of training scenes [paper].")
     test_users: int = Field(4000, ge=10, description="Largest number of users of test scenes.")
     cluster: int = Field(8, ge=1, le=64, description="Users of a cluster, and RF chains [paper: 8].")
@@ -223,6 +227,10 @@ class SuMimoSettings(Settings):
     """Beam pairs for a user of several antennas, and the rate of two streams (section 4.1, Appendix C.2)."""
 
     csi: float = Field(0.05, gt=0, le=1, description="Share of the CSI patches seen, at least one [paper: 5 %].")
+    snr: float | None = Field(
+        None,
+        description="Signal-to-noise ratio of that CSI in dB; empty for CSI without noise, as in the paper [ours].",
+    )
     columns: int = Field(2, ge=1, le=16, description="Antennas of the user along x; 2 x 2 are the paper's four.")
     rows: int = Field(2, ge=1, le=16, description="Antennas of the user along y.")
     users: int = Field(34_000, ge=10, description="Largest number of labelled users of training scenes [paper].")
@@ -253,6 +261,12 @@ class EvaluationSettings(Settings):
     masks: tuple[Ratio, ...] = Field((0.5, 0.7, 0.94), description="CSI mask ratios of the reconstruction table.")
     scene_mask: float = Field(0.2, gt=0, lt=1, description="Share of height patches masked for occupancy.")
     omp_atoms: int = Field(16, ge=1, le=256, description="Paths that orthogonal matching pursuit may use.")
+    physics_users: int = Field(
+        2000,
+        ge=0,
+        description="Largest number of tested users of a scene that the physics localiser places, in 20 to 200 ms of CPU time "
+        "each; where there are more it is left out, and everywhere with 0.",
+    )
     spectra_shown: int = Field(4, ge=0, le=64, description="Held-out users whose spectra the report shows.")
     heads: HeadSettings = HeadSettings()
     localization: LocalizationSettings = LocalizationSettings()

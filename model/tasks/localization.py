@@ -38,7 +38,8 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
     """Median error against the number of labelled users of a scene, on test scenes.
 
     Methods without labels have one record (x is not a number); those that train encoder and head run at the largest
-    number of labels, and not at all when `heads.finetune_steps` is 0. Of the settings `localization` and `heads` count.
+    number of labels, and not at all when `heads.finetune_steps` is 0. Of the settings `localization`, `heads` and `physics_users`
+    count.
     The seed is that of pilots, noise and the tested users; the heads' seeds choose labels, weights and batches.
 
     Arrays: `layout_scene` (S,), `layout_true` (S, n, 2), `layout_methods` (M,), `layout_places` (M, S, n, 2): some
@@ -89,7 +90,9 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
             if one.seed == 0:
                 rates.setdefault(method, {}).setdefault(str(counts[-1]), []).append(one.rate)
 
+    left_out = errors.add_physics(data, picked, predictor.shown(visible), settings.physics_users)
     facts: Facts = {
+        **left_out,
         **sites.site_facts(picked, counts, config.labels, settings),
         **sites.csi_facts(predictor, visible),
         "learning_rates": rates,
@@ -181,6 +184,10 @@ CLAIMS = (
     Claim("local-knn", "5", OURS,
           "It also beats the nearest neighbours of |DFT| fingerprints, with the user's level where that helps.",
           "relative reduction, mean over the numbers of labels", TASK, "gain", Select(_ERROR, _MLP, _KNN, _POOLED)),
+    Claim("local-physics", "5", OURS,
+          "With labels it beats the physics localiser, which needs the footprints and no label.",
+          "relative reduction, mean over the numbers of labels", TASK, "gain",
+          Select(_ERROR, _MLP, (Method.PHYSICS,), _POOLED)),
     Claim("local-twin", "5", OURS, "Pretraining helps: the same encoder from scratch, with the same budget, is behind.",
           "relative reduction, mean over the numbers of labels that both have", TASK, "gain",
           Select(_ERROR, _TRAINED, (Method.TWIN,), _POOLED)),
@@ -199,7 +206,8 @@ FIGURES = (
          arrays=LAYOUTS),
 )  # fmt: skip
 SPECS = (
-    TaskSpec(TASK, "multimodal", "Localisation in one scene", localization, frozenset({"batch_size", "heads", "localization"}),
-             (Method.RAW_CNN, Method.UNTRAINED_MLP, Method.TWIN, Method.KNN, Method.KNN_LEVEL, Method.MEAN_LABELLED, Method.RAW),
-             CLAIMS, FIGURES, ("test",)),
+    TaskSpec(TASK, "multimodal", "Localisation in one scene", localization,
+             frozenset({"batch_size", "heads", "localization", "physics_users"}),
+             (Method.RAW_CNN, Method.UNTRAINED_MLP, Method.TWIN, Method.KNN, Method.KNN_LEVEL, Method.PHYSICS,
+              Method.MEAN_LABELLED, Method.RAW), CLAIMS, FIGURES, ("test",)),
 )  # fmt: skip

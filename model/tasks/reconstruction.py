@@ -13,7 +13,6 @@ from wavecity.model.figures.parts import SEEN, Part
 from wavecity.model.learning import baselines
 from wavecity.model.multimodal.inference import Predictions, Predictor, attention_on_scene, top_k_hits
 from wavecity.model.multimodal.losses import coarse_spectrum, spectrum
-from wavecity.model.multimodal.sparse import sparse_bayesian
 from wavecity.model.results.claims import Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
@@ -22,6 +21,7 @@ from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
 from wavecity.model.tasks.held_out import loss_records
 from wavecity.model.tasks.spec import TaskSpec
+from wavecity.model.tasks.untrained import LEFT_OUT, physics_places, sparse_channels
 
 Table = dict[Metric, dict[Method, float]]
 
@@ -33,14 +33,17 @@ def reconstruction(predictor: Predictor, data: WirelessData, settings: Evaluatio
     validation = gather(data.splits["validation"], settings.max_users)
     records: list[Record] = []
     arrays: Facts = {}
+    left_out: Facts = {}
     lmmse = baselines.Lmmse(train.csi, validation.csi)
     spacing = float(data.attributes.get("array", {}).get("spacing_wavelengths", 0.5))
     for ratio in settings.masks:
         visible = predictor.visible_patches(ratio, seed)
-        table, arrays = _at_ratio(predictor, test, train, lmmse, visible, settings, spacing)
+        table, arrays, why = _at_ratio(predictor, data, test, train, lmmse, visible, settings, spacing)
+        left_out |= {LEFT_OUT: why} if why else {}
         arrays["spectrum_masked"] = np.array(ratio)
         records += _records(table, Condition(csi_masked=ratio), test, settings, seed)
     facts: Facts = {
+        **left_out,
         "test_users": len(test),
         "test_scenes": len(test.scene.unique()),
         "train_users": len(train),
@@ -72,23 +75,24 @@ def _records(table: Table, condition: Condition, test: Users, settings: Evaluati
 
 def _at_ratio(
     predictor: Predictor,
+    data: WirelessData,
     test: Users,
     train: Users,
     lmmse: baselines.Lmmse,
     visible: Tensor,
     settings: EvaluationSettings,
     spacing: float,
-) -> tuple[Table, Facts]:
-    """CSI, spectrum and location at one CSI mask; the scene is seen, the location is not."""
+) -> tuple[Table, Facts, str]:
+    """CSI, spectrum and location at one CSI mask, and why there is no physics localiser, if so.
+
+    The scene is seen, the location is not.
+    """
     shown = predictor.shown(visible)
     predictions = predictor.predict(test, visible)
     pursued, pursued_power = baselines.omp(test.csi, shown, settings.omp_atoms)
     simple = {Method.OMP: pursued, Method.LMMSE: lmmse(test.csi, shown)}
-    model = predictor.settings.model
-    if model.profile == "wavecity" or shown.sum() <= model.recovery_antennas:
-        # The strongest, and the estimator of profile `wavecity` without training: what is learned shows against it only. Its
-        # cost grows with the cube of the visible antennas.
-        simple[Method.SBL] = sparse_bayesian(test.csi, shown)
+    if (sparse := sparse_channels(predictor, test.csi, shown)) is not None:
+        simple[Method.SBL] = sparse
     table: Table = {}
     if predictions.csi is not None:
         estimates = {Method.MODEL: predictions.csi, **simple, Method.ZEROS: torch.zeros_like(test.csi)}
@@ -107,16 +111,21 @@ def _at_ratio(
         Method.ZERO_FILLED: coarse_spectrum(zero_filled, size),
         Method.OMP: coarse_spectrum(pursued_power, size),
     }
+    if sparse is not None:
+        spectra[Method.SBL] = coarse_spectrum(spectrum(_unit(sparse)), size)
     for metric, k in ((Metric.DIRECTION_TOP1, 1), (Metric.DIRECTION_TOP5, 5)):
         table[metric] = {method: 100 * top_k_hits(value.flatten(1), label, k) for method, value in spectra.items()}
 
+    why = ""
     if predictions.location is not None:
+        physics, why = physics_places(data, test, shown, 0.0, settings.physics_users)
         places = {
             Method.MODEL: predictions.location,
             Method.KNN_TRAINING: baselines.nearest_neighbours(
                 fingerprint(train.csi, shown), train.position, fingerprint(test.csi, shown)
             ),
             Method.MEAN_TRAINING: train.position.mean(0).expand(len(test), -1),
+            **({} if physics is None else {Method.PHYSICS: physics}),
         }
         table[Metric.HIDDEN_LOCATION_ERROR] = {
             method: median_error(value, test.position) for method, value in places.items()
@@ -139,7 +148,7 @@ def _at_ratio(
         "location_model": np.zeros((0, 2)) if predictions.location is None else predictions.location.numpy(),
         "location_scene": test.scene.numpy(),
     }
-    return table, drawn
+    return table, drawn, why
 
 
 def _picked(users: Users, settings: EvaluationSettings) -> NDArray[np.int64]:
@@ -293,7 +302,8 @@ FIGURES = (
 )  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "multimodal", "Reconstruction of what is masked", reconstruction,
-             frozenset({"batch_size", "max_users", "masks", "omp_atoms", "scene_mask", "spectra_shown"}),
-             (Method.OMP, Method.LMMSE, Method.SBL, Method.ZEROS, Method.ZERO_FILLED, Method.KNN_TRAINING, Method.MEAN_TRAINING,
-              Method.NEIGHBOUR_MEAN, Method.OCCUPANCY_PRIOR, Method.PREVALENCE, Method.ALL_OCCUPIED), CLAIMS, FIGURES),
+             frozenset({"batch_size", "max_users", "masks", "omp_atoms", "physics_users", "scene_mask", "spectra_shown"}),
+             (Method.OMP, Method.LMMSE, Method.SBL, Method.ZEROS, Method.ZERO_FILLED, Method.KNN_TRAINING, Method.PHYSICS,
+              Method.MEAN_TRAINING, Method.NEIGHBOUR_MEAN, Method.OCCUPANCY_PRIOR, Method.PREVALENCE, Method.ALL_OCCUPIED),
+             CLAIMS, FIGURES),
 )  # fmt: skip

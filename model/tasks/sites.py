@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wavecity.model.data.feasible import NotPossible, room_of, too_few_to_label
-from wavecity.model.data.noise import add_noise, gaussian
+from wavecity.model.data.noise import add_noise, gaussian, noise_power
 from wavecity.model.data.tokens import level, visible_rms
 from wavecity.model.data.users import Samples, Users, WirelessData, collate, evenly
 from wavecity.model.learning.baselines import nearest_neighbours
@@ -21,6 +21,7 @@ from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Condition, Facts, Record
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings
 from wavecity.model.tasks.reconstruction import fingerprint
+from wavecity.model.tasks.untrained import LEFT_OUT, physics_places
 
 # Weight of a standard deviation of the level next to a fingerprint of norm 1; held-back labels choose.
 LEVEL_WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -39,6 +40,7 @@ class Site:
     users: Users
     tested: int  # The first so many are tested on; the others may be labelled
     seed: int
+    noise: Tensor  # float64 (N,); mean power of the noise of an entry
 
     @property
     def test(self) -> Users:
@@ -90,6 +92,17 @@ class Errors:
         """Note a method's places (tested, 2) of the tested users of a scene."""
         truth = site.users.position[: site.tested]
         self._found.setdefault((method, float(x), seed), {})[site.name] = (place - truth).norm(dim=-1)
+
+    def add_physics(self, data: WirelessData, sites: Sequence[Site], shown: Tensor, most: int) -> Facts:
+        """Note where the physics localiser places them; or as a fact why it cannot, then of no scene."""
+        users = Users.joined([site.test for site in sites])
+        noise = torch.cat([site.noise[: site.tested] for site in sites])
+        places, why = physics_places(data, users, shown, noise, most)
+        if places is None:
+            return {LEFT_OUT: why}
+        for site, place in zip(sites, places.split([site.tested for site in sites]), strict=True):
+            self.add(Method.PHYSICS, math.nan, 0, site, place)
+        return {}
 
     def add_location_head(self, predictor: Predictor, site: Site, visible: Tensor) -> None:
         """Note where the model's own location head places them, if it has learned to."""
@@ -162,8 +175,9 @@ def make_site(data: WirelessData, row: int, limit: int, tested: float, snr: floa
     samples = data.splits["test"]
     rng = np.random.default_rng([seed, SPLIT, row])
     index = rng.permutation(np.flatnonzero(samples.scene_index == row))[:limit]
-    users = with_noise(collate(samples.__getitems__([int(user) for user in index])), snr, rng)
-    return Site(data.scenes.names[row], row, users, max(round(tested * len(users)), 1), seed)
+    clean = collate(samples.__getitems__([int(user) for user in index]))
+    users, count = with_noise(clean, snr, rng), max(round(tested * len(clean)), 1)
+    return Site(data.scenes.names[row], row, users, count, seed, noise_power(clean.csi, snr))
 
 
 def with_noise(users: Users, snr: float, rng: np.random.Generator) -> Users:

@@ -12,7 +12,7 @@ from wavecity.model.results.rows import frame_of
 
 SEEDS = 3
 # Methods that depend on settings or sizes: fewer paths than a pursuit may use, arrays too large, no training asked for.
-OPTIONAL = {Method.OMP_BEAM, Method.SBL, Method.FIRST_GUESS}
+OPTIONAL = {Method.OMP_BEAM, Method.SBL, Method.PHYSICS, Method.FIRST_GUESS}
 LABELS = (100, 300, 1000)
 FEW = (0, 20, 50, 100)
 RATIOS = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -44,6 +44,7 @@ def localization(rng, data, cross=False):
             neighbours = method in (Method.KNN, Method.KNN_LEVEL)
             records += [record for record in found if not (neighbours and record.x == 0 and record.seed)]
         records.append(Record(metric, Method.MODEL_LOCATION_HEAD, 31.0, 0, 400, condition=condition))
+        records.append(Record(metric, Method.PHYSICS, 14.0, 0, 400, condition=condition))
     true = rng.uniform(-60, 60, (2, 20, 2)) - (0, 90)
     arrays = {
         "layout_scene": np.array([6, 7]),

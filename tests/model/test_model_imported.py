@@ -87,6 +87,7 @@ def test_normalised_channels_have_features_of_order_one_and_no_rates(normalised,
     values = [record.value for record in read_records(tmp_path / result["table"], "localization")]
     assert np.isfinite(values).all()
     assert max(values) < 300
+    assert result["facts"]["not possible: physics localiser"].startswith(str(normalised))
     with pytest.raises(InputError, match="normalised channels, so that there is no SNR"):
         evaluate(tmp_path, normalised, "mu-mimo", settings, 1)
 

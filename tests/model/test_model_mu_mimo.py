@@ -265,7 +265,9 @@ def test_every_method_is_measured_at_every_ratio_with_labels_enough(findings):
     assert findings.facts["ratios_left_out"] == [0.02]
     probes = {Method.PHYSC_PROBE, Method.RAW_PROBE, Method.DFT_PROBE, Method.UNTRAINED_PROBE}
     together = {Method.PHYSC_FINE_TUNED, Method.TWIN}
-    free = {Method.MODEL_SPECTRUM_BEAM, Method.ZERO_FILLED_BEAM, Method.OMP_4_BEAM, Method.OMP_BEAM}
+    free = {
+        Method.MODEL_SPECTRUM_BEAM, Method.ZERO_FILLED_BEAM, Method.OMP_4_BEAM, Method.OMP_BEAM, Method.SBL_BEAM
+    }  # fmt: skip
     for metric in (Metric.BEAM_TOP1, Metric.BEAM_TOP5, Metric.MU_RATE):
         by_method = dict(list(under(frame, metric, WHOLE).groupby("method")))
         assert set(by_method) == probes | together | free | (

@@ -145,8 +145,8 @@ METHOD_REGIMES = {
     Regime.RANDOM: "untrained_mlp untrained_probe",
     Regime.SUPERVISED: "raw_cnn raw_probe raw_head dft_probe gru",
     Regime.UNTRAINED: "raw knn knn_level knn_training mean_labelled mean_training neighbour_mean occupancy_prior prevalence "
-    "all_occupied zeros zero_filled zero_filled_beam omp omp_beam omp_4_beam lmmse sbl ridge persistence first_guess "
-    "exhaustive_search sparse_attention",
+    "all_occupied zeros zero_filled zero_filled_beam omp omp_beam omp_4_beam lmmse sbl sbl_beam physics ridge persistence "
+    "first_guess exhaustive_search sparse_attention",
 }
 
 

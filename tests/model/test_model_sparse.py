@@ -120,6 +120,34 @@ def test_untrained_with_a_flat_prior_it_is_plain_sparse_bayesian_learning():
     np.testing.assert_allclose(run(recovery, visible, antennas, 0 * prior), expected, rtol=2e-2, atol=2e-2)
 
 
+def test_known_noise_is_that_of_the_dense_iteration():
+    visible, antennas, prior = toy(4)
+    recovery = SparseRecovery(COLUMNS, ROWS, OVER, 4)
+    # Noise over power of all antennas, in `literal` of each.
+    expected = literal(visible, antennas, 0 * prior, 1, [1] * 4, [0] * 4, [0.2 / 11] * 5)
+    with torch.no_grad():
+        found = recovery(
+            torch.from_numpy(visible).to(torch.complex64),
+            torch.from_numpy(antennas),
+            torch.zeros(prior.shape),
+            torch.full((3,), 0.2),
+        )
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_who_knows_the_noise_recovers_more_of_a_noisy_channel():
+    rng = np.random.default_rng(5)
+    shown, _ = four_patches()
+    truth = torch.from_numpy(1e-6 * two_path_csi(rng.uniform([-90, -190, -14], [90, -10, -13], (20, 3)), rng))
+    power = truth.abs().square().mean((1, 2)).double() / 10
+    noise = rng.standard_normal((2, 20, 32, 32)) * np.sqrt(power.numpy() / 2)[:, None, None]
+    noisy = truth + torch.from_numpy(noise[0] + 1j * noise[1]).to(torch.complex64)
+    knowing, ignorant = (
+        float(nmse(sparse_bayesian(noisy, shown, known), truth, ~shown).mean()) for known in (power, None)
+    )
+    assert knowing < 0.7 * ignorant
+
+
 def four_patches(patches=(3, 22, 41, 60)):
     shown = visible_antennas(torch.tensor(patches), 32, 32, 4)
     return shown, shown.flatten().nonzero()[:, 0]

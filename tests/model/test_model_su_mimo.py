@@ -194,7 +194,9 @@ def test_the_zero_filled_channel_is_searched_at_the_gain_of_the_whole_array(pred
     visible = predictor.pilots(0.05, 1)
     shown = predictor.shown(visible)
     link = task.link_of(LinkSettings(power_dbm=2))
-    found = dict(task._unlabelled(predictor, csi, (2, 2), visible, link))[Method.ZERO_FILLED_BEAM]
+    found = dict(task._unlabelled(predictor, csi, torch.zeros(len(csi)), (2, 2), visible, link))[
+        Method.ZERO_FILLED_BEAM
+    ]
     seen = torch.where(shown, csi, torch.zeros(())).numpy().astype(complex)
     snr = link.power / link.noise
     expected = [greedy_pairs(h * 64 / 3, snr) for h in seen]
@@ -273,7 +275,7 @@ def test_every_method_is_measured_at_every_ratio_with_labels_enough(findings):
     assert frame["value"].notna().all()
     labelled, free = (
         {Method.PHYSC_PROBE, Method.PHYSC_FINE_TUNED, Method.RAW_PROBE, Method.DFT_PROBE, Method.TWIN},
-        {Method.ZERO_FILLED_BEAM, Method.OMP_4_BEAM},
+        {Method.ZERO_FILLED_BEAM, Method.OMP_4_BEAM, Method.SBL_BEAM},
     )
     for metric in (Metric.RECEIVE_TOP2, Metric.TRANSMIT_TOP2, Metric.BEAM_PAIR, Metric.SU_RATE):
         here = frame[frame["metric"] == metric]

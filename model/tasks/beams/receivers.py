@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wavecity.dataset import InputError
+from wavecity.model.data.noise import add_noise, gaussian, noise_power
 from wavecity.model.data.tokens import csi_patches, level, take, visible_rms
 from wavecity.model.data.users import Users, WirelessData, collate, dataset_version, evenly
 from wavecity.model.multimodal.inference import Predictor
@@ -17,6 +18,8 @@ from wavecity.model.tasks.beams.link import Link, beam_power
 
 # Channels transformed at a time.
 CHUNK = 1024
+# Stream of random numbers.
+NOISE = 42
 
 
 def receivers(data: WirelessData, split: str, limit: int, columns: int, rows: int) -> tuple[Users, Tensor]:
@@ -76,6 +79,18 @@ def raw_entries(predictor: Predictor, csi: Tensor, visible: Tensor) -> Tensor:
 def with_channel(users: Users) -> Users:
     """Those that are not in outage."""
     return users.at(torch.nonzero((users.csi != 0).flatten(1).any(1))[:, 0])
+
+
+def seen_at(csi: Tensor, snr: float | None, seed: int, part: int) -> tuple[Tensor, Tensor]:
+    """Channels complex64 (N, ...) as the methods see them, and the mean power of the noise of an entry, float64 (N,).
+
+    At `snr` dB, or without noise. Parts have other noise.
+    """
+    if snr is None:
+        return csi, torch.zeros(len(csi), dtype=torch.float64)
+    rng = np.random.default_rng([seed, NOISE, part])
+    noisy = torch.cat([add_noise(chunk, snr, gaussian(rng, tuple(chunk.shape))) for chunk in csi.split(CHUNK)])
+    return noisy, noise_power(csi, snr)
 
 
 def check_level(data: WirelessData) -> None:
