@@ -104,7 +104,9 @@ class FrontCache:
         """Noisy channels (N, x, y) of a scene's users, the noise's power (N,), and the antennas that are seen (x, y)."""
         csi = open_store(self.store)["csi"].isel(scene=scene, user=slice(self.counts[scene])).values
         channels = torch.from_numpy(csi)
-        return *draw.noisy(channels, scene), draw.shown(scene, *channels.shape[1:], self.patch)
+        noisy, noise = draw.noisy(channels, scene)
+        _, columns, rows = channels.shape
+        return noisy, noise, draw.shown(scene, columns, rows, self.patch)
 
     def scene(self, scene: int, draw: Draw) -> Fronts:
         """All users of a scene, which must have been computed."""

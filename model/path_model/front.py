@@ -195,7 +195,7 @@ def front(csi: Tensor, shown: Tensor, noise: Tensor, scene: Surroundings) -> Fro
         wave=features.float(),
         found=waves.found,
         direction=waves.direction.float(),
-        bounced=waves.bounced,
+        bounced=waves.bounced & waves.found,
         gain=waves.gain.to(torch.complex64),
         landing=landing.float(),
         place=place.float(),
@@ -325,7 +325,8 @@ def _spectrum(csi: Tensor, shown: Tensor, noise: Tensor, waves: Waves, scene: Su
 @torch.no_grad()
 def sparse_channel(csi: Tensor, shown: Tensor, noise: Tensor) -> Tensor:
     """Whole channels (B, x, y) by sparse Bayesian learning that knows the noise (B,), over the power of what is seen."""
-    recovery = SparseRecovery(*shown.shape, SPARSE_OVERSAMPLING, SPARSE_STEPS)
+    columns, rows = shown.shape
+    recovery = SparseRecovery(columns, rows, SPARSE_OVERSAMPLING, SPARSE_STEPS)
     antennas = shown.flatten().nonzero()[:, 0]
     least = recovery.noise.detach().exp()[0].double()
     parts = []
@@ -336,4 +337,3 @@ def sparse_channel(csi: Tensor, shown: Tensor, noise: Tensor) -> Tensor:
         prior = torch.zeros(len(visible), *recovery.directions)
         parts.append(recovery.eval()(visible, antennas.expand(len(visible), -1), prior))
     return torch.cat(parts)
-

@@ -61,7 +61,9 @@ class PathPredictor:
             fronts = self.cache.users(some.scene, some.user, draw)
             outputs = self.model(fronts, self.sites(some))
             csi = channel_of(fronts, outputs.gate, self.model.radio)
-            parts.append(Predictions(outputs.physc, *outputs.location, outputs.spectrum, csi, fronts.place[:, 0]))
+            weight, centre, scale = outputs.location
+            own = fronts.place[:, 0]
+            parts.append(Predictions(outputs.physc, weight, centre, scale, outputs.spectrum, csi, own))
         return Predictions.joined(parts)
 
     @torch.no_grad()

@@ -41,7 +41,7 @@ class Sites:
 
     def on_grid(self, place: Tensor) -> Tensor:
         """Places (B, ..., 2) relative to the base station as `grid_sample` counts them, -1 to 1 along columns and rows."""
-        bs = self.bs.view(len(self.bs), *[1] * (place.ndim - 2), 2)
+        bs = self.bs.view(-1, *[1] * (place.ndim - 2), 2)
         return (place + bs) * place.new_tensor([2 / self.size, -2 / self.size])
 
     def sampled(self, maps: Tensor, place: Tensor, mode: str = "bilinear") -> Tensor:

@@ -28,8 +28,9 @@ DIRECTION_WAVES = (4.0, 2.0, 1.0, 0.5, 0.25, 0.125)
 # Edges of the map's tokens along one side, points along a link, and distances that the attention tells apart, m.
 SCENE_TOKENS, LINK_POINTS = 5, 16
 REACHES = (1.0, 4.0, 16.0, 64.0)
-# Least scale of a mixture's component, how far one may move from its place, and reach and first scale of the free one, m.
-LEAST, MOVED, FREE_REACH, FREE_SCALE = 0.05, 5.0, 100.0, 40.0
+# Of a mixture's components, m: least scale, how far one may move from its place, reach and first scale of those of cells
+# and of the free one.
+LEAST, MOVED, CELL_REACH, CELL_SCALE, FREE_REACH, FREE_SCALE = 0.05, 5.0, 20.0, 12.0, 100.0, 40.0
 # Of link and level at a place.
 LINK_FEATURES = 5
 # Edge of the spectrum head's coarse map, over that of the array, and its channels.
@@ -46,7 +47,8 @@ class Outputs:
     ----------
     physc : float32 (B, d)
     location : Mixture
-        Of the place relative to the base station: one component for each place, and a free one, the last.
+        Of the place relative to the base station: a component for each place, one for each coarse cell of the map, where
+        users are whose waves say little, and a free one, the last.
     spectrum : float32 (B, kx, ky)
         Logarithm of the spectrum, up to a constant.
     gate : float32 (B, K)
@@ -126,6 +128,7 @@ class PathModel(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
         self.place_out = nn.Linear(width, 4)
+        self.cell_out = nn.Linear(width, 4)
         self.free_out = nn.Linear(width, 4)
         self.prior_scale = nn.Parameter(torch.ones(1))
         self.gate_out = nn.Linear(width, 1)
@@ -135,10 +138,11 @@ class PathModel(nn.Module):
         self.spectrum = SpectrumHead(width, geometry)
         self.occupancy = OccupancyBranch(channels)
         initialise(self, self.physc, self.kinds)
-        for layer in (self.place_out, self.free_out, self.gate_out):
+        for layer in (self.place_out, self.cell_out, self.free_out, self.gate_out):
             nn.init.zeros_(layer.weight)
         self.spectrum.start()
         with torch.no_grad():
+            self.cell_out.bias.copy_(torch.tensor([-5.0, 0.0, 0.0, 0.0]))
             self.free_out.bias.copy_(torch.tensor([-2.0, 0.0, 0.0, 0.0]))
             self.gate_out.bias.fill_(4.0)
 
@@ -149,7 +153,7 @@ class PathModel(nn.Module):
 
     def forward(self, fronts: Fronts, sites: Sites) -> Outputs:
         """Predict location, spectrum and gates of B users."""
-        batch, most = fronts.found.shape
+        most = fronts.found.shape[1]
         maps = self.scene(rasters(sites.height, CELLS * self.geometry.occupancy_patches))
         scene, scene_place = self._scene_tokens(maps, sites)
         at_place = torch.cat((sites.sampled(maps, fronts.place), self._links(fronts, sites)), -1)
@@ -178,7 +182,7 @@ class PathModel(nn.Module):
             tokens = block(tokens, bias)
         tokens = self.norm(tokens)
         waves, places = tokens[:, 1 : 1 + most], tokens[:, 1 + most : 1 + most + fronts.place.shape[1]]
-        location = self._location(tokens[:, 0], places, fronts)
+        location = self._location(tokens[:, 0], places, tokens[:, -(SCENE_TOKENS**2) :], fronts, scene_place)
         # What the mixture points at: its mean code is the code of the place where it is sure.
         pointed = (location.log_weight.exp()[..., None] * fourier(location.centre, PLACE_WAVES)).sum(1)
         power = fronts.gain.abs().square()
@@ -218,8 +222,7 @@ class PathModel(nn.Module):
 
     def _bias(self, fronts: Fronts, scene_place: Tensor) -> Tensor:
         """Bias (B, heads, N, N): by how near two tokens' places are; and what is absent is not attended to."""
-        batch = len(fronts.place)
-        unknown = fronts.place.new_zeros(batch, 1, 2)
+        unknown = torch.zeros_like(fronts.place[:, :1])
         place = torch.cat((unknown, fronts.landing, fronts.place, scene_place), 1)
         placed = torch.cat(
             (
@@ -230,28 +233,42 @@ class PathModel(nn.Module):
             ),
             1,
         )
-        there = torch.cat((torch.ones_like(placed[:, :1]), fronts.found, fronts.usable, placed[:, -SCENE_TOKENS**2 :]), 1)
+        there = torch.cat(
+            (torch.ones_like(placed[:, :1]), fronts.found, fronts.usable, placed[:, -(SCENE_TOKENS**2) :]), 1
+        )
         apart = (place[:, :, None] - place[:, None]).square().sum(-1).add(1e-6).sqrt()  # (B, N, N)
-        near = torch.exp(-apart[..., None] / apart.new_tensor(REACHES)) * (placed[:, :, None] & placed[:, None])[..., None]
+        near = (
+            torch.exp(-apart[..., None] / apart.new_tensor(REACHES)) * (placed[:, :, None] & placed[:, None])[..., None]
+        )
         bias = (near @ self.near.T).permute(0, 3, 1, 2)
         return bias.masked_fill(~there[:, None, None], ABSENT)
 
-    def _location(self, summary: Tensor, places: Tensor, fronts: Fronts) -> Mixture:
-        """The mixture: untrained it is the physics' own, by how well the waves agree."""
+    def _location(self, summary: Tensor, places: Tensor, cells: Tensor, fronts: Fronts, middles: Tensor) -> Mixture:
+        """The mixture: untrained it is mostly the physics' own, by how well the waves agree."""
         score, scale, moved = self.place_out(places).split((1, 1, 2), -1)
         score = self.prior_scale * fronts.prior + score[..., 0]
         score = score.masked_fill(~fronts.usable, ABSENT)
         first = torch.full_like(fronts.prior, 1.0)
         first[:, 0] = fronts.spread.clamp(0.2, 20)
-        free = self.free_out(summary)
-        centre = torch.cat((fronts.place + MOVED * (moved / MOVED).tanh(), self._free_centre(free)[:, None]), 1)
-        log_scale = torch.cat((first.log() + 3 * (scale[..., 0] / 3).tanh(), math.log(FREE_SCALE) + free[:, 1:2]), 1)
-        log_weight = torch.cat((score, free[:, :1]), 1).log_softmax(1)
+        free, cell = self.free_out(summary), self.cell_out(cells)
+        centre = torch.cat(
+            (
+                fronts.place + MOVED * (moved / MOVED).tanh(),
+                middles + CELL_REACH * cell[..., 2:].tanh(),
+                FREE_REACH * (free[:, None, 2:] + free.new_tensor([0.0, -1.0])),  # at first in the tile's middle
+            ),
+            1,
+        )
+        log_scale = torch.cat(
+            (
+                first.log() + 3 * (scale[..., 0] / 3).tanh(),
+                math.log(CELL_SCALE) + cell[..., 1],
+                math.log(FREE_SCALE) + free[:, 1:2],
+            ),
+            1,
+        )
+        log_weight = torch.cat((score, cell[..., 0], free[:, :1]), 1).log_softmax(1)
         return Mixture(log_weight, centre, log_scale.clamp(math.log(LEAST), math.log(500.0)))
-
-    def _free_centre(self, free: Tensor) -> Tensor:
-        """Where the free component is: at first in the middle of the tile, south of the base station."""
-        return FREE_REACH * (free[:, 2:] + free.new_tensor([0.0, -1.0]))
 
 
 class SceneEncoder(nn.Module):
@@ -334,5 +351,3 @@ def turned(maps: Tensor, turns: int, flip: bool, back: bool = False) -> Tensor:
         return torch.rot90(maps.flip(-1) if flip else maps, -turns, (-2, -1))
     whole = torch.rot90(maps, turns, (-2, -1))
     return whole.flip(-1) if flip else whole
-
-

@@ -143,9 +143,8 @@ def _temporal_model(summary: Summary) -> str:
 
 def _rays_model(summary: Summary) -> str:
     model = summary["settings"]["rays"]["model"]
-    return (
-        f"{summary['parameters'] / 1e6:.2f} M parameters: d {model['width']}, {model['layers']} layers, {summary['tokens']} tokens"
-    )
+    shape = f"d {model['width']}, {model['layers']} layers, {summary['tokens']} tokens"
+    return f"{summary['parameters'] / 1e6:.2f} M parameters: {shape}"
 
 
 MULTIMODAL = Paper(
@@ -223,7 +222,7 @@ RAYS = Paper(
         "numbers": "there is none of this model",
         "losses": "Every step draws its own pilots, noise and masks; those of the validation stay the same.",
     },
-    sizes={name: "no paper" for name in ("scenes", "users", "model", "pretraining", "time")},
+    sizes=dict.fromkeys(("scenes", "users", "model", "pretraining", "time"), "no paper"),
     sizes_known=False,
     model=_rays_model,
     losses=draw_losses,

@@ -1,5 +1,7 @@
 """What a recipe says about the path model and its pretraining (unit, bounds and meaning of every field)."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from wavecity.dataset.settings import Settings
@@ -57,9 +59,16 @@ class RaysSettings(Settings):
 class ZeroShotSettings(Settings):
     """The path model on users of unseen scenes, without a label."""
 
-    users: int = Field(4000, ge=1, description="Largest number of test users, spread over the scenes.")
+    splits: tuple[Literal["train", "validation", "test"], ...] = Field(
+        ("test",),
+        min_length=1,
+        description="Splits whose users are tested; all of them on a store of cities that the model was not trained on.",
+    )
+    users: int = Field(4000, ge=1, description="Largest number of users of a split, spread over the scenes.")
     patches: Count = Field(16, description="CSI patches seen for location and masked CSI [paper: a quarter].")
     beam_patches: Count = Field(3, description="CSI patches seen for beams [paper: 5 %].")
     snr: float = Field(10.0, description="Signal-to-noise ratio of what is seen, dB [paper: 10].")
     confidence: float = Field(0.9, gt=0, lt=1, description="Share of the mixture that a stated region holds.")
-    neighbours: int = Field(4000, ge=1, description="Largest number of labelled training users of the nearest neighbours.")
+    neighbours: int = Field(
+        4000, ge=1, description="Largest number of labelled training users of the nearest neighbours."
+    )

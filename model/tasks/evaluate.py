@@ -197,7 +197,9 @@ def _run_rays(
     found = geometry_of(wireless, trained_with.model), radio_of(wireless.attributes, store)
     if found != (model.geometry, model.radio):
         needed = f"{model.geometry} and {model.radio}"
-        raise InputError(f"{store}: {found[0]} and {found[1]}, but the checkpoint in {run} needs {needed}; evaluate on such data")
+        raise InputError(
+            f"{store}: {found[0]} and {found[1]}, but the checkpoint in {run} needs {needed}; evaluate on such data"
+        )
     cache = FrontCache(store, trained_with.model.csi_patch)
     predictor = PathPredictor(model, cache, wireless.scenes, settings.batch_size)
     return wireless.name, spec.run(predictor, wireless, settings, seed)

@@ -1,5 +1,6 @@
 """What the path model says of users of unseen scenes without a label, against physics, neighbours and sparse recovery."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -41,13 +42,13 @@ FEW_PATHS, REGIONS = 4, 31
 
 
 def zero_shot(predictor: PathPredictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
-    """Location, its confidence, masked CSI, beams and occupancy of the test split's users, without a label.
+    """Location, its confidence, masked CSI, beams and occupancy of users of some splits, without a label.
 
-    Every method sees the same noisy CSI patches. Neighbours are looked up among users of the train split, whose scenes are
-    others.
+    Every method sees the same noisy CSI patches. Neighbours are looked up among users of the store's train split that stand
+    in other cities; where all stand in one, in other scenes.
     """
     config = settings.zero_shot
-    test = links_of(data.splits["test"], config.users)
+    test = Links.joined([links_of(data.splits[split], config.users) for split in config.splits])
     kinds = kinds_of(predictor.cache.store, test)
     draw = Draw(seed, config.patches, config.snr)
     found = predictor.predict(test, draw)
@@ -132,11 +133,16 @@ def _location(
 ) -> list[Record]:
     train = links_of(data.splits["train"], config.neighbours)
     (known, _), (noisy, shown) = seen_by(predictor, train, draw), seen_by(predictor, test, draw)
+    features, queries = fingerprint(known, shown), fingerprint(noisy, shown)
+    near, mean = torch.zeros_like(test.position), torch.zeros_like(test.position)
+    for mine, others in _other_places(test, train, data.scenes):
+        near[mine] = nearest_neighbours(features[others], train.position[others], queries[mine])
+        mean[mine] = train.position[others].mean(0)
     places = {
         Method.MODEL: found.location.best(),
         Method.PHYSICS: found.physics,
-        Method.KNN_TRAINING: nearest_neighbours(fingerprint(known, shown), train.position, fingerprint(noisy, shown)),
-        Method.MEAN_TRAINING: train.position.mean(0).expand(len(test), -1),
+        Method.KNN_TRAINING: near,
+        Method.MEAN_TRAINING: mean,
     }
     errors = {method: (place - test.position).norm(dim=1) for method, place in places.items()}
     held = found.location.holds(test.position, config.confidence, np.random.default_rng([draw.seed, REGIONS]))
@@ -154,6 +160,15 @@ def _location(
         share_held = 100 * float(held[mine].float().mean())
         records.append(Record(Metric.REGION_HELD, Method.MODEL, share_held, draw.seed, count, condition=where))
     return records
+
+
+def _other_places(test: Links, train: Links, scenes: SceneTable) -> Iterator[tuple[Tensor, Tensor]]:
+    """Which test users, bool (N,), may know which training users, bool (M,): those of other cities, else of other scenes."""
+    numbers = {city: number for number, city in enumerate(dict.fromkeys(scenes.cities))}
+    city = torch.tensor([numbers[name] for name in scenes.cities])
+    places = (city[test.scene], city[train.scene]) if len(city[train.scene].unique()) > 1 else (test.scene, train.scene)
+    for place in places[0].unique():
+        yield places[0] == place, places[1] != place
 
 
 def _csi(
@@ -196,7 +211,9 @@ def _beams(predictor: PathPredictor, test: Links, draw: Draw) -> list[Record]:
     }
     where = Condition(csi_masked=1 - float(shown.float().mean()))
     return [
-        Record(metric, method, 100 * top_k_hits(beams_of_spectrum(power), label, k), draw.seed, len(test), condition=where)
+        Record(
+            metric, method, 100 * top_k_hits(beams_of_spectrum(power), label, k), draw.seed, len(test), condition=where
+        )
         for metric, k in ((Metric.BEAM_TOP1, 1), (Metric.BEAM_TOP5, 5))
         for method, power in spectra.items()
     ]
@@ -235,6 +252,5 @@ SPECS = (
             Method.PHYSICS, Method.KNN_TRAINING, Method.MEAN_TRAINING, Method.WAVES, Method.OMP, Method.ZEROS,
             Method.SBL_BEAM, Method.OMP_4_BEAM, Method.ZERO_FILLED_BEAM, Method.NEIGHBOUR_MEAN, Method.PREVALENCE,
         ),
-        splits=("train", "test"),
     ),
 )  # fmt: skip

@@ -163,7 +163,15 @@ class Rays:
         """Network, losses and optimiser for Lightning."""
         data = self.data
         return PathModule(
-            self.settings, data.geometry, self.radio, self._cache(), data.bs, data.tile_size, steps_per_epoch, seed, card
+            self.settings,
+            data.geometry,
+            self.radio,
+            self._cache(),
+            data.bs,
+            data.tile_size,
+            steps_per_epoch,
+            seed,
+            card,
         )
 
     def _cache(self) -> FrontCache:

@@ -302,9 +302,13 @@ def load(run: str | Path) -> Pretrained | PretrainedTemporal | PretrainedRays:
     >>> features = model.embed(csi, height)  # complex (N, 32, 32), m (N, 200, 200) -> (N, d)
     """
     checkpoint = weights_of(run)
-    backbone = checkpoint.card["settings"].get("backbone", "multimodal")
-    loaders = {"multimodal": load_model, "temporal": load_temporal_model, "rays": load_rays_model}
-    return loaders[backbone](run, checkpoint)  # type: ignore[operator, no-any-return]
+    match checkpoint.card["settings"].get("backbone"):
+        case "temporal":
+            return load_temporal_model(run, checkpoint)
+        case "rays":
+            return load_rays_model(run, checkpoint)
+        case _:
+            return load_model(run, checkpoint)
 
 
 def load_model(run: str | Path, checkpoint: Checkpoint | None = None) -> Pretrained:

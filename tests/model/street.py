@@ -42,7 +42,14 @@ def build(store: str) -> str:
             scenes.append(arrays_of(scene))
             place = {"city": "Toy", "country": "FI", "latitude": 60.0, "longitude": 25.0}
             outcomes.append(
-                {"scene_id": f"street-{scene}", **place, "split": SPLITS[scene], "n_users": USERS, "status": "done", "bs_shift": 0.0}
+                {
+                    "scene_id": f"street-{scene}",
+                    **place,
+                    "split": SPLITS[scene],
+                    "n_users": USERS,
+                    "status": "done",
+                    "bs_shift": 0.0,
+                }
             )
         toy.write_buildings(draft.buildings_path(unit), outcomes)
         write_unit(draft, unit, scenes, outcomes, {"seed": 0})
