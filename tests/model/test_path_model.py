@@ -478,6 +478,21 @@ def test_another_models_run_is_refused_and_another_radio(finished, store, settin
         )
 
 
+def test_what_is_exported_says_what_the_model_says(module, batch):
+    """Of the same users, from real tensors alone."""
+    world = module.world(batch, Draw(3, number=1))
+    model, fronts, sites = roused(module.model).eval(), world.fronts, world.sites
+    given = {name: getattr(fronts, name) for name in DeployedPathModel.inputs if hasattr(fronts, name)}
+    given |= {"gain": fronts.gain.abs(), "found": fronts.found.float(), "usable": fronts.usable.float()}
+    encoder = DeployedPathModel(model, sites.size)
+    found = dict(zip(encoder.outputs, encoder(**given, height=sites.height[sites.row], bs=sites.bs), strict=True))
+    expected = model(fronts, sites)
+    for name, value in (("physc", expected.physc), ("spectrum", expected.spectrum), ("gate", expected.gate)):
+        assert torch.allclose(found[name], value, atol=1e-4), name
+    assert torch.allclose(found["centre"], expected.location.centre, atol=1e-3)
+
+
+@pytest.mark.heavy
 def test_a_pt2_file_alone_gives_the_models_outputs(finished, tmp_path):
     differences = export_model(finished, tmp_path / "paths.pt2", 1.0)
     assert set(differences) == {"physc", "log_weight", "centre", "log_scale", "spectrum", "gate"}
