@@ -96,7 +96,9 @@ class BiasedBlock(Block):
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
         """Tokens (B, N, d) and bias (B, heads, N, N) to (B, N, d)."""
         query, key, value = self.projected(tokens)
-        return self.added(tokens, F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
+        # Written out: PyTorch's own, with a bias, is not exported to ONNX.
+        scores = query @ key.mT / query.shape[-1] ** 0.5 + bias
+        return self.added(tokens, scores.softmax(-1) @ value)
 
 
 class PathModel(nn.Module):
@@ -249,7 +251,7 @@ class PathModel(nn.Module):
         score = self.prior_scale * fronts.prior + score[..., 0]
         score = score.masked_fill(~fronts.usable, ABSENT)
         first = torch.full_like(fronts.prior, 1.0)
-        first[:, 0] = fronts.spread.clamp(0.2, 20)
+        first[:, 0] = fronts.spread.clamp_min(0.2).clamp_max(20.0)
         free, cell = self.free_out(summary), self.cell_out(cells)
         centre = torch.cat(
             (

@@ -493,6 +493,11 @@ def test_what_is_exported_says_what_the_model_says(module, batch):
 
 
 @pytest.mark.heavy
+def test_an_onnx_file_gives_the_models_outputs(finished, tmp_path):
+    assert max(export_model(finished, tmp_path / "paths.onnx", 1.0).values()) < 1e-4
+
+
+@pytest.mark.heavy
 def test_a_pt2_file_alone_gives_the_models_outputs(finished, tmp_path):
     differences = export_model(finished, tmp_path / "paths.pt2", 1.0)
     assert set(differences) == {"physc", "log_weight", "centre", "log_scale", "spectrum", "gate"}
