@@ -47,7 +47,7 @@ def refuse_unfit_model(recipe: Recipe) -> None:
     InputError
         It names the patch and what it must divide.
     """
-    if recipe.training.backbone != "multimodal":
+    if recipe.training.backbone == "temporal":
         return
     from wavecity.model.data.users import geometry_from  # imports torch
 

@@ -24,8 +24,8 @@ RAYTRACE_MAY = {"geo.scene", "geo.settings", "geo.errors"}
 FLOORS = {
     "dataset": ("", "card", "preview", "checks", "importing"),
     "model": (
-        "", "settings", "results", "data", "rays", "multimodal", "temporal", "learning", "training", "equivariance",
-        "figures", "tasks", "report",
+        "", "settings", "results", "data", "rays", "multimodal", "path_model", "temporal", "learning", "training",
+        "equivariance", "figures", "tasks", "report",
     ),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 import cmath
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,16 @@ class Radio:
     user_height: float
     permittivity: complex
     azimuth: float = -math.pi / 2
+
+    def to_dict(self) -> dict[str, float | list[float]]:
+        """As JSON has it."""
+        parts = [self.permittivity.real, self.permittivity.imag]
+        return {**vars(self), "permittivity": parts}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Radio":
+        """From `to_dict`."""
+        return cls(**{**values, "permittivity": complex(*values["permittivity"])})
 
     @property
     def wavelength(self) -> float:

@@ -1,4 +1,4 @@
-"""What the report says about either model: its paper, the words around its tasks, and how it stands against rivals."""
+"""What the report says about each model: its paper, the words around its tasks, and how it stands against rivals."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -141,6 +141,12 @@ def _temporal_model(summary: Summary) -> str:
     return f"{summary['parameters'] / 1e3:.0f} k parameters: {shape}, {model['attention']} attention"
 
 
+def _rays_model(summary: Summary) -> str:
+    model = summary["settings"]["rays"]["model"]
+    shape = f"d {model['width']}, {model['layers']} layers, {summary['tokens']} tokens"
+    return f"{summary['parameters'] / 1e6:.2f} M parameters: {shape}"
+
+
 MULTIMODAL = Paper(
     backbone="multimodal",
     rule=rule(f"{MARGIN:g} % or points"),
@@ -202,6 +208,30 @@ TEMPORAL = Paper(
 )
 
 
+RAYS = Paper(
+    backbone="rays",
+    rule=rule(f"{MARGIN:g} % or points"),
+    words={
+        "model": "A wireless foundation model that is shown what the waves did",
+        "paper": "the project's own, on the tasks of Yazdian and Ghasempour, <i>A Multi-Modal Foundational Model for Wireless\n"
+        "  Communication and Sensing</i>, 2026",
+        "figures": "Figures",
+        "note": "Colours mean the same method in every figure.",
+        "figure": "Figure {}",
+        "folded": "by scene",
+        "numbers": "there is none of this model",
+        "losses": "Every step draws its own pilots, noise and masks; those of the validation stay the same.",
+    },
+    sizes=dict.fromkeys(("scenes", "users", "model", "pretraining", "time"), "no paper"),
+    sizes_known=False,
+    model=_rays_model,
+    losses=draw_losses,
+    small=lambda summary: bool(summary["settings"]["rays"]["model"]["layers"] < 8),
+    standings=lambda _: None,
+)
+
+
 def paper_of(summary: Summary) -> Paper:
-    """The one of a run, from its `pretrain.json`; runs of before there were two models do not name theirs."""
-    return TEMPORAL if summary["settings"].get("backbone") == "temporal" else MULTIMODAL
+    """The one of a run, from its `pretrain.json`; runs of before there were several models do not name theirs."""
+    papers = {"multimodal": MULTIMODAL, "temporal": TEMPORAL, "rays": RAYS}
+    return papers[summary["settings"].get("backbone", "multimodal")]

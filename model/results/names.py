@@ -99,6 +99,10 @@ class Metric(StrEnum):
         "share of users whose strongest bin of the spectrum is among the five strongest predicted")
     HIDDEN_LOCATION_ERROR = ("hidden_location_error", "Hidden location, median error", "m", "lower",
         "median distance between true and predicted position, from partial CSI and the scene")
+    HIDDEN_LOCATION_P90 = ("hidden_location_p90", "Hidden location, 90 % of the errors", "m", "lower",
+        "distance between true and predicted position that 90 % of the users do not exceed, from partial CSI and the scene")
+    REGION_HELD = ("region_held", "Users within the region stated for them", "%", "higher",
+        "share of users within the smallest region that holds the stated share of the model's mixture", None, "", "folded")
     OCCUPANCY_PRECISION = ("occupancy_precision", "Masked occupancy, average precision", "", "higher",
         "average precision over the masked cells of all users")
     OCCUPANCY_F1 = ("occupancy_f1", "Masked occupancy, F1 (threshold from validation scenes)", "", "higher",
@@ -209,6 +213,7 @@ class Method(StrEnum):
     DENSE_TWIN = "dense_twin", "dense attention twin", _SCRATCH
     UNTRAINED_MLP = "untrained_mlp", "untrained [PHYSC] + MLP", _RANDOM
     UNTRAINED_PROBE = "untrained_probe", "untrained [PHYSC], linear probe", _RANDOM
+    WAVES = "waves", "recovered waves, no network", _UNTRAINED
     RAW = "raw", "raw CSI", _UNTRAINED
     RAW_CNN = "raw_cnn", "raw CSI + CNN", _SUPERVISED
     RAW_PROBE = "raw_probe", "raw CSI, linear probe", _SUPERVISED

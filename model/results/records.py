@@ -31,7 +31,9 @@ class Condition:
     """What was held fixed; None where it does not apply."""
 
     scene: Annotated[str | None, "scene that the users stand in; null for all"] = None
-    user_kind: Annotated[str | None, "walker, cyclist or vehicle"] = None
+    user_kind: Annotated[str | None, "walker, cyclist or vehicle; or line of sight, reflected or diffracted only"] = (
+        None
+    )
     test_set: Annotated[
         TestSet | None, "test users of `equivariance`: seen, unseen, modulated, vehicles or shifted"
     ] = None

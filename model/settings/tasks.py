@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Backbone = Literal["multimodal", "temporal"]
+Backbone = Literal["multimodal", "temporal", "rays"]
 TaskName = Literal[
     "reconstruction",
     "localization",
@@ -13,6 +13,7 @@ TaskName = Literal[
     "latency",
     "prediction",
     "equivariance",
+    "zero-shot",
 ]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 
@@ -51,6 +52,11 @@ REGISTERED: dict[TaskName, Registered] = {
         "networks that know the symmetries of waves against plain ones (runs only where it is named)",
         ("multimodal", "temporal"),
         on_request=True,
+    ),
+    "zero-shot": Registered(
+        "wavecity.model.tasks.zero_shot",
+        "location, beams, masked CSI and occupancy without a label, against physics and neighbours (only for a path model)",
+        ("rays",),
     ),
 }
 # What each is, in a line.

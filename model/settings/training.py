@@ -12,6 +12,7 @@ from wavecity.dataset.settings import Settings
 from wavecity.model.settings.bounds import Count, Natural, Probability, Rate, Rates, Ratio, Shares
 from wavecity.model.settings.equivariance import EquivarianceSettings
 from wavecity.model.settings.prediction import PredictionSettings
+from wavecity.model.settings.rays import RaysSettings, ZeroShotSettings
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.temporal import TemporalSettings
 
@@ -275,15 +276,17 @@ class EvaluationSettings(Settings):
     su_mimo: SuMimoSettings = SuMimoSettings()
     prediction: PredictionSettings = PredictionSettings()
     equivariance: EquivarianceSettings = EquivarianceSettings()
+    zero_shot: ZeroShotSettings = ZeroShotSettings()
 
 
 class TrainingSettings(Settings):
     """Everything between a published dataset and the report."""
 
-    backbone: Literal["multimodal", "temporal"] = Field(
+    backbone: Literal["multimodal", "temporal", "rays"] = Field(
         "multimodal",
-        description="What is trained: the multi-modal model on single snapshots, or the temporal one on trajectories. For "
-        "the latter `model`, `masking`, `losses`, `augment` and `normalisation` do not count, but `temporal` does.",
+        description="What is trained: the multi-modal model on single snapshots, the temporal one on trajectories, or the path "
+        "model on the waves of single snapshots. For the latter two `masking`, `losses`, `augment` and `normalisation` do not "
+        "count, nor `model` (of which the path model reads csi_patch), but `temporal` or `rays` does.",
     )
     init_from: str | None = Field(
         None,
@@ -292,6 +295,7 @@ class TrainingSettings(Settings):
         "architecture. Empty: random weights.",
     )
     temporal: TemporalSettings = TemporalSettings()
+    rays: RaysSettings = RaysSettings()
     model: ModelSettings = ModelSettings()
     masking: MaskingSettings = MaskingSettings()
     losses: LossSettings = LossSettings()

@@ -14,12 +14,15 @@ from wavecity.model.data.feasible import NotPossible
 from wavecity.model.data.trajectories import TemporalData, load_temporal
 from wavecity.model.data.users import WirelessData, dataset_sha256, dataset_version, geometry_of, load_data
 from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.path_model.cache import FrontCache
+from wavecity.model.path_model.inference import PathPredictor
+from wavecity.model.rays.surroundings import radio_of
 from wavecity.model.results.records import Facts, Findings, write_records
 from wavecity.model.settings.tasks import REGISTERED, TASKS, TASKS_OF
 from wavecity.model.settings.training import EvaluationSettings, TrainingSettings
 from wavecity.model.tasks.spec import TaskSpec, spec_of
 from wavecity.model.training.checkpoint import Checkpoint, weights_of
-from wavecity.model.training.load import load_model, load_temporal_model
+from wavecity.model.training.load import load_model, load_rays_model, load_temporal_model
 from wavecity.model.training.run_folder import changed_keys, weights_sha256
 from wavecity.model.training.trainer import cpu_threads
 
@@ -167,6 +170,8 @@ def _run(
         temporal, trained_with, _ = load_temporal_model(run, checkpoint)
         trajectories = data if isinstance(data, TemporalData) else load_temporal(store, spec.splits)
         return trajectories.name, spec.run(temporal, trained_with, trajectories, settings, seed)
+    if spec.backbone == "rays":
+        return _run_rays(spec, run, checkpoint, store, settings, seed, data)
     model, trained_with, statistics, _ = load_model(run, checkpoint)
     wireless = data if isinstance(data, WirelessData) else load_data(store, spec.splits)
     geometry = geometry_of(wireless, trained_with.model)
@@ -174,6 +179,29 @@ def _run(
         msg = f"{store}: {geometry}, but the checkpoint in {run} needs {model.geometry}; evaluate on such a dataset"
         raise InputError(msg)
     predictor = Predictor(model, trained_with, statistics, wireless, settings.batch_size)
+    return wireless.name, spec.run(predictor, wireless, settings, seed)
+
+
+def _run_rays(
+    spec: TaskSpec,
+    run: Path,
+    checkpoint: Checkpoint,
+    store: str,
+    settings: EvaluationSettings,
+    seed: int,
+    data: Data | None,
+) -> tuple[str, Findings]:
+    """`_run` of the path model; refuses a dataset of another radio or other sizes than it was trained on."""
+    model, trained_with, _ = load_rays_model(run, checkpoint)
+    wireless = data if isinstance(data, WirelessData) else load_data(store, spec.splits)
+    found = geometry_of(wireless, trained_with.model), radio_of(wireless.attributes, store)
+    if found != (model.geometry, model.radio):
+        needed = f"{model.geometry} and {model.radio}"
+        raise InputError(
+            f"{store}: {found[0]} and {found[1]}, but the checkpoint in {run} needs {needed}; evaluate on such data"
+        )
+    cache = FrontCache(store, trained_with.model.csi_patch)
+    predictor = PathPredictor(model, cache, wireless.scenes, settings.batch_size)
     return wireless.name, spec.run(predictor, wireless, settings, seed)
 
 

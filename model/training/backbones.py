@@ -1,4 +1,4 @@
-"""Either model as its pretraining sees it: settings and dataset in; batches, Lightning module and card out."""
+"""Each model as its pretraining sees it: settings and dataset in; batches, Lightning module and card out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,11 @@ from wavecity.model.data.json_types import Json
 from wavecity.model.data.snapshots import FIELDS, SnapshotData, check_snapshots, load_snapshots, snapshots
 from wavecity.model.data.trajectories import CSI, TemporalData, channels, check_temporal, load_temporal
 from wavecity.model.multimodal.module import PretrainModule
+from wavecity.model.path_model.cache import FrontCache
+from wavecity.model.path_model.front import Draw
+from wavecity.model.path_model.module import PathModule, links
+from wavecity.model.rays.radio import Radio
+from wavecity.model.rays.surroundings import radio_of
 from wavecity.model.settings.temporal import TemporalSettings
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.temporal.module import TemporalModule
@@ -122,6 +127,57 @@ class Temporal:
         return TemporalModule(self.settings, self.grid, steps_per_epoch, seed, card)
 
 
+@dataclass(frozen=True)
+class Rays:
+    """The path model, on the waves of single snapshots of one dataset."""
+
+    data: SnapshotData
+    settings: TrainingSettings
+    radio: Radio
+
+    @classmethod
+    def load(cls, store: str, settings: TrainingSettings) -> "Rays":
+        """Open a dataset; refuses one whose waves cannot be followed, see `load_snapshots` and `radio_of`."""
+        data = load_snapshots(store, settings.model)
+        return cls(data, settings, radio_of(data.attributes, store))
+
+    def check(self) -> None:
+        """Refuse data that would train nonsense; see `check_snapshots`."""
+        check_snapshots(self.data)
+
+    def card(self) -> Json:
+        """What a checkpoint says that the model is rebuilt from."""
+        return {"geometry": vars(self.data.geometry), "radio": self.radio.to_dict(), "tile_size": self.data.tile_size}
+
+    def batches(self, seed: int) -> ChannelDataModule:
+        """Batches of the train and validation splits: `Links`. Waves that have not been recovered yet are, before."""
+        rays = self.settings.rays
+        draws = [Draw(seed, number=number + 1) for number in range(rays.draws)]
+        train, validation = (self.data.splits[split].scene_index.tolist() for split in ("train", "validation"))
+        cache = self._cache()
+        cache.fill(train, draws, rays.workers)
+        cache.fill(validation, draws[:1], rays.workers)
+        return training_batches(self.data.path, FIELDS, links, self.settings, seed)
+
+    def module(self, steps_per_epoch: int, seed: int, card: Json) -> PathModule:
+        """Network, losses and optimiser for Lightning."""
+        data = self.data
+        return PathModule(
+            self.settings,
+            data.geometry,
+            self.radio,
+            self._cache(),
+            data.bs,
+            data.tile_size,
+            steps_per_epoch,
+            seed,
+            card,
+        )
+
+    def _cache(self) -> FrontCache:
+        return FrontCache(self.data.path, self.settings.model.csi_patch)
+
+
 def temporal_grid(data: TemporalData, settings: TemporalSettings) -> Grid:
     """Snapshots, bins of angle and of delay; refuses too few snapshots or subcarriers, or patches that do not divide."""
     snapshots, subcarriers, antennas = data.shape
@@ -140,6 +196,6 @@ def temporal_grid(data: TemporalData, settings: TemporalSettings) -> Grid:
     return settings.snapshots, antennas, settings.delays
 
 
-Backbone = Multimodal | Temporal
+Backbone = Multimodal | Temporal | Rays
 # By `training.backbone`.
-BACKBONES: dict[str, type[Backbone]] = {"multimodal": Multimodal, "temporal": Temporal}
+BACKBONES: dict[str, type[Backbone]] = {"multimodal": Multimodal, "temporal": Temporal, "rays": Rays}

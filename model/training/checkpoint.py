@@ -117,6 +117,9 @@ def sizes_of(card: Json) -> dict[str, int]:
 
 
 def _architecture(settings: TrainingSettings) -> Json:
-    temporal = settings.backbone == "temporal"
-    part, name = (settings.temporal.model, "temporal.model") if temporal else (settings.model, "model")
+    part, name = {
+        "multimodal": (settings.model, "model"),
+        "temporal": (settings.temporal.model, "temporal.model"),
+        "rays": (settings.rays.model, "rays.model"),
+    }[settings.backbone]
     return {f"training.{name}.{key}": value for key, value in part.model_dump(mode="json", exclude=FREE).items()}

@@ -22,7 +22,9 @@ from wavecity.model.multimodal.inference import pilots, split_visible
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.multimodal.network import FoundationModel, Inputs
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.load import Pretrained, load_model
+from wavecity.model.training.checkpoint import weights_of
+from wavecity.model.training.export_rays import DeployedPathModel, path_metadata_of
+from wavecity.model.training.load import Pretrained, load_model, load_rays_model
 
 # Name of the metadata within a `.pt2`.
 EXTRA_FILE = "metadata.json"
@@ -106,6 +108,8 @@ class DeployedEncoder(nn.Module):
     int64 (v,), are the CSI patches seen, row-major over (x, y); the others may hold anything.
     """
 
+    inputs = ("csi", "height")
+    outputs = ("physc", "spectrum")
     visible: Tensor
     hidden: Tensor
     scene: Tensor
@@ -124,6 +128,10 @@ class DeployedEncoder(nn.Module):
         self.kl = settings.losses.spectrum_form == "kl"
         self.visible, self.hidden = (nn.Buffer(part) for part in split_visible(visible, model.csi_patches, 1))
         self.scene = nn.Buffer(torch.arange(model.scene_patches)[None])
+
+    def example(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Random inputs of its shapes."""
+        return example_inputs(self.model, batch)
 
     def forward(self, csi: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
         """Encode channels float32 (B, x, y, 2), parts of sqrt(power gain), and maps (B, rows, columns) in m.
@@ -151,7 +159,7 @@ class DeployedEncoder(nn.Module):
 
 
 def export_model(run: str | Path, out: Path, share: float) -> dict[str, float]:
-    """Write a run's encoder as `.pt2` (torch.export) or `.onnx`, after checking that its outputs are the model's.
+    """Write a run's encoder or path model as `.pt2` (torch.export) or `.onnx`, after checking that its outputs are the model's.
 
     The file says itself what it is (`wavecity.model.training.export`).
 
@@ -162,7 +170,7 @@ def export_model(run: str | Path, out: Path, share: float) -> dict[str, float]:
     out : Path
         The suffix decides.
     share : float
-        Share of the CSI patches it sees; the same patches as in the evaluation.
+        Share of the CSI patches it sees; the same patches as in the evaluation. A path model takes waves of any.
 
     Returns
     -------
@@ -176,12 +184,18 @@ def export_model(run: str | Path, out: Path, share: float) -> dict[str, float]:
     """
     if out.suffix not in SUFFIXES:
         raise InputError(f"--out {out}: name a file that ends in {' or '.join(SUFFIXES)}")
-    pretrained = load_model(run)
-    model, settings, statistics, card = pretrained
-    visible = pilots(model, share, card["seed"])
-    encoder = DeployedEncoder(model, settings, statistics, visible).eval()
-    facts = metadata_of(pretrained, visible)
-    example = example_inputs(model, 3)
+    checkpoint = weights_of(run)
+    encoder: Deployed
+    if checkpoint.card["settings"].get("backbone") == "rays":
+        rays = load_rays_model(run, checkpoint)
+        encoder, facts = DeployedPathModel(rays.model, rays.card["tile_size"]).eval(), path_metadata_of(rays)
+    else:
+        pretrained = load_model(run, checkpoint)
+        model, settings, statistics, card = pretrained
+        visible = pilots(model, share, card["seed"])
+        encoder = DeployedEncoder(model, settings, statistics, visible).eval()
+        facts = metadata_of(pretrained, visible)
+    example = encoder.example(3)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as temporary:
         # The exporters look at the suffix.
@@ -204,23 +218,24 @@ def example_inputs(model: FoundationModel, batch: int) -> tuple[Tensor, Tensor]:
     return csi, 30 * torch.rand(batch, geometry.height_cells, geometry.height_cells, generator=draws)
 
 
-Run = Callable[[Tensor, Tensor], tuple[Any, ...]]
+Run = Callable[..., tuple[Any, ...]]
+Deployed = DeployedEncoder | DeployedPathModel
 
 
-def write_exported(encoder: DeployedEncoder, path: Path, facts: Json | None = None) -> Run:
+def write_exported(encoder: Deployed, path: Path, facts: Json | None = None) -> Run:
     """Write a `.pt2` of any batch size, `facts` as its extra file `metadata.json`; returns its own program, read back."""
     batch = torch.export.Dim("batch", min=1, max=4096)
     program = torch.export.export(
-        encoder, example_inputs(encoder.model, 2), dynamic_shapes={"csi": {0: batch}, "height": {0: batch}}
+        encoder, encoder.example(2), dynamic_shapes={name: {0: batch} for name in encoder.inputs}
     )
     torch.export.save(
         program, path, extra_files={EXTRA_FILE: json.dumps(facts, indent=1, ensure_ascii=False)} if facts else None
     )
     module = torch.export.load(path).module()
-    return lambda csi, height: module(csi, height)
+    return module
 
 
-def write_onnx(encoder: DeployedEncoder, path: Path, facts: Json | None = None) -> Run:
+def write_onnx(encoder: Deployed, path: Path, facts: Json | None = None) -> Run:
     """Write an `.onnx` of any batch size, `facts` as its metadata; returns a session of ONNX Runtime on the file."""
     try:
         import onnx
@@ -235,11 +250,11 @@ def write_onnx(encoder: DeployedEncoder, path: Path, facts: Json | None = None) 
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch.onnx.export(
             encoder,
-            example_inputs(encoder.model, 2),
+            encoder.example(2),
             path,
-            input_names=["csi", "height"],
-            output_names=["physc", "spectrum"],
-            dynamic_shapes={"csi": {0: batch}, "height": {0: batch}},
+            input_names=list(encoder.inputs),
+            output_names=list(encoder.outputs),
+            dynamic_shapes={name: {0: batch} for name in encoder.inputs},
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -252,14 +267,16 @@ def write_onnx(encoder: DeployedEncoder, path: Path, facts: Json | None = None) 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    return lambda csi, height: session.run(None, {"csi": csi.numpy(), "height": height.numpy()})
+    return lambda *given: session.run(
+        None, {name: value.numpy() for name, value in zip(encoder.inputs, given, strict=True)}
+    )
 
 
 @torch.no_grad()
-def compare(encoder: DeployedEncoder, run: Run, example: tuple[Tensor, Tensor]) -> dict[str, float]:
+def compare(encoder: Deployed, run: Run, example: tuple[Tensor, ...]) -> dict[str, float]:
     """Largest difference of every output, over the RMS of the model's; RuntimeError if one is above `TOLERANCE`."""
     differences = {}
-    for name, ours, theirs in zip(("physc", "spectrum"), encoder(*example), run(*example), strict=True):
+    for name, ours, theirs in zip(encoder.outputs, encoder(*example), run(*example), strict=True):
         difference = (torch.as_tensor(theirs) - ours).abs().max() / ours.square().mean().sqrt()
         differences[name] = float(difference)
         if not difference <= TOLERANCE:

@@ -16,6 +16,11 @@ from wavecity.model.data.tokens import Statistics
 from wavecity.model.data.users import height_patches
 from wavecity.model.multimodal.inference import physc_of, pilots
 from wavecity.model.multimodal.network import FoundationModel
+from wavecity.model.path_model.front import front
+from wavecity.model.path_model.maps import Sites
+from wavecity.model.path_model.network import Outputs, PathModel
+from wavecity.model.rays.radio import Radio
+from wavecity.model.rays.surroundings import Surroundings
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.temporal.network import TemporalModel
 from wavecity.model.training.checkpoint import Checkpoint, load_weights, weights_of
@@ -194,8 +199,87 @@ class PretrainedTemporal(NamedTuple):
         return _like(torch.cat(found), csi)
 
 
-def load(run: str | Path) -> Pretrained | PretrainedTemporal:
-    """Rebuild the model of a run, whichever it is: `load_model` or `load_temporal_model`.
+class PretrainedRays(NamedTuple):
+    """A path model with all that its inputs need.
+
+    Attributes
+    ----------
+    model : PathModel
+        In evaluation mode.
+    settings : TrainingSettings
+        Those it was trained with.
+    card : dict
+        Fingerprint, radio constants, dataset version, seed, package versions.
+    """
+
+    model: PathModel
+    settings: TrainingSettings
+    card: Json
+
+    @torch.no_grad()
+    def predict(
+        self,
+        csi: Tensor | NDArray[Any],
+        shown: Tensor | NDArray[Any],
+        scene: Surroundings,
+        height: Tensor | NDArray[Any],
+        noise: float = 0.0,
+    ) -> Outputs:
+        """Location, spectrum and [PHYSC] of the users of one scene, from partial channels and the map.
+
+        Parameters
+        ----------
+        csi : complex (N, x, y)
+            sqrt(power gain), axes as in a store; only entries where `shown` are read.
+        shown : bool (x, y)
+            Antennas that are seen.
+        scene : Surroundings
+            See `wavecity.surroundings`; of the radio constants that the model was trained with.
+        height : float (rows, columns)
+            Height map in m, row 0 = north.
+        noise : float
+            Mean power of the noise of an entry, on the scale of the squared magnitude of `csi`; 0 for none.
+
+        Raises
+        ------
+        InputError
+            A shape that the model does not take, values that are not finite, a scene of another radio.
+        """
+        geometry = self.model.geometry
+        channels, _ = _channels(csi, ("users", geometry.columns, geometry.rows), "antennas along x and y", single=False)
+        mask, maps = torch.as_tensor(shown, dtype=torch.bool), _real(height, "height")
+        edge = geometry.height_cells
+        for name, found, wanted in (
+            ("shown", tuple(mask.shape), tuple(channels.shape[1:])),
+            ("height", tuple(maps.shape), (edge, edge)),
+        ):
+            if found != wanted:
+                raise InputError(f"{name} has shape {found}, expected {wanted}")
+        if not mask.any():
+            raise InputError("shown has no antenna; show some")
+        if scene.radio != self.model.radio:
+            raise InputError(f"the scene's radio is {scene.radio}, the model was trained with {self.model.radio}")
+        west, south, east, _ = scene.box
+        size = east - west
+        bs = torch.tensor([[-west - size / 2, -south - size / 2]], dtype=torch.float32).expand(len(channels), -1)
+        sites = Sites(maps[None], torch.zeros(len(channels), dtype=torch.int64), bs, size)
+        fronts = front(channels, mask, torch.full((len(channels),), float(noise), dtype=torch.float64), scene)
+        return self.model(fronts, sites)
+
+    def embed(
+        self,
+        csi: Values,
+        shown: Tensor | NDArray[Any],
+        scene: Surroundings,
+        height: Tensor | NDArray[Any],
+        noise: float = 0.0,
+    ) -> Values:
+        """Encode channels: the [PHYSC] token, float32 (N, d); arguments as for `predict`."""
+        return _like(self.predict(csi, shown, scene, height, noise).physc, csi)
+
+
+def load(run: str | Path) -> Pretrained | PretrainedTemporal | PretrainedRays:
+    """Rebuild the model of a run, whichever it is: `load_model`, `load_temporal_model` or `load_rays_model`.
 
     Parameters
     ----------
@@ -204,7 +288,7 @@ def load(run: str | Path) -> Pretrained | PretrainedTemporal:
 
     Returns
     -------
-    Pretrained or PretrainedTemporal
+    Pretrained, PretrainedTemporal or PretrainedRays
         Its `embed` takes channels as they are, static ones or channels along trajectories.
 
     Raises
@@ -218,8 +302,13 @@ def load(run: str | Path) -> Pretrained | PretrainedTemporal:
     >>> features = model.embed(csi, height)  # complex (N, 32, 32), m (N, 200, 200) -> (N, d)
     """
     checkpoint = weights_of(run)
-    temporal = checkpoint.card["settings"].get("backbone") == "temporal"
-    return load_temporal_model(run, checkpoint) if temporal else load_model(run, checkpoint)
+    match checkpoint.card["settings"].get("backbone"):
+        case "temporal":
+            return load_temporal_model(run, checkpoint)
+        case "rays":
+            return load_rays_model(run, checkpoint)
+        case _:
+            return load_model(run, checkpoint)
 
 
 def load_model(run: str | Path, checkpoint: Checkpoint | None = None) -> Pretrained:
@@ -247,6 +336,15 @@ def load_temporal_model(run: str | Path, checkpoint: Checkpoint | None = None) -
     model = TemporalModel(settings.temporal.model, (snapshots, angles, delays))
     load_weights(model, weights, run)
     return PretrainedTemporal(model.eval(), settings, card)
+
+
+def load_rays_model(run: str | Path, checkpoint: Checkpoint | None = None) -> PretrainedRays:
+    """As `load_model`, of the path model; refuses others."""
+    card, weights = checkpoint or weights_of(run)
+    settings = _settings_of(card, "rays", run)
+    model = PathModel(settings.rays.model, Geometry(**card["geometry"]), Radio.from_dict(card["radio"]))
+    load_weights(model, weights, run)
+    return PretrainedRays(model.eval(), settings, card)
 
 
 def _settings_of(card: Json, backbone: str, run: str | Path) -> TrainingSettings:

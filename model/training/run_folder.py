@@ -25,10 +25,11 @@ POSITION = "ChannelDataModule"
 
 # They change no weight.
 INDIFFERENT = ("evaluation", "threads", "checkpoint_minutes", "logger", "init_from")
-# Parts of the settings that only the other backbone reads.
+# Parts of the settings that only the other backbones read.
 OF_THE_OTHER = {
-    "multimodal": ("backbone", "temporal"),
-    "temporal": ("model", "masking", "losses", "augment", "normalisation"),
+    "multimodal": ("backbone", "temporal", "rays"),
+    "temporal": ("model", "masking", "losses", "augment", "normalisation", "rays"),
+    "rays": ("temporal", "masking", "losses", "augment", "normalisation"),
 }
 # Differences that a refusal names.
 NAMED = 4
@@ -51,7 +52,10 @@ def decisive(settings: Json) -> Json:
     if not settings.get("loader_workers"):
         # Workers divide the order of the users among themselves; without any it has none.
         left_out.append("loader_workers")
-    return {name: value for name, value in settings.items() if name not in left_out}
+    decisive = {name: value for name, value in settings.items() if name not in left_out}
+    if "rays" in decisive:
+        decisive["rays"] = {name: value for name, value in decisive["rays"].items() if name != "workers"}
+    return decisive
 
 
 def held_training(out: Path) -> Json:
