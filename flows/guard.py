@@ -14,13 +14,15 @@ from contextlib import contextmanager
 MARK = "WAVECITY_RUN"
 
 # Reads until the other end of the pipe is closed, which the kernel does when its only holder ends, however it ends.
+# Python's own tracker of resources ends with its process, and serves it beyond the block.
 _WATCH = f"""
 import os, sys
 sys.stdin.buffer.read()
 import psutil
 for process in psutil.process_iter():
     try:
-        if process.pid != os.getpid() and process.environ().get({MARK!r}) == sys.argv[1]:
+        marked = process.pid != os.getpid() and process.environ().get({MARK!r}) == sys.argv[1]
+        if marked and "multiprocessing.resource_tracker" not in " ".join(process.cmdline()):
             process.kill()
     except psutil.Error:
         pass

@@ -33,6 +33,7 @@ from wavecity.flows.maps import map_folder, share_maps
 from wavecity.flows.recipe import Recipe, recipe_of_run
 from wavecity.flows.reuse import Reuse
 from wavecity.flows.run_checks import refuse_other_run, refuse_unfit_model, tasks_of, warnings_of
+from wavecity.flows.run_log import shorten_errors
 from wavecity.flows.splits import refuse_untrainable, warning_of
 from wavecity.geo.cities import City, cities_of
 from wavecity.geo.errors import InputError, MapError
@@ -44,6 +45,8 @@ from wavecity.model.settings.tasks import TaskName
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+shorten_errors()
 
 # One thread per unit in flight: it only waits for Dask. To mypy no thread pool is a runner as `flow` declares it.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
@@ -148,6 +151,7 @@ def build_dataset(
     place = location(store or f"{os.environ.get('WAVECITY_STORE', 'stores')}/{recipe.name}")
     make_folder(place)
     folder = maps or map_folder(place)
+    build.refuse_missing_maps(recipe, folder)
     if refresh:
         _refresh_maps(recipe, folder)
     with stage("build 1/4: plan"):
@@ -451,6 +455,7 @@ def run_recipe(
     if not overwrite:
         refuse_other_run(recipe, out)
     refuse_unfit_model(recipe)
+    build.refuse_missing_maps(recipe, maps or map_folder(out / "store"))
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     version = build_dataset(recipe, str(out / "store"), workers, dask, maps, announce=False, trained=True)
     result = {**_train(recipe, version.data, out, overwrite), "store": str(out / "store")}

@@ -73,6 +73,8 @@ def run(
             say("nothing to do: recipe, maps, code and results are those of the run that is there")
         else:
             import_extra("wavecity.flows.splits", "generate").refuse_untrainable(loaded)
+            folder = maps or import_extra("wavecity.flows.maps", "generate").map_folder(out / "store")
+            import_extra("wavecity.flows.build", "generate").refuse_missing_maps(loaded, folder)
             warn_of(loaded)
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate,train")
@@ -176,6 +178,7 @@ def build(
         if version:
             say(f"nothing to do: v{version.number} is of this recipe, map and code")
         else:
+            import_extra("wavecity.flows.build", "generate").refuse_missing_maps(loaded, folder)
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate")
             with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
