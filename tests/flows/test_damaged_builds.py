@@ -26,7 +26,7 @@ def parts(monkeypatch, tmp_path):
     def draft_of(*_):
         return open_draft(tmp_path / "store", "0123456789abcdef0123", make_layout())
 
-    def run_units(client, draft, missing, *_):
+    def run_units(client, draft, missing, *_, log=None):
         for unit in missing:
             write_synthetic_unit(draft, unit)
             built.append(unit)
@@ -36,23 +36,23 @@ def parts(monkeypatch, tmp_path):
         seal(draft)
 
     @contextmanager
-    def lock(place):
+    def lock(*_):
         yield SimpleNamespace(check=lambda: None)
 
     for module, name, part in (
-        (pipeline, "_plan", lambda *_: SimpleNamespace(short=[], accepted=[0] * 6, sources={}, tiles=[])),
+        (pipeline, "_plan", lambda *_: SimpleNamespace(short=[], accepted=[0] * 6, sources={}, tiles=[], cities=[])),
         (build, "published", lambda *_: None),
         (build, "reuse_of", lambda *_: None),
         (build, "draft_of", draft_of),
         (pipeline, "share_maps", lambda *_: None),
         (pipeline, "compute", lambda *_: nullcontext()),
-        (pipeline, "builder_lock", lock),
+        (pipeline, "turn", lock),
         (pipeline, "_run_units", run_units),
         (pipeline, "finish", finish),
         (pipeline, "check_and_publish", build.check_and_publish),
         (pipeline, "_on_cluster", lambda client: map),
         (pipeline, "get_run_logger", lambda: logging.getLogger("build")),
-        (pipeline.artifacts, "show_version", lambda version: None),
+        (pipeline.artifacts, "show_version", lambda *_: None),
     ):
         monkeypatch.setattr(module, name, part)
 

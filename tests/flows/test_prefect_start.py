@@ -62,3 +62,12 @@ def test_a_second_run_of_a_process_has_a_server_again(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     answer = python(TWO_RUNS, env={**environment, "PREFECT_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
     assert answer.splitlines() == ["2", "4"]
+
+
+def test_the_interface_of_a_server_on_another_port_asks_that_port() -> None:
+    """As the operations page says: by the variable, for an option of the command reaches the server alone."""
+    code = "from prefect.settings import PREFECT_UI_API_URL; print(PREFECT_UI_API_URL.value())"
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    assert python(code, env={**environment, "PREFECT_SERVER_API_PORT": "5000"}) == "http://127.0.0.1:5000/api"
+    deploy = Path(__file__).parents[2] / "docs" / "operations" / "deploy.md"
+    assert "PREFECT_SERVER_API_PORT=5000" in deploy.read_text(encoding="utf-8")

@@ -12,6 +12,8 @@ from wavecity.flows.recipe import Recipe
 from wavecity.flows.run_log import LOGGERS, one_line, shorten_errors
 from wavecity.geo.errors import InputError, MapError
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*attempted to send logs to the API:UserWarning")
+
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
