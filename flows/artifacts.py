@@ -5,6 +5,7 @@ Keys begin with the recipe's name: Prefect keeps a history by key.
 
 import socket
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from prefect.artifacts import (
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import read_json
 from wavecity.dataset.publish import Version
+from wavecity.flows.gates import Gate
 from wavecity.flows.tables import headline
 from wavecity.model.settings.tasks import TASKS
 
@@ -73,6 +75,24 @@ def show_version(version: Version, recipe: str) -> None:
         create_markdown_artifact(
             text.split("---\n", 2)[-1], key=f"{recipe}-dataset-card", description=str(version.data)
         )
+
+
+def show_gates(gates: Sequence[Gate], recipe: str) -> None:
+    """What was measured, and the limits."""
+    create_table_artifact(
+        table=[
+            {
+                "gate": gate.name,
+                "measured": gate.what,
+                "value": gate.value,
+                "limit": gate.limit,
+                "verdict": gate.verdict,
+            }
+            for gate in gates
+        ],
+        key=f"{recipe}-gates",
+        description="Quality gates of the recipe, before publication",
+    )
 
 
 def show_training(run: Path, recipe: str) -> None:

@@ -6,7 +6,7 @@ fingerprints decide what is done, so a second run recomputes nothing.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -26,12 +26,13 @@ from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import StorePath, location, make_folder, read_json, write_json
 from wavecity.dataset.lock import Lock
 from wavecity.dataset.progress import say, stage, track
-from wavecity.dataset.publish import Version, make_latest, pointed_at
+from wavecity.dataset.publish import Version, latest, make_latest, pointed_at
 from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.records import Receipt
-from wavecity.flows import artifacts, build, finished
+from wavecity.flows import artifacts, build, finished, gates
 from wavecity.flows.build_log import BuildLog
 from wavecity.flows.cluster import compute, result_of
+from wavecity.flows.gates import GateName
 from wavecity.flows.guard import end_with_worker
 from wavecity.flows.maps import map_folder, share_maps
 from wavecity.flows.recipe import Recipe, recipe_of_run
@@ -113,6 +114,7 @@ def build_unit(
 # Receipts and fingerprints decide what is done, never Prefect's cache; clients and locks cannot be hashed for its key.
 plan_scenes = task(name="plan", cache_policy=NO_CACHE)(build.plan_scenes)
 finish = task(name="finish", cache_policy=NO_CACHE)(build.finish)
+measure_gates = task(name="gates", cache_policy=NO_CACHE)(gates.measure)
 check_and_publish = task(name="validate-and-publish", cache_policy=NO_CACHE)(build.check_and_publish)
 
 
@@ -139,6 +141,7 @@ def build_dataset(
     verify: bool = False,
     trained: bool = False,
     when_busy: WhenBusy = "fail",
+    pass_gates: tuple[GateName, ...] = (),
 ) -> Version:
     """Maps -> published dataset version; whatever is already there is kept.
 
@@ -165,6 +168,13 @@ def build_dataset(
         Whether a model is to be trained on it: a plan without train or validation scenes is refused.
     when_busy : {"fail", "cancel", "wait"}
         What becomes of the run while another one builds in the store.
+    pass_gates : tuple of str
+        Gates of the recipe that do not stop publication this time.
+
+    Raises
+    ------
+    GateFailed
+        A limit of `recipe.gates` is exceeded; the draft stays, the published version is untouched.
     """
     logger = get_run_logger()
     place = location(store or f"{os.environ.get('WAVECITY_STORE', 'stores')}/{recipe.name}")
@@ -217,6 +227,7 @@ def build_dataset(
                 lock.check()
                 with stage("build 3/4: statistics and card"):
                     finish(draft, recipe, plan)
+                _refuse_by_gates(draft, recipe, place, pass_gates)
                 return check_and_publish(draft, recipe, place, validated, _on_cluster(client))
 
             try:
@@ -231,6 +242,24 @@ def build_dataset(
     if announce:
         announce_version(recipe, version)
     return version
+
+
+def _refuse_by_gates(draft: Draft, recipe: Recipe, place: StorePath, passed: Collection[GateName]) -> None:
+    """Measure a finished draft by the gates, show them, and refuse it if one is exceeded."""
+    known = latest(place)
+    measured = measure_gates(draft.folder, known.folder if known else None, recipe.gates, passed)
+    artifacts.show_gates(measured, recipe.name)
+    for gate in measured:
+        if gate.verdict == "exceeded, overridden":
+            get_run_logger().warning("gate %s is overridden: %s %.3g", gate.name, gate.what, gate.value)
+    if any(gate.exceeded for gate in measured):
+        error = gates.GateFailed(measured, draft.folder)
+        emit_event(
+            "wavecity.gate.failed",
+            resource={"prefect.resource.id": f"wavecity.store.{recipe.name}", "prefect.resource.name": str(place)},
+            payload={"gates": [gate.name for gate in error.gates], "message": str(error)},
+        )
+        raise error
 
 
 def _discard_damaged(draft: Draft, verify: bool) -> bool:
@@ -455,6 +484,7 @@ def run_recipe(
     maps: Path | None = None,
     overwrite: bool = False,
     when_busy: WhenBusy = "fail",
+    pass_gates: tuple[GateName, ...] = (),
 ) -> dict[str, str]:
     """The main job: map -> dataset -> model -> report.
 
@@ -467,7 +497,7 @@ def run_recipe(
         As for `build_dataset`.
     overwrite : bool
         Replace another training in the folder, and its results.
-    when_busy
+    when_busy, pass_gates
         As for `build_dataset`.
 
     Returns
@@ -486,7 +516,9 @@ def run_recipe(
     build.refuse_missing_maps(recipe, maps or map_folder(out / "store"))
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     store = str(out / "store")
-    version = build_dataset(recipe, store, workers, dask, maps, announce=False, trained=True, when_busy=when_busy)
+    version = build_dataset(
+        recipe, store, workers, dask, maps, announce=False, trained=True, when_busy=when_busy, pass_gates=pass_gates
+    )
     result = {**_train(recipe, version.data, out, overwrite), "store": store}
     finished.record(recipe, version, out)
     return result

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from wavecity.dataset.files import read_json
-from wavecity.dataset.settings import FeatureSettings, StoreSettings
+from wavecity.dataset.settings import FeatureSettings, GateSettings, StoreSettings
 from wavecity.flows.yaml_text import parse, read_text, value_of
 from wavecity.geo.errors import InputError
 from wavecity.geo.settings import AreaSettings, MobilitySettings, SceneSettings, Settings, UserSettings
@@ -52,6 +52,7 @@ class Recipe(Settings):
     solver: SolverSettings = SolverSettings()
     features: FeatureSettings = FeatureSettings()
     store: StoreSettings = StoreSettings()
+    gates: GateSettings = GateSettings()
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="before")

@@ -10,6 +10,7 @@ import click
 from wavecity.flows.commands.options import (
     address,
     dask_option,
+    gate_option,
     import_extra,
     maps_option,
     nothing_left,
@@ -43,6 +44,7 @@ Item = TypeVar("Item")
 @workers_option
 @dask_option
 @maps_option
+@gate_option
 @overwrite_option
 def run(
     recipe: str,
@@ -51,6 +53,7 @@ def run(
     workers: int | None,
     dask: str | None,
     maps: Path | None,
+    passed: tuple[str, ...],
     overwrite: bool,
 ) -> None:
     """The whole DAG: build, validate, publish, pretrain, evaluate, report. Resumes by itself.
@@ -79,7 +82,7 @@ def run(
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate,train")
             with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
-                pipeline.run_recipe(loaded, out, workers, dask, maps, overwrite)
+                pipeline.run_recipe(loaded, out, workers, dask, maps, overwrite, pass_gates=passed)
     print_run(out)
 
 
@@ -144,6 +147,7 @@ def _city_bar(cities: Iterable[Item]) -> Iterable[Item]:
 @workers_option
 @dask_option
 @maps_option
+@gate_option
 @click.option("--verify", is_flag=True, help="Compare every byte of finished units before going on, not only sizes.")
 def build(
     recipe: str,
@@ -153,6 +157,7 @@ def build(
     workers: int | None,
     dask: str | None,
     maps: Path | None,
+    passed: tuple[str, ...],
     verify: bool,
 ) -> None:
     """Build, validate and publish the dataset of a recipe. Resumes by itself.
@@ -182,7 +187,7 @@ def build(
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate")
             with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
-                version = pipeline.build_dataset(loaded, out, workers, dask, maps, verify=verify)
+                version = pipeline.build_dataset(loaded, out, workers, dask, maps, verify=verify, pass_gates=passed)
     print_shortfalls(version.folder)
     print_origins(version.folder)
     click.echo(f"published v{version.number}: {version.data}")
