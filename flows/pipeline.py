@@ -7,6 +7,7 @@ fingerprints decide what is done, so a second run recomputes nothing.
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -142,6 +143,8 @@ def build_dataset(
     trained: bool = False,
     when_busy: WhenBusy = "fail",
     pass_gates: tuple[GateName, ...] = (),
+    refresh_cities: tuple[str, ...] = (),
+    retry_quarantined: bool = False,
 ) -> Version:
     """Maps -> published dataset version; whatever is already there is kept.
 
@@ -170,6 +173,10 @@ def build_dataset(
         What becomes of the run while another one builds in the store.
     pass_gates : tuple of str
         Gates of the recipe that do not stop publication this time.
+    refresh_cities : tuple of str
+        Cities to which `refresh` is limited, by name; by default all. The others keep their maps, and so their scenes.
+    retry_quarantined : bool
+        Whether units of the draft with quarantined scenes are built again. What is published never changes.
 
     Raises
     ------
@@ -183,7 +190,7 @@ def build_dataset(
     folder = maps or map_folder(place)
     build.refuse_missing_maps(recipe, folder)
     if refresh:
-        _refresh_maps(recipe, folder)
+        _refresh_maps(recipe, folder, refresh_cities)
     with stage("build 1/4: plan"):
         plan = _plan(recipe, folder, workers, dask)
     if trained:
@@ -213,6 +220,8 @@ def build_dataset(
         reuse = build.reuse_of(recipe, plan, place)
         draft = build.draft_of(recipe, plan, place)
         _discard_damaged(draft, verify)
+        if retry_quarantined and (lost := draft.discard_quarantined()):
+            logger.info("tried again: %s quarantined before", ", ".join(lost))
         missing = draft.missing()
         log.started(draft, missing)
         share_maps(plan.sources, place)
@@ -287,11 +296,16 @@ def announce_version(recipe: Recipe, version: Version) -> Published:
     return published
 
 
-def _refresh_maps(recipe: Recipe, folder: Path) -> None:
-    """Ask the servers of all cities for newer maps; a server that fails is a warning."""
+def _refresh_maps(recipe: Recipe, folder: Path, only: Collection[str] = ()) -> None:
+    """Ask the servers of all cities, or of some, for newer maps; a server that fails is a warning."""
     logger, servers = get_run_logger(), Servers()
+    names = [city.name for city in cities_of(recipe.area)]
+    if unknown := [name for name in only if name not in names]:
+        like = get_close_matches(unknown[0], names, 3, 0.6) or names[:5]
+        msg = f"refresh_cities: {unknown[0]!r} is no city of recipe {recipe.name}; it has {', '.join(like)}"
+        raise InputError(msg)
     for city in cities_of(recipe.area):
-        if not city.scenes or servers.given_up(city):
+        if (only and city.name not in only) or not city.scenes or servers.given_up(city):
             continue
         try:
             if refresh_city(city, folder):

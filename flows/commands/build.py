@@ -149,6 +149,9 @@ def _city_bar(cities: Iterable[Item]) -> Iterable[Item]:
 @maps_option
 @gate_option
 @click.option("--verify", is_flag=True, help="Compare every byte of finished units before going on, not only sizes.")
+@click.option(
+    "--retry-quarantined", is_flag=True, help="Build units of the unpublished draft with quarantined scenes again."
+)
 def build(
     recipe: str,
     out: str,
@@ -159,6 +162,7 @@ def build(
     maps: Path | None,
     passed: tuple[str, ...],
     verify: bool,
+    retry_quarantined: bool,
 ) -> None:
     """Build, validate and publish the dataset of a recipe. Resumes by itself.
 
@@ -187,7 +191,8 @@ def build(
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate")
             with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
-                version = pipeline.build_dataset(loaded, out, workers, dask, maps, verify=verify, pass_gates=passed)
+                options = {"verify": verify, "pass_gates": passed, "retry_quarantined": retry_quarantined}
+                version = pipeline.build_dataset(loaded, out, workers, dask, maps, **options)
     print_shortfalls(version.folder)
     print_origins(version.folder)
     click.echo(f"published v{version.number}: {version.data}")
