@@ -93,8 +93,8 @@ def result_of(client: Client, future: "Future[Any]", what: str) -> Any:
             )
             raise CommandFailed(msg) from error
         except TimeoutError:
-            if future.done():  # the error of the work itself
-                raise
+            if future.done():  # meanwhile; or it is the error of the work itself
+                return future.result()
         if client.scheduler_info()["workers"]:
             alone_since = None
             continue

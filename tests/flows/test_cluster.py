@@ -108,7 +108,12 @@ def test_a_build_without_any_worker_ends(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_time_limit_within_the_work_is_its_own_error() -> None:
     with pytest.raises(TimeoutError, match="of the map server"):
-        result_of(client(), future(TimeoutError("of the map server"), done=True), "unit 7")
+        error = TimeoutError("of the map server")
+        result_of(client(), future(error, error, done=True), "unit 7")
+
+
+def test_a_unit_that_ends_right_after_a_look_has_its_result() -> None:
+    assert result_of(client(), future(TimeoutError(), "receipt", done=True), "unit 7") == "receipt"
 
 
 def test_units_under_way_when_a_run_ends_are_cancelled() -> None:
