@@ -107,8 +107,8 @@ def test_a_build_without_any_worker_ends(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_time_limit_within_the_work_is_its_own_error() -> None:
+    error = TimeoutError("of the map server")
     with pytest.raises(TimeoutError, match="of the map server"):
-        error = TimeoutError("of the map server")
         result_of(client(), future(error, error, done=True), "unit 7")
 
 
