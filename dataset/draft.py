@@ -101,6 +101,22 @@ class Draft:
                 lines.append(f"unit {receipt['unit']}: {named(wrong)}")
         return lines
 
+    def discard_quarantined(self) -> list[str]:
+        """Remove receipts of finished units with quarantined scenes: they are built again.
+
+        Returns
+        -------
+        list of str
+            Ids of the quarantined scenes.
+        """
+        scenes = []
+        for receipt in self.all_receipts():
+            lost = [scene["scene_id"] for scene in receipt["scenes"] if scene["status"] != "done"] if receipt else []
+            if receipt and lost:
+                self.receipt_path(receipt["unit"]).unlink()
+                scenes += lost
+        return scenes
+
     def receipts(self) -> list[Receipt]:
         """All receipts in the order of their units; only for a draft without missing units."""
         receipts = self.all_receipts()

@@ -24,6 +24,10 @@ from wavecity.geo.errors import InputError
 LEASE = 120.0
 
 
+class StoreBusy(InputError):
+    """Another process builds or publishes in a store; the message names it."""
+
+
 class _Lease(TypedDict, total=False):
     """Content of a lease's file."""
 
@@ -79,8 +83,8 @@ def builder_lock(store: StorePath) -> Iterator[Lock]:
 
     Raises
     ------
-    InputError
-        Another process builds or publishes in this store; the message names it.
+    StoreBusy
+        Another process builds or publishes in this store.
 
     Examples
     --------
@@ -101,24 +105,40 @@ def builder_lock(store: StorePath) -> Iterator[Lock]:
             write_json(lock.path, {**_me(), "released": True})
 
 
-def _acquire(store: StorePath, folder: StorePath) -> Lock:
-    """Make the next lease, unless somebody holds one."""
+def refuse_busy(store: StorePath) -> None:
+    """Refuse a store whose lease another process holds, without taking it.
+
+    Raises
+    ------
+    StoreBusy
+        Another process builds or publishes in this store.
+    """
+    _free_number(store, store / ".staging")
+
+
+def _free_number(store: StorePath, folder: StorePath) -> int:
+    """Number of the latest lease, which nobody holds any more."""
     number = _highest(folder)
     holder = read_json(_path(folder, number)) if number else None
     if holder is not None and _alive(holder):
-        raise InputError(_refusal(store, holder))
-    lock = Lock(folder, number + 1)
+        raise StoreBusy(_refusal(store, holder))
+    return number
+
+
+def _acquire(store: StorePath, folder: StorePath) -> Lock:
+    """Make the next lease, unless somebody holds one."""
+    lock = Lock(folder, _free_number(store, folder) + 1)
     try:
         _create(lock.path, _me())
     except FileExistsError:
-        raise InputError(_refusal(store, read_json(lock.path))) from None
+        raise StoreBusy(_refusal(store, read_json(lock.path))) from None
     except (OSError, ValueError) as error:
         msg = f"{store}: cannot be written ({error}); check the address and the credentials in the environment"
         raise InputError(msg) from error
     if _highest(folder) != lock.number:
         # The listing above was stale: leases up to here have come and gone meanwhile.
         lock.path.unlink()
-        raise InputError(_refusal(store, None))
+        raise StoreBusy(_refusal(store, None))
     for old in _numbers(folder):
         if old < lock.number:
             _path(folder, old).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -226,5 +226,6 @@ _DISPLAY = _Display()
 
 
 def _write(line: str) -> None:
-    """Write a line to standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Write a line to standard error; if nobody reads it any more, the work goes on."""
+    with suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)

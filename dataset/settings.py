@@ -1,10 +1,10 @@
-"""What a recipe says about the store and the precomputed features."""
+"""What a recipe says about the store, the precomputed features, and when a dataset is good enough."""
 
 from pydantic import Field
 
 from wavecity.geo.settings import Settings
 
-__all__ = ["FeatureSettings", "Settings", "StoreSettings"]
+__all__ = ["FeatureSettings", "GateSettings", "Settings", "StoreSettings"]
 
 
 class FeatureSettings(Settings):
@@ -30,4 +30,21 @@ class StoreSettings(Settings):
         24.0,
         ge=0,
         description="Hours that a version beyond `keep` stays after its successor came, for readers that have it open.",
+    )
+
+
+class GateSettings(Settings):
+    """Limits that stop publication: a finished dataset beyond one of them does not become a version."""
+
+    outage: float | None = Field(None, ge=0, le=1, description="Largest share of users without a path; null: any.")
+    imputed: float | None = Field(
+        None, ge=0, le=1, description="Largest share of buildings whose height nobody states; null: any."
+    )
+    quarantined: float | None = Field(None, ge=0, le=1, description="Largest share of quarantined scenes; null: any.")
+    drift: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Largest change since the last version: Kolmogorov-Smirnov distance of path gains or building heights, "
+        "or difference of the share of users with line of sight; null: any.",
     )

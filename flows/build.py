@@ -39,6 +39,7 @@ from wavecity.geo.build import build_scene
 from wavecity.geo.cities import City, cities_of, slug
 from wavecity.geo.errors import InputError, MapError, SceneError
 from wavecity.geo.export import export_gltf, export_mitsuba
+from wavecity.geo.height_file import RIGHT as HEIGHT_FILE
 from wavecity.geo.plan import CityPlan, Plan, join_plans, plan_cities, plan_one, without_map
 from wavecity.geo.scene import Mover, Scene
 from wavecity.geo.settings import MobilitySettings
@@ -201,6 +202,25 @@ def refuse_missing_files(cities: list[City], recipe: Recipe) -> None:
         like = get_close_matches(path.name, names, 1, 0.8)
         hint = f"did you mean {like[0]}?" if like else "correct it"
         msg = f"area.cities: {city.name}: {city.source}: no such file; {hint}, or set area.allow_missing to do without"
+        raise InputError(msg)
+
+
+def refuse_missing_maps(recipe: Recipe, cache: Path) -> None:
+    """Refuse a recipe whose files of maps or heights are not there; takes a moment, nothing is read.
+
+    Raises
+    ------
+    InputError
+        It names the file.
+    """
+    cities = cities_of(recipe.area)
+    refuse_missing_files(cities, recipe)
+    local = cities[0].source != "overpass" and "://" not in cities[0].source
+    if len(cities) == 1 and local and not is_here(cities[0], recipe.area, cache):
+        open_city(cities[0], recipe.area, cache)  # raises, and says what may be given
+    heights = recipe.area.heights
+    if heights and not Path(heights).expanduser().is_file():
+        msg = f"area.heights: {heights}: no such file; {HEIGHT_FILE}"
         raise InputError(msg)
 
 

@@ -1,14 +1,18 @@
 """Where units are computed: a Dask cluster, local by default, any scheduler by address."""
 
 import os
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent import futures
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, Future, KilledWorker, LocalCluster
 
 from wavecity.dataset.progress import stage
-from wavecity.geo.errors import InputError
+from wavecity.geo.errors import CommandFailed, InputError
 
 # Dask's defaults suit many short tasks; units take seconds to minutes. On a small machine the defaults cost several
 # per cent: malloc returns memory to the system at every chance (a hundred times the page faults; setting either
@@ -23,6 +27,12 @@ SETTINGS = {
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.scheduler.work-stealing-interval": "1s",
 }
+
+# Seconds that local workers may take to start; two take about two.
+START = 180.0
+# Seconds that a build goes on without any worker, as when a cluster grows on demand; and between two looks.
+ALONE = 600.0
+LOOK = 60.0
 
 
 @contextmanager
@@ -41,6 +51,8 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
     ------
     InputError
         No scheduler answers at `address`.
+    CommandFailed
+        The local workers do not start.
     """
     if workers is None:
         address = address or os.environ.get("WAVECITY_DASK")
@@ -57,12 +69,83 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(SETTINGS))
         with stage(f"start workers: {n_workers}"):
-            local = LocalCluster(
+            local = _start_local(n_workers)
+            client = stack.enter_context(Client(stack.enter_context(local)))
+        yield client
+
+
+def result_of(client: Client, future: "Future[Any]", what: str) -> Any:
+    """Wait for the result of `what`, for as long as there are workers.
+
+    Raises
+    ------
+    CommandFailed
+        It ended several workers, one after the other, or there has been no worker for `ALONE` seconds.
+    """
+    alone_since: float | None = None
+    while True:
+        try:
+            return future.result(timeout=LOOK)
+        except KilledWorker as error:
+            msg = (
+                f"{what}: it ended {error.allowed_failures + 1} Dask workers, one after the other: too little memory, or a "
+                f"library that aborts (LLVM, a driver); what the last one, {error.last_worker.address}, wrote says more"
+            )
+            raise CommandFailed(msg) from error
+        except TimeoutError:
+            if future.done():  # meanwhile; or it is the error of the work itself
+                return future.result()
+        if client.scheduler_info()["workers"]:
+            alone_since = None
+            continue
+        alone_since = alone_since or time.monotonic()
+        if time.monotonic() - alone_since >= ALONE:
+            msg = (
+                f"{what}: no Dask worker for {ALONE:.0f} s; start workers, and run the same command again to go on "
+                "(their own output says why they ended)"
+            )
+            raise CommandFailed(msg)
+
+
+def _start_local(n_workers: int) -> LocalCluster:
+    """Start local workers, within `START` seconds."""
+    found: futures.Future[LocalCluster] = futures.Future()
+
+    def start() -> None:
+        try:
+            cluster = LocalCluster(
                 n_workers=n_workers,
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address="127.0.0.1:0",
                 silence_logs=50,
             )
-            client = stack.enter_context(Client(stack.enter_context(local)))
-        yield client
+        except BaseException as error:
+            found.set_exception(error)
+        else:
+            found.set_result(cluster)
+
+    # In a thread of its own: the constructor has no limit, and a signal that ends the run may not get through to it.
+    threading.Thread(target=start, name="start-workers", daemon=True).start()
+    try:
+        return found.result(START)
+    except TimeoutError as error:
+        found.add_done_callback(_close)
+        reason = f"they did not start within {START:.0f} s"
+        cause: Exception = error
+    except (RuntimeError, OSError) as error:
+        reason, cause = str(error), error
+    except BaseException:
+        found.add_done_callback(_close)
+        raise
+    msg = (
+        f"{n_workers} local Dask workers: {reason}; in a script of your own, start the build below "
+        '`if __name__ == "__main__":`'
+    )
+    raise CommandFailed(msg) from cause
+
+
+def _close(found: "futures.Future[LocalCluster]") -> None:
+    """Close a cluster that nobody waits for any more."""
+    with suppress(BaseException):
+        found.result().close(timeout=10)

@@ -6,34 +6,42 @@ fingerprints decide what is done, so a second run recomputes nothing.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from distributed import Client, KilledWorker
+from distributed import Client
 from distributed.client import FutureCancelledError
 from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.events import emit_event
+from prefect.futures import as_completed
+from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from wavecity.dataset.checks.validate import Each
 from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import StorePath, location, make_folder, read_json, write_json
-from wavecity.dataset.lock import Lock, builder_lock
+from wavecity.dataset.lock import Lock
 from wavecity.dataset.progress import say, stage, track
-from wavecity.dataset.publish import Version, make_latest, pointed_at
+from wavecity.dataset.publish import Version, latest, make_latest, pointed_at
 from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.records import Receipt
-from wavecity.flows import artifacts, build, finished
-from wavecity.flows.cluster import compute
+from wavecity.flows import artifacts, build, finished, gates
+from wavecity.flows.build_log import BuildLog
+from wavecity.flows.cluster import compute, result_of
+from wavecity.flows.gates import GateName
+from wavecity.flows.guard import end_with_worker
 from wavecity.flows.maps import map_folder, share_maps
 from wavecity.flows.recipe import Recipe, recipe_of_run
 from wavecity.flows.reuse import Reuse
 from wavecity.flows.run_checks import refuse_other_run, refuse_unfit_model, tasks_of, warnings_of
+from wavecity.flows.run_log import shorten_errors
 from wavecity.flows.splits import refuse_untrainable, warning_of
+from wavecity.flows.turns import WhenBusy, await_turn, cancelled_if_busy, turn
 from wavecity.geo.cities import City, cities_of
 from wavecity.geo.errors import InputError, MapError
 from wavecity.geo.plan import CityPlan, Plan, Servers
@@ -45,18 +53,28 @@ from wavecity.model.settings.tasks import TaskName
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Before anything else of a deployed run, whose process Prefect starts with nothing but this module.
+shorten_errors()
+end_with_worker()
+
 # One thread per unit in flight: it only waits for Dask. To mypy no thread pool is a runner as `flow` declares it.
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
+
+# Message of a unit that was under way when its run ended.
+ENDED = "the run ended before this unit did"
 
 # As `build.run_unit`: writes a unit and gives its receipt.
 RunUnit = Callable[..., Receipt]
 
 
 def _can_pass(task: Task[..., object], run: TaskRun, state: State[object]) -> bool:
-    """Retry after a killed worker or a broken connection; never after bad geometry or wrong input."""
+    """Retry after a broken connection; never after bad geometry or wrong input.
+
+    Nor after killed workers: Dask has tried the unit on several.
+    """
     try:
         state.result()
-    except (KilledWorker, ConnectionError, TimeoutError):
+    except (ConnectionError, TimeoutError):
         return True
     except Exception:
         return False
@@ -78,16 +96,18 @@ def build_unit(
     sources: dict[str, Source],
     recipe: Recipe,
     run_unit: RunUnit,
-) -> Receipt:
-    """Hand one unit to Dask and wait for its receipt."""
+) -> Receipt | State[Receipt]:
+    """Hand one unit to Dask and wait for its receipt; `Cancelled` if the run ends meanwhile."""
+    if client.status == "closed":
+        return Cancelled(message=ENDED)
     future = client.submit(run_unit, draft, unit, jobs, sources, recipe, pure=False)
     try:
-        return future.result()
+        return cast(Receipt, result_of(client, future, f"unit {unit}"))
     except FutureCancelledError as error:
         if error.reason == "scheduler-connection-lost":
             msg = "--dask: the scheduler is gone; start one, with its workers, and run the same command to go on"
             raise InputError(msg) from error
-        raise
+        return Cancelled(message=ENDED)
     finally:
         future.release()
 
@@ -95,6 +115,7 @@ def build_unit(
 # Receipts and fingerprints decide what is done, never Prefect's cache; clients and locks cannot be hashed for its key.
 plan_scenes = task(name="plan", cache_policy=NO_CACHE)(build.plan_scenes)
 finish = task(name="finish", cache_policy=NO_CACHE)(build.finish)
+measure_gates = task(name="gates", cache_policy=NO_CACHE)(gates.measure)
 check_and_publish = task(name="validate-and-publish", cache_policy=NO_CACHE)(build.check_and_publish)
 
 
@@ -109,6 +130,7 @@ class Published(Settings):
 
 
 @flow(name="build-dataset", task_runner=RUNNER)
+@cancelled_if_busy
 def build_dataset(
     recipe: Recipe,
     store: str = "",
@@ -119,6 +141,10 @@ def build_dataset(
     announce: bool = True,
     verify: bool = False,
     trained: bool = False,
+    when_busy: WhenBusy = "fail",
+    pass_gates: tuple[GateName, ...] = (),
+    refresh_cities: tuple[str, ...] = (),
+    retry_quarantined: bool = False,
 ) -> Version:
     """Maps -> published dataset version; whatever is already there is kept.
 
@@ -143,13 +169,28 @@ def build_dataset(
         in any case.
     trained : bool
         Whether a model is to be trained on it: a plan without train or validation scenes is refused.
+    when_busy : {"fail", "cancel", "wait"}
+        What becomes of the run while another one builds in the store.
+    pass_gates : tuple of str
+        Gates of the recipe that do not stop publication this time.
+    refresh_cities : tuple of str
+        Cities to which `refresh` is limited, by name; by default all. The others keep their maps, and so their scenes.
+    retry_quarantined : bool
+        Whether units of the draft with quarantined scenes are built again. What is published never changes.
+
+    Raises
+    ------
+    GateFailed
+        A limit of `recipe.gates` is exceeded; the draft stays, the published version is untouched.
     """
     logger = get_run_logger()
     place = location(store or f"{os.environ.get('WAVECITY_STORE', 'stores')}/{recipe.name}")
     make_folder(place)
+    await_turn(place, when_busy, logger.info)
     folder = maps or map_folder(place)
+    build.refuse_missing_maps(recipe, folder)
     if refresh:
-        _refresh_maps(recipe, folder)
+        _refresh_maps(recipe, folder, refresh_cities)
     with stage("build 1/4: plan"):
         plan = _plan(recipe, folder, workers, dask)
     if trained:
@@ -164,12 +205,14 @@ def build_dataset(
             city.city.scenes,
             f": {city.problem}" * bool(city.problem),
         )
+    log = BuildLog(logger, place)
+    log.planned(plan)
     known = build.published(recipe, plan, place)
     if known and known.folder.name == pointed_at(place):
         logger.info("version v%d is up to date, nothing to do", known.number)
         say(f"build: v{known.number} is up to date")
         return known
-    with builder_lock(place) as lock:
+    with turn(place, when_busy, logger.info) as lock:
         if known:
             # Built before, then another recipe or map was; or the build was killed before it moved the pointer.
             make_latest(known, recipe.store.keep, recipe.store.grace)
@@ -177,8 +220,10 @@ def build_dataset(
         reuse = build.reuse_of(recipe, plan, place)
         draft = build.draft_of(recipe, plan, place)
         _discard_damaged(draft, verify)
+        if retry_quarantined and (lost := draft.discard_quarantined()):
+            logger.info("tried again: %s quarantined before", ", ".join(lost))
         missing = draft.missing()
-        logger.info("%d scenes, %d of %d units to build", len(plan.accepted), len(missing), draft.layout.units)
+        log.started(draft, missing)
         share_maps(plan.sources, place)
         with compute(workers, dask) as client:
 
@@ -187,10 +232,11 @@ def build_dataset(
 
             def complete(missing: list[int]) -> Version:
                 if missing:
-                    _run_units(client, draft, missing, plan, reuse, recipe, lock)
+                    _run_units(client, draft, missing, plan, reuse, recipe, lock, log=log)
                 lock.check()
                 with stage("build 3/4: statistics and card"):
                     finish(draft, recipe, plan)
+                _refuse_by_gates(draft, recipe, place, pass_gates)
                 return check_and_publish(draft, recipe, place, validated, _on_cluster(client))
 
             try:
@@ -200,10 +246,29 @@ def build_dataset(
                 if not _discard_damaged(draft, verify=True):
                     raise
                 version = complete(draft.missing())
-    artifacts.show_version(version)
+    log.published(version)
+    artifacts.show_version(version, recipe.name)
     if announce:
         announce_version(recipe, version)
     return version
+
+
+def _refuse_by_gates(draft: Draft, recipe: Recipe, place: StorePath, passed: Collection[GateName]) -> None:
+    """Measure a finished draft by the gates, show them, and refuse it if one is exceeded."""
+    known = latest(place)
+    measured = measure_gates(draft.folder, known.folder if known else None, recipe.gates, passed)
+    artifacts.show_gates(measured, recipe.name)
+    for gate in measured:
+        if gate.verdict == "exceeded, overridden":
+            get_run_logger().warning("gate %s is overridden: %s %.3g", gate.name, gate.what, gate.value)
+    if any(gate.exceeded for gate in measured):
+        error = gates.GateFailed(measured, draft.folder)
+        emit_event(
+            "wavecity.gate.failed",
+            resource={"prefect.resource.id": f"wavecity.store.{recipe.name}", "prefect.resource.name": str(place)},
+            payload={"gates": [gate.name for gate in error.gates], "message": str(error)},
+        )
+        raise error
 
 
 def _discard_damaged(draft: Draft, verify: bool) -> bool:
@@ -231,11 +296,16 @@ def announce_version(recipe: Recipe, version: Version) -> Published:
     return published
 
 
-def _refresh_maps(recipe: Recipe, folder: Path) -> None:
-    """Ask the servers of all cities for newer maps; a server that fails is a warning."""
+def _refresh_maps(recipe: Recipe, folder: Path, only: Collection[str] = ()) -> None:
+    """Ask the servers of all cities, or of some, for newer maps; a server that fails is a warning."""
     logger, servers = get_run_logger(), Servers()
+    names = [city.name for city in cities_of(recipe.area)]
+    if unknown := [name for name in only if name not in names]:
+        like = get_close_matches(unknown[0], names, 3, 0.6) or names[:5]
+        msg = f"refresh_cities: {unknown[0]!r} is no city of recipe {recipe.name}; it has {', '.join(like)}"
+        raise InputError(msg)
     for city in cities_of(recipe.area):
-        if not city.scenes or servers.given_up(city):
+        if (only and city.name not in only) or not city.scenes or servers.given_up(city):
             continue
         try:
             if refresh_city(city, folder):
@@ -287,24 +357,25 @@ def _run_units(
     recipe: Recipe,
     lock: Lock,
     run_unit: RunUnit = build.run_unit,
+    log: BuildLog | None = None,
 ) -> None:
     """Run all missing units on the cluster, one Prefect task each, and wait for them."""
-    futures = []
-    progress = artifacts.Progress(draft.layout.units, draft.layout.units - len(missing))
+    futures = {}
+    progress = artifacts.Progress(draft.layout.units, draft.layout.units - len(missing), recipe.name)
     sources = plan.sources
     scenes = sum(len(draft.layout.scenes_of(unit)) for unit in missing)
     with stage("build 2/4: trace", scenes, "scenes") as bar:
         for unit in missing:
             jobs = build.jobs_of(draft, unit, plan, reuse)
             needed = {job.tile.city: sources[job.tile.city] for job in jobs}
-            future = build_unit.submit(client, draft, unit, jobs, needed, recipe, run_unit)
-            futures.append(future)
-        # In the order of submission: the bar moves when the oldest unfinished unit is done.
-        for unit, future in zip(missing, futures, strict=True):
-            future.result()
+            futures[build_unit.submit(client, draft, unit, jobs, needed, recipe, run_unit)] = unit
+        for future in as_completed(list(futures)):
+            receipt = cast(Receipt, future.result())  # `Cancelled` raises
             lock.check()
+            if log is not None:
+                log.unit(receipt)
             progress.advance()
-            bar.advance(len(draft.layout.scenes_of(unit)))
+            bar.advance(len(draft.layout.scenes_of(futures[future])))
 
 
 @task(name="pretrain", cache_policy=NO_CACHE)
@@ -314,7 +385,7 @@ def pretrain(recipe: Recipe, store: StorePath, out: Path, overwrite: bool = Fals
 
     with stage("pretrain"):
         checkpoint = train(str(store), recipe.training, out, recipe.seed, overwrite)
-    artifacts.show_training(out)
+    artifacts.show_training(out, recipe.name)
     return checkpoint
 
 
@@ -333,13 +404,13 @@ def evaluate(run: Path, store: StorePath, name: Any, recipe: Recipe) -> dict[str
 
 
 @task(name="report", cache_policy=NO_CACHE)
-def report(run: Path) -> Path:
+def report(run: Path, recipe_name: str) -> Path:
     """Run folder -> one self-contained HTML page."""
     from wavecity.model.report.page import write_report
 
     with stage("report"):
         page = write_report(run)
-    artifacts.show_report(page)
+    artifacts.show_report(page, recipe_name)
     return page
 
 
@@ -387,7 +458,7 @@ def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]
     """
     recipe = recipe_of_run(run)
     left_out = _evaluate(run, location(store), tasks, recipe)
-    return {"report": str(report(run)), "run": str(run), **left_out}
+    return {"report": str(report(run, recipe.name)), "run": str(run), **left_out}
 
 
 def _train(recipe: Recipe, data: StorePath, out: Path, overwrite: bool) -> dict[str, str]:
@@ -403,7 +474,7 @@ def _train(recipe: Recipe, data: StorePath, out: Path, overwrite: bool) -> dict[
         say(f"warning: {warning}")
     pretrain(recipe, data, out, overwrite)
     left_out = _evaluate(out, data, tasks_of(recipe), recipe)
-    return {"report": str(report(out)), "run": str(out), **left_out}
+    return {"report": str(report(out, recipe.name)), "run": str(out), **left_out}
 
 
 def _evaluate(run: Path, store: StorePath, tasks: Iterable[TaskName], recipe: Recipe) -> dict[str, str]:
@@ -418,6 +489,7 @@ def _evaluate(run: Path, store: StorePath, tasks: Iterable[TaskName], recipe: Re
 
 
 @flow(name="wavecity")
+@cancelled_if_busy
 def run_recipe(
     recipe: Recipe,
     out: Path,
@@ -425,6 +497,8 @@ def run_recipe(
     dask: str | None = None,
     maps: Path | None = None,
     overwrite: bool = False,
+    when_busy: WhenBusy = "fail",
+    pass_gates: tuple[GateName, ...] = (),
 ) -> dict[str, str]:
     """The main job: map -> dataset -> model -> report.
 
@@ -437,6 +511,8 @@ def run_recipe(
         As for `build_dataset`.
     overwrite : bool
         Replace another training in the folder, and its results.
+    when_busy, pass_gates
+        As for `build_dataset`.
 
     Returns
     -------
@@ -451,8 +527,12 @@ def run_recipe(
     if not overwrite:
         refuse_other_run(recipe, out)
     refuse_unfit_model(recipe)
+    build.refuse_missing_maps(recipe, maps or map_folder(out / "store"))
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
-    version = build_dataset(recipe, str(out / "store"), workers, dask, maps, announce=False, trained=True)
-    result = {**_train(recipe, version.data, out, overwrite), "store": str(out / "store")}
+    store = str(out / "store")
+    version = build_dataset(
+        recipe, store, workers, dask, maps, announce=False, trained=True, when_busy=when_busy, pass_gates=pass_gates
+    )
+    result = {**_train(recipe, version.data, out, overwrite), "store": store}
     finished.record(recipe, version, out)
     return result

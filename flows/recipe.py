@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from wavecity.dataset.files import read_json
-from wavecity.dataset.settings import FeatureSettings, StoreSettings
+from wavecity.dataset.settings import FeatureSettings, GateSettings, StoreSettings
 from wavecity.flows.yaml_text import parse, read_text, value_of
 from wavecity.geo.errors import InputError
 from wavecity.geo.settings import AreaSettings, MobilitySettings, SceneSettings, Settings, UserSettings
@@ -33,9 +33,14 @@ class Recipe(Settings):
     """One run: map -> scenes -> channels -> store -> model -> report."""
 
     base: str | None = Field(
-        None, description="Shipped recipe that this one changes: what is not named here is as it is there."
+        None,
+        description="Shipped recipe that this one changes: what is not named here is as it is there.",
+        # With a choice, Prefect refuses another name before a run exists.
+        json_schema_extra=lambda schema: _choose(schema, [*shipped_recipes(), None]),
     )
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Short name: lower case, digits, hyphens.")
+    # Not `[a-z0-9]...`: Prefect's command line prints a message with this pattern through rich, which takes `[a...]` for
+    # markup and leaves it out.
+    name: str = Field(pattern=r"^[0-9a-z][0-9a-z-]*$", description="Short name: lower case, digits, hyphens.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of every random choice.")
     area: AreaSettings = AreaSettings()
     scene: SceneSettings = SceneSettings()
@@ -47,6 +52,7 @@ class Recipe(Settings):
     solver: SolverSettings = SolverSettings()
     features: FeatureSettings = FeatureSettings()
     store: StoreSettings = StoreSettings()
+    gates: GateSettings = GateSettings()
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="before")
@@ -113,6 +119,12 @@ class Recipe(Settings):
         parts = self.model_dump(mode="json", include=set(DATA_PARTS))
         del parts["store"]["keep"], parts["store"]["grace"], parts["solver"]["memory"]
         return parts
+
+
+def _choose(schema: dict[str, Any], values: list[str | None]) -> None:
+    """Make a field's JSON schema one of a choice of values."""
+    del schema["anyOf"]
+    schema["enum"] = values
 
 
 def _merge(base: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:

@@ -129,7 +129,7 @@ def print_run(run: Path) -> None:
     data = open_store(version.data)
     done = int((data["status"] == "done").sum())
     size = f"{done:,} scenes, {int(data['n_users'].sum()):,} users, dataset v{version.number}"
-    found = [_headline(run, task) for task in TASKS if (run / "results" / f"{task}.parquet").is_file()]
+    found = [headline(run, task) for task in TASKS]
     numbers = [text for text in found if text]
     store = run / "store"
     lines = {
@@ -159,9 +159,9 @@ def _at(row: Any) -> str:
     return f"{place} of the labels" if axis is Axis.LABEL_SHARE else f"{axis_of(row.metric)}: {place}"
 
 
-def _headline(run: Path, task: str) -> str:
+def headline(run: Path, task: str) -> str:
     """A task's main metric where most labels were given: the model's best value, and the best other in brackets."""
-    rows = rows_of_result(run, task)
+    rows = rows_of_result(run, task) if (run / "results" / f"{task}.parquet").is_file() else []
     if not rows:
         return ""
     first = next((row for row in rows if row.metric is HEADLINES.get(task)), rows[0])

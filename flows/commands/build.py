@@ -10,6 +10,7 @@ import click
 from wavecity.flows.commands.options import (
     address,
     dask_option,
+    gate_option,
     import_extra,
     maps_option,
     nothing_left,
@@ -43,6 +44,7 @@ Item = TypeVar("Item")
 @workers_option
 @dask_option
 @maps_option
+@gate_option
 @overwrite_option
 def run(
     recipe: str,
@@ -51,6 +53,7 @@ def run(
     workers: int | None,
     dask: str | None,
     maps: Path | None,
+    passed: tuple[str, ...],
     overwrite: bool,
 ) -> None:
     """The whole DAG: build, validate, publish, pretrain, evaluate, report. Resumes by itself.
@@ -73,11 +76,13 @@ def run(
             say("nothing to do: recipe, maps, code and results are those of the run that is there")
         else:
             import_extra("wavecity.flows.splits", "generate").refuse_untrainable(loaded)
+            folder = maps or import_extra("wavecity.flows.maps", "generate").map_folder(out / "store")
+            import_extra("wavecity.flows.build", "generate").refuse_missing_maps(loaded, folder)
             warn_of(loaded)
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate,train")
             with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
-                pipeline.run_recipe(loaded, out, workers, dask, maps, overwrite)
+                pipeline.run_recipe(loaded, out, workers, dask, maps, overwrite, pass_gates=passed)
     print_run(out)
 
 
@@ -158,7 +163,11 @@ def _city_bar(cities: Iterable[Item]) -> Iterable[Item]:
 @workers_option
 @dask_option
 @maps_option
+@gate_option
 @click.option("--verify", is_flag=True, help="Compare every byte of finished units before going on, not only sizes.")
+@click.option(
+    "--retry-quarantined", is_flag=True, help="Build units of the unpublished draft with quarantined scenes again."
+)
 def build(
     recipe: str,
     out: str,
@@ -167,7 +176,9 @@ def build(
     workers: int | None,
     dask: str | None,
     maps: Path | None,
+    passed: tuple[str, ...],
     verify: bool,
+    retry_quarantined: bool,
 ) -> None:
     """Build, validate and publish the dataset of a recipe. Resumes by itself.
 
@@ -192,10 +203,12 @@ def build(
         if version:
             say(f"nothing to do: v{version.number} is of this recipe, map and code")
         else:
+            import_extra("wavecity.flows.build", "generate").refuse_missing_maps(loaded, folder)
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate")
             with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
-                version = pipeline.build_dataset(loaded, out, workers, dask, maps, verify=verify)
+                options = {"verify": verify, "pass_gates": passed, "retry_quarantined": retry_quarantined}
+                version = pipeline.build_dataset(loaded, out, workers, dask, maps, **options)
     print_shortfalls(version.folder)
     print_origins(version.folder)
     click.echo(f"published v{version.number}: {version.data}")

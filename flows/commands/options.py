@@ -34,6 +34,14 @@ overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace another training, and its results, that the run folder holds."
 )
 
+gate_option = click.option(
+    "--pass-gate",
+    "passed",
+    multiple=True,
+    type=click.Choice(["outage", "imputed", "quarantined", "drift"]),
+    help="Publish although this gate of the recipe is exceeded; repeatable.",
+)
+
 
 def import_extra(module: str, extra: str) -> ModuleType:
     """Import what an extra brings; without it say which to install."""

@@ -59,6 +59,8 @@ def prefect_answers() -> Iterator[None]:
             raise InputError(msg) from error
         msg = f"the Prefect server stopped answering ({error}); run the same command again to go on"
         raise CommandFailed(msg) from error
+    finally:
+        _stop_own_server()
 
 
 def wait_for_server() -> None:
@@ -70,6 +72,24 @@ def wait_for_server() -> None:
     text = "connect to the Prefect server" if "PREFECT_API_URL" in os.environ else "start the Prefect server"
     with stage(text), get_client(sync_client=True) as client:
         client.raise_for_api_version_mismatch()
+
+
+def _stop_own_server() -> None:
+    """Stop the server that Prefect's client started, if it did.
+
+    Left to the end of the process, as Prefect leaves it, the next command of the process would find one that is gone.
+    """
+    from prefect.events.worker import EventsWorker
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is not None:
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer()
+    if server.server_process is not None and server.server_process.poll() is None:
+        EventsWorker.drain_all(timeout=10, at_exit=False)  # after its end every event would be retried
+    server.stop()
 
 
 def _own_database() -> str:

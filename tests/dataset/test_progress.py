@@ -90,3 +90,15 @@ def test_a_stage_that_fails_is_closed(capsys: pytest.CaptureFixture[str]) -> Non
         raise ValueError("broken")
     progress._DISPLAY.beat()
     assert capsys.readouterr().err == "fail\n"
+
+
+def test_lines_that_nobody_reads_do_not_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unread(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Unread())
+    with progress.stage("count", total=2) as counting:
+        counting.advance(2)
+    progress.say("a line")
+    assert counting.done == 2

@@ -1,21 +1,26 @@
 """The Dask cluster that units are computed on."""
 
 import resource
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import dask
 import numpy as np
 import pytest
-from distributed import Client
+from distributed import Client, KilledWorker
+from distributed.client import FutureCancelledError
 from processes import process, wait_until
 from servers import DASK
 
+from wavecity.flows import cluster
 from wavecity.flows.bench.prefect_server import free_port
-from wavecity.flows.cluster import compute
+from wavecity.flows.cluster import compute, result_of
 from wavecity.flows.pipeline import build_unit
-from wavecity.geo.errors import InputError
+from wavecity.geo.errors import CommandFailed, InputError
 
 
 @pytest.mark.system
@@ -62,3 +67,83 @@ def test_a_scheduler_that_is_lost_is_said_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="--dask: the scheduler is gone; start one, with its workers"):
             unit.result(timeout=120)
         second.kill()
+
+
+def future(*outcomes: Any, done: bool = False) -> Any:
+    """A future whose calls of `result` have these outcomes, one after the other."""
+    left = iter(outcomes)
+
+    def result(timeout: float | None = None) -> Any:
+        outcome = next(left)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return SimpleNamespace(result=result, done=lambda: done, release=lambda: None)
+
+
+def client(*looks: dict[str, Any], **attributes: Any) -> Any:
+    """A client whose scheduler has these workers at one look after the other."""
+    left = iter(looks)
+    return SimpleNamespace(scheduler_info=lambda: {"workers": next(left)}, status="running", **attributes)
+
+
+def test_a_unit_that_ends_one_worker_after_the_other_ends_the_build_in_one_line() -> None:
+    worker: Any = SimpleNamespace(address="tcp://10.0.0.5:4001")
+    killed = KilledWorker("run_unit-1", worker, 3)
+    with pytest.raises(CommandFailed, match=r"^unit 7: it ended 4 Dask workers, .*tcp://10\.0\.0\.5:4001"):
+        result_of(client(), future(killed, done=True), "unit 7")
+
+
+def test_a_build_without_any_worker_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100.0, 100.0, 300.0, 300.0, 399.0, 400.0])
+    monkeypatch.setattr(cluster.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(cluster, "ALONE", 100.0)
+    waits = [TimeoutError() for _ in range(9)]
+    # They are gone for a while, come back, and are gone for good.
+    with pytest.raises(CommandFailed, match=r"^unit 7: no Dask worker for 100 s; start workers"):
+        result_of(client({}, {"one": 1}, {}, {}, {}), future(*waits), "unit 7")
+    assert result_of(client({"one": 1}, {"one": 1}), future(*waits[:2], "receipt"), "unit 7") == "receipt"
+
+
+def test_a_time_limit_within_the_work_is_its_own_error() -> None:
+    error = TimeoutError("of the map server")
+    with pytest.raises(TimeoutError, match="of the map server"):
+        result_of(client(), future(error, error, done=True), "unit 7")
+
+
+def test_a_unit_that_ends_right_after_a_look_has_its_result() -> None:
+    assert result_of(client(), future(TimeoutError(), "receipt", done=True), "unit 7") == "receipt"
+
+
+def test_units_under_way_when_a_run_ends_are_cancelled() -> None:
+    gone = client(submit=lambda *_, **__: future(FutureCancelledError("run_unit-1", "unknown"), done=True))
+    closed: Any = SimpleNamespace(status="closed")
+    for each in (gone, closed):
+        state: Any = build_unit.fn(each, None, 7, [], {}, None, None)  # type: ignore[arg-type]
+        assert state.is_cancelled()
+
+
+def test_local_workers_that_do_not_start_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    started, closed = threading.Event(), threading.Event()
+
+    def late(**_: Any) -> Any:
+        started.wait()
+        return SimpleNamespace(close=lambda timeout: closed.set())
+
+    monkeypatch.setattr(cluster, "LocalCluster", late)
+    monkeypatch.setattr(cluster, "START", 0.01)
+    with pytest.raises(CommandFailed, match=r"^2 local Dask workers: they did not start within 0 s"), compute(2):
+        pytest.fail("there is no cluster")
+    # Whatever comes up after all is closed.
+    started.set()
+    assert closed.wait(30)
+
+
+def test_local_workers_that_fail_to_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: Any) -> None:
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr(cluster, "LocalCluster", fail)
+    with pytest.raises(CommandFailed, match=r"^1 local Dask workers: Nanny failed to start\.; in a script"), compute(1):
+        pytest.fail("there is no cluster")

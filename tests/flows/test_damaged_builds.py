@@ -1,5 +1,6 @@
 """A build goes on after damage to what it had finished, in one command; units come from the toy's generator."""
 
+import json
 import logging
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from toy import ATTRIBUTES, make_layout, write_synthetic_unit
 
 from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.checks.validate import validate
-from wavecity.dataset.draft import open_draft
+from wavecity.dataset.draft import load_draft, open_draft
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.reader import open_store
 from wavecity.flows import build, pipeline
@@ -26,7 +27,7 @@ def parts(monkeypatch, tmp_path):
     def draft_of(*_):
         return open_draft(tmp_path / "store", "0123456789abcdef0123", make_layout())
 
-    def run_units(client, draft, missing, *_):
+    def run_units(client, draft, missing, *_, log=None):
         for unit in missing:
             write_synthetic_unit(draft, unit)
             built.append(unit)
@@ -36,30 +37,31 @@ def parts(monkeypatch, tmp_path):
         seal(draft)
 
     @contextmanager
-    def lock(place):
+    def lock(*_):
         yield SimpleNamespace(check=lambda: None)
 
     for module, name, part in (
-        (pipeline, "_plan", lambda *_: SimpleNamespace(short=[], accepted=[0] * 6, sources={}, tiles=[])),
+        (pipeline, "_plan", lambda *_: SimpleNamespace(short=[], accepted=[0] * 6, sources={}, tiles=[], cities=[])),
         (build, "published", lambda *_: None),
         (build, "reuse_of", lambda *_: None),
         (build, "draft_of", draft_of),
         (pipeline, "share_maps", lambda *_: None),
         (pipeline, "compute", lambda *_: nullcontext()),
-        (pipeline, "builder_lock", lock),
+        (pipeline, "turn", lock),
         (pipeline, "_run_units", run_units),
         (pipeline, "finish", finish),
+        (pipeline, "_refuse_by_gates", lambda *_: None),
         (pipeline, "check_and_publish", build.check_and_publish),
         (pipeline, "_on_cluster", lambda client: map),
         (pipeline, "get_run_logger", lambda: logging.getLogger("build")),
-        (pipeline.artifacts, "show_version", lambda version: None),
+        (pipeline.artifacts, "show_version", lambda *_: None),
     ):
         monkeypatch.setattr(module, name, part)
 
-    def run(verify=False):
+    def run(verify=False, **options):
         built.clear()
         recipe = load_recipe("quickstart", ())
-        version = pipeline.build_dataset.fn(recipe, str(tmp_path / "store"), announce=False, verify=verify)
+        version = pipeline.build_dataset.fn(recipe, str(tmp_path / "store"), announce=False, verify=verify, **options)
         return version, list(built)
 
     draft = draft_of()
@@ -112,3 +114,22 @@ def test_what_is_wrong_for_another_reason_is_not_built_for_ever(parts, monkeypat
     with pytest.raises(CheckFailed, match=r"validation failed: friis at scene toy-0004"):
         parts.run()
     assert not (parts.store / "versions").exists()
+
+
+def test_units_with_quarantined_scenes_are_tried_again(parts, caplog):
+    """Those of the draft, where that is asked for; the receipts of the others stay."""
+    path = parts.draft.folder / "receipts/unit-00001.json"
+    receipt = json.loads(path.read_text())
+    receipt["scenes"][0] |= {"status": "quarantined", "stage": "raytrace", "reason": "RuntimeError: out of luck"}
+    path.write_text(json.dumps(receipt))
+    assert parts.draft.discard_damaged(verify=True) == []
+    caplog.set_level(logging.INFO)
+    version, built = parts.run(retry_quarantined=True)
+    assert built == [1, 2]
+    lost = [scene["scene_id"] for scene in receipt["scenes"] if scene["status"] != "done"]
+    assert f"tried again: {', '.join(lost)} quarantined before" in caplog.text
+    # What the generator makes of it, whatever the receipt said.
+    outcomes = {
+        scene["scene_id"]: scene["status"] for unit in load_draft(version.folder).receipts() for scene in unit["scenes"]
+    }
+    assert outcomes[lost[0]] == "done"

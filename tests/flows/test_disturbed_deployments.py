@@ -158,6 +158,8 @@ def test_a_cancelled_run_and_a_killed_one_are_picked_up_by_the_next(box: Box) ->
         assert cancelled["state_type"] == "CANCELLED", (box.folder / "cpu.log").read_text()
         assert not flow.is_running()
     assert "cancelled" in (box.folder / "cpu.log").read_text()
+    tasks = ask(box.environment, "task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+    assert "FAILED" not in {task["state_type"] for task in tasks}
     assert not (box.folder / "store" / "versions").exists()
 
     killed = box.start("store")

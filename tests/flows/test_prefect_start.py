@@ -1,8 +1,12 @@
 """A command that needs Prefect says that it waits for the server."""
 
+import os
+from pathlib import Path
+
 import pytest
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from processes import python
 
 from wavecity.dataset import progress
 from wavecity.flows.commands.prefect_start import prefect_answers
@@ -37,3 +41,33 @@ def test_a_configured_server_that_does_not_answer_is_named(
     with settings, pytest.raises(InputError, match=message), prefect_answers():
         pytest.fail("the flow began without a server")
     assert capsys.readouterr().err == "connect to the Prefect server\n"
+
+
+TWO_RUNS = """
+from wavecity.flows.commands.prefect_start import prefect_answers, set_defaults
+from wavecity.flows.guard import no_orphans
+set_defaults()
+import prefect
+@prefect.flow
+def double(number):
+    return 2 * number
+for number in (1, 2):
+    with no_orphans(), prefect_answers():
+        print(double(number))
+"""
+
+
+@pytest.mark.system
+def test_a_second_run_of_a_process_has_a_server_again(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    answer = python(TWO_RUNS, env={**environment, "PREFECT_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
+    assert answer.splitlines() == ["2", "4"]
+
+
+def test_the_interface_of_a_server_on_another_port_asks_that_port() -> None:
+    """As the operations page says: by the variable, for an option of the command reaches the server alone."""
+    code = "from prefect.settings import PREFECT_UI_API_URL; print(PREFECT_UI_API_URL.value())"
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    assert python(code, env={**environment, "PREFECT_SERVER_API_PORT": "5000"}) == "http://127.0.0.1:5000/api"
+    deploy = Path(__file__).parents[2] / "docs" / "operations" / "deploy.md"
+    assert "PREFECT_SERVER_API_PORT=5000" in deploy.read_text(encoding="utf-8")

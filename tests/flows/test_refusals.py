@@ -4,11 +4,13 @@ import errno
 import socket
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from command import wavecity
 from geo_maps import box, osm_xml
 from processes import Finished
+from rich.text import Text
 from toy import build_store, make_layout
 
 from wavecity.dataset.files import read_json, write_json
@@ -330,3 +332,36 @@ def test_other_errors_are_no_full_disks(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("wavecity.flows.build.show_plan", broken)
     with pytest.raises(OSError, match="Input/output"):
         wavecity("plan", "mine.yaml", cwd=folder)
+
+
+@pytest.mark.parametrize("command", ["build", "run"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("area.source=nope.osm", "area.source: nope.osm: no such file; give"),
+        ("area.source=nope.parquet", "area.source: nope.parquet: no such file; give an Overture"),
+        ("area.heights=nope.parquet", "area.heights: nope.parquet: no such file; give"),
+    ],
+)
+def test_a_missing_map_is_refused_before_prefect_is_started(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, change: str, words: str
+) -> None:
+    monkeypatch.setattr("wavecity.flows.commands.build.prefect_answers", lambda: pytest.fail("Prefect was started"))
+    splits = ("--set", "area.scenes=8", "--set", "area.split={by: scene, validation: 0.3, test: 0.3}")
+    result = wavecity(command, "mine.yaml", "--out", "there", *splits, "--set", change, cwd=folder)
+    refused(result, words)
+    assert "Prefect" not in result.stderr
+    assert not (folder / "there").exists()
+
+
+def test_what_a_schema_can_say_is_in_that_of_the_recipe() -> None:
+    """Prefect checks parameters by it, before a run exists."""
+    schema = build.Recipe.model_json_schema()["properties"]
+    for name in ("quickstart", None):
+        jsonschema.validate(name, schema["base"])
+    with pytest.raises(jsonschema.ValidationError, match=r"'nope' is not one of .*'quickstart'"):
+        jsonschema.validate("nope", schema["base"])
+    with pytest.raises(jsonschema.ValidationError) as refusal:
+        jsonschema.validate("My Name", schema["name"])
+    # What is printed, for Prefect's command line does it through rich.
+    assert Text.from_markup(refusal.value.message).plain == refusal.value.message

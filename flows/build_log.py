@@ -1,0 +1,121 @@
+"""What a build says of itself: lines for the run's page at sensible intervals, and a record per scene for machines.
+
+Lines go to the run's logger. Records are JSON, one a line, appended to the file that the environment variable
+`WAVECITY_EVENTS` names; without it there are none.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from logging import Logger, LoggerAdapter
+from pathlib import Path
+from typing import Any
+
+from wavecity.dataset.draft import Draft
+from wavecity.dataset.files import StorePath, read_json
+from wavecity.dataset.publish import Version
+from wavecity.dataset.records import Receipt
+from wavecity.geo.plan import Plan
+
+# Least seconds between two lines about progress.
+INTERVAL = 60.0
+# Quarantined scenes that get a line each; the others are counted.
+LINES = 20
+
+
+class BuildLog:
+    """Log of one build.
+
+    Parameters
+    ----------
+    logger : logging.Logger or LoggerAdapter
+    store : StorePath
+    clock : callable
+        Seconds; monotonic.
+    """
+
+    def __init__(
+        self,
+        logger: "Logger | LoggerAdapter[Any]",
+        store: StorePath,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._logger, self._store, self._clock = logger, store, clock
+        self._events = os.environ.get("WAVECITY_EVENTS")
+        self._scenes: Counter[str] = Counter()
+        self._bytes = 0
+        self._total = 0
+        self._begun = self._said = clock()
+
+    def planned(self, plan: Plan) -> None:
+        """Scenes by city, and why tiles are none."""
+        cities = [city for city in plan.cities if any(tile.status == "accepted" for tile in city.tiles)]
+        rejected: Counter[str] = sum((Counter(dict(city.reasons())) for city in plan.cities), Counter())
+        del rejected["not needed"]
+        why = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common())
+        names = ", ".join(city.city.name for city in cities[:5]) + ", ..." * (len(cities) > 5)
+        self._say(f"plan: {len(plan.accepted):,} scenes in {_many(len(cities), 'city', 'cities')} ({names})")
+        if why:
+            self._say(f"plan: tiles rejected: {why}")
+        self._record("plan", scenes=len(plan.accepted), cities=len(cities), rejected=dict(rejected))
+
+    def started(self, draft: Draft, missing: list[int]) -> None:
+        """What is left to do."""
+        units = draft.layout.units
+        self._total = sum(len(draft.layout.scenes_of(unit)) for unit in missing)
+        self._begun = self._said = self._clock()
+        done = f", {units - len(missing):,} done before" * (len(missing) < units)
+        self._say(f"store {self._store}: {self._total:,} scenes in {len(missing):,} of {units:,} units to build{done}")
+        self._record("build", units=units, missing=len(missing), scenes=self._total)
+
+    def unit(self, receipt: Receipt) -> None:
+        """A finished unit: its quarantined scenes, and how far the build is if it has not been said for `INTERVAL`."""
+        size = sum(receipt["sizes"].values())
+        self._bytes += size
+        for scene in receipt["scenes"]:
+            self._scenes[scene["status"]] += 1
+            if scene["status"] == "quarantined" and self._scenes["quarantined"] <= LINES:
+                what = f"{scene['scene_id']} is quarantined in {scene['stage']}: {scene['reason']}"
+                more = "; further ones are only counted here" * (self._scenes["quarantined"] == LINES)
+                self._logger.warning("%s%s", what, more)
+            keys = ("city", "status", "n_users", "stage", "reason", "origin", "seconds_scene", "seconds_raytrace")
+            about = {key: scene[key] for key in keys if key in scene}  # type: ignore[literal-required]
+            self._record("scene", unit=receipt["unit"], scene=scene["scene_id"], **about)
+        self._record("unit", unit=receipt["unit"], bytes=size, seconds_write=receipt["seconds_write"])
+        if self._clock() - self._said >= INTERVAL:
+            self._said = self._clock()
+            self._say(self._progress())
+
+    def published(self, version: Version) -> None:
+        """What has become a version, and what was checked."""
+        if self._total:
+            self._say(self._progress())
+        checks = (read_json(version.folder / "validation.json") or {}).get("checks", {})
+        passed = f"{len(checks)} checks passed ({sum(checks.values()):,} times), " * bool(checks)
+        self._say(f"validation: {passed}v{version.number} is published: {version.data}")
+        self._record("published", version=version.number, fingerprint=version.fingerprint, data=str(version.data))
+
+    def _progress(self) -> str:
+        """Scenes done and quarantined, bytes, rate."""
+        done, quarantined = self._scenes.total(), self._scenes["quarantined"]
+        rate = done / max(self._clock() - self._begun, 1e-9)
+        lost = f", {quarantined:,} quarantined" * bool(quarantined)
+        return f"{done:,} of {self._total:,} scenes{lost}, {self._bytes / 1e6:,.1f} MB, {rate:.2g} scenes/s"
+
+    def _say(self, line: str) -> None:
+        """A line on the run's page."""
+        self._logger.info("%s", line)
+
+    def _record(self, event: str, **content: object) -> None:
+        """Append a record for machines."""
+        if self._events:
+            line = json.dumps({"time": time.time(), "event": event, "store": str(self._store), **content})
+            with Path(self._events).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
+def _many(count: int, one: str, several: str) -> str:
+    """A count with its noun."""
+    return f"{count:,} {one if count == 1 else several}"

@@ -1,0 +1,100 @@
+"""What a build logs: few lines for people, a record per scene for machines."""
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from toy import build_store, make_layout
+
+from wavecity.dataset.draft import load_draft
+from wavecity.dataset.publish import latest
+from wavecity.flows import build_log
+from wavecity.flows.build_log import BuildLog
+
+
+@pytest.fixture
+def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WAVECITY_EVENTS", str(tmp_path / "events.jsonl"))
+    return tmp_path / "events.jsonl"
+
+
+def receipt(unit: int, *scenes: dict[str, Any]) -> Any:
+    return {"unit": unit, "scenes": list(scenes), "sizes": {"a": 1_000_000, "b": 500_000}, "seconds_write": 0.1}
+
+
+def done(name: str) -> dict[str, Any]:
+    return {"scene_id": name, "city": "Town", "status": "done", "n_users": 9, "seconds_raytrace": 2.5}
+
+
+LOST = {
+    "scene_id": "town-9",
+    "city": "Town",
+    "status": "quarantined",
+    "n_users": 0,
+    "stage": "raytrace",
+    "reason": "X: y",
+}
+
+
+def test_lines_come_at_intervals_and_records_always(
+    tmp_path: Path, events: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    now = [0.0]
+    log = BuildLog(logging.getLogger("build"), tmp_path / "store", lambda: now[0])
+    draft: Any = SimpleNamespace(layout=make_layout(scenes=12, unit=2))
+    log.started(draft, [1, 2, 3, 4, 5])
+    for unit, seconds in ((1, 10.0), (2, 60.0), (3, 70.0)):
+        now[0] = seconds
+        log.unit(receipt(unit, done(f"town-{unit}"), LOST if unit == 2 else done(f"town-{unit}b")))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"store {tmp_path}/store: 10 scenes in 5 of 6 units to build, 1 done before",
+        "town-9 is quarantined in raytrace: X: y",
+        "4 of 10 scenes, 1 quarantined, 3.0 MB, 0.067 scenes/s",  # 4 scenes in 60 s
+    ]
+    records = [json.loads(line) for line in events.read_text().splitlines()]
+    scenes = [record for record in records if record["event"] == "scene"]
+    assert [(one["unit"], one["scene"], one["city"], one["status"]) for one in scenes][2:4] == [
+        (2, "town-2", "Town", "done"),
+        (2, "town-9", "Town", "quarantined"),
+    ]
+    assert scenes[3]["reason"] == "X: y"
+    assert scenes[0]["seconds_raytrace"] == 2.5
+    assert [record["bytes"] for record in records if record["event"] == "unit"] == [1_500_000] * 3
+
+
+def test_the_log_is_bounded_when_everything_is_quarantined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("WAVECITY_EVENTS", raising=False)
+    log = BuildLog(logging.getLogger("build"), tmp_path, lambda: 0.0)
+    for unit in range(100):
+        log.unit(receipt(unit, LOST, LOST))
+    assert len(caplog.records) == build_log.LINES
+    assert caplog.records[-1].getMessage().endswith("X: y; further ones are only counted here")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_says_what_was_published_and_checked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    store = tmp_path / "store"
+    build_store(store, make_layout(scenes=2, unit=2, users=12))
+    version = latest(store)
+    assert version is not None
+    log = BuildLog(logging.getLogger("build"), store)
+    draft = load_draft(version.folder)
+    log.started(draft, [0])
+    log.unit(draft.receipts()[0])
+    log.published(version)
+    progress, end = (record.getMessage() for record in caplog.records[-2:])
+    size = sum(path.stat().st_size for path in version.folder.rglob("*") if path.is_file())
+    megabytes = float(progress.split(", ")[1].split()[0])
+    assert 0 < megabytes <= size / 1e6
+    assert end.startswith("validation: ")
+    assert (
+        f"checks passed ({sum(json.loads((version.folder / 'validation.json').read_text())['checks'].values())}" in end
+    )
+    assert end.endswith(f"v1 is published: {version.data}")

@@ -1,0 +1,77 @@
+"""Runs on a server whose database is new, or goes away for a moment: none is lost, and the logs stay short."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import psutil
+import pytest
+from processes import wait_until
+from servers import ENDED, ask, deploy, pool_worker, small_recipe, workers_of
+
+from wavecity.flows.bench.prefect_server import postgresql, prefect_server
+from wavecity.geo.errors import InputError
+
+pytestmark = pytest.mark.system
+
+DEPLOYMENTS = ("quickstart", "localization")
+# Most bytes of the log of a worker with two small builds, and of the server; without its database that writes a traceback
+# per request.
+SHORT = {"cpu.log": 100_000, "server.log": 100_000}
+OUTAGE = {**SHORT, "server.log": 10_000_000}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """A server on a database that nobody has used yet."""
+    with ExitStack() as stack:
+        database = None
+        if request.param == "postgresql":
+            try:
+                database = stack.enter_context(postgresql())
+            except InputError as error:
+                pytest.skip(str(error))
+        environment = stack.enter_context(prefect_server(tmp_path, database))
+        deploy(environment)
+        yield workers_of(environment, tmp_path)
+
+
+def restart_postgresql() -> None:
+    """Have the database drop all connections and recover, as after a crash: that is what happens if one of its own dies."""
+    (postmaster,) = (
+        each for each in psutil.Process(os.getpid()).children(recursive=True) if each.name() == "postgres" and
+        each.parent() is not None and each.parent().name() != "postgres"
+    )  # fmt: skip
+    next(child for child in postmaster.children() if "idle" in " ".join(child.cmdline())).kill()
+
+
+def test_two_builds_at_once(server: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    log = tmp_path / "cpu.log"
+    with pool_worker(server, "cpu-pool", log):
+        runs = []
+        for name in DEPLOYMENTS:
+            deployment = ask(server, f"deployments/name/build-dataset/{name}")
+            parameters = {"recipe": small_recipe(name), "workers": 1, "announce": False}
+            made = ask(server, f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+            runs.append(made["id"])
+        if "postgresql" in request.node.name:
+            wait_until(lambda: "build 1/4" in log.read_text(), 120, log.read_text)
+            restart_postgresql()
+        wait_until(lambda: all(state(server, run) in ENDED for run in runs), 240, log.read_text)
+    assert [state(server, run) for run in runs] == ["COMPLETED"] * 2, log.read_text()
+    for name in DEPLOYMENTS:
+        assert (tmp_path / "stores" / name / "versions" / "v1" / "published.json").is_file()
+    tasks = ask(server, "task_runs/filter", {"flow_runs": {"id": {"any_": runs}}})
+    assert sum(task["name"].startswith("unit-") for task in tasks) == 4
+    assert {task["state_type"] for task in tasks} == {"COMPLETED"}
+    for name, most in (OUTAGE if "postgresql" in request.node.name else SHORT).items():
+        assert (tmp_path / name).stat().st_size < most
+
+
+def state(server: dict[str, str], run: str) -> str:
+    try:
+        return str(ask(server, f"flow_runs/{run}")["state_type"])
+    except HTTPError:
+        return "unknown"  # without its database the server answers 503
