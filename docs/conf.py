@@ -62,7 +62,7 @@ napoleon_use_rtype = False
 # Types in prose are no references.
 napoleon_custom_sections = [("Attributes", "params_style")]
 # Raised by a public function, and no public name itself.
-nitpick_ignore = [("py:exc", "NotPossible")]
+nitpick_ignore = [("py:exc", "NotPossible"), ("py:exc", "GateFailed")]
 
 
 class RecipeKeys(SphinxDirective):

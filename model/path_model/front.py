@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wavecity.model.data.noise import add_noise, gaussian
 from wavecity.model.data.tokens import squared, visible_antennas
 from wavecity.model.data.users import Rows
-from wavecity.model.multimodal.sparse import SparseRecovery
+from wavecity.model.multimodal.sparse import sparse_bayesian
 from wavecity.model.rays.consensus import POWER_WEIGHT, Estimate, consensus
 from wavecity.model.rays.follow import follow
 from wavecity.model.rays.surroundings import Surroundings
@@ -26,7 +26,6 @@ BLUR = 1.5
 WAVE_FEATURES, PLACE_FEATURES = 16, 9
 # Up to so many visible antennas the first spectrum is that of sparse Bayesian learning, which costs their cube.
 SPARSE_ANTENNAS = 64
-SPARSE_STEPS, SPARSE_OVERSAMPLING, CHUNK = 10, 4, 32
 # Of the spectrum's mean: below it nothing is known.
 FLOOR = 1e-6
 # Streams of random numbers.
@@ -203,7 +202,7 @@ def front(csi: Tensor, shown: Tensor, noise: Tensor, scene: Surroundings) -> Fro
         usable=usable,
         prior=prior.float(),
         spread=spread.clamp_max(100.0).float(),
-        log_spectrum=_spectrum(csi, shown, noise / power, waves, scene),
+        log_spectrum=_spectrum(csi, shown, noise, waves, scene),
         shown=shown.expand(len(csi), -1, -1),
         noise=(10 * torch.log10((noise / power).clamp_min(1e-6))).float(),
     )
@@ -315,25 +314,8 @@ def _places(waves: Waves, found: Estimate, scene: Surroundings) -> tuple[Tensor,
 def _spectrum(csi: Tensor, shown: Tensor, noise: Tensor, waves: Waves, scene: Surroundings) -> Tensor:
     """Logarithm of the spectrum, of mean 1, of the recovered channel, float32 (B, kx, ky)."""
     if int(shown.sum()) <= SPARSE_ANTENNAS:
-        whole = sparse_channel(csi, shown, noise)
+        whole = sparse_bayesian(csi.to(torch.complex128), shown, noise)
     else:
         whole = waves.channel(scene.radio, *shown.shape)
     power = squared(torch.fft.fft2(whole.to(torch.complex128)))
     return (power / power.mean((1, 2), keepdim=True).clamp_min(1e-300) + FLOOR).log().float()
-
-
-@torch.no_grad()
-def sparse_channel(csi: Tensor, shown: Tensor, noise: Tensor) -> Tensor:
-    """Whole channels (B, x, y) by sparse Bayesian learning that knows the noise (B,), over the power of what is seen."""
-    columns, rows = shown.shape
-    recovery = SparseRecovery(columns, rows, SPARSE_OVERSAMPLING, SPARSE_STEPS)
-    antennas = shown.flatten().nonzero()[:, 0]
-    least = recovery.noise.detach().exp()[0].double()
-    parts = []
-    for visible, level in zip(csi[:, shown].split(CHUNK), noise.split(CHUNK), strict=True):
-        # What is seen has power 1 after the recovery's own scaling; noise is a part of it.
-        per_antenna = torch.maximum(level.clamp_max(0.9) / len(antennas), least)
-        recovery.noise = nn.Parameter(per_antenna.log().view(1, -1, 1, 1).repeat(SPARSE_STEPS + 1, 1, 1, 1))
-        prior = torch.zeros(len(visible), *recovery.directions)
-        parts.append(recovery.eval()(visible, antennas.expand(len(visible), -1), prior))
-    return torch.cat(parts)
