@@ -62,7 +62,7 @@ def test_run_refuses_a_folder_of_another_run_before_anything_starts(run, monkeyp
 def test_run_goes_on_in_a_folder_of_its_own_or_with_overwrite(run, monkeypatch, capsys):
     calls = []
 
-    def started(recipe, out, workers, dask, maps, overwrite):
+    def started(recipe, out, workers, dask, maps, overwrite, pass_gates):
         calls.append((recipe.training.epochs, overwrite))
 
     monkeypatch.setattr(pipeline, "run_recipe", started)
