@@ -48,6 +48,7 @@ class BuildLog:
         self._bytes = 0
         self._total = 0
         self._begun = self._said = clock()
+        self._first = 0, self._begun
 
     def planned(self, plan: Plan) -> None:
         """Scenes by city, and why tiles are none."""
@@ -83,6 +84,8 @@ class BuildLog:
             keys = ("city", "status", "n_users", "stage", "reason", "origin", "seconds_scene", "seconds_raytrace")
             about = {key: scene[key] for key in keys if key in scene}  # type: ignore[literal-required]
             self._record("scene", unit=receipt["unit"], scene=scene["scene_id"], **about)
+        if not self._first[0]:
+            self._first = self._scenes.total(), self._clock()
         self._record("unit", unit=receipt["unit"], bytes=size, seconds_write=receipt["seconds_write"])
         if self._clock() - self._said >= INTERVAL:
             self._said = self._clock()
@@ -98,11 +101,14 @@ class BuildLog:
         self._record("published", version=version.number, fingerprint=version.fingerprint, data=str(version.data))
 
     def _progress(self) -> str:
-        """Scenes done and quarantined, bytes, rate."""
+        """Scenes done and quarantined, bytes, rate, time left."""
         done, quarantined = self._scenes.total(), self._scenes["quarantined"]
-        rate = done / max(self._clock() - self._begun, 1e-9)
+        # Until the first unit is done kernels are compiled.
+        count, begun = (done - self._first[0], self._first[1]) if done > self._first[0] else (done, self._begun)
+        rate = count / max(self._clock() - begun, 1e-9)
         lost = f", {quarantined:,} quarantined" * bool(quarantined)
-        return f"{done:,} of {self._total:,} scenes{lost}, {self._bytes / 1e6:,.1f} MB, {rate:.2g} scenes/s"
+        left = f", about {duration((self._total - done) / rate)} left" * (done < self._total)
+        return f"{done:,} of {self._total:,} scenes{lost}, {self._bytes / 1e6:,.1f} MB, {rate:.2g} scenes/s{left}"
 
     def _say(self, line: str) -> None:
         """A line on the run's page."""
@@ -114,6 +120,14 @@ class BuildLog:
             line = json.dumps({"time": time.time(), "event": event, "store": str(self._store), **content})
             with Path(self._events).open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+
+
+def duration(seconds: float) -> str:
+    """A time for people, e.g. `1 h 45 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _many(count: int, one: str, several: str) -> str:

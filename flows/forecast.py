@@ -13,6 +13,7 @@ from wavecity.dataset.files import files_below
 from wavecity.dataset.progress import stage
 from wavecity.flows import build
 from wavecity.flows.build import Job
+from wavecity.flows.build_log import duration
 from wavecity.flows.cluster import compute
 from wavecity.flows.recipe import Recipe
 from wavecity.geo.errors import InputError
@@ -64,7 +65,7 @@ class Forecast:
     def __str__(self) -> str:
         """One line for people."""
         return (
-            f"forecast: {self.scenes:,} scenes take {_duration(self.seconds)} with {self.workers} workers "
+            f"forecast: {self.scenes:,} scenes take {duration(self.seconds)} with {self.workers} workers "
             f"({self.rate:.2f} scenes/s) and {self.nbytes / 1e9:.3g} GB ({self.scene_bytes / 1e6:.2f} MB a scene), "
             f"by {self.measured} of them"
         )
@@ -177,11 +178,3 @@ def seconds_per_scene(units: list[tuple[int, float, float, int]]) -> float:
         seen.add(worker)
     used = later or [(seconds, scenes) for _, _, seconds, scenes in units]
     return sum(seconds for seconds, _ in used) / sum(scenes for _, scenes in used)
-
-
-def _duration(seconds: float) -> str:
-    """A time for people, e.g. `1 h 24 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
