@@ -52,10 +52,10 @@ class Stage:
     note: str = ""
     started: float = field(default_factory=time.monotonic)
 
-    def advance(self, count: int = 1, note: str = "") -> None:
-        """Count items that are done."""
+    def advance(self, count: int = 1, note: str | None = None) -> None:
+        """Count items that are done; without a note the old one stays."""
         self.done += count
-        self.note = note or self.note
+        self.note = self.note if note is None else note
         _DISPLAY.update(self)
 
     def count(self) -> str:

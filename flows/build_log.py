@@ -103,12 +103,21 @@ class BuildLog:
     def _progress(self) -> str:
         """Scenes done and quarantined, bytes, rate, time left."""
         done, quarantined = self._scenes.total(), self._scenes["quarantined"]
-        # Until the first unit is done kernels are compiled.
-        count, begun = (done - self._first[0], self._first[1]) if done > self._first[0] else (done, self._begun)
-        rate = count / max(self._clock() - begun, 1e-9)
         lost = f", {quarantined:,} quarantined" * bool(quarantined)
-        left = f", about {duration((self._total - done) / rate)} left" * (done < self._total)
-        return f"{done:,} of {self._total:,} scenes{lost}, {self._bytes / 1e6:,.1f} MB, {rate:.2g} scenes/s{left}"
+        left = f", {self.left()}" * (done < self._total)
+        size = f"{self._bytes / 1e6:,.1f} MB"
+        return f"{done:,} of {self._total:,} scenes{lost}, {size}, {self._rate():.2g} scenes/s{left}"
+
+    def left(self) -> str:
+        """How long the rest will take, once a unit is done."""
+        left = self._total - self._scenes.total()
+        return f"about {duration(left / self._rate())} left" if self._scenes and left else ""
+
+    def _rate(self) -> float:
+        """Scenes a second since the first unit was done: until then kernels are compiled."""
+        done = self._scenes.total()
+        count, begun = (done - self._first[0], self._first[1]) if done > self._first[0] else (done, self._begun)
+        return count / max(self._clock() - begun, 1e-9)
 
     def _say(self, line: str) -> None:
         """A line on the run's page."""

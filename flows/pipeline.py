@@ -375,7 +375,7 @@ def _run_units(
             if log is not None:
                 log.unit(receipt)
             progress.advance()
-            bar.advance(len(draft.layout.scenes_of(futures[future])))
+            bar.advance(len(draft.layout.scenes_of(futures[future])), log.left() if log else "")
 
 
 @task(name="pretrain", cache_policy=NO_CACHE)
