@@ -50,7 +50,7 @@ def test_wrong_recipes_and_busy_stores(deployed_server: dict[str, str], tmp_path
     refused = prefect(
         server, "deployment", "run", "build-dataset/quickstart", "--param", 'recipe={"name": "mine", "base": "nope"}'
     )
-    assert "'recipe.base'. Failure reason: 'nope' is not one of ['localization'" in refused.stdout + refused.stderr
+    assert "'recipe.base'. Failure reason: 'nope' is not one of ['cities-39'" in refused.stdout + refused.stderr
     assert ask(server, "flow_runs/filter", {}) == []
     with pool_worker(server, "cpu-pool", log):
         empty = start(server, small_recipe("mine", **{"area.min_coverage": 0.9}))
