@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def lines(server: dict[str, str], run: str, level: int = 0) -> list[str]:
     return [entry["message"] for entry in found if entry["level"] >= level]
 
 
+def errors_of(server: dict[str, str], run: str) -> list[str]:
+    """Errors on a run's page, which may come later than its state, but for the one that repeats the state."""
+    return [text for text in lines(server, run, 40) if not text.startswith("Finished in state")]
+
+
 def test_wrong_recipes_and_busy_stores(deployed_server: dict[str, str], tmp_path: Path) -> None:
     server, log = deployed_server, tmp_path / "cpu.log"
     stores = tmp_path / "stores"
@@ -61,7 +67,7 @@ def test_wrong_recipes_and_busy_stores(deployed_server: dict[str, str], tmp_path
             (missing, "area.source: nope.osm: no such"),
         ):
             # What it is, and Prefect's line with the last state.
-            errors = [text for text in lines(server, run, 40) if not text.startswith("Finished in state")]
+            errors = wait_until(partial(errors_of, server, run), 60, log.read_text)
             assert [text[: len(line)] for text in errors] == [line]
             assert not any("Traceback" in text for text in lines(server, run))
         # One store is busy, whoever builds in it; another one of the same deployment is not.
@@ -76,6 +82,7 @@ def test_wrong_recipes_and_busy_stores(deployed_server: dict[str, str], tmp_path
             assert end(server, other, log)["type"] == "COMPLETED", log.read_text()
             assert state(server, waiting)["type"] == "RUNNING"
         assert end(server, waiting, log)["type"] == "COMPLETED", log.read_text()
+    wait_until(lambda: "is published" in " ".join(lines(server, other)), 60, log.read_text)
     said = " ".join(lines(server, other))
     for words in (
         "4 scenes in 1 city (Helsinki)",
