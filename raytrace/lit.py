@@ -109,7 +109,7 @@ class _Views:
             number = dr.arange(mi.UInt, (min(low + step, self.rows) - low) * self.edges)
             row = divided(number, self.edges)
             row, edge = row + dr.opaque(mi.UInt, low), number - row * dr.opaque(mi.UInt, self.edges)
-            # Most edges lie beside the last mirror.
+            # Most edges are out of view in the last mirror.
             for positions_tried in (range(self.mirrors)[-1:], range(self.mirrors)):
                 near, far = self._span(row, edge, positions_tried)
                 dr.eval(near, far, row, edge)
