@@ -21,7 +21,7 @@ from wavecity.dataset.card.maps import without_heights
 from wavecity.dataset.card.page import write_card
 from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.checks.validate import Each, validate
-from wavecity.dataset.draft import Draft, open_draft
+from wavecity.dataset.draft import Draft, load_draft, open_draft
 from wavecity.dataset.features import channel_checksum, scene_arrays
 from wavecity.dataset.files import StorePath, make_folder, read_json, write_text
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
@@ -30,6 +30,7 @@ from wavecity.dataset.layout import Layout
 from wavecity.dataset.publish import Version, pointed_at, publish, versions
 from wavecity.dataset.records import MapRecord, Outcome, Receipt, StoreAttributes, TrajectoryAttributes
 from wavecity.dataset.schema import SCHEMA_VERSION
+from wavecity.dataset.sharing import share_unit
 from wavecity.dataset.writer import write_unit
 from wavecity.flows.fingerprint import code_fingerprint
 from wavecity.flows.maps import at_hand
@@ -351,6 +352,9 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     done = draft.receipt(unit)
     if done is not None:
         return done
+    shared = _take_over(draft, unit, jobs)
+    if shared is not None:
+        return shared
     store = draft.folder.parent.parent
     here = {city: at_hand(source, store) for city, source in sources.items()}
     scenes: list[Arrays | None] = []
@@ -367,10 +371,31 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     return write_unit(draft, unit, scenes, outcomes, {"seed": recipe.seed})
 
 
-def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None, Outcome, GeoDataFrame | None]":
-    """Arrays, outcome and buildings of a scene; of one that cannot be made only the outcome."""
+def _take_over(draft: Draft, unit: int, jobs: list[Job]) -> Receipt | None:
+    """Share the files of a unit of the last version that has the same scenes with the same inputs; None without one."""
+    kept = [job.kept for job in jobs if job.kept is not None and not job.reason]
+    if len(kept) < len(jobs):
+        return None
+    old = load_draft(kept[0].folder)
+    number = kept[0].scene // old.layout.unit
+    if [scene.scene for scene in kept] != list(old.layout.scenes_of(number)):
+        return None
+    outcomes: list[Outcome] = [
+        {**scene.outcome, **_outcome(job), "n_users": scene.outcome["n_users"], "origin": _unchanged(scene)}
+        for job, scene in zip(jobs, kept, strict=True)
+    ]
+    return share_unit(draft, unit, old, number, outcomes)
+
+
+def _unchanged(kept: Kept) -> str:
+    """Origin of a scene whose inputs are those of an older version."""
+    return f"kept from {kept.version}: inputs unchanged"
+
+
+def _outcome(job: Job) -> Outcome:
+    """What is known of a scene before it is built."""
     tile = job.tile
-    outcome: Outcome = {
+    return {
         "scene_id": tile.id,
         "city": tile.city,
         "country": tile.country,
@@ -380,11 +405,15 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None
         "n_users": 0,
         "inputs": job.inputs,
     }
+
+
+def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None, Outcome, GeoDataFrame | None]":
+    """Arrays, outcome and buildings of a scene; of one that cannot be made only the outcome."""
+    tile, outcome = job.tile, _outcome(job)
     kept = load_kept(job.kept) if job.kept else None
     if job.kept and kept and not job.reason:
         arrays, table = kept
-        origin = f"kept from {job.kept.version}: inputs unchanged"
-        result: Outcome = {**_result(arrays, table), "origin": origin}
+        result: Outcome = {**_result(arrays, table), "origin": _unchanged(job.kept)}
         return arrays, {**job.kept.outcome, **outcome, **result}, _named(table, tile)
     stage, start = "scene", time.perf_counter()
     reason = job.reason or "files of the version before are damaged"

@@ -332,18 +332,21 @@ def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> 
     if len(cities_of(recipe.area)) == 1:
         return plan_scenes(recipe, maps)
     with compute(workers, dask) as client:
-        ahead = max(len(client.scheduler_info()["workers"]), 1)
+        # So many that none waits while one of them takes long, so few that a silent server is not asked for all its cities.
+        ahead = 4 * max(len(client.scheduler_info()["workers"]), 1)
         wanted = sum(city.scenes > 0 for city in cities_of(recipe.area))
 
         def each(job: Callable[[City], CityPlan], cities: Iterable[City]) -> Iterator[CityPlan]:
-            # A few at a time: once a server turns out to be silent, its other cities are not tried.
             futures: deque[Any] = deque()
-            for city in track(cities, "plan", wanted, "cities"):
-                futures.append(client.submit(job, city, pure=False))
-                if len(futures) >= ahead:
+            with stage("plan", wanted, "cities") as bar:
+                for city in cities:
+                    futures.append(client.submit(job, city, pure=False))
+                    if len(futures) >= ahead:
+                        yield futures.popleft().result()
+                        bar.advance()
+                while futures:
                     yield futures.popleft().result()
-            while futures:
-                yield futures.popleft().result()
+                    bar.advance()
 
         return plan_scenes(recipe, maps, each)
 

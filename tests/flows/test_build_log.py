@@ -13,6 +13,9 @@ from wavecity.dataset.draft import load_draft
 from wavecity.dataset.publish import latest
 from wavecity.flows import build_log
 from wavecity.flows.build_log import BuildLog
+from wavecity.geo.cities import City
+from wavecity.geo.plan import CityPlan, Plan
+from wavecity.geo.tiles import Tile
 
 
 @pytest.fixture
@@ -67,6 +70,20 @@ def test_lines_come_at_intervals_and_records_always(
     assert scenes[3]["reason"] == "X: y"
     assert scenes[0]["seconds_raytrace"] == 2.5
     assert [record["bytes"] for record in records if record["event"] == "unit"] == [1_500_000] * 3
+
+
+def test_time_left_counts_the_buildings_of_what_is_left(tmp_path: Path) -> None:
+    """Scenes of a city of few buildings are no measure for those of another: effort is 22 buildings and their own."""
+    tiles = [Tile(f"town-{n}", "Town", "FI", 60.0, 25.0, 200.0, n_buildings=8 if n < 4 else 98) for n in range(6)]
+    now = [0.0]
+    log = BuildLog(logging.getLogger("build"), tmp_path, lambda: now[0])
+    log.planned(Plan([CityPlan(City("Town", "FI", "helsinki", None, None, 1000.0, 6), tiles)]))
+    log.started(SimpleNamespace(layout=make_layout(scenes=6, unit=2)), [0, 1, 2])  # type: ignore[arg-type]
+    for unit, seconds in ((0, 30.0), (1, 36.0)):
+        now[0] = seconds
+        log.unit(receipt(unit, done(f"town-{2 * unit}"), done(f"town-{2 * unit + 1}")))
+    # 60 in the 6 s since the first unit was done (0.1 s each), and 240 to come.
+    assert log.left() == "about 24 s left"
 
 
 def test_the_log_is_bounded_when_everything_is_quarantined(
