@@ -94,4 +94,5 @@ def _share(source: StorePath, target: StorePath) -> None:
         shutil.copyfile(source, target)
         return
     assert not isinstance(source, Path)
+    assert not isinstance(target, Path)
     source.fs.copy(source.path, target.path)
