@@ -25,8 +25,8 @@ DATA_PARTS = ("seed", "area", "scene", "radio", "users", "mobility", "solver", "
 
 # MB that the trajectories of a unit may take in a worker, which holds about three copies of them.
 MOST_TRAJECTORIES = 1000
-# MB of a unit's channels and spectra. A worker holds them twice, and compresses them.
-MOST_CHANNELS = 2000
+# MB of the channels and spectra of a unit. A worker needs six times as much: 3.6 GB for 491 MB.
+MOST_CHANNELS = 1000
 # Of the carrier; a wider band would need materials and steering by frequency.
 WIDEST_BAND = 0.1
 
