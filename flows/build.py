@@ -238,6 +238,20 @@ def export_scene(recipe: Recipe, scene_id: str, out: Path, cache: Path) -> list[
     InputError
         No accepted tile has this id, or its scene cannot be made.
     """
+    scene, radio = scene_of(recipe, scene_id, cache), recipe.radio
+    make_folder(out)
+    materials = {"wall": radio.wall_material, "roof": radio.roof_material, "ground": radio.ground_material}
+    return [export_mitsuba(scene, out, materials), export_gltf(scene, out / f"{scene_id}.glb")]
+
+
+def scene_of(recipe: Recipe, scene_id: str, cache: Path) -> Scene:
+    """Scene of an accepted tile.
+
+    Raises
+    ------
+    InputError
+        No accepted tile has this id, or its scene cannot be made.
+    """
     cities = [city for city in cities_of(recipe.area) if not city.name or scene_id.rsplit("-", 1)[0] == city.slug]
     plans = [plan_one_city(city, recipe, cache) for city in cities]
     tiles = [tile for plan in plans for tile in plan.tiles if tile.status == "accepted"]
@@ -250,14 +264,10 @@ def export_scene(recipe: Recipe, scene_id: str, out: Path, cache: Path) -> list[
     source = plans[0].source
     assert source is not None  # a tile is accepted on its map only
     try:
-        scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility)
+        return build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility)
     except SceneError as error:
         msg = f"--scene {scene_id}: {error}; choose another tile"
         raise InputError(msg) from error
-    radio = recipe.radio
-    make_folder(out)
-    materials = {"wall": radio.wall_material, "roof": radio.roof_material, "ground": radio.ground_material}
-    return [export_mitsuba(scene, out, materials), export_gltf(scene, out / f"{scene_id}.glb")]
 
 
 def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:

@@ -41,7 +41,7 @@ def cli() -> None:
 
 
 for command in (
-    *(build.run, build.plan, build.build, build.export),
+    *(build.run, build.plan, build.build, build.export, build.radio_map),
     *(store.validate, store.inspect, store.preview, store.publish, store.import_channels),
     *(models.pretrain, models.evaluate, models.report, models.export_model),
     *(recipes.completion, recipes.show_recipe, bench),

@@ -26,6 +26,8 @@ from wavecity.flows.help import SpokenCommand
 from wavecity.geo.errors import InputError
 
 Item = TypeVar("Item")
+# `wavecity.raytrace.radio_map.METRICS`, whose import takes seconds.
+RADIO_METRICS = ("path_gain", "los", "delay_spread", "angle_spread", "n_paths", "best_beam")
 
 
 @click.command(
@@ -229,3 +231,57 @@ def export(recipe: str, scene_id: str, out: Path, overrides: tuple[str, ...], ma
     with tempfile.TemporaryDirectory() as cache:
         for written in module.export_scene(loaded, scene_id, out, maps or Path(cache)):
             click.echo(f"wrote {written}")
+
+
+@click.command(
+    cls=SpokenCommand,
+    name="radio-map",
+    examples=(
+        ("wavecity radio-map quickstart --scene helsinki-0039 --out map.png", "path gain in cells of 1 m"),
+        (
+            "wavecity radio-map quickstart --scene helsinki-0039 --metric path_gain --metric los --out map.tif --out map.png",
+            "for QGIS, and a picture",
+        ),
+    ),
+)
+@recipe_argument
+@click.option("--scene", "scene_id", required=True, help="Id of a tile that `wavecity plan` accepts.")
+@click.option(
+    "--out", "files", type=path, required=True, multiple=True, help="FILE.png, .tif (GeoTIFF) or .npz; repeatable."
+)
+@click.option(
+    "--metric", "metrics", multiple=True, type=click.Choice(RADIO_METRICS), help="Repeatable; default: path_gain."
+)
+@click.option("--spacing", type=float, default=1.0, show_default=True, help="Edge of a cell in m.")
+@click.option("--height", type=float, default=1.5, show_default=True, help="Of the receivers above ground in m.")
+@set_option
+@maps_option
+def radio_map(
+    recipe: str,
+    scene_id: str,
+    files: tuple[Path, ...],
+    metrics: tuple[str, ...],
+    spacing: float,
+    height: float,
+    overrides: tuple[str, ...],
+    maps: Path | None,
+) -> None:
+    """Radio map of a scene of a recipe: what a receiver has anywhere on the open ground."""
+    from pydantic import ValidationError
+
+    from wavecity.flows.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    settings = import_extra("wavecity.raytrace.radio_map", "generate").RadioMapSettings
+    try:
+        grid = settings(spacing=spacing, height=height, metrics=list(metrics or ("path_gain",)))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        msg = f"--{problem['loc'][0]} {problem['input']}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        raise InputError(msg) from error
+    module = import_extra("wavecity.flows.radio_maps", "generate")
+    with tempfile.TemporaryDirectory() as cache:
+        found = module.write_radio_map(loaded, scene_id, grid, files, maps or Path(cache))
+    click.echo(f"{scene_id}: {found.open.sum():,} of {found.open.size:,} cells are on open ground")
+    for file in files:
+        click.echo(f"wrote {file}")
