@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +25,7 @@ from wavecity.dataset.reader import open_store, refuse_run_folder, resolve
 from wavecity.dataset.records import MapRecord, attributes_of
 from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.dataset.settings import StoreSettings
+from wavecity.flows.gates import GateFailed, limits_of, measure
 from wavecity.flows.help import keys_of
 from wavecity.geo.errors import InputError
 from wavecity.model.results.names import Axis, Metric
@@ -348,13 +349,21 @@ def copy_card(store: str, target: Path) -> Path:
     return target
 
 
-def publish_newest(store: str) -> Version:
+def publish_newest(store: str, passed: Collection[str] = ()) -> Version:
     """Publish the newest validated draft, or point at the newest version again; every byte is checked before.
+
+    Parameters
+    ----------
+    store : str
+    passed : collection of str
+        Gates of the draft's recipe that do not stop publication this time.
 
     Raises
     ------
     CheckFailed
         A file has changed since it was written; nothing is published.
+    GateFailed
+        The draft exceeds a gate of its recipe; nothing is published.
     InputError
         Neither a validated draft nor a version is there, or a build is under way.
     """
@@ -369,6 +378,7 @@ def publish_newest(store: str) -> Version:
         if found:
             draft = max(found, key=lambda folder: (folder / "validation.json").stat().st_mtime)
             _check_bytes(draft)
+            _check_gates(draft, latest(place), passed)
             # Imported channels have no recipe.
             recipe = open_store(draft).attrs.get("recipe", {})
             settings = recipe.get("store") or StoreSettings().model_dump()
@@ -384,6 +394,16 @@ def _check_bytes(folder: StorePath) -> None:
     validation = validate_bytes(folder)
     if not validation.ok:
         raise CheckFailed(validation)
+
+
+def _check_gates(draft: StorePath, last: Version | None, passed: Collection[str]) -> None:
+    """Raise GateFailed if a draft exceeds a gate of its recipe, as a build would; say which ones are overridden."""
+    measured = measure(draft, last.folder if last else None, limits_of(draft), passed)
+    for gate in measured:
+        if gate.verdict == "exceeded, overridden":
+            console.print(f"gate {gate.name} is overridden: {gate.what} {gate.value:.3g}", soft_wrap=True)
+    if any(gate.exceeded for gate in measured):
+        raise GateFailed(measured, draft)
 
 
 def _origins(folder: StorePath) -> list[tuple[str, int]]:
