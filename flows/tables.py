@@ -249,7 +249,7 @@ def print_store(store: str) -> None:
     when = f", published {published['published']}" if published else ", not published"
     table = Table("what", "value", show_header=False)
     table.add_row("version", f"{folder.name}, {folder_size(folder) / 1e6:.1f} MB{when}")
-    others = [version.folder.name for version in versions(store) if version.folder.name != folder.name]
+    others = [_with_date(version) for version in versions(store) if version.folder.name != folder.name]
     table.add_row("other versions", ", ".join(others) or "none")
     table.add_row("dimensions", ", ".join(f"{name} {length}" for name, length in data.sizes.items()))
     table.add_row("scenes by split", _counts(data["split"].values))
@@ -429,6 +429,13 @@ def _maps(maps: Mapping[str, Mapping[str, str | None]]) -> str:
         for name, of in maps.items()
     ]
     return "\n".join([*some[:8], f"and {len(some) - 8} more"] if len(some) > 8 else some)
+
+
+def _with_date(version: Version) -> str:
+    """A version with the dates of its maps, `v1 (map of 2019-03-28)`: of several the first and the last."""
+    dates = sorted({date[:10] for date in version.map_dates.values()})
+    span = " to ".join(dict.fromkeys((*dates[:1], *dates[-1:])))
+    return f"{version.folder.name} (map{'s' * (len(dates) > 1)} of {span})" if dates else version.folder.name
 
 
 def _counts(values: Iterable[object]) -> str:
