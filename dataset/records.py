@@ -124,14 +124,22 @@ class TileRecord(TypedDict):
     reason: str
 
 
+class KeptRecord(TypedDict):
+    """Cities whose scenes a partial build kept, and what had decided their bytes."""
+
+    inputs: dict[str, object]
+    cities: list[str]
+
+
 class Lineage(TypedDict, total=False):
-    """`lineage.json`: where a version comes from."""
+    """`lineage.json`: where a version comes from; `kept` only where a partial build kept other inputs than `inputs`."""
 
     fingerprint: str
     maps: dict[str, MapRecord]
     cities: list[CityRecord]
     tiles: list[TileRecord]
     inputs: dict[str, object]
+    kept: list[KeptRecord]
     origins: dict[str, int]
     versions: dict[str, str]
     imported: dict[str, str]

@@ -17,6 +17,8 @@ from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import StorePath, read_json
 from wavecity.dataset.publish import Version
 from wavecity.dataset.records import Receipt
+from wavecity.flows import metrics
+from wavecity.flows.cost import cost, price_of_core_hour
 from wavecity.geo.plan import Plan
 from wavecity.geo.tiles import Tile
 
@@ -52,6 +54,7 @@ class BuildLog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._logger, self._store, self._clock = logger, store, clock
+        price_of_core_hour()  # refused before anything is built
         self._events = os.environ.get("WAVECITY_EVENTS")
         self._scenes: Counter[str] = Counter()
         self._bytes = 0
@@ -62,6 +65,8 @@ class BuildLog:
         self._effort = self._whole = 0.0
         # What was done when the first unit was, and when that was: until then kernels are compiled.
         self._first: tuple[int, float, float] | None = None
+        # Of the cluster: seconds of all its workers together, up to a moment at which there were so many.
+        self._core_seconds, self._counted, self._workers = 0.0, self._begun, 0
 
     def planned(self, plan: Plan) -> None:
         """Scenes by city, and why tiles are none."""
@@ -83,10 +88,18 @@ class BuildLog:
         efforts = list(self._efforts.values())
         scenes = [scene for unit in missing for scene in draft.layout.scenes_of(unit)]
         self._whole = sum(efforts[scene] for scene in scenes) if efforts else float(self._total)
-        self._begun = self._said = self._clock()
+        self._begun = self._said = self._counted = self._clock()
+        if served := metrics.current():
+            served.started(units, len(missing))
         done = f", {units - len(missing):,} done before" * (len(missing) < units)
         self._say(f"store {self._store}: {self._total:,} scenes in {len(missing):,} of {units:,} units to build{done}")
         self._record("build", units=units, missing=len(missing), scenes=self._total)
+
+    def workers(self, count: int) -> None:
+        """How many workers compute from here on."""
+        now = self._clock()
+        self._core_seconds += self._workers * (now - self._counted)
+        self._counted, self._workers = now, count
 
     def unit(self, receipt: Receipt) -> None:
         """A finished unit: its quarantined scenes, and how far the build is if it has not been said for `INTERVAL`."""
@@ -105,6 +118,8 @@ class BuildLog:
         if self._first is None:
             self._first = self._scenes.total(), self._effort, self._clock()
         self._record("unit", unit=receipt["unit"], bytes=size, seconds_write=receipt["seconds_write"])
+        if served := metrics.current():
+            served.unit(receipt, self._workers, self._seconds_left())
         if self._clock() - self._said >= INTERVAL:
             self._said = self._clock()
             self._say(self._progress())
@@ -116,6 +131,8 @@ class BuildLog:
         checks = (read_json(version.folder / "validation.json") or {}).get("checks", {})
         passed = f"{len(checks)} checks passed ({sum(checks.values()):,} times), " * bool(checks)
         self._say(f"validation: {passed}v{version.number} is published: {version.data}")
+        if served := metrics.current():
+            served.published(version)
         self._record("published", version=version.number, fingerprint=version.fingerprint, data=str(version.data))
 
     def _progress(self) -> str:
@@ -126,13 +143,27 @@ class BuildLog:
         size = f"{self._bytes / 1e6:,.1f} MB"
         return f"{done:,} of {self._total:,} scenes{lost}, {size}, {self._rate():.2g} scenes/s{left}"
 
+    def forecast(self) -> str:
+        """How far the build is, and what all of it will take: time, bytes, cost; empty until a unit is done."""
+        done = self._scenes.total()
+        if not done:
+            return ""
+        self.workers(self._workers)
+        left = self._seconds_left()
+        seconds, size = self._clock() - self._begun + left, self._bytes * self._total / done
+        whole = f"{duration(seconds)}, {size / 1e9:.3g} GB, {cost(self._core_seconds + self._workers * left)}"
+        return f"{self._progress()}. All {self._total:,} scenes take {whole}, with {self._workers} workers at the end"
+
     def left(self) -> str:
         """How long the rest will take, once a unit is done."""
-        left = self._whole - self._effort
         if not self._scenes or self._scenes.total() >= self._total:
             return ""
+        return f"about {duration(self._seconds_left())} left"
+
+    def _seconds_left(self) -> float:
+        """Seconds of the rest, at the pace until now."""
         _, done, seconds = self._since()
-        return f"about {duration(left * seconds / done)} left"
+        return (self._whole - self._effort) * seconds / done
 
     def _rate(self) -> float:
         """Scenes a second."""

@@ -15,6 +15,7 @@ from wavecity.flows import build
 from wavecity.flows.build import Job
 from wavecity.flows.build_log import duration, effort
 from wavecity.flows.cluster import compute
+from wavecity.flows.cost import cost
 from wavecity.flows.recipe import Recipe
 from wavecity.geo.errors import InputError
 from wavecity.geo.plan import Plan
@@ -66,8 +67,8 @@ class Forecast:
         """One line for people."""
         return (
             f"forecast: {self.scenes:,} scenes take {duration(self.seconds)} with {self.workers} workers "
-            f"({self.rate:.2f} scenes/s) and {self.nbytes / 1e9:.3g} GB ({self.scene_bytes / 1e6:.2f} MB a scene), "
-            f"by {self.measured} of them"
+            f"({self.rate:.2f} scenes/s), {self.nbytes / 1e9:.3g} GB ({self.scene_bytes / 1e6:.2f} MB a scene) and "
+            f"{cost(self.seconds * self.workers)}, by {self.measured} of them"
         )
 
 
@@ -92,7 +93,8 @@ def forecast(recipe: Recipe, plan: Plan, workers: int | None = None, rate: float
     --------
     >>> found = forecast(recipe, plan)
     >>> print(found)
-    forecast: 10,000 scenes take 1 h 24 min with 2 workers (1.98 scenes/s) and 21.3 GB (2.13 MB a scene), by 32 of them
+    forecast: 10,000 scenes take 1 h 24 min with 2 workers (1.98 scenes/s), 21.3 GB (2.13 MB a scene) and 2.8 core-hours, by
+    32 of them
     """
     scenes = sum(city.found for city in plan.cities)
     if not plan.accepted:
@@ -146,11 +148,11 @@ def plan_of_some(plan: Plan, count: int) -> Plan:
 
 def _build_units(client: Client, draft: Draft, plan: Plan, recipe: Recipe) -> list[tuple[int, float, float, float]]:
     """Worker, end, seconds and effort of each unit, in the order in which they end."""
-    reuse, sources = build.reuse_of(recipe, plan, draft.folder.parent.parent), plan.sources
+    reuse = build.reuse_of(recipe, plan, draft.folder.parent.parent)
     futures = []
     for unit in range(draft.layout.units):
         jobs = build.jobs_of(draft, unit, plan, reuse)
-        needed = {job.tile.city: sources[job.tile.city] for job in jobs}
+        needed = build.sources_of(jobs, plan)
         futures.append(client.submit(_timed, draft, unit, jobs, needed, recipe, pure=False))
     done = []
     with stage("forecast: trace", len(plan.accepted), "scenes") as bar:

@@ -168,7 +168,14 @@ def _city_bar(cities: Iterable[Item]) -> Iterable[Item]:
 @gate_option
 @click.option("--verify", is_flag=True, help="Compare every byte of finished units before going on, not only sizes.")
 @click.option(
-    "--retry-quarantined", is_flag=True, help="Build units of the unpublished draft with quarantined scenes again."
+    "--retry-quarantined",
+    is_flag=True,
+    help="Try quarantined scenes again: of the draft, or of the version, as a new one.",
+)
+@click.option(
+    "--cities",
+    metavar="NAMES",
+    help="Build only these, with commas between; all others are kept from the latest version as they are.",
 )
 def build(
     recipe: str,
@@ -181,6 +188,7 @@ def build(
     passed: tuple[str, ...],
     verify: bool,
     retry_quarantined: bool,
+    cities: str | None,
 ) -> None:
     """Build, validate and publish the dataset of a recipe. Resumes by itself.
 
@@ -201,16 +209,21 @@ def build(
         make_folder(place)
         refuse_run_folder(place)
         folder = maps or import_extra("wavecity.flows.maps", "generate").map_folder(place)
-        version = None if verify else import_extra("wavecity.flows.build", "generate").up_to_date(loaded, place, folder)
+        partial = import_extra("wavecity.flows.partial", "generate")
+        named = tuple(partial.named_cities(loaded, [cities] if cities else [], "--cities"))
+        every = verify or retry_quarantined or named
+        version = None if every else import_extra("wavecity.flows.build", "generate").up_to_date(loaded, place, folder)
         if version:
             say(f"nothing to do: v{version.number} is of this recipe, map and code")
         else:
-            import_extra("wavecity.flows.build", "generate").refuse_missing_maps(loaded, folder)
+            import_extra("wavecity.flows.build", "generate").refuse_missing_maps(loaded, folder, named)
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate")
             with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
-                options = {"verify": verify, "pass_gates": passed, "retry_quarantined": retry_quarantined}
-                version = pipeline.build_dataset(loaded, out, workers, dask, maps, **options)
+                again = {"retry_quarantined": retry_quarantined, "cities": named}
+                version = pipeline.build_dataset(
+                    loaded, out, workers, dask, maps, verify=verify, pass_gates=passed, **again
+                )
     print_shortfalls(version.folder)
     print_origins(version.folder)
     click.echo(f"published v{version.number}: {version.data}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from wavecity.flows.commands.options import address, import_extra, path, workers_option
+from wavecity.flows.commands.options import address, gate_option, import_extra, path, workers_option
 from wavecity.flows.help import SpokenCommand
 from wavecity.geo.errors import InputError
 
@@ -57,11 +57,12 @@ def preview(store: str, scene_id: str, out: Path) -> None:
 
 @click.command(cls=SpokenCommand)
 @click.argument("store", type=address)
-def publish(store: str) -> None:
-    """Publish the newest validated draft of a store."""
+@gate_option
+def publish(store: str, passed: tuple[str, ...]) -> None:
+    """Publish the newest validated draft of a store, within the quality gates of its recipe."""
     from wavecity.flows.tables import publish_newest
 
-    version = publish_newest(store)
+    version = publish_newest(store, passed)
     click.echo(f"published v{version.number}: {version.data}")
 
 

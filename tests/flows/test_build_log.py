@@ -14,6 +14,7 @@ from wavecity.dataset.publish import latest
 from wavecity.flows import build_log
 from wavecity.flows.build_log import BuildLog
 from wavecity.geo.cities import City
+from wavecity.geo.errors import InputError
 from wavecity.geo.plan import CityPlan, Plan
 from wavecity.geo.tiles import Tile
 
@@ -118,3 +119,33 @@ def test_the_end_says_what_was_published_and_checked(tmp_path: Path, caplog: pyt
         f"checks passed ({sum(json.loads((version.folder / 'validation.json').read_text())['checks'].values())}" in end
     )
     assert end.endswith(f"v1 is published: {version.data}")
+
+
+def test_the_forecast_of_a_running_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time and bytes from what is done, cost from how long there were how many workers."""
+    monkeypatch.setenv("WAVECITY_CORE_HOUR", "0.5 EUR")
+    now = [0.0]
+    log = BuildLog(logging.getLogger("build"), tmp_path / "store", lambda: now[0])
+    draft: Any = SimpleNamespace(layout=make_layout(scenes=12, unit=2))
+    log.started(draft, list(range(6)))
+    log.workers(1)
+    assert log.forecast() == ""
+    for unit, seconds in ((0, 1000.0), (1, 2000.0), (2, 3000.0)):
+        now[0] = seconds
+        log.unit(receipt(unit, done(f"town-{unit}"), done(f"town-{unit}b")))
+    now[0] = 3600.0
+    log.workers(2)
+    # 4 scenes in the 2600 s since the first unit; 6 are left, which take 3900 s of two workers, after 3600 s of one.
+    assert log.forecast() == (
+        "6 of 12 scenes, 4.5 MB, 0.0015 scenes/s, about 65 min left. All 12 scenes take 2 h 05 min, 0.009 GB, "
+        f"{(3600 + 7800) / 3600:.1f} core-hours ({(3600 + 7800) / 3600 / 2:.2f} EUR), with 2 workers at the end"
+    )
+
+
+@pytest.mark.parametrize("price", ["cheap", "EUR 0.04"])
+def test_a_price_that_is_none_is_refused_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, price: str
+) -> None:
+    monkeypatch.setenv("WAVECITY_CORE_HOUR", price)
+    with pytest.raises(InputError, match=rf"^WAVECITY_CORE_HOUR={price}: write the price of a core for an hour"):
+        BuildLog(logging.getLogger("build"), tmp_path)
