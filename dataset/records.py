@@ -231,7 +231,7 @@ def attributes_of(attrs: Mapping[str, Any]) -> StoreAttributes:
     return cast(StoreAttributes, decoded | {name: bool(decoded[name]) for name in FLAGS if name in decoded})
 
 
-def cf_attributes(attributes: Mapping[str, object]) -> dict[str, object]:
+def cf_attributes(attributes: Mapping[str, object]) -> dict[str, Any]:
     """Attributes as the CF conventions allow, so that NetCDF can hold them: the reverse of `attributes_of`.
 
     Examples

@@ -258,7 +258,7 @@ def _attributes(part: _Part) -> StoreAttributes:
 
 def _lineage(part: _Part) -> Lineage:
     """Lineage of the version, of the cities and tiles that are here, and what it is a part of."""
-    known: Lineage = read_json(part.source.folder / "lineage.json") or {}
+    known = cast(Lineage, read_json(part.source.folder / "lineage.json") or {})
     ids = {outcome["scene_id"] for outcome in part.outcomes}
     cities = {outcome["city"] for outcome in part.outcomes}
     lineage: Lineage = {**known}

@@ -3,8 +3,13 @@
 import json
 import re
 import shutil
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import dask.array
 import numpy as np
 import pytest
 import xarray as xr
@@ -15,6 +20,7 @@ from toy import ATTRIBUTES
 import wavecity
 from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.draft import load_draft
+from wavecity.dataset.files import files_below
 from wavecity.dataset.finish import seal
 from wavecity.dataset.reader import open_store
 
@@ -130,6 +136,73 @@ def test_another_scene_in_a_group_is_found(toy_store: Path, tmp_path: Path) -> N
     seal(draft)
     found = [(finding.check, finding.where) for finding in validate(tmp_path / "store").findings]
     assert found == [("structure", "paths/city of scene toy-0002")]
+
+
+def the_same(data: xr.Dataset, store: Path) -> None:
+    here = zarr.open_group(str(store / "latest.zarr"), mode="r")
+    assert data["scene"].values.tolist() == here["scene_id"][:].tolist()
+    for name in ("csi", "height", "los", "path_gain"):
+        np.testing.assert_array_equal(data[name].values, here[name][:])
+
+
+def test_a_zip_archive_is_read_as_it_is(toy_store: Path, tmp_path: Path) -> None:
+    folder = (toy_store / "latest.zarr").resolve()
+    with zipfile.ZipFile(tmp_path / "store.zip", "w", zipfile.ZIP_STORED) as archive:
+        for name in files_below(folder):
+            archive.write(folder / name, name)
+    the_same(xr.open_zarr(zarr.storage.ZipStore(tmp_path / "store.zip", mode="r")), toy_store)
+
+
+def test_dask_computes_on_it(toy_store: Path) -> None:
+    array = zarr.open_group(str(toy_store / "latest.zarr"), mode="r")["csi"]
+    power = dask.array.from_zarr(array)
+    assert power.chunks is not None
+    found = (abs(power) ** 2).sum(axis=(2, 3)).compute()
+    np.testing.assert_allclose(found, (np.abs(array[:]) ** 2).sum(axis=(2, 3)), rtol=1e-6)
+
+
+class Ranges(BaseHTTPRequestHandler):
+    """Files of a folder and ranges of them, as any web server gives them."""
+
+    folder: Path
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing on the console."""
+
+    def do_GET(self) -> None:
+        path = self.folder / self.path.lstrip("/")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content, status = path.read_bytes(), 200
+        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if asked is not None:
+            first, last = asked[1], asked[2]
+            content = content[int(first) : int(last) + 1 if last else None] if first else content[-int(last) :]
+            status = 206
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+
+@pytest.mark.system
+def test_a_web_server_is_enough(toy_store: Path) -> None:
+    pytest.importorskip("aiohttp")
+    handler = type("Handler", (Ranges,), {"folder": (toy_store / "latest.zarr").resolve()})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        the_same(xr.open_zarr(f"http://127.0.0.1:{server.server_port}"), toy_store)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_tensorstore_reads_the_numbers(toy_store: Path) -> None:

@@ -164,6 +164,15 @@ def test_another_dataset_is_not_overwritten(toy_store: Path, tmp_path: Path) -> 
             subset(toy_store, out, splits=["test"])
 
 
+def test_to_object_storage_and_from_there(bucket: str, toy_store: Path, tmp_path: Path) -> None:
+    place = f"{bucket}/{tmp_path.name}"
+    subset(toy_store, f"{place}/part", splits=["test"], fields=["csi"])
+    subset(f"{place}/part", tmp_path / "here", scenes=["toy-0005"])
+    part, here = open_store(f"{place}/part"), open_store(tmp_path / "here")
+    assert part["scene"].values.tolist() == ["toy-0004", "toy-0005"]
+    np.testing.assert_array_equal(here["csi"].values[0], part.sel(scene="toy-0005")["csi"].values[: here.sizes["user"]])
+
+
 def test_the_command_says_where_it_is(toy_store: Path, tmp_path: Path) -> None:
     done = run("subset", toy_store, "--out", tmp_path / "part", "--cities", "toy", "--split", "test,validation")
     assert done.returncode == 0, done.stderr
