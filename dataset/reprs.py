@@ -15,7 +15,9 @@ Rows: TypeAlias = Sequence[tuple[str, str]]
 def plain(name: str, rows: Rows) -> str:
     """A reader as text: its name, then a line for each fact."""
     width = max(len(label) for label, _ in rows)
-    return "\n".join([f"<wavecity.{name}>", *(f"  {label.ljust(width)}  {text}" for label, text in rows)])
+    indent = "\n" + " " * (width + 4)
+    lines = [f"  {label.ljust(width)}  {text.replace(chr(10), indent)}" for label, text in rows]
+    return "\n".join([f"<wavecity.{name}>", *lines])
 
 
 def table(name: str, rows: Rows) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from wavecity.flows.commands.options import address, import_extra, path, workers_option
-from wavecity.flows.help import SilentCommand, SpokenCommand
+from wavecity.flows.help import SpokenCommand
 from wavecity.geo.errors import InputError
 
 
@@ -48,7 +48,7 @@ def inspect(store: str, scenes: bool, card: Path | None) -> None:
 
 
 @click.command(
-    cls=SilentCommand,
+    cls=SpokenCommand,
     examples=(
         ("wavecity describe stores/helsinki", "arrays, splits, conventions and sizes, for people"),
         ("wavecity describe stores/helsinki --json | jq '.fields[].name'", "the same for programs"),

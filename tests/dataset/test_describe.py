@@ -154,6 +154,10 @@ def test_readers_show_what_they_read(toy_store: Path) -> None:
     assert "4 of 4 users" in repr(stream)
     assert "scenes=['toy-0001']" in repr(module)
     assert repr(users).startswith("<wavecity.ChannelDataset>")
+    # Fields stand below each other.
+    lines = repr(users).splitlines()
+    (first,) = (line for line in lines if "csi: complex64" in line)
+    assert lines[lines.index(first) + 1].index("height") == first.index("csi")
 
 
 def test_what_is_shown_in_a_notebook_is_escaped(toy_store: Path) -> None:
