@@ -118,8 +118,14 @@ def test_the_readers_take_scenes_cities_and_versions(toy_store: Path, two_versio
     assert len(wavecity.ChannelDataset(two_versions, "train", fields=("csi",), version=1)) == 15
     with pytest.raises(InputError, match="no chosen scene is in split 'test'; they are in train"):
         wavecity.ChannelDataset(toy_store, "test", scenes=["toy-0001"])
+
+
+def test_the_data_module_takes_them_as_well(toy_store: Path) -> None:
+    pytest.importorskip("lightning")
     module = wavecity.ChannelDataModule(toy_store, fields=("csi",), batch_size=4, scenes=["toy-0001", "toy-0002"])
     assert {scene for batch in module.train_dataloader() for scene in batch["scene"].tolist()} == {1}
+    assert "scenes=['toy-0001', 'toy-0002']" in repr(module)
+    assert "of 4 users" in module._repr_html_()
 
 
 def test_other_scenes_do_not_resume(toy_store: Path) -> None:
@@ -141,7 +147,6 @@ def test_readers_show_what_they_read(toy_store: Path) -> None:
     fields = ("csi", "height", "user_position")
     users = wavecity.ChannelDataset(toy_store, "train", fields)
     stream = wavecity.ShuffledChannels(toy_store, "train", fields, batch_size=4, seed=3)
-    module = wavecity.ChannelDataModule(toy_store, fields, scenes=["toy-0001"])
     for reader in (users, stream):
         for words in (
             "15 of 2 scenes in Toy",
@@ -152,7 +157,6 @@ def test_readers_show_what_they_read(toy_store: Path) -> None:
             assert words in repr(reader)
             assert words in reader._repr_html_()
     assert "4 of 4 users" in repr(stream)
-    assert "scenes=['toy-0001']" in repr(module)
     assert repr(users).startswith("<wavecity.ChannelDataset>")
     # Fields stand below each other.
     lines = repr(users).splitlines()
