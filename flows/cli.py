@@ -18,7 +18,20 @@ from wavecity.geo.errors import CommandFailed, InputError
     # In the order in which a newcomer meets them.
     subjects={
         "Everything": ("run",),
-        "Data": ("plan", "build", "backfill", "import-channels", "validate", "publish", "inspect", "preview", "export"),
+        "Data": (
+            "plan",
+            "build",
+            "backfill",
+            "import-channels",
+            "validate",
+            "publish",
+            "describe",
+            "inspect",
+            "preview",
+            "subset",
+            "export",
+            "radio-map",
+        ),
         "Models": ("pretrain", "evaluate", "report", "export-model"),
         "Help with these": ("recipe", "completion", "bench"),
     },
@@ -42,7 +55,7 @@ def cli() -> None:
 
 for command in (
     *(build.run, build.plan, build.build, backfill.backfill, build.export, build.radio_map),
-    *(store.validate, store.inspect, store.preview, store.publish, store.import_channels),
+    *(store.validate, store.describe, store.inspect, store.preview, store.publish, store.subset, store.import_channels),
     *(models.pretrain, models.evaluate, models.report, models.export_model),
     *(recipes.completion, recipes.show_recipe, bench),
 ):

@@ -9,18 +9,17 @@ extract of a city leaves most tiles unchanged.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.dataset.buildings import read_buildings
-from wavecity.dataset.draft import Draft, load_draft
-from wavecity.dataset.files import StorePath, array_of, open_group, read_json, sha256_of
+from wavecity.dataset.draft import load_draft
+from wavecity.dataset.files import StorePath, read_json
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.publish import Version, latest
 from wavecity.dataset.records import Outcome
+from wavecity.dataset.stored_units import load_unit
 from wavecity.flows.recipe import Recipe
 from wavecity.geo.cities import City
 from wavecity.geo.plan import Plan
@@ -178,35 +177,13 @@ def load_kept(kept: Kept) -> "tuple[Arrays, GeoDataFrame] | None":
     """Arrays of a kept scene, users not padded, and its table of buildings; None where its files are damaged."""
     draft = load_draft(kept.folder)
     unit = kept.scene // draft.layout.unit
-    found = _load_unit(draft, unit)
-    if found is None:
+    arrays, buildings = load_unit(draft, unit) or (None, None)
+    if arrays is None or buildings is None:
         return None
-    arrays, buildings = found
     row, n_users = kept.scene - draft.layout.scenes_of(unit).start, kept.outcome["n_users"]
     users = {spec.name: spec.dims[1] == "user" for spec in draft.layout.specs()}
     values = {name: array[row, :n_users] if users[name] else array[row] for name, array in arrays.items()}
     return values, buildings[buildings["scene_id"] == kept.outcome["scene_id"]]
-
-
-@lru_cache(maxsize=2)
-def _load_unit(draft: Draft, unit: int) -> "tuple[Arrays, GeoDataFrame] | None":
-    """Arrays and buildings of a unit, None if a file differs from its receipt; cached for the unit's other scenes."""
-    receipt = draft.receipt(unit)
-    if receipt is None:
-        return None
-    manifest = read_json(draft.folder / "manifest.json") or {"files": {}}
-    name = str(draft.buildings_path(unit)).removeprefix(f"{draft.folder}/")
-    sums = receipt["files"] | {name: manifest["files"].get(name)}
-    try:
-        if any(sha256_of(draft.folder / file) != digest for file, digest in sums.items()):
-            return None
-    except OSError:
-        return None
-    root = open_group(draft.data)
-    scenes = draft.layout.scenes_of(unit)
-    names = [spec.name for spec in draft.layout.specs()]
-    arrays = {name: np.asarray(array_of(root, name)[scenes.start : scenes.stop]) for name in names}
-    return arrays, read_buildings(draft.buildings_path(unit))
 
 
 def _scenes(version: Version) -> dict[tuple[str, float, float], Kept]:

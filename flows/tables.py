@@ -243,6 +243,7 @@ def print_validation(validation: Validation) -> None:
 def print_store(store: str) -> None:
     """Sizes, scenes by split and outcome, height provenance, statistics, lineage, versions."""
     data = open_store(store)
+    attributes = attributes_of(data.attrs)
     folder = resolve(store).parent
     lineage = read_json(folder / "lineage.json") or {}
     published = read_sealed(folder / "published.json") or {}
@@ -256,14 +257,14 @@ def print_store(store: str) -> None:
     table.add_row("scenes by outcome", _counts(data["status"].values))
     table.add_row("users", f"{int(data['n_users'].sum())}, {int(data['los'].sum())} with line of sight")
     table.add_row("heights from", _height_sources(folder))
-    for name, value in data.attrs["statistics"].items():
+    for name, value in attributes["statistics"].items():
         label, unit = STATISTICS.get(name, (name.replace("_", " "), ""))
         table.add_row(label, f"{value:.4g}{unit}" if isinstance(value, float) else f"{value:,}{unit}")
     if "trajectory" in data.attrs:
-        table.add_row("trajectories", trajectory_text(attributes_of(data.attrs)))
+        table.add_row("trajectories", trajectory_text(attributes))
     cities = lineage.get("cities", [])
     if "imported" in data.attrs:
-        table.add_row("imported", data.attrs["conventions"]["imported"])
+        table.add_row("imported", attributes["conventions"]["imported"])
     else:
         table.add_row("cities", f"{sum(city['scenes'] > 0 for city in cities)} of {len(cities)}")
         table.add_row("maps", _maps(lineage.get("maps", {})))
@@ -380,7 +381,7 @@ def publish_newest(store: str, passed: Collection[str] = ()) -> Version:
             _check_bytes(draft)
             _check_gates(draft, latest(place), passed)
             # Imported channels have no recipe.
-            recipe = open_store(draft).attrs.get("recipe", {})
+            recipe = attributes_of(open_store(draft).attrs).get("recipe", {})
             settings = recipe.get("store") or StoreSettings().model_dump()
             return publish(place, draft, settings["keep"], settings["grace"])
         assert version is not None

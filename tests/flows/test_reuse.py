@@ -11,6 +11,7 @@ from geo_maps import box, osm_xml
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import files_below
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.records import attributes_of
 from wavecity.flows import build
 from wavecity.flows.recipe import Recipe, parse_recipe
 
@@ -102,7 +103,7 @@ def test_what_only_puts_scenes_together_keeps_them(tmp_path, no_tracing):
     np.testing.assert_array_equal(after["csi"].values, before["csi"].values)
     train = after["split"].values.astype(str) == "train"
     assert train.sum() == 1
-    assert after.attrs["statistics"]["n_samples"] == int((~after["outage"].values[train]).sum())
+    assert attributes_of(after.attrs)["statistics"]["n_samples"] == int((~after["outage"].values[train]).sum())
 
 
 def test_a_scene_that_gets_another_number_of_users_with_its_split_is_traced_again(tmp_path):
