@@ -1,9 +1,12 @@
 """What the JSON files of a version hold, and the attributes of its Zarr group: one type for each."""
 
 from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, TypeAlias, TypedDict, cast
 
 from wavecity.dataset.distributions import Distributions
+
+# Content of a JSON object that is not described here.
+Content: TypeAlias = dict[str, Any]
 
 
 class Outcome(TypedDict, total=False):
@@ -33,7 +36,7 @@ class Outcome(TypedDict, total=False):
     # Buildings by the source of their height.
     heights_from: dict[str, int]
     # `Scene.provenance`: map, gates, features.
-    provenance: dict[str, Any]
+    provenance: Content
     stage: str
     reason: str
     traceback: str
@@ -144,6 +147,7 @@ class PanelAttributes(TypedDict, total=False):
     rows: int
     spacing_wavelengths: float
     azimuth_deg: float
+    downtilt_deg: float
 
 
 class TrajectoryAttributes(TypedDict):
@@ -189,7 +193,7 @@ class StoreAttributes(TypedDict, total=False):
     occupancy_threshold: float
     split_by: str
     # Parts of the recipe by name.
-    recipe: dict[str, Any]
+    recipe: Content
     trajectory: TrajectoryAttributes
     imported: ImportAttributes
 

@@ -6,7 +6,7 @@ import sys
 import click
 
 from wavecity.flows.bench.commands import bench
-from wavecity.flows.commands import build, models, recipes, store
+from wavecity.flows.commands import build, exchange, models, recipes, store
 from wavecity.flows.commands.prefect_start import set_defaults
 from wavecity.flows.help import GroupedCommands
 from wavecity.geo.errors import CommandFailed, InputError
@@ -18,7 +18,17 @@ from wavecity.geo.errors import CommandFailed, InputError
     # In the order in which a newcomer meets them.
     subjects={
         "Everything": ("run",),
-        "Data": ("plan", "build", "import-channels", "validate", "publish", "inspect", "preview", "export"),
+        "Data": (
+            "plan",
+            "build",
+            "import-channels",
+            "validate",
+            "publish",
+            "inspect",
+            "preview",
+            "export",
+            "export-dataset",
+        ),
         "Models": ("pretrain", "evaluate", "report", "export-model"),
         "Help with these": ("recipe", "completion", "bench"),
     },
@@ -43,6 +53,7 @@ def cli() -> None:
 for command in (
     *(build.run, build.plan, build.build, build.export),
     *(store.validate, store.inspect, store.preview, store.publish, store.import_channels),
+    exchange.export_dataset,
     *(models.pretrain, models.evaluate, models.report, models.export_model),
     *(recipes.completion, recipes.show_recipe, bench),
 ):
