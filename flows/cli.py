@@ -53,7 +53,7 @@ def cli() -> None:
 for command in (
     *(build.run, build.plan, build.build, build.export),
     *(store.validate, store.inspect, store.preview, store.publish, store.import_channels),
-    exchange.export_dataset,
+    *(exchange.export_dataset, exchange.import_dataset),
     *(models.pretrain, models.evaluate, models.report, models.export_model),
     *(recipes.completion, recipes.show_recipe, bench),
 ):

@@ -8,6 +8,7 @@ import click
 
 from wavecity.flows.commands.options import address, path
 from wavecity.flows.help import SpokenCommand
+from wavecity.geo.errors import InputError
 
 Item = TypeVar("Item")
 
@@ -77,3 +78,66 @@ def export_dataset(
     if not done.written:
         say("nothing to do: the export is whole")
     click.echo(f"exported {done.scenes:,} scenes, {done.users:,} users, {done.bytes / 1e6:,.1f} MB: {out}")
+
+
+@click.command(
+    "import-dataset",
+    cls=SpokenCommand,
+    examples=(
+        (
+            "wavecity import-dataset deepmimo_scenarios/asu_campus_3p5 --out stores/asu --columns 8 --rows 8",
+            "channels of an 8 x 8 array from its paths",
+        ),
+    ),
+)
+@click.argument("scenarios", metavar="SCENARIO...", nargs=-1, required=True, type=path)
+@click.option("--out", type=address, required=True, help="Store: a folder, or a URL such as s3://bucket/store.")
+@click.option("--transmitters", type=names, default=(), help="Numbers of transmitters, 0,2 (default: all).")
+@click.option("--columns", type=int, help="Antennas of the array along its horizontal axis (default: 32).")
+@click.option("--rows", type=int, help="Antennas along its vertical axis (default: 32).")
+@click.option("--spacing", type=float, help="Distance of neighbouring antennas in wavelengths (default: 0.5).")
+@click.option("--azimuth", type=float, help="Boresight in degrees from east towards north (default: -90, south).")
+@click.option("--downtilt", type=float, help="Degrees below the horizon (default: 0).")
+@click.option("--max-paths", type=int, help="Strongest paths kept for a user (default: 32).")
+@click.option("--users", type=int, help="At most so many users of a scene, drawn at random (default: all).")
+@click.option("--reached", is_flag=True, help="Leave out users without a path, as those inside buildings.")
+@click.option(
+    "--carrier-phase",
+    type=click.Choice(["auto", "included", "missing"]),
+    help="Whether phases have the carrier's; auto: not where DeepMIMO converted them from Sionna.",
+)
+@click.option("--tile-size", type=float, help="Edge of a scene's map in m (default: around all users).")
+@click.option("--bs-position", nargs=3, type=float, metavar="X Y Z", help="Base station on the map, m.")
+@click.option("--cells", type=int, help="Cells of the height map along an edge (default: 200).")
+@click.option(
+    "--split",
+    type=click.Choice(["scene", "user", "test"]),
+    help="Divide whole scenes, or each one's users; or all for test.",
+)
+@click.option("--validation", type=float, help="Share of scenes, or users, for validation (default: 0.1).")
+@click.option("--test", type=float, help="Share of scenes, or users, for test (default: 0.1).")
+@click.option("--licence", help="Licence of the data, for the metadata.")
+@click.option("--attribution", help="Whom to name, for the metadata.")
+@click.option("--seed", type=int, help="Of splits and drawn users (default: 0).")
+def import_dataset(scenarios: tuple[Path, ...], out: str, transmitters: tuple[str, ...], **given: object) -> None:
+    """Make a store of DeepMIMO v4 scenarios.
+
+    SCENARIO is a scenario's folder, or a folder of scenarios. Scenarios that export-dataset wrote bring array, map and
+    splits with them.
+    """
+    from wavecity.dataset.exchange.scenarios import import_scenarios
+    from wavecity.dataset.progress import track
+
+    wrong = [number for number in transmitters if not number.isdecimal()]
+    if wrong:
+        msg = f"--transmitters {wrong[0]}: expected numbers from 0 on, separated by commas"
+        raise InputError(msg)
+    options = {name: value for name, value in given.items() if value is not None and value is not False}
+    version = import_scenarios(
+        scenarios,
+        out,
+        options,
+        transmitters=[int(number) for number in transmitters],
+        progress=lambda units: track(units, "import", unit="units"),
+    )
+    click.echo(f"published v{version.number}: {version.data}")
