@@ -28,6 +28,7 @@ from wavecity.geo.errors import CommandFailed, InputError
             "preview",
             "export",
             "export-dataset",
+            "import-dataset",
         ),
         "Models": ("pretrain", "evaluate", "report", "export-model"),
         "Help with these": ("recipe", "completion", "bench"),
