@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, TypeAlias, TypedDict, cast
 
 from wavecity.dataset.distributions import Distributions
+
+# Content of a JSON object that is not described here.
+Content: TypeAlias = dict[str, Any]
 
 
 class Outcome(TypedDict, total=False):
@@ -34,7 +37,7 @@ class Outcome(TypedDict, total=False):
     # Buildings by the source of their height.
     heights_from: dict[str, int]
     # `Scene.provenance`: map, gates, features.
-    provenance: dict[str, Any]
+    provenance: Content
     stage: str
     reason: str
     traceback: str
@@ -164,6 +167,7 @@ class PanelAttributes(TypedDict, total=False):
     rows: int
     spacing_wavelengths: float
     azimuth_deg: float
+    downtilt_deg: float
 
 
 class TrajectoryAttributes(TypedDict):
@@ -209,7 +213,7 @@ class StoreAttributes(TypedDict, total=False):
     occupancy_threshold: float
     split_by: str
     # Parts of the recipe by name.
-    recipe: dict[str, Any]
+    recipe: Content
     trajectory: TrajectoryAttributes
     imported: ImportAttributes
 

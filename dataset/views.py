@@ -11,7 +11,7 @@ gains and stay as they were traced.
 import math
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -34,6 +34,11 @@ __all__ = ["Chain", "Noise", "Observe", "ReceiverSettings", "add_noise", "derive
 LARGEST_OFFSET = 0.1
 # Largest block of a view in bytes, unless a single user's channel is larger: several are in memory at a time.
 BLOCK = 2**25
+# Keys of the array's attributes, and those of a recipe.
+_ORIENTATION: tuple[tuple[str, Literal["azimuth_deg", "downtilt_deg"]], ...] = (
+    ("azimuth", "azimuth_deg"),
+    ("downtilt", "downtilt_deg"),
+)
 
 
 def stored_csi(store: str | StorePath) -> xr.DataArray:
@@ -195,7 +200,10 @@ def _in_blocks(paths: xr.Dataset, users: int) -> xr.Dataset:
 
 
 def radio_of_panel(
-    store: str | StorePath, attributes: StoreAttributes, changes: Mapping[str, float | None]
+    store: str | StorePath,
+    attributes: StoreAttributes,
+    changes: Mapping[str, float | None],
+    asked_by: str = "derived_csi",
 ) -> RadioSettings:
     """The panel of the store's recipe with another size or spacing."""
     array = attributes["array"]
@@ -204,7 +212,8 @@ def radio_of_panel(
         "columns": array["columns"],
         "rows": array["rows"],
         "spacing": array["spacing_wavelengths"],
-        # A store that is not of a recipe has the default orientation.
+        # A store that is not of a recipe says the orientation in the array's attributes, or has the default one.
+        **{name: array[key] for name, key in _ORIENTATION if key in array},
         **attributes.get("recipe", {}).get("radio", {}),
     }
     try:
@@ -212,7 +221,7 @@ def radio_of_panel(
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(map(str, problem["loc"]))
-        origin = "derived_csi" if changes.get(name) is not None else f"{store}: recipe.radio"
+        origin = asked_by if changes.get(name) is not None else f"{store}: recipe.radio"
         msg = f"{origin}: {name} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
         raise InputError(msg) from error
 

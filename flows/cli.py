@@ -6,7 +6,7 @@ import sys
 import click
 
 from wavecity.flows.bench.commands import bench
-from wavecity.flows.commands import backfill, build, models, recipes, store
+from wavecity.flows.commands import backfill, build, exchange, models, recipes, store
 from wavecity.flows.commands.prefect_start import set_defaults
 from wavecity.flows.help import GroupedCommands
 from wavecity.geo.errors import CommandFailed, InputError
@@ -31,6 +31,8 @@ from wavecity.geo.errors import CommandFailed, InputError
             "subset",
             "export",
             "radio-map",
+            "export-dataset",
+            "import-dataset",
         ),
         "Models": ("pretrain", "evaluate", "report", "export-model"),
         "Help with these": ("recipe", "completion", "bench"),
@@ -56,6 +58,7 @@ def cli() -> None:
 for command in (
     *(build.run, build.plan, build.build, backfill.backfill, build.export, build.radio_map),
     *(store.validate, store.describe, store.inspect, store.preview, store.publish, store.subset, store.import_channels),
+    *(exchange.export_dataset, exchange.import_dataset),
     *(models.pretrain, models.evaluate, models.report, models.export_model),
     *(recipes.completion, recipes.show_recipe, bench),
 ):

@@ -94,7 +94,7 @@ def test_the_first_line_says_what_a_command_does_before_it_imports_anything(path
     options = []
     for option in command.params:
         if isinstance(option, click.Option) and option.required:
-            value = {"name": "latency", "frequency": "28.5e9"}.get(option.name or "", "Y")
+            value = {"name": "latency", "frequency": "28.5e9", "to": "mat"}.get(option.name or "", "Y")
             options += [option.opts[0], value]
     seen: list[str] = []
 
