@@ -7,6 +7,7 @@ import click
 
 from wavecity.flows.bench.commands import bench
 from wavecity.flows.commands import build, models, recipes, store
+from wavecity.flows.commands.explore import explore
 from wavecity.flows.commands.prefect_start import set_defaults
 from wavecity.flows.help import GroupedCommands
 from wavecity.geo.errors import CommandFailed, InputError
@@ -18,7 +19,7 @@ from wavecity.geo.errors import CommandFailed, InputError
     # In the order in which a newcomer meets them.
     subjects={
         "Everything": ("run",),
-        "Data": ("plan", "build", "import-channels", "validate", "publish", "inspect", "preview", "export"),
+        "Data": ("plan", "build", "import-channels", "validate", "publish", "inspect", "explore", "preview", "export"),
         "Models": ("pretrain", "evaluate", "report", "export-model"),
         "Help with these": ("recipe", "completion", "bench"),
     },
@@ -27,6 +28,7 @@ from wavecity.geo.errors import CommandFailed, InputError
         ("wavecity plan pretrain-10k --png cities.png", "what a recipe would make, without making it"),
         ("wavecity build quickstart --out stores/helsinki", "only the dataset"),
         ("wavecity inspect stores/helsinki --scenes", "what is in it"),
+        ("wavecity explore stores/helsinki", "look at it in the browser: cities, scenes in 3D, channels"),
         ("wavecity recipe quickstart solver", "keys for --set, with their values and meanings"),
     ),
 )
@@ -43,6 +45,7 @@ def cli() -> None:
 for command in (
     *(build.run, build.plan, build.build, build.export),
     *(store.validate, store.inspect, store.preview, store.publish, store.import_channels),
+    explore,
     *(models.pretrain, models.evaluate, models.report, models.export_model),
     *(recipes.completion, recipes.show_recipe, bench),
 ):
