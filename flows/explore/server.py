@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from mimetypes import guess_type
 from pathlib import PurePosixPath
 from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 from wavecity.dataset.files import StorePath
-from wavecity.flows.explore.site import DATA, Site
+from wavecity.flows.explore.site import DATA, Site, content_type
 from wavecity.geo.errors import InputError
 
 # Names under which a browser on this machine reaches the server; a page of another host that resolves to this address is
@@ -120,9 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _start(self, status: HTTPStatus, length: int, name: str, more: dict[str, str] | None = None) -> None:
         """Send the head of an answer."""
         self.send_response(status)
-        kind = guess_type(name)[0] or "application/octet-stream"
-        text = kind.startswith("text/") or kind.endswith(("json", "javascript"))
-        self.send_header("Content-Type", f"{kind}; charset=utf-8" if text else kind)
+        self.send_header("Content-Type", content_type(name))
         self.send_header("Content-Length", str(length))
         # Another store may be served at the same address later.
         self.send_header("Cache-Control", "no-cache")

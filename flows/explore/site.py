@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, replace
 from importlib import resources
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,31 @@ def write_site(site: Site, out: str | StorePath, data: str | None = None) -> str
     files = replace(site, index={**site.index, "store": store, "data": address}).files()
     # The index last: a folder that has it has all.
     for name in sorted(files, key=lambda name: name == INDEX):
-        with atomic_path(target / name) as temporary:
-            temporary.write_bytes(files[name])
+        _write(target / name, files[name])
     return address
+
+
+def _write(path: StorePath, content: bytes) -> None:
+    """Write a file of a site, on object storage with the type that browsers need to know."""
+    if isinstance(path, Path):
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+        return
+    key = "ContentType" if path.protocol == "s3" else "content_type"
+    path.fs.pipe_file(path.path, content, **{key: content_type(path.name)})
+
+
+def content_type(name: str) -> str:
+    """Type of a file for HTTP.
+
+    Examples
+    --------
+    >>> content_type("app.js")
+    'text/javascript; charset=utf-8'
+    """
+    kind = guess_type(name)[0] or "application/octet-stream"
+    text = kind.startswith("text/") or kind.endswith(("json", "javascript"))
+    return f"{kind}; charset=utf-8" if text else kind
 
 
 def refuse_out(version: StorePath, target: StorePath) -> None:

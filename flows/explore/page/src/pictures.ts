@@ -18,46 +18,51 @@ const COPIED = [
 ];
 const MARGIN = 24;
 
-/** A copy of a drawing that looks the same outside the page, with a line of attribution below. */
-export function standalone(svg: SVGSVGElement, attribution: string): { text: string; width: number; height: number } {
-  const { width, height } = svg.getBoundingClientRect();
+/** Copies of drawings below each other that look the same outside the page, with a line of attribution at the end. */
+export function standalone(
+  svgs: SVGSVGElement[],
+  attribution: string,
+): { text: string; width: number; height: number } {
+  const sizes = svgs.map((svg) => svg.getBoundingClientRect());
+  const width = Math.max(...sizes.map((size) => size.width), 6.2 * attribution.length);
+  const height = sizes.reduce((sum, size) => sum + size.height, 0);
+  const whole = drawn("svg", { width, height: height + MARGIN, viewBox: `0 0 ${width} ${height + MARGIN}` });
+  whole.append(drawn("rect", { width, height: height + MARGIN, fill: colourOf("--paper") }));
+  let top = 0;
+  svgs.forEach((svg, i) => {
+    const copy = styledCopy(svg);
+    for (const [name, value] of Object.entries({ y: top, width: sizes[i].width, height: sizes[i].height })) {
+      copy.setAttribute(name, String(value));
+    }
+    whole.append(copy);
+    top += sizes[i].height;
+  });
+  const look = { "font-size": 11, fill: colourOf("--soft"), "font-family": "sans-serif" };
+  const line = drawn("text", { x: 8, y: height + 16, ...look });
+  line.textContent = attribution;
+  whole.append(line);
+  return { text: new XMLSerializer().serializeToString(whole), width, height: height + MARGIN };
+}
+
+/** A copy that does not need the page's style sheet. */
+function styledCopy(svg: SVGSVGElement): SVGSVGElement {
   const copy = svg.cloneNode(true) as SVGSVGElement;
   const [before, after] = [svg, copy].map((root) => [root, ...root.querySelectorAll<SVGElement>("*")]);
   before.forEach((element, i) => {
     const computed = getComputedStyle(element);
-    const style = COPIED.map((name) => `${name}:${computed.getPropertyValue(name)}`).join(";");
-    after[i].setAttribute("style", style);
+    after[i].setAttribute("style", COPIED.map((name) => `${name}:${computed.getPropertyValue(name)}`).join(";"));
     after[i].removeAttribute("class");
   });
   for (const element of copy.querySelectorAll("style, foreignObject")) element.remove();
-  const box = svg.viewBox.baseVal;
-  const scale = box?.width ? box.width / width : 1;
-  const [left, top] = box?.width ? [box.x, box.y] : [0, 0];
-  const [w, h, margin] = [width * scale, height * scale, MARGIN * scale];
-  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-  copy.setAttribute("viewBox", `${left} ${top} ${w} ${h + margin}`);
-  copy.setAttribute("width", String(width));
-  copy.setAttribute("height", String(height + MARGIN));
-  const ground = drawn("rect", { x: left, y: top, width: w, height: h + margin, fill: colourOf("--paper") });
-  const line = drawn("text", {
-    x: left + 8 * scale,
-    y: top + h + 16 * scale,
-    "font-size": 11 * scale,
-    fill: colourOf("--soft"),
-    "font-family": "sans-serif",
-  });
-  line.textContent = attribution;
-  copy.prepend(ground);
-  copy.append(line);
-  return { text: new XMLSerializer().serializeToString(copy), width, height: height + MARGIN };
+  return copy;
 }
 
-export function saveSvg(svg: SVGSVGElement, name: string, attribution: string): void {
-  save(new Blob([standalone(svg, attribution).text], { type: "image/svg+xml" }), `${name}.svg`);
+export function saveSvg(svgs: SVGSVGElement[], name: string, attribution: string): void {
+  save(new Blob([standalone(svgs, attribution).text], { type: "image/svg+xml" }), `${name}.svg`);
 }
 
-export async function savePng(svg: SVGSVGElement, name: string, attribution: string): Promise<void> {
-  const { text, width, height } = standalone(svg, attribution);
+export async function savePng(svgs: SVGSVGElement[], name: string, attribution: string): Promise<void> {
+  const { text, width, height } = standalone(svgs, attribution);
   const picture = new Image();
   picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
   await picture.decode();

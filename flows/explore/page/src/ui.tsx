@@ -96,10 +96,8 @@ export function Card(props: {
   const { index } = usePage();
   const card = useRef<HTMLElement>(null);
   const keep = (saver: typeof saveSvg | typeof savePng) => () => {
-    const svg = card.current?.querySelector<SVGSVGElement>(
-      "svg.drawing, .drawing > svg, .drawing > figure > svg:last-of-type",
-    );
-    if (svg && props.name) void saver(svg, props.name, index.attributes.attribution);
+    const svgs = [...(card.current?.querySelectorAll<SVGSVGElement>("svg.drawing, .drawing svg") ?? [])];
+    if (svgs.length && props.name) void saver(svgs, props.name, index.attributes.attribution);
   };
   return (
     <figure class={props.wide ? "card wide" : "card"} ref={card}>
