@@ -1,6 +1,7 @@
 """The page as static files: in memory for the local server, or written to a folder or bucket."""
 
 import os
+import re
 from dataclasses import dataclass, replace
 from importlib import resources
 from mimetypes import guess_type
@@ -10,9 +11,14 @@ from typing import Any
 from wavecity.dataset.files import StorePath, atomic_path, children, location, make_folder
 from wavecity.dataset.reader import resolve
 from wavecity.flows.explore.index import index_bytes, make_index
+from wavecity.flows.explore.predictions import read_predictions
 from wavecity.geo.errors import InputError
 
 INDEX = "explore.json"
+# Predictions of a run, which the page loads with the first scene.
+RUN = "run.json"
+# What an earlier site may have that this one has not: its predictions, and parts of its bundle.
+OURS = re.compile(r"run\.json|\w+-[A-Z0-9]{8}\.js")
 # Where the local server has the version's files.
 DATA = "data"
 
@@ -27,14 +33,18 @@ class Site:
         Of the version.
     index : dict
         See `make_index`; its `data` says where the page finds the version's files.
+    predictions : dict, optional
+        See `read_predictions`.
     """
 
     folder: StorePath
     index: dict[str, Any]
+    predictions: dict[str, Any] | None = None
 
     def files(self) -> dict[str, bytes]:
         """Content of every file of the site by its name."""
-        return {**page_files(), INDEX: index_bytes(self.index)}
+        found = {**page_files(), INDEX: index_bytes(self.index)}
+        return found if self.predictions is None else {**found, RUN: index_bytes(self.predictions)}
 
 
 def page_files() -> dict[str, bytes]:
@@ -43,20 +53,24 @@ def page_files() -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
-def make_site(store: str | StorePath) -> Site:
-    """Index a store for the local server.
+def make_site(store: str | StorePath, run: Path | None = None) -> Site:
+    """Index a store for the local server, with the predictions of a run.
 
     Raises
     ------
     InputError
-        See `make_index`.
+        See `make_index` and `read_predictions`.
 
     Examples
     --------
     >>> make_site("stores/helsinki").index["data"]
     'data/'
     """
-    return Site(resolve(store).parent, {**make_index(store), "data": f"{DATA}/"})
+    predictions = None if run is None else read_predictions(run, store)
+    index = {**make_index(store), "data": f"{DATA}/"}
+    if predictions is not None:
+        index["run"] = {"name": predictions["name"], "scenes": sorted(predictions["scenes"])}
+    return Site(resolve(store).parent, index, predictions)
 
 
 def write_site(site: Site, out: str | StorePath, data: str | None = None) -> str:
@@ -98,6 +112,9 @@ def write_site(site: Site, out: str | StorePath, data: str | None = None) -> str
     # The index last: a folder that has it has all.
     for name in sorted(files, key=lambda name: name == INDEX):
         _write(target / name, files[name])
+    for path in children(target):
+        if path.name not in files and OURS.fullmatch(path.name):
+            path.unlink()
     return address
 
 

@@ -1,6 +1,7 @@
 """`wavecity explore`: the index of a store, the files of a site, the local server, and what is refused."""
 
 import json
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 import xarray as xr
 from command import wavecity
+from numpy.typing import NDArray
 
-from wavecity.dataset.reader import resolve
+from wavecity.dataset.reader import open_store, resolve
 from wavecity.flows.explore.index import index_bytes, make_index
 from wavecity.flows.explore.server import range_of, serving
 from wavecity.flows.explore.site import Site, make_site, page_files
@@ -215,3 +217,95 @@ def test_the_page_is_small_and_names_its_licences() -> None:
 def test_cities_are_in_the_middle_of_their_scenes(site: Site) -> None:
     assert site.index["cities"] == [{"name": "Toy", "country": "FI", "latitude": 60.0, "longitude": 25.0}]
     assert np.unique(site.index["scenes"]["city"]).tolist() == [0]
+
+
+# Predictions of a run
+
+
+def write_run(folder: Path, store: Path, rows: list[int], shift: float = 0.0) -> NDArray[np.floating]:
+    """A run with predictions that are 3 m east and 4 m north of the truth; returns the places of its users."""
+    data = open_store(store)
+    row = np.concatenate([np.full(int(data.n_users[row]), row) for row in rows])
+    users = np.concatenate([np.arange(int(data.n_users[row])) for row in rows])
+    true = data.user_position.values[row, users, :2] + np.float32(shift)
+    shown = np.array([1, len(row) - 2])
+    occupancy = np.full((2, 20, 20), np.nan, np.float32)
+    occupancy[:, :4] = 0.25
+    spectrum = np.ones((2, 32, 32), np.float32)
+    spectrum[:, 3, 5] = 100
+    (folder / "results").mkdir(parents=True)
+    (folder / "pretrain.json").write_text("{}")
+    np.savez(
+        folder / "results/reconstruction.npz",
+        location_true=true, location_model=true + np.float32([3, 4]), location_scene=row, spectrum_masked=0.94,
+        spectrum_scene=row[shown], spectrum_position=true[shown], spectrum_model=spectrum, occupancy_model=occupancy,
+    )  # fmt: skip
+    return users[shown]
+
+
+def test_predictions_are_those_of_the_runs_users(toy_store: Path, tmp_path: Path) -> None:
+    shown = write_run(tmp_path / "run", toy_store, [4, 5])
+    site = make_site(toy_store, tmp_path / "run")
+    assert site.index["run"] == {"name": "run", "scenes": [4, 5]}
+    told = json.loads(site.files()["run.json"])
+    positions = open_store(toy_store).user_position.values
+    for row in (4, 5):
+        own = told["scenes"][str(row)]
+        numbers = own["users"]["number"]
+        assert numbers == list(range(int(open_store(toy_store).n_users[row])))
+        np.testing.assert_allclose(own["users"]["place"], positions[row, numbers, :2] + [3, 4], atol=0.006)
+    assert [told["scenes"][row]["shown"][0]["user"] for row in ("4", "5")] == shown.tolist()
+    kept = told["scenes"]["4"]["shown"][0]
+    assert np.array(kept["spectrum"]).argmax() == 3 * 32 + 5
+    assert (kept["occupancy"][0][0], kept["occupancy"][19][0]) == (0.25, None)
+
+
+def test_runs_of_other_data_or_without_predictions_are_refused(toy_store: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "other", toy_store, [4], shift=1.0)
+    write_run(tmp_path / "empty", toy_store, [4])
+    (tmp_path / "empty/results/reconstruction.npz").unlink()
+    for run, said in (
+        ("other", "of other users"),
+        ("empty", "no such file, so no predictions"),
+        ("none", "no pretrain"),
+    ):
+        ran = wavecity("explore", toy_store, "--run", tmp_path / run, "--no-browser")
+        assert ran.returncode == 2
+        assert said in ran.stderr.splitlines()[-1]
+
+
+def test_a_site_without_a_run_replaces_one_with_it(toy_store: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", toy_store, [4])
+    wavecity("explore", toy_store, "--out", tmp_path / "site", "--run", tmp_path / "run")
+    assert (tmp_path / "site/run.json").is_file()
+    (tmp_path / "site/chunk-ABCDEFGH.js").touch()
+    (tmp_path / "site/notes.txt").touch()
+    wavecity("explore", toy_store, "--out", tmp_path / "site")
+    found = {path.name for path in (tmp_path / "site").iterdir()}
+    assert found == {*page_files(), "explore.json", "notes.txt"}
+
+
+@pytest.mark.parametrize("theme", [r":root \{", r":root\[data-theme=\"dark\"\] \{"])
+def test_texts_stand_out_by_wcag_aa(theme: str) -> None:
+    """4.5 : 1 for letters on every ground that they stand on; 3 : 1 for what is drawn."""
+    css = Path(__file__).resolve().parents[2] / "flows/explore/page/src/page.css"
+    block = re.search(theme + r"(.*?)\}", css.read_text(), re.DOTALL)
+    assert block
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block[1]))
+
+    def luminance(name: str) -> float:
+        parts = np.array([int(colours[name][at : at + 2], 16) for at in (1, 3, 5)]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    def contrast(name: str, ground: str) -> float:
+        low, high = sorted([luminance(name), luminance(ground)])
+        return (high + 0.05) / (low + 0.05)
+
+    for ground in ("paper", "tint"):
+        for name in ("ink", "soft", "link"):
+            assert contrast(name, ground) >= 4.5, (name, ground)
+        for name in ("accent", "mark"):
+            assert contrast(name, ground) >= 3, (name, ground)
+    for ground in ("problem", "sea", "ground"):
+        assert contrast("ink", ground) >= 4.5, ground

@@ -15,11 +15,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 import xarray as xr
 from command import wavecity
 from PIL import Image
+from test_explore import write_run
 from toy import ATTRIBUTES, build_store, make_arrays, make_layout, write_buildings
 
 from wavecity.dataset.draft import open_draft
@@ -383,6 +385,24 @@ def test_a_user_that_moves_has_a_slider_of_time(chromium: Any, tmp_path: Path) -
         assert look.problems == []
 
 
+# Predictions
+
+
+def test_predictions_stand_next_to_the_truth(chromium: Any, toy_store: Path, tmp_path: Path) -> None:
+    (user, _) = write_run(tmp_path / "run", toy_store, [4, 5]).tolist()
+    with serving(make_site(toy_store, tmp_path / "run")) as address, opened(chromium, address) as look:
+        page = look.go(f"#/scene/toy-0004?user={user}")
+        assert "median error 5.0 m" in look.text().replace("\xa0", " ")
+        assert "seeing 6 % of the channel" in look.text().replace("\xa0", " ")
+        beam = (-3 % 32) * 32 + (-5 % 32)
+        assert f"Its strongest beam is {beam}" in look.text()
+        assert page.locator("figure:has-text('Built patches') image").count() == 4  # each with its scale
+        page.select_option("label:has-text('Users by') select", "error")
+        look.go("#/scene/toy-0000")
+        assert "no predictions of this scene" in look.text()
+        assert look.problems == []
+
+
 # Damage
 
 
@@ -392,11 +412,15 @@ def damaged(toy_store: Path, tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
+def zeros(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
         ("data.zarr/csi/c/0/0/0/0", Path.unlink, "Cannot show the channel. data.zarr/csi/c/0/0/0/0 is missing"),
-        ("data.zarr/csi/c/0/0/0/0", lambda path: path.write_bytes(bytes(path.stat().st_size)), "Cannot show the channel."),
+        ("data.zarr/csi/c/0/0/0/0", zeros, "Cannot show the channel. data.zarr/csi/c/0/0/0/0 is damaged"),
         ("data.zarr/paths/gain/c/0/0/0", Path.unlink, "data.zarr/paths/gain/c/0/0/0 is missing"),
         ("buildings/unit-00000.parquet", Path.unlink, "Cannot show the buildings. buildings/unit-00000.parquet is missing"),
         ("buildings/unit-00000.parquet", lambda path: path.write_bytes(b"PAR1"), "Cannot show the buildings."),
@@ -458,9 +482,15 @@ def test_a_store_on_an_s3_server(chromium: Any, bucket: str) -> None:
     """The page in the same bucket, and the local server in front of it."""
     store = f"{bucket}/explored/store"
     build_store(store, make_layout(scenes=2))
+    allow = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
+    name = bucket.removeprefix("s3://")
+    policy = {"Version": "2012-10-17", "Statement": [{**allow, "Resource": f"arn:aws:s3:::{name}/*"}]}
+    boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).put_bucket_policy(
+        Bucket=name, Policy=json.dumps(policy)
+    )
     ran = wavecity("explore", store, "--out", f"{bucket}/explored/site")
     assert ran.returncode == 0, ran.stderr
-    public = f"{os.environ['AWS_ENDPOINT_URL']}/{bucket.removeprefix('s3://')}/explored/site/index.html"
+    public = f"{os.environ['AWS_ENDPOINT_URL']}/{name}/explored/site/index.html"
     with serving(make_site(store)) as local:
         for address in (public, local):
             with opened(chromium, address) as look:

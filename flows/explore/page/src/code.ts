@@ -39,7 +39,7 @@ export function codeOfScenes(index: Index, base: URL, scenes: Scene[]): { xarray
       "",
       `data = ${opened(index, base)}`,
       ...(all ? [] : [`data = data.isel(scene=${rows})  # ${scenes.length} scenes`]),
-      "print(data.path_gain.where(~data.outage).median().compute())",
+      "print(data.path_gain.where(~data.outage).compute().median())",
     ].join("\n"),
     torch: [
       "import numpy as np",

@@ -82,8 +82,23 @@ export interface Index {
 
 export interface RunSummary {
   name: string;
-  scenes: string[];
-  seen: number;
+  /** Rows of the scenes that have predictions. */
+  scenes: number[];
+}
+
+/** What a model predicted of one user whose predictions were kept whole. */
+export interface Kept {
+  user: number;
+  /** Spatial spectrum (kx, ky), as shares of its mean. */
+  spectrum: number[][];
+  /** Probability that a patch is built (row, column); null where it was not hidden. */
+  occupancy: (number | null)[][] | null;
+}
+
+export interface Predictions {
+  name: string;
+  masked: number;
+  scenes: Record<string, { users: { number: number[]; place: ([number, number] | null)[] }; shown: Kept[] }>;
 }
 
 export interface Scene {

@@ -1,6 +1,6 @@
 // What is read of a scene when it is opened: its users, and what is known of each of them.
 
-import type { Index, Scene } from "./index";
+import type { Index, Kept, Predictions, Scene } from "./index";
 import { delays } from "./numbers";
 import { distance, type Point } from "./rays";
 import type { Values, Version } from "./store";
@@ -19,11 +19,16 @@ export interface User {
   spread: number;
   first: number;
   kind: number;
+  /** Where a model locates it, at its own height. */
+  predicted?: Point;
 }
 
 export interface SceneData {
   base: Point;
   users: User[];
+  /** Of the run, for users whose predictions were kept whole. */
+  kept: Kept[];
+  masked: number;
 }
 
 export function baseOf(index: Index, scene: Scene): Point {
@@ -79,8 +84,19 @@ export async function loadScene(version: Version, scene: Scene): Promise<SceneDa
       kind: kind?.data[number] ?? -1,
     };
   });
-  return { base, users };
+  const predictions = index.run?.scenes.includes(scene.row)
+    ? await version.json<Predictions>("run.json", location.href)
+    : null;
+  const own = predictions?.scenes[scene.row];
+  own?.users.number.forEach((number, i) => {
+    const place = own.users.place[i];
+    const user = users[number];
+    if (place && user) user.predicted = [base[0] + place[0], base[1] + place[1], user.place[2]];
+  });
+  return { base, users, kept: own?.shown ?? [], masked: predictions?.masked ?? 0 };
 }
+
+export const locationError = (user: User) => (user.predicted ? distance(user.predicted, user.place) : Number.NaN);
 
 export interface Field {
   key: string;
@@ -105,6 +121,9 @@ export function fieldsOf(index: Index): Field[] {
           { key: "first", label: "first delay", unit: "ns", digits: 0, of: (user: User) => 1e9 * user.first },
           { key: "spread", label: "RMS delay spread", unit: "ns", digits: 1, of: (user: User) => 1e9 * user.spread },
         ]
+      : []),
+    ...(index.run
+      ? [{ key: "error", label: "location error of the model", unit: "m", digits: 1, of: locationError }]
       : []),
     {
       key: "beam",

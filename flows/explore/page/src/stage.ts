@@ -77,6 +77,8 @@ export class Stage {
     users: new Group(),
     base: new Group(),
     rays: new Group(),
+    errors: new Group(),
+    here: new Group(),
   };
   private markers: Marker[] = [];
   private meshes: { mesh: InstancedMesh; users: number[] }[] = [];
@@ -282,6 +284,34 @@ export class Stage {
     }
     if (way.length > 1) {
       for (let i = 1; i < way.length; i++) layer.add(tube(way[i - 1], way[i], 0.3, wayColour));
+    }
+    this.draw();
+  }
+
+  /** From where users are to where a model locates them. */
+  setErrors(pairs: { from: Point; to: Point; chosen: boolean }[], colour: string): void {
+    const { errors: layer } = this.layers;
+    empty(layer);
+    const ball = new SphereGeometry(0.8, 10, 6);
+    for (const { from, to, chosen } of pairs) {
+      const look = new MeshBasicMaterial({ color: colour });
+      layer.add(new Line(geometryOf([from, to]), new LineBasicMaterial({ color: colour })));
+      if (chosen) layer.add(tube(from, to, 0.4, colour));
+      const end = new Mesh(ball, look);
+      end.position.set(...to);
+      layer.add(end);
+    }
+    this.draw();
+  }
+
+  /** Where a user that moves is now. */
+  setHere(place: Point | null, colour: string): void {
+    const { here: layer } = this.layers;
+    empty(layer);
+    if (place) {
+      const ball = new Mesh(new SphereGeometry(1.6, 16, 10), new MeshBasicMaterial({ color: colour }));
+      ball.position.set(...place);
+      layer.add(ball);
     }
     this.draw();
   }

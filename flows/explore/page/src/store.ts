@@ -2,6 +2,7 @@
 
 import { parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import * as zarr from "zarrita";
+import { isIntact } from "./crc32c";
 import type { Index } from "./index";
 
 type Range = { offset: number; length: number } | { suffixLength: number };
@@ -77,7 +78,12 @@ export class Version {
     const stored = match && this.complex.has(match[1]) ? key.replace(/\/0$/, "") : key;
     if (match && this.index.absent?.[match[1]]?.includes(Number(match[2]))) return undefined;
     const answer = await this.fetch(`data.zarr${stored}`, range);
-    return answer === null ? this.absent(stored) : answer.bytes;
+    if (answer === null) return this.absent(stored);
+    // zarrita asks for the index at the end of a shard first.
+    if (match && "suffixLength" in range && !isIntact(answer.bytes)) {
+      throw new DataError(`data.zarr${stored} is damaged: copy the version again, or build it again`);
+    }
+    return answer.bytes;
   }
 
   /** Buildings of a scene, from the table of its unit. */

@@ -162,4 +162,5 @@ const heading = ({ label, unit }: Field) =>
     .replace(" from the base station", "")
     .replace("Best beam, horizontal index", "Beam kx")
     .replace("Number of paths", "Paths")
-    .replace("RMS delay spread", "Delay spread");
+    .replace("RMS delay spread", "Delay spread")
+    .replace("Location error of the model", "Model error");

@@ -7,7 +7,7 @@ import type { Scene } from "../index";
 import { plural, quantile, shown } from "../numbers";
 import { describe, rebuild } from "../paths";
 import { colourOf, saveCanvasPng } from "../pictures";
-import { baseOf, boresightOf, type Field, type SceneData, type User } from "../scenedata";
+import { baseOf, boresightOf, type Field, locationError, type SceneData, type User } from "../scenedata";
 import { type Surface, surfaceOf } from "../solids";
 import { Stage } from "../stage";
 import type { Building } from "../store";
@@ -79,6 +79,13 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
     }));
     stage.setUsers(markers, user?.number ?? null, colourOf("--ink"));
   }, [stage, data, field, user?.number, theme]);
+  useEffect(() => {
+    const located = data?.users.filter((one) => one.predicted) ?? [];
+    stage?.setErrors(
+      located.map((one) => ({ from: one.place, to: one.predicted ?? one.place, chosen: one === user })),
+      colourOf("--mark"),
+    );
+  }, [stage, data, user?.number, theme]);
   const rays = useRays(stage, scene, user, triangles, buildings !== undefined, theme);
 
   const keep = () => {
@@ -142,8 +149,22 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
       )}
       {!buildings && <Waiting of={loaded} what="the buildings" />}
       {buildings && <Key buildings={buildings} by={by} data={data} field={field} range={range} />}
+      {index.run && data && <Located data={data} run={index.run.name} />}
       {rays && <p class="note">{rays}</p>}
     </Card>
+  );
+}
+
+/** What the lines of the predictions are. */
+function Located({ data, run }: { data: SceneData; run: string }) {
+  const errors = data.users.map(locationError).filter((error) => !Number.isNaN(error));
+  if (!errors.length)
+    return <p class="note">The run {run} has no predictions of this scene: it is of no test split.</p>;
+  return (
+    <p class="note">
+      Predictions of the run {run}: lines lead from {plural(errors.length, "user")} to where the model locates them,
+      seeing {shown(100 * (1 - data.masked), 0)} % of the channel; median error {shown(quantile(errors, 0.5), 1, "m")}.
+    </p>
   );
 }
 
@@ -223,10 +244,14 @@ function useRays(
     }));
     const motion = loaded.value?.motion;
     stage?.setRays(rays, motion?.places ?? [], colourOf("--accent"));
-    if (motion && stage) stage.canvas.dataset.place = (motion.places[step] ?? motion.places[0]).join(",");
     // For tests, and for whoever wants the vertices.
     if (stage) stage.canvas.dataset.paths = JSON.stringify(drawn.map(({ whole, lines }) => ({ whole, lines })));
   }, [stage, drawn, path, loaded.value, theme]);
+  useEffect(() => {
+    const place = loaded.value?.motion?.places[step] ?? null;
+    stage?.setHere(place, colourOf("--ink"));
+    if (stage && place) stage.canvas.dataset.place = place.join(",");
+  }, [stage, loaded.value, step, theme]);
   if (!user) return "Click a user to see its paths and its channel.";
   if (!stored) return "This store keeps no paths (features.paths: false), so none are drawn.";
   if (loaded.error) return <span class="problem">{loaded.error.message}</span>;

@@ -8,8 +8,10 @@ import type { Scene } from "../index";
 import {
   binOfBeam,
   centred,
+  decibel,
   delayProfile,
   type Grid,
+  grid,
   magnitude,
   phase,
   SPEED_OF_LIGHT,
@@ -17,7 +19,7 @@ import {
   spectrum,
 } from "../numbers";
 import { describe, type Path } from "../paths";
-import type { SceneData, User } from "../scenedata";
+import { locationError, type SceneData, type User } from "../scenedata";
 import { Card, Chart, Code, change, type Loaded, useLoaded, usePage, Waiting } from "../ui";
 import { isMoving, loadChannel, loadMotion, loadPaths, type Motion, type Snapshot } from "../userdata";
 import { Polar } from "./polar";
@@ -44,11 +46,13 @@ export function UserView({ scene, data, user }: { scene: Scene; data: SceneData;
         <Fact name="Best beam" value={user.beam < 0 ? "none" : String(user.beam)} />
         {!Number.isNaN(user.paths) && <Fact name="Paths found" value={shown(user.paths, 0)} />}
         {!Number.isNaN(user.spread) && <Fact name="RMS delay spread" value={shown(1e9 * user.spread, 1, "ns")} />}
+        {user.predicted && <Fact name="Location error of the model" value={shown(locationError(user), 1, "m")} />}
         {user.kind >= 0 && <Fact name="Kind" value={kinds[String(user.kind)] ?? String(user.kind)} />}
       </dl>
       {moving && <TimeSlider motion={motion} step={step ?? 0} />}
       <div class="grid">
         <ChannelCards channel={channel} scene={scene} user={user} step={step} />
+        <KeptCards scene={scene} data={data} user={user} />
         <PathCards paths={paths} channel={channel} scene={scene} user={user} stored={version.has("paths/gain")} />
       </div>
       <Code of={`user ${user.number}`} {...codeOfUser(index, version.base, scene, user.number, step ?? 0)} />
@@ -117,7 +121,13 @@ function ChannelCards(props: { channel: Loaded<Snapshot>; scene: Scene; user: Us
   if (grids.magnitude.data.every(Number.isNaN)) {
     return (
       <Card title="Channel">
-        <p class="note">The channel is 0: this user is in outage.</p>
+        {user.status === 2 ? (
+          <p class="note">The channel is 0: this user is in outage.</p>
+        ) : (
+          <p class="problem" role="alert">
+            <strong>The channel is 0</strong> although this user has paths: validate the store.
+          </p>
+        )}
       </Card>
     );
   }
@@ -160,6 +170,79 @@ function ChannelCards(props: { channel: Loaded<Snapshot>; scene: Scene; user: Us
           mark={beam ? [centred(beam[0], columns), centred(beam[1], rows)] : undefined}
         />
       </Card>
+    </>
+  );
+}
+
+/** Predictions of the run for users of which they were kept, next to the truth. */
+function KeptCards({ scene, data, user }: { scene: Scene; data: SceneData; user: User }) {
+  const { index, version } = usePage();
+  const kept = data.kept.find((one) => one.user === user.number);
+  const truth = useLoaded(async () => (kept?.occupancy ? version.read("occupancy", scene.row) : null), []);
+  if (!kept) return null;
+  const { columns, rows } = index.attributes.array;
+  const [width, height] = [kept.spectrum.length, kept.spectrum[0].length];
+  const whole = width === columns && height === rows;
+  const half = [Math.floor(width / 2), Math.floor(height / 2)];
+  const spectrum = grid(width, height, (x, y) =>
+    decibel(kept.spectrum[(x - half[0] + width) % width][(y - half[1] + height) % height]),
+  );
+  let [best, most] = [0, -Infinity];
+  kept.spectrum.forEach((line, kx) => {
+    line.forEach((value, ky) => {
+      if (value > most) [best, most] = [((width - kx) % width) * height + ((height - ky) % height), value];
+    });
+  });
+  const mark = binOfBeam(best, width, height);
+  const patches = kept.occupancy;
+  const side = patches?.length ?? 0;
+  const name = `${scene.id}-user-${user.number}`;
+  const saw = `The model saw ${shown(100 * (1 - data.masked), 0)} % of the channel.`;
+  return (
+    <>
+      <Card
+        title={`Spectrum predicted by ${index.run?.name}`}
+        name={`${name}-predicted`}
+        note={`${saw} ${whole ? `Its strongest beam is ${best}, marked; the codebook's best is ${user.beam}.` : `Its spectrum has ${width} × ${height} bins.`}`}
+      >
+        <Heat
+          values={spectrum}
+          unit="dB above the mean"
+          label="predicted spectrum"
+          axes={["kx", "ky"]}
+          offset={[-half[0], -half[1]]}
+          depth={50}
+          mark={[centred(mark[0], width), centred(mark[1], height)]}
+        />
+      </Card>
+      {patches && (
+        <Card
+          title={`Built patches predicted by ${index.run?.name}`}
+          name={`${name}-occupancy`}
+          note="North is up. Patches that the model saw are left empty."
+        >
+          <Heat
+            values={grid(side, side, (x, y) => patches[y][x] ?? Number.NaN)}
+            unit="probability"
+            label="predicted occupancy"
+            axes={["patch to the east", "patch to the south"]}
+          />
+        </Card>
+      )}
+      {patches && (
+        <Card title="Built patches: the truth" name={`${name}-built`}>
+          {truth.value ? (
+            <Heat
+              values={grid(side, side, (x, y) => truth.value?.data[y * side + x] ?? Number.NaN)}
+              unit="built"
+              label="occupancy"
+              axes={["patch to the east", "patch to the south"]}
+            />
+          ) : (
+            <Waiting of={truth} what="the occupancy" />
+          )}
+        </Card>
+      )}
     </>
   );
 }
