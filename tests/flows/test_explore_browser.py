@@ -132,6 +132,10 @@ def test_the_world_shows_cities_scenes_and_distributions(look: Opened, toy_store
     assert f"{int(data.n_users.sum())} users" in look.text(".lead")
     assert page.locator(".map .city circle").count() == 1
     assert page.locator(".histograms figure").count() == 4
+    # Every scene with a value is in a bar, those at the ends of the axis too; the first bars are of all scenes.
+    for histogram in page.locator(".histograms .drawing").all():
+        bars = histogram.locator("g[aria-label='rect']").first.locator("title").all_text_contents()
+        assert sum(int(bar.split()[0]) for bar in bars) == 5
     rows = look.rows(".table")
     assert [row[0] for row in rows] == data.scene_id.values.tolist()
     assert [row[3] for row in rows] == data.status.values.tolist()

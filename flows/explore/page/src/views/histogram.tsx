@@ -6,6 +6,7 @@ import { useLayoutEffect } from "preact/hooks";
 import { formatRange, parseRange } from "../address";
 import { type Measure, shownValue } from "../filters";
 import type { Scene } from "../index";
+import { plural } from "../numbers";
 import { Card, change, usePage, useWidth } from "../ui";
 
 const HEIGHT = 118;
@@ -24,10 +25,12 @@ export function Histogram({ measure, scenes, chosen }: { measure: Measure; scene
     const share = measure.unit === "%";
     const [low, high] = all.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
     const domain = share ? [0, 100] : nice(low, high > low ? high : low + 1, BINS);
-    const edges = Array.from({ length: BINS + 1 }, (_, i) => domain[0] + (i * (domain[1] - domain[0])) / BINS);
+    // Bins are open on the right: the last one reaches past the largest value.
+    const step = (domain[1] - domain[0]) / BINS;
+    const edges = Array.from({ length: BINS + 1 }, (_, i) => domain[0] + i * step + (i === BINS ? 1e-6 * step : 0));
     const bars = (fill: string) =>
-      Plot.binX({ y: "count" }, {
-        x: { value: (value: number) => value, thresholds: edges, domain: domain as [number, number] },
+      Plot.binX({ y: "count", title: (bin: number[]) => plural(bin.length, "scene") }, {
+        x: { value: (value: number) => value, thresholds: edges },
         fill,
       } as Plot.BinXInputs<Plot.RectYOptions>);
     const plot = Plot.plot({

@@ -185,7 +185,8 @@ function KeptCards({ scene, data, user }: { scene: Scene; data: SceneData; user:
   const whole = width === columns && height === rows;
   const half = [Math.floor(width / 2), Math.floor(height / 2)];
   const spectrum = grid(width, height, (x, y) =>
-    decibel(kept.spectrum[(x - half[0] + width) % width][(y - half[1] + height) % height]),
+    // Rounded in the file: what is 0 there is far below the scale.
+    decibel(Math.max(1e-6, kept.spectrum[(x - half[0] + width) % width][(y - half[1] + height) % height])),
   );
   let [best, most] = [0, -Infinity];
   kept.spectrum.forEach((line, kx) => {
@@ -224,6 +225,7 @@ function KeptCards({ scene, data, user }: { scene: Scene; data: SceneData; user:
           <Heat
             values={grid(side, side, (x, y) => patches[y][x] ?? Number.NaN)}
             unit="probability"
+            range={[0, 1]}
             label="predicted occupancy"
             axes={["patch to the east", "patch to the south"]}
           />
@@ -235,6 +237,7 @@ function KeptCards({ scene, data, user }: { scene: Scene; data: SceneData; user:
             <Heat
               values={grid(side, side, (x, y) => truth.value?.data[y * side + x] ?? Number.NaN)}
               unit="built"
+              range={[0, 1]}
               label="occupancy"
               axes={["patch to the east", "patch to the south"]}
             />
@@ -254,6 +257,8 @@ function Heat(props: {
   label: string;
   axes: [string, string];
   offset?: [number, number];
+  /** Ends of the scale, instead of those of the values. */
+  range?: [number, number];
   /** How far below its maximum the scale goes, in the unit. */
   depth?: number;
   cyclic?: boolean;
@@ -267,7 +272,13 @@ function Heat(props: {
     finite.reduce((a, b) => Math.min(a, b), Infinity),
     depth ? high - depth : -Infinity,
   );
-  const domain: [number, number] = props.cyclic ? [-180, 180] : high > low ? [low, high] : [low - 1, high + 1];
+  const domain: [number, number] = props.cyclic
+    ? [-180, 180]
+    : props.range
+      ? props.range
+      : high > low
+        ? [low, high]
+        : [low - 1, high + 1];
   const [x, y] = offset;
   const bounds = { x1: x - 0.5, y1: y - 0.5, x2: x + columns - 0.5, y2: y + rows - 0.5 };
   return (
