@@ -154,20 +154,21 @@ export class Stage {
       [-half, half, 0],
       [-half, -half, 0],
     ];
-    const north: Point[] = [
-      [0, half + 6, 0],
-      [0, half + 22, 0],
-      [-4, half + 16, 0],
-      [0, half + 22, 0],
-      [4, half + 16, 0],
+    const x = 0.8 * half;
+    const shaft: Point[] = [
+      [x, half + 6, 0],
+      [x, half + 22, 0],
+      [x - 4, half + 16, 0],
+      [x, half + 22, 0],
+      [x + 4, half + 16, 0],
     ];
-    const n: Point[] = [
-      [-4, half + 26, 0],
-      [-4, half + 36, 0],
-      [4, half + 26, 0],
-      [4, half + 36, 0],
+    const letter: Point[] = [
+      [x - 4, half + 26, 0],
+      [x - 4, half + 36, 0],
+      [x + 4, half + 26, 0],
+      [x + 4, half + 36, 0],
     ];
-    for (const points of [frame, north, n])
+    for (const points of [frame, shaft, letter])
       ground.add(new Line(geometryOf(points), new LineBasicMaterial({ color: line })));
     ground.add(plane);
     this.draw();

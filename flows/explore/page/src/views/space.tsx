@@ -51,7 +51,7 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
     return () => made.dispose();
   }, []);
   useEffect(() => {
-    stage?.setGround(colourOf("--ground"), colourOf("--line"));
+    stage?.setGround(colourOf("--ground"), colourOf("--soft"));
     stage?.setBase(base, boresightOf(index));
   }, [stage, theme]);
   useEffect(() => {
