@@ -7,6 +7,7 @@ import click
 
 from wavecity.flows.bench.commands import bench
 from wavecity.flows.commands import backfill, build, exchange, models, recipes, store
+from wavecity.flows.commands.explore import explore
 from wavecity.flows.commands.prefect_start import set_defaults
 from wavecity.flows.help import GroupedCommands
 from wavecity.geo.errors import CommandFailed, InputError
@@ -27,6 +28,7 @@ from wavecity.geo.errors import CommandFailed, InputError
             "publish",
             "describe",
             "inspect",
+            "explore",
             "preview",
             "subset",
             "export",
@@ -42,6 +44,7 @@ from wavecity.geo.errors import CommandFailed, InputError
         ("wavecity plan pretrain-10k --png cities.png", "what a recipe would make, without making it"),
         ("wavecity build quickstart --out stores/helsinki", "only the dataset"),
         ("wavecity inspect stores/helsinki --scenes", "what is in it"),
+        ("wavecity explore stores/helsinki", "look at it in the browser: cities, scenes in 3D, channels"),
         ("wavecity recipe quickstart solver", "keys for --set, with their values and meanings"),
     ),
 )
@@ -59,6 +62,7 @@ for command in (
     *(build.run, build.plan, build.build, backfill.backfill, build.export, build.radio_map),
     *(store.validate, store.describe, store.inspect, store.preview, store.publish, store.subset, store.import_channels),
     *(exchange.export_dataset, exchange.import_dataset),
+    explore,
     *(models.pretrain, models.evaluate, models.report, models.export_model),
     *(recipes.completion, recipes.show_recipe, bench),
 ):

@@ -138,7 +138,7 @@ def print_run(run: Path) -> None:
         "results": "; ".join(numbers) + " (in brackets the best other method)" * bool(numbers) or "none",
         "report": str(run / "report.html"),
         "store": str(store),
-        "next": f"open the report; wavecity inspect {store} --scenes; wavecity export-model {run} --out encoder.onnx",
+        "next": f"open the report; wavecity explore {store}; wavecity export-model {run} --out encoder.onnx",
     }
     for name, text in lines.items():
         print(f"{name:7} {text}")

@@ -354,3 +354,8 @@ def test_the_page_opens_in_a_browser(folder, width):
     assert all(complete and natural > 300 and alt for complete, natural, alt in pictures)
     assert wide <= width
     assert broken == 0
+
+
+@pytest.mark.parametrize("name", ["card.html", "card.md"])
+def test_the_card_says_how_to_look_at_the_dataset(folder, name):
+    assert "wavecity explore STORE" in (folder / name).read_text()

@@ -78,6 +78,7 @@ def test_a_finished_run_is_found(run: tuple[Path, Recipe, Version]) -> None:
     assert lines["report"] == str(folder / "report.html")
     assert lines["store"] == str(folder / "store")
     assert list(lines) == ["run", "results", "report", "store", "next"]
+    assert f"wavecity explore {folder / 'store'};" in lines["next"]
     # A task that was not possible is a line more.
     why = "mu-mimo is not possible: too few users"
     (folder / "results" / "mu-mimo.json").write_text(json.dumps({"task": "mu-mimo", "not_possible": why}))

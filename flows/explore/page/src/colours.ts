@@ -1,0 +1,37 @@
+// Colours that all kinds of colour vision tell apart: viridis for amounts, Okabe and Ito's palette for kinds.
+
+import { interpolateInferno, interpolateRgbBasisClosed, interpolateViridis } from "d3";
+
+export const amount = interpolateViridis;
+
+/** Phases: dark at ±180 degrees, bright at 0, blue below and red above, so that the sign is seen by hue and lightness. */
+export const cyclic = interpolateRgbBasisClosed(["#1b1733", "#28579b", "#79b4d8", "#f4f1ec", "#e39a72", "#a3323f"]);
+
+export const SOURCES: Record<string, { colour: string; label: string }> = {
+  tag: { colour: "#7cc0e8", label: "height tag" },
+  levels: { colour: "#59bd9d", label: "number of storeys" },
+  part: { colour: "#e3afca", label: "building part" },
+  external: { colour: "#f1ea8b", label: "another file" },
+  imputed: { colour: "#f2c46d", label: "neighbours" },
+  guess: { colour: "#e8845c", label: "guess" },
+};
+export const UNKNOWN = "#b4b9be";
+
+export const SPLITS: Record<string, string> = { train: "#0072b2", validation: "#e69f00", test: "#009e73" };
+export const OUTCOMES: Record<string, string> = { done: "#0072b2", quarantined: "#d55e00", unknown: UNKNOWN };
+export const BASE_STATION = "#d4150c";
+
+export const STATUSES = ["line of sight", "reflected or diffracted only", "outage"];
+/** With shapes of their own, so that they are told apart without colours. */
+export const STATUS_COLOURS = ["#0072b2", "#e69f00", "#5f6770"];
+
+/** Gains of paths as lines on the ground: the stronger, the further from its colour. */
+export const pathColour = (dark: boolean) => (share: number) =>
+  interpolateInferno(dark ? 0.4 + 0.55 * share : 0.78 - 0.68 * share);
+
+export interface Category {
+  colour: string;
+  label: string;
+}
+
+export const sourceOf = (name: string): Category => SOURCES[name] ?? { colour: UNKNOWN, label: name || "none known" };
