@@ -131,7 +131,8 @@ def test_a_store_that_goes_through_deepmimo_comes_back(paths_store, tmp_path, v4
         assert (str(one.city.values), str(one.split.values), int(one.n_users)) == (city, split, users)
         assert float(one.bs_shift) == float(right.bs_shift)
         assert float(one.latitude) == float(right.latitude)
-        assert nmse(one.csi.values[:users], right.csi.values[:users]) < -90
+        # Angles in float32 degrees would leave -111 dB.
+        assert nmse(one.csi.values[:users], right.csi.values[:users]) < -125
         np.testing.assert_allclose(one.user_position[:users], right.user_position[:users], atol=2e-5)
         np.testing.assert_allclose(one.path_gain[:users], right.path_gain[:users], atol=1e-4)
         np.testing.assert_array_equal(one.best_beam[:users], right.best_beam[:users])
