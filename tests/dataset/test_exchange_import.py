@@ -166,6 +166,24 @@ def test_users_are_drawn_and_those_without_paths_left_out(tmp_path):
     assert 39 not in seen
 
 
+def test_a_user_below_the_floor_is_in_outage_and_those_not_reached_can_be_left_out(tmp_path):
+    write_scenario(tmp_path / "town")
+    path = tmp_path / "town" / "power_t000_tx000_r001.npz"
+    power = np.load(path)["power"]
+    power[3] = -230
+    np.savez_compressed(path, power=power)
+    options = {"columns": 2, "rows": 2, "split": "test"}
+    version = import_scenarios([tmp_path / "town"], str(tmp_path / "all"), options)
+    assert validate(version.folder).ok
+    store, paths = open_store(tmp_path / "all").isel(scene=0), open_store(tmp_path / "all", "paths").isel(scene=0)
+    assert np.flatnonzero(store.outage).tolist() == [3, 11]
+    assert not paths.gain[[3, 11]].values.any()
+    assert not paths.n_paths[[3, 11]].values.any()
+    import_scenarios([tmp_path / "town"], str(tmp_path / "reached"), {**options, "reached": True})
+    # That of -230 dB has paths.
+    assert open_store(tmp_path / "reached").n_users.values.tolist() == [11]
+
+
 def test_more_paths_than_are_kept_are_counted():
     rng = np.random.default_rng(0)
     matrices = {name: rng.uniform(10, 80, (4, 9)) for name in ("phase", "aod_el", "aod_az", "aoa_el", "aoa_az")}
