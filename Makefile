@@ -82,7 +82,7 @@ constraints:
 	$(BIN)/python -m pip install --quiet "uv>=0.8"
 	$(UV) --universal --fork-strategy fewest --all-extras --upgrade -o constraints.txt
 	$(UV) --resolution lowest-direct --upgrade -o constraints-lowest.txt \
-	    --extra generate --extra train --extra onnx --extra cloud --extra test-core
+	    --extra generate --extra train --extra onnx --extra cloud --extra metrics --extra exchange --extra test-core
 
 clean:
 	rm -rf $(VENV) $(LOWEST) runs docs/_build

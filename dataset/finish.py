@@ -1,7 +1,7 @@
 """The last steps of a draft, by one process: what all units share, then the seal."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,21 +15,30 @@ from wavecity.dataset.files import files_below, open_group, sha256_of, write_jso
 from wavecity.dataset.fingerprints import write_sealed
 from wavecity.dataset.integrity import sizes_of
 from wavecity.dataset.layout import Layout
-from wavecity.dataset.records import StoreAttributes, TrajectoryAttributes
+from wavecity.dataset.records import Outcome, StoreAttributes, TrajectoryAttributes, cf_attributes
 from wavecity.dataset.schema import (
     ATTRIBUTION,
     CONVENTIONS,
+    GROUP_FIELDS,
     LICENCE,
     SCENE_FIELDS,
+    SCENE_INDEX,
     SCHEMA_VERSION,
     TRAJECTORY_AXES,
     TRAJECTORY_CONVENTION,
+    SceneField,
+    Values,
 )
 from wavecity.dataset.statistics import merge_statistics
 from wavecity.raytrace.channels import subcarrier_frequencies
 
 # What is written after the manifest; each carries its own checksum.
 UNSEALED = ("manifest.json", "validation.json", "published.json")
+# Where those look who copy a store with a tool of theirs; `comment` is CF's name for such a text.
+COMMENT = (
+    "Arrays are sharded: with xarray, write a copy by ds.drop_encoding().to_zarr(...), for with the encoding of the shards "
+    "values may be lost. Or use `wavecity subset`, whose copies are whole stores. Attributes that are objects are JSON text."
+)
 
 
 def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str, object]) -> None:
@@ -63,18 +72,22 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
     outcomes = [outcome for receipt in receipts for outcome in receipt["scenes"]]
     statistics = merge_statistics([receipt["statistics"] for receipt in receipts])
     root = open_group(draft.data, "r+")
-    for field in SCENE_FIELDS:
-        values = [outcome.get(field.name, field.fill) for outcome in outcomes]
+    for name, field in scene_arrays(draft.layout).items():
+        values = scene_values(field, outcomes)
         array = root.create_array(
-            field.name,
-            shape=(len(values),),
+            name,
+            shape=values.shape,
             dtype=str if field.dtype == "str" else field.dtype,
             dimension_names=("scene",),
             fill_value=field.fill,
             overwrite=True,
             attributes={"long_name": field.long_name, **({"units": field.units} if field.units else {})},
         )
-        array[:] = np.array(values, dtype=object if field.dtype == "str" else field.dtype)
+        array[:] = values
+    for group in groups(draft.layout):
+        # xarray takes what this attribute names as coordinates.
+        axes = TRAJECTORY_AXES if group == "trajectory" else []
+        root[group].attrs["coordinates"] = " ".join(field.name for field in [*GROUP_FIELDS, *axes])
     conventions = CONVENTIONS
     if draft.layout.with_trajectory:
         _write_trajectory_axes(root, draft.layout, attributes["trajectory"])
@@ -86,12 +99,13 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
         "fingerprint": draft.fingerprint,
         "licence": LICENCE,
         "attribution": ATTRIBUTION,
+        "comment": COMMENT,
         "conventions": conventions,
         "statistics": statistics,
         "coordinates": " ".join(field.name for field in SCENE_FIELDS),
         **attributes,
     }
-    root.attrs.update(content)
+    root.attrs.update(cf_attributes(content))
     with warnings.catch_warnings():
         # Consolidated metadata is not yet in the Zarr v3 specification; readers that do not know it ignore it.
         warnings.simplefilter("ignore")
@@ -101,6 +115,24 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
     write_json(draft.folder / "statistics.json", statistics)
     write_json(draft.folder / "distributions.json", merge_distributions([unit["distributions"] for unit in receipts]))
     write_json(draft.folder / "lineage.json", {**lineage, "versions": receipts[0]["versions"]})
+
+
+def groups(layout: Layout) -> list[str]:
+    """Groups of a store below its root."""
+    return ["paths"] * layout.with_paths + ["trajectory"] * layout.with_trajectory
+
+
+def scene_arrays(layout: Layout) -> dict[str, SceneField]:
+    """Arrays with one value per scene, by their name in the store: all in the root group, some in the others as well."""
+    copies = {f"{group}/{field.name}": field for group in groups(layout) for field in [SCENE_INDEX, *GROUP_FIELDS]}
+    return {field.name: field for field in [*SCENE_FIELDS, SCENE_INDEX]} | copies
+
+
+def scene_values(field: SceneField, outcomes: Sequence[Outcome]) -> Values:
+    """Values (scene,) of a field from the outcomes of all scenes."""
+    name = "scene_id" if field is SCENE_INDEX else field.name
+    values = [outcome.get(name, field.fill) for outcome in outcomes]
+    return np.array(values, dtype=object if field.dtype == "str" else field.dtype)
 
 
 def trajectory_axes(layout: Layout, trajectory: TrajectoryAttributes) -> dict[str, NDArray[np.float64]]:
@@ -124,8 +156,6 @@ def _write_trajectory_axes(root: zarr.Group, layout: Layout, trajectory: Traject
             attributes={"units": axis.units, "long_name": axis.long_name},
         )
         array[:] = values[axis.name]
-    # xarray takes what this attribute names as coordinates.
-    root["trajectory"].attrs["coordinates"] = " ".join(axis.name for axis in TRAJECTORY_AXES)
 
 
 def seal(draft: Draft) -> None:

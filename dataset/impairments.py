@@ -59,8 +59,8 @@ class Noise:
     subcarriers where there are) over the variance of the noise of one entry. A user in outage has no signal, so no
     noise either. Other arrays of the sample (`spectrum`, ...) stay those of the clean one.
 
-    Call it with an `xarray.DataArray` that has coordinates `scene` and `user` (`stored_csi`, `derived_csi`), which it
-    leaves lazy; or with a sample, a dict of `csi` ((..., x, y), NumPy or torch), `scene` and `user`, or a batch of
+    Call it with an `xarray.DataArray` that has coordinates `scene_number` and `user` (`stored_csi`, `derived_csi`),
+    which it leaves lazy; or with a sample, a dict of `csi` ((..., x, y), NumPy or torch), `scene` and `user`, or a batch of
     them, whose first axis is the same in all three. Of these it returns a copy with another `csi`. The same seed, scene
     and user have the same noise, for the same shape and NumPy's streams.
 
@@ -98,7 +98,7 @@ class Noise:
             clean, scene, user = _of_sample(csi)
             return {
                 **csi,
-                "csi": _like(csi["csi"], _each_user(self._user, clean.ndim - scene.ndim)(clean, scene, user)),
+                "csi": like(csi["csi"], _each_user(self._user, clean.ndim - scene.ndim)(clean, scene, user)),
             }
         scenes, users = _numbers(csi)
         core = [dim for dim in csi.dims if dim not in ("scene", "user")]
@@ -188,7 +188,7 @@ class Observe:
             # One mask per sample, whatever lies between its users and its antennas.
             between = (1,) * (whole.ndim - chosen.ndim)
             kept = np.where(chosen.reshape(*scene.shape, *between, *whole.shape[-2:]), whole, 0).astype(np.complex64)
-            return {**csi, "csi": _like(csi["csi"], kept), "observed": _like(csi["csi"], chosen)}
+            return {**csi, "csi": like(csi["csi"], kept), "observed": like(csi["csi"], chosen)}
         mask = self.mask(csi)
         return self.apply(csi, mask).assign_coords(observed=mask)
 
@@ -207,8 +207,8 @@ class Observe:
             dask_gufunc_kwargs={"output_sizes": dict(zip("xy", shape, strict=True))},
         )
         attributes = {"units": "1", "long_name": f"antenna observed, {self.pattern}", "seed": self.seed}
-        named = mask.rename("observed").assign_coords(scene=csi["scene"].variable, user=csi["user"].variable)
-        return named.assign_attrs(attributes)
+        same = {name: csi[name].variable for name in ("scene", "scene_number", "user") if name in csi.coords}
+        return mask.rename("observed").assign_coords(same).assign_attrs(attributes)
 
     def apply(self, csi: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
         """Set the channel to 0 where the mask is false."""
@@ -286,11 +286,13 @@ def _check_seed(seed: int) -> None:
 def _numbers(csi: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """Numbers (scene,) and (user,) of what `csi` holds, each a scalar where it holds one; chunked as it is."""
     numbers = []
-    for name in ("scene", "user"):
-        if name not in csi.coords:
+    # Arrays of one's own may number their scenes in `scene` itself.
+    for name in ("scene_number" if "scene_number" in csi.coords else "scene", "user"):
+        if name not in csi.coords or csi[name].dtype.kind not in "iu":
             msg = (
-                f"csi: has no coordinate {name!r}, so its random numbers are not known; take it from stored_csi(store)"
+                f"csi: has no coordinate {name!r} of whole numbers, so its random numbers are not known; take it from "
             )
+            msg += "stored_csi(store)"
             raise InputError(msg)
         number = xr.DataArray(csi[name].values, dims=csi[name].dims)
         # The chunks of the channels themselves: those of coordinates may differ.
@@ -328,7 +330,7 @@ def _of_sample(sample: Sample) -> tuple[Values, NDArray[np.int64], NDArray[np.in
     return csi, scene, user
 
 
-def _like(original: Any, values: Values) -> Any:
+def like(original: Any, values: Values) -> Any:
     """`values` in the kind of array that `original` is: torch tensors without importing torch, else NumPy."""
     if isinstance(original, np.ndarray) or not hasattr(original, "new_tensor"):
         return values

@@ -7,6 +7,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from wavecity.dataset.files import StorePath
+from wavecity.dataset.reprs import plain, table
 from wavecity.dataset.torch_data import FIELDS, BatchTransform, Made, ShuffledChannels, State
 
 # Arguments of a reader or a loader by name.
@@ -52,6 +53,10 @@ class ChannelDataModule(LightningDataModule):
         Arrays of scenes once for every scene of a batch (`ShuffledChannels`).
     loader_options : dict, optional
         More arguments of `DataLoader`, e.g. `pin_memory`, `persistent_workers`, `multiprocessing_context`.
+    scenes, cities : sequence of str, optional
+        Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
+    version : int, optional
+        Number of a published version; the latest by default.
 
     Raises
     ------
@@ -77,6 +82,9 @@ class ChannelDataModule(LightningDataModule):
         validation_users: int | None = None,
         evaluation_batch_size: int | None = None,
         scenes_once: bool = False,
+        scenes: Sequence[str] | None = None,
+        cities: Sequence[str] | None = None,
+        version: int | None = None,
     ) -> None:
         super().__init__()
         self.store = store
@@ -88,6 +96,9 @@ class ChannelDataModule(LightningDataModule):
             "include_outage": include_outage,
             "transform": transform,
             "scenes_once": scenes_once,
+            "scenes": scenes,
+            "cities": cities,
+            "version": version,
         }
         self._train_options = {"batch_size": batch_size, "drop_last": drop_last, "shared": shared}
         self._shared = shared
@@ -97,6 +108,24 @@ class ChannelDataModule(LightningDataModule):
         self._verify = verify
         self._train: ShuffledChannels | None = None
         self._position = (0, 0)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What it shows of itself; nothing is opened for it."""
+        chosen = [f"{name}={self._options[name]!r}" for name in ("scenes", "cities", "version") if self._options[name]]
+        return [
+            ("store", str(self.store)),
+            ("fields", ", ".join(self._options["fields"])),
+            ("batches", f"of {self._train_options['batch_size']} users, {self.workers} workers"),
+            ("order", f"seed {self._options['seed']}, windows of {self._options['window']} units"),
+            ("chosen", ", ".join(chosen) or "all scenes of the published version"),
+            ("transform", repr(self._options["transform"]) if self._options["transform"] else "none"),
+        ]
+
+    def __repr__(self) -> str:
+        return plain("ChannelDataModule", self._facts())
+
+    def _repr_html_(self) -> str:
+        return table("ChannelDataModule", self._facts())
 
     def train_dataloader(self) -> DataLoader[Made]:
         """Shuffled batches, from the position on that a checkpoint or `set_epoch` set."""

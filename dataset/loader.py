@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.records import StoreAttributes, attributes_of
 from wavecity.dataset.recycler import Recycler
 from wavecity.dataset.schema import Values
+from wavecity.dataset.selection import rows_of
 from wavecity.geo.errors import InputError
 
 # Seconds after which decoding of a window is given up: it takes less than one from a disk, minutes over a slow link.
@@ -46,6 +47,8 @@ class Users:
         Unit (shard) of every sample.
     attrs : dict
         Attributes of the store.
+    cities : str (scene,)
+        City of every scene of the store, empty where it has none.
     """
 
     path: StorePath
@@ -54,9 +57,22 @@ class Users:
     user_index: NDArray[np.int64]
     unit: NDArray[np.int64]
     attrs: StoreAttributes
+    cities: NDArray[np.str_] = field(default_factory=lambda: np.array([], str))
 
     def __len__(self) -> int:
         return len(self.scene_index)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What readers show of themselves."""
+        scenes = np.unique(self.scene_index)
+        places = np.unique(self.cities[scenes]).tolist() if len(self.cities) else []
+        more = f" and {len(places) - 4} more" if len(places) > 4 else ""
+        where = f" in {', '.join(places[:4])}{more}" if places else ""
+        return [
+            ("store", f"{self.path}, fingerprint {str(self.attrs.get('fingerprint', ''))[:16]}"),
+            ("split", self.split),
+            ("users", f"{len(self):,} of {len(scenes):,} scene{'s' * (len(scenes) != 1)}{where}"),
+        ]
 
     def spread(self, limit: int | None) -> "Users":
         """At most `limit` of these users, evenly spread over them."""
@@ -115,7 +131,15 @@ class Order:
         return -(-self.users(count) // self.batch_size)
 
 
-def find_users(store: str | StorePath, split: str, include_outage: bool = False, verify: bool = False) -> Users:
+def find_users(
+    store: str | StorePath,
+    split: str,
+    include_outage: bool = False,
+    verify: bool = False,
+    scenes: Sequence[str] | None = None,
+    cities: Sequence[str] | None = None,
+    version: int | None = None,
+) -> Users:
     """Look up the users of a split.
 
     Parameters
@@ -128,27 +152,39 @@ def find_users(store: str | StorePath, split: str, include_outage: bool = False,
         Whether users without a path count.
     verify : bool
         Whether every byte of the store is compared with its manifest.
+    scenes, cities : sequence of str, optional
+        Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
+    version : int, optional
+        Number of a published version; the latest by default.
 
     Raises
     ------
     InputError
-        Not a store, files of it are missing or damaged, or a split without scenes.
+        Not a store, files of it are missing or damaged, no such version, scene or city, or a split without scenes.
     """
-    path = resolve(store)
+    path = resolve(store, version)
     data = open_store(path, verify=verify)
     splits = data["split"].values.astype(str)
     n_users = data["n_users"].values
-    scenes = np.flatnonzero((splits == split) & (n_users > 0))
-    if not len(scenes):
+    wanted = np.ones(len(splits), bool)
+    if scenes is not None or cities is not None:
+        ids, places = (data[name].values if name in data.coords else None for name in ("scene", "city"))
+        wanted = rows_of(store, ids, places, scenes, cities)
+    rows = np.flatnonzero((splits == split) & (n_users > 0) & wanted)
+    if not len(rows):
         msg = f"{store}: split {split!r} has no scene; it has {', '.join(sorted(set(splits)))}"
+        if not wanted.all():
+            msg = (
+                f"{store}: no chosen scene is in split {split!r}; they are in {', '.join(sorted(set(splits[wanted])))}"
+            )
         raise InputError(msg)
-    real = np.arange(data.sizes["user"]) < n_users[scenes, None]
+    real = np.arange(data.sizes["user"]) < n_users[rows, None]
     outage = open_arrays(path, ("outage",))["outage"]
     if not include_outage:
         # The whole array at once: it is small, and zarr takes milliseconds for every request.
-        real &= ~np.asarray(outage[:])[scenes]
+        real &= ~np.asarray(outage[:])[rows]
     row, user_index = np.nonzero(real)
-    scene_index = scenes[row]
+    scene_index = rows[row]
     return Users(
         path,
         split,
@@ -156,6 +192,7 @@ def find_users(store: str | StorePath, split: str, include_outage: bool = False,
         user_index,
         scene_index // (outage.shards or outage.chunks)[0],
         attributes_of(data.attrs),
+        data["city"].values.astype(str) if "city" in data.coords else np.array([], str),
     )
 
 

@@ -6,7 +6,7 @@ Standard output stays free for results. Every stage of every command goes throug
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -18,6 +18,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 INTERVAL = 30.0
 
 Item = TypeVar("Item")
+# Called with every stage that has ended.
+LISTENERS: "list[Callable[[Stage], None]]" = []
 
 
 class Tracker(Protocol):
@@ -64,8 +66,13 @@ class Stage:
             return f"{self.done:,} {self.unit}".rstrip() if self.done else ""
         return f"{self.done:,} of {self.total:,} {self.unit}".rstrip()
 
+    @property
+    def seconds(self) -> float:
+        """Since its start."""
+        return time.monotonic() - self.started
+
     def __str__(self) -> str:
-        parts = [self.count(), f"{time.monotonic() - self.started:.0f} s", self.note]
+        parts = [self.count(), f"{self.seconds:.0f} s", self.note]
         return f"{self.text}: {', '.join(part for part in parts if part)}"
 
 
@@ -99,6 +106,8 @@ def stage(text: str, total: int | None = None, unit: str = "", done: int = 0) ->
         yield opened
     finally:
         _DISPLAY.close(opened)
+        for listener in LISTENERS:
+            listener(opened)
 
 
 def track(items: Iterable[Item], text: str, total: int | None = None, unit: str = "") -> Iterator[Item]:

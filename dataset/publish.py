@@ -43,6 +43,18 @@ class Version:
         """The version's Zarr group."""
         return self.folder / "data.zarr"
 
+    @property
+    def map_dates(self) -> dict[str, str]:
+        """Date of the map of every city, ISO 8601, where the map says it: the time of its newest edit.
+
+        Examples
+        --------
+        >>> latest("helsinki").map_dates
+        {'Helsinki': '2019-04-01T16:20:31+00:00'}
+        """
+        maps = (read_json(self.folder / "lineage.json") or {}).get("maps", {})
+        return {city: record["map_date"] for city, record in maps.items() if record.get("map_date")}
+
 
 def versions(store: str | StorePath) -> list[Version]:
     """Versions of a store, oldest first; a folder that is still being copied is not listed.
@@ -83,7 +95,7 @@ def pointed_at(store: StorePath) -> str | None:
     return content["version"] if content else None
 
 
-def publish(store: str | StorePath, draft: StorePath, keep: int, grace: float = 0.0) -> Version:
+def publish(store: str | StorePath, draft: StorePath, keep: int, grace: float = 0.0, point: bool = True) -> Version:
     """Publish a validated draft as the next version and point at it; under the store's `builder_lock`.
 
     Killed after the move, the version is there by its fingerprint, and `make_latest` does the rest.
@@ -98,6 +110,8 @@ def publish(store: str | StorePath, draft: StorePath, keep: int, grace: float = 
     grace : float
         Hours that a version beyond `keep` stays after its successor was published. A file that is removed under a
         reader looks to Zarr like a chunk of fill values, so readers need time to end.
+    point : bool
+        Whether it becomes the latest version; the first one does in any case.
 
     Raises
     ------
@@ -132,16 +146,17 @@ def publish(store: str | StorePath, draft: StorePath, keep: int, grace: float = 
         version = Version(store, max((v.number for v in known), default=0) + 1, fingerprint)
         make_folder(version.folder.parent)
         move_folder(draft, version.folder, last="draft.json")
-    make_latest(version, keep, grace)
+    make_latest(version, keep, grace, point)
     return version
 
 
-def make_latest(version: Version, keep: int, grace: float) -> None:
+def make_latest(version: Version, keep: int, grace: float, point: bool = True) -> None:
     """Point at a complete version, and remove those that are due; parameters as for `publish`."""
     if read_sealed(version.folder / "published.json") is None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_sealed(version.folder / "published.json", {"version": version.number, "published": now})
-    point_latest(version)
+    if point or pointed_at(version.store) is None:
+        point_latest(version)
     retire(version.store, keep, grace)
 
 

@@ -1,6 +1,8 @@
 """Opening a store: from the folder of a build, of a version, or a `.zarr` itself to an xarray Dataset."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -8,20 +10,32 @@ import xarray as xr
 from wavecity.dataset.files import StorePath, location, zarr_store
 from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.integrity import damages, named
-from wavecity.dataset.publish import pointed_at
-from wavecity.dataset.records import Manifest
+from wavecity.dataset.publish import pointed_at, versions
+from wavecity.dataset.records import Manifest, cf_attributes
+from wavecity.dataset.schema import GROUP_FIELDS, SCENE_FIELDS, SCENE_INDEX, Values
+from wavecity.dataset.selection import rows_of
 from wavecity.geo.errors import InputError
 
+# Dimension, values and attributes.
+Coordinate: TypeAlias = tuple[str, Values, dict[str, object]]
 
-def resolve(store: str | StorePath) -> StorePath:
+
+def resolve(store: str | StorePath, version: int | None = None) -> StorePath:
     """Path of the Zarr group that `store` names, with the `latest` pointer followed now.
 
     A reader that holds the resolved path goes on undisturbed when a newer version is published.
 
+    Parameters
+    ----------
+    store : path or URL
+        Folder of a build, of a version, or a `.zarr`.
+    version : int, optional
+        Number of a published version, of the folder of a build; the latest by default.
+
     Raises
     ------
     InputError
-        `store` is no store, or nothing was published in it yet.
+        `store` is no store, nothing was published in it yet, or it has no such version.
 
     Examples
     --------
@@ -33,6 +47,8 @@ def resolve(store: str | StorePath) -> StorePath:
         if not path.exists():
             msg = f"{store}: no such store; name the folder or URL given to `--out` of a build, or a .zarr folder"
             raise InputError(msg)
+        if version is not None:
+            return _version(path, store, version)
         name = pointed_at(path)
         for candidate in (path / "versions" / str(name) / "data.zarr", path / "data.zarr", path):
             if (candidate / "zarr.json").is_file():
@@ -50,6 +66,19 @@ def resolve(store: str | StorePath) -> StorePath:
         msg = f"{store}: no version is published yet; finish it with `wavecity build`, then `wavecity publish`"
         raise InputError(msg)
     msg = f"{store}: not a Wavecity store; expected latest.zarr, data.zarr or zarr.json in it"
+    raise InputError(msg)
+
+
+def _version(path: StorePath, store: str | StorePath, number: int) -> StorePath:
+    """Path of the Zarr group of one version of a store."""
+    found = {version.number: version for version in versions(path)}
+    if number in found:
+        data = found[number].data
+        return data.resolve() if isinstance(data, Path) else data
+    there = ", ".join(map(str, found))
+    msg = f"{store}: version {number} is not there; " + (
+        f"its versions are {there}" if found else "name the folder of a build, which has versions in it"
+    )
     raise InputError(msg)
 
 
@@ -97,7 +126,15 @@ def check_version(folder: StorePath, verify: bool = False, below: str = "data.za
         raise InputError(msg)
 
 
-def open_store(store: str | StorePath, group: str | None = None, verify: bool = False) -> xr.Dataset:
+def open_store(
+    store: str | StorePath,
+    group: str | None = None,
+    verify: bool = False,
+    *,
+    scenes: Sequence[str] | None = None,
+    cities: Sequence[str] | None = None,
+    version: int | None = None,
+) -> xr.Dataset:
     """Open the published version lazily.
 
     A file that is missing would be read as fill values, so presence and size of all files are compared with the
@@ -111,25 +148,34 @@ def open_store(store: str | StorePath, group: str | None = None, verify: bool = 
         `paths` for the path-level arrays; `trajectory` for users that move (coordinates `time`, `frequency`).
     verify : bool
         Whether every byte is compared with the manifest, too.
+    scenes : sequence of str, optional
+        Ids of scenes, or patterns such as `helsinki-*`: only these, in the order of the store.
+    cities : sequence of str, optional
+        Only scenes of these cities.
+    version : int, optional
+        Number of a published version; the latest by default.
 
     Returns
     -------
     xarray.Dataset
-        Dask-backed; dimensions and units as in the schema.
+        Dask-backed; dimensions and units as in the schema. What there is once per scene (`city`, `split`, ...) is in
+        memory, and `scene` is an index of ids in every group. Attributes can be saved as NetCDF: what was an object is
+        JSON text (`attributes_of`). Variables have no encoding, so that `to_zarr` writes right copies.
 
     Raises
     ------
     InputError
-        Not a store, a Zarr group that is not of this schema, or a store without that group; files that are missing or
-        are not what was written.
+        Not a store, a Zarr group that is not of this schema, or a store without that group, version, scene or city;
+        files that are missing or are not what was written.
 
     Examples
     --------
     >>> data = open_store("helsinki")
     >>> train = data.isel(scene=(data["split"] == "train").values)
     >>> delays = open_store("helsinki", "paths")["delay"]
+    >>> data.sel(scene="helsinki-0020")["path_gain"].groupby("los").mean()
     """
-    path = resolve(store)
+    path = resolve(store, version)
     if path.name == "data.zarr":
         check_version(path.parent, verify)
     if group is not None and not (path / group / "zarr.json").is_file():
@@ -146,12 +192,31 @@ def open_store(store: str | StorePath, group: str | None = None, verify: bool = 
     if group is None and ("csi" not in dataset or "schema_version" not in dataset.attrs):
         msg = f"{store}: a Zarr group, but not a finished Wavecity store (no csi or schema_version); name another"
         raise InputError(msg)
-    strings = [name for name, array in dataset.variables.items() if array.dtype.kind == "T"]
-    if not strings:
-        return dataset
-    # numpy's variable-width strings cannot be cast to plain ones; the scene coordinates are small, so do it here, and
-    # without dask, which would import its scheduler for them.
-    plain = xr.open_zarr(zarr_store(path, read_only=True), group=group, chunks=None)
-    names = {name: ("scene", np.array(plain[name].values.tolist(), str), plain[name].attrs) for name in strings}
-    plainer: xr.Dataset = dataset.assign_coords(names)
-    return plainer
+    coordinates = _scene_coordinates(path, group)
+    opened: xr.Dataset = dataset.assign_coords(coordinates).assign_attrs(cf_attributes(dataset.attrs))
+    opened = opened.drop_encoding()
+    if scenes is None and cities is None:
+        return opened
+    ids, places = (coordinates[name][1] if name in coordinates else None for name in ("scene", "city"))
+    return opened.isel(scene=np.flatnonzero(rows_of(store, ids, places, scenes, cities)))
+
+
+def _scene_coordinates(path: StorePath, group: str | None) -> dict[str, Coordinate]:
+    """What there is once per scene, in memory, as coordinates of a group: name -> dimension, values, attributes.
+
+    From the root group, which stores of every schema have them in. numpy's variable-width strings, as xarray reads
+    them, cannot be cast to plain ones.
+    """
+    # Without dask, which would import its scheduler for them.
+    root = xr.open_zarr(zarr_store(path, read_only=True), chunks=None)
+    names = [field.name for field in (SCENE_FIELDS if group is None else GROUP_FIELDS)]
+    found: dict[str, Coordinate] = {}
+    for name in [*names, "scene_id"]:
+        if name in root.variables and root[name].dims == ("scene",):
+            values = root[name].values
+            plain = values if values.dtype.kind in "biuf" else np.array(values.tolist(), str)
+            found[name] = ("scene", plain, root[name].attrs)
+    if "scene_id" in found:
+        ids = found["scene_id"] if group is None else found.pop("scene_id")
+        found[SCENE_INDEX.name] = ids
+    return found

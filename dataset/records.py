@@ -1,9 +1,13 @@
 """What the JSON files of a version hold, and the attributes of its Zarr group: one type for each."""
 
+import json
 from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, TypeAlias, TypedDict, cast
 
 from wavecity.dataset.distributions import Distributions
+
+# Content of a JSON object that is not described here.
+Content: TypeAlias = dict[str, Any]
 
 
 class Outcome(TypedDict, total=False):
@@ -33,7 +37,7 @@ class Outcome(TypedDict, total=False):
     # Buildings by the source of their height.
     heights_from: dict[str, int]
     # `Scene.provenance`: map, gates, features.
-    provenance: dict[str, Any]
+    provenance: Content
     stage: str
     reason: str
     traceback: str
@@ -124,17 +128,36 @@ class TileRecord(TypedDict):
     reason: str
 
 
+class KeptRecord(TypedDict):
+    """Cities whose scenes a partial build kept, and what had decided their bytes."""
+
+    inputs: dict[str, object]
+    cities: list[str]
+
+
+class SubsetRecord(TypedDict):
+    """What a subset is a part of: fingerprint, packages, and how many of how many scenes."""
+
+    of: str
+    scenes: int
+    of_scenes: int
+    left_out: list[str]
+    versions: dict[str, str]
+
+
 class Lineage(TypedDict, total=False):
-    """`lineage.json`: where a version comes from."""
+    """`lineage.json`: where a version comes from; `kept` only where a partial build kept other inputs than `inputs`."""
 
     fingerprint: str
     maps: dict[str, MapRecord]
     cities: list[CityRecord]
     tiles: list[TileRecord]
     inputs: dict[str, object]
+    kept: list[KeptRecord]
     origins: dict[str, int]
     versions: dict[str, str]
     imported: dict[str, str]
+    subset: SubsetRecord
 
 
 class PanelAttributes(TypedDict, total=False):
@@ -144,6 +167,7 @@ class PanelAttributes(TypedDict, total=False):
     rows: int
     spacing_wavelengths: float
     azimuth_deg: float
+    downtilt_deg: float
 
 
 class TrajectoryAttributes(TypedDict):
@@ -168,7 +192,7 @@ class ImportAttributes(TypedDict):
 
 
 class StoreAttributes(TypedDict, total=False):
-    """Attributes of a store's root group; `recipe`, `trajectory` and `imported` only where they apply."""
+    """Attributes of a store's root group, decoded; `recipe`, `trajectory` and `imported` only where they apply."""
 
     title: str
     fingerprint: str
@@ -189,11 +213,49 @@ class StoreAttributes(TypedDict, total=False):
     occupancy_threshold: float
     split_by: str
     # Parts of the recipe by name.
-    recipe: dict[str, Any]
+    recipe: Content
     trajectory: TrajectoryAttributes
     imported: ImportAttributes
 
 
+# What is stored as JSON text, and as 0 or 1: NetCDF has neither objects nor truth values. Stores of schema 1 have both.
+OBJECTS = ("conventions", "statistics", "array", "recipe", "trajectory", "imported", "receiver")
+FLAGS = ("los_traced", "polarisation_matched")
+
+
 def attributes_of(attrs: Mapping[str, Any]) -> StoreAttributes:
-    """Attributes of a store's root group, from those of a Zarr group or an xarray Dataset."""
-    return cast(StoreAttributes, dict(attrs))
+    """Attributes of a store as Python objects: those that are stored as JSON text are decoded.
+
+    Parameters
+    ----------
+    attrs : mapping
+        Of a Zarr group, or of an xarray Dataset or DataArray, of any schema version.
+
+    Examples
+    --------
+    >>> attributes_of({"array": '{"columns": 32, "rows": 32}', "los_traced": 1})
+    {'array': {'columns': 32, 'rows': 32}, 'los_traced': True}
+    """
+    decoded = dict(attrs)
+    for name in OBJECTS:
+        if isinstance(decoded.get(name), str):
+            decoded[name] = json.loads(decoded[name])
+    return cast(StoreAttributes, decoded | {name: bool(decoded[name]) for name in FLAGS if name in decoded})
+
+
+def cf_attributes(attributes: Mapping[str, object]) -> dict[str, Any]:
+    """Attributes as the CF conventions allow, so that NetCDF can hold them: the reverse of `attributes_of`.
+
+    Examples
+    --------
+    >>> cf_attributes({"array": {"columns": 32, "rows": 32}, "los_traced": True})
+    {'array': '{"columns": 32, "rows": 32}', 'los_traced': 1}
+    """
+    return {name: _cf_value(value) for name, value in attributes.items()}
+
+
+def _cf_value(value: object) -> object:
+    """Objects as JSON text, truth values as 0 or 1."""
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    return int(value) if isinstance(value, bool) else value

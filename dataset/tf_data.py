@@ -29,6 +29,9 @@ def tf_dataset(
     rank: int = 0,
     world: int = 1,
     verify: bool = False,
+    scenes: Sequence[str] | None = None,
+    cities: Sequence[str] | None = None,
+    version: int | None = None,
 ) -> "tf.data.Dataset":
     """Shuffled batches of one split, decoded shard by shard, in the order of `wavecity.dataset.loader`.
 
@@ -59,6 +62,10 @@ def tf_dataset(
         Of the processes that train together; every one gets other users and the same number of batches.
     verify : bool
         Whether every byte of the store is compared with its manifest before anything is read.
+    scenes, cities : sequence of str, optional
+        Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
+    version : int, optional
+        Number of a published version; the latest by default.
 
     Returns
     -------
@@ -83,7 +90,7 @@ def tf_dataset(
         msg = f"tf_dataset needs TensorFlow ({error}): pip install 'wavecity[tensorflow]'"
         raise InputError(msg) from error
     order = Order(batch_size, seed, window, drop_last, rank, world)
-    reader = BatchReader(find_users(store, split, include_outage, verify), fields, order)
+    reader = BatchReader(find_users(store, split, include_outage, verify, scenes, cities, version), fields, order)
 
     numbers = count(epoch)
 

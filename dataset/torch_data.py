@@ -18,6 +18,7 @@ from wavecity.dataset.epochs import EpochCounter
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.impairments import Sample
 from wavecity.dataset.loader import TIMEOUT, BatchReader, Order, find_users
+from wavecity.dataset.reprs import field_text, plain, table
 from wavecity.dataset.schema import Values
 from wavecity.geo.errors import InputError
 
@@ -61,6 +62,10 @@ class ChannelDataset(Dataset[Sample]):
         Sample (dict) to sample.
     verify : bool
         Whether every byte of the store is compared with its manifest before anything is read.
+    scenes, cities : sequence of str, optional
+        Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
+    version : int, optional
+        Number of a published version; the latest by default.
 
     Attributes
     ----------
@@ -73,7 +78,8 @@ class ChannelDataset(Dataset[Sample]):
     Raises
     ------
     InputError
-        Not a store, files of it are missing or damaged, a split without scenes, or no such array.
+        Not a store, files of it are missing or damaged, no such version, scene or city, a split without scenes, or no such
+        array.
     """
 
     def __init__(
@@ -85,8 +91,12 @@ class ChannelDataset(Dataset[Sample]):
         preload: bool | None = None,
         transform: Transform | None = None,
         verify: bool = False,
+        scenes: Sequence[str] | None = None,
+        cities: Sequence[str] | None = None,
+        version: int | None = None,
     ) -> None:
-        users = find_users(store, split, include_outage, verify)
+        users = find_users(store, split, include_outage, verify, scenes, cities, version)
+        self._users = users
         self.scene_index, self.user_index = users.scene_index, users.user_index
         self.fields = tuple(fields)
         self.attrs = users.attrs
@@ -174,6 +184,21 @@ class ChannelDataset(Dataset[Sample]):
         item["user"] = int(self.user_index[index])
         return self.transform(item) if self.transform else item
 
+    def _facts(self) -> list[tuple[str, str]]:
+        """What it shows of itself."""
+        return [
+            *self._users.facts(),
+            ("fields", "\n".join(field_text(name, array) for name, array in self._arrays.items())),
+            ("in memory", "yes" if self.preloaded else "no, decoded when asked for"),
+            ("transform", repr(self.transform) if self.transform else "none"),
+        ]
+
+    def __repr__(self) -> str:
+        return plain("ChannelDataset", self._facts())
+
+    def _repr_html_(self) -> str:
+        return table("ChannelDataset", self._facts())
+
     def __getitems__(self, indices: list[int]) -> list[Sample]:
         """Return several samples at once, as torch's fetcher requests them."""
         if self.preloaded:
@@ -223,6 +248,10 @@ class ShuffledChannels(IterableDataset[Made]):
         Whether every byte of the store is compared with its manifest before anything is read.
     scenes_once : bool
         Arrays of scenes come once for every scene of a batch, (S, ...), and `scene_row` (B,) says which row is a user's.
+    scenes, cities : sequence of str, optional
+        Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
+    version : int, optional
+        Number of a published version; the latest by default.
 
     Attributes
     ----------
@@ -233,7 +262,8 @@ class ShuffledChannels(IterableDataset[Made]):
     Raises
     ------
     InputError
-        Not a store, files of it are missing or damaged, a split without scenes, or no such array.
+        Not a store, files of it are missing or damaged, no such version, scene or city, a split without scenes, or no such
+        array.
 
     Examples
     --------
@@ -263,6 +293,9 @@ class ShuffledChannels(IterableDataset[Made]):
         shared: bool = False,
         limit: int | None = None,
         scenes_once: bool = False,
+        scenes: Sequence[str] | None = None,
+        cities: Sequence[str] | None = None,
+        version: int | None = None,
     ) -> None:
         if (rank is None) != (world is None):
             msg = f"rank {rank}, world {world}: give both or none"
@@ -270,7 +303,7 @@ class ShuffledChannels(IterableDataset[Made]):
         if shared and not drop_last:
             msg = "shared: ranks have equal shares of full batches only; set drop_last=True"
             raise InputError(msg)
-        self.users = find_users(store, split, include_outage, verify).spread(limit)
+        self.users = find_users(store, split, include_outage, verify, scenes, cities, version).spread(limit)
         self.attrs = self.users.attrs
         self.statistics: dict[str, float] = dict(self.attrs["statistics"])
         self.fields = tuple(fields)
@@ -280,17 +313,37 @@ class ShuffledChannels(IterableDataset[Made]):
         self._shared = shared
         self._limit = limit
         self._scenes_once = scenes_once
+        self._chosen = {"scenes": _as_list(scenes), "cities": _as_list(cities)}
         self._timeout = timeout
         self._place = None if rank is None or world is None else (rank, world)
         self._epochs = EpochCounter()
         self._reader: BatchReader | None = None
         # Wrong arguments are found here, not in a worker.
-        BatchReader(self.users, self.fields, self.order())
+        arrays = BatchReader(self.users, self.fields, self.order()).arrays
+        self._fields_text = "\n".join(field_text(name, array) for name, array in arrays.items())
 
     def order(self) -> Order:
         """What the order of the batches depends on, apart from epoch and workers."""
         rank, world = self._place or _distributed()
         return Order(**self._settings, rank=rank, world=world)  # type: ignore[arg-type]
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What it shows of itself."""
+        order = self.order()
+        ranks = f", rank {order.rank} of {order.world}" if order.world > 1 else ""
+        return [
+            *self.users.facts(),
+            ("fields", self._fields_text),
+            ("batches", f"{len(self):,} of {order.batch_size} users{ranks}"),
+            ("order", f"seed {order.seed}, windows of {order.window} units, epoch {self.epoch} is next"),
+            ("transform", repr(self.transform) if self.transform else "none"),
+        ]
+
+    def __repr__(self) -> str:
+        return plain("ShuffledChannels", self._facts())
+
+    def _repr_html_(self) -> str:
+        return table("ShuffledChannels", self._facts())
 
     def __getstate__(self) -> dict[str, object]:
         # A spawned worker has no process group to ask.
@@ -351,6 +404,7 @@ class ShuffledChannels(IterableDataset[Made]):
             # States of before these options have no such entries.
             "shared": self._shared or None,
             "limit": self._limit,
+            **self._chosen,
         }
         return {**identity, **self._settings, **chosen, "workers": workers}
 
@@ -380,6 +434,11 @@ class ShuffledChannels(IterableDataset[Made]):
                 for name, value in arrays.items()
             }
             yield self.transform(tensors) if self.transform else tensors
+
+
+def _as_list(names: Sequence[str] | None) -> list[str] | None:
+    """Names as a state holds them."""
+    return [names] if isinstance(names, str) else None if names is None else sorted(map(str, names))
 
 
 def available_memory() -> int:

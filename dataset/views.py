@@ -11,7 +11,7 @@ gains and stay as they were traced.
 import math
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.impairments import Chain, Noise, Observe, add_noise, observe
 from wavecity.dataset.reader import open_store, resolve
-from wavecity.dataset.records import StoreAttributes, attributes_of
-from wavecity.dataset.schema import SCENE_FIELDS, Values
+from wavecity.dataset.records import StoreAttributes, attributes_of, cf_attributes
+from wavecity.dataset.schema import SCENE_FIELDS, SCENE_INDEX, Values
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.channels import DeparturePaths, ReceiverSettings, csi, csi_axes, subcarrier_frequencies
 from wavecity.raytrace.settings import RadioSettings
@@ -34,6 +34,11 @@ __all__ = ["Chain", "Noise", "Observe", "ReceiverSettings", "add_noise", "derive
 LARGEST_OFFSET = 0.1
 # Largest block of a view in bytes, unless a single user's channel is larger: several are in memory at a time.
 BLOCK = 2**25
+# Keys of the array's attributes, and those of a recipe.
+_ORIENTATION: tuple[tuple[str, Literal["azimuth_deg", "downtilt_deg"]], ...] = (
+    ("azimuth", "azimuth_deg"),
+    ("downtilt", "downtilt_deg"),
+)
 
 
 def stored_csi(store: str | StorePath) -> xr.DataArray:
@@ -99,9 +104,9 @@ def derived_csi(
     -------
     xarray.DataArray
         complex64 (scene, user, [rx], [time], [subcarrier], x, y), sqrt(power gain); a dask chunk is a stored one of
-        paths, or some of its users. Coordinates `scene` and `user` (numbers in the store), `rx_column`, `rx_row`,
-        `time` (s), `frequency` (of `subcarrier`, Hz from the carrier), the store's of each scene, and `power_cut`.
-        Padding and users in outage are 0.
+        paths, or some of its users. Coordinates `scene` (ids), `scene_number` and `user` (numbers in the store),
+        `rx_column`, `rx_row`, `time` (s), `frequency` (of `subcarrier`, Hz from the carrier), the store's of each scene,
+        and `power_cut`. Padding and users in outage are 0.
 
     Raises
     ------
@@ -114,18 +119,15 @@ def derived_csi(
     >>> scene = wide.isel(scene=0).compute()
     """
     data, paths = open_store(store), _open_paths(store)
-    radio = _radio(store, attributes_of(data.attrs), {"columns": columns, "rows": rows, "spacing": spacing})
-    frequencies = _frequencies(frequencies, subcarriers, bandwidth, radio.frequency)
+    radio = radio_of_panel(store, attributes_of(data.attrs), {"columns": columns, "rows": rows, "spacing": spacing})
+    frequencies = band_offsets(frequencies, subcarriers, bandwidth, radio.frequency)
     axes = csi_axes(receiver, times, frequencies)
     asked = (("rx", receiver), ("time", times), ("subcarrier", frequencies))
     dims = [name for name, value in asked if value is not None]
     sizes = {**dict(zip(dims, axes.shape, strict=True)), "x": radio.columns, "y": radio.rows}
 
     paths = _in_blocks(paths, BLOCK // (8 * math.prod(sizes.values())))
-    names = ["gain", "aod_zenith", "aod_azimuth"]
-    names += ["aoa_zenith", "aoa_azimuth"] if receiver is not None else []
-    names += ["doppler"] if times is not None else []
-    names += ["delay"] if frequencies is not None or normalize_delays else []
+    names = path_fields(receiver, times, frequencies, normalize_delays)
 
     def channel(*arrays: Values) -> NDArray[np.complex64]:
         table = cast(DeparturePaths, SimpleNamespace(**dict(zip(names, arrays, strict=True))))
@@ -151,20 +153,34 @@ def derived_csi(
     if times is not None:
         result = result.assign_coords(time=("time", axes.times, {"units": "s"}))
     if frequencies is not None:
-        attributes = {"units": "Hz", "long_name": "offset from the carrier"}
-        result = result.assign_coords(frequency=("subcarrier", axes.frequencies, attributes))
+        of_axis = {"units": "Hz", "long_name": "offset from the carrier"}
+        result = result.assign_coords(frequency=("subcarrier", axes.frequencies, of_axis))
     if receiver is not None:
         # The order of `csi`: antenna (column, row) is at column * rows + row.
         column, row = np.divmod(np.arange(receiver.columns * receiver.rows), receiver.rows)
         result = result.assign_coords(rx_column=("rx", column), rx_row=("rx", row))
-    return result.assign_attrs(
-        units="1",
-        long_name="channel of every antenna, sqrt(power gain), from the stored paths",
-        frequency_hz=radio.frequency,
-        array={"columns": radio.columns, "rows": radio.rows, "spacing_wavelengths": radio.spacing},
+    attributes = {
+        "units": "1",
+        "long_name": "channel of every antenna, sqrt(power gain), from the stored paths",
+        "frequency_hz": radio.frequency,
+        "array": {"columns": radio.columns, "rows": radio.rows, "spacing_wavelengths": radio.spacing},
         **({"receiver": receiver.model_dump(mode="json")} if receiver is not None else {}),
-        delays="from each user's first path" if normalize_delays else "absolute",
-    )
+        "delays": "from each user's first path" if normalize_delays else "absolute",
+    }
+    return result.assign_attrs(cf_attributes(attributes))
+
+
+def path_fields(
+    receiver: ReceiverSettings | None,
+    times: ArrayLike | None,
+    frequencies: ArrayLike | None,
+    normalize_delays: bool,
+) -> list[str]:
+    """Path arrays that `wavecity.raytrace.channels.csi` reads for these arguments."""
+    names = ["gain", "aod_zenith", "aod_azimuth"]
+    names += ["aoa_zenith", "aoa_azimuth"] if receiver is not None else []
+    names += ["doppler"] if times is not None else []
+    return names + (["delay"] if frequencies is not None or normalize_delays else [])
 
 
 def _open_paths(store: str | StorePath) -> xr.Dataset:
@@ -183,7 +199,12 @@ def _in_blocks(paths: xr.Dataset, users: int) -> xr.Dataset:
     return paths if chunks == {"scene": scenes_stored, "user": users_stored} else paths.chunk(chunks)
 
 
-def _radio(store: str | StorePath, attributes: StoreAttributes, changes: Mapping[str, float | None]) -> RadioSettings:
+def radio_of_panel(
+    store: str | StorePath,
+    attributes: StoreAttributes,
+    changes: Mapping[str, float | None],
+    asked_by: str = "derived_csi",
+) -> RadioSettings:
     """The panel of the store's recipe with another size or spacing."""
     array = attributes["array"]
     stored = {
@@ -191,7 +212,8 @@ def _radio(store: str | StorePath, attributes: StoreAttributes, changes: Mapping
         "columns": array["columns"],
         "rows": array["rows"],
         "spacing": array["spacing_wavelengths"],
-        # A store that is not of a recipe has the default orientation.
+        # A store that is not of a recipe says the orientation in the array's attributes, or has the default one.
+        **{name: array[key] for name, key in _ORIENTATION if key in array},
         **attributes.get("recipe", {}).get("radio", {}),
     }
     try:
@@ -199,12 +221,12 @@ def _radio(store: str | StorePath, attributes: StoreAttributes, changes: Mapping
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(map(str, problem["loc"]))
-        origin = "derived_csi" if changes.get(name) is not None else f"{store}: recipe.radio"
+        origin = asked_by if changes.get(name) is not None else f"{store}: recipe.radio"
         msg = f"{origin}: {name} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
         raise InputError(msg) from error
 
 
-def _frequencies(
+def band_offsets(
     frequencies: ArrayLike | None, subcarriers: int | None, bandwidth: float | None, carrier: float
 ) -> NDArray[np.float64] | None:
     """Offsets from the carrier in Hz, checked; None at the carrier alone."""
@@ -238,8 +260,9 @@ def _frequencies(
 def _with_coordinates(csi: xr.DataArray, data: xr.Dataset) -> xr.DataArray:
     """Number scenes and users, so that a selection keeps their identity, and add the store's values of each scene."""
     numbers = {
-        dim: (dim, np.arange(data.sizes[dim]), {"long_name": f"{dim} in the store"}) for dim in ("scene", "user")
+        name: (dim, np.arange(data.sizes[dim]), {"long_name": f"number of the {dim} in the store"})
+        for name, dim in (("scene_number", "scene"), ("user", "user"))
     }
-    fields = [field.name for field in SCENE_FIELDS if field.name in data.variables]
+    fields = [field.name for field in [*SCENE_FIELDS, SCENE_INDEX] if field.name in data.variables]
     named: xr.DataArray = csi.assign_coords({**numbers, **{name: data[name].variable.load() for name in fields}})
     return named

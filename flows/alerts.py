@@ -38,8 +38,16 @@ OF_RUN = "{{ flow.name }} {{ flow_run.name }}: {{ flow_run.state.message }}\n{{ 
 OF_STORE = "{{ event.resource.name }}: "
 
 
-def alerts(block: UUID) -> list[AutomationCore]:
+def alerts(block: UUID, silence: timedelta = SILENCE) -> list[AutomationCore]:
     """The automations, all of which notify through one block.
+
+    Parameters
+    ----------
+    block : UUID
+        Of the notification block.
+    silence : timedelta
+        How long a run may give no sign of life, at least 10 s; more than `PREFECT_FLOWS_HEARTBEAT_FREQUENCY`, which is 3
+        minutes.
 
     Examples
     --------
@@ -58,10 +66,10 @@ def alerts(block: UUID) -> list[AutomationCore]:
         expect={HEARTBEAT, *ENDS},
         for_each={"prefect.resource.id"},
         threshold=1,
-        within=SILENCE,
+        within=silence,
     )
-    minutes = int(SILENCE.total_seconds() / 60)
-    found.append(_alert(block, "silent", silent, f"A run gave no sign of life for {minutes} min", OF_RUN))
+    minutes = silence.total_seconds() / 60
+    found.append(_alert(block, "silent", silent, f"A run gave no sign of life for {minutes:g} min", OF_RUN))
     stopped = EventTrigger(posture=Posture.Reactive, match=STORES, expect={"wavecity.gate.failed"}, threshold=1)
     text = OF_STORE + "{{ event.payload.message }}"
     found.append(_alert(block, "gate failed", stopped, "A quality gate stopped a version", text))
@@ -71,13 +79,15 @@ def alerts(block: UUID) -> list[AutomationCore]:
     return found
 
 
-def apply(block: str) -> list[str]:
+def apply(block: str, silence: timedelta = SILENCE) -> list[str]:
     """Make or renew the automations on the server of `PREFECT_API_URL`; their names.
 
     Parameters
     ----------
     block : str
         Notification block, `type/name`.
+    silence : timedelta
+        As for `alerts`.
 
     Raises
     ------
@@ -91,7 +101,7 @@ def apply(block: str) -> list[str]:
         except ObjectNotFound as error:
             msg = f"{block}: no such notification block; make one in Prefect's UI, and give TYPE/NAME as `prefect block ls` does"
             raise InputError(msg) from error
-        wanted = alerts(document.id)
+        wanted = alerts(document.id, silence)
         for alert in wanted:
             for known in client.read_automations_by_name(alert.name):
                 client.delete_automation(known.id)
@@ -119,10 +129,17 @@ def _alert(block: UUID, name: str, trigger: EventTrigger, subject: str, body: st
 
 @click.command()
 @click.argument("block")
-def main(block: str) -> None:
+@click.option(
+    "--silence",
+    type=click.FloatRange(1 / 6),
+    default=SILENCE.total_seconds() / 60,
+    show_default=True,
+    help="Minutes without a sign of life after which a run counts as lost; runs give one every 3 minutes.",
+)
+def main(block: str, silence: float) -> None:
     """Have a Prefect server notify BLOCK (TYPE/NAME) of runs that fail, crash, are late or silent, of gates, of versions."""
     try:
-        for name in apply(block):
+        for name in apply(block, timedelta(minutes=silence)):
             click.echo(name)
     except InputError as error:
         raise click.UsageError(str(error)) from error

@@ -25,7 +25,10 @@ from wavecity.model.settings.tasks import TASKS
 
 
 class Progress:
-    """Share of the units that are done, as a bar on the run's page; updated at every whole per cent."""
+    """Share of the units that are done, as a bar on the run's page with what the build says of time, size and cost.
+
+    It is updated at every whole per cent.
+    """
 
     def __init__(self, total: int, done: int, recipe: str) -> None:
         self._total, self._done, self._shown = total, done, self._percent(done, total)
@@ -33,12 +36,12 @@ class Progress:
             progress=float(self._shown), key=f"{recipe}-units-done", description=f"{total} units, {done} done before"
         )
 
-    def advance(self) -> None:
-        """Count one more finished unit."""
+    def advance(self, forecast: str = "") -> None:
+        """Count one more finished unit; `forecast` is what the build says of itself."""
         self._done += 1
         if (percent := self._percent(self._done, self._total)) != self._shown:
             self._shown = percent
-            update_progress_artifact(self._id, progress=float(percent))
+            update_progress_artifact(self._id, progress=float(percent), description=forecast or None)
 
     @staticmethod
     def _percent(done: int, total: int) -> int:

@@ -5,12 +5,12 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from shapely.errors import ShapelyError
@@ -21,23 +21,25 @@ from wavecity.dataset.card.maps import without_heights
 from wavecity.dataset.card.page import write_card
 from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.checks.validate import Each, validate
-from wavecity.dataset.draft import Draft, open_draft
+from wavecity.dataset.draft import Draft, load_draft, open_draft
 from wavecity.dataset.features import channel_checksum, scene_arrays
 from wavecity.dataset.files import StorePath, make_folder, read_json, write_text
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
 from wavecity.dataset.publish import Version, pointed_at, publish, versions
-from wavecity.dataset.records import MapRecord, Outcome, Receipt, StoreAttributes, TrajectoryAttributes
+from wavecity.dataset.records import Outcome, Receipt, StoreAttributes, TrajectoryAttributes
 from wavecity.dataset.schema import SCHEMA_VERSION
+from wavecity.dataset.sharing import share_unit
 from wavecity.dataset.writer import write_unit
 from wavecity.flows.fingerprint import code_fingerprint
 from wavecity.flows.maps import at_hand
+from wavecity.flows.partial import Others, PartialPlan, join_partly, maps_of, tile_of, tile_record
 from wavecity.flows.recipe import Recipe
 from wavecity.flows.reuse import Arrays, Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
 from wavecity.geo.build import build_scene
 from wavecity.geo.cities import City, cities_of, slug
-from wavecity.geo.errors import InputError, MapError, SceneError
+from wavecity.geo.errors import CommandFailed, InputError, MapError, SceneError
 from wavecity.geo.export import export_gltf, export_mitsuba
 from wavecity.geo.height_file import RIGHT as HEIGHT_FILE
 from wavecity.geo.plan import CityPlan, Plan, join_plans, plan_cities, plan_one, without_map
@@ -54,7 +56,9 @@ if TYPE_CHECKING:
 ELEMENT_GAIN = {"iso": 0.0, "dipole": 1.76, "hw_dipole": 2.15, "tr38901": 8.0}
 
 
-def plan_scenes(recipe: Recipe, cache: Path, each: Callable[..., Iterable[CityPlan]] = map) -> Plan:
+def plan_scenes(
+    recipe: Recipe, cache: Path, each: Callable[..., Iterable[CityPlan]] = map, others: Others | None = None
+) -> Plan:
     """Cut the maps of all cities into tiles, each with its outcome; maps that are not there are fetched.
 
     A city is planned once: its outcome is kept in `cache/plans` and found again as long as map and recipe are the same.
@@ -66,20 +70,27 @@ def plan_scenes(recipe: Recipe, cache: Path, each: Callable[..., Iterable[CityPl
         Folder for maps and plans.
     each : callable
         As `map`; runs `plan_one_city` for every city, possibly elsewhere.
+    others : Others, optional
+        Cities that are not planned, but kept as a version has them (`wavecity.flows.partial`).
 
     Raises
     ------
     InputError
         No map can be had, or no tile is usable.
     """
-    cities = cities_of(recipe.area)
-    refuse_missing_files(cities, recipe)
+    cities, kept = cities_of(recipe.area), others.plans if others else {}
+    named = [city for city in cities if city.name not in kept]
+    refuse_missing_files(named, recipe)
     job = partial(plan_one_city, recipe=recipe, cache=cache)
-    plan = join_plans(plan_cities(cities, job, _at_hand(recipe, cache), each), recipe.area, recipe.seed)
+    planned = iter(plan_cities(named, job, _at_hand(recipe, cache), each))
+    plans = [kept[city.name] if city.name in kept else next(planned) for city in cities]
+    plan = join_plans(plans, recipe.area, recipe.seed)
+    if others:
+        plan = join_partly(plan, others)
     if not plan.accepted:
         msg = f"area.source {recipe.area.source}: none of {len(plan.tiles)} tiles is usable; lower area.min_coverage"
         raise InputError(msg)
-    if bare := without_heights({city: cast(MapRecord, source.provenance) for city, source in plan.sources.items()}):
+    if bare := without_heights(maps_of(plan)):
         msg = f"no height is stated by the map of {', '.join(bare)}: all are guesses by building type and footprint"
         warnings.warn(msg, stacklevel=2)
     return plan
@@ -132,7 +143,7 @@ def _known_plan(path: Path, source: Source) -> CityPlan | None:
     known = read_json(path)
     if known is None:
         return None
-    return CityPlan(City(**known["city"]), [_tile_of(tile) for tile in known["tiles"]], source)
+    return CityPlan(City(**known["city"]), [tile_of(tile) for tile in known["tiles"]], source)
 
 
 def _planned_before(recipe: Recipe, cache: Path) -> Plan | None:
@@ -185,14 +196,14 @@ def show_plan(
 
 
 def refuse_missing_files(cities: list[City], recipe: Recipe) -> None:
-    """Refuse a city among several whose map is a file that is not there, unless the recipe allows that.
+    """Refuse a city of a recipe of several whose map is a file that is not there, unless the recipe allows that.
 
     Raises
     ------
     InputError
         It names the city and its file.
     """
-    if len(cities) == 1 or recipe.area.allow_missing:
+    if len(cities_of(recipe.area)) == 1 or recipe.area.allow_missing:
         return
     for city in cities:
         path = Path(city.source).expanduser()
@@ -205,8 +216,16 @@ def refuse_missing_files(cities: list[City], recipe: Recipe) -> None:
         raise InputError(msg)
 
 
-def refuse_missing_maps(recipe: Recipe, cache: Path) -> None:
+def refuse_missing_maps(recipe: Recipe, cache: Path, only: Collection[str] = ()) -> None:
     """Refuse a recipe whose files of maps or heights are not there; takes a moment, nothing is read.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    cache : Path
+        Folder of maps.
+    only : collection of str
+        Names of cities to which the question is limited.
 
     Raises
     ------
@@ -214,7 +233,7 @@ def refuse_missing_maps(recipe: Recipe, cache: Path) -> None:
         It names the file.
     """
     cities = cities_of(recipe.area)
-    refuse_missing_files(cities, recipe)
+    refuse_missing_files([city for city in cities if not only or city.name in only], recipe)
     local = cities[0].source != "overpass" and "://" not in cities[0].source
     if len(cities) == 1 and local and not is_here(cities[0], recipe.area, cache):
         open_city(cities[0], recipe.area, cache)  # raises, and says what may be given
@@ -237,6 +256,20 @@ def export_scene(recipe: Recipe, scene_id: str, out: Path, cache: Path) -> list[
     InputError
         No accepted tile has this id, or its scene cannot be made.
     """
+    scene, radio = scene_of(recipe, scene_id, cache), recipe.radio
+    make_folder(out)
+    materials = {"wall": radio.wall_material, "roof": radio.roof_material, "ground": radio.ground_material}
+    return [export_mitsuba(scene, out, materials), export_gltf(scene, out / f"{scene_id}.glb")]
+
+
+def scene_of(recipe: Recipe, scene_id: str, cache: Path) -> Scene:
+    """Scene of an accepted tile.
+
+    Raises
+    ------
+    InputError
+        No accepted tile has this id, or its scene cannot be made.
+    """
     cities = [city for city in cities_of(recipe.area) if not city.name or scene_id.rsplit("-", 1)[0] == city.slug]
     plans = [plan_one_city(city, recipe, cache) for city in cities]
     tiles = [tile for plan in plans for tile in plan.tiles if tile.status == "accepted"]
@@ -249,31 +282,45 @@ def export_scene(recipe: Recipe, scene_id: str, out: Path, cache: Path) -> list[
     source = plans[0].source
     assert source is not None  # a tile is accepted on its map only
     try:
-        scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility)
+        return build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility)
     except SceneError as error:
         msg = f"--scene {scene_id}: {error}; choose another tile"
         raise InputError(msg) from error
-    radio = recipe.radio
-    make_folder(out)
-    materials = {"wall": radio.wall_material, "roof": radio.roof_material, "ground": radio.ground_material}
-    return [export_mitsuba(scene, out, materials), export_gltf(scene, out / f"{scene_id}.glb")]
 
 
 def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:
-    """Same recipe part, map, schema, code and package versions: the same dataset."""
-    return fingerprint_of(
-        {
-            "recipe": recipe.data_parts(),
-            "maps": {city: source.provenance["sha256"] for city, source in plan.sources.items()},
-            "schema": SCHEMA_VERSION,
-            "versions": package_versions(),
-            "code": code_fingerprint(),
-        }
-    )
+    """Same recipe part, map, schema, code and package versions: the same dataset.
+
+    Scenes that a partial plan keeps of another state make another one.
+    """
+    content: dict[str, object] = {
+        "recipe": recipe.data_parts(),
+        "maps": {city: record["sha256"] for city, record in maps_of(plan).items()},
+        "schema": SCHEMA_VERSION,
+        "versions": package_versions(),
+        "code": code_fingerprint(),
+    }
+    if isinstance(plan, PartialPlan) and plan.key:
+        content["kept"] = plan.key
+    return fingerprint_of(content)
 
 
-def draft_of(recipe: Recipe, plan: Plan, store: StorePath) -> Draft:
-    """Open the draft that this recipe and map fill, with what is already there."""
+def _tried_again(fingerprint: str, version: int) -> str:
+    """Fingerprint of another try of a version's quarantined scenes; for version 0 that of the first one."""
+    return fingerprint_of({"quarantined": fingerprint, "version": version}) if version else fingerprint
+
+
+def draft_of(recipe: Recipe, plan: Plan, store: StorePath, retried: int = 0) -> Draft:
+    """Open the draft that this recipe and map fill, with what is already there.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    plan : Plan
+    store : StorePath
+    retried : int
+        Number of the version, of the same recipe and map, whose quarantined scenes are tried again; 0: none.
+    """
     layout = Layout(
         scenes=len(plan.accepted),
         users=recipe.users.most,
@@ -291,13 +338,23 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath) -> Draft:
         steps=recipe.mobility.steps if recipe.mobility else 0,
         subcarriers=recipe.mobility.subcarriers if recipe.mobility else 0,
     )
-    return open_draft(store, dataset_fingerprint(recipe, plan), layout)
+    return open_draft(store, _tried_again(dataset_fingerprint(recipe, plan), retried), layout)
 
 
 def published(recipe: Recipe, plan: Plan, store: StorePath) -> Version | None:
-    """The version that this recipe and map would build, where there is one; it need not be the latest."""
-    fingerprint = dataset_fingerprint(recipe, plan)
-    return next((version for version in reversed(versions(store)) if version.fingerprint == fingerprint), None)
+    """The version that this recipe and map would build, where there is one; it need not be the latest.
+
+    Of several, of which the later ones tried the quarantined scenes of earlier ones again, the last.
+    """
+    known, fingerprint = versions(store), dataset_fingerprint(recipe, plan)
+    fingerprints = {_tried_again(fingerprint, number) for number in range(known[-1].number + 1 if known else 0)}
+    return next((version for version in reversed(known) if version.fingerprint in fingerprints), None)
+
+
+def quarantined_of(draft: Draft) -> list[str]:
+    """Ids of the quarantined scenes of a version, or of a draft with all units."""
+    scenes = (scene for receipt in draft.receipts() for scene in receipt["scenes"])
+    return [scene["scene_id"] for scene in scenes if scene["status"] != "done"]
 
 
 def up_to_date(recipe: Recipe, store: StorePath, cache: Path) -> Version | None:
@@ -316,24 +373,36 @@ class Job:
     """A tile to become a scene of the dataset: what a worker needs to know of it.
 
     `inputs` is the key of its inputs; `kept` the scene of an older version at the same place, `reason` why that one's
-    inputs are others ("" where they are the same).
+    inputs are others ("" where they are the same). An `untouched` scene is kept in any case, as it is.
     """
 
     tile: Tile
     inputs: str
     kept: Kept | None
     reason: str
+    untouched: bool = False
 
 
 def jobs_of(draft: Draft, unit: int, plan: Plan, reuse: Reuse) -> list[Job]:
     """Jobs of a unit."""
     accepted = plan.accepted  # a property, computed at every access
     tiles = [accepted[scene] for scene in draft.layout.scenes_of(unit)]
-    return [Job(tile, reuse.inputs[tile.id], reuse.kept.get(tile.id), reuse.reasons[tile.id]) for tile in tiles]
+    return [
+        Job(tile, reuse.inputs[tile.id], reuse.kept.get(tile.id), reuse.reasons[tile.id], tile.id in reuse.untouched)
+        for tile in tiles
+    ]
+
+
+def sources_of(jobs: list[Job], plan: Plan) -> dict[str, Source]:
+    """Maps, by city, that jobs need."""
+    sources = plan.sources
+    return {job.tile.city: sources[job.tile.city] for job in jobs if not job.untouched}
 
 
 def reuse_of(recipe: Recipe, plan: Plan, store: StorePath) -> Reuse:
     """What the latest version of a store has of this recipe and plan."""
+    if isinstance(plan, PartialPlan):
+        return plan.with_kept(plan_reuse(recipe, plan.named, store, code_fingerprint()))
     return plan_reuse(recipe, plan, store, code_fingerprint())
 
 
@@ -351,13 +420,19 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     done = draft.receipt(unit)
     if done is not None:
         return done
+    shared = _take_over(draft, unit, jobs)
+    if shared is not None:
+        return shared
     store = draft.folder.parent.parent
     here = {city: at_hand(source, store) for city, source in sources.items()}
     scenes: list[Arrays | None] = []
     outcomes = []
     buildings = []
     for job in jobs:
-        arrays, outcome, table = _run_scene(job, here[job.tile.city], recipe)
+        if job.untouched:
+            arrays, outcome, table = _as_it_is(job)
+        else:
+            arrays, outcome, table = _run_scene(job, here[job.tile.city], recipe)
         scenes.append(arrays)
         outcomes.append(outcome)
         if table is not None:
@@ -367,10 +442,51 @@ def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source
     return write_unit(draft, unit, scenes, outcomes, {"seed": recipe.seed})
 
 
-def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None, Outcome, GeoDataFrame | None]":
-    """Arrays, outcome and buildings of a scene; of one that cannot be made only the outcome."""
+def _take_over(draft: Draft, unit: int, jobs: list[Job]) -> Receipt | None:
+    """Share the files of a unit of the last version that has the same scenes with the same inputs; None without one."""
+    kept = [job.kept for job in jobs if job.kept is not None and not job.reason]
+    if len(kept) < len(jobs) or any(scene.outcome["status"] != "done" for scene in kept):
+        return None
+    old = load_draft(kept[0].folder)
+    number = kept[0].scene // old.layout.unit
+    if [scene.scene for scene in kept] != list(old.layout.scenes_of(number)):
+        return None
+    outcomes = [_kept_outcome(job, scene) for job, scene in zip(jobs, kept, strict=True)]
+    return share_unit(draft, unit, old, number, outcomes)
+
+
+def _kept_outcome(job: Job, kept: Kept) -> Outcome:
+    """Outcome of a scene that is kept without a look at it."""
+    if job.untouched:
+        return {**kept.outcome, "origin": f"kept from {kept.version}: its city was not built again"}
+    unchanged = f"kept from {kept.version}: inputs unchanged"
+    return {**kept.outcome, **_outcome(job), "n_users": kept.outcome["n_users"], "origin": unchanged}
+
+
+def _as_it_is(job: Job) -> "tuple[Arrays | None, Outcome, GeoDataFrame | None]":
+    """Arrays, outcome and buildings of an untouched scene; only the outcome of a quarantined one.
+
+    Raises
+    ------
+    CommandFailed
+        Its files are damaged.
+    """
+    assert job.kept is not None
+    outcome = _kept_outcome(job, job.kept)
+    if outcome["status"] != "done":
+        return None, outcome, None
+    kept = load_kept(job.kept)
+    if kept is None:
+        msg = f"{job.kept.version}: files of {job.tile.id} are damaged, so it cannot be kept: name {job.tile.city} in cities too"
+        raise CommandFailed(msg)
+    arrays, table = kept
+    return arrays, outcome, _named(table, job.tile)
+
+
+def _outcome(job: Job) -> Outcome:
+    """What is known of a scene before it is built."""
     tile = job.tile
-    outcome: Outcome = {
+    return {
         "scene_id": tile.id,
         "city": tile.city,
         "country": tile.country,
@@ -380,12 +496,15 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None
         "n_users": 0,
         "inputs": job.inputs,
     }
+
+
+def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None, Outcome, GeoDataFrame | None]":
+    """Arrays, outcome and buildings of a scene; of one that cannot be made only the outcome."""
+    tile, outcome = job.tile, _outcome(job)
     kept = load_kept(job.kept) if job.kept else None
     if job.kept and kept and not job.reason:
         arrays, table = kept
-        origin = f"kept from {job.kept.version}: inputs unchanged"
-        result: Outcome = {**_result(arrays, table), "origin": origin}
-        return arrays, {**job.kept.outcome, **outcome, **result}, _named(table, tile)
+        return arrays, {**_kept_outcome(job, job.kept), **_result(arrays, table)}, _named(table, tile)
     stage, start = "scene", time.perf_counter()
     reason = job.reason or "files of the version before are damaged"
     try:
@@ -485,14 +604,17 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
     if recipe.mobility is not None:
         attributes["trajectory"] = trajectory_attributes(recipe.mobility)
     scenes = [scene for receipt in draft.receipts() for scene in receipt["scenes"]]
-    lineage = {
+    kept = plan.others.records if isinstance(plan, PartialPlan) else {}
+    lineage: dict[str, object] = {
         "fingerprint": draft.fingerprint,
-        "maps": {city: source.provenance for city, source in plan.sources.items()},
-        "cities": [city_record(city) for city in plan.cities],
+        "maps": maps_of(plan),
+        "cities": [kept.get(city.city.name) or city_record(city) for city in plan.cities],
         "tiles": [tile_record(tile) for tile in plan.tiles],
         "inputs": scene_parts(recipe, code_fingerprint()),
         "origins": dict(sorted(Counter(scene["origin"] for scene in scenes).items())),
     }
+    if isinstance(plan, PartialPlan) and plan.kept:
+        lineage["kept"] = plan.kept
     finish_draft(draft, attributes, lineage)
     write_card(draft.folder)
     write_croissant(draft.folder)
@@ -538,20 +660,15 @@ def city_record(plan: CityPlan) -> dict[str, object]:
     }
 
 
-def _tile_of(record: dict[str, Any]) -> Tile:
-    """A tile from its record."""
-    return Tile(**{**record, "coverage": float("nan") if record["coverage"] is None else record["coverage"]})
-
-
-def tile_record(tile: Tile) -> dict[str, object]:
-    """A tile's outcome, JSON-ready: what was not computed, as for tiles that were not needed, is null."""
-    return {name: None if value != value else value for name, value in vars(tile).items()}
-
-
 def check_and_publish(
-    draft: Draft, recipe: Recipe, store: StorePath, progress: Callable[[Any], Any] = iter, each: Each = map
+    draft: Draft,
+    recipe: Recipe,
+    store: StorePath,
+    progress: Callable[[Any], Any] = iter,
+    each: Each = map,
+    point: bool = True,
 ) -> Version:
-    """Validate a finished draft and publish it; `each` runs the checks of the units.
+    """Validate a finished draft and publish it; `each` runs the checks of the units, `point` as for `publish`.
 
     Raises
     ------
@@ -561,4 +678,4 @@ def check_and_publish(
     validation = validate(draft.folder, progress, each)
     if not validation.ok:
         raise CheckFailed(validation)
-    return publish(store, draft.folder, recipe.store.keep, recipe.store.grace)
+    return publish(store, draft.folder, recipe.store.keep, recipe.store.grace, point)

@@ -17,12 +17,23 @@ from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import StorePath, read_json
 from wavecity.dataset.publish import Version
 from wavecity.dataset.records import Receipt
+from wavecity.flows import metrics
+from wavecity.flows.cost import cost, price_of_core_hour
 from wavecity.geo.plan import Plan
+from wavecity.geo.tiles import Tile
 
 # Least seconds between two lines about progress.
 INTERVAL = 60.0
 # Quarantined scenes that get a line each; the others are counted.
 LINES = 20
+# How long a scene takes depends on its buildings: without any as long as this many buildings more take (0.44 s and
+# 0.020 s a building over 3,328 scenes of 13 cities).
+EMPTY = 22.0
+
+
+def effort(tile: Tile) -> float:
+    """How long the scene of a tile takes, in the time of one building."""
+    return EMPTY + max(tile.n_buildings, 0)
 
 
 class BuildLog:
@@ -43,12 +54,19 @@ class BuildLog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._logger, self._store, self._clock = logger, store, clock
+        price_of_core_hour()  # refused before anything is built
         self._events = os.environ.get("WAVECITY_EVENTS")
         self._scenes: Counter[str] = Counter()
         self._bytes = 0
         self._total = 0
         self._begun = self._said = clock()
-        self._first = 0, self._begun
+        # By scene, in the store's order; done, and of all that were to build.
+        self._efforts: dict[str, float] = {}
+        self._effort = self._whole = 0.0
+        # What was done when the first unit was, and when that was: until then kernels are compiled.
+        self._first: tuple[int, float, float] | None = None
+        # Of the cluster: seconds of all its workers together, up to a moment at which there were so many.
+        self._core_seconds, self._counted, self._workers = 0.0, self._begun, 0
 
     def planned(self, plan: Plan) -> None:
         """Scenes by city, and why tiles are none."""
@@ -56,6 +74,7 @@ class BuildLog:
         rejected: Counter[str] = sum((Counter(dict(city.reasons())) for city in plan.cities), Counter())
         del rejected["not needed"]
         why = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common())
+        self._efforts = {tile.id: effort(tile) for tile in plan.accepted}
         names = ", ".join(city.city.name for city in cities[:5]) + ", ..." * (len(cities) > 5)
         self._say(f"plan: {len(plan.accepted):,} scenes in {_many(len(cities), 'city', 'cities')} ({names})")
         if why:
@@ -66,10 +85,21 @@ class BuildLog:
         """What is left to do."""
         units = draft.layout.units
         self._total = sum(len(draft.layout.scenes_of(unit)) for unit in missing)
-        self._begun = self._said = self._clock()
+        efforts = list(self._efforts.values())
+        scenes = [scene for unit in missing for scene in draft.layout.scenes_of(unit)]
+        self._whole = sum(efforts[scene] for scene in scenes) if efforts else float(self._total)
+        self._begun = self._said = self._counted = self._clock()
+        if served := metrics.current():
+            served.started(units, len(missing))
         done = f", {units - len(missing):,} done before" * (len(missing) < units)
         self._say(f"store {self._store}: {self._total:,} scenes in {len(missing):,} of {units:,} units to build{done}")
         self._record("build", units=units, missing=len(missing), scenes=self._total)
+
+    def workers(self, count: int) -> None:
+        """How many workers compute from here on."""
+        now = self._clock()
+        self._core_seconds += self._workers * (now - self._counted)
+        self._counted, self._workers = now, count
 
     def unit(self, receipt: Receipt) -> None:
         """A finished unit: its quarantined scenes, and how far the build is if it has not been said for `INTERVAL`."""
@@ -77,6 +107,7 @@ class BuildLog:
         self._bytes += size
         for scene in receipt["scenes"]:
             self._scenes[scene["status"]] += 1
+            self._effort += self._efforts.get(scene["scene_id"], 1.0)
             if scene["status"] == "quarantined" and self._scenes["quarantined"] <= LINES:
                 what = f"{scene['scene_id']} is quarantined in {scene['stage']}: {scene['reason']}"
                 more = "; further ones are only counted here" * (self._scenes["quarantined"] == LINES)
@@ -84,9 +115,11 @@ class BuildLog:
             keys = ("city", "status", "n_users", "stage", "reason", "origin", "seconds_scene", "seconds_raytrace")
             about = {key: scene[key] for key in keys if key in scene}  # type: ignore[literal-required]
             self._record("scene", unit=receipt["unit"], scene=scene["scene_id"], **about)
-        if not self._first[0]:
-            self._first = self._scenes.total(), self._clock()
+        if self._first is None:
+            self._first = self._scenes.total(), self._effort, self._clock()
         self._record("unit", unit=receipt["unit"], bytes=size, seconds_write=receipt["seconds_write"])
+        if served := metrics.current():
+            served.unit(receipt, self._workers, self._seconds_left())
         if self._clock() - self._said >= INTERVAL:
             self._said = self._clock()
             self._say(self._progress())
@@ -98,6 +131,8 @@ class BuildLog:
         checks = (read_json(version.folder / "validation.json") or {}).get("checks", {})
         passed = f"{len(checks)} checks passed ({sum(checks.values()):,} times), " * bool(checks)
         self._say(f"validation: {passed}v{version.number} is published: {version.data}")
+        if served := metrics.current():
+            served.published(version)
         self._record("published", version=version.number, fingerprint=version.fingerprint, data=str(version.data))
 
     def _progress(self) -> str:
@@ -108,16 +143,39 @@ class BuildLog:
         size = f"{self._bytes / 1e6:,.1f} MB"
         return f"{done:,} of {self._total:,} scenes{lost}, {size}, {self._rate():.2g} scenes/s{left}"
 
+    def forecast(self) -> str:
+        """How far the build is, and what all of it will take: time, bytes, cost; empty until a unit is done."""
+        done = self._scenes.total()
+        if not done:
+            return ""
+        self.workers(self._workers)
+        left = self._seconds_left()
+        seconds, size = self._clock() - self._begun + left, self._bytes * self._total / done
+        whole = f"{duration(seconds)}, {size / 1e9:.3g} GB, {cost(self._core_seconds + self._workers * left)}"
+        return f"{self._progress()}. All {self._total:,} scenes take {whole}, with {self._workers} workers at the end"
+
     def left(self) -> str:
         """How long the rest will take, once a unit is done."""
-        left = self._total - self._scenes.total()
-        return f"about {duration(left / self._rate())} left" if self._scenes and left else ""
+        if not self._scenes or self._scenes.total() >= self._total:
+            return ""
+        return f"about {duration(self._seconds_left())} left"
+
+    def _seconds_left(self) -> float:
+        """Seconds of the rest, at the pace until now."""
+        _, done, seconds = self._since()
+        return (self._whole - self._effort) * seconds / done
 
     def _rate(self) -> float:
-        """Scenes a second since the first unit was done: until then kernels are compiled."""
-        done = self._scenes.total()
-        count, begun = (done - self._first[0], self._first[1]) if done > self._first[0] else (done, self._begun)
-        return count / max(self._clock() - begun, 1e-9)
+        """Scenes a second."""
+        scenes, _, seconds = self._since()
+        return scenes / seconds
+
+    def _since(self) -> tuple[int, float, float]:
+        """Scenes and effort done since the first unit was, or since the beginning while there is only that; seconds."""
+        scenes, done, begun = self._first or (0, 0.0, self._begun)
+        if self._scenes.total() == scenes:
+            scenes, done, begun = 0, 0.0, self._begun
+        return self._scenes.total() - scenes, self._effort - done, max(self._clock() - begun, 1e-9)
 
     def _say(self, line: str) -> None:
         """A line on the run's page."""

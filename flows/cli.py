@@ -6,7 +6,7 @@ import sys
 import click
 
 from wavecity.flows.bench.commands import bench
-from wavecity.flows.commands import build, models, recipes, store
+from wavecity.flows.commands import backfill, build, exchange, models, recipes, store
 from wavecity.flows.commands.explore import explore
 from wavecity.flows.commands.prefect_start import set_defaults
 from wavecity.flows.help import GroupedCommands
@@ -19,7 +19,23 @@ from wavecity.geo.errors import CommandFailed, InputError
     # In the order in which a newcomer meets them.
     subjects={
         "Everything": ("run",),
-        "Data": ("plan", "build", "import-channels", "validate", "publish", "inspect", "explore", "preview", "export"),
+        "Data": (
+            "plan",
+            "build",
+            "backfill",
+            "import-channels",
+            "validate",
+            "publish",
+            "describe",
+            "inspect",
+            "explore",
+            "preview",
+            "subset",
+            "export",
+            "radio-map",
+            "export-dataset",
+            "import-dataset",
+        ),
         "Models": ("pretrain", "evaluate", "report", "export-model"),
         "Help with these": ("recipe", "completion", "bench"),
     },
@@ -43,8 +59,9 @@ def cli() -> None:
 
 
 for command in (
-    *(build.run, build.plan, build.build, build.export),
-    *(store.validate, store.inspect, store.preview, store.publish, store.import_channels),
+    *(build.run, build.plan, build.build, backfill.backfill, build.export, build.radio_map),
+    *(store.validate, store.describe, store.inspect, store.preview, store.publish, store.subset, store.import_channels),
+    *(exchange.export_dataset, exchange.import_dataset),
     explore,
     *(models.pretrain, models.evaluate, models.report, models.export_model),
     *(recipes.completion, recipes.show_recipe, bench),

@@ -59,8 +59,15 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
     if address:
         try:
             client = Client(address, timeout=10)
+        except TypeError as error:
+            if not address.startswith("tls://"):
+                raise
+            msg = f"--dask {address}: TLS needs a certificate: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..__CLIENT__CERT and "
+            raise InputError(msg + "..__CLIENT__KEY (docs/operations/deploy.md)") from error
         except (OSError, ValueError) as error:
             msg = f"--dask {address}: no Dask scheduler answers there; start one with `dask scheduler`"
+            if address.startswith("tls://"):
+                msg += ", or name a certificate that it accepts"
             raise InputError(msg) from error
         with client:
             yield client

@@ -25,7 +25,7 @@ DATA = {
 NOT_DATA = {
     "geo": ("download", "errors", "network"),
     "raytrace": ("backend",),
-    "dataset": ("draft", "files", "fingerprints", "integrity", "layout", "records", "writer"),
+    "dataset": ("draft", "files", "fingerprints", "integrity", "layout", "records", "sharing", "writer"),
 }
 # Raise it when data change through something else, e.g. a setting of the ray tracer's compiler.
 REVISION = 1

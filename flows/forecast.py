@@ -13,8 +13,9 @@ from wavecity.dataset.files import files_below
 from wavecity.dataset.progress import stage
 from wavecity.flows import build
 from wavecity.flows.build import Job
-from wavecity.flows.build_log import duration
+from wavecity.flows.build_log import duration, effort
 from wavecity.flows.cluster import compute
+from wavecity.flows.cost import cost
 from wavecity.flows.recipe import Recipe
 from wavecity.geo.errors import InputError
 from wavecity.geo.plan import Plan
@@ -66,8 +67,8 @@ class Forecast:
         """One line for people."""
         return (
             f"forecast: {self.scenes:,} scenes take {duration(self.seconds)} with {self.workers} workers "
-            f"({self.rate:.2f} scenes/s) and {self.nbytes / 1e9:.3g} GB ({self.scene_bytes / 1e6:.2f} MB a scene), "
-            f"by {self.measured} of them"
+            f"({self.rate:.2f} scenes/s), {self.nbytes / 1e9:.3g} GB ({self.scene_bytes / 1e6:.2f} MB a scene) and "
+            f"{cost(self.seconds * self.workers)}, by {self.measured} of them"
         )
 
 
@@ -92,7 +93,8 @@ def forecast(recipe: Recipe, plan: Plan, workers: int | None = None, rate: float
     --------
     >>> found = forecast(recipe, plan)
     >>> print(found)
-    forecast: 10,000 scenes take 1 h 24 min with 2 workers (1.98 scenes/s) and 21.3 GB (2.13 MB a scene), by 32 of them
+    forecast: 10,000 scenes take 1 h 24 min with 2 workers (1.98 scenes/s), 21.3 GB (2.13 MB a scene) and 2.8 core-hours, by
+    32 of them
     """
     scenes = sum(city.found for city in plan.cities)
     if not plan.accepted:
@@ -113,11 +115,13 @@ def forecast(recipe: Recipe, plan: Plan, workers: int | None = None, rate: float
             build.check_and_publish(draft, small, store)
         checked = (time.monotonic() - begun) / len(few.accepted)
         rest = _size(store) - traced
+    # Cities differ in their buildings, and the sample may not be quite like the whole.
+    mean = sum(effort(tile) for tile in plan.accepted) / len(plan.accepted)
     return Forecast(
         scenes,
         len(few.accepted),
         count,
-        rate or count / (seconds_per_scene(times) + checked),
+        rate or count / (mean * seconds_per_effort(times) + checked),
         first,
         traced / len(few.accepted),
         rest,
@@ -142,39 +146,40 @@ def plan_of_some(plan: Plan, count: int) -> Plan:
     return Plan(cities)
 
 
-def _build_units(client: Client, draft: Draft, plan: Plan, recipe: Recipe) -> list[tuple[int, float, float, int]]:
-    """Worker, end, seconds and scenes of each unit, in the order in which they end."""
-    reuse, sources = build.reuse_of(recipe, plan, draft.folder.parent.parent), plan.sources
+def _build_units(client: Client, draft: Draft, plan: Plan, recipe: Recipe) -> list[tuple[int, float, float, float]]:
+    """Worker, end, seconds and effort of each unit, in the order in which they end."""
+    reuse = build.reuse_of(recipe, plan, draft.folder.parent.parent)
     futures = []
     for unit in range(draft.layout.units):
         jobs = build.jobs_of(draft, unit, plan, reuse)
-        needed = {job.tile.city: sources[job.tile.city] for job in jobs}
+        needed = build.sources_of(jobs, plan)
         futures.append(client.submit(_timed, draft, unit, jobs, needed, recipe, pure=False))
     done = []
     with stage("forecast: trace", len(plan.accepted), "scenes") as bar:
         for future in as_completed(futures):
-            done.append(future.result())
-            bar.advance(done[-1][3])
+            worker, end, seconds, jobs = future.result()
+            done.append((worker, end, seconds, sum(effort(job.tile) for job in jobs)))
+            bar.advance(len(jobs))
     return done
 
 
 def _timed(
     draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source], recipe: Recipe
-) -> tuple[int, float, float, int]:
-    """Build a unit: worker, end, seconds and scenes."""
+) -> tuple[int, float, float, list[Job]]:
+    """Build a unit: worker, end, seconds and its jobs."""
     start = time.monotonic()
     build.run_unit(draft, unit, jobs, sources, recipe)
     end = time.monotonic()
-    return os.getpid(), end, end - start, len(jobs)
+    return os.getpid(), end, end - start, jobs
 
 
-def seconds_per_scene(units: list[tuple[int, float, float, int]]) -> float:
-    """Mean of all units (worker, end, seconds, scenes) but each worker's first; of all where there are no others."""
+def seconds_per_effort(units: list[tuple[int, float, float, float]]) -> float:
+    """Mean of all units (worker, end, seconds, effort) but each worker's first; of all where there are no others."""
     seen: set[int] = set()
     later = []
-    for worker, _, seconds, scenes in units:
+    for worker, _, seconds, done in units:
         if worker in seen:
-            later.append((seconds, scenes))
+            later.append((seconds, done))
         seen.add(worker)
-    used = later or [(seconds, scenes) for _, _, seconds, scenes in units]
-    return sum(seconds for seconds, _ in used) / sum(scenes for _, scenes in used)
+    used = later or [(seconds, done) for _, _, seconds, done in units]
+    return sum(seconds for seconds, _ in used) / sum(done for _, done in used)

@@ -10,6 +10,7 @@ import numpy as np
 from wavecity.dataset.distributions import Distributions, Histogram
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, read_json
+from wavecity.dataset.reader import open_store
 from wavecity.dataset.settings import GateSettings
 from wavecity.geo.errors import CommandFailed
 
@@ -109,6 +110,12 @@ def measure(
     return [
         Gate(name, value, getattr(settings, name), what, name in passed) for name, (value, what) in measured.items()
     ]
+
+
+def limits_of(folder: StorePath) -> GateSettings:
+    """Limits of the recipe that a draft was finished with; none for imported channels, which have no recipe."""
+    recipe = open_store(folder).attrs.get("recipe", {})
+    return GateSettings.model_validate(recipe.get("gates", {}))
 
 
 def drift_of(new: Distributions, old: Distributions) -> tuple[float, str]:

@@ -7,7 +7,6 @@ fingerprints decide what is done, so a second run recomputes nothing.
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -23,8 +22,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from wavecity.dataset.checks.validate import Each
-from wavecity.dataset.draft import Draft
-from wavecity.dataset.files import StorePath, location, make_folder, read_json, write_json
+from wavecity.dataset.draft import Draft, load_draft
+from wavecity.dataset.files import StorePath, location, make_folder, read_json, remove_folder, write_json
 from wavecity.dataset.lock import Lock
 from wavecity.dataset.progress import say, stage, track
 from wavecity.dataset.publish import Version, latest, make_latest, pointed_at
@@ -36,6 +35,8 @@ from wavecity.flows.cluster import compute, result_of
 from wavecity.flows.gates import GateName
 from wavecity.flows.guard import end_with_worker
 from wavecity.flows.maps import map_folder, share_maps
+from wavecity.flows.metrics import measured
+from wavecity.flows.partial import Others, named_cities, others_of
 from wavecity.flows.recipe import Recipe, recipe_of_run
 from wavecity.flows.reuse import Reuse
 from wavecity.flows.run_checks import refuse_other_run, refuse_unfit_model, tasks_of, warnings_of
@@ -131,6 +132,7 @@ class Published(Settings):
 
 @flow(name="build-dataset", task_runner=RUNNER)
 @cancelled_if_busy
+@measured
 def build_dataset(
     recipe: Recipe,
     store: str = "",
@@ -145,6 +147,8 @@ def build_dataset(
     pass_gates: tuple[GateName, ...] = (),
     refresh_cities: tuple[str, ...] = (),
     retry_quarantined: bool = False,
+    cities: tuple[str, ...] = (),
+    point: bool = True,
 ) -> Version:
     """Maps -> published dataset version; whatever is already there is kept.
 
@@ -174,9 +178,16 @@ def build_dataset(
     pass_gates : tuple of str
         Gates of the recipe that do not stop publication this time.
     refresh_cities : tuple of str
-        Cities to which `refresh` is limited, by name; by default all. The others keep their maps, and so their scenes.
+        Cities to which `refresh` is limited, by name; by default all, or `cities`. The others keep their maps, and so
+        their scenes.
     retry_quarantined : bool
-        Whether units of the draft with quarantined scenes are built again. What is published never changes.
+        Whether quarantined scenes are tried again: those of the draft, or of the published version, which never changes:
+        what comes of it is a new one.
+    cities : tuple of str
+        Cities that are built, by name; the others are kept from the latest version as they are there, without a look at
+        their maps (`wavecity.flows.partial`). By default all are built.
+    point : bool
+        Whether the version becomes the store's latest; the first one of a store does in any case.
 
     Raises
     ------
@@ -184,15 +195,17 @@ def build_dataset(
         A limit of `recipe.gates` is exceeded; the draft stays, the published version is untouched.
     """
     logger = get_run_logger()
-    place = location(store or f"{os.environ.get('WAVECITY_STORE', 'stores')}/{recipe.name}")
+    place = store_of(recipe, store)
     make_folder(place)
     await_turn(place, when_busy, logger.info)
     folder = maps or map_folder(place)
-    build.refuse_missing_maps(recipe, folder)
+    named = named_cities(recipe, cities, "cities")
+    build.refuse_missing_maps(recipe, folder, named)
+    others = others_of(recipe, named, place) if named else None
     if refresh:
-        _refresh_maps(recipe, folder, refresh_cities)
+        _refresh_maps(recipe, folder, named_cities(recipe, refresh_cities, "refresh_cities") or named)
     with stage("build 1/4: plan"):
-        plan = _plan(recipe, folder, workers, dask)
+        plan = _plan(recipe, folder, workers, dask, others)
     if trained:
         refuse_untrainable(recipe, plan)
     if warning := warning_of(recipe, plan):
@@ -208,20 +221,23 @@ def build_dataset(
     log = BuildLog(logger, place)
     log.planned(plan)
     known = build.published(recipe, plan, place)
-    if known and known.folder.name == pointed_at(place):
+    lost = build.quarantined_of(load_draft(known.folder)) if known and retry_quarantined else []
+    if known and not lost and (known.folder.name == pointed_at(place) or not point):
         logger.info("version v%d is up to date, nothing to do", known.number)
-        say(f"build: v{known.number} is up to date")
+        say(f"build: v{known.number} is up to date{', without a quarantined scene' * retry_quarantined}")
         return known
     with turn(place, when_busy, logger.info) as lock:
-        if known:
+        if known and known.folder.name != pointed_at(place) and point:
             # Built before, then another recipe or map was; or the build was killed before it moved the pointer.
             make_latest(known, recipe.store.keep, recipe.store.grace)
+        if known and not lost:
             return known
+        _refuse_other_latest(others, place)
         reuse = build.reuse_of(recipe, plan, place)
-        draft = build.draft_of(recipe, plan, place)
+        draft = build.draft_of(recipe, plan, place, known.number if known else 0)
         _discard_damaged(draft, verify)
-        if retry_quarantined and (lost := draft.discard_quarantined()):
-            logger.info("tried again: %s quarantined before", ", ".join(lost))
+        if retry_quarantined and (again := draft.discard_quarantined() or lost):
+            logger.info("tried again: %s quarantined before", ", ".join(again))
         missing = draft.missing()
         log.started(draft, missing)
         share_maps(plan.sources, place)
@@ -234,10 +250,17 @@ def build_dataset(
                 if missing:
                     _run_units(client, draft, missing, plan, reuse, recipe, lock, log=log)
                 lock.check()
+                if known and len(build.quarantined_of(draft)) >= len(lost):
+                    logger.warning(
+                        "v%d stays: its %d quarantined scenes are quarantined again", known.number, len(lost)
+                    )
+                    say(f"build: v{known.number} stays, its {len(lost)} quarantined scenes are quarantined again")
+                    remove_folder(draft.folder)
+                    return known
                 with stage("build 3/4: statistics and card"):
                     finish(draft, recipe, plan)
                 _refuse_by_gates(draft, recipe, place, pass_gates)
-                return check_and_publish(draft, recipe, place, validated, _on_cluster(client))
+                return check_and_publish(draft, recipe, place, validated, _on_cluster(client), point)
 
             try:
                 version = complete(missing)
@@ -246,11 +269,25 @@ def build_dataset(
                 if not _discard_damaged(draft, verify=True):
                     raise
                 version = complete(draft.missing())
+    if version == known:
+        return known
     log.published(version)
     artifacts.show_version(version, recipe.name)
     if announce:
         announce_version(recipe, version)
     return version
+
+
+def store_of(recipe: Recipe, store: str = "") -> StorePath:
+    """A store by its folder or URL; by default a folder of the recipe's name in `WAVECITY_STORE`, or in `stores`."""
+    return location(store or f"{os.environ.get('WAVECITY_STORE', 'stores')}/{recipe.name}")
+
+
+def _refuse_other_latest(others: Others | None, place: StorePath) -> None:
+    """Refuse to keep scenes of a version that another build has replaced meanwhile."""
+    if others and pointed_at(place) != others.version.folder.name:
+        msg = f"cities: {pointed_at(place)} was published meanwhile; run the same command again to build on it"
+        raise InputError(msg)
 
 
 def _refuse_by_gates(draft: Draft, recipe: Recipe, place: StorePath, passed: Collection[GateName]) -> None:
@@ -299,11 +336,6 @@ def announce_version(recipe: Recipe, version: Version) -> Published:
 def _refresh_maps(recipe: Recipe, folder: Path, only: Collection[str] = ()) -> None:
     """Ask the servers of all cities, or of some, for newer maps; a server that fails is a warning."""
     logger, servers = get_run_logger(), Servers()
-    names = [city.name for city in cities_of(recipe.area)]
-    if unknown := [name for name in only if name not in names]:
-        like = get_close_matches(unknown[0], names, 3, 0.6) or names[:5]
-        msg = f"refresh_cities: {unknown[0]!r} is no city of recipe {recipe.name}; it has {', '.join(like)}"
-        raise InputError(msg)
     for city in cities_of(recipe.area):
         if (only and city.name not in only) or not city.scenes or servers.given_up(city):
             continue
@@ -327,25 +359,29 @@ def _on_cluster(client: Client) -> Each:
     return each
 
 
-def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None) -> Plan:
-    """Plan all cities, several at once on the cluster."""
-    if len(cities_of(recipe.area)) == 1:
-        return plan_scenes(recipe, maps)
+def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None, others: Others | None = None) -> Plan:
+    """Plan all cities but those that are kept, several at once on the cluster."""
+    named = [city for city in cities_of(recipe.area) if not others or city.name not in others.plans]
+    if len(named) == 1:
+        return plan_scenes(recipe, maps, others=others)
     with compute(workers, dask) as client:
-        ahead = max(len(client.scheduler_info()["workers"]), 1)
-        wanted = sum(city.scenes > 0 for city in cities_of(recipe.area))
+        # So many that none waits while one of them takes long, so few that a silent server is not asked for all its cities.
+        ahead = 4 * max(len(client.scheduler_info()["workers"]), 1)
+        wanted = sum(city.scenes > 0 for city in named)
 
         def each(job: Callable[[City], CityPlan], cities: Iterable[City]) -> Iterator[CityPlan]:
-            # A few at a time: once a server turns out to be silent, its other cities are not tried.
             futures: deque[Any] = deque()
-            for city in track(cities, "plan", wanted, "cities"):
-                futures.append(client.submit(job, city, pure=False))
-                if len(futures) >= ahead:
+            with stage("plan", wanted, "cities") as bar:
+                for city in cities:
+                    futures.append(client.submit(job, city, pure=False))
+                    if len(futures) >= ahead:
+                        yield futures.popleft().result()
+                        bar.advance()
+                while futures:
                     yield futures.popleft().result()
-            while futures:
-                yield futures.popleft().result()
+                    bar.advance()
 
-        return plan_scenes(recipe, maps, each)
+        return plan_scenes(recipe, maps, each, others)
 
 
 def _run_units(
@@ -362,19 +398,20 @@ def _run_units(
     """Run all missing units on the cluster, one Prefect task each, and wait for them."""
     futures = {}
     progress = artifacts.Progress(draft.layout.units, draft.layout.units - len(missing), recipe.name)
-    sources = plan.sources
     scenes = sum(len(draft.layout.scenes_of(unit)) for unit in missing)
     with stage("build 2/4: trace", scenes, "scenes") as bar:
+        if log is not None:
+            log.workers(len(client.nthreads()))
         for unit in missing:
             jobs = build.jobs_of(draft, unit, plan, reuse)
-            needed = {job.tile.city: sources[job.tile.city] for job in jobs}
-            futures[build_unit.submit(client, draft, unit, jobs, needed, recipe, run_unit)] = unit
+            futures[build_unit.submit(client, draft, unit, jobs, build.sources_of(jobs, plan), recipe, run_unit)] = unit
         for future in as_completed(list(futures)):
             receipt = cast(Receipt, future.result())  # `Cancelled` raises
             lock.check()
             if log is not None:
+                log.workers(len(client.nthreads()))
                 log.unit(receipt)
-            progress.advance()
+            progress.advance(log.forecast() if log else "")
             bar.advance(len(draft.layout.scenes_of(futures[future])), log.left() if log else "")
 
 
@@ -415,6 +452,7 @@ def report(run: Path, recipe_name: str) -> Path:
 
 
 @flow(name="train-and-evaluate")
+@measured
 def train_and_evaluate(
     recipe: Recipe, dataset: Published, out: Path | None = None, overwrite: bool = False
 ) -> dict[str, str]:
@@ -490,6 +528,7 @@ def _evaluate(run: Path, store: StorePath, tasks: Iterable[TaskName], recipe: Re
 
 @flow(name="wavecity")
 @cancelled_if_busy
+@measured
 def run_recipe(
     recipe: Recipe,
     out: Path,

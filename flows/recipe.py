@@ -25,6 +25,8 @@ DATA_PARTS = ("seed", "area", "scene", "radio", "users", "mobility", "solver", "
 
 # MB that the trajectories of a unit may take in a worker, which holds about three copies of them.
 MOST_TRAJECTORIES = 1000
+# MB of the channels and spectra of a unit. A worker needs six times as much: 3.6 GB for 491 MB.
+MOST_CHANNELS = 1000
 # Of the carrier; a wider band would need materials and steering by frequency.
 WIDEST_BAND = 0.1
 
@@ -111,6 +113,26 @@ class Recipe(Settings):
                 f"trajectories of a unit would take {unit:,.0f} MB, more than {MOST_TRAJECTORIES:,}: make store.unit, "
             )
             msg += "users.maximum, radio.rows, radio.columns, mobility.steps or mobility.subcarriers smaller"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _units_fit_into_memory(self) -> "Recipe":
+        """Refuse units of more channels than a worker can hold."""
+        sample = (12 if self.features.spectrum else 8) * self.radio.columns * self.radio.rows
+        scene = sample * self.users.most / 1e6
+        if self.store.unit * scene > MOST_CHANNELS:
+            fits = int(MOST_CHANNELS // scene)
+            right = (
+                f"set store.unit to {fits} or less"
+                if fits
+                else "make users.maximum, radio.rows or radio.columns smaller"
+            )
+            msg = (
+                f"store.unit is {self.store.unit}: channels of as many scenes of {self.users.most:,} users and "
+                f"{self.radio.columns} x {self.radio.rows} antennas take {self.store.unit * scene:,.0f} MB, more than "
+                f"{MOST_CHANNELS:,}; {right}"
+            )
             raise ValueError(msg)
         return self
 

@@ -9,18 +9,17 @@ extract of a city leaves most tiles unchanged.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.dataset.buildings import read_buildings
-from wavecity.dataset.draft import Draft, load_draft
-from wavecity.dataset.files import StorePath, array_of, open_group, read_json, sha256_of
+from wavecity.dataset.draft import load_draft
+from wavecity.dataset.files import StorePath, read_json
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.publish import Version, latest
 from wavecity.dataset.records import Outcome
+from wavecity.dataset.stored_units import load_unit
 from wavecity.flows.recipe import Recipe
 from wavecity.geo.cities import City
 from wavecity.geo.plan import Plan
@@ -93,11 +92,14 @@ class Reuse:
         Tile id -> scene of the last version at the same place.
     reasons : dict
         Tile id -> why its inputs are not those of the last version; empty where they are.
+    untouched : frozenset of str
+        Ids of tiles whose scenes are kept whatever their inputs were, quarantined ones too.
     """
 
     inputs: dict[str, str]
     kept: dict[str, Kept]
     reasons: dict[str, str]
+    untouched: frozenset[str] = frozenset()
 
 
 def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) -> Reuse:
@@ -120,13 +122,13 @@ def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) ->
     if version is None:
         return Reuse(inputs, {}, dict.fromkeys(inputs, "no version before"))
     lineage = read_json(version.folder / "lineage.json") or {}
-    changed = _differences(lineage.get("inputs", {}), parts)
+    changes = {city: differences(inputs_of(lineage, city), parts) for city in maps}
     there = _scenes(version)
     kept, reasons = {}, {}
     for tile in accepted:
         old = there.get(_place(tile.city, tile.latitude, tile.longitude))
-        if old is None:
-            reasons[tile.id] = f"not in {version.folder.name}"
+        if old is None or old.outcome["status"] != "done":
+            reasons[tile.id] = f"{'not' if old is None else 'quarantined'} in {version.folder.name}"
             continue
         kept[tile.id] = old
         if old.outcome.get("inputs") == inputs[tile.id]:
@@ -134,6 +136,7 @@ def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) ->
             continue
         before = lineage.get("maps", {}).get(tile.city, {}).get("sha256")
         map_changed = before != maps[tile.city]
+        changed = changes[tile.city]
         causes = [*changed, f"map of {tile.city}"] if map_changed else changed
         reasons[tile.id] = (
             f"changed: {', '.join(causes)}" if causes else "changed: name of the tile, its split or its city"
@@ -147,6 +150,14 @@ def scene_parts(recipe: Recipe, code: str) -> SceneParts:
     area = {name: value for name, value in parts.pop("area").items() if name not in PLANNING}
     del parts["store"]  # how scenes are put together, not what they are
     return {"code": code, "versions": package_versions(), "recipe": {**parts, "area": area}}
+
+
+def inputs_of(lineage: Mapping[str, Any], city: str) -> dict[str, Any]:
+    """What decided the bytes of a city's scenes: `inputs` of the lineage, or those that a partial build kept it with."""
+    for record in lineage.get("kept", []):
+        if city in record["cities"]:
+            return dict(record["inputs"])
+    return dict(lineage.get("inputs", {}))
 
 
 def channels_key(scene: Scene, recipe: Recipe, code: str) -> str:
@@ -166,44 +177,22 @@ def load_kept(kept: Kept) -> "tuple[Arrays, GeoDataFrame] | None":
     """Arrays of a kept scene, users not padded, and its table of buildings; None where its files are damaged."""
     draft = load_draft(kept.folder)
     unit = kept.scene // draft.layout.unit
-    found = _load_unit(draft, unit)
-    if found is None:
+    arrays, buildings = load_unit(draft, unit) or (None, None)
+    if arrays is None or buildings is None:
         return None
-    arrays, buildings = found
     row, n_users = kept.scene - draft.layout.scenes_of(unit).start, kept.outcome["n_users"]
     users = {spec.name: spec.dims[1] == "user" for spec in draft.layout.specs()}
     values = {name: array[row, :n_users] if users[name] else array[row] for name, array in arrays.items()}
     return values, buildings[buildings["scene_id"] == kept.outcome["scene_id"]]
 
 
-@lru_cache(maxsize=2)
-def _load_unit(draft: Draft, unit: int) -> "tuple[Arrays, GeoDataFrame] | None":
-    """Arrays and buildings of a unit, None if a file differs from its receipt; cached for the unit's other scenes."""
-    receipt = draft.receipt(unit)
-    if receipt is None:
-        return None
-    manifest = read_json(draft.folder / "manifest.json") or {"files": {}}
-    name = str(draft.buildings_path(unit)).removeprefix(f"{draft.folder}/")
-    sums = receipt["files"] | {name: manifest["files"].get(name)}
-    try:
-        if any(sha256_of(draft.folder / file) != digest for file, digest in sums.items()):
-            return None
-    except OSError:
-        return None
-    root = open_group(draft.data)
-    scenes = draft.layout.scenes_of(unit)
-    names = [spec.name for spec in draft.layout.specs()]
-    arrays = {name: np.asarray(array_of(root, name)[scenes.start : scenes.stop]) for name in names}
-    return arrays, read_buildings(draft.buildings_path(unit))
-
-
 def _scenes(version: Version) -> dict[tuple[str, float, float], Kept]:
-    """Scenes of a version that are done, by city and position."""
+    """Scenes of a version that are done or quarantined, by city and position."""
     draft = load_draft(version.folder)
     there = {}
     for unit, receipt in enumerate(draft.all_receipts()):
         for scene, outcome in zip(draft.layout.scenes_of(unit), receipt["scenes"] if receipt else (), strict=False):
-            if outcome["status"] == "done" and "inputs" in outcome:
+            if "inputs" in outcome:
                 place = _place(outcome["city"], outcome["latitude"], outcome["longitude"])
                 there[place] = Kept(version.folder.name, version.folder, scene, outcome)
     return there
@@ -228,8 +217,16 @@ def _inputs_key(tile: Tile, city: City, map_sha: str, parts: SceneParts) -> str:
     return fingerprint_of({"tile": where, "city": of_city, "map": map_sha, **parts})
 
 
-def _differences(before: Mapping[str, object], now: Mapping[str, object], prefix: str = "") -> list[str]:
-    """Names of the settings that differ, `solver.max_depth`, `package numpy`, `code`."""
+def differences(before: Mapping[str, object], now: Mapping[str, object], prefix: str = "") -> list[str]:
+    """Names of the settings that differ, `solver.max_depth`, `package numpy`, `code`.
+
+    Parameters
+    ----------
+    before, now : mapping
+        `SceneParts`, or sections of them.
+    prefix : str
+        Of the names.
+    """
     names = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
@@ -237,7 +234,7 @@ def _differences(before: Mapping[str, object], now: Mapping[str, object], prefix
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             inner = {"recipe": "", "versions": "package "}.get(name, f"{prefix}{name}.")
-            names += _differences(old, new, inner)
+            names += differences(old, new, inner)
         else:
             names.append(f"{prefix}{name}")
     return names

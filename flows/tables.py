@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +25,7 @@ from wavecity.dataset.reader import open_store, refuse_run_folder, resolve
 from wavecity.dataset.records import MapRecord, attributes_of
 from wavecity.dataset.schema import ATTRIBUTION
 from wavecity.dataset.settings import StoreSettings
+from wavecity.flows.gates import GateFailed, limits_of, measure
 from wavecity.flows.help import keys_of
 from wavecity.geo.errors import InputError
 from wavecity.model.results.names import Axis, Metric
@@ -242,27 +243,28 @@ def print_validation(validation: Validation) -> None:
 def print_store(store: str) -> None:
     """Sizes, scenes by split and outcome, height provenance, statistics, lineage, versions."""
     data = open_store(store)
+    attributes = attributes_of(data.attrs)
     folder = resolve(store).parent
     lineage = read_json(folder / "lineage.json") or {}
     published = read_sealed(folder / "published.json") or {}
     when = f", published {published['published']}" if published else ", not published"
     table = Table("what", "value", show_header=False)
     table.add_row("version", f"{folder.name}, {folder_size(folder) / 1e6:.1f} MB{when}")
-    others = [version.folder.name for version in versions(store) if version.folder.name != folder.name]
+    others = [_with_date(version) for version in versions(store) if version.folder.name != folder.name]
     table.add_row("other versions", ", ".join(others) or "none")
     table.add_row("dimensions", ", ".join(f"{name} {length}" for name, length in data.sizes.items()))
     table.add_row("scenes by split", _counts(data["split"].values))
     table.add_row("scenes by outcome", _counts(data["status"].values))
     table.add_row("users", f"{int(data['n_users'].sum())}, {int(data['los'].sum())} with line of sight")
     table.add_row("heights from", _height_sources(folder))
-    for name, value in data.attrs["statistics"].items():
+    for name, value in attributes["statistics"].items():
         label, unit = STATISTICS.get(name, (name.replace("_", " "), ""))
         table.add_row(label, f"{value:.4g}{unit}" if isinstance(value, float) else f"{value:,}{unit}")
     if "trajectory" in data.attrs:
-        table.add_row("trajectories", trajectory_text(attributes_of(data.attrs)))
+        table.add_row("trajectories", trajectory_text(attributes))
     cities = lineage.get("cities", [])
     if "imported" in data.attrs:
-        table.add_row("imported", data.attrs["conventions"]["imported"])
+        table.add_row("imported", attributes["conventions"]["imported"])
     else:
         table.add_row("cities", f"{sum(city['scenes'] > 0 for city in cities)} of {len(cities)}")
         table.add_row("maps", _maps(lineage.get("maps", {})))
@@ -348,13 +350,21 @@ def copy_card(store: str, target: Path) -> Path:
     return target
 
 
-def publish_newest(store: str) -> Version:
+def publish_newest(store: str, passed: Collection[str] = ()) -> Version:
     """Publish the newest validated draft, or point at the newest version again; every byte is checked before.
+
+    Parameters
+    ----------
+    store : str
+    passed : collection of str
+        Gates of the draft's recipe that do not stop publication this time.
 
     Raises
     ------
     CheckFailed
         A file has changed since it was written; nothing is published.
+    GateFailed
+        The draft exceeds a gate of its recipe; nothing is published.
     InputError
         Neither a validated draft nor a version is there, or a build is under way.
     """
@@ -369,8 +379,9 @@ def publish_newest(store: str) -> Version:
         if found:
             draft = max(found, key=lambda folder: (folder / "validation.json").stat().st_mtime)
             _check_bytes(draft)
+            _check_gates(draft, latest(place), passed)
             # Imported channels have no recipe.
-            recipe = open_store(draft).attrs.get("recipe", {})
+            recipe = attributes_of(open_store(draft).attrs).get("recipe", {})
             settings = recipe.get("store") or StoreSettings().model_dump()
             return publish(place, draft, settings["keep"], settings["grace"])
         assert version is not None
@@ -384,6 +395,16 @@ def _check_bytes(folder: StorePath) -> None:
     validation = validate_bytes(folder)
     if not validation.ok:
         raise CheckFailed(validation)
+
+
+def _check_gates(draft: StorePath, last: Version | None, passed: Collection[str]) -> None:
+    """Raise GateFailed if a draft exceeds a gate of its recipe, as a build would; say which ones are overridden."""
+    measured = measure(draft, last.folder if last else None, limits_of(draft), passed)
+    for gate in measured:
+        if gate.verdict == "exceeded, overridden":
+            console.print(f"gate {gate.name} is overridden: {gate.what} {gate.value:.3g}", soft_wrap=True)
+    if any(gate.exceeded for gate in measured):
+        raise GateFailed(measured, draft)
 
 
 def _origins(folder: StorePath) -> list[tuple[str, int]]:
@@ -409,6 +430,13 @@ def _maps(maps: Mapping[str, Mapping[str, str | None]]) -> str:
         for name, of in maps.items()
     ]
     return "\n".join([*some[:8], f"and {len(some) - 8} more"] if len(some) > 8 else some)
+
+
+def _with_date(version: Version) -> str:
+    """A version with the dates of its maps, `v1 (map of 2019-03-28)`: of several the first and the last."""
+    dates = sorted({date[:10] for date in version.map_dates.values()})
+    span = " to ".join(dict.fromkeys((*dates[:1], *dates[-1:])))
+    return f"{version.folder.name} (map{'s' * (len(dates) > 1)} of {span})" if dates else version.folder.name
 
 
 def _counts(values: Iterable[object]) -> str:

@@ -8,6 +8,7 @@ receivers see times the edges that are lit, not with the size of the scene.
 """
 
 import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,10 @@ MIRRORS = 2
 
 # (Sequence, edge) pairs that are tested at once, for each ray in flight.
 PAIRS_PER_RAY = 2
+
+# Edges near to one another that are sorted out together: 2 to the power of this. And metres by which a group's sphere is
+# larger than its edges, for the slack of the tests and rounding.
+GROUP_BITS, MARGIN = 4, 0.1
 
 
 def returning_chains(
@@ -117,6 +122,46 @@ def _rays_of(points: NDArray[np.float64], every: int, low: int, high: int, shift
     return rays
 
 
+def grouped(
+    starts: NDArray[np.float64], ends: NDArray[np.float64], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Groups of edges near to one another, and spheres around them.
+
+    Parameters
+    ----------
+    starts, ends : float64 (N, 3)
+        Metres.
+    size : int
+        Edges of a group.
+
+    Returns
+    -------
+    order : int64 (G * size,)
+        Edges, group by group; the last group is filled up with its last edge.
+    centre : float64 (G, 3)
+    radius : float64 (G,)
+    """
+    middle = (starts + ends) / 2
+    # In a plan, along a curve that fills the square (Morton's): what is near on it is near on the ground.
+    cells = np.clip((middle[:, :2] - middle[:, :2].min(0)) / 4.0, 0, 1023).astype(np.int64)
+    code = sum(((cells[:, axis] >> bit & 1) << (2 * bit + axis)) for axis in range(2) for bit in range(10))
+    order = np.argsort(code, kind="stable")
+    order = np.concatenate([order, np.repeat(order[-1:], -len(order) % size)])
+    points = np.concatenate([starts[order].reshape(-1, size, 3), ends[order].reshape(-1, size, 3)], axis=1)
+    centre = (points.min(1) + points.max(1)) / 2
+    return order, centre, np.linalg.norm(points - centre[:, None], axis=2).max(1)
+
+
+def _those_that(test: Callable[[Numbers, Numbers], Numbers], one: Numbers, other: Numbers) -> tuple[Numbers, Numbers]:
+    """Pairs that pass a test."""
+    fits = test(one, other)
+    dr.eval(fits)
+    keep = positions(fits)
+    one, other = dr.gather(mi.UInt, one, keep), dr.gather(mi.UInt, other, keep)
+    dr.eval(one, other)
+    return one, other
+
+
 class _Joint:
     """Tables of what receivers see and of edges, and the test of pairs of both."""
 
@@ -148,26 +193,69 @@ class _Joint:
         self._origin, self._along = load_packets(origin, foot), load_packets(along, height)
         self._away = load_packets(away, surfaces.edge_length[wedges.edge])
         self._normals = [load_packets(normals[:, side]) for side in range(2)]
+        ends = origin, origin + surfaces.edge_length[wedges.edge][:, None] * along
+        order, centre, radius = grouped(*ends, 1 << GROUP_BITS)
+        self._order, self._groups = load_table(mi.UInt, order), len(centre)
+        self._sphere = load_packets(centre, radius + MARGIN)
 
     def clear(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Sequence and edge of the pairs whose path nothing blocks."""
         sequences, edges = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        step = max(1, self.limit // self.edges)
-        for low in range(0, self.sequences, step):
-            index = dr.arange(mi.UInt, (min(low + step, self.sequences) - low) * self.edges)
-            row = divided(index, self.edges)
-            sequence, edge = row + dr.opaque(mi.UInt, low), index - row * dr.opaque(mi.UInt, self.edges)
+        for sequence, edge in self._pairs_in_view():
             for test in (self._has_place, self._meets_mirrors, self._is_clear):
-                fits = test(sequence, edge)
-                dr.eval(fits)
-                keep = positions(fits)
-                sequence, edge = dr.gather(mi.UInt, sequence, keep), dr.gather(mi.UInt, edge, keep)
-                dr.eval(sequence, edge)
-                if not dr.width(keep):
+                sequence, edge = _those_that(test, sequence, edge)
+                if not dr.width(edge):
                     break
             sequences.append(sequence.numpy().astype(np.int64))
             edges.append(edge.numpy().astype(np.int64))
         return np.concatenate(sequences), np.concatenate(edges)
+
+    def _pairs_in_view(self) -> Iterator[tuple[Numbers, Numbers]]:
+        """Sequences, and the edges of groups that may be seen in them."""
+        step = max(1, self.limit // self._groups)
+        for low in range(0, self.sequences, step):
+            index = dr.arange(mi.UInt, (min(low + step, self.sequences) - low) * self._groups)
+            row = divided(index, self._groups)
+            sequence, group = row + dr.opaque(mi.UInt, low), index - row * dr.opaque(mi.UInt, self._groups)
+            sequence, group = _those_that(self._may_see, sequence, group)
+            found = dr.width(group)
+            for first in range(0, found, max(1, self.limit >> GROUP_BITS)):
+                count = min(self.limit >> GROUP_BITS, found - first)
+                member = dr.arange(mi.UInt, count << GROUP_BITS)
+                pair = (member >> GROUP_BITS) + dr.opaque(mi.UInt, first)
+                place = (dr.gather(mi.UInt, group, pair) << GROUP_BITS) + (member & ((1 << GROUP_BITS) - 1))
+                edge = dr.gather(mi.UInt, self._order, place)
+                each = dr.gather(mi.UInt, sequence, pair)
+                dr.eval(each, edge)
+                yield each, edge
+
+    def _may_see(self, sequence: Numbers, group: Numbers) -> Numbers:
+        """Whether a group's sphere reaches into what the receiver's image sees through the mirror next to the edge."""
+        centre, radius = packets(self._sphere, group)
+        eye = packets(self._image[-1], sequence)[0]
+        plane = dr.gather(mi.UInt, self._plane[-1], sequence)
+        normal, offset = packets(self._mirror, plane)
+        across, up = (packets(axis, plane)[0] for axis in self._axes)
+        bounds = dr.gather(mi.Vector4f, self._bounds, plane)
+        corners = [
+            u * across + v * up + offset * normal - eye
+            for u, v in (
+                (bounds.x - SLACK, bounds.z - SLACK),
+                (bounds.y + SLACK, bounds.z - SLACK),
+                (bounds.y + SLACK, bounds.w + SLACK),
+                (bounds.x - SLACK, bounds.w + SLACK),
+            )
+        ]
+        middle, ahead = corners[0] + corners[2], centre - eye
+        # Beyond the mirror's plane, as seen from the image; and inside the four sides of the pyramid.
+        behind = dr.dot(normal, eye) - offset
+        sees = dr.sign(behind) * (dr.dot(normal, centre) - offset) < radius
+        for one, next_one in itertools.pairwise([*corners, corners[0]]):
+            side = dr.cross(one, next_one)
+            # A mirror seen edge-on has sides without a direction: nothing is sorted out by them.
+            inwards = dr.dot(side, ahead) * dr.sign(dr.dot(side, middle))
+            sees &= inwards > -radius * dr.norm(side)
+        return sees
 
     def _place(self, sequence: Numbers, edge: Numbers) -> tuple[Numbers, Vectors, Vectors, Numbers]:
         """Where on the edge paths diffract; the way on to the receiver's image; its distance from the edge's line."""

@@ -185,6 +185,7 @@ def test_the_examples_run(pages: list[str], toy_store: Path) -> None:
     assert len(found) >= 2
     for block in found:
         code = block.replace("runs/quickstart/store", str(toy_store)).replace('"STORE', f'"{toy_store}')
+        code = code.replace("Helsinki", "Toy").replace("helsinki-", "toy-")
         code = "\n".join(line for line in code.splitlines() if "s3://" not in line)
         exec(code, names)
     if "small" in names:
@@ -193,6 +194,8 @@ def test_the_examples_run(pages: list[str], toy_store: Path) -> None:
         assert names["noisy"].isel(scene=0).compute().shape == names["small"].shape[1:]
         batch = next(iter(names["train"]))
         assert batch["observed"].shape == batch["csi"].shape
+        assert names["csi"].shape[1:] == names["derive"].shape == (64, 8, 8)
+        assert set(names["part"]["city"].values) == {"Toy"}
 
 
 # Runs cells as Jupyter does, `!command` and `%matplotlib` included, in this order and without a server.

@@ -22,7 +22,7 @@ FORBIDDEN = {
 RAYTRACE_MAY = {"geo.scene", "geo.settings", "geo.errors"}
 # Sub-packages from the ground up: each may import those before it, and the modules that lie in the folder itself are "".
 FLOORS = {
-    "dataset": ("", "card", "preview", "checks", "importing"),
+    "dataset": ("", "card", "preview", "checks", "importing", "exchange"),
     "model": (
         "", "settings", "results", "data", "rays", "multimodal", "path_model", "temporal", "learning", "training",
         "equivariance", "figures", "tasks", "report",

@@ -17,8 +17,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wavecity.dataset.derived import DerivedCsi
     from wavecity.dataset.lightning_data import ChannelDataModule
     from wavecity.dataset.reader import open_store
+    from wavecity.dataset.records import attributes_of
     from wavecity.dataset.torch_data import ChannelDataset, ShuffledChannels
     from wavecity.flows.pipeline import build_dataset as build
     from wavecity.flows.recipe import Recipe, load_recipe
@@ -35,10 +37,12 @@ __all__ = [
     "ChainPathSolver",
     "ChannelDataModule",
     "ChannelDataset",
+    "DerivedCsi",
     "InputError",
     "Recipe",
     "ShuffledChannels",
     "__version__",
+    "attributes_of",
     "build",
     "evaluate",
     "load",
@@ -53,9 +57,11 @@ _PUBLIC = {
     "ChainPathSolver": ("wavecity.raytrace.path_solver", "ChainPathSolver"),
     "ChannelDataModule": ("wavecity.dataset.lightning_data", "ChannelDataModule"),
     "ChannelDataset": ("wavecity.dataset.torch_data", "ChannelDataset"),
+    "DerivedCsi": ("wavecity.dataset.derived", "DerivedCsi"),
     "InputError": ("wavecity.geo.errors", "InputError"),
     "Recipe": ("wavecity.flows.recipe", "Recipe"),
     "ShuffledChannels": ("wavecity.dataset.torch_data", "ShuffledChannels"),
+    "attributes_of": ("wavecity.dataset.records", "attributes_of"),
     "build": ("wavecity.flows.pipeline", "build_dataset"),
     "evaluate": ("wavecity.model.tasks.evaluate", "evaluate"),
     "load": ("wavecity.model.training.load", "load"),

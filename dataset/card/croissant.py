@@ -11,6 +11,7 @@ import xarray as xr
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, sha256_of, write_json
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.records import attributes_of
 from wavecity.dataset.schema import SCENE_FIELDS
 
 # A node of JSON-LD.
@@ -129,7 +130,7 @@ def describe(folder: StorePath) -> Node:
         It holds no finished version.
     """
     draft, data = load_draft(folder), open_store(folder)
-    attributes = data.attrs
+    attributes = attributes_of(data.attrs)
     recipe, fingerprint = attributes.get("recipe", {}).get("name", ""), attributes["fingerprint"]
     has_buildings = any(draft.buildings_path(unit).exists() for unit in range(draft.layout.units))
     record_sets = [_splits(data), _scenes(), *([_buildings()] if has_buildings else []), *_arrays(data, "scene")]
@@ -170,7 +171,8 @@ def describe(folder: StorePath) -> Node:
 
 def _description(data: xr.Dataset) -> str:
     """What a Croissant loader can and cannot read of a version."""
-    attributes, array = data.attrs, data.attrs["array"]
+    attributes = attributes_of(data.attrs)
+    array = attributes["array"]
     return (
         f"Simulated wireless channels of {data.sizes['scene']:,} scenes: tiles of {attributes['tile_size_m']:g} m "
         f"cut from "

@@ -234,6 +234,13 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
                     else "csi is made from the kept ones, path_gain from all."
                 )
             )
+    if part := source.lineage.get("subset"):
+        left_out = f", without {' and '.join(part['left_out'])}" if part["left_out"] else ""
+        limits.insert(
+            0,
+            f"A subset: {part['scenes']:,} of the {part['of_scenes']:,} scenes of version {part['of'][:16]}{left_out}. "
+            "Statistics and tables are of these alone.",
+        )
     if attributes["split_by"] == "scene":
         limits.append(
             "Splits are by scene: test scenes lie in the cities of the train scenes and may be their neighbours. "

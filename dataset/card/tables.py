@@ -12,7 +12,7 @@ from wavecity.dataset.card.maps import Field, totals
 from wavecity.dataset.card.source import SPLITS, Source, add_up, by_split, percent
 from wavecity.dataset.distributions import HISTOGRAMS, Histogram, SplitCounts
 from wavecity.dataset.records import MapRecord
-from wavecity.dataset.schema import SCENE_FIELDS, TRAJECTORY_AXES, array_specs
+from wavecity.dataset.schema import SCENE_FIELDS, SCENE_INDEX, TRAJECTORY_AXES, array_specs
 
 TOP_CITIES, TOP_MAPS, TOP_REASONS = 30, 20, 12
 SOURCES = {
@@ -260,7 +260,7 @@ def all_arrays(source: Source) -> dict[str, xr.DataArray]:
         axes = {}
     order = [spec.name for spec in array_specs(trajectory=True)]
     arrays = dict(sorted(arrays.items(), key=lambda item: order.index(item[0])))
-    return arrays | axes | {field.name: source.data[field.name] for field in SCENE_FIELDS}
+    return arrays | axes | {field.name: source.data[field.name] for field in [*SCENE_FIELDS, SCENE_INDEX]}
 
 
 def _top(columns: tuple[str, ...], counts: Counter[tuple[str, ...]]) -> Table:

@@ -15,7 +15,7 @@ from wavecity.dataset.checks.units import NO_GEOMETRY, check_file, check_unit, c
 from wavecity.dataset.draft import Draft, load_draft
 from wavecity.dataset.files import StorePath, array_of, files_below, open_group, read_json
 from wavecity.dataset.fingerprints import read_sealed, write_sealed
-from wavecity.dataset.finish import UNSEALED, trajectory_axes
+from wavecity.dataset.finish import UNSEALED, scene_arrays, scene_values, trajectory_axes
 from wavecity.dataset.progress import Tracker
 from wavecity.dataset.reader import resolve
 from wavecity.dataset.records import Manifest, attributes_of
@@ -173,7 +173,13 @@ def _check_coordinates(draft: Draft, report: Report) -> Arrays | None:
         for name, shape in shapes.items():
             if getattr(root[name], "shape", None) != shape:
                 report.add("structure", name, f"shape {getattr(root[name], 'shape', None)}, the layout says {shape}")
-        scenes = {field.name: np.asarray(array_of(root, field.name)[:]) for field in SCENE_FIELDS}
+        # Stores of schema 1 have only the fields, in the root group.
+        fields = {
+            name: field
+            for name, field in scene_arrays(draft.layout).items()
+            if (field.name == name and field in SCENE_FIELDS) or name in root
+        }
+        scenes = {name: np.asarray(array_of(root, name)[:]) for name in fields}
         if draft.layout.with_trajectory:
             expected_axes = trajectory_axes(draft.layout, attributes_of(root.attrs)["trajectory"])
             for axis in TRAJECTORY_AXES:
@@ -185,12 +191,11 @@ def _check_coordinates(draft: Draft, report: Report) -> Arrays | None:
         return None
     outcomes = [outcome for receipt in draft.all_receipts() if receipt for outcome in receipt["scenes"]]
     if len(outcomes) == draft.layout.scenes:
-        for field in SCENE_FIELDS:
-            kind = object if field.dtype == "str" else field.dtype
-            expected = np.array([outcome.get(field.name, field.fill) for outcome in outcomes], kind).tolist()
-            for outcome, found, right in zip(outcomes, scenes[field.name].tolist(), expected, strict=True):
+        for name, field in fields.items():
+            expected = scene_values(field, outcomes).tolist()
+            for outcome, found, right in zip(outcomes, scenes[name].tolist(), expected, strict=True):
                 if found != right and not (found != found and right != right):  # a NaN is never equal
-                    where = f"{field.name} of scene {outcome.get('scene_id', '')}"
+                    where = f"{name} of scene {outcome.get('scene_id', '')}"
                     report.add("structure", where, f"{found}, its receipt says {right}")
     return scenes
 

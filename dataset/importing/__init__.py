@@ -1,1 +1,1 @@
-"""Import of channels that were measured or simulated elsewhere."""
+"""Stores from what is there already: channels measured or simulated elsewhere, and parts of other stores."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,19 +76,72 @@ class ImportSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**31, description="Of the division into splits.")
 
 
+class Source(Protocol):
+    """Where channels come from: a file or a scenario, with one scene or several."""
+
+    @property
+    def name(self) -> str:
+        """Name, with its ending where it is a file's."""
+
+    @property
+    def stem(self) -> str:
+        """Name of its scene, unless the arrays have another."""
+
+    def load(self) -> Arrays:
+        """Arrays as of `load_channels`, with `paths/gain`, ... as in a store where there are paths; asked for often."""
+
+    def checksum(self) -> str:
+        """SHA-256 of its content."""
+
+    def facts(self) -> Outcome:
+        """What the receipt says of its scenes besides: city, place, `bs_shift`."""
+
+
+@dataclass(frozen=True)
+class ChannelFile:
+    """An `.npz` of `LAYOUT` as a source."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.path.name
+
+    @property
+    def stem(self) -> str:
+        """Name of the file without its ending."""
+        return self.path.stem
+
+    def load(self) -> Arrays:
+        """The file's arrays, checked."""
+        return load_channels(self.path)
+
+    def checksum(self) -> str:
+        """SHA-256 of the file."""
+        return sha256_of(self.path)
+
+    def facts(self) -> Outcome:
+        """Files stand for cities."""
+        return {"city": self.path.stem}
+
+
 @dataclass(frozen=True)
 class _Scene:
-    """A scene of the store: some users of a file."""
+    """A scene of the store: some users of a source."""
 
     name: str
     split: str
-    file: Path
+    file: Source
     number: int
     users: NDArray[np.int64]
 
 
 # A file's scenes: their names, every user's scene, and the splits where the file has them.
-_Found = tuple[Path, list[str], NDArray[np.int64], NDArray[np.str_] | None]
+_Found = tuple[Source, list[str], NDArray[np.int64], NDArray[np.str_] | None]
 
 
 def import_channels(files: Sequence[Path], store: str, settings: ImportSettings, progress: Tracker = iter) -> Version:
@@ -122,17 +175,39 @@ def import_channels(files: Sequence[Path], store: str, settings: ImportSettings,
     >>> np.savez("site.npz", csi=csi, user_position=position)
     >>> import_channels([Path("site.npz")], "stores/site", ImportSettings(frequency=28.5e9))
     """
+    load_channels.cache_clear()
+    return import_sources([ChannelFile(file) for file in files], store, settings, progress)
+
+
+def import_sources(
+    files: Sequence[Source],
+    store: str,
+    settings: ImportSettings,
+    progress: Tracker = iter,
+    known_attributes: StoreAttributes | None = None,
+) -> Version:
+    """Write what sources have into a store, as `import_channels` does with files.
+
+    Parameters
+    ----------
+    files : sequence of Source
+        All with paths, or none.
+    store, settings, progress
+        As of `import_channels`.
+    known_attributes : dict, optional
+        Attributes of the store that the sources know better than `settings`; JSON.
+    """
     place = location(store)
     before = latest(place)
     if before is not None and "imported" not in open_store(before.folder).attrs:
         msg = f"{store}: holds a dataset that was built from a recipe; name another store"
         raise InputError(msg)
-    load_channels.cache_clear()
     scenes, layout, known, positions = _plan(files, settings)
     base = _base_station(positions, settings)
-    sums = {file.name: sha256_of(file) for file in files}
+    sums = {file.name: file.checksum() for file in files}
     # The order of the files is that of the scenes.
-    content = [IMPORTER, SCHEMA_VERSION, settings.model_dump(mode="json"), list(sums.items()), package_versions()]
+    content: list[object] = [IMPORTER, SCHEMA_VERSION, settings.model_dump(mode="json"), list(sums.items())]
+    content += [package_versions(), *([known_attributes] if known_attributes else [])]
     fingerprint = fingerprint_of(content)
     defaults = StoreSettings()
     make_folder(place)
@@ -149,6 +224,7 @@ def import_channels(files: Sequence[Path], store: str, settings: ImportSettings,
             write_unit(draft, unit, arrays, outcomes, {"seed": settings.seed})
         by_user = len({(scene.file, scene.number) for scene in scenes}) < len(scenes)
         attributes = _attributes(settings, layout, base, known, sums, "user" if by_user else "scene")
+        attributes |= known_attributes or {}
         origins = Counter(f"imported from {scene.file.name}" for scene in scenes)
         finish_draft(draft, attributes, {"fingerprint": fingerprint, "imported": sums, "origins": dict(origins)})
         seal(draft)
@@ -161,20 +237,28 @@ def import_channels(files: Sequence[Path], store: str, settings: ImportSettings,
         return publish(place, draft.folder, defaults.keep, defaults.grace)
 
 
-def _plan(files: Sequence[Path], settings: ImportSettings) -> tuple[list[_Scene], Layout, set[str], dict[Path, Values]]:
-    """Check all files: scenes in the order of the store, its layout, arrays that every file has, users' positions."""
+def _plan(
+    files: Sequence[Source], settings: ImportSettings
+) -> tuple[list[_Scene], Layout, set[str], dict[Source, Values]]:
+    """Check all files: scenes in the order of the store, its layout, arrays that every file has, users' positions from
+    the base station before it was slid.
+    """
     names = Counter(file.name for file in files)
     if not files or max(names.values()) > 1:
         msg = f"{names.most_common(1)[0][0]}: given twice; every file once" if files else "no file to import"
         raise InputError(msg)
     found: list[_Found] = []
-    positions: dict[Path, Values] = {}
+    positions: dict[Source, Values] = {}
+    paths = bounces = 0
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
-    known = set(LAYOUT)
+    known = {*LAYOUT, "paths/gain"}
     for file in files:
-        arrays = load_channels(file)
+        arrays = file.load()
         known &= arrays.keys()
-        positions[file] = arrays["user_position"]
+        positions[file] = arrays["user_position"] + [file.facts().get("bs_shift", 0.0), 0.0, 0.0]
+        if "paths/gain" in arrays:
+            paths = max(paths, arrays["paths/gain"].shape[1])
+            bounces = max(bounces, arrays["paths/interactions"].shape[2])
         height = arrays.get("height", np.zeros((CELLS, CELLS)))
         for name, shape in (("csi", arrays["csi"].shape[1:]), ("height", height.shape[-2:])):
             first, other = shapes.setdefault(name, (file.name, shape))
@@ -197,7 +281,8 @@ def _plan(files: Sequence[Path], settings: ImportSettings) -> tuple[list[_Scene]
     users = max(len(scene.users) for scene in scenes)
     unit = int(np.clip(UNIT_BYTES // (12 * users * columns * rows), 1, min(16, len(scenes))))
     chunk = StoreSettings().users_per_chunk
-    layout = Layout(len(scenes), users, columns, rows, 0, 0, cells, cells // PATCH, unit, chunk, True, False, FLOOR)
+    sizes = (columns, rows, paths, bounces, cells, cells // PATCH)
+    layout = Layout(len(scenes), users, *sizes, unit, chunk, True, "paths/gain" in known, FLOOR)
     return scenes, layout, known, positions
 
 
@@ -235,7 +320,7 @@ def _shares(count: int, settings: ImportSettings, what: str, rng: np.random.Gene
     return [ordered[place] for place in rng.permutation(count)]
 
 
-def _base_station(positions: dict[Path, Values], settings: ImportSettings) -> NDArray[np.float64]:
+def _base_station(positions: dict[Source, Values], settings: ImportSettings) -> NDArray[np.float64]:
     """Position of the base station, the same in all scenes; users must lie on the map around it."""
     lowest = min(float(position[:, 2].min()) for position in positions.values())
     half = settings.tile_size / 2
@@ -255,8 +340,8 @@ def _base_station(positions: dict[Path, Values], settings: ImportSettings) -> ND
 
 
 def _scene_arrays(scene: _Scene, settings: ImportSettings, base: NDArray[np.float64], layout: Layout) -> Arrays:
-    """Arrays of the schema, but for paths."""
-    given = load_channels(scene.file)
+    """Arrays of the schema; those of paths where the source has them."""
+    given = scene.file.load()
     csi = given["csi"][scene.users]
     power = np.mean(np.abs(csi.astype(np.complex128)) ** 2, axis=(1, 2))
     with np.errstate(divide="ignore"):
@@ -278,7 +363,11 @@ def _scene_arrays(scene: _Scene, settings: ImportSettings, base: NDArray[np.floa
     patches = layout.occupancy_patches
     built = (height > 0).reshape(patches, PATCH, patches, PATCH).mean((1, 3))
     los = given["los"][scene.users] if "los" in given else np.zeros(len(csi), bool)
+    paths = {name: values[scene.users] for name, values in given.items() if name.startswith("paths/")}
+    for values in paths.values():
+        values[outage] = 0
     return {
+        **paths,
         "csi": csi,
         "spectrum": spectrum(csi),
         "height": height,
@@ -295,7 +384,8 @@ def _outcome(scene: _Scene, arrays: Arrays, settings: ImportSettings, base: NDAr
     """Entry of the receipt."""
     # Imported users may stand anywhere: those inside buildings count as under cover for the checks.
     cells = len(arrays["height"])
-    place = arrays["user_position"].astype(np.float64) + base
+    facts = scene.file.facts()
+    place = arrays["user_position"].astype(np.float64) + base + [facts.get("bs_shift", 0.0), 0.0, 0.0]
     cell = settings.tile_size / cells
     column = np.clip((place[:, 0] + settings.tile_size / 2) / cell, 0, cells - 1).astype(int)
     row = np.clip((settings.tile_size / 2 - place[:, 1]) / cell, 0, cells - 1).astype(int)
@@ -305,8 +395,8 @@ def _outcome(scene: _Scene, arrays: Arrays, settings: ImportSettings, base: NDAr
     covered = int((arrays["height"][row, column] > 0).sum())
     return {
         "scene_id": scene.name,
-        "city": scene.file.stem,
         "country": "",
+        **facts,
         "split": scene.split,
         "status": "done",
         "n_users": len(scene.users),
@@ -328,7 +418,8 @@ def _attributes(
 ) -> StoreAttributes:
     """Attributes of the store; `imported` says what is not known."""
     level = "normalised" if settings.normalised and "path_gain" not in known else "absolute"
-    notes = ["Channels were imported: there are no paths."]
+    paths = "paths/gain" in known
+    notes = ["Channels were computed from imported paths." if paths else "Channels were imported: there are no paths."]
     notes += ["No map was given: height is 0 everywhere."] * ("height" not in known)
     notes += ["Line of sight was not given: los is false everywhere."] * ("los" not in known)
     notes += ["Channels are normalised: neither their level nor path_gain means anything."] * (level == "normalised")

@@ -26,6 +26,8 @@ from wavecity.flows.help import SpokenCommand
 from wavecity.geo.errors import InputError
 
 Item = TypeVar("Item")
+# `wavecity.raytrace.radio_map.METRICS`, whose import takes seconds.
+RADIO_METRICS = ("path_gain", "los", "delay_spread", "angle_spread", "n_paths", "best_beam")
 
 
 @click.command(
@@ -166,7 +168,14 @@ def _city_bar(cities: Iterable[Item]) -> Iterable[Item]:
 @gate_option
 @click.option("--verify", is_flag=True, help="Compare every byte of finished units before going on, not only sizes.")
 @click.option(
-    "--retry-quarantined", is_flag=True, help="Build units of the unpublished draft with quarantined scenes again."
+    "--retry-quarantined",
+    is_flag=True,
+    help="Try quarantined scenes again: of the draft, or of the version, as a new one.",
+)
+@click.option(
+    "--cities",
+    metavar="NAMES",
+    help="Build only these, with commas between; all others are kept from the latest version as they are.",
 )
 def build(
     recipe: str,
@@ -179,6 +188,7 @@ def build(
     passed: tuple[str, ...],
     verify: bool,
     retry_quarantined: bool,
+    cities: str | None,
 ) -> None:
     """Build, validate and publish the dataset of a recipe. Resumes by itself.
 
@@ -199,16 +209,21 @@ def build(
         make_folder(place)
         refuse_run_folder(place)
         folder = maps or import_extra("wavecity.flows.maps", "generate").map_folder(place)
-        version = None if verify else import_extra("wavecity.flows.build", "generate").up_to_date(loaded, place, folder)
+        partial = import_extra("wavecity.flows.partial", "generate")
+        named = tuple(partial.named_cities(loaded, [cities] if cities else [], "--cities"))
+        every = verify or retry_quarantined or named
+        version = None if every else import_extra("wavecity.flows.build", "generate").up_to_date(loaded, place, folder)
         if version:
             say(f"nothing to do: v{version.number} is of this recipe, map and code")
         else:
-            import_extra("wavecity.flows.build", "generate").refuse_missing_maps(loaded, folder)
+            import_extra("wavecity.flows.build", "generate").refuse_missing_maps(loaded, folder, named)
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate")
             with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
-                options = {"verify": verify, "pass_gates": passed, "retry_quarantined": retry_quarantined}
-                version = pipeline.build_dataset(loaded, out, workers, dask, maps, **options)
+                again = {"retry_quarantined": retry_quarantined, "cities": named}
+                version = pipeline.build_dataset(
+                    loaded, out, workers, dask, maps, verify=verify, pass_gates=passed, **again
+                )
     print_shortfalls(version.folder)
     print_origins(version.folder)
     click.echo(f"published v{version.number}: {version.data}")
@@ -229,3 +244,57 @@ def export(recipe: str, scene_id: str, out: Path, overrides: tuple[str, ...], ma
     with tempfile.TemporaryDirectory() as cache:
         for written in module.export_scene(loaded, scene_id, out, maps or Path(cache)):
             click.echo(f"wrote {written}")
+
+
+@click.command(
+    cls=SpokenCommand,
+    name="radio-map",
+    examples=(
+        ("wavecity radio-map quickstart --scene helsinki-0039 --out map.png", "path gain in cells of 1 m"),
+        (
+            "wavecity radio-map quickstart --scene helsinki-0039 --metric path_gain --metric los --out map.tif --out map.png",
+            "for QGIS, and a picture",
+        ),
+    ),
+)
+@recipe_argument
+@click.option("--scene", "scene_id", required=True, help="Id of a tile that `wavecity plan` accepts.")
+@click.option(
+    "--out", "files", type=path, required=True, multiple=True, help="FILE.png, .tif (GeoTIFF) or .npz; repeatable."
+)
+@click.option(
+    "--metric", "metrics", multiple=True, type=click.Choice(RADIO_METRICS), help="Repeatable; default: path_gain."
+)
+@click.option("--spacing", type=float, default=1.0, show_default=True, help="Edge of a cell in m.")
+@click.option("--height", type=float, default=1.5, show_default=True, help="Of the receivers above ground in m.")
+@set_option
+@maps_option
+def radio_map(
+    recipe: str,
+    scene_id: str,
+    files: tuple[Path, ...],
+    metrics: tuple[str, ...],
+    spacing: float,
+    height: float,
+    overrides: tuple[str, ...],
+    maps: Path | None,
+) -> None:
+    """Radio map of a scene of a recipe: what a receiver has anywhere on the open ground."""
+    from pydantic import ValidationError
+
+    from wavecity.flows.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    settings = import_extra("wavecity.raytrace.radio_map", "generate").RadioMapSettings
+    try:
+        grid = settings(spacing=spacing, height=height, metrics=list(metrics or ("path_gain",)))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        msg = f"--{problem['loc'][0]} {problem['input']}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        raise InputError(msg) from error
+    module = import_extra("wavecity.flows.radio_maps", "generate")
+    with tempfile.TemporaryDirectory() as cache:
+        found = module.write_radio_map(loaded, scene_id, grid, files, maps or Path(cache))
+    click.echo(f"{scene_id}: {found.open.sum():,} of {found.open.size:,} cells are on open ground")
+    for file in files:
+        click.echo(f"wrote {file}")

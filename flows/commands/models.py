@@ -100,12 +100,20 @@ def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...],
 
 @click.command("export-model", cls=SpokenCommand)
 @click.argument("run_folder", metavar="RUN", type=path)
-@click.option("--out", type=path, required=True, help="File to write: .onnx, or .pt2 for torch.export.")
+@click.option(
+    "--out", type=path, required=True, help="File: .onnx, or .pt2 for torch.export. Without a suffix: a folder."
+)
 @click.option(
     "--csi", default=0.25, show_default=True, type=click.FloatRange(0, 1, min_open=True), help="Share of the CSI seen."
 )
 def export_model(run_folder: Path, out: Path, csi: float) -> None:
-    """Write a run's encoder: channel and height map in, [PHYSC] and spatial spectrum out."""
+    """Write a run's encoder: channel and height map in, [PHYSC] and spatial spectrum out.
+
+    Into a folder goes the whole model with its card, as safetensors, for the Hugging Face Hub and `wavecity.load`.
+    """
+    if not out.suffix:
+        click.echo(import_extra("wavecity.model.training.load", "train").load(run_folder).save_pretrained(out))
+        return
     differences = import_extra("wavecity.model.training.export", "train").export_model(run_folder, out, csi)
     largest = max(differences.values())
     click.echo(f"{out}: outputs equal the model's within {largest:.0e} of their RMS, for any batch size")

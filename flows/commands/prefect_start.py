@@ -18,6 +18,7 @@ DEFAULTS = {
 
 # In the message of a RuntimeError of Prefect's client.
 UNREACHABLE = "Failed to reach API at"
+UNAUTHORIZED = 401
 
 
 def set_defaults() -> None:
@@ -40,11 +41,11 @@ def prefect_answers() -> Iterator[None]:
     Raises
     ------
     InputError
-        None answers at the address that the user configured.
+        None answers at the address that the user configured, or it asks for a password.
     CommandFailed
         The server stopped answering.
     """
-    from httpx import HTTPError  # what Prefect's client asks with
+    from httpx import HTTPError, HTTPStatusError  # what Prefect's client asks with
 
     try:
         wait_for_server()
@@ -54,6 +55,9 @@ def prefect_answers() -> Iterator[None]:
         if isinstance(error, RuntimeError) and not unreachable:
             raise
         url = os.environ.get("PREFECT_API_URL")
+        if isinstance(error, HTTPStatusError) and error.response.status_code == UNAUTHORIZED:
+            msg = f"PREFECT_API_URL={url}: this server asks for a password: set PREFECT_API_AUTH_STRING to its USER:PASSWORD"
+            raise InputError(msg) from error
         if url is not None and unreachable:
             msg = f"PREFECT_API_URL={url}: no Prefect server answers there; start one with `prefect server start`, or unset it"
             raise InputError(msg) from error

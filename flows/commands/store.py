@@ -1,12 +1,13 @@
-"""What there is to do with a store: `validate`, `inspect`, `preview`, `publish`, `import-channels`."""
+"""What there is to do with a store: `validate`, `describe`, `inspect`, `preview`, `publish`, `subset`, `import-channels`."""
 
+import json
 import os
 import sys
 from pathlib import Path
 
 import click
 
-from wavecity.flows.commands.options import address, import_extra, path, workers_option
+from wavecity.flows.commands.options import address, gate_option, import_extra, path, workers_option
 from wavecity.flows.help import SpokenCommand
 from wavecity.geo.errors import InputError
 
@@ -46,6 +47,25 @@ def inspect(store: str, scenes: bool, card: Path | None) -> None:
         click.echo(f"wrote {copy_card(store, card)}")
 
 
+@click.command(
+    cls=SpokenCommand,
+    examples=(
+        ("wavecity describe stores/helsinki", "arrays, splits, conventions and sizes, for people"),
+        ("wavecity describe stores/helsinki --json | jq '.fields[].name'", "the same for programs"),
+    ),
+)
+@click.argument("store", type=address)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--version", type=click.IntRange(1), help="Number of the version (default: the published one).")
+def describe(store: str, as_json: bool, version: int | None) -> None:
+    """What is in a store: fields with shapes, units and sizes, splits, conventions."""
+    from wavecity.dataset.describe import describe as describe_store
+    from wavecity.dataset.describe import description_text
+
+    found = describe_store(store, version)
+    click.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else description_text(found))
+
+
 @click.command(cls=SpokenCommand)
 @click.argument("store", type=address)
 @click.option("--scene", "scene_id", required=True, help="Id of the scene, e.g. helsinki-0007.")
@@ -57,12 +77,66 @@ def preview(store: str, scene_id: str, out: Path) -> None:
 
 @click.command(cls=SpokenCommand)
 @click.argument("store", type=address)
-def publish(store: str) -> None:
-    """Publish the newest validated draft of a store."""
+@gate_option
+def publish(store: str, passed: tuple[str, ...]) -> None:
+    """Publish the newest validated draft of a store, within the quality gates of its recipe."""
     from wavecity.flows.tables import publish_newest
 
-    version = publish_newest(store)
+    version = publish_newest(store, passed)
     click.echo(f"published v{version.number}: {version.data}")
+
+
+@click.command(
+    cls=SpokenCommand,
+    examples=(
+        ("wavecity subset stores/world --cities Helsinki,Oslo --out stores/north", "two cities of it"),
+        (
+            "wavecity subset stores/world --split test --fields csi --out test",
+            "its test scenes, without paths and spectra",
+        ),
+    ),
+)
+@click.argument("store", type=address)
+@click.option("--out", type=address, required=True, help="Folder or URL of the new store.")
+@click.option("--cities", multiple=True, metavar="NAMES", help="Scenes of these cities: Helsinki,Oslo; repeatable.")
+@click.option("--split", "splits", multiple=True, metavar="NAMES", help="Scenes of these splits: train,validation.")
+@click.option("--scenes", multiple=True, metavar="IDS", help="These scenes, by id or pattern: helsinki-0020,oslo-*.")
+@click.option(
+    "--fields",
+    multiple=True,
+    metavar="NAMES",
+    help="Of spectrum, paths and trajectory keep only these; all other arrays are in every store.",
+)
+@click.option("--version", type=click.IntRange(1), help="Number of the version (default: the published one).")
+def subset(
+    store: str,
+    out: str,
+    cities: tuple[str, ...],
+    splits: tuple[str, ...],
+    scenes: tuple[str, ...],
+    fields: tuple[str, ...],
+    version: int | None,
+) -> None:
+    """Write a part of a store as a store of its own; continues where it was when killed."""
+    from wavecity.dataset.files import folder_size
+    from wavecity.dataset.progress import track
+
+    made = import_extra("wavecity.dataset.importing.subset", "generate").subset(
+        store,
+        out,
+        cities=_names(cities),
+        splits=_names(splits),
+        scenes=_names(scenes),
+        fields=_names(fields),
+        version=version,
+        progress=lambda units: track(units, "subset", unit="units"),
+    )
+    click.echo(f"published v{made.number}, {folder_size(made.folder) / 1e6:.1f} MB: {made.data}")
+
+
+def _names(given: tuple[str, ...]) -> list[str] | None:
+    """Names separated by commas, of an option that may be repeated; None where it was not given."""
+    return [name.strip() for part in given for name in part.split(",") if name.strip()] if given else None
 
 
 @click.command("import-channels", cls=SpokenCommand)

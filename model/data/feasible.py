@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.dataset import InputError
+from wavecity.dataset.records import attributes_of
 from wavecity.model.settings.prediction import PredictionSettings
 from wavecity.model.settings.tasks import TASKS_OF
 from wavecity.model.settings.training import TrainingSettings
@@ -44,8 +45,9 @@ def sizes_of(store: str) -> Sizes:
     there = np.arange(data.sizes["user"]) < data["n_users"].values[:, None]
     users = (there & ~data["outage"].values.astype(bool)).sum(1)
     split = data["split"].values.astype(str)
-    steps = data.attrs.get("trajectory", {}).get("steps")
-    paths = bool(data.attrs.get("recipe", {}).get("features", {}).get("paths", True))
+    attributes = attributes_of(data.attrs)
+    steps = attributes.get("trajectory", {}).get("steps")
+    paths = bool(attributes.get("recipe", {}).get("features", {}).get("paths", True))
     return Sizes(int(users[split == "train"].sum()), users[split == "test"], steps, paths)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.dataset.arrays import open_arrays, read_scenes
+from wavecity.dataset.records import attributes_of
 from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.json_types import Json
 from wavecity.model.data.tokens import LEAST_SPREAD, TINY, Statistics
@@ -80,7 +81,7 @@ def load_snapshots(store: str, settings: ModelSettings) -> SnapshotData:
     splits = open_splits(store, path, ("train", "validation"), ("csi", "user_position"), preload=False)
     antennas, cells, patches = (opened[name].shape[-2:] for name in ("csi", "height", "occupancy"))
     geometry = geometry_from(store, antennas, cells, patches, settings)
-    attributes = {**opened.attrs, "manifest": manifest_of(path)}
+    attributes = {**attributes_of(opened.attrs), "manifest": manifest_of(path)}
     return SnapshotData(splits, statistics, geometry, attributes, store, path)
 
 

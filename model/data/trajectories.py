@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from wavecity.dataset import InputError
+from wavecity.dataset.records import attributes_of
 from wavecity.model.data.angle_delay import single_row
 from wavecity.model.data.json_types import Json
 from wavecity.model.data.users import SPLITS, Rows, Samples, manifest_of, open_splits, picked
@@ -69,7 +70,7 @@ def load_temporal(store: str, splits: Sequence[str] = SPLITS, preload: bool | No
 
     path = str(resolve(store))
     opened = open_store(path)
-    attributes = {**opened.attrs, "manifest": manifest_of(path)}
+    attributes = {**attributes_of(opened.attrs), "manifest": manifest_of(path)}
     try:
         open_arrays(path, FIELDS)
     except InputError as error:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.dataset.files import location, read_json
+from wavecity.dataset.records import attributes_of
 from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.json_types import Json
 from wavecity.model.data.tokens import Statistics, patch_centres, patchify
@@ -120,7 +121,7 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
         cities=[str(city) for city in opened["city"].values],
     )
     samples = open_splits(store, path, splits, FIELDS)
-    attributes = {**opened.attrs, "manifest": manifest_of(path)}
+    attributes = {**attributes_of(opened.attrs), "manifest": manifest_of(path)}
     return WirelessData(samples, scenes, statistics, attributes, store)
 
 
@@ -136,7 +137,7 @@ def open_wireless(store: str, trains: bool) -> "tuple[str, xr.Dataset, Statistic
     for name in ("bs_position_m", "tile_size_m", "statistics"):
         if name not in opened.attrs:
             raise InputError(f"{store}: no attribute {name!r}; the model needs it, rebuild the store")
-    statistics = dict(opened.attrs["statistics"])
+    statistics = dict(attributes_of(opened.attrs)["statistics"])
     if not trains:
         statistics = {"csi_rms": math.nan, "csi_rms_db_mean": math.nan, "csi_rms_db_std": math.nan}
     elif not statistics.get("n_samples") or not statistics.get("csi_rms"):

@@ -11,6 +11,7 @@ from wavecity.dataset import InputError
 from wavecity.dataset.buildings import read_buildings
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.reader import open_store, resolve
+from wavecity.dataset.records import attributes_of
 from wavecity.model.rays.radio import MATERIALS, Radio, permittivity
 from wavecity.model.rays.walls import Walls
 
@@ -79,7 +80,7 @@ def surroundings(
     west, south, east, north = (limit - at for limit, at in zip((-half, -half, half, half), (*bs, *bs), strict=True))
     buildings = buildings[buildings["scene_id"] == name]
     walls = walls_of(edit(buildings) if edit else buildings, bs)
-    return Surroundings(walls, radio_of(data.attrs, store), (west, south, east, north))
+    return Surroundings(walls, radio_of({**attributes_of(data.attrs)}, store), (west, south, east, north))
 
 
 def walls_of(buildings: "gpd.GeoDataFrame", bs: NDArray[np.float64]) -> Walls:

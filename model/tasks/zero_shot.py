@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.records import attributes_of
 from wavecity.model.data.tokens import squared
 from wavecity.model.data.users import Samples, SceneTable, WirelessData, evenly, picked
 from wavecity.model.learning.baselines import (
@@ -96,7 +97,8 @@ def kinds_of(store: str, users: Links) -> NDArray[np.int64]:
     """Index of each user's kind in `KINDS`, from the paths of the store; users out of sight are `reflected` without them."""
     data = open_store(store)
     kinds = np.zeros(len(users), np.int64)
-    paths = open_store(store, "paths") if data.attrs.get("recipe", {}).get("features", {}).get("paths", True) else None
+    features = attributes_of(data.attrs).get("recipe", {}).get("features", {})
+    paths = open_store(store, "paths") if features.get("paths", True) else None
     for scene in users.scene.unique().tolist():
         mine = (users.scene == scene).numpy()
         rows = users.user.numpy()[mine]

@@ -1,5 +1,6 @@
 """Reading checkpoints: where a run keeps its own, its card and weights, and those that another training starts from."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,11 @@ from wavecity.dataset import InputError
 from wavecity.model.data.json_types import Json
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.training.run_folder import CHECKPOINT, read_state, weights_sha256
+
+# Files of a saved model (`wavecity.model.training.hub`).
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# Owner and name on the hub, with a revision after an @.
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 class Checkpoint(NamedTuple):
@@ -28,7 +34,7 @@ def checkpoint_file(checkpoint: str | Path) -> Path:
 
 
 def weights_of(checkpoint: str | Path) -> Checkpoint:
-    """Card and weights of a checkpoint, or of that of a run folder; the file is read once.
+    """Card and weights of a checkpoint, of that of a run folder, or of a saved model; the file is read once.
 
     Raises
     ------
@@ -39,11 +45,31 @@ def weights_of(checkpoint: str | Path) -> Checkpoint:
     --------
     >>> card, weights = weights_of("runs/quickstart")
     """
+    saved = _saved(checkpoint)
+    if saved is not None:
+        return saved
     path = checkpoint_file(checkpoint)
     state = read_state(path)
     if "wavecity" not in state:
         raise InputError(f"{path}: no readable checkpoint of a pretraining; run `wavecity pretrain` first")
     return Checkpoint(dict(state["wavecity"]), model_weights(state))
+
+
+def _saved(name: str | Path) -> Checkpoint | None:
+    """A model in the folder that `save_pretrained` wrote, or on the hub; None for anything else."""
+    folder = Path(name)
+    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+        from wavecity.model.training.hub import read_folder
+
+        return read_folder(folder)
+    if folder.exists() or not HUB_NAME.fullmatch(str(name)):
+        return None
+    try:
+        from wavecity.model.training.hub import download, read_folder
+    except InputError:
+        # Without huggingface_hub it can only be a run that is not there.
+        return None
+    return read_folder(download(str(name)))
 
 
 def model_weights(state: Json) -> dict[str, Tensor]:

@@ -136,6 +136,24 @@ class Pretrained(NamedTuple):
         embedded = torch.cat(found)
         return _like(embedded[0] if single else embedded, csi)
 
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model as a folder of `config.json`, `model.safetensors` and a model card, which `load` takes.
+
+        Needs `wavecity[hub]`.
+        """
+        from wavecity.model.training import hub
+
+        return hub.save_pretrained(self, folder)
+
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Upload such a folder to the Hugging Face Hub as `owner/name`; returns the address of the commit.
+
+        Options are those of `huggingface_hub.ModelHubMixin.push_to_hub`: `private`, `branch`, `token`, ...
+        """
+        from wavecity.model.training import hub
+
+        return hub.push_to_hub(self, name, **options)
+
 
 class PretrainedTemporal(NamedTuple):
     """A temporal model with all that its inputs need.
@@ -197,6 +215,24 @@ class PretrainedTemporal(NamedTuple):
             states = self.model.represent(tokens)
             found.append(states.mean((1, 2, 3)) if pooled else states)
         return _like(torch.cat(found), csi)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model as a folder of `config.json`, `model.safetensors` and a model card, which `load` takes.
+
+        Needs `wavecity[hub]`.
+        """
+        from wavecity.model.training import hub
+
+        return hub.save_pretrained(self, folder)
+
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Upload such a folder to the Hugging Face Hub as `owner/name`; returns the address of the commit.
+
+        Options are those of `huggingface_hub.ModelHubMixin.push_to_hub`: `private`, `branch`, `token`, ...
+        """
+        from wavecity.model.training import hub
+
+        return hub.push_to_hub(self, name, **options)
 
 
 class PretrainedRays(NamedTuple):
@@ -277,6 +313,24 @@ class PretrainedRays(NamedTuple):
         """Encode channels: the [PHYSC] token, float32 (N, d); arguments as for `predict`."""
         return _like(self.predict(csi, shown, scene, height, noise).physc, csi)
 
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model as a folder of `config.json`, `model.safetensors` and a model card, which `load` takes.
+
+        Needs `wavecity[hub]`.
+        """
+        from wavecity.model.training import hub
+
+        return hub.save_pretrained(self, folder)
+
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Upload such a folder to the Hugging Face Hub as `owner/name`; returns the address of the commit.
+
+        Options are those of `huggingface_hub.ModelHubMixin.push_to_hub`: `private`, `branch`, `token`, ...
+        """
+        from wavecity.model.training import hub
+
+        return hub.push_to_hub(self, name, **options)
+
 
 def load(run: str | Path) -> Pretrained | PretrainedTemporal | PretrainedRays:
     """Rebuild the model of a run, whichever it is: `load_model`, `load_temporal_model` or `load_rays_model`.
@@ -284,7 +338,8 @@ def load(run: str | Path) -> Pretrained | PretrainedTemporal | PretrainedRays:
     Parameters
     ----------
     run : str or Path
-        A run folder, its folder `checkpoints`, or the file.
+        A run folder, its folder `checkpoints`, or the file; a folder that `save_pretrained` wrote; or the name of a model
+        on the Hugging Face Hub, `owner/name` or `owner/name@revision` (both need `wavecity[hub]`).
 
     Returns
     -------
@@ -301,7 +356,11 @@ def load(run: str | Path) -> Pretrained | PretrainedTemporal | PretrainedRays:
     >>> model = load("runs/quickstart")
     >>> features = model.embed(csi, height)  # complex (N, 32, 32), m (N, 200, 200) -> (N, d)
     """
-    checkpoint = weights_of(run)
+    return rebuilt(weights_of(run), run)
+
+
+def rebuilt(checkpoint: Checkpoint, run: str | Path) -> Pretrained | PretrainedTemporal | PretrainedRays:
+    """The model of a checkpoint; `run` is what messages name."""
     match checkpoint.card["settings"].get("backbone"):
         case "temporal":
             return load_temporal_model(run, checkpoint)

@@ -15,6 +15,7 @@ from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.importing.channel_files import LAYOUT
 from wavecity.dataset.importing.importer import ImportSettings, import_channels
 from wavecity.dataset.publish import versions
+from wavecity.dataset.records import attributes_of
 from wavecity.dataset.torch_data import ChannelDataset
 from wavecity.flows.cli import cli
 
@@ -68,7 +69,7 @@ def test_two_arrays_are_enough(tmp_path):
     assert not store.los.values.any()
     assert not store.height.values.any()
     assert store.height.shape[1:] == (200, 200)
-    attributes = store.attrs
+    attributes = attributes_of(store.attrs)
     assert attributes["frequency_hz"] == 3.5e9
     assert attributes["array"] == {"columns": 8, "rows": 4, "spacing_wavelengths": 0.5, "azimuth_deg": -90.0}
     # 1.5 m above the ground stands the lowest user.
@@ -104,7 +105,7 @@ def test_scenes_maps_names_splits_gains_and_sight_are_taken_as_given(tmp_path):
     np.testing.assert_allclose(store.path_gain, extra["path_gain"].reshape(3, 3).T, rtol=1e-6)
     np.testing.assert_array_equal(store.los.values, [[False] * 3, [False] * 3, [True] * 3])
     assert store.attrs["split_by"] == "scene"
-    assert "height is 0" not in store.attrs["conventions"]["imported"]
+    assert "height is 0" not in attributes_of(store.attrs)["conventions"]["imported"]
 
 
 def test_scenes_may_be_named_instead_of_numbered(tmp_path):
@@ -153,12 +154,12 @@ def test_normalised_channels_get_their_gain_back_or_say_that_they_have_none(tmp_
     import_channels([save(tmp_path / "with.npz", **plain, path_gain=gain)], str(tmp_path / "with"), settings)
     with_gain = opened(tmp_path / "with")
     np.testing.assert_allclose(with_gain.csi[0], arrays["csi"], rtol=1e-5)
-    assert with_gain.attrs["imported"]["level"] == "absolute"
+    assert attributes_of(with_gain.attrs)["imported"]["level"] == "absolute"
     import_channels([save(tmp_path / "without.npz", **plain)], str(tmp_path / "without"), settings)
     without = opened(tmp_path / "without")
     np.testing.assert_allclose(without.csi[0], plain["csi"], rtol=1e-6)
-    assert without.attrs["imported"]["level"] == "normalised"
-    assert "normalised" in without.attrs["conventions"]["imported"]
+    assert attributes_of(without.attrs)["imported"]["level"] == "normalised"
+    assert "normalised" in attributes_of(without.attrs)["conventions"]["imported"]
 
 
 def test_users_without_a_channel_are_in_outage_and_users_within_buildings_are_allowed(tmp_path):

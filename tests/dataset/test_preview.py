@@ -19,6 +19,7 @@ from wavecity.dataset.preview.picture import SOURCE_COLOURS, look, render
 from wavecity.dataset.preview.scene import load_view
 from wavecity.dataset.preview.solids import prism, surface
 from wavecity.dataset.reader import open_store, resolve
+from wavecity.dataset.records import attributes_of
 
 COURTYARD = Polygon([(0, 0), (30, 0), (30, 20), (0, 20)], [[(5, 5), (10, 5), (10, 15), (5, 15)]])
 
@@ -81,7 +82,7 @@ def test_every_path_of_a_real_scene_is_rebuilt_where_the_tracer_found_it(store, 
     from wavecity.raytrace.world import build_world
 
     mesh = build_mesh(table)
-    traced = open_store(store).attrs["recipe"]
+    traced = attributes_of(open_store(store).attrs)["recipe"]
     assert SceneSettings(**traced["scene"]).bs_height == view.base[2]
     paths = ChainSolver(3, 20_000, diffraction=True)(
         build_world(mesh, view.size, RadioSettings(**traced["radio"])), view.base, view.users

@@ -17,6 +17,7 @@ from wavecity.dataset.fingerprints import array_checksum, write_sealed
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.publish import latest, publish, retire, versions
 from wavecity.dataset.reader import open_store, resolve
+from wavecity.dataset.records import attributes_of
 from wavecity.dataset.writer import write_shards, write_unit
 
 
@@ -120,7 +121,7 @@ def test_statistics_are_of_the_train_split_without_outage(toy_store):
         for user in range(int(data["n_users"][scene])):
             if not data["outage"].values[scene, user]:
                 power.append(np.mean(np.abs(data["csi"].values[scene, user].astype(complex)) ** 2))
-    found = open_store(toy_store).attrs["statistics"]
+    found = attributes_of(open_store(toy_store).attrs)["statistics"]
     assert found["n_samples"] == len(power)
     assert found["csi_rms"] == pytest.approx(np.sqrt(np.mean(power)), rel=1e-6)
     assert found["csi_rms_db_mean"] == pytest.approx(np.mean(10 * np.log10(power)), rel=1e-6)

@@ -11,6 +11,7 @@ from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import files_below
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.records import attributes_of
 from wavecity.flows.recipe import Recipe, load_recipe
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT
@@ -36,7 +37,7 @@ def test_it_is_valid_and_has_what_it_says(store):
     data, moving = open_store(store), open_store(store, "trajectory")
     assert set(data["status"].values) == {"done"}
     assert dict(moving.sizes) == {"scene": 2, "user": 11, "time": 8, "axis": 3, "subcarrier": 4, "x": 16, "y": 1}
-    assert data.attrs["trajectory"]["kinds"] == {"0": "walker", "1": "vehicle", "2": "cyclist"}
+    assert attributes_of(data.attrs)["trajectory"]["kinds"] == {"0": "walker", "1": "vehicle", "2": "cyclist"}
     np.testing.assert_allclose(moving["time"], 0.35e-3 * np.arange(8))
     for scene in range(2):
         users = int(data["n_users"][scene])

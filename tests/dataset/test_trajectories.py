@@ -22,6 +22,7 @@ from wavecity.dataset.layout import Layout
 from wavecity.dataset.loader import BatchReader, Order, find_users
 from wavecity.dataset.publish import publish
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.records import attributes_of
 from wavecity.dataset.torch_data import ChannelDataset
 from wavecity.dataset.writer import write_unit
 
@@ -110,7 +111,7 @@ def test_xarray_opens_the_group_with_its_coordinates(store):
     assert "time" not in open_store(store).dims
     plain = xr.open_zarr((store / "latest.zarr").resolve(), group="trajectory")
     assert {"time", "frequency"} <= set(plain.coords)
-    assert "walker" in open_store(store).attrs["conventions"]["trajectory"]
+    assert "walker" in attributes_of(open_store(store).attrs)["conventions"]["trajectory"]
 
 
 def test_a_store_without_them_says_so(toy_store):

@@ -10,11 +10,13 @@ import xarray as xr
 from toy import ATTRIBUTES, build_store, make_layout
 
 from wavecity.dataset import InputError
+from wavecity.dataset.derived import DerivedCsi
 from wavecity.dataset.draft import open_draft
 from wavecity.dataset.features import scene_arrays
 from wavecity.dataset.finish import finish_draft
 from wavecity.dataset.layout import Layout
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.records import attributes_of
 from wavecity.dataset.views import Chain, Noise, Observe, add_noise, derived_csi, observe, stored_csi
 from wavecity.dataset.writer import write_unit
 from wavecity.raytrace.channels import Channels, ReceiverSettings
@@ -121,7 +123,7 @@ def test_the_stored_array_is_the_narrowband_view(traced):
     np.testing.assert_array_equal(view.values, stored.values)
     xr.testing.assert_equal(view["scene_id"], stored["scene_id"])
     assert view.attrs["units"] == "1"
-    assert view.attrs["array"] == {"columns": 8, "rows": 4, "spacing_wavelengths": 0.5}
+    assert attributes_of(view.attrs)["array"] == {"columns": 8, "rows": 4, "spacing_wavelengths": 0.5}
 
 
 def plane_waves(paths):
@@ -490,7 +492,7 @@ def test_a_mask_is_of_antennas_whatever_else_a_channel_has(toy_store):
         (lambda csi: Observe(0.4, "comb"), "share 0.4"),
         (lambda csi: Observe(patch=0), "patch 0"),
         (lambda csi: Observe(pattern="patches", patch=5)(csi), "patch 5.*32 x 32"),
-        (lambda csi: Noise(10.0)(csi.drop_vars("scene")), "no coordinate 'scene'"),
+        (lambda csi: Noise(10.0)(csi.drop_vars("scene_number")), "no coordinate 'scene'"),
         (lambda csi: Noise(10.0)({"csi": np.ones((2, 2)), "user": 1}), "no 'scene'"),
     ],
 )
@@ -498,3 +500,70 @@ def test_wrong_noise_and_masks_give_one_line(toy_store, make, message):
     with pytest.raises(InputError, match=message) as caught:
         make(stored_csi(toy_store))
     assert "\n" not in str(caught.value)
+
+
+# --- In the torch readers ---------------------------------------------------------------------------------------------
+
+
+def readers(folder, view, **options):
+    """Samples of the map-style reader and of the stream, by scene and user."""
+    torch_data = pytest.importorskip("wavecity.dataset.torch_data")
+    users = torch_data.ChannelDataset(folder, "train", fields=view.fields, transform=view, **options)
+    yield {(sample["scene"], sample["user"]): sample for sample in users}
+    streamed = {}
+    for batch in torch_data.ShuffledChannels(folder, "train", fields=view.fields, batch_size=7, transform=view):
+        for row, place in enumerate(zip(batch["scene"].tolist(), batch["user"].tolist(), strict=True)):
+            streamed[place] = {name: value[row] for name, value in batch.items()}
+    yield streamed
+
+
+@pytest.mark.parametrize(("columns", "rows", "spacing"), [(16, 8, 0.5), (3, 5, 0.7)])
+def test_the_readers_derive_any_array_and_band_from_the_traced_paths(traced, columns, rows, spacing):
+    frequencies = np.array([-200e6, 0.0, 77e6])
+    view = DerivedCsi(traced.store, columns=columns, rows=rows, spacing=spacing, frequencies=frequencies)
+    assert view.fields == ("paths/gain", "paths/aod_zenith", "paths/aod_azimuth", "paths/delay")
+    expected = reference(traced.paths, traced.users, columns, rows, spacing, frequencies)
+    strongest = np.abs(expected).max(axis=(1, 2, 3))
+    lazy = derived_csi(traced.store, columns=columns, rows=rows, spacing=spacing, frequencies=frequencies).values
+    for samples in readers(traced.store, view):
+        assert {user for _, user in samples} == set(np.flatnonzero(~traced.channels.outage).tolist())
+        for (scene, user), sample in samples.items():
+            assert set(sample) == {"scene", "user", "csi"}
+            assert sample["csi"].shape == view.shape == (3, columns, rows)
+            # float32 costs a path at most 1.2e-4 of its gain, see above.
+            assert np.abs(sample["csi"].numpy() - expected[user]).max() <= 1e-3 * strongest[user]
+            np.testing.assert_array_equal(sample["csi"].numpy(), lazy[scene, user])
+
+
+def test_the_readers_turn_phases_as_delay_doppler_and_arrival_say(waves):
+    """One path: every axis is a closed form."""
+    times, receiver = np.array([0.0, 0.25e-3]), ReceiverSettings(columns=2, rows=1, azimuth=0.0)
+    view = DerivedCsi(waves, columns=1, rows=1, times=times, receiver=receiver, subcarriers=4, bandwidth=2e6)
+    for samples in readers(waves, view):
+        csi = samples[0, 0]["csi"].numpy()[..., 0, 0]
+        assert csi.shape == (2, 2, 4)
+        # 1 kHz over a quarter of a millisecond is a quarter turn.
+        np.testing.assert_allclose(csi[:, 1] / csi[:, 0], 1j, atol=1e-5)
+        # Half a microsecond over 500 kHz is a quarter turn back.
+        np.testing.assert_allclose(csi[..., 1:] / csi[..., :-1], -1j, atol=1e-5)
+        # Waves that come along a panel of half a wavelength: half a turn.
+        np.testing.assert_allclose(csi[1] / csi[0], -1, atol=1e-5)
+
+
+def test_noise_and_masks_follow_a_derived_channel(waves):
+    torch_data = pytest.importorskip("wavecity.dataset.torch_data")
+    derived = DerivedCsi(waves, columns=8, rows=8, keep_paths=True)
+    view = Chain((derived, Noise(10.0, 3), Observe(0.25, "random", 3)))
+    expected = Observe(0.25, "random", 3)(Noise(10.0, 3)(derived_csi(waves, columns=8, rows=8))).load()
+    for sample in torch_data.ChannelDataset(waves, "train", fields=derived.fields, transform=view):
+        target = expected.isel(scene=sample["scene"], user=sample["user"])
+        np.testing.assert_array_equal(sample["csi"].numpy(), target.values)
+        assert set(derived.fields) < set(sample)
+
+
+def test_a_reader_without_the_paths_says_which(waves, toy_store):
+    torch_data = pytest.importorskip("wavecity.dataset.torch_data")
+    view = DerivedCsi(waves, subcarriers=4, bandwidth=1e6)
+    with pytest.raises(InputError, match=r"has no paths/aod_zenith, .*give the reader fields="):
+        torch_data.ChannelDataset(waves, "train", fields=("paths/gain",), transform=view)[0]
+    assert repr(view) == "DerivedCsi(4 x 4 antennas 0.5 wavelengths apart, 4 subcarriers from -500000 to +250000 Hz)"

@@ -1,5 +1,6 @@
 """Prefect's server, pools and commands, and a Dask cluster, each as a process of its own."""
 
+import base64
 import json
 import sys
 import urllib.request
@@ -7,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
-from processes import Finished, Process, finished, process
+from processes import Finished, Process, finished, process, wait_until
 from small import SMALL
 
 from wavecity.flows.bench.prefect_server import free_port
@@ -39,9 +41,21 @@ def ask(environment: dict[str, str], path: str, body: Any = None, method: str | 
     """The server's answer to a request, with a JSON body or without one."""
     data = None if body is None else json.dumps(body).encode()
     url = f"{environment['PREFECT_API_URL']}/{path}"
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read() or "null")
+    headers = {"Content-Type": "application/json"}
+    if password := environment.get("PREFECT_API_AUTH_STRING"):
+        headers["Authorization"] = f"Basic {base64.b64encode(password.encode()).decode()}"
+    request = urllib.request.Request(url, data, headers, method=method)
+
+    def answered() -> tuple[Any] | None:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return (json.loads(answer.read() or "null"),)
+        except HTTPError as error:
+            if error.code != 503:  # its database is busy; Prefect's own client asks again, too
+                raise
+            return None
+
+    return wait_until(answered, 60)[0]
 
 
 def prefect(environment: dict[str, str], *arguments: str) -> Finished:

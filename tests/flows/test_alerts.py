@@ -6,13 +6,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
+import pytest
 from prefect.automations import EventTrigger, Posture
 from processes import finished, python, wait_until
-from servers import ROOT, ask
+from servers import ROOT, ask, pool_worker, small_recipe
 
+from wavecity.dataset.lock import builder_lock
 from wavecity.flows.alerts import SILENCE, alerts
 
 BLOCK = """
@@ -102,3 +106,57 @@ def test_a_silent_run_is_one_whose_heartbeats_end_before_its_last_state() -> Non
     assert silent.within == SILENCE
     # One run after the other, not all of them together.
     assert silent.for_each == {"prefect.resource.id"}
+
+
+ENDED = """
+import sys
+from uuid import uuid4
+from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
+run = {"prefect.resource.id": f"prefect.flow-run.{uuid4()}"}
+tag = [{"prefect.resource.id": "prefect.tag.dataset", "prefect.resource.role": "tag"}]
+for event in ("heartbeat", "Completed"):
+    emit_event(f"prefect.flow-run.{event}", resource=run, related=tag)
+EventsWorker.drain_all(timeout=20, at_exit=False)
+"""
+
+
+@pytest.fixture
+def impatient_server(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> dict[str, str]:
+    """A server that calls a run late after a second, and looks for what did not happen every second."""
+    for name in ("AFTER", "LOOP"):
+        monkeypatch.setenv(f"PREFECT_SERVER_SERVICES_LATE_RUNS_{name}_SECONDS", "1")
+    monkeypatch.setenv("PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY", "PT1S")
+    server: dict[str, str] = request.getfixturevalue("deployed_server")
+    return server
+
+
+@pytest.mark.system
+def test_late_runs_and_runs_of_a_lost_machine_are_notified(impatient_server: dict[str, str], tmp_path: Path) -> None:
+    """A run without a worker, and one that was killed together with its worker; one that has ended is not silent."""
+    server, log, store = impatient_server, tmp_path / "cpu.log", tmp_path / "stores" / "small"
+    store.mkdir(parents=True)
+    deployment = ask(server, "deployments/name/build-dataset/quickstart")
+    with webhook() as (address, got):
+        python(BLOCK, address, env=server)
+        command = [sys.executable, "-m", "wavecity.flows.alerts", "custom-webhook/operations", "--silence", "0.2"]
+        made = finished(command, env=server, cwd=ROOT)
+        assert made.returncode == 0, made.stderr
+        python(ENDED, env=server)
+        # It waits for its turn, which does not come.
+        parameters = {"recipe": small_recipe("small"), "when_busy": "wait"}
+        run = ask(server, f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+        wait_until(lambda: got, 90, lambda: str(got))
+        with builder_lock(store), pool_worker(server, "cpu-pool", log) as worker:
+            wait_until(lambda: "waiting: " in log.read_text(), 120, log.read_text)
+            family = psutil.Process(worker.pid).children(recursive=True)
+            for each in (psutil.Process(worker.pid), *family):
+                each.kill()
+            psutil.wait_procs(family, timeout=60)
+            wait_until(lambda: len(got) >= 2, 90, lambda: str(got))
+    assert [message["subject"] for message in got] == [
+        "Wavecity: A run is Late",
+        "Wavecity: A run gave no sign of life for 0.2 min",
+    ]
+    assert all(run["id"] in message["body"] for message in got)
+    assert ask(server, f"flow_runs/{run['id']}")["state"]["type"] == "RUNNING"

@@ -13,6 +13,10 @@ from wavecity.dataset.draft import load_draft
 from wavecity.dataset.publish import latest
 from wavecity.flows import build_log
 from wavecity.flows.build_log import BuildLog
+from wavecity.geo.cities import City
+from wavecity.geo.errors import InputError
+from wavecity.geo.plan import CityPlan, Plan
+from wavecity.geo.tiles import Tile
 
 
 @pytest.fixture
@@ -69,6 +73,20 @@ def test_lines_come_at_intervals_and_records_always(
     assert [record["bytes"] for record in records if record["event"] == "unit"] == [1_500_000] * 3
 
 
+def test_time_left_counts_the_buildings_of_what_is_left(tmp_path: Path) -> None:
+    """Scenes of a city of few buildings are no measure for those of another: effort is 22 buildings and their own."""
+    tiles = [Tile(f"town-{n}", "Town", "FI", 60.0, 25.0, 200.0, n_buildings=8 if n < 4 else 98) for n in range(6)]
+    now = [0.0]
+    log = BuildLog(logging.getLogger("build"), tmp_path, lambda: now[0])
+    log.planned(Plan([CityPlan(City("Town", "FI", "helsinki", None, None, 1000.0, 6), tiles)]))
+    log.started(SimpleNamespace(layout=make_layout(scenes=6, unit=2)), [0, 1, 2])  # type: ignore[arg-type]
+    for unit, seconds in ((0, 30.0), (1, 36.0)):
+        now[0] = seconds
+        log.unit(receipt(unit, done(f"town-{2 * unit}"), done(f"town-{2 * unit + 1}")))
+    # 60 in the 6 s since the first unit was done (0.1 s each), and 240 to come.
+    assert log.left() == "about 24 s left"
+
+
 def test_the_log_is_bounded_when_everything_is_quarantined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -101,3 +119,33 @@ def test_the_end_says_what_was_published_and_checked(tmp_path: Path, caplog: pyt
         f"checks passed ({sum(json.loads((version.folder / 'validation.json').read_text())['checks'].values())}" in end
     )
     assert end.endswith(f"v1 is published: {version.data}")
+
+
+def test_the_forecast_of_a_running_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time and bytes from what is done, cost from how long there were how many workers."""
+    monkeypatch.setenv("WAVECITY_CORE_HOUR", "0.5 EUR")
+    now = [0.0]
+    log = BuildLog(logging.getLogger("build"), tmp_path / "store", lambda: now[0])
+    draft: Any = SimpleNamespace(layout=make_layout(scenes=12, unit=2))
+    log.started(draft, list(range(6)))
+    log.workers(1)
+    assert log.forecast() == ""
+    for unit, seconds in ((0, 1000.0), (1, 2000.0), (2, 3000.0)):
+        now[0] = seconds
+        log.unit(receipt(unit, done(f"town-{unit}"), done(f"town-{unit}b")))
+    now[0] = 3600.0
+    log.workers(2)
+    # 4 scenes in the 2600 s since the first unit; 6 are left, which take 3900 s of two workers, after 3600 s of one.
+    assert log.forecast() == (
+        "6 of 12 scenes, 4.5 MB, 0.0015 scenes/s, about 65 min left. All 12 scenes take 2 h 05 min, 0.009 GB, "
+        f"{(3600 + 7800) / 3600:.1f} core-hours ({(3600 + 7800) / 3600 / 2:.2f} EUR), with 2 workers at the end"
+    )
+
+
+@pytest.mark.parametrize("price", ["cheap", "EUR 0.04"])
+def test_a_price_that_is_none_is_refused_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, price: str
+) -> None:
+    monkeypatch.setenv("WAVECITY_CORE_HOUR", price)
+    with pytest.raises(InputError, match=rf"^WAVECITY_CORE_HOUR={price}: write the price of a core for an hour"):
+        BuildLog(logging.getLogger("build"), tmp_path)

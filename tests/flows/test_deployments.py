@@ -55,3 +55,18 @@ def ended_trainings(environment: dict[str, str]) -> list[dict[str, Any]]:
         for run in ask(environment, "flow_runs/filter", {})
         if "dataset" in run["parameters"] and run["state_type"] in ENDED
     ]
+
+
+def test_datasets_go_before_those_of_downstream_tasks(deployed_server: dict[str, str]) -> None:
+    """Whatever was asked for first: what a worker with one free place is given is a run of the first queue."""
+    server, runs = deployed_server, {}
+    for name in ("localization", "su-mimo", "quickstart", "mu-mimo", "pretrain-10k"):
+        deployment = ask(server, f"deployments/name/build-dataset/{name}")
+        runs[ask(server, f"deployments/{deployment['id']}/create_flow_run", {})["id"]] = name
+    due = ask(server, "work_pools/cpu-pool/get_scheduled_flow_runs", {})
+    names = [runs[entry["flow_run"]["id"]] for entry in due]
+    assert set(names[:2]) == {"quickstart", "pretrain-10k"}
+    assert set(names[2:]) == {"localization", "su-mimo", "mu-mimo"}
+    for name in ("mu-mimo", "su-mimo", "localization", "backfill"):
+        flow = "backfill" if name == "backfill" else "build-dataset"
+        assert ask(server, f"deployments/name/{flow}/{name}")["work_queue_name"] == "downstream"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dask.config import get as read_config
 from prefect.server.schemas.actions import WorkPoolCreate
 from processes import finished
 
@@ -101,7 +102,7 @@ def test_services_are_confined(name: str) -> None:
     assert not service.get("privileged")
     # Pinned, and nothing listens beyond the machine. A host name of its own keeps the builder's lease honest.
     tag = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", service["image"]).rpartition(":")[2]
-    assert re.match(r"\d+\.\d+", tag)
+    assert re.match(r"v?\d+\.\d+", tag)
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
     assert not {"hostname", "network_mode", "pid"} & service.keys()
 
@@ -117,7 +118,7 @@ def test_services_are_watched_and_wait_for_health() -> None:
 
 
 def test_no_secret_is_in_the_files() -> None:
-    secret = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|CONNECTION_URL")
+    secret = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|CONNECTION_URL|AUTH_STRING")
     given = {(name, key): value for name, service in SERVICES.items() for key, value in service["environment"].items()}
     for (_, key), value in given.items():
         if secret.search(key):
@@ -126,7 +127,7 @@ def test_no_secret_is_in_the_files() -> None:
     assert {key: value for key, value in example.items() if value} == {"AWS_ACCESS_KEY_ID": "wavecity"}
     required = set(re.findall(r"\$\{(\w+):\?", (DOCKER / "compose.yaml").read_text()))
     assert required == set(example)
-    assert "docker/.env" in (ROOT / ".gitignore").read_text().splitlines()
+    assert {"docker/.env", "docker/tls/"} <= set((ROOT / ".gitignore").read_text().splitlines())
     assert not any(doc["kind"] == "Secret" for doc in MANIFESTS)
 
 
@@ -135,6 +136,7 @@ def test_the_environment_is_what_the_code_reads() -> None:
 
     code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("flows/*.py"))
     read = set(re.findall(r"environ(?:\.get\(|\[)[\"'](WAVECITY_\w+)", code))
+    read |= set(re.findall(r"^VARIABLE = \"(WAVECITY_\w+)\"", code, re.MULTILINE))
     read.remove("WAVECITY_EVENTS")  # off by default
     assert read >= {"WAVECITY_STORE", "WAVECITY_DASK", "WAVECITY_RUNS", "WAVECITY_MAPS"}
     # What botocore reads, and PostgreSQL's image.
@@ -148,13 +150,17 @@ def test_the_environment_is_what_the_code_reads() -> None:
     known |= {"POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD"}
     settings = set(get_current_settings().to_environment_variables(exclude_unset=False))
     settings |= {"PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_UI_STATIC_DIRECTORY", "PREFECT_API_URL"}
+    settings |= {"PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"}  # secrets, which Prefect does not list
     given = {key for service in SERVICES.values() for key in service["environment"]}
     given |= next(doc for doc in MANIFESTS if doc["kind"] == "ConfigMap")["data"].keys()
-    assert given - known <= settings
+    dask = {key for key in given if key.startswith("DASK_")}
+    assert given - known - dask <= settings
+    for key in dask:  # Dask takes any name, and reads those that it has
+        assert read_config(key.removeprefix("DASK_").lower().replace("__", "."), default="none") != "none", key
     for name in ("cpu-worker", "gpu-worker", "dask-worker", "setup"):
         assert read <= SERVICES[name]["environment"].keys()
     # Everything that runs our code or Prefect's sends no telemetry.
-    for name in SERVICES.keys() - {"postgres", "objects"}:
+    for name in SERVICES.keys() - {"postgres", "objects", "prometheus"}:
         assert SERVICES[name]["environment"]["DO_NOT_TRACK"] == "1"
         assert SERVICES[name]["environment"].get("PREFECT_SERVER_ANALYTICS_ENABLED", "false") == "false"
 
@@ -162,7 +168,7 @@ def test_the_environment_is_what_the_code_reads() -> None:
 def test_addresses_name_services() -> None:
     for name, service in SERVICES.items():
         text = json.dumps([service.get("command"), service["environment"]])
-        for host in re.findall(r"(?:http|tcp)://([a-z-]+):\d|@([a-z-]+):\d", text):
+        for host in re.findall(r"(?:http|tcp|tls)://([a-z-]+):\d|@([a-z-]+):\d", text):
             assert "".join(host) in SERVICES, name
     names = {doc["metadata"]["name"] for doc in MANIFESTS if doc["kind"] == "Service"}
     settings = next(doc for doc in MANIFESTS if doc["kind"] == "ConfigMap")["data"]
@@ -177,7 +183,8 @@ def test_the_gpu_worker_has_the_gpus() -> None:
     assert worker["build"]["dockerfile"] == "docker/Dockerfile"
     (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
-    assert all(service.get("profiles") is None for name, service in SERVICES.items() if name != "gpu-worker")
+    optional = {name: service["profiles"] for name, service in SERVICES.items() if service.get("profiles")}
+    assert optional == {"gpu-worker": ["gpu"], "prometheus": ["metrics"]}
 
 
 def subcommand(words: list[str]) -> tuple[str, ...]:
@@ -227,3 +234,66 @@ def test_pods_are_confined(name: str) -> None:
     claims = {doc["metadata"]["name"] for doc in MANIFESTS if doc["kind"] == "PersistentVolumeClaim"}
     wanted = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
     assert wanted <= claims
+
+
+def test_prefect_asks_for_a_password_and_dask_for_a_certificate() -> None:
+    """On in both sets of files: who connects has what the server wants."""
+    secret = "${PREFECT_AUTH_STRING:?set it in docker/.env}"
+    assert SERVICES["prefect-server"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"] == secret
+    clients = {name for name, service in SERVICES.items() if "PREFECT_API_URL" in service["environment"]}
+    assert clients >= {"setup", "cpu-worker", "gpu-worker"}
+    assert {SERVICES[name]["environment"].get("PREFECT_API_AUTH_STRING") for name in clients} == {secret}
+    (settings,) = (doc["data"] for doc in MANIFESTS if doc["kind"] == "ConfigMap")
+    containers = {name: pod["containers"][0] for name, pod in pods().items()}
+    server = {entry["name"]: entry for entry in containers["prefect-server"]["env"]}
+    assert server["PREFECT_SERVER_API_AUTH_STRING"]["valueFrom"]["secretKeyRef"]["name"] == "wavecity-prefect"
+    for name in ("wavecity-deploy", "cpu-worker", "gpu-worker", "cpu-pool", "gpu-pool"):
+        assert {"secretRef": {"name": "wavecity-prefect"}} in containers[name]["envFrom"], name
+
+    roles = {"scheduler": "dask-scheduler", "worker": "dask-worker", "client": "cpu-worker"}
+    for role, name in roles.items():
+        for given in (SERVICES[name]["environment"], settings):
+            assert given["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "true"
+            folder = "/run/secrets" if given is not settings else "/run/secrets/wavecity-dask"
+            tls = "DASK_DISTRIBUTED__COMM__TLS__"
+            wanted = (f"{folder}/dask.pem", f"{folder}/dask.pem", f"{folder}/dask.key")
+            assert (
+                tuple(given[tls + key] for key in ("CA_FILE", f"{role.upper()}__CERT", f"{role.upper()}__KEY"))
+                == wanted
+            )
+    for name in ("dask-scheduler", "dask-worker", "cpu-worker", "gpu-worker"):
+        assert SERVICES[name]["secrets"] == list(COMPOSE["secrets"]) == ["dask.pem", "dask.key"]
+    for name in ("dask-scheduler", "dask-worker", "cpu-pool", "gpu-pool"):
+        mounts = {mount["name"]: mount["mountPath"] for mount in containers[name]["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pods()[name]["volumes"]}
+        assert mounts["dask"] == "/run/secrets/wavecity-dask"
+        assert volumes["dask"]["secret"] == {"secretName": "wavecity-dask"}
+    assert all("tcp://" not in json.dumps(part) for part in (COMPOSE, MANIFESTS))
+
+
+def test_network_policies_let_in_who_connects_and_nobody_else() -> None:
+    policies = {doc["metadata"]["name"]: doc["spec"] for doc in MANIFESTS if doc["kind"] == "NetworkPolicy"}
+    closed = policies.pop("nothing-comes-in")
+    assert closed == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    labels = {
+        doc["metadata"]["name"]: doc["spec"]["template"]["metadata"]["labels"]["app"]
+        for doc in MANIFESTS
+        if "template" in doc.get("spec", {})
+    }
+    for template in TEMPLATES.values():
+        pod = template["job_configuration"]["job_manifest"]["spec"]["template"]
+        assert pod["metadata"]["labels"] == {"app": "wavecity-run"}
+    may = {}
+    for name, policy in policies.items():
+        assert policy["podSelector"] == {"matchLabels": {"app": labels[name]}}
+        (rule,) = policy["ingress"]
+        (peer,) = rule["from"]
+        (expression,) = peer["podSelector"]["matchExpressions"]
+        assert set(expression["values"]) <= {*labels.values(), "wavecity-run"}
+        may[name] = set(expression["values"]), [port["port"] for port in rule.get("ports", [])]
+    # Those that the environment sends to Prefect or Dask, and Dask's parts to each other.
+    assert may == {
+        "prefect-server": ({"cpu-worker", "gpu-worker", "wavecity-deploy", "wavecity-run"}, [4200]),
+        "dask-scheduler": ({"dask-worker", "wavecity-run"}, [8786]),
+        "dask-worker": ({"dask-scheduler", "dask-worker", "wavecity-run"}, []),
+    }

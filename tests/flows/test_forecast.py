@@ -25,7 +25,8 @@ def test_seconds_and_bytes_of_all_scenes() -> None:
     assert found.seconds == 5040
     assert found.nbytes == 2.0001e10
     assert str(found) == (
-        "forecast: 10,000 scenes take 84 min with 2 workers (2.00 scenes/s) and 20 GB (2.00 MB a scene), by 32 of them"
+        "forecast: 10,000 scenes take 84 min with 2 workers (2.00 scenes/s), 20 GB (2.00 MB a scene) and 2.8 core-hours, "
+        "by 32 of them"
     )
 
 

@@ -10,10 +10,11 @@ import pytest
 import xarray as xr
 from command import wavecity
 from scipy.stats import ks_2samp
-from toy import build_store, make_layout
+from toy import ATTRIBUTES, build_store, make_layout, write_synthetic_unit
 
 from wavecity.dataset.distributions import HISTOGRAMS, unit_distributions
-from wavecity.dataset.draft import load_draft
+from wavecity.dataset.draft import load_draft, open_draft
+from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.publish import latest
 from wavecity.dataset.settings import GateSettings
 from wavecity.flows import gates, pipeline
@@ -153,3 +154,31 @@ def test_wrong_limits_are_refused(tmp_path: Path, value: str) -> None:
     refused = wavecity("build", "quickstart", "--out", tmp_path / "store", "--set", f"gates.outage={value}")
     assert refused.returncode == 2
     assert "gates.outage" in refused.stderr
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """A store whose one draft was validated by hand; its recipe allows no outage."""
+    store = tmp_path / "store"
+    draft = open_draft(store, "0123456789abcdef0123", make_layout(scenes=2, unit=1, users=12))
+    for unit in draft.missing():
+        write_synthetic_unit(draft, unit)
+    recipe = load_recipe("quickstart", ("gates.outage=0", "store.keep=1")).model_dump(mode="json")
+    finish_draft(draft, {**ATTRIBUTES, "recipe": recipe}, {"map": {"name": "toy"}})  # type: ignore[typeddict-item]
+    seal(draft)
+    assert wavecity("validate", draft.folder, "--workers", 1).returncode == 0
+    return store
+
+
+def test_publishing_by_hand_does_not_get_round_the_gates(stopped: Path) -> None:
+    refused = wavecity("publish", stopped)
+    assert refused.returncode == 1
+    assert "not published: share of users in outage" in refused.stderr
+    assert refused.stderr.strip().endswith("--pass-gate outage")
+    assert not (stopped / "versions").exists()
+    other = wavecity("publish", stopped, "--pass-gate", "imputed")
+    assert other.returncode == 1
+    named = wavecity("publish", stopped, "--pass-gate", "outage")
+    assert named.returncode == 0, named.stderr
+    assert "gate outage is overridden: share of users in outage" in named.stdout
+    assert latest(stopped) is not None

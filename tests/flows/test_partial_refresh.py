@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from wavecity.flows import pipeline
+from wavecity.flows.partial import named_cities
 from wavecity.flows.recipe import parse_recipe
 from wavecity.geo.errors import InputError
 
@@ -37,7 +38,7 @@ def test_only_these_are_asked(tmp_path, asked: list[str], only: tuple[str, ...])
     assert sorted(asked) == sorted(only or CITIES)
 
 
-def test_an_unknown_city_is_refused(tmp_path, asked: list[str]) -> None:
+def test_an_unknown_city_is_refused(asked: list[str]) -> None:
     with pytest.raises(InputError, match=r"^refresh_cities: 'Olu' is no city of recipe three; it has Oulu$"):
-        pipeline._refresh_maps(RECIPE, tmp_path, ("Oulu", "Olu"))
+        named_cities(RECIPE, ("Oulu", "Olu"), "refresh_cities")
     assert asked == []

@@ -114,3 +114,15 @@ def test_a_base_is_changed_section_by_section_and_the_result_stands_by_itself():
     assert changed.model_copy(update={"name": "quickstart", "radio": shipped.radio}) == shipped
     with pytest.raises(InputError, match=r"base is 'quickstrt'; shipped recipes: .*quickstart"):
         parse_recipe({"name": "mine", "base": "quickstrt"}, "test")
+
+
+def test_units_of_more_channels_than_a_worker_holds_are_refused_with_what_fits() -> None:
+    """10,000 users, 64 x 64 antennas, complex64 and a float32 spectrum: 491.5 MB a scene."""
+    large = ("users.minimum=10000", "users.maximum=10000", "radio.columns=64", "radio.rows=64")
+    with pytest.raises(
+        InputError, match=r"store.unit is 16: .* 7,864 MB, more than 1,000; set store.unit to 2 or less"
+    ):
+        load_recipe("quickstart", (*large, "store.unit=16"))
+    assert load_recipe("quickstart", (*large, "store.unit=2")).store.unit == 2
+    with pytest.raises(InputError, match=r"make users.maximum, radio.rows or radio.columns smaller"):
+        load_recipe("quickstart", (*large[:2], "radio.columns=256", "radio.rows=256", "store.unit=1"))

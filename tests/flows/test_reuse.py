@@ -11,6 +11,7 @@ from geo_maps import box, osm_xml
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import files_below
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.records import attributes_of
 from wavecity.flows import build
 from wavecity.flows.recipe import Recipe, parse_recipe
 
@@ -102,7 +103,7 @@ def test_what_only_puts_scenes_together_keeps_them(tmp_path, no_tracing):
     np.testing.assert_array_equal(after["csi"].values, before["csi"].values)
     train = after["split"].values.astype(str) == "train"
     assert train.sum() == 1
-    assert after.attrs["statistics"]["n_samples"] == int((~after["outage"].values[train]).sum())
+    assert attributes_of(after.attrs)["statistics"]["n_samples"] == int((~after["outage"].values[train]).sum())
 
 
 def test_a_scene_that_gets_another_number_of_users_with_its_split_is_traced_again(tmp_path):
@@ -153,3 +154,51 @@ def test_damaged_scenes_are_not_kept(tmp_path):
     counts = origins(second)
     assert counts["kept from v1: inputs unchanged"] == 2
     assert counts["traced: files of the version before are damaged"] == 2
+
+
+def two_towns(folder: Path, other: list) -> Recipe:
+    """Two maps; of the second one the blocks are given."""
+    source = town(folder / "town.osm")
+    (folder / "vik.osm").write_text(osm_xml(other, half=400.0))
+    recipe = recipe_of(source)
+    names = [("Town", "town.osm"), ("Vik", "vik.osm")]
+    cities = [{"name": name, "country": "FI", "source": str(folder / file)} for name, file in names]
+    area = {"source": str(source), "cities": cities, "scenes": 8, "tile_size": 200, "min_coverage": 0.05,
+            "split": {"by": "city", "validation": 0, "test": 0.5}}  # fmt: skip
+    return parse_recipe({**recipe.model_dump(mode="json"), "area": area}, "test")
+
+
+def test_units_without_a_change_share_their_files_with_the_version_before(tmp_path, no_tracing):
+    """As `make` and rsync's --link-dest do: a second name for the same bytes, and no second copy on the disk."""
+    first = build_version(two_towns(tmp_path, BLOCKS), tmp_path / "store", tmp_path / "maps")
+    higher = [(ring, {**tags, "height": "21"}) for ring, tags in BLOCKS]
+    recipe = two_towns(tmp_path, higher)
+    no_tracing.clear()
+    second = build_version(recipe, tmp_path / "store", tmp_path / "maps")
+    assert origins(second) == {"kept from v1: inputs unchanged": 4, "traced: changed: map of Vik": 4}
+    assert all(scene.startswith("vik") for scene in no_tracing)
+    for unit, receipt in enumerate(load_draft(second.folder).receipts()):
+        shared = [(first.folder / name).samefile(second.folder / name) for name in receipt["files"]]
+        assert all(shared) if unit < 2 else not any(shared)
+    fresh = build_version(recipe, tmp_path / "fresh", tmp_path / "maps")
+    assert shards(second) == shards(fresh)
+    assert open_store(second.folder).attrs["statistics"] == open_store(fresh.folder).attrs["statistics"]
+
+
+def test_a_shared_unit_may_have_another_number(tmp_path, no_tracing):
+    """A city that comes before the others moves their units."""
+    recipe = two_towns(tmp_path, BLOCKS)
+    none = recipe.area.split.model_copy(update={"test": 0.0})
+
+    def of(**area: object) -> Recipe:
+        return recipe.model_copy(update={"area": recipe.area.model_copy(update={"split": none, **area})})
+
+    one, both = of(cities=recipe.area.cities[1:], scenes=4), of()
+    first = build_version(one, tmp_path / "store", tmp_path / "maps")
+    no_tracing.clear()
+    second = build_version(both, tmp_path / "store", tmp_path / "maps")
+    assert len(no_tracing) == 4
+    assert (first.folder / "data.zarr/csi/c/0/0/0/0").samefile(second.folder / "data.zarr/csi/c/2/0/0/0")
+    assert (first.folder / "buildings/unit-00000.parquet").samefile(second.folder / "buildings/unit-00002.parquet")
+    fresh = build_version(both, tmp_path / "fresh", tmp_path / "maps")
+    assert shards(second) == shards(fresh)

@@ -7,6 +7,8 @@ import pytest
 from raytrace_helpers import box, world_of
 
 from wavecity.raytrace.chains import Chains
+from wavecity.raytrace.device import Numbers, dr, mi
+from wavecity.raytrace.returning import _Joint, grouped
 from wavecity.raytrace.solver import ChainSolver, Paths
 from wavecity.raytrace.world import World
 
@@ -48,3 +50,38 @@ def test_all_paths_from_edges_to_walls_near_the_receiver(reflections: int) -> No
 
     assert len(expected) > 5
     assert found >= expected
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 33])
+def test_groups_hold_every_edge_and_spheres_hold_their_edges(count: int) -> None:
+    rng = np.random.default_rng(count)
+    starts = rng.uniform(-100, 100, (count, 3))
+    ends = starts + rng.uniform(-30, 30, (count, 3))
+    order, centre, radius = grouped(starts, ends, 16)
+    assert sorted(set(order.tolist())) == list(range(count))
+    assert len(order) == 16 * len(centre)
+    for group, members in enumerate(order.reshape(-1, 16)):
+        for points in (starts[members], ends[members]):
+            assert (np.linalg.norm(points - centre[group], axis=1) <= radius[group] + 1e-9).all()
+
+
+def test_only_edges_that_cannot_be_seen_are_sorted_out_with_their_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the test of every edge; the groups' test must have sorted out most of them to be worth anything."""
+    world = world_of([*PLACES, *HUTS])
+    pairs: dict[str, int] = {}
+
+    def chains(name: str) -> set[tuple[int, ...]]:
+        def counted(self: _Joint, sequence: Numbers, edge: Numbers) -> Numbers:
+            pairs[name] = pairs.get(name, 0) + dr.width(edge)
+            return has_place(self, sequence, edge)
+
+        has_place = _Joint._has_place
+        with monkeypatch.context() as patch:
+            patch.setattr(_Joint, "_has_place", counted)
+            if name == "all":
+                patch.setattr(_Joint, "_may_see", lambda _, sequence, group: dr.full(mi.Bool, True, dr.width(group)))
+            found = ChainSolver(3, 2_000, diffraction=True)(world, SOURCE, RECEIVERS)
+        return set(map(tuple, np.column_stack([found.receiver, found.elements]).tolist()))
+
+    assert chains("in view") == chains("all")
+    assert pairs["in view"] < 0.6 * pairs["all"]

@@ -1,0 +1,193 @@
+"""Radio maps of a recipe's scenes as files: pictures, GeoTIFFs and NumPy archives."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
+from numpy.typing import NDArray
+
+from wavecity.dataset.files import atomic_path
+from wavecity.dataset.progress import track
+from wavecity.flows.build import scene_of
+from wavecity.flows.recipe import Recipe
+from wavecity.geo.errors import InputError
+from wavecity.geo.extract import LICENCE
+from wavecity.geo.scene import Scene
+from wavecity.raytrace import backend
+from wavecity.raytrace.radio_map import METRICS, RadioMap, RadioMapSettings, radio_map
+
+ATTRIBUTION = f"Map data {LICENCE}"
+# Colours that all kinds of colour vision order in the same way; the others have viridis. Beams have no order.
+COLOURS = {"path_gain": "magma", "los": "cividis", "best_beam": "twilight"}
+TITLES = {
+    "path_gain": "path gain",
+    "los": "line of sight",
+    "delay_spread": "RMS delay spread",
+    "angle_spread": "azimuth spread of departure",
+    "n_paths": "paths",
+    "best_beam": "best beam",
+}
+BUILDING, EDGE, BASE_STATION = "#d9d7d0", "#55524a", "#d4150c"
+
+
+def write_radio_map(
+    recipe: Recipe, scene_id: str, settings: RadioMapSettings, files: tuple[Path, ...], cache: Path
+) -> RadioMap:
+    """Compute the radio map of an accepted tile's scene, and write it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    scene_id : str
+        Id of a tile that the recipe's plan accepts.
+    settings : RadioMapSettings
+    files : tuple of Path
+        By their endings: `.png`, `.tif` (GeoTIFF, a band for each metric) or `.npz`.
+    cache : Path
+        Folder for maps and plans.
+
+    Raises
+    ------
+    InputError
+        An unknown ending, no such tile, or a package is missing.
+    """
+    for file in files:
+        if file.suffix not in WRITERS:
+            msg = f"--out {file}: what kind of file? It ends in {', '.join(WRITERS)}"
+            raise InputError(msg)
+        if not file.parent.is_dir():
+            msg = f"--out {file}: there is no folder {file.parent}; make it first"
+            raise InputError(msg)
+        if file.suffix == ".tif":
+            _rasterio()
+    scene = scene_of(recipe, scene_id, cache)
+    backend.prepare()
+
+    def batches(starts: range) -> object:
+        return track(starts, f"radio map of {scene_id}", unit="batches")
+
+    found = radio_map(scene, recipe.radio, recipe.solver, settings, recipe.seed, batches)  # type: ignore[arg-type]
+    for file in files:
+        with atomic_path(file) as temporary:
+            WRITERS[file.suffix](scene, found, temporary)
+    return found
+
+
+def write_geotiff(scene: Scene, found: RadioMap, path: Path) -> None:
+    """A GeoTIFF in the scene's own metric projection, with a band for each metric; nan inside buildings."""
+    rasterio = _rasterio()
+    count = len(found.open)
+    half = scene.size / 2
+    transform = rasterio.Affine(found.spacing, 0, -half, 0, -found.spacing, half)
+    tags = {"TIFFTAG_COPYRIGHT": ATTRIBUTION, "scene": scene.id, "receiver_height_m": f"{found.height:g}"}
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=count,
+        height=count,
+        count=len(found.values),
+        dtype="float32",
+        crs=scene.crs,
+        transform=transform,
+        nodata=np.nan,
+        compress="deflate",
+        predictor=3,
+    ) as file:
+        file.update_tags(**tags)
+        for band, (name, values) in enumerate(found.values.items(), start=1):
+            file.write(values, band)
+            unit, text = METRICS[name]  # type: ignore[index]
+            file.set_band_description(band, name)
+            file.update_tags(band, units=unit, long_name=text)
+
+
+def write_archive(scene: Scene, found: RadioMap, path: Path) -> None:
+    """A NumPy archive: the metrics, the scene's height map, the base station and where it is."""
+    about = {
+        "open": found.open,
+        "height_map": scene.height,
+        "bs_position": scene.bs_position,
+        "spacing": found.spacing,
+        "receiver_height": found.height,
+        "latitude": scene.latitude,
+        "longitude": scene.longitude,
+        "attribution": ATTRIBUTION,
+    }
+    with path.open("wb") as file:
+        np.savez_compressed(file, **about, **found.values)  # type: ignore[arg-type]
+
+
+def draw(scene: Scene, found: RadioMap, path: Path) -> None:
+    """A picture: a map for each metric, buildings, base station, colour scale."""
+    count = len(found.values)
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(5.6 * columns, 5.0 * rows + 0.5), layout="constrained")
+    for axes, (name, values) in zip(
+        figure.subplots(rows, columns, squeeze=False).flat, found.values.items(), strict=False
+    ):
+        _draw_one(axes, scene, name, values)
+    for axes in figure.axes[: rows * columns][count:]:
+        axes.set_axis_off()
+    title = f"{scene.id}, {scene.city}: receivers {found.height:g} m above ground, cells of {found.spacing:g} m"
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    figure.text(0.995, 0.004, ATTRIBUTION, fontsize=7, ha="right", va="bottom", color="0.3")
+    figure.get_layout_engine().set(rect=(0, 0.02, 1, 0.98))  # type: ignore[union-attr,call-arg]
+    figure.savefig(path, dpi=120, format="png")
+
+
+def _draw_one(axes: Axes, scene: Scene, name: str, values: NDArray[np.float32]) -> None:
+    """One metric over its map."""
+    half = scene.size / 2
+    unit, called = METRICS[name][0], TITLES[name]  # type: ignore[index]
+    shown = np.where(values <= -199.0, np.nan, values) if name == "path_gain" else values
+    known = shown[np.isfinite(shown)]
+    low, high = np.quantile(known, [0.01, 0.99]) if len(known) else (0.0, 1.0)
+    if name in ("los", "n_paths"):
+        low = 0.0
+    image = axes.imshow(
+        shown,
+        extent=(-half, half, -half, half),
+        cmap=mpl.colormaps[COLOURS.get(name, "viridis")],
+        vmin=low,
+        vmax=max(high, low + 1e-6),
+        interpolation="nearest",
+    )
+    axes.set_facecolor("white")
+    for footprint in scene.buildings.geometry:
+        for polygon in getattr(footprint, "geoms", [footprint]):
+            rings = [polygon.exterior, *polygon.interiors]
+            outline = Outline.make_compound_path(
+                *(Outline(np.asarray(ring.coords)[:, :2], closed=True) for ring in rings)
+            )
+            axes.add_patch(PathPatch(outline, facecolor=BUILDING, edgecolor=EDGE, linewidth=0.5))
+    x, y = scene.bs_position[:2]
+    axes.plot(x, y, marker="^", color=BASE_STATION, markersize=10, markeredgecolor="white", clip_on=False, zorder=5)
+    axes.set(xlim=(-half, half), ylim=(-half, half), xlabel="east, m", ylabel="north, m", title=called)
+    axes.title.set_fontsize(10)
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85, extend="both" if name == "path_gain" else "neither")
+    bar.set_label(called + (f", {unit}" if unit != "1" else ""))
+
+
+def _rasterio() -> Any:
+    """The package that writes GeoTIFFs."""
+    try:
+        import rasterio
+    except ImportError as error:
+        msg = "--out: a GeoTIFF needs the package rasterio; run `pip install 'wavecity[geotiff]'`"
+        raise InputError(msg) from error
+    return rasterio
+
+
+WRITERS: dict[str, Callable[[Scene, RadioMap, Path], None]] = {
+    ".png": draw,
+    ".tif": write_geotiff,
+    ".npz": write_archive,
+}

@@ -1,0 +1,168 @@
+"""Radio maps: what a receiver would have anywhere on the open ground of a scene, on a grid.
+
+Chain-first like the channels of users, which makes it cheap: the sequences of walls and edges are found once, and every
+cell's centre is tested against all of them. A cell has the exact field of the paths to its centre; Sionna's
+`RadioMapSolver` gives the mean over the cell of the rays that happen to meet it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from wavecity.geo.errors import InputError
+from wavecity.geo.scene import Scene
+from wavecity.geo.settings import Settings
+from wavecity.raytrace.arrays import SPEED_OF_LIGHT, best_beam
+from wavecity.raytrace.channels import csi
+from wavecity.raytrace.device import dr, load_rows, mi
+from wavecity.raytrace.settings import RadioSettings, SolverSettings
+from wavecity.raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation
+from wavecity.raytrace.solver import Paths, line_of_sight
+from wavecity.raytrace.world import World, build_world
+
+Metric = Literal["path_gain", "los", "delay_spread", "angle_spread", "n_paths", "best_beam"]
+
+# Unit and description of each metric.
+METRICS: dict[Metric, tuple[str, str]] = {
+    "path_gain": ("dB", "power of all paths together"),
+    "los": ("1", "1 in line of sight of the base station, 0 elsewhere"),
+    "delay_spread": ("ns", "RMS delay spread over all paths, weighted by power (3GPP TR 25.996)"),
+    "angle_spread": ("degree", "circular spread of the azimuth of departure, weighted by power (3GPP TR 38.901, A.1)"),
+    "n_paths": ("1", "paths"),
+    "best_beam": ("1", "index of the strongest beam of the DFT codebook; -1 without a path"),
+}
+
+# Cells that are traced at a time; and cells that rays are sent from to find walls after edges, of all.
+CELLS_AT_ONCE = 4096
+ANCHORS = 1000
+
+
+class RadioMapSettings(Settings):
+    """A grid of receivers."""
+
+    spacing: float = Field(1.0, gt=0, le=100, description="Edge of a cell in m; divides the tile's.")
+    height: float = Field(1.5, gt=0, le=200, description="Of the receivers above ground, m.")
+    metrics: list[Metric] = Field(["path_gain"], min_length=1, description="What each cell has.")
+
+
+@dataclass(frozen=True)
+class RadioMap:
+    """Values on a grid over a tile; row 0 is north, column 0 is west.
+
+    Attributes
+    ----------
+    spacing, height : float
+        Edge of a cell, and height of the receivers, in m.
+    open : bool (rows, columns)
+        Cells whose centre is not inside a building at the receivers' height.
+    values : dict of float32 (rows, columns)
+        By metric (`METRICS`); nan inside buildings. Where no path arrives `path_gain` is the solver's `gain_floor`.
+    """
+
+    spacing: float
+    height: float
+    open: NDArray[np.bool_]
+    values: dict[str, NDArray[np.float32]]
+
+
+def radio_map(
+    scene: Scene,
+    radio: RadioSettings,
+    solver: SolverSettings,
+    settings: RadioMapSettings,
+    seed: int,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> RadioMap:
+    """Radio map of a scene's base station.
+
+    Parameters
+    ----------
+    scene : Scene
+    radio : RadioSettings
+    solver : SolverSettings
+        Without diffuse scattering.
+    settings : RadioMapSettings
+    seed : int
+        As of `simulate`.
+    progress : callable, optional
+        Wraps the loop over batches of cells.
+
+    Raises
+    ------
+    InputError
+        The spacing does not divide the tile, or the solver scatters.
+
+    Examples
+    --------
+    >>> found = radio_map(scene, RadioSettings(), SolverSettings(), RadioMapSettings(spacing=2.0), seed=0)
+    >>> found.values["path_gain"].shape
+    (100, 100)
+    """
+    count = round(scene.size / settings.spacing)
+    if abs(count * settings.spacing - scene.size) > 1e-6 * scene.size:
+        msg = f"spacing: {settings.spacing:g} m does not divide the tile of {scene.size:g} m; choose a divisor"
+        raise InputError(msg)
+    if solver.diffuse:
+        msg = "solver.diffuse is true, but radio maps have no diffuse paths; set it to false"
+        raise InputError(msg)
+    places = (np.arange(count) + 0.5) * settings.spacing - scene.size / 2
+    x, y = np.meshgrid(places, -places)
+    points = np.column_stack([x.ravel(), y.ravel(), np.full(x.size, settings.height)])
+    values: dict[str, NDArray[np.float32]] = {
+        name: np.full((count, count), np.nan, np.float32) for name in settings.metrics
+    }
+    trace, panel = chain_solver(solver, seed), (panel_orientation(radio), radio.pattern)
+    with ONE_AT_A_TIME:
+        world = build_world(scene.mesh, scene.size, radio)
+        ground = ~_in_buildings(world, points).reshape(count, count)
+        (rows, columns), points = np.nonzero(ground), points[ground.ravel()]
+        chains = trace.chains(world, scene.bs_position, points[:: max(1, len(points) // ANCHORS)])
+        for low in progress(range(0, len(points), CELLS_AT_ONCE)):
+            here = slice(low, low + CELLS_AT_ONCE)
+            paths = trace(world, scene.bs_position, points[here], *panel, chains=chains)
+            visible = line_of_sight(world, scene.bs_position, points[here])
+            for name in settings.metrics:
+                values[name][rows[here], columns[here]] = _metric(name, paths, visible, radio, solver)
+    return RadioMap(settings.spacing, settings.height, ground, values)
+
+
+def _in_buildings(world: World, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which points (N,) are in a building: what is straight above them is seen from its inside."""
+    origins = load_rows(mi.Point3f, points)
+    up = mi.Vector3f(0, 0, 1)
+    hit = world.scene.mi_scene.ray_intersect(mi.Ray3f(origins, up))
+    inside: NDArray[np.bool_] = (hit.is_valid() & (dr.dot(hit.n, up) > 0)).numpy()
+    return inside
+
+
+def _metric(
+    name: Metric, paths: Paths, visible: NDArray[np.bool_], radio: RadioSettings, solver: SolverSettings
+) -> NDArray[np.float64]:
+    """A metric of every receiver."""
+    count = len(visible)
+    power = np.abs(paths.coefficient.astype(np.complex128)) ** 2
+    total = np.bincount(paths.receiver, power, count)
+    share = power / total[paths.receiver]
+    if name == "path_gain":
+        with np.errstate(divide="ignore"):
+            gain: NDArray[np.float64] = np.maximum(10 * np.log10(total), solver.gain_floor)
+        return gain
+    if name == "los":
+        return visible.astype(np.float64)
+    if name == "n_paths":
+        return np.bincount(paths.receiver, minlength=count).astype(np.float64)
+    if name == "delay_spread":
+        delay = paths.length / SPEED_OF_LIGHT
+        mean = np.bincount(paths.receiver, share * delay, count)
+        return 1e9 * np.sqrt(np.bincount(paths.receiver, share * (delay - mean[paths.receiver]) ** 2, count))
+    if name == "angle_spread":
+        azimuth = np.arctan2(paths.departure[:, 1], paths.departure[:, 0])
+        east, north = (np.bincount(paths.receiver, share * part, count) for part in (np.cos(azimuth), np.sin(azimuth)))
+        length = np.clip(np.hypot(east, north), 1e-12, 1)
+        return np.where(total > 0, np.rad2deg(np.sqrt(-2 * np.log(length))), 0.0)
+    channels = collect(paths, visible, radio.frequency, solver)
+    return np.where(channels.outage, -1, best_beam(csi(channels, radio))).astype(np.float64)

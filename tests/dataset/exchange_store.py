@@ -1,0 +1,120 @@
+"""A tiny published store of random paths: three cities, channels of a panel that is neither square nor level."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from toy import ATTRIBUTES, write_buildings
+
+from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.draft import open_draft
+from wavecity.dataset.finish import finish_draft, seal
+from wavecity.dataset.layout import Layout
+from wavecity.dataset.publish import publish
+from wavecity.dataset.writer import write_unit
+from wavecity.raytrace.arrays import SPEED_OF_LIGHT, best_beam
+from wavecity.raytrace.channels import csi
+from wavecity.raytrace.settings import RadioSettings
+
+RADIO = RadioSettings(columns=8, rows=4, azimuth=-70.0, downtilt=9.0)
+BASE = np.array([0.0, 100.0, 15.0])
+PATHS, BOUNCES = 6, 3
+SCENES = (
+    ("alba-0001", "Alba", "train"),
+    ("alba-0002", "Alba", "train"),
+    # Its name has what DeepMIMO v3 takes for a scenario that moves.
+    ("gdynia-0001", "Gdynia", "validation"),
+    ("lost-0001", "Lost", "train"),
+    ("Zug-0001", "Zug", "test"),
+)
+QUARANTINED = "lost-0001"
+
+
+def random_paths(rng: np.random.Generator, users: int) -> dict[str, np.ndarray]:
+    """Path arrays of users: the last one has none, of the others the line of sight is not always the strongest path."""
+    position = np.stack([rng.uniform(0, 90, users), rng.uniform(-90, 40, users), np.full(users, 1.5)], -1) - BASE
+    distance = np.linalg.norm(position, axis=1)
+    count = rng.integers(1, PATHS + 1, users)
+    count[-1] = 0
+    level = np.sort(rng.uniform(0.05, 0.9, (users, PATHS)), 1)[:, ::-1]
+    friis = SPEED_OF_LIGHT / (4 * np.pi * RADIO.frequency * distance)
+    gain = friis[:, None] * level * np.exp(2j * np.pi * rng.random((users, PATHS)))
+    kinds = rng.choice([1, 2, 4, 8], (users, PATHS, BOUNCES))
+    depth = rng.integers(1, BOUNCES + 1, (users, PATHS))
+    kinds = np.where(np.arange(BOUNCES) < depth[..., None], kinds, 0)
+    direct = rng.integers(0, 2, users)
+    kinds[np.arange(users)[count > direct], direct[count > direct]] = 0
+    there = np.arange(PATHS) < count[:, None]
+    columns = {
+        "gain": gain,
+        "delay": distance[:, None] / SPEED_OF_LIGHT * rng.uniform(1.01, 3, (users, PATHS)),
+        "aod_zenith": rng.uniform(0, np.pi, (users, PATHS)),
+        "aod_azimuth": rng.uniform(-np.pi, np.pi, (users, PATHS)),
+        "aoa_zenith": rng.uniform(0, np.pi, (users, PATHS)),
+        "aoa_azimuth": rng.uniform(-np.pi, np.pi, (users, PATHS)),
+        "doppler": np.zeros((users, PATHS)),
+    }
+    arrays = {
+        f"paths/{name}": np.where(there, values, 0).astype(np.complex64 if name == "gain" else np.float32)
+        for name, values in columns.items()
+    }
+    arrays["paths/interactions"] = np.where(there[..., None], kinds, 0).astype(np.int8)
+    arrays["paths/n_paths"] = count.astype(np.int32)
+    arrays["paths/power_cut"] = np.zeros(users, np.float32)
+    arrays["user_position"] = position.astype(np.float32)
+    # By geometry, which the block west of them does not hide.
+    arrays["los"] = np.ones(users, bool)
+    return arrays
+
+
+def scene_values(seed: int, users: int) -> dict[str, np.ndarray]:
+    """All arrays of a scene; its map is that of the toy store's block."""
+    arrays = random_paths(np.random.default_rng(seed), users)
+    gain = arrays["paths/gain"]
+    table = SimpleNamespace(**{name.removeprefix("paths/"): values for name, values in arrays.items()})
+    arrays["csi"] = csi(table, RADIO)
+    with np.errstate(divide="ignore"):
+        level = 10 * np.log10((np.abs(gain.astype(np.complex128)) ** 2).sum(1))
+    arrays["outage"] = np.isneginf(level)
+    arrays["path_gain"] = np.maximum(level, -200).astype(np.float32)
+    arrays["best_beam"] = best_beam(arrays["csi"])
+    arrays["best_beam"][arrays["outage"]] = -1
+    arrays["height"] = np.zeros((200, 200), np.float32)
+    arrays["height"][40:75, 20:60] = 12.0
+    arrays["occupancy"] = ((arrays["height"].reshape(20, 10, 20, 10) > 0).mean((1, 3)) > 0.6).astype(np.uint8)
+    return arrays
+
+
+def build_paths_store(store: Path, with_paths: bool = True) -> None:
+    """Publish the store; two scenes are a unit."""
+    layout = Layout(5, 9, 8, 4, PATHS * with_paths, BOUNCES * with_paths, 200, 20, 2, 4, False, with_paths, -200.0)
+    draft = open_draft(store, "0123456789abcdef0123", layout)
+    for unit in range(layout.units):
+        outcomes, scenes = [], []
+        for row in layout.scenes_of(unit):
+            name, city, split = SCENES[row]
+            done = name != QUARANTINED
+            outcomes.append(
+                {
+                    "scene_id": name,
+                    "city": city,
+                    "country": "XX",
+                    "latitude": 40.0 + row,
+                    "longitude": 20.0,
+                    "split": split,
+                    "status": "done" if done else "quarantined",
+                    "n_users": 5 + row if done else 0,
+                    "bs_shift": 2.0 * (row % 2),
+                    "reason": "toy",
+                }
+            )
+            scenes.append(scene_values(row, 5 + row) if done else None)
+        write_buildings(draft.buildings_path(unit), outcomes)
+        write_unit(draft, unit, scenes, outcomes, {"seed": 0})
+    array = {"columns": RADIO.columns, "rows": RADIO.rows, "spacing_wavelengths": RADIO.spacing}
+    attributes = {**ATTRIBUTES, "array": array, "element_pattern": "unknown", "los_traced": False}
+    finish_draft(draft, {**attributes, "recipe": {"radio": RADIO.model_dump(mode="json")}}, {"map": {"name": "toy"}})
+    seal(draft)
+    result = validate(draft.folder)
+    assert result.ok, result.findings
+    publish(store, draft.folder, keep=2)

@@ -1,0 +1,411 @@
+"""DeepMIMO scenarios and Sionna's paths as a store, against DeepMIMO, closed forms, and the store that was exported."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from command import wavecity
+from exchange_store import RADIO, SCENES, build_paths_store
+
+from wavecity.dataset import InputError
+from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.exchange.deepmimo_paths import from_deepmimo, to_deepmimo
+from wavecity.dataset.exchange.exporter import export_dataset
+from wavecity.dataset.exchange.importing import PathSettings
+from wavecity.dataset.exchange.scenarios import import_scenarios
+from wavecity.dataset.exchange.sionna_paths import import_paths
+from wavecity.dataset.reader import open_store
+from wavecity.dataset.torch_data import ChannelDataset
+from wavecity.dataset.views import derived_csi
+
+C = 299_792_458.0
+CARRIER = 3.5e9
+TX = np.array([50.0, 80.0, 12.0])
+
+
+@pytest.fixture(scope="session")
+def paths_store(shared) -> Path:
+    return shared("paths", lambda folder: build_paths_store(folder / "store")) / "store"
+
+
+@pytest.fixture(scope="session")
+def v4(shared, paths_store) -> Path:
+    return shared("deepmimo", lambda folder: export_dataset(str(paths_store), "deepmimo", folder / "out")) / "out"
+
+
+def nmse(found, right) -> float:
+    """Normalised squared error in dB."""
+    with np.errstate(divide="ignore"):
+        return float(10 * np.log10((np.abs(found - right) ** 2).sum() / (np.abs(right) ** 2).sum()))
+
+
+def write_scenario(folder: Path, users: int = 12, tx: np.ndarray = TX, ending: str = "npz", **rt_params) -> dict:
+    """A scenario as another ray tracer leaves it: line of sight, ground reflection; the last user has no path."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(users)
+    rx = tx + np.column_stack([rng.uniform(-70, 90, users), rng.uniform(-120, 60, users), np.full(users, 1.5 - tx[2])])
+    image = rx * [1, 1, -1]
+    ways = np.stack([rx - tx, image - tx], 1)
+    length = np.linalg.norm(ways, axis=-1)
+    gain = C / (4 * np.pi * CARRIER * length) * [1, -0.6] * np.exp(-2j * np.pi * CARRIER * length / C)
+    matrices = {
+        "power": 20 * np.log10(np.abs(gain)),
+        "phase": np.angle(gain, deg=True),
+        "delay": length / C,
+        "aod_az": np.degrees(np.arctan2(ways[..., 1], ways[..., 0])),
+        "aod_el": np.degrees(np.arccos(ways[..., 2] / length)),
+        "aoa_az": np.degrees(np.arctan2(-ways[..., 1], -ways[..., 0])),
+        "aoa_el": np.degrees(np.arccos(-ways[..., 2] / length * [1, -1])),
+        "inter": np.tile([0.0, 1.0], (users, 1)),
+    }
+    for matrix in matrices.values():
+        matrix[-1] = np.nan
+    files = {**matrices, "rx_pos": rx, "tx_pos": tx[None]}
+    for name, matrix in files.items():
+        path, values = folder / f"{name}_t000_tx000_r001", matrix.astype(np.float32)
+        if ending == "mat":
+            pytest.importorskip("scipy.io").savemat(f"{path}.mat", {name: values})
+        elif ending == "npy":
+            np.save(path, values)
+        else:
+            np.savez_compressed(path, **{name: values})
+    box = np.array([[x, y, z] for z in (0, 9) for y in (20, 60) for x in (10, 40)], float)
+    faces = [[0, 1, 3, 2], [4, 5, 7, 6], [0, 1, 5, 4], [1, 3, 7, 5], [3, 2, 6, 7], [2, 0, 4, 6]]
+    np.savez_compressed(folder / "vertices.npz", vertices=box)
+    one = {"name": "b", "label": "buildings", "id": 0, "face_vertex_idxs": faces, "face_material_idxs": [0] * 6}
+    (folder / "objects.json").write_text(json.dumps([one]))
+    points = {"id_orig": 0, "num_ant": 1, "dual_pol": False, "num_active_points": 1}
+    params = {
+        "version": "4.0.5",
+        "rt_params": {"frequency": CARRIER, "raytracer_name": "Remcom Wireless Insite", "raw_params": {}, **rt_params},
+        "txrx_sets": {
+            "txrx_set_0": {"name": "bs", "id": 0, "is_tx": True, "is_rx": False, "num_points": 1, **points},
+            "txrx_set_1": {"name": "ue", "id": 1, "is_tx": False, "is_rx": True, "num_points": users, **points},
+        },
+        "scene": {"num_scenes": 1},
+        "materials": {"material_0": {"id": 0, "name": "m", "permittivity": 5.0, "conductivity": 0.1}},
+    }
+    (folder / "params.json").write_text(json.dumps(params))
+    return {"gain": gain, "ways": ways / length[..., None], "position": rx - tx}
+
+
+def plane_waves(truth: dict, columns: int, rows: int, azimuth: float) -> np.ndarray:
+    """Channels of the scenario of a panel around the transmitter, in double precision."""
+    a = np.deg2rad(azimuth)
+    x = (np.arange(columns) - (columns - 1) / 2) * 0.5
+    y = (np.arange(rows) - (rows - 1) / 2) * 0.5
+    place = x[:, None, None] * np.array([-np.sin(a), np.cos(a), 0]) + y[:, None] * np.array([0, 0, -1.0])
+    turns = np.einsum("upc,xyc->upxy", truth["ways"], place)
+    csi = np.einsum("up,upxy->uxy", truth["gain"], np.exp(2j * np.pi * turns))
+    csi[-1] = 0
+    return csi
+
+
+def in_order(store, truth: dict) -> np.ndarray:
+    """Rows of the truth of the users of a store's scene."""
+    away = np.abs(store.user_position.values[:, None] - truth["position"]).max(-1)
+    return away.argmin(1)
+
+
+@pytest.mark.parametrize("array", [None, "16x3@0.7"])
+def test_a_store_that_goes_through_deepmimo_comes_back(paths_store, tmp_path, v4, array):
+    """Channels, paths, maps, splits and places; whatever array its phases were written for."""
+    folder = v4
+    if array is not None:
+        export_dataset(str(paths_store), "deepmimo", tmp_path / "out", array=array)
+        folder = tmp_path / "out"
+    size = {} if array is None else {"columns": 8, "rows": 4, "spacing": 0.5}
+    version = import_scenarios([folder], str(tmp_path / "store"), size)
+    result = validate(version.folder)
+    assert result.ok, result.findings
+    back, before = open_store(tmp_path / "store"), open_store(paths_store)
+    there = {str(name): row for row, name in enumerate(back.scene_id.values)}
+    assert sorted(there) == sorted(name for name, _, _ in SCENES if name != "lost-0001")
+    for row, (name, city, split) in enumerate(SCENES):
+        if name not in there:
+            continue
+        one, users = back.isel(scene=there[name]), 5 + row
+        right = before.isel(scene=row)
+        assert (str(one.city.values), str(one.split.values), int(one.n_users)) == (city, split, users)
+        assert float(one.bs_shift) == float(right.bs_shift)
+        assert float(one.latitude) == float(right.latitude)
+        assert nmse(one.csi.values[:users], right.csi.values[:users]) < -90
+        np.testing.assert_allclose(one.user_position[:users], right.user_position[:users], atol=2e-5)
+        np.testing.assert_allclose(one.path_gain[:users], right.path_gain[:users], atol=1e-4)
+        np.testing.assert_array_equal(one.best_beam[:users], right.best_beam[:users])
+        np.testing.assert_array_equal(one.outage[:users], right.outage[:users])
+        np.testing.assert_array_equal(one.height, right.height)
+        np.testing.assert_array_equal(one.occupancy, right.occupancy)
+        paths = open_store(tmp_path / "store", "paths").isel(scene=there[name])
+        old = open_store(paths_store, "paths").isel(scene=row)
+        count = paths.sizes["path"]
+        np.testing.assert_array_equal(paths.interactions[:users], old.interactions[:users, :count])
+        np.testing.assert_allclose(paths.delay[:users], old.delay[:users, :count], rtol=1e-6)
+    assert back.attrs["bs_position_m"] == before.attrs["bs_position_m"]
+    assert "OpenStreetMap" in back.attrs["attribution"]
+    # The panel's orientation is not the default one, and views know it.
+    for columns, rows in ((8, 4), (3, 5)):
+        other = derived_csi(tmp_path / "store", columns=columns, rows=rows)[there["Zug-0001"], :9].values
+        assert nmse(other, derived_csi(paths_store, columns=columns, rows=rows)[4, :9].values) < -90
+    assert len(ChannelDataset(tmp_path / "store", "train", ("csi", "height"))) == 4 + 5
+
+
+@pytest.mark.parametrize("ending", ["npz", "mat", "npy"])
+def test_a_scenario_of_another_ray_tracer_becomes_a_store(tmp_path, ending):
+    truth = write_scenario(tmp_path / "in" / "town", ending=ending)
+    options = {"columns": 6, "rows": 3, "azimuth": 20.0, "split": "test", "licence": "CC BY 4.0"}
+    version = import_scenarios([tmp_path / "in"], str(tmp_path / "store"), options)
+    result = validate(version.folder)
+    assert result.ok, result.findings
+    store = open_store(tmp_path / "store").isel(scene=0)
+    assert (str(store.scene_id.values), str(store.city.values), str(store.split.values)) == ("town", "town", "test")
+    assert nmse(store.csi.values, plane_waves(truth, 6, 3, 20.0)) < -90
+    np.testing.assert_array_equal(store.los, [True] * 11 + [False])
+    np.testing.assert_array_equal(store.outage, [False] * 11 + [True])
+    power = 10 * np.log10((np.abs(truth["gain"]) ** 2).sum(1))
+    np.testing.assert_allclose(store.path_gain[:-1], power[:-1], atol=1e-4)
+    # The map is the smallest square around base station and users, and the building is where it is.
+    attributes = store.attrs
+    low, high = np.minimum(truth["position"].min(0), 0)[:2], np.maximum(truth["position"].max(0), 0)[:2]
+    size = np.ceil((high - low).max() / 10) * 10
+    assert attributes["tile_size_m"] == size
+    x, y, z = attributes["bs_position_m"]
+    np.testing.assert_allclose([x, y], -(low + high) / 2, atol=1e-4)
+    assert z == pytest.approx(12)
+    centre = (np.arange(200) + 0.5) * size / 200 - size / 2
+    east, north = centre + TX[0] - x, -centre + TX[1] - y
+    built = np.outer((north > 20) & (north < 60), (east > 10) & (east < 40))
+    assert built.sum() > 100
+    np.testing.assert_allclose(store.height, 9.0 * built, atol=1e-5)
+    assert attributes["licence"] == "CC BY 4.0"
+    assert "OpenStreetMap" not in attributes["attribution"]
+    assert attributes["array"]["azimuth_deg"] == 20.0
+    assert nmse(derived_csi(tmp_path / "store", columns=2, rows=9).values[0], plane_waves(truth, 2, 9, 20.0)) < -90
+
+
+def test_one_antenna_has_the_channel_that_deepmimo_computes(tmp_path):
+    dm = pytest.importorskip("deepmimo", reason="needs the dependency group deepmimo")
+    write_scenario(tmp_path / "in" / "town")
+    import_scenarios([tmp_path / "in"], str(tmp_path / "store"), {"columns": 1, "rows": 1, "split": "test"})
+    dm.config.set("scenarios_folder", str(tmp_path / "in"))
+    channel = dm.load("town").compute_channels(dm.ChannelParameters(bs_antenna={"shape": [1, 1]}))
+    csi = open_store(tmp_path / "store").csi.values[0, :, 0, 0]
+    assert nmse(csi, channel[:, 0, 0, 0] * np.sqrt(512)) < -90
+
+
+def test_phases_without_the_carrier_get_it(tmp_path):
+    """Those that DeepMIMO converted from Sionna; delays in float32 leave some -40 dB."""
+    truth = write_scenario(tmp_path / "in" / "town", raytracer_name="Sionna Ray Tracing")
+    path = tmp_path / "in" / "town" / "phase_t000_tx000_r001.npz"
+    phase = np.tile(np.float32([0, 180]), (12, 1))
+    phase[-1] = np.nan
+    np.savez_compressed(path, phase=phase)
+    options = {"columns": 2, "rows": 2, "split": "test"}
+    import_scenarios([tmp_path / "in"], str(tmp_path / "with"), options)
+    right = plane_waves(truth, 2, 2, -90.0)
+    assert nmse(open_store(tmp_path / "with").csi.values[0], right) < -35
+    import_scenarios([tmp_path / "in"], str(tmp_path / "without"), {**options, "carrier_phase": "included"})
+    assert nmse(open_store(tmp_path / "without").csi.values[0], right) > -10
+
+
+def test_users_are_drawn_and_those_without_paths_left_out(tmp_path):
+    truth = write_scenario(tmp_path / "in" / "town", 40)
+    options = {"columns": 2, "rows": 2, "users": 10, "reached": True, "split": "user", "test": 0.2, "validation": 0.2}
+    import_scenarios([tmp_path / "in"], str(tmp_path / "store"), options)
+    store = open_store(tmp_path / "store")
+    assert dict(zip(store.split.values.tolist(), store.n_users.values.tolist(), strict=True)) == {
+        "train": 6, "validation": 2, "test": 2,
+    }  # fmt: skip
+    right = plane_waves(truth, 2, 2, -90.0)
+    seen = set()
+    for row in range(3):
+        scene = store.isel(scene=row, user=slice(int(store.n_users[row])))
+        users = in_order(scene, truth)
+        seen |= set(users.tolist())
+        assert nmse(scene.csi.values, right[users]) < -90
+        assert not scene.outage.any()
+    assert len(seen) == 10
+    assert 39 not in seen
+
+
+def test_more_paths_than_are_kept_are_counted():
+    rng = np.random.default_rng(0)
+    matrices = {name: rng.uniform(10, 80, (4, 9)) for name in ("phase", "aod_el", "aod_az", "aoa_el", "aoa_az")}
+    matrices |= {
+        "power": rng.uniform(-120, -80, (4, 9)),
+        "delay": np.full((4, 9), 1e-7),
+        "inter": np.full((4, 9), 21.0),
+    }
+    matrices["power"][1, 3:] = np.nan
+    arrays = from_deepmimo(matrices, None, 5, None)
+    level = 10 ** (np.nan_to_num(matrices["power"], nan=-np.inf) / 10)
+    best = -np.sort(-level, 1)[:, :5]
+    np.testing.assert_allclose(np.abs(arrays["paths/gain"]) ** 2, best, rtol=1e-5)
+    np.testing.assert_array_equal(arrays["paths/n_paths"], [9, 3, 9, 9])
+    np.testing.assert_allclose(arrays["paths/power_cut"], 1 - best.sum(1) / level.sum(1), atol=1e-6)
+    np.testing.assert_allclose(arrays["path_gain"], 10 * np.log10(level.sum(1)))
+    assert arrays["paths/interactions"][0, 0].tolist() == [8, 1]
+    back = to_deepmimo(arrays, RADIO)
+    assert np.isnan(back["power"][1]).tolist() == [False] * 3 + [True] * 2
+
+
+def test_the_same_again_changes_nothing_and_a_killed_import_goes_on(tmp_path, monkeypatch):
+    for name in "abc":
+        write_scenario(tmp_path / "in" / name, 8 + ord(name) % 5)
+    monkeypatch.setattr("wavecity.dataset.importing.importer.UNIT_BYTES", 1)  # a unit for every scene
+    options = {"columns": 2, "rows": 2}
+
+    def killed(units):
+        yield from units[:2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_scenarios([tmp_path / "in"], str(tmp_path / "store"), options, progress=killed)
+    left = []
+    first = import_scenarios(
+        [tmp_path / "in"], str(tmp_path / "store"), options, progress=lambda u: left.extend(u) or u
+    )
+    assert left == [2]
+    assert first.number == 1
+    assert import_scenarios([tmp_path / "in"], str(tmp_path / "store"), options) == first
+    assert import_scenarios([tmp_path / "in"], str(tmp_path / "store"), {"columns": 3, "rows": 2}).number == 2
+
+
+def test_the_command_imports(tmp_path):
+    write_scenario(tmp_path / "town")
+    done = wavecity("import-dataset", tmp_path / "town", "--out", tmp_path / "store", "--columns", 4, "--rows", 2,
+                    "--split", "test")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "published v1" in done.stdout
+    assert open_store(tmp_path / "store").csi.shape == (1, 12, 4, 2)
+
+
+def change(folder: Path, **rt_params) -> None:
+    params = json.loads((folder / "params.json").read_text())
+    params["rt_params"] |= rt_params
+    (folder / "params.json").write_text(json.dumps(params))
+
+
+def refused_high(folder: Path) -> None:
+    write_scenario(folder / "b", tx=TX + np.array([0, 0, 5]))
+
+
+REFUSED = {
+    "heights": (refused_high, [], "b: its base station is at 17 m, that of a at 12 m; a store has one height"),
+    "carriers": (lambda f: (write_scenario(f / "b"), change(f / "b", frequency=28e9)), [], "b: 28 GHz, a is 3.5 GHz"),
+    "low": (lambda f: change(f / "a", frequency=9e8), [], "frequency 900000000.0: input should be greater than"),
+    "matrix": (lambda f: (f / "a" / "delay_t000_tx000_r001.npz").unlink(), [], "no delay_t000_tx000_r001.npz"),
+    "cut": (
+        lambda f: (f / "a" / "delay_t000_tx000_r001.npz").write_bytes(b"PK"),
+        [],
+        "delay_t000_tx000_r001.npz: cannot",
+    ),
+    "shape": (
+        lambda f: np.savez(f / "a" / "delay_t000_tx000_r001.npz", delay=np.zeros((3, 2))),
+        [],
+        "do not fit together",
+    ),
+    "params": (lambda f: (f / "a" / "params.json").write_text("{}"), [], "params.json: not of a DeepMIMO v4 scenario"),
+    "array": (lambda f: None, ["--columns", "0"], "--columns 0: input should be greater than or equal to 1"),
+    "map": (lambda f: None, ["--tile-size", "50"], "is off the map, 50 m wide"),
+    "transmitter": (lambda f: None, ["--transmitters", "3"], "has transmitter 3"),
+    "words": (lambda f: None, ["--transmitters", "first"], "--transmitters first: expected numbers from 0 on"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_scenarios_are_refused_in_one_line(tmp_path, name):
+    spoil, options, words = REFUSED[name]
+    write_scenario(tmp_path / "in" / "a")
+    spoil(tmp_path / "in")
+    done = wavecity("import-dataset", tmp_path / "in", "--out", tmp_path / "store", *options)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("wavecity: ")]
+    assert words in line
+    assert done.returncode == 2
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_is_no_scenario_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "params.mat").write_bytes(b"")
+    for folder, words in (("none", "no such folder"), ("empty", "no DeepMIMO v4 scenario"), ("old", "DeepMIMO v3")):
+        with pytest.raises(InputError, match=words):
+            import_scenarios([tmp_path / folder], str(tmp_path / "store"), {})
+
+
+# --- Sionna -----------------------------------------------------------------------------------------------------------
+
+
+class Numbers:
+    def __init__(self, values) -> None:
+        self.values = np.asarray(values)
+
+    def numpy(self) -> np.ndarray:
+        return self.values
+
+
+def sionna_like(users: int = 9, antennas: int = 1):
+    """Attributes of Sionna's `Paths` for two transmitters: line of sight and a ground reflection of each."""
+    rng = np.random.default_rng(3)
+    sources = np.array([[0.0, 10.0, 8.0], [30.0, -5.0, 8.0]])
+    targets = np.column_stack([rng.uniform(-60, 60, users), rng.uniform(-90, -20, users), np.full(users, 1.5)])
+    ways = np.stack([targets[:, None] - sources, targets[:, None] * [1, 1, -1] - sources], 2)  # (R, T, P, 3)
+    length = np.linalg.norm(ways, axis=-1)
+    a = (C / (4 * np.pi * CARRIER * length) * [1, -0.5])[:, None, :, None] * np.ones((1, 1, 1, antennas, 1))
+    kinds = np.zeros((2, users, 2, 2))
+    kinds[0, ..., 1] = 1
+    valid = np.ones(length.shape, bool)
+    valid[-1, 1] = False
+    zenith, azimuth = np.arccos(ways[..., 2] / length), np.arctan2(ways[..., 1], ways[..., 0])
+    paths = SimpleNamespace(
+        a=(Numbers(a.astype(np.float32)), Numbers(np.zeros(a.shape, np.float32))),
+        tau=Numbers((length / C).astype(np.float32)),
+        theta_t=Numbers(zenith),
+        phi_t=Numbers(azimuth),
+        theta_r=Numbers(np.pi - zenith),
+        phi_r=Numbers(azimuth),
+        doppler=Numbers(np.zeros(length.shape)),
+        valid=Numbers(valid),
+        interactions=Numbers(kinds),
+        sources=Numbers(sources.T),
+        targets=Numbers(targets.T),
+    )
+    gain = a[:, 0, :, 0] * np.exp(-2j * np.pi * CARRIER * length / C) * valid[..., :]
+    return paths, gain, ways / length[..., None]
+
+
+def test_paths_of_sionna_become_a_store_with_a_scene_for_each_transmitter(tmp_path):
+    paths, gain, ways = sionna_like()
+    settings = PathSettings(frequency=CARRIER, columns=4, rows=3, split="test")
+    version = import_paths({"yard": paths}, str(tmp_path / "store"), settings)
+    result = validate(version.folder)
+    assert result.ok, result.findings
+    store = open_store(tmp_path / "store")
+    assert store.scene_id.values.tolist() == ["yard-tx0", "yard-tx1"]
+    assert set(store.city.values.tolist()) == {"yard"}
+    for sender in range(2):
+        right = plane_waves({"gain": np.vstack([gain[:, sender], [[0, 0]]]), "ways": np.vstack([ways[:, sender], ways[:1, 0]])},
+                            4, 3, -90.0)[:-1]  # fmt: skip
+        # float32 delays at the carrier.
+        assert nmse(store.csi.values[sender], right) < -45
+        np.testing.assert_array_equal(store.outage[sender], np.abs(gain[:, sender]).sum(1) == 0)
+        np.testing.assert_array_equal(store.los[sender], np.abs(gain[:, sender, 0]) > 0)
+    assert open_store(tmp_path / "store", "paths").interactions.values[0, 0].tolist() == [[0, 0], [1, 0]]
+
+
+def test_paths_between_panels_and_maps_without_a_place_are_refused(tmp_path):
+    settings = PathSettings(frequency=CARRIER, columns=4, rows=3, split="test")
+    paths, _, _ = sionna_like(antennas=4)
+    with pytest.raises(InputError, match=r"yard: traced with 4 and 1 antennas .* trace with one each"):
+        import_paths({"yard": paths}, str(tmp_path / "store"), settings)
+    paths, _, _ = sionna_like()
+    with pytest.raises(InputError, match="heights need tile_size and bs_position"):
+        import_paths({"yard": paths}, str(tmp_path / "store"), settings, heights={"yard": np.zeros((20, 20))})
+    placed = settings.model_copy(update={"tile_size": 250.0, "bs_position": (0.0, 100.0, 8.0)})
+    placed = PathSettings.model_validate(placed.model_dump())
+    with pytest.raises(InputError, match=r"yard: height map of shape \(20, 25\)"):
+        import_paths({"yard": paths}, str(tmp_path / "store"), placed, heights={"yard": np.zeros((20, 25))})
+    assert not (tmp_path / "store").exists()

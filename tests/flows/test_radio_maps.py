@@ -1,0 +1,63 @@
+"""`wavecity radio-map`: files for people, GIS and NumPy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import wavecity
+from PIL import Image
+from pyproj import Geod, Transformer
+
+from wavecity.flows import build
+from wavecity.flows.recipe import load_recipe
+
+SCENE = "helsinki-0020"
+QUICK = ("--set", "solver.rays=20000", "--set", "solver.max_depth=1", "--set", "solver.diffraction=false")
+
+
+def test_files_lie_in_the_right_place_and_say_whose_map_it_is(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    outs = [argument for ending in ("tif", "png", "npz") for argument in ("--out", tmp_path / f"map.{ending}")]
+    metrics = ("--metric", "path_gain", "--metric", "los", "--spacing", "5")
+    result = wavecity("radio-map", "quickstart", "--scene", SCENE, *QUICK, *metrics, *outs, "--maps", tmp_path / "maps")
+    assert result.returncode == 0, result.stderr
+    plan = build.plan_scenes(load_recipe("quickstart"), tmp_path / "maps")
+    (tile,) = [tile for tile in plan.accepted if tile.id == SCENE]
+    archive = np.load(tmp_path / "map.npz")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.descriptions == ("path_gain", "los")
+        assert file.tags(1)["units"] == "dB"
+        assert "OpenStreetMap contributors" in file.tags()["TIFFTAG_COPYRIGHT"]
+        np.testing.assert_array_equal(file.read(1), archive["path_gain"])
+        # The north-western corner, by GDAL's idea of the projection and by geodesics on the ellipsoid.
+        to_degrees = Transformer.from_crs(file.crs, "EPSG:4326", always_xy=True)
+        longitude, latitude = to_degrees.transform(*file.xy(0, 0, offset="ul"))
+        shape = file.shape
+    assert shape == (40, 40)
+    azimuth, _, distance = Geod(ellps="WGS84").inv(tile.longitude, tile.latitude, longitude, latitude)
+    assert azimuth == pytest.approx(-45, abs=0.01)
+    assert distance == pytest.approx(np.hypot(100, 100), abs=0.01)
+    # Next to the base station, at the northern edge, it is loudest.
+    loudest = np.unravel_index(np.nanargmax(archive["path_gain"]), shape)
+    assert loudest[0] < 10
+    assert "OpenStreetMap contributors" in str(archive["attribution"])
+    assert Image.open(tmp_path / "map.png").size[0] > 800
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--out", "map.jpg"), "--out map.jpg: what kind of file? It ends in .png, .tif, .npz"),
+        (("--out", "map.png", "--spacing", "-1"), "--spacing -1.0: input should be greater than 0"),
+        (("--out", "nowhere/map.png"), "--out nowhere/map.png: there is no folder nowhere; make it first"),
+        (
+            ("--out", "map.png", "--set", "solver.diffuse=true", "--set", "radio.scattering=0.3"),
+            "solver.diffuse is true",
+        ),
+    ],
+)
+def test_wrong_input_is_one_line(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    result = wavecity("radio-map", "quickstart", "--scene", SCENE, *arguments, cwd=tmp_path)
+    assert result.returncode == 2, result.stdout
+    assert words in result.stderr
+    assert list(tmp_path.iterdir()) == []
