@@ -1,8 +1,10 @@
 """`wavecity explore`: the index of a store, the files of a site, the local server, and what is refused."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import urllib.error
 import urllib.request
 import zlib
@@ -14,8 +16,9 @@ from unittest import mock
 import numpy as np
 import pytest
 import xarray as xr
-from command import wavecity
+from command import PROGRAM, wavecity
 from numpy.typing import NDArray
+from processes import process, tail, wait_until
 
 from wavecity.dataset.reader import open_store, resolve
 from wavecity.flows.explore.index import index_bytes, make_index
@@ -309,3 +312,14 @@ def test_texts_stand_out_by_wcag_aa(theme: str) -> None:
             assert contrast(name, ground) >= 3, (name, ground)
     for ground in ("problem", "sea", "ground"):
         assert contrast("ink", ground) >= 4.5, ground
+
+
+@pytest.mark.system
+def test_the_command_serves_until_it_is_interrupted(toy_store: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with process([PROGRAM, "explore", toy_store, "--no-browser"], log, os.environ) as started:
+        found = wait_until(lambda: re.search(r"http://127\.0\.0\.1:\d+/", log.read_text()), 60, lambda: tail(log))
+        assert ask(found[0], "explore.json")[0] == 200
+        started.send_signal(signal.SIGINT)
+        assert started.wait(60) == 0
+    assert "ended" in log.read_text()
