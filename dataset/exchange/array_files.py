@@ -1,6 +1,7 @@
 """A store as HDF5, and as MATLAB files."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 # Scenes of a part: units of a store have 16.
 PART = 16
 WHOLE = "data.h5"
+# Bytes of an HDF5 chunk.
+CHUNK = 2**20
+# MATLAB's version 5 counts a variable's bytes in 32 bits, with sign.
+LARGEST = 2**31 - 1
 
 
 class Hdf5:
@@ -54,7 +59,7 @@ class Hdf5:
                     name,
                     shape,
                     array.dtype,
-                    chunks=(1, *(min(size, 64) if i == 0 else size for i, size in enumerate(shape[1:]))),
+                    chunks=_chunk(shape, array.dtype.itemsize),
                     compression="gzip",
                     compression_opts=1,
                     shuffle=True,
@@ -127,6 +132,14 @@ class Matlab:
         if len(set(names)) < len(names):
             msg = f"{selection.store}: two scenes would have the same file; export them apart with --scenes"
             raise InputError(msg)
+        for field, array in selection.arrays.items():
+            size = array.dtype.itemsize * math.prod(_shape(selection, array)[1:])
+            if size > LARGEST:
+                msg = (
+                    f"{selection.store}: {field} of a scene has {size / 1e9:.1f} GB, a MATLAB file holds 2; use --to hdf5, "
+                    "or leave it out with --fields"
+                )
+                raise InputError(msg)
         return [Item(f"{name}.mat", (scene,)) for name, scene in zip(names, selection.scenes, strict=True)]
 
     def write(self, selection: Selection, item: Item, path: Path) -> None:
@@ -145,6 +158,8 @@ class Matlab:
         about["bs_position_m"] = np.asarray(about["bs_position_m"], np.float64)
         text = {name: selection.attributes[name] for name in ("attribution", "licence")}
         conventions = json.dumps(selection.attributes["conventions"], ensure_ascii=False)
+        if "trajectory" in selection.attributes:
+            text["trajectory_settings"] = json.dumps(selection.attributes["trajectory"], ensure_ascii=False)
         array = dict(selection.attributes["array"])
         content |= {**scene.facts(), **about, **text, "array": array, "conventions": conventions}
         savemat(path, content, appendmat=False, do_compression=True, long_field_names=True)
@@ -176,6 +191,14 @@ def _shape(selection: Selection, array: "ArrayV3") -> tuple[int, ...]:
     """Shape of an array in the export: users as many as the largest scene has."""
     users = max(scene.users for scene in selection.scenes)
     return (array.shape[0], users, *array.shape[2:]) if is_per_user(array) else array.shape
+
+
+def _chunk(shape: tuple[int, ...], item: int) -> tuple[int, ...]:
+    """Chunk of an array: of one scene, users of some `CHUNK` bytes together, one at least."""
+    if len(shape) < 2:
+        return shape
+    rows = max(min(CHUNK // (item * math.prod(shape[2:])), shape[1]), 1)
+    return 1, rows, *shape[2:]
 
 
 def _describe(dataset: "h5py.Dataset", array: "ArrayV3") -> None:

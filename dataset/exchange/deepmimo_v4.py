@@ -19,6 +19,7 @@ from wavecity.dataset.exchange.deepmimo_paths import EXACT_DIGITS, csi_of, reref
 from wavecity.dataset.exchange.exporter import Item
 from wavecity.dataset.exchange.scenario_files import about, base_station, plain_name, scenario_items, scene_lines
 from wavecity.dataset.exchange.selection import PATH_FIELDS, Scene, Selection, needed, with_paths
+from wavecity.dataset.files import read_json
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import Content, attributes_of
 from wavecity.dataset.schema import Arrays, Values
@@ -161,8 +162,10 @@ def path_matrices(values: Arrays, radio: RadioSettings) -> Arrays:
 def scene_blocks(selection: Selection, scene: Scene) -> list[Block]:
     """The ground, and the buildings of a scene where the version has them."""
     blocks = [ground(selection.attributes["tile_size_m"])]
-    unit = json.loads((selection.folder / "draft.json").read_bytes())["layout"]["unit"]
-    path = selection.folder / "buildings" / f"unit-{scene.row // unit:05d}.parquet"
+    draft = read_json(selection.folder / "draft.json")
+    if draft is None:  # a copy of the arrays alone
+        return blocks
+    path = selection.folder / "buildings" / f"unit-{scene.row // draft['layout']['unit']:05d}.parquet"
     if not path.exists():
         return blocks
     table = read_buildings(path)

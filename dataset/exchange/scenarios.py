@@ -249,7 +249,9 @@ def _links(scenario: Path, transmitters: Sequence[int]) -> list[Link]:
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         msg = f"{params}: not of a DeepMIMO v4 scenario (no readable txrx_sets, scene.num_scenes, rt_params.frequency)"
         raise InputError(msg) from error
-    folders = [scenario] if snapshots == 1 else sorted(path for path in scenario.iterdir() if path.is_dir())[:snapshots]
+    # The parameters of a dynamic scenario lie next to its snapshots, or in each of them.
+    inner = sorted(path for path in scenario.iterdir() if path.is_dir())[:snapshots] if snapshots > 1 else []
+    folders = inner or [scenario]
     senders = [(int(points["id"]), tx) for points in sets if points["is_tx"] for tx in range(int(points["num_points"]))]
     chosen = [(number, *sender) for number, sender in enumerate(senders) if not transmitters or number in transmitters]
     receivers = [int(points["id"]) for points in sets if points["is_rx"] and not points["is_tx"]]

@@ -94,7 +94,7 @@ class Source(Protocol):
         """SHA-256 of its content."""
 
     def facts(self) -> Outcome:
-        """What the receipt says of its scenes besides: city, place, `bs_shift`."""
+        """Entries of the receipt that it knows of its scenes: city, place, `bs_shift`."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 import tarfile
 import weakref
 from pathlib import Path
@@ -122,6 +123,13 @@ def test_deepmimo_v4_sees_paths_positions_buildings_and_sight_as_they_are(v4):
     assert sum(face.area for face in block.faces) == pytest.approx(2 * 40 * 35 + 2 * (40 + 35) * 12)
     assert scenario.rt_params["frequency"] == 28.5e9
     assert ATTRIBUTION in scenario.rt_params["raw_params"]["wavecity"]["attribution"]
+
+
+def test_a_copy_of_the_arrays_alone_becomes_scenarios_without_buildings(paths_store, tmp_path):
+    shutil.copytree((paths_store / "latest.zarr").resolve(), tmp_path / "copy.zarr")
+    export_dataset(str(tmp_path / "copy.zarr"), "deepmimo", tmp_path / "out", scenes=["alba-0002"])
+    objects = json.loads((tmp_path / "out" / "alba-0002" / "objects.json").read_text())
+    assert [one["label"] for one in objects] == ["terrain"]
 
 
 def v3_settings(folder: Path, scenario: str, **changes) -> dict:

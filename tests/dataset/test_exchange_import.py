@@ -1,6 +1,7 @@
 """DeepMIMO scenarios and Sionna's paths as a store, against DeepMIMO, closed forms, and the store that was exported."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -119,6 +120,41 @@ def test_a_scenario_of_another_ray_tracer_becomes_a_store(tmp_path, ending):
     assert "OpenStreetMap" not in attributes["attribution"]
     assert attributes["array"]["azimuth_deg"] == 20.0
     assert nmse(derived_csi(tmp_path / "store", columns=2, rows=9).values[0], plane_waves(truth, 2, 9, 20.0)) < -90
+
+
+def test_every_transmitter_is_a_scene_and_some_can_be_chosen(tmp_path):
+    write_scenario(tmp_path / "town")
+    for path in list((tmp_path / "town").glob("*_t000_tx000_r001.npz")):
+        shutil.copy(path, path.with_name(path.name.replace("tx000", "tx001")))
+    params = json.loads((tmp_path / "town" / "params.json").read_text())
+    params["txrx_sets"]["txrx_set_0"]["num_points"] = 2
+    (tmp_path / "town" / "params.json").write_text(json.dumps(params))
+    options = {"columns": 2, "rows": 2, "split": "test"}
+    import_scenarios([tmp_path / "town"], str(tmp_path / "both"), options)
+    both = open_store(tmp_path / "both")
+    assert both.scene_id.values.tolist() == ["town-tx0", "town-tx1"]
+    assert both.city.values.tolist() == ["town", "town"]
+    import_scenarios([tmp_path / "town"], str(tmp_path / "one"), options, transmitters=[1])
+    assert open_store(tmp_path / "one").scene_id.values.tolist() == ["town-tx1"]
+
+
+@pytest.mark.parametrize("kept", ["next to", "in each"])
+def test_snapshots_of_a_dynamic_scenario_are_scenes(tmp_path, kept):
+    truths = [write_scenario(tmp_path / "street" / f"scene_{number}", 8 + number) for number in range(2)]
+    params = json.loads((tmp_path / "street" / "scene_0" / "params.json").read_text())
+    params["scene"]["num_scenes"] = 2
+    for number in range(2):
+        params["txrx_sets"]["txrx_set_1"]["num_points"] = 8 + number
+        (tmp_path / "street" / f"scene_{number}" / "params.json").write_text(json.dumps(params))
+    if kept == "next to":
+        shutil.copy(tmp_path / "street" / "scene_0" / "params.json", tmp_path / "street")
+    import_scenarios([tmp_path / "street"], str(tmp_path / "store"), {"columns": 2, "rows": 2, "split": "test"})
+    store = open_store(tmp_path / "store")
+    names = [f"street-scene_{number}" if kept == "next to" else f"scene_{number}" for number in range(2)]
+    assert store.scene_id.values.tolist() == names
+    for number, truth in enumerate(truths):
+        csi = store.csi[number, : 8 + number].values
+        assert nmse(csi, plane_waves(truth, 2, 2, -90.0)) < -90
 
 
 def test_one_antenna_has_the_channel_that_deepmimo_computes(tmp_path):

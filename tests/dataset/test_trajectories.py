@@ -16,6 +16,7 @@ from wavecity.dataset.card.croissant import write_croissant
 from wavecity.dataset.card.page import write_card
 from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.draft import load_draft, open_draft
+from wavecity.dataset.exchange.exporter import export_dataset
 from wavecity.dataset.fingerprints import array_checksum
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
@@ -255,3 +256,26 @@ def test_card_and_croissant_describe_them(store):
     assert fields["kind"]["dataType"] == "cr:UInt8"
     mlcroissant = pytest.importorskip("mlcroissant")
     assert mlcroissant.Dataset(jsonld=str(folder / "croissant.json")).metadata.record_sets
+
+
+def test_exports_have_them(store, tmp_path):
+    h5py = pytest.importorskip("h5py", reason="needs wavecity[exchange]")
+    scipy_io = pytest.importorskip("scipy.io", reason="needs wavecity[exchange]")
+    for to in ("hdf5", "mat"):
+        export_dataset(str(store), to, tmp_path / to)
+    right = open_store(store, "trajectory")
+    with h5py.File(tmp_path / "hdf5" / "data.h5") as file:
+        np.testing.assert_array_equal(file["trajectory/csi"][1, :9], right.csi[1, :9])
+        assert [dim.label for dim in file["trajectory/velocity"].dims] == ["scene", "user", "time", "axis"]
+    scene = scipy_io.loadmat(tmp_path / "mat" / "toy-0001.mat", simplify_cells=True)
+    np.testing.assert_array_equal(scene["trajectory"]["position"], right.position[1, :9])
+
+
+def test_a_scene_too_large_for_a_matlab_file_is_refused(store, tmp_path, monkeypatch):
+    pytest.importorskip("scipy.io", reason="needs wavecity[exchange]")
+    monkeypatch.setattr("wavecity.dataset.exchange.array_files.LARGEST", 10**6)
+    with pytest.raises(
+        InputError, match=r"trajectory/csi of a scene has 0\.0 GB, a MATLAB file holds 2; use --to hdf5"
+    ):
+        export_dataset(str(store), "mat", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
