@@ -27,9 +27,9 @@ from wavecity.dataset.files import StorePath, make_folder, read_json, write_text
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
+from wavecity.dataset.metadata import STORE_SCHEMA
 from wavecity.dataset.publish import Version, pointed_at, publish, versions
 from wavecity.dataset.records import MapRecord, Outcome, Receipt, StoreAttributes, TrajectoryAttributes
-from wavecity.dataset.schema import SCHEMA_VERSION
 from wavecity.dataset.writer import write_unit
 from wavecity.flows.fingerprint import code_fingerprint
 from wavecity.flows.maps import at_hand
@@ -265,7 +265,7 @@ def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:
         {
             "recipe": recipe.data_parts(),
             "maps": {city: source.provenance["sha256"] for city, source in plan.sources.items()},
-            "schema": SCHEMA_VERSION,
+            "schema": STORE_SCHEMA,
             "versions": package_versions(),
             "code": code_fingerprint(),
         }

@@ -95,7 +95,9 @@ class HubModel(  # type: ignore[call-arg,misc]
         save_file(tensors, save_directory / WEIGHTS, metadata={"format": "pt"})
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, card: Json, **options: Any) -> "HubModel":
+    def _from_pretrained(  # type: ignore[override]
+        cls, *, model_id: str, card: Json, **options: Any
+    ) -> "HubModel":
         """As the mixin calls it: `card` is from `config.json`; options are those of a download."""
         folder, named = Path(model_id), {name: value for name, value in options.items() if name != "map_location"}
         path = folder / WEIGHTS if folder.is_dir() else hf_hub_download(model_id, WEIGHTS, **named)

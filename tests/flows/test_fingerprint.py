@@ -86,3 +86,10 @@ def test_another_version_of_python_finds_the_same(version: str) -> None:
     code = "import sys; exec(open(sys.argv[1]).read()); print(fingerprint_below(Path(sys.argv[2])))"
     run = finished([other, "-c", code, str(ROOT / "flows" / "fingerprint.py"), str(ROOT)])
     assert run.stdout.strip() == fingerprint_below(ROOT), run.stderr
+
+
+def test_other_metadata_make_another_version_and_leave_the_scenes() -> None:
+    """A scene is reused by the fingerprint of the code, a version is known by that of the store's schema as well."""
+    assert "metadata" not in DATA["dataset"]
+    text = (ROOT / "flows" / "build.py").read_text(encoding="utf-8")
+    assert '"schema": STORE_SCHEMA' in text
