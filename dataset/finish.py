@@ -15,15 +15,13 @@ from wavecity.dataset.files import files_below, open_group, sha256_of, write_jso
 from wavecity.dataset.fingerprints import write_sealed
 from wavecity.dataset.integrity import sizes_of
 from wavecity.dataset.layout import Layout
+from wavecity.dataset.metadata import GROUP_FIELDS, SCENE_INDEX, STORE_SCHEMA
 from wavecity.dataset.records import Outcome, StoreAttributes, TrajectoryAttributes, cf_attributes
 from wavecity.dataset.schema import (
     ATTRIBUTION,
     CONVENTIONS,
-    GROUP_FIELDS,
     LICENCE,
     SCENE_FIELDS,
-    SCENE_INDEX,
-    SCHEMA_VERSION,
     TRAJECTORY_AXES,
     TRAJECTORY_CONVENTION,
     SceneField,
@@ -95,7 +93,7 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
     content: dict[str, Any] = {
         "title": "Wavecity channels",
         "Conventions": "CF-1.11",
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": STORE_SCHEMA,
         "fingerprint": draft.fingerprint,
         "licence": LICENCE,
         "attribution": ATTRIBUTION,

@@ -10,9 +10,10 @@ import xarray as xr
 from wavecity.dataset.files import StorePath, location, zarr_store
 from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.integrity import damages, named
+from wavecity.dataset.metadata import GROUP_FIELDS, SCENE_INDEX
 from wavecity.dataset.publish import pointed_at, versions
 from wavecity.dataset.records import Manifest, cf_attributes
-from wavecity.dataset.schema import GROUP_FIELDS, SCENE_FIELDS, SCENE_INDEX, Values
+from wavecity.dataset.schema import SCENE_FIELDS, Values
 from wavecity.dataset.selection import rows_of
 from wavecity.geo.errors import InputError
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 Values: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = dict[str, Values]
 
-# 2: attributes of the root group that NetCDF can hold, and scenes by their id in every group.
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "1"
 
 LICENCE = "ODbL-1.0"
 ATTRIBUTION = "Map data © OpenStreetMap contributors, available under the Open Database License (ODbL) 1.0"
@@ -161,7 +160,3 @@ SCENE_FIELDS = [
     SceneField("mesh_checksum", "str", "", "", "SHA-256 of the scene's mesh"),
     SceneField("channel_checksum", "str", "", "", "SHA-256 of the scene's channels"),
 ]
-# The index of dimension `scene` in every group: `ds.sel(scene="helsinki-0020")`.
-SCENE_INDEX = SceneField("scene", "str", "", "", "identifier of the scene")
-# The scene coordinates that the groups `paths` and `trajectory` have as well.
-GROUP_FIELDS = [field for field in SCENE_FIELDS if field.name in ("city", "split")]

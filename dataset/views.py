@@ -20,9 +20,10 @@ from pydantic import ValidationError
 
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.impairments import Chain, Noise, Observe, add_noise, observe
+from wavecity.dataset.metadata import SCENE_INDEX
 from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.records import StoreAttributes, attributes_of, cf_attributes
-from wavecity.dataset.schema import SCENE_FIELDS, SCENE_INDEX, Values
+from wavecity.dataset.schema import SCENE_FIELDS, Values
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.channels import DeparturePaths, ReceiverSettings, csi, csi_axes, subcarrier_frequencies
 from wavecity.raytrace.settings import RadioSettings

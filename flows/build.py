@@ -27,9 +27,9 @@ from wavecity.dataset.files import StorePath, make_folder, read_json, write_text
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
+from wavecity.dataset.metadata import STORE_SCHEMA
 from wavecity.dataset.publish import Version, pointed_at, publish, versions
 from wavecity.dataset.records import Outcome, Receipt, StoreAttributes, TrajectoryAttributes
-from wavecity.dataset.schema import SCHEMA_VERSION
 from wavecity.dataset.sharing import share_unit
 from wavecity.dataset.writer import write_unit
 from wavecity.flows.fingerprint import code_fingerprint
@@ -296,7 +296,7 @@ def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:
     content: dict[str, object] = {
         "recipe": recipe.data_parts(),
         "maps": {city: record["sha256"] for city, record in maps_of(plan).items()},
-        "schema": SCHEMA_VERSION,
+        "schema": STORE_SCHEMA,
         "versions": package_versions(),
         "code": code_fingerprint(),
     }

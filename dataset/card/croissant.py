@@ -155,7 +155,8 @@ def describe(folder: StorePath) -> Node:
         # The page next to this file: only who publishes a copy knows its address.
         "url": "card.html",
         "identifier": fingerprint,
-        "version": f"{attributes['schema_version']}.0.0+{fingerprint[:16]}",
+        # Three numbers, as the format wants; stores of before have one in their schema.
+        "version": ".".join([*str(attributes["schema_version"]).split("."), "0", "0"][:3]) + f"+{fingerprint[:16]}",
         "citeAs": f"{title}, version {fingerprint[:16]}. {attributes['attribution']}.",
         "creditText": attributes["attribution"],
         "keywords": ["wireless", "MIMO", "channel state information", "ray tracing", "OpenStreetMap", "Zarr"],

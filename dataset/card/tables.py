@@ -11,8 +11,9 @@ import xarray as xr
 from wavecity.dataset.card.maps import Field, totals
 from wavecity.dataset.card.source import SPLITS, Source, add_up, by_split, percent
 from wavecity.dataset.distributions import HISTOGRAMS, Histogram, SplitCounts
+from wavecity.dataset.metadata import SCENE_INDEX
 from wavecity.dataset.records import MapRecord
-from wavecity.dataset.schema import SCENE_FIELDS, SCENE_INDEX, TRAJECTORY_AXES, array_specs
+from wavecity.dataset.schema import SCENE_FIELDS, TRAJECTORY_AXES, array_specs
 
 TOP_CITIES, TOP_MAPS, TOP_REASONS = 30, 20, 12
 SOURCES = {

@@ -22,11 +22,12 @@ from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.importing.channel_files import CELLS, LAYOUT, PATCH, SPLITS, load_channels
 from wavecity.dataset.layout import Layout
 from wavecity.dataset.lock import builder_lock
+from wavecity.dataset.metadata import STORE_SCHEMA
 from wavecity.dataset.progress import Tracker
 from wavecity.dataset.publish import Version, latest, make_latest, publish, versions
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import Outcome, StoreAttributes
-from wavecity.dataset.schema import CONVENTIONS, SCHEMA_VERSION, Arrays, Values
+from wavecity.dataset.schema import CONVENTIONS, Arrays, Values
 from wavecity.dataset.settings import Settings, StoreSettings
 from wavecity.dataset.writer import write_unit
 from wavecity.geo.errors import InputError
@@ -206,7 +207,7 @@ def import_sources(
     base = _base_station(positions, settings)
     sums = {file.name: file.checksum() for file in files}
     # The order of the files is that of the scenes.
-    content: list[object] = [IMPORTER, SCHEMA_VERSION, settings.model_dump(mode="json"), list(sums.items())]
+    content: list[object] = [IMPORTER, STORE_SCHEMA, settings.model_dump(mode="json"), list(sums.items())]
     content += [package_versions(), *([known_attributes] if known_attributes else [])]
     fingerprint = fingerprint_of(content)
     defaults = StoreSettings()

@@ -14,11 +14,12 @@ from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
 from wavecity.dataset.lock import builder_lock
+from wavecity.dataset.metadata import STORE_SCHEMA
 from wavecity.dataset.progress import Tracker
 from wavecity.dataset.publish import Version, make_latest, publish, versions
 from wavecity.dataset.reader import check_version, refuse_run_folder, resolve
 from wavecity.dataset.records import Lineage, Outcome, StoreAttributes, attributes_of
-from wavecity.dataset.schema import SCHEMA_VERSION, Arrays
+from wavecity.dataset.schema import Arrays
 from wavecity.dataset.selection import rows_of
 from wavecity.dataset.stored_units import load_unit
 from wavecity.dataset.writer import write_unit
@@ -133,7 +134,7 @@ def subset(
     part = _Part(source, rows, [every[row] for row in rows], _kept(store, source.layout, fields))
     card = _card_of(folder)
     ids = [outcome["scene_id"] for outcome in part.outcomes]
-    made_of = {"subset of": source.fingerprint, "scenes": ids, "kept": part.kept, "schema": SCHEMA_VERSION}
+    made_of = {"subset of": source.fingerprint, "scenes": ids, "kept": part.kept, "schema": STORE_SCHEMA}
     fingerprint = fingerprint_of({**made_of, "versions": package_versions()})
     place = location(out)
     refuse_run_folder(place)

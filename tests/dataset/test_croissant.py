@@ -58,7 +58,7 @@ def test_what_a_dataset_must_say(loaded):
     assert metadata.license == ["https://spdx.org/licenses/ODbL-1.0.html"]
     assert "OpenStreetMap contributors" in metadata.cite_as
     assert {creator.name for creator in metadata.creators} == {"Wavecity", "OpenStreetMap contributors"}
-    assert metadata.version == "2.0.0+0123456789abcdef"
+    assert metadata.version == "1.1.0+0123456789abcdef"
     assert "xarray" in metadata.description
 
 

@@ -126,7 +126,7 @@ def test_old_stores_are_valid_and_read(old_store: Path, toy_store: Path) -> None
     assert validate(old_store).findings == []
     old, new = open_store(old_store), open_store(toy_store)
     xr.testing.assert_equal(old.load(), new.load())
-    assert {**old.attrs, "schema_version": "2", "comment": new.attrs["comment"]} == new.attrs
+    assert {**old.attrs, "schema_version": "1.1", "comment": new.attrs["comment"]} == new.attrs
 
 
 def test_another_scene_in_a_group_is_found(toy_store: Path, tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 import ast
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from processes import finished
 from test_imports import imports
 
-from wavecity.flows.fingerprint import DATA, NOT_DATA, fingerprint_below
+from wavecity.flows import build
+from wavecity.flows.fingerprint import DATA, NOT_DATA, code_fingerprint, fingerprint_below
+from wavecity.flows.recipe import load_recipe
+from wavecity.flows.reuse import scene_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 # What `flows.build` hands a scene to, in the order in which it happens.
@@ -86,3 +90,12 @@ def test_another_version_of_python_finds_the_same(version: str) -> None:
     code = "import sys; exec(open(sys.argv[1]).read()); print(fingerprint_below(Path(sys.argv[2])))"
     run = finished([other, "-c", code, str(ROOT / "flows" / "fingerprint.py"), str(ROOT)])
     assert run.stdout.strip() == fingerprint_below(ROOT), run.stderr
+
+
+def test_other_metadata_make_another_version_and_leave_the_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scenes are taken over where their parts are the same (`wavecity.flows.reuse`)."""
+    recipe, plan = load_recipe("quickstart"), SimpleNamespace(sources={})
+    before, scene = build.dataset_fingerprint(recipe, plan), scene_parts(recipe, code_fingerprint())
+    monkeypatch.setattr(build, "STORE_SCHEMA", "1.99")
+    assert build.dataset_fingerprint(recipe, plan) != before
+    assert scene_parts(recipe, code_fingerprint()) == scene
