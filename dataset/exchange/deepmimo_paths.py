@@ -167,7 +167,7 @@ def strongest(columns: Mapping[str, NDArray[np.generic]], there: NDArray[np.bool
 
 def rereferenced(
     phase: ArrayLike, aod_el: ArrayLike, aod_az: ArrayLike, radio: RadioSettings, other: RadioSettings
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Phases of a scenario for another array than the one it was exported for.
 
     Parameters
@@ -179,12 +179,12 @@ def rereferenced(
 
     Returns
     -------
-    float32 (U, P)
+    float64 (U, P)
         Degrees.
     """
     zenith, azimuth = (np.deg2rad(np.asarray(angle, np.float64)) for angle in (aod_el, aod_az))
     turn = reference_phase(zenith, azimuth, other) - reference_phase(zenith, azimuth, radio)
-    return np.rad2deg(_wrapped(np.deg2rad(np.asarray(phase, np.float64)) + turn)).astype(np.float32)
+    return np.rad2deg(_wrapped(np.deg2rad(np.asarray(phase, np.float64)) + turn))
 
 
 def csi_of(channel: NDArray[np.complexfloating], columns: int, rows: int, subcarriers: int) -> NDArray[np.complex64]:

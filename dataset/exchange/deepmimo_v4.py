@@ -146,13 +146,13 @@ def array_settings(store: str, array: str | None) -> RadioSettings:
 
 
 def path_matrices(values: Arrays, radio: RadioSettings) -> Arrays:
-    """Path matrices of a scenario as DeepMIMO stores them, float32; interaction positions are not known."""
+    """Path matrices of a scenario as DeepMIMO loads them; interaction positions are not known."""
     matrices = to_deepmimo(values, radio)
     bounces = max(values["paths/interactions"].shape[-1], 1)
-    exact = bounces <= EXACT_DIGITS
+    # DeepMIMO's own converters write all in float32: in such degrees the channel of a deeply faded user is exact to -86 dB.
+    single = {"delay", *(["inter"] if bounces <= EXACT_DIGITS else [])}
     result: Arrays = {
-        name: matrix.astype(np.float64 if name == "inter" and not exact else np.float32)
-        for name, matrix in matrices.items()
+        name: matrix.astype(np.float32) if name in single else matrix for name, matrix in matrices.items()
     }
     result["inter_pos"] = np.full((*matrices["power"].shape, bounces, 3), np.nan, np.float32)
     return result

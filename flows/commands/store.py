@@ -100,7 +100,7 @@ def publish(store: str, passed: tuple[str, ...]) -> None:
 @click.option("--out", type=address, required=True, help="Folder or URL of the new store.")
 @click.option("--cities", multiple=True, metavar="NAMES", help="Scenes of these cities: Helsinki,Oslo; repeatable.")
 @click.option("--split", "splits", multiple=True, metavar="NAMES", help="Scenes of these splits: train,validation.")
-@click.option("--scenes", multiple=True, metavar="IDS", help="These scenes, by id or pattern: helsinki-0020,oslo-*.")
+@click.option("--scenes", multiple=True, metavar="IDS", help="These scenes, by id or pattern: helsinki-0020,oslo-00??.")
 @click.option(
     "--fields",
     multiple=True,

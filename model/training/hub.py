@@ -95,11 +95,33 @@ class HubModel(  # type: ignore[call-arg,misc]
         save_file(tensors, save_directory / WEIGHTS, metadata={"format": "pt"})
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, card: Json, **options: Any) -> "HubModel":
-        """As the mixin calls it: `card` is from `config.json`; options are those of a download."""
-        folder, named = Path(model_id), {name: value for name, value in options.items() if name != "map_location"}
-        path = folder / WEIGHTS if folder.is_dir() else hf_hub_download(model_id, WEIGHTS, **named)
-        return cls(card=card, weights=load_file(path))
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        map_location: str = "cpu",
+        strict: bool = True,
+        **model_kwargs: Any,
+    ) -> "HubModel":
+        """As the mixin calls it: `card` among the last ones is from `config.json`."""
+        folder = Path(model_id)
+        path = str(folder / WEIGHTS)
+        if not folder.is_dir():
+            path = hf_hub_download(
+                model_id,
+                WEIGHTS,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
+        return cls(card=model_kwargs["card"], weights=load_file(path))
 
     def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
         """Model card with what it takes and gives, how it was trained, and whom to name."""

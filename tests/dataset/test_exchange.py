@@ -1,7 +1,9 @@
 """A store as DeepMIMO scenarios, HDF5, MATLAB files and tar shards, read by the packages of those formats."""
 
+import gc
 import json
 import tarfile
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from wavecity.dataset import InputError
 from wavecity.dataset.exchange.deepmimo_paths import csi_of
 from wavecity.dataset.exchange.deepmimo_v4 import scenario_csi
 from wavecity.dataset.exchange.exporter import export_dataset
+from wavecity.dataset.exchange.selection import Selection
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.views import derived_csi
 from wavecity.raytrace.settings import RadioSettings
@@ -279,6 +282,22 @@ def test_an_export_that_was_killed_goes_on_and_a_finished_one_does_nothing(paths
     assert len(piece.read_bytes()) == len(content)
     assert ATTRIBUTION in (out / "README.md").read_text()
     assert ATTRIBUTION in json.loads(record)["attribution"]
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_an_export_holds_a_scene_or_two_at_a_time(paths_store, tmp_path, monkeypatch, to):
+    read, held = Selection.read, []
+
+    def watched(selection, scene):
+        gc.collect()
+        assert not any(array() is not None for arrays in held[:-1] for array in arrays)
+        values = read(selection, scene)
+        held.append([weakref.ref(array.base if array.base is not None else array) for array in values.values()])
+        return values
+
+    monkeypatch.setattr(Selection, "read", watched)
+    export_dataset(str(paths_store), to, tmp_path / "out")
+    assert len(held) == 4
 
 
 def test_the_command_exports_says_so_and_finds_it_done(paths_store, tmp_path):

@@ -149,6 +149,10 @@ def test_late_runs_and_runs_of_a_lost_machine_are_notified(impatient_server: dic
         wait_until(lambda: got, 90, lambda: str(got))
         with builder_lock(store), pool_worker(server, "cpu-pool", log) as worker:
             wait_until(lambda: "waiting: " in log.read_text(), 120, log.read_text)
+            # Its first sign of life has arrived; the next one would come three minutes later.
+            resource = {"id": [f"prefect.flow-run.{run['id']}"]}
+            beats = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": resource}}
+            wait_until(lambda: ask(server, "events/filter", beats)["total"], 60, log.read_text)
             family = psutil.Process(worker.pid).children(recursive=True)
             for each in (psutil.Process(worker.pid), *family):
                 each.kill()

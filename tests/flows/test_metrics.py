@@ -190,7 +190,7 @@ def test_a_running_build_is_scraped(tmp_path: Path, port: int) -> None:
     with process(command, log, environment) as build:
 
         def ended() -> bool:
-            with suppress(URLError):
+            with suppress(OSError):  # not yet, or no longer
                 found.update(scrape(port))
             return build.poll() is not None
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import wavecity
+import yaml
+from command import wavecity, wavecity_process
 from geo_maps import box, osm_xml
 
 from wavecity.dataset.checks.validate import validate
@@ -419,3 +420,27 @@ def test_what_cannot_be_put_in_order_or_kept_is_refused(tmp_path: Path) -> None:
     few = parse_recipe(content, "town.yaml")
     with pytest.raises(InputError, match=r"^store\.keep is 2, but .* 3 versions, .*set store\.keep to at least 3$"):
         backfill.backfill.fn(few, maps, store=str(tmp_path / "other"), maps=tmp_path / "maps")
+
+
+@pytest.mark.system
+def test_the_commands(tmp_path: Path) -> None:
+    """Versions by map date, then one city of the last of them, as users make them."""
+    for name in NAMES[:2]:
+        town(tmp_path / f"{name}.osm")
+    newer, older = (dated(tmp_path / f"{year}.osm", year) for year in (2023, 2019))
+    (tmp_path / "towns.yaml").write_text(yaml.safe_dump(recipe_of(tmp_path).model_dump(mode="json")))
+    common = ("towns.yaml", "--out", "store", "--workers", "1")
+    filled = wavecity_process("backfill", *common, "--city", "Btown", "--map", newer, "--map", older, cwd=tmp_path)
+    assert filled.returncode == 0, filled.stderr
+    assert filled.stdout.splitlines() == [
+        "v1: map of 2019-05-01T12:00:00+00:00: store/versions/v1/data.zarr",
+        "v2: map of 2023-05-01T12:00:00+00:00: store/versions/v2/data.zarr",
+    ]
+    (tmp_path / "Aville.osm").unlink()
+    built = wavecity_process("build", *common, "--cities", "Btown", cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    assert "2 scenes kept from v2: its city was not built again" in built.stdout
+    assert "published v3: " in built.stdout
+    refused = wavecity("build", *common, "--cities", "Btown, Nowhere", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("wavecity: --cities: 'Nowhere' is no city of recipe towns")
