@@ -1,5 +1,6 @@
 """`wavecity explore`: the index of a store, the files of a site, the local server, and what is refused."""
 
+import hashlib
 import json
 import os
 import re
@@ -215,6 +216,16 @@ def test_the_page_is_small_and_names_its_licences() -> None:
     licences = page_files()["LICENCES.txt"].decode()
     for name in ("three", "zarrita", "hyparquet", "preact", "@observablehq/plot", "numcodecs", "Natural Earth"):
         assert name in licences
+
+
+def test_the_bundle_is_made_of_the_sources() -> None:
+    """`npm run build` in flows/explore/page writes their sum into the page."""
+    folder = Path(__file__).resolve().parents[2] / "flows/explore/page"
+    names = [path.relative_to(folder).as_posix() for path in (folder / "src").rglob("*") if path.is_file()]
+    digest = hashlib.sha256()
+    for name in sorted([*names, "package-lock.json"]):
+        digest.update(f"{name}\n".encode() + (folder / name).read_bytes())
+    assert f'content="{digest.hexdigest()}"' in page_files()["index.html"].decode()
 
 
 def test_cities_are_in_the_middle_of_their_scenes(site: Site) -> None:

@@ -574,3 +574,18 @@ def test_dark_colours_follow_the_system_and_can_be_chosen(chromium: Any, toy: st
         page.reload()
         look.ready()
         assert page.evaluate(paper) == "rgb(255, 255, 255)"
+
+
+def test_a_browser_without_3d_says_so_and_lists_the_users(toy: str) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-3d-apis"]
+        )
+        with opened(browser, toy) as look:
+            page = look.go("#/scene/toy-0000?user=1")
+            assert "This browser cannot draw in 3D" in look.text()
+            assert page.locator(".users tbody tr").count() == 8
+            assert page.locator("figure:has-text('Spatial spectrum') image").count() > 0
+        browser.close()

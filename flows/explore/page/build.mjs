@@ -1,7 +1,8 @@
 // Bundles the page into ../static: `npm run build`. Fails where the licences of the packages are not known.
 
+import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { build } from "esbuild";
 
 const here = import.meta.dirname;
@@ -25,7 +26,16 @@ const { metafile } = await build({
   loader: { ".json": "json" },
   define: { "process.env.NODE_ENV": '"production"' },
 });
-copyFileSync(join(here, "src", "index.html"), join(out, "index.html"));
+// A test compares this sum with the sources, so that no bundle is older than they are.
+const sources = readdirSync(join(here, "src"), { recursive: true, withFileTypes: true })
+  .filter((entry) => entry.isFile())
+  .map((entry) => relative(here, join(entry.parentPath, entry.name)).replaceAll("\\", "/"));
+const digest = createHash("sha256");
+for (const name of [...sources, "package-lock.json"].sort())
+  digest.update(`${name}\n`).update(readFileSync(join(here, name)));
+const page = readFileSync(join(here, "src", "index.html"), "utf8");
+const mark = `<meta name="sources" content="${digest.digest("hex")}">`;
+writeFileSync(join(out, "index.html"), page.replace("</head>", `${mark}\n</head>`));
 copyFileSync(join(here, "src", "icon.svg"), join(out, "icon.svg"));
 
 // Licences of what is in the bundle.

@@ -41,7 +41,7 @@ export function Histogram({ measure, scenes, chosen }: { measure: Measure; scene
       marginBottom: MARGINS.bottom,
       marginLeft: MARGINS.left,
       style: { background: "none", fontSize: "12px" },
-      x: { domain, label: null, ticks: 6 },
+      x: { domain, label: null, ticks: Math.max(3, Math.floor(width / 70)) },
       y: { label: null, ticks: 3, tickFormat: "~s" },
       ariaLabel: `${measure.label}: distribution over ${scenes.length} scenes`,
       marks: [

@@ -24,6 +24,9 @@ import { Card, Chart, Code, change, type Loaded, useLoaded, usePage, Waiting } f
 import { isMoving, loadChannel, loadMotion, loadPaths, type Motion, type Snapshot } from "../userdata";
 import { Polar } from "./polar";
 
+/** The least width of a scale of colours, dB. */
+const NARROW = 3;
+
 const degrees = (radians: number) => (radians * 180) / Math.PI;
 
 export function UserView({ scene, data, user }: { scene: Scene; data: SceneData; user: User }) {
@@ -272,13 +275,10 @@ function Heat(props: {
     finite.reduce((a, b) => Math.min(a, b), Infinity),
     depth ? high - depth : -Infinity,
   );
-  const domain: [number, number] = props.cyclic
-    ? [-180, 180]
-    : props.range
-      ? props.range
-      : high > low
-        ? [low, high]
-        : [low - 1, high + 1];
+  // Rounding errors of a constant are no pattern.
+  const middle = (low + high) / 2;
+  const spread: [number, number] = high - low < NARROW ? [middle - NARROW / 2, middle + NARROW / 2] : [low, high];
+  const domain = props.cyclic ? [-180, 180] : (props.range ?? spread);
   const [x, y] = offset;
   const bounds = { x1: x - 0.5, y1: y - 0.5, x2: x + columns - 0.5, y2: y + rows - 0.5 };
   return (
@@ -336,6 +336,8 @@ function PathCards(props: {
   const name = `${scene.id}-user-${user.number}`;
   const chosen = Number(address.query.get("path") ?? Number.NaN);
   const wideband = channel.value?.wideband;
+  const taps = wideband ? delayProfile(wideband.parts, wideband.subcarriers, wideband.spacing) : [];
+  const strongest = Math.max(...taps.map(({ power }) => power).filter((power) => !Number.isNaN(power)));
   const profile = wideband && (
     <Card
       title="Delay profile of the band"
@@ -348,9 +350,9 @@ function PathCards(props: {
         make={() => ({
           height: 240,
           x: { label: "delay, ns", grid: true },
-          y: { label: "power, dB", grid: true },
+          y: { label: "power, dB", grid: true, domain: [strongest - 60, strongest + 3], clamp: true },
           marks: [
-            Plot.lineY(delayProfile(wideband.parts, wideband.subcarriers, wideband.spacing), {
+            Plot.lineY(taps, {
               x: (tap) => 1e9 * tap.delay,
               y: "power",
               stroke: "var(--accent)",
@@ -387,6 +389,8 @@ function PathCards(props: {
   }
   const rows = paths.value.map((path, number) => ({ ...path, number }));
   const floor = Math.min(...rows.map(({ gain }) => gain)) - 5;
+  const [first, last] = [Math.min(...rows.map(({ delay }) => delay)), Math.max(...rows.map(({ delay }) => delay))];
+  const margin = Math.max(10, 0.03e9 * (last - first));
   const moves = rows.some(({ doppler }) => doppler !== 0);
   return (
     <>
@@ -397,7 +401,7 @@ function PathCards(props: {
           make={() => ({
             height: 260,
             marginLeft: 48,
-            x: { label: "delay, ns", grid: true, nice: true },
+            x: { label: "delay, ns", grid: true, domain: [1e9 * first - margin, 1e9 * last + margin] },
             y: { label: "path gain, dB", grid: true, domain: [floor, Math.max(...rows.map(({ gain }) => gain)) + 3] },
             marks: [
               Plot.ruleX(rows, {
