@@ -1,6 +1,7 @@
 """Deployments against real processes: a server, two pools with a worker each; publishing starts training on the other."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,14 @@ def test_from_a_deployment_to_a_model_trained_on_what_it_published(
     assert dataset["manifest"] == json.loads((version / "manifest.json").read_text())["sha256"]
     assert dataset["data"] == str(version / "data.zarr")
     assert (trained / "report.html").is_file()
-    artifacts = {artifact["key"] for artifact in ask(server, "artifacts/filter", {})}
+    artifacts = {artifact["key"]: artifact["description"] for artifact in ask(server, "artifacts/filter", {})}
     # A history by key is that of one recipe.
     names = ("units-done", "outcomes", "origins", "dataset-card", "training", "report")
-    assert {f"small-{name}" for name in names} <= artifacts
+    assert {f"small-{name}" for name in names} <= artifacts.keys()
+    # Progress, time, size and cost, by the build's own figures.
+    assert re.match(
+        r"4 of 4 scenes, .*All 4 scenes take .* GB, 0\.\d+ core-hours, with ", artifacts["small-units-done"]
+    )
 
 
 def ended_trainings(environment: dict[str, str]) -> list[dict[str, Any]]:

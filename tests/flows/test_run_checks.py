@@ -2,13 +2,16 @@
 
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
+from wavecity.dataset.publish import latest
 from wavecity.flows import pipeline
 from wavecity.flows.cli import cli
+from wavecity.flows.pipeline import Published, train_and_evaluate
 from wavecity.flows.recipe import load_recipe
 from wavecity.flows.run_checks import planned_sizes, refuse_other_run, warnings_of
 from wavecity.geo.errors import InputError
@@ -162,3 +165,18 @@ def test_a_task_that_is_not_possible_does_not_end_the_run(monkeypatch, tmp_path)
     left_out = pipeline._evaluate(tmp_path, tmp_path, ["localization", "mu-mimo"], load_recipe("quickstart"))
     assert notes == [("localization", "localization is not possible: too few")]
     assert left_out == {"not_possible": "localization is not possible: too few"}
+
+
+def test_a_training_refuses_another_version_than_announced(toy_store: Path, tmp_path: Path) -> None:
+    version = latest(toy_store)
+    assert version is not None
+    announced = {
+        "store": str(toy_store),
+        "version": "v1",
+        "data": str(version.data),
+        "fingerprint": "",
+        "manifest": "0" * 64,
+    }
+    with pytest.raises(InputError, match=r"v1: manifest [0-9a-f]{12} is not that announced, 000000000000$"):
+        train_and_evaluate.fn(load_recipe("quickstart"), Published.model_validate(announced), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
