@@ -167,7 +167,7 @@ def _names(given: tuple[str, ...]) -> list[str] | None:
 def import_channels(files: tuple[Path, ...], out: str, **given: object) -> None:
     """Make a store of channels of your own.
 
-    FILE is an .npz with csi, user_position and more; docs/model.md has the layout.
+    FILE is an .npz with csi, user_position and more; docs/howto/own-channels.md has the layout.
     """
     from pydantic import ValidationError
 
