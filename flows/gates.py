@@ -11,6 +11,7 @@ from wavecity.dataset.distributions import Distributions, Histogram
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, read_json
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.records import attributes_of
 from wavecity.dataset.settings import GateSettings
 from wavecity.geo.errors import CommandFailed
 
@@ -114,7 +115,7 @@ def measure(
 
 def limits_of(folder: StorePath) -> GateSettings:
     """Limits of the recipe that a draft was finished with; none for imported channels, which have no recipe."""
-    recipe = open_store(folder).attrs.get("recipe", {})
+    recipe = attributes_of(open_store(folder).attrs).get("recipe", {})
     return GateSettings.model_validate(recipe.get("gates", {}))
 
 

@@ -19,6 +19,7 @@ from wavecity.dataset.exchange.importing import PathSettings
 from wavecity.dataset.exchange.scenarios import import_scenarios
 from wavecity.dataset.exchange.sionna_paths import import_paths
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.records import attributes_of
 from wavecity.dataset.torch_data import ChannelDataset
 from wavecity.dataset.views import derived_csi
 
@@ -104,7 +105,7 @@ def test_a_scenario_of_another_ray_tracer_becomes_a_store(tmp_path, ending):
     power = 10 * np.log10((np.abs(truth["gain"]) ** 2).sum(1))
     np.testing.assert_allclose(store.path_gain[:-1], power[:-1], atol=1e-4)
     # The map is the smallest square around base station and users, and the building is where it is.
-    attributes = store.attrs
+    attributes = attributes_of(store.attrs)
     low, high = np.minimum(truth["position"].min(0), 0)[:2], np.maximum(truth["position"].max(0), 0)[:2]
     size = np.ceil((high - low).max() / 10) * 10
     assert attributes["tile_size_m"] == size

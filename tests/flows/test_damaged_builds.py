@@ -18,6 +18,8 @@ from wavecity.flows.recipe import load_recipe
 
 SHARD = "data.zarr/csi/c/1/0/0/0"
 
+TILES = [SimpleNamespace(id=f"toy-{number:04d}", n_buildings=3) for number in range(6)]
+
 
 @pytest.fixture
 def parts(monkeypatch, tmp_path):
@@ -41,7 +43,7 @@ def parts(monkeypatch, tmp_path):
         yield SimpleNamespace(check=lambda: None)
 
     for module, name, part in (
-        (pipeline, "_plan", lambda *_: SimpleNamespace(short=[], accepted=[0] * 6, sources={}, tiles=[], cities=[])),
+        (pipeline, "_plan", lambda *_: SimpleNamespace(short=[], accepted=TILES, sources={}, tiles=[], cities=[])),
         (build, "published", lambda *_: None),
         (build, "reuse_of", lambda *_: None),
         (build, "draft_of", draft_of),

@@ -7,7 +7,7 @@ from command import wavecity, wavecity_process
 
 from wavecity.dataset.files import files_below
 from wavecity.flows.build import show_plan
-from wavecity.flows.forecast import Forecast, plan_of_some, seconds_per_scene
+from wavecity.flows.forecast import Forecast, plan_of_some, seconds_per_effort
 from wavecity.flows.recipe import load_recipe
 from wavecity.geo.plan import Plan
 from wavecity.geo.settings import SplitSettings
@@ -15,9 +15,10 @@ from wavecity.geo.tiles import divide
 
 
 def test_each_workers_first_unit_compiles_and_does_not_count() -> None:
-    units = [(1, 9.0, 9.0, 4), (2, 10.0, 10.0, 4), (1, 12.0, 3.0, 4), (2, 15.0, 5.0, 4)]
-    assert seconds_per_scene(units) == pytest.approx(1.0)
-    assert seconds_per_scene(units[:2]) == pytest.approx(19 / 8)
+    """Worker, end, seconds and effort of each unit."""
+    units = [(1, 9.0, 9.0, 4.0), (2, 10.0, 10.0, 4.0), (1, 12.0, 3.0, 4.0), (2, 15.0, 5.0, 4.0)]
+    assert seconds_per_effort(units) == pytest.approx(1.0)
+    assert seconds_per_effort(units[:2]) == pytest.approx(19 / 8)
 
 
 def test_seconds_and_bytes_of_all_scenes() -> None:
