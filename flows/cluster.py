@@ -57,6 +57,8 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
     if workers is None:
         address = address or os.environ.get("WAVECITY_DASK")
     if address:
+        client: Client | None = None
+        before = dask.config.get("scheduler", None)
         try:
             client = Client(address, timeout=10)
         except TypeError as error:
@@ -69,6 +71,10 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
             if address.startswith("tls://"):
                 msg += ", or name a certificate that it accepts"
             raise InputError(msg) from error
+        finally:
+            # A client that does not connect leaves itself as the default of whatever Dask computes later.
+            if not client:
+                dask.config.set(scheduler=before)
         with client:
             yield client
         return

@@ -106,7 +106,7 @@ class Scenarios:
                 "import numpy as np",
                 "",
                 f'dm.config.set("scenarios_folder", "{out.resolve()}")',
-                f'scenario = dm.load("{items[0].name}", max_paths={paths})  # DeepMIMO loads 25 paths unless told',
+                f'scenario = dm.load("{items[0].name}", max_paths={paths})  # DeepMIMO loads 25 paths by default',
                 f'array = {{"shape": [{radio.columns}, {radio.rows}], "spacing": {radio.spacing}, '
                 f'"rotation": {rotation(radio)}}}',
                 f"channel = scenario.compute_channels(dm.ChannelParameters(num_paths={paths}, bs_antenna=array))",

@@ -147,3 +147,11 @@ def test_local_workers_that_fail_to_start_are_one_line(monkeypatch: pytest.Monke
     monkeypatch.setattr(cluster, "LocalCluster", fail)
     with pytest.raises(CommandFailed, match=r"^1 local Dask workers: Nanny failed to start\.; in a script"), compute(1):
         pytest.fail("there is no cluster")
+
+
+def test_a_client_without_a_certificate_leaves_dask_as_it_was() -> None:
+    """Else whatever Dask computes later in this process asks for a client that is not there."""
+    with pytest.raises(InputError, match="TLS needs a certificate"), compute(address=f"tls://127.0.0.1:{free_port()}"):
+        pass
+    assert dask.config.get("scheduler", None) is None
+    assert dask.delayed(sum)([1, 2]).compute() == 3
