@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed import Client, Future, KilledWorker, LocalCluster, Security
 
 from wavecity.dataset.progress import stage
 from wavecity.geo.errors import CommandFailed, InputError
@@ -57,24 +57,17 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
     if workers is None:
         address = address or os.environ.get("WAVECITY_DASK")
     if address:
-        client: Client | None = None
-        before = dask.config.get("scheduler", None)
+        # Before there is a client: one that cannot make its connection stays Dask's default all the same.
+        if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
+            msg = f"--dask {address}: TLS needs a certificate: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..__CLIENT__CERT and "
+            raise InputError(msg + "..__CLIENT__KEY (docs/operations/deploy.md)")
         try:
             client = Client(address, timeout=10)
-        except TypeError as error:
-            if not address.startswith("tls://"):
-                raise
-            msg = f"--dask {address}: TLS needs a certificate: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..__CLIENT__CERT and "
-            raise InputError(msg + "..__CLIENT__KEY (docs/operations/deploy.md)") from error
         except (OSError, ValueError) as error:
             msg = f"--dask {address}: no Dask scheduler answers there; start one with `dask scheduler`"
             if address.startswith("tls://"):
                 msg += ", or name a certificate that it accepts"
             raise InputError(msg) from error
-        finally:
-            # A client that does not connect leaves itself as the default of whatever Dask computes later.
-            if not client:
-                dask.config.set(scheduler=before)
         with client:
             yield client
         return
