@@ -1,6 +1,6 @@
 """Radio maps of a recipe's scenes as files: pictures, GeoTIFFs and NumPy archives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,10 @@ def write_radio_map(
     scene = scene_of(recipe, scene_id, cache)
     backend.prepare()
 
-    def batches(starts: range) -> object:
+    def batches(starts: range) -> Iterable[int]:
         return track(starts, f"radio map of {scene_id}", unit="batches")
 
-    found = radio_map(scene, recipe.radio, recipe.solver, settings, recipe.seed, batches)  # type: ignore[arg-type]
+    found = radio_map(scene, recipe.radio, recipe.solver, settings, recipe.seed, batches)
     for file in files:
         with atomic_path(file) as temporary:
             WRITERS[file.suffix](scene, found, temporary)
@@ -103,14 +103,14 @@ def write_geotiff(scene: Scene, found: RadioMap, path: Path) -> None:
         file.update_tags(**tags)
         for band, (name, values) in enumerate(found.values.items(), start=1):
             file.write(values, band)
-            unit, text = METRICS[name]  # type: ignore[index]
+            unit, text = METRICS[name]
             file.set_band_description(band, name)
             file.update_tags(band, units=unit, long_name=text)
 
 
 def write_archive(scene: Scene, found: RadioMap, path: Path) -> None:
     """A NumPy archive: the metrics, the scene's height map, the base station and where it is."""
-    about = {
+    about: dict[str, Any] = {
         "open": found.open,
         "height_map": scene.height,
         "bs_position": scene.bs_position,
@@ -119,9 +119,10 @@ def write_archive(scene: Scene, found: RadioMap, path: Path) -> None:
         "latitude": scene.latitude,
         "longitude": scene.longitude,
         "attribution": ATTRIBUTION,
+        **found.values,
     }
     with path.open("wb") as file:
-        np.savez_compressed(file, **about, **found.values)  # type: ignore[arg-type]
+        np.savez_compressed(file, **about)
 
 
 def draw(scene: Scene, found: RadioMap, path: Path) -> None:
@@ -139,14 +140,14 @@ def draw(scene: Scene, found: RadioMap, path: Path) -> None:
     title = f"{scene.id}, {scene.city}: receivers {found.height:g} m above ground, cells of {found.spacing:g} m"
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     figure.text(0.995, 0.004, ATTRIBUTION, fontsize=7, ha="right", va="bottom", color="0.3")
-    figure.get_layout_engine().set(rect=(0, 0.02, 1, 0.98))  # type: ignore[union-attr,call-arg]
+    figure.set_layout_engine("constrained", rect=(0, 0.02, 1, 0.98))
     figure.savefig(path, dpi=120, format="png")
 
 
 def _draw_one(axes: Axes, scene: Scene, name: str, values: NDArray[np.float32]) -> None:
     """One metric over its map."""
     half = scene.size / 2
-    unit, called = METRICS[name][0], TITLES[name]  # type: ignore[index]
+    unit, called = METRICS[name][0], TITLES[name]
     shown = np.where(values <= -199.0, np.nan, values) if name == "path_gain" else values
     known = shown[np.isfinite(shown)]
     low, high = np.quantile(known, [0.01, 0.99]) if len(known) else (0.0, 1.0)

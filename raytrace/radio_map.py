@@ -27,7 +27,7 @@ from wavecity.raytrace.world import World, build_world
 Metric = Literal["path_gain", "los", "delay_spread", "angle_spread", "n_paths", "best_beam"]
 
 # Unit and description of each metric.
-METRICS: dict[Metric, tuple[str, str]] = {
+METRICS: dict[str, tuple[str, str]] = {
     "path_gain": ("dB", "power of all paths together"),
     "los": ("1", "1 in line of sight of the base station, 0 elsewhere"),
     "delay_spread": ("ns", "RMS delay spread over all paths, weighted by power (3GPP TR 25.996)"),
@@ -75,7 +75,7 @@ def radio_map(
     solver: SolverSettings,
     settings: RadioMapSettings,
     seed: int,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> RadioMap:
     """Radio map of a scene's base station.
 

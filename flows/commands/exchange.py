@@ -77,7 +77,9 @@ def export_dataset(
     )
     if not done.written:
         say("nothing to do: the export is whole")
-    click.echo(f"exported {done.scenes:,} scenes, {done.users:,} users, {done.bytes / 1e6:,.1f} MB: {out}")
+    click.echo(
+        f"exported {done.scenes:,} scene{'s' * (done.scenes != 1)}, {done.users:,} users, {done.bytes / 1e6:,.1f} MB: {out}"
+    )
 
 
 @click.command(

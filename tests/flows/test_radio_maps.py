@@ -9,7 +9,10 @@ from PIL import Image
 from pyproj import Geod, Transformer
 
 from wavecity.flows import build
+from wavecity.flows.commands.build import RADIO_METRICS
+from wavecity.flows.radio_maps import TITLES
 from wavecity.flows.recipe import load_recipe
+from wavecity.raytrace.radio_map import METRICS
 
 SCENE = "helsinki-0020"
 QUICK = ("--set", "solver.rays=20000", "--set", "solver.max_depth=1", "--set", "solver.diffraction=false")
@@ -61,3 +64,7 @@ def test_wrong_input_is_one_line(tmp_path: Path, arguments: tuple[str, ...], wor
     assert result.returncode == 2, result.stdout
     assert words in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_knows_all_metrics() -> None:
+    assert RADIO_METRICS == tuple(METRICS) == tuple(TITLES)
