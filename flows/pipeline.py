@@ -99,18 +99,22 @@ def build_unit(
     run_unit: RunUnit,
 ) -> Receipt | State[Receipt]:
     """Hand one unit to Dask and wait for its receipt; `Cancelled` if the run ends meanwhile."""
-    if client.status == "closed":
-        return Cancelled(message=ENDED)
-    future = client.submit(run_unit, draft, unit, jobs, sources, recipe, pure=False)
     try:
-        return cast(Receipt, result_of(client, future, f"unit {unit}"))
-    except FutureCancelledError as error:
+        future = client.submit(run_unit, draft, unit, jobs, sources, recipe, pure=False)
+        try:
+            return cast(Receipt, result_of(client, future, f"unit {unit}"))
+        finally:
+            future.release()
+    except Exception as error:
+        # A client that is closed, at whichever moment, fails in many ways: it sends nothing, and knows of no workers.
+        if client.status in ("closing", "closed"):
+            return Cancelled(message=ENDED)
+        if not isinstance(error, FutureCancelledError):
+            raise
         if error.reason == "scheduler-connection-lost":
             msg = "--dask: the scheduler is gone; start one, with its workers, and run the same command to go on"
             raise InputError(msg) from error
         return Cancelled(message=ENDED)
-    finally:
-        future.release()
 
 
 # Receipts and fingerprints decide what is done, never Prefect's cache; clients and locks cannot be hashed for its key.

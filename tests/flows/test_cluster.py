@@ -11,7 +11,7 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
-from distributed import Client, KilledWorker
+from distributed import Client, KilledWorker, LocalCluster
 from distributed.client import FutureCancelledError
 from processes import process, wait_until
 from servers import DASK
@@ -118,10 +118,43 @@ def test_a_unit_that_ends_right_after_a_look_has_its_result() -> None:
 
 def test_units_under_way_when_a_run_ends_are_cancelled() -> None:
     gone = client(submit=lambda *_, **__: future(FutureCancelledError("run_unit-1", "unknown"), done=True))
-    closed: Any = SimpleNamespace(status="closed")
-    for each in (gone, closed):
-        state: Any = build_unit.fn(each, None, 7, [], {}, None, None)  # type: ignore[arg-type]
-        assert state.is_cancelled()
+    state: Any = build_unit.fn(gone, None, 7, [], {}, None, None)  # type: ignore[arg-type]
+    assert state.is_cancelled()
+
+
+HELD = threading.Event()
+
+
+def hold(*_: object) -> None:
+    HELD.wait()
+
+
+class Closing(Client):
+    """A client that is closed right before it is asked for one thing or another."""
+
+    before = ""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        if self.before == "submit":
+            self.close()
+        return super().submit(*args, **kwargs)
+
+    def scheduler_info(self, *args: Any, **kwargs: Any) -> Any:
+        if self.before == "scheduler_info":
+            self.close()
+        return super().scheduler_info(*args, **kwargs)
+
+
+@pytest.mark.parametrize("before", ["submit", "scheduler_info"])
+def test_a_client_may_be_closed_at_any_moment(before: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "LOOK", 0.01)
+    HELD.clear()
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as local:
+        closing = Closing(local)
+        closing.before = before
+        state: Any = build_unit.fn(closing, None, 7, [], {}, None, hold)  # type: ignore[arg-type]
+        HELD.set()
+    assert state.is_cancelled()
 
 
 def test_local_workers_that_do_not_start_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
