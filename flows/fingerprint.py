@@ -9,7 +9,7 @@ from pathlib import Path
 # imports is listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
 DATA = {
     "geo": (
-        "bbbike", "build", "cities", "extract", "footprints", "gates", "guess", "height_file", "height_texts", "heights",
+        "bbbike", "boxes", "build", "cities", "extract", "footprints", "gates", "guess", "height_file", "height_texts", "heights",
         "mesh", "nested", "overpass", "overture", "plan", "polygons", "projection", "rasters", "reading", "rewriting", "rings",
         "rows", "scene", "seeding", "settings", "sources", "streets", "tile_heights", "tiles", "trajectories", "users",
     ),

@@ -15,15 +15,15 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
+from wavecity.geo.boxes import read_box
 from wavecity.geo.cities import SUFFIXES
 from wavecity.geo.errors import InputError, MapError
 from wavecity.geo.heights import HeightStatistics, height_statistics
-from wavecity.geo.projection import WGS84, cached_crs, turned
+from wavecity.geo.projection import turned
 from wavecity.geo.reading import Bounds, read_extract
 
 HELSINKI_SHA256 = "b73e9c2c82054d654209b0127f1c3287d5900d6780a6083bf3a45ead8ba3e5ee"
@@ -48,11 +48,11 @@ class ExtractSource:
 
     def buildings(self, bounds: Bounds) -> gpd.GeoDataFrame:
         """See `Source.buildings`; milliseconds, whatever the size of the extract."""
-        return _read_box(self.parquet, self._here(bounds), COLUMNS, ["osm_type", "osm_id"])
+        return read_box(self.parquet, self._here(bounds), COLUMNS, ["osm_type", "osm_id"])
 
     def streets(self, bounds: Bounds) -> gpd.GeoDataFrame:
         """See `Source.streets`."""
-        return _read_box(self.parquet.with_name("streets.parquet"), self._here(bounds), STREET_COLUMNS, ["osm_id"])
+        return read_box(self.parquet.with_name("streets.parquet"), self._here(bounds), STREET_COLUMNS, ["osm_id"])
 
     def _here(self, bounds: Bounds) -> Bounds:
         """A box with the longitudes of this map, which go beyond ±180 where it crosses the antimeridian."""
@@ -69,21 +69,6 @@ class ExtractSource:
         table = pq.read_table(self.parquet, columns=["bbox"]).flatten()
         edges = ("xmin", "ymin", "xmax", "ymax")
         return np.column_stack([table[f"bbox.{edge}"].to_numpy() for edge in edges]).astype(np.float64)
-
-
-def _read_box(path: Path, bounds: Bounds, columns: list[str], order: list[str]) -> gpd.GeoDataFrame:
-    """Rows of an indexed GeoParquet whose box touches `bounds`, in the order of some columns."""
-    west, south, east, north = bounds
-    box = {edge: pc.field("bbox", edge) for edge in ("xmin", "ymin", "xmax", "ymax")}
-    touching = (box["xmin"] <= east) & (box["xmax"] >= west) & (box["ymin"] <= north) & (box["ymax"] >= south)
-    # geopandas.read_parquet does the same but parses the CRS anew for every tile, which takes longer than the rest.
-    table = pq.read_table(path, columns=[*columns, "geometry"], filters=touching)
-    # Row order follows the Hilbert curve, not the ids.
-    table = table.sort_by([(column, "ascending") for column in order])
-    found = table.select(columns).to_pandas()
-    found["tags"] = [json.loads(tags) for tags in found["tags"]]
-    geometry = shapely.from_wkb(table["geometry"].to_numpy())
-    return gpd.GeoDataFrame(found, geometry=geometry, crs=cached_crs(WGS84))
 
 
 def open_extract(path: Path, name: str, cache: Path, pinned: str = "") -> ExtractSource:

@@ -3,20 +3,23 @@
 import json
 import shutil
 from hashlib import sha256
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 import zarr
 from toy import write_synthetic_unit
 
 from wavecity.dataset import InputError
 from wavecity.dataset.checks.findings import Finding, Validation
-from wavecity.dataset.checks.physics import _users
+from wavecity.dataset.checks.physics import _occupancy, _users
 from wavecity.dataset.checks.validate import processes, validate
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.fingerprints import array_checksum
 from wavecity.dataset.finish import seal
+from wavecity.geo.rasters import height_map, occupancy_grid
 
 
 @pytest.fixture
@@ -257,3 +260,24 @@ def test_findings_are_counted_in_words():
         "1 finding",
         "2 findings",
     ]
+
+
+def test_houses_narrower_or_wider_than_their_cells_do_not_contradict_their_occupancy() -> None:
+    """Two rows of houses of 3.45 and 2.6 m cover 60.5 % of a patch, and 5 of its 10 rows of cells."""
+    rows = [shapely.box(-40, low, 40, high) for low, high in ((10.55, 14.0), (15.55, 18.15))]
+    buildings = gpd.GeoDataFrame({"height": [9.0, 9.0], "base": [0.0, 0.0]}, geometry=rows)
+    arrays: Any = {
+        "height": height_map(buildings, 200.0, 200),
+        "occupancy": occupancy_grid(shapely.union_all(rows), 200.0, 20, 0.6),
+    }
+    attributes: Any = {"occupancy_threshold": 0.6}
+    assert arrays["occupancy"].sum() == 8
+    assert _occupancy(arrays, 0, attributes) == ""
+    for missing in (True, False):
+        row, column = np.argwhere(arrays["occupancy"] == missing)[-3]
+        changed = arrays["occupancy"].copy()
+        changed[row, column] ^= 1
+        assert _occupancy({**arrays, "occupancy": changed}, 0, attributes) == (
+            "" if missing else "1 occupancy patches contradict the height map"
+        )
+    assert _occupancy({**arrays, "occupancy": np.roll(arrays["occupancy"], 1, axis=0)}, 0, attributes).startswith("8 ")
