@@ -46,7 +46,7 @@ SMALL = {
 BLOCK = """python - <<'END'
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 message = {"subject": "{{subject}}", "body": "{{body}}"}
-CustomWebhookNotificationBlock(url="http://127.0.0.1:8000/", json_data=message).save("operations")
+CustomWebhookNotificationBlock(name="operations", url="http://127.0.0.1:8000/", json_data=message).save("operations")
 END"""
 ROWS = """python -c 'import json, sys; print(*json.loads(json.load(sys.stdin)["data"]), sep="\\n")'"""
 
@@ -220,8 +220,8 @@ def morning(day: Day) -> None:
         return False
 
     until(answers, "the server")
-    day.run("prefect work-pool create cpu-pool --type process | head -n 1")
-    day.run("prefect work-pool create gpu-pool --type process | head -n 1")
+    for pool in ("cpu-pool", "gpu-pool"):
+        day.run(f"prefect work-pool create {pool} --type process | grep Created")
     day.run("(cd /srv/wavecity && prefect --no-prompt deploy --all) | grep -o \"Deployment '.*' successfully created\"")
     day.say(
         "Alerts go to a webhook here, a receiver that appends what it gets to `alerts.jsonl`; in its place would be Slack, "
