@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import urllib.request
@@ -415,13 +416,19 @@ def main() -> None:
     head = [
         "# An operator's day",
         f"Written by `python scripts/operators_day.py`, which runs it all: a Prefect server, workers of a process pool, builds "
-        f"of a few small scenes, {(time.monotonic() - begun) / 60:.0f} minutes on {os.cpu_count()} cores ({versions}). What "
+        f"of a few small scenes, {(time.monotonic() - begun) / 60:.0f} minutes on {os.cpu_count()} cores ({versions}, load average {os.getloadavg()[2]:.0f}). What "
         "stands below a command is what it printed. The folder of the day is called `/srv/day` here, the checkout "
         "`/srv/wavecity`; ports are the usual ones. Set beforehand: `PREFECT_API_URL=http://127.0.0.1:4200/api`, "
         "`WAVECITY_STORE=/srv/day/stores`, `PREFECT_WORKER_QUERY_SECONDS=1`.",
         "Map data © OpenStreetMap contributors, ODbL.",
     ]
-    options.page.write_text("\n\n".join(filter(None, [*head, *day.text])) + "\n", encoding="utf-8")
+    blocks = [text if text.startswith(("```", "#", "!")) else wrapped(text) for text in (*head, *day.text)]
+    options.page.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in lines of prose."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":
