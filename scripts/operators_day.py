@@ -413,10 +413,11 @@ def main() -> None:
             day.say(f"![{title}]({file})")
             day.say(f"*{title}.*")
     versions = f"Python {sys.version.split()[0]}, Prefect {importlib.metadata.version('prefect')}"
+    versions += f", load average {os.getloadavg()[2]:.0f}"
     head = [
         "# An operator's day",
         f"Written by `python scripts/operators_day.py`, which runs it all: a Prefect server, workers of a process pool, builds "
-        f"of a few small scenes, {(time.monotonic() - begun) / 60:.0f} minutes on {os.cpu_count()} cores ({versions}, load average {os.getloadavg()[2]:.0f}). What "
+        f"of a few small scenes, {(time.monotonic() - begun) / 60:.0f} minutes on {os.cpu_count()} cores ({versions}). What "
         "stands below a command is what it printed. The folder of the day is called `/srv/day` here, the checkout "
         "`/srv/wavecity`; ports are the usual ones. Set beforehand: `PREFECT_API_URL=http://127.0.0.1:4200/api`, "
         "`WAVECITY_STORE=/srv/day/stores`, `PREFECT_WORKER_QUERY_SECONDS=1`.",
