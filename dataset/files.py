@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -82,6 +83,17 @@ def array_of(group: zarr.Group, name: str) -> ArrayV3:
     if not isinstance(found, zarr.Array):
         raise KeyError(name)
     return found
+
+
+def outage(error: object) -> str:
+    """What to say of an error by which object storage does not answer; of any other error nothing.
+
+    Those of botocore are no `OSError`.
+    """
+    botocore = sys.modules.get("botocore.exceptions")  # without it the error is none of its
+    if botocore is None or not isinstance(error, botocore.ConnectionError | botocore.HTTPClientError):
+        return ""
+    return f"the store does not answer: {error}; check its address in the environment, then run the same command again to go on"
 
 
 @contextmanager

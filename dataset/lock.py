@@ -73,7 +73,7 @@ class Lock:
                 write_json(self.path, _me())
             except InputError:
                 return  # taken over: the next call of `check` says so
-            except OSError:
+            except Exception:  # object storage has errors of its own
                 continue  # a network that fails for a while; the lease outlasts five beats
 
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import xarray as xr
 
-from wavecity.dataset.files import StorePath, location, zarr_store
+from wavecity.dataset.files import StorePath, location, outage, zarr_store
 from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.integrity import damages, named
 from wavecity.dataset.metadata import GROUP_FIELDS, SCENE_INDEX
@@ -58,7 +58,9 @@ def resolve(store: str | StorePath, version: int | None = None) -> StorePath:
         refuse_run_folder(path)
     except InputError:  # a ValueError too
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        if not isinstance(error, OSError | ValueError) and not outage(error):
+            raise
         # botocore's missing credentials are a ValueError or an OSError, depending on where they are missed.
         remedy = "its permissions" if isinstance(path, Path) else "the address and the credentials in the environment"
         msg = f"{store}: cannot be read ({error}); check {remedy}"

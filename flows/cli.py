@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from collections.abc import Iterator
 
 import click
 
@@ -86,14 +87,17 @@ def main() -> None:
     except CommandFailed as error:
         _fail(str(error), 1)
     except Exception as error:
-        where = disk_that_is_full(error)
-        if where is None:
-            raise
-        _fail(f"the disk is full{where}; make room and run the same command again to go on", 1)
+        if (where := disk_that_is_full(error)) is not None:
+            _fail(f"the disk is full{where}; make room and run the same command again to go on", 1)
+        from wavecity.dataset.files import outage  # not before: it takes zarr with it
+
+        if found := next(filter(None, map(outage, causes(error))), ""):
+            _fail(found, 1)
+        raise
 
 
-def disk_that_is_full(error: BaseException | None) -> str | None:
-    """Whether an error, or one behind it, is that of a full disk: ` (name of the file)`, or nothing where it has none."""
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those behind it."""
     seen: set[int] = set()
     rest = [error]
     while rest:
@@ -101,11 +105,17 @@ def disk_that_is_full(error: BaseException | None) -> str | None:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
+        yield one
+        rest += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
+
+
+def disk_that_is_full(error: BaseException | None) -> str | None:
+    """Whether an error, or one behind it, is that of a full disk: ` (name of the file)`, or nothing where it has none."""
+    for one in causes(error):
         full = isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left on device" in str(one) or "database or disk is full" in str(one):
             name = one.filename if isinstance(one, OSError) else None
             return f" ({name})" if name else ""
-        rest += [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
     return None
 
 

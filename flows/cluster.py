@@ -1,5 +1,6 @@
 """Where units are computed: a Dask cluster, local by default, any scheduler by address."""
 
+import logging
 import os
 import threading
 import time
@@ -68,16 +69,32 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
             if address.startswith("tls://"):
                 msg += ", or name a certificate that it accepts"
             raise InputError(msg) from error
-        with client:
+        with _closing(client):
             yield client
         return
     n_workers = workers or os.cpu_count() or 1
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(SETTINGS))
         with stage(f"start workers: {n_workers}"):
-            local = _start_local(n_workers)
-            client = stack.enter_context(Client(stack.enter_context(local)))
+            local = stack.enter_context(_closing(_start_local(n_workers)))
+            client = stack.enter_context(_closing(Client(local)))
         yield client
+
+
+@contextmanager
+def _closing(opened: Any) -> Iterator[Any]:
+    """Have a client or a cluster for the block; that it does not close in time is no error of the block's.
+
+    On a busy machine it may not: then a run would fail whose dataset is published, or one be `Failed` that is cancelled.
+    """
+    opened.__enter__()
+    try:
+        yield opened
+    finally:
+        try:
+            opened.__exit__(None, None, None)
+        except Exception as error:
+            logging.getLogger(__name__).warning("Dask was not closed: %r", error)
 
 
 def result_of(client: Client, future: "Future[Any]", what: str) -> Any:

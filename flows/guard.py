@@ -1,7 +1,8 @@
 """No process is left behind: what a run starts ends with it, and a deployed run ends with the worker that started it.
 
 Dask's workers watch their parent themselves; the server that Prefect starts for a run does not, and would run for ever.
-Nor does the process of a deployed run, which would go on building, with nobody who could cancel it.
+Nor does the process of a deployed run, which would go on building, with nobody who could cancel it. A second process
+(`wavecity.flows.watcher`) ends what the run leaves behind, and reports the run where its worker no longer can.
 """
 
 import os
@@ -24,21 +25,6 @@ GRACE = 30.0
 
 # Watchers that end with this process: without a reference their pipes would be closed at once.
 _KEPT: "list[subprocess.Popen[bytes]]" = []
-
-# Reads until the other end of the pipe is closed, which the kernel does when its only holder ends, however it ends.
-# Python's own tracker of resources ends with its process, and serves it beyond the block.
-_WATCH = f"""
-import os, sys
-sys.stdin.buffer.read()
-import psutil
-for process in psutil.process_iter():
-    try:
-        marked = process.pid != os.getpid() and process.environ().get({MARK!r}) == sys.argv[1]
-        if marked and "multiprocessing.resource_tracker" not in " ".join(process.cmdline()):
-            process.kill()
-    except psutil.Error:
-        pass
-"""
 
 
 @contextmanager
@@ -65,14 +51,15 @@ def end_with_worker() -> None:
     """Have this process, if it is that of a deployed run, end with the worker that started it, and its own processes with it.
 
     A run without its worker is first asked to end as Prefect asks (SIGTERM: it reports `Crashed` and gives up the store),
-    and killed after `GRACE` seconds, for whatever it is in the middle of.
+    and killed after `GRACE` seconds, for whatever it is in the middle of. Prefect reports last of all, once the cluster is
+    closed and every unit has ended, and not at all before its flow has begun: the watcher makes up for a missing report.
     """
     if DEPLOYED not in os.environ or MARK in os.environ:
         return
-    _KEPT.append(_watch())
     parent = os.getppid()
     # The worker may have gone while this process imported its code.
     gone = _nobody_reads((1, 2), 0)
+    _KEPT.append(_watch("0" if gone else str(parent)))
     threading.Thread(target=_end_after, args=(parent, gone), name="worker-watch", daemon=True).start()
 
 
@@ -99,11 +86,11 @@ def _nobody_reads(streams: tuple[int, ...], seconds: float) -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(1000 * seconds))
 
 
-def _watch() -> "subprocess.Popen[bytes]":
+def _watch(*worker: str) -> "subprocess.Popen[bytes]":
     """Start the process that ends those that this one starts from here on, once its standard input is closed."""
     mark = uuid.uuid4().hex
     watcher = subprocess.Popen(
-        [sys.executable, "-c", _WATCH, mark],
+        [sys.executable, "-m", "wavecity.flows.watcher", mark, *worker],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

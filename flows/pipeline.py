@@ -23,7 +23,7 @@ from pydantic import Field
 
 from wavecity.dataset.checks.validate import Each
 from wavecity.dataset.draft import Draft, load_draft
-from wavecity.dataset.files import StorePath, location, make_folder, read_json, remove_folder, write_json
+from wavecity.dataset.files import StorePath, location, make_folder, outage, read_json, remove_folder, write_json
 from wavecity.dataset.lock import Lock
 from wavecity.dataset.progress import say, stage, track
 from wavecity.dataset.publish import Version, latest, make_latest, pointed_at
@@ -69,7 +69,7 @@ RunUnit = Callable[..., Receipt]
 
 
 def _can_pass(task: Task[..., object], run: TaskRun, state: State[object]) -> bool:
-    """Retry after a broken connection; never after bad geometry or wrong input.
+    """Retry after a broken connection, of the store as well; never after bad geometry or wrong input.
 
     Nor after killed workers: Dask has tried the unit on several.
     """
@@ -77,8 +77,8 @@ def _can_pass(task: Task[..., object], run: TaskRun, state: State[object]) -> bo
         state.result()
     except (ConnectionError, TimeoutError):
         return True
-    except Exception:
-        return False
+    except Exception as error:
+        return bool(outage(error))
     return False
 
 

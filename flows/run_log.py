@@ -5,6 +5,7 @@ from functools import cache
 
 from prefect.exceptions import ParameterTypeError
 
+from wavecity.dataset.files import outage
 from wavecity.geo.errors import CommandFailed, InputError
 
 # Loggers of Prefect's that report how a run ended: on the run's page, and in the process of a deployed run.
@@ -32,7 +33,7 @@ def explained(error: object) -> str:
         # pydantic's lines, without what Prefect and pydantic put before them.
         lines = [line.removeprefix(" - ").replace("Value error, ", "") for line in str(error).splitlines()[1:]]
         return "; ".join(lines) or str(error)
-    return str(error) if isinstance(error, InputError | CommandFailed) else ""
+    return str(error) if isinstance(error, InputError | CommandFailed) else outage(error)
 
 
 def one_line(record: logging.LogRecord) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from processes import PIPE, ROOT, Process, process
+from botocore.exceptions import EndpointConnectionError
+from processes import PIPE, ROOT, Process, process, wait_until
 
 from wavecity.dataset import InputError, lock
 from wavecity.dataset.files import location
@@ -112,3 +113,21 @@ def test_a_store_that_cannot_be_written_gets_one_line(bucket):
     with pytest.raises(InputError, match="cannot be written") as error, builder_lock(location("s3://no-such-bucket/a")):
         pass
     assert "\n" not in str(error.value)
+
+
+def test_the_lease_outlasts_a_store_that_does_not_answer_for_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "LEASE", 0.06)
+    # What s3fs raises then, which is no OSError.
+    failures = [EndpointConnectionError(endpoint_url="http://10.0.0.5:8333")] * 3
+    highest = lock._highest
+
+    def ask(folder):
+        if failures:
+            raise failures.pop()
+        return highest(folder)
+
+    with builder_lock(tmp_path) as mine:
+        monkeypatch.setattr(lock, "_highest", ask)
+        wait_until(lambda: not failures, 30)
+        last = mine.path.read_text()
+        wait_until(lambda: mine.path.read_text() != last, 30)

@@ -64,6 +64,29 @@ def prefect(environment: dict[str, str], *arguments: str) -> Finished:
     return finished([PREFECT, "--no-prompt", *arguments], env={**environment, "COLUMNS": "200"}, cwd=ROOT)
 
 
+def ended_tasks(environment: dict[str, str], runs: list[str], units: int) -> list[dict[str, Any]]:
+    """Task runs of flow runs, once so many units and everything else have ended.
+
+    They reach the server's database through a queue, so that a flow may have ended before its tasks have.
+    """
+
+    def found() -> list[dict[str, Any]] | None:
+        tasks = ask(environment, "task_runs/filter", {"flow_runs": {"id": {"any_": runs}}})
+        recorded = sum(task["name"].startswith("unit-") for task in tasks)
+        return tasks if recorded >= units and all(task["state_type"] in ENDED for task in tasks) else None
+
+    return wait_until(found, 60)
+
+
+def receipts(store: Path) -> dict[str, tuple[int, bytes]]:
+    """Receipts of a store, draft or published: when they were written, and what they say."""
+    while True:
+        try:
+            return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in store.rglob("unit-*.json")}
+        except FileNotFoundError:
+            continue  # a folder was made anew or published while it was listed: its receipts lie elsewhere now
+
+
 @contextmanager
 def pool_worker(environment: dict[str, str], pool: str, log: Path) -> Iterator[Process]:
     command = [PREFECT, "worker", "start", "--pool", pool, "--type", "process"]

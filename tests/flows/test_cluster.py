@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from distributed import Client, KilledWorker, LocalCluster
 from distributed.client import FutureCancelledError
+from prefect.exceptions import TerminationSignal
 from processes import process, wait_until
 from servers import DASK
 
@@ -180,6 +181,31 @@ def test_local_workers_that_fail_to_start_are_one_line(monkeypatch: pytest.Monke
     monkeypatch.setattr(cluster, "LocalCluster", fail)
     with pytest.raises(CommandFailed, match=r"^1 local Dask workers: Nanny failed to start\.; in a script"), compute(1):
         pytest.fail("there is no cluster")
+
+
+class Slow:
+    """A client that is not closed in time."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.status = "running"
+
+    def __enter__(self) -> "Slow":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        raise TimeoutError("timed out after 20 s.")
+
+
+def test_a_client_that_is_not_closed_in_time_decides_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cluster, "Client", Slow)
+    with compute(address="tcp://10.0.0.5:8786") as found:
+        assert found.status == "running"
+    assert "Dask was not closed: TimeoutError('timed out after 20 s.')" in caplog.text
+    # Prefect ends a run with this one, and would call it Failed if another error took its place.
+    with pytest.raises(TerminationSignal), compute(address="tcp://10.0.0.5:8786"):
+        raise TerminationSignal(15)
 
 
 def test_a_client_without_a_certificate_leaves_dask_as_it_was() -> None:

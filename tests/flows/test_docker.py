@@ -1,5 +1,6 @@
 """Images, compose file and Kubernetes files as far as they can be judged without an engine."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from aiobotocore.session import get_session
 from dask.config import get as read_config
 from prefect.server.schemas.actions import WorkPoolCreate
 from processes import finished
@@ -124,10 +126,10 @@ def test_no_secret_is_in_the_files() -> None:
         if secret.search(key):
             assert re.search(r"\$\{\w+:\?[^}]+\}", value), key
     example = dict(re.findall(r"^(\w+)=(.*)$", (DOCKER / ".env.example").read_text(), re.MULTILINE))
-    assert {key: value for key, value in example.items() if value} == {"AWS_ACCESS_KEY_ID": "wavecity"}
+    assert not any(example.values())
     required = set(re.findall(r"\$\{(\w+):\?", (DOCKER / "compose.yaml").read_text()))
     assert required == set(example)
-    assert {"docker/.env", "docker/tls/"} <= set((ROOT / ".gitignore").read_text().splitlines())
+    assert {"docker/.env", "docker/s3/", "docker/tls/"} <= set((ROOT / ".gitignore").read_text().splitlines())
     assert not any(doc["kind"] == "Secret" for doc in MANIFESTS)
 
 
@@ -142,8 +144,7 @@ def test_the_environment_is_what_the_code_reads() -> None:
     # What botocore reads, and PostgreSQL's image.
     known = read | {
         "DO_NOT_TRACK",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SHARED_CREDENTIALS_FILE",
         "AWS_DEFAULT_REGION",
         "AWS_ENDPOINT_URL",
     }
@@ -262,13 +263,44 @@ def test_prefect_asks_for_a_password_and_dask_for_a_certificate() -> None:
                 == wanted
             )
     for name in ("dask-scheduler", "dask-worker", "cpu-worker", "gpu-worker"):
-        assert SERVICES[name]["secrets"] == list(COMPOSE["secrets"]) == ["dask.pem", "dask.key"]
+        assert SERVICES[name]["secrets"][:2] == ["dask.pem", "dask.key"]
     for name in ("dask-scheduler", "dask-worker", "cpu-pool", "gpu-pool"):
         mounts = {mount["name"]: mount["mountPath"] for mount in containers[name]["volumeMounts"]}
         volumes = {volume["name"]: volume for volume in pods()[name]["volumes"]}
         assert mounts["dask"] == "/run/secrets/wavecity-dask"
         assert volumes["dask"]["secret"] == {"secretName": "wavecity-dask"}
     assert all("tcp://" not in json.dumps(part) for part in (COMPOSE, MANIFESTS))
+
+
+def test_the_credentials_of_the_store_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for the store and for who opens it; in no environment, where `docker inspect` would show them."""
+    folder = tmp_path / "s3"
+    made = finished([DOCKER / "s3.sh", folder])
+    assert made.returncode == 0, made.stderr
+    assert folder.stat().st_mode & 0o077 == 0
+    (identity,) = json.loads((folder / "identities.json").read_text())["identities"]
+    (pair,) = identity["credentials"]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "credentials"))
+    found = asyncio.run(get_session().get_credentials())  # as s3fs does
+    assert (found.access_key, found.secret_key) == (pair["accessKey"], pair["secretKey"])
+    assert len(pair["secretKey"]) == 48
+
+    again = finished([DOCKER / "s3.sh", folder])
+    assert again.returncode == 2
+    assert pair["secretKey"] in (folder / "credentials").read_text()
+
+    secrets = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
+    assert secrets["s3-credentials"] == "./s3/credentials"
+    assert secrets["s3-identities.json"] == "./s3/identities.json"
+    readers = {name for name, service in SERVICES.items() if "AWS_ENDPOINT_URL" in service["environment"]}
+    assert readers == {"setup", "cpu-worker", "gpu-worker", "dask-worker"}
+    for name in readers:
+        assert SERVICES[name]["environment"]["AWS_SHARED_CREDENTIALS_FILE"] == "/run/secrets/s3-credentials"
+        assert "s3-credentials" in SERVICES[name]["secrets"]
+    assert SERVICES["objects"]["secrets"] == ["s3-identities.json"]
+    assert "-s3.config=/run/secrets/s3-identities.json" in SERVICES["objects"]["command"]
 
 
 def test_network_policies_let_in_who_connects_and_nobody_else() -> None:

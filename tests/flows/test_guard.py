@@ -7,13 +7,14 @@ from pathlib import Path
 import psutil
 import pytest
 from processes import PIPE, ROOT, process, wait_until
+from servers import ask
 
 from wavecity.flows.guard import DEPLOYED, _nobody_reads
 
 # As Prefect's worker starts a run: with pipes of its own for what it writes. The run starts a process, and ignores SIGTERM or
 # leaves it to Python.
 WORKER = """
-import os, subprocess, sys
+import os, signal, subprocess, sys
 run = '''
 import signal, subprocess, sys, time
 from wavecity.flows import guard
@@ -27,17 +28,19 @@ while True:
     print("a line of its log", flush=True)
     time.sleep(0.05)
 '''
-environment = {**os.environ, sys.argv[1]: "0"}
+environment = {**os.environ, sys.argv[1]: sys.argv[3]}
 started = subprocess.Popen([sys.executable, "-c", run, sys.argv[2]], env=environment, stdout=subprocess.PIPE, text=True)
 print(started.pid, int(started.stdout.readline()), flush=True)
 for line in started.stdout:
     pass
+signal.pause()
 """
 
 
 @pytest.mark.parametrize("kind", ["polite", "stubborn"])
 def test_a_deployed_run_ends_with_its_killed_worker(tmp_path: Path, kind: str) -> None:
-    with process([sys.executable, "-c", WORKER, DEPLOYED, kind], tmp_path / "log", cwd=ROOT, stdout=PIPE) as worker:
+    command = [sys.executable, "-c", WORKER, DEPLOYED, kind, "0"]
+    with process(command, tmp_path / "log", cwd=ROOT, stdout=PIPE) as worker:
         assert worker.stdout is not None
         run, below = (psutil.Process(int(pid)) for pid in worker.stdout.readline().split())
         assert run.ppid() == worker.pid
@@ -46,6 +49,36 @@ def test_a_deployed_run_ends_with_its_killed_worker(tmp_path: Path, kind: str) -
         wait_until(lambda: not alive(below), 60)
     # It was not a line that it could not write that ended it.
     assert "BrokenPipeError" not in (tmp_path / "log").read_text()
+
+
+def test_the_watcher_reports_what_nobody_else_can(deployed_server: dict[str, str], tmp_path: Path) -> None:
+    server = deployed_server
+    deployment = ask(server, "deployments/name/build-dataset/quickstart")
+
+    def killed(state: str, kind: str, *victims: str) -> str:
+        """State of a run that was in another one when these processes were killed, all at once."""
+        run = ask(server, f"deployments/{deployment['id']}/create_flow_run", {})["id"]
+        ask(server, f"flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
+        command = [sys.executable, "-c", WORKER, DEPLOYED, kind, run]
+        with process(command, tmp_path / "log", server, ROOT, stdout=PIPE) as worker:
+            assert worker.stdout is not None
+            flow = psutil.Process(int(worker.stdout.readline().split()[0]))
+            (watcher,) = (each for each in flow.children() if "wavecity.flows.watcher" in each.cmdline())
+            chosen = [{"worker": psutil.Process(worker.pid), "run": flow}[name] for name in victims]
+            for each in chosen:
+                each.suspend()
+            for each in chosen:
+                each.kill()
+            assert psutil.wait_procs([watcher], timeout=120)[1] == []
+        return str(ask(server, f"flow_runs/{run}")["state_type"])
+
+    # It hangs until it is killed; it has not begun; it is lost together with its worker.
+    assert killed("RUNNING", "stubborn", "worker") == "CRASHED"
+    assert killed("PENDING", "polite", "worker") == "CRASHED"
+    assert killed("RUNNING", "polite", "worker", "run") == "CRASHED"
+    # It has ended before; its worker will report it.
+    assert killed("COMPLETED", "polite", "worker", "run") == "COMPLETED"
+    assert killed("RUNNING", "polite", "run") == "RUNNING"
 
 
 def alive(process: psutil.Process) -> bool:

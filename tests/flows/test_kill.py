@@ -14,8 +14,7 @@ import psutil
 import pytest
 from command import wavecity_process
 from processes import Process, process
-
-from wavecity.flows.guard import MARK
+from servers import receipts
 
 pytestmark = pytest.mark.system
 
@@ -62,14 +61,6 @@ def start(store: Path, maps: Path) -> AbstractContextManager[Process]:
     return process(command, store.parent / f"{store.name}.log")
 
 
-def receipts(store: Path) -> dict[str, tuple[int, bytes]]:
-    while True:
-        try:
-            return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in store.rglob("unit-*.json")}
-        except FileNotFoundError:
-            continue  # a folder was made anew or published while it was listed: its receipts lie elsewhere now
-
-
 def family(process: Process) -> list[psutil.Process]:
     me = psutil.Process(process.pid)
     # One that ended by itself a moment ago, and that nobody has asked about yet, cannot be killed.
@@ -81,7 +72,7 @@ def role(command: str) -> str:
         "uvicorn": "the server",
         "spawn_main": "a worker",
         "resource_tracker": "Python's tracker",
-        MARK: "the watcher",
+        "flows.watcher": "the watcher",
     }
     return next((name for word, name in names.items() if word in command), command)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from command import wavecity, wavecity_process
+from s3_server import CREDENTIALS
 from servers import dask_cluster
 from test_kill import content
 
@@ -109,3 +110,17 @@ def test_what_cannot_be_reached_gets_one_line(bucket: str) -> None:
         assert "Traceback" not in result.stderr
         assert result.stderr.strip().splitlines()[-1].startswith("wavecity: ")
     assert not Path("s3:").exists()
+
+
+def test_a_store_that_does_not_answer_gets_one_line(tmp_path: Path) -> None:
+    # Processes of their own: in this one s3fs has its connection already. Nothing listens on port 9.
+    nobody = {**CREDENTIALS, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    for command, message, code in (
+        (["build", "quickstart", "--maps", tmp_path, *SET, "--out"], "the store does not answer: ", 1),
+        (["inspect"], "s3://bucket/store: cannot be read (", 2),
+    ):
+        result = wavecity_process(*command, "s3://bucket/store", cwd=tmp_path, **nobody)
+        assert result.returncode == code, result.stderr
+        assert "Traceback" not in result.stderr
+        last = result.stderr.splitlines()[-1]
+        assert last.startswith(f'wavecity: {message}Could not connect to the endpoint URL: "http://127.0.0.1:9/')

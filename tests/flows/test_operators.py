@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 from processes import Process, process, wait_until
-from servers import ENDED, PREFECT, ask, pool_worker, prefect, small_recipe
+from servers import ENDED, PREFECT, ask, pool_worker, prefect, receipts, small_recipe
 
 from wavecity.dataset.lock import builder_lock, refuse_busy
 from wavecity.geo.errors import InputError
@@ -111,12 +111,13 @@ def test_a_run_whose_worker_is_killed_ends_and_frees_its_store(
         run = start(server, recipe)
         wait_until(lambda: moment in log.read_text() or ended(server, run), 120, log.read_text)
         if moment == "trace":
-            wait_until(lambda: list(store.rglob("unit-*.json")), 120, log.read_text)
+            wait_until(lambda: receipts(store), 120, log.read_text)
         family = flow_of(worker)
         with pytest.raises(InputError, match="is building in this store"):
             refuse_busy(store)
         worker.send_signal(signal.SIGKILL)
-        _, alive = psutil.wait_procs(family, timeout=60)
+        # It has 30 s to end and to report, and its watcher reports for it if that was not enough.
+        _, alive = psutil.wait_procs(family, timeout=120)
         assert not alive, [each.cmdline() for each in alive]
     assert end(server, run, log)["type"] == "CRASHED"
     refuse_busy(store)

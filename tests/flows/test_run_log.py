@@ -5,9 +5,12 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from prefect.exceptions import ParameterTypeError
+from prefect.states import Failed
 from pydantic import ValidationError
 
+from wavecity.flows.pipeline import _can_pass, build_unit
 from wavecity.flows.recipe import Recipe
 from wavecity.flows.run_log import LOGGERS, one_line, shorten_errors
 from wavecity.geo.errors import InputError, MapError
@@ -43,6 +46,22 @@ def test_an_error_that_explains_itself_is_one_line_once(log: io.StringIO) -> Non
     assert log.getvalue().splitlines() == ["town.osm: no such file"]
     fail(InputError("another one"), "prefect.flow_runs")
     assert log.getvalue().splitlines()[1:] == ["another one"]
+
+
+def test_a_store_that_does_not_answer_is_one_line_and_asked_again(log: io.StringIO) -> None:
+    gone = EndpointConnectionError(endpoint_url="http://10.0.0.5:8333/wavecity")
+    fail(gone, "prefect.task_runs", "prefect.flow_runs")
+    (line,) = log.getvalue().splitlines()
+    assert line.startswith(
+        'the store does not answer: Could not connect to the endpoint URL: "http://10.0.0.5:8333/wavecity"; '
+    )
+    for error, again in (
+        (gone, True),
+        (ConnectionResetError(), True),
+        (NoCredentialsError(), False),
+        (OSError(), False),
+    ):
+        assert _can_pass(build_unit, None, Failed(data=error)) is again  # type: ignore[arg-type]
 
 
 def test_a_bug_keeps_its_traceback(log: io.StringIO) -> None:
