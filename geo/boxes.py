@@ -6,6 +6,7 @@ A plan walks a city tile by tile, and tiles that are near one another lie in the
 import json
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -63,7 +64,8 @@ def read_box(path: Path, bounds: Bounds, columns: list[str], order: list[str]) -
     by = np.lexsort([found[column].to_numpy() for column in reversed(order)])
     found = found.iloc[by].reset_index(drop=True)
     # Copies, for whoever changes them.
-    found["tags"] = [dict(tags) for tags in found["tags"]]
+    copies: list[Any] = [dict(tags) for tags in found["tags"]]
+    found["tags"] = copies
     geometry = np.concatenate([geometry for _, geometry in parts])[by]
     return gpd.GeoDataFrame(found, geometry=geometry, crs=cached_crs(WGS84))
 

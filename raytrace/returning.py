@@ -214,20 +214,23 @@ class _Joint:
         """Sequences, and edges that may be seen in them and have a place for the path: first by groups, then one by one."""
         step, size = max(1, self.limit // self._groups), 1 << GROUP_BITS
         for low in range(0, self.sequences, step):
-            rows = min(low + step, self.sequences) - low
-            row, group = crossed(rows, self._groups, lambda row, low=low: self._may_see(row + dr.opaque(mi.UInt, low)))
+
+            def views(row: Numbers, low: int = low) -> Callable[[Numbers], Numbers]:
+                return self._may_see(row + dr.opaque(mi.UInt, low))
+
+            row, group = crossed(min(low + step, self.sequences) - low, self._groups, views)
             for first in range(0, dr.width(group), max(1, self.limit // size)):
                 pair = dr.arange(mi.UInt, min(self.limit // size, dr.width(group) - first)) + dr.opaque(mi.UInt, first)
                 sequence = dr.gather(mi.UInt, row, pair) + dr.opaque(mi.UInt, low)
                 members = dr.gather(mi.UInt, group, pair) << GROUP_BITS
                 dr.eval(sequence, members)
-                at, member = crossed(
-                    dr.width(pair),
-                    size,
-                    lambda at, sequence=sequence, members=members: self._has_place(
-                        dr.gather(mi.UInt, sequence, at), dr.gather(mi.UInt, members, at)
-                    ),
-                )
+
+                def places(
+                    at: Numbers, sequence: Numbers = sequence, members: Numbers = members
+                ) -> Callable[[Numbers], Numbers]:
+                    return self._has_place(dr.gather(mi.UInt, sequence, at), dr.gather(mi.UInt, members, at))
+
+                at, member = crossed(dr.width(pair), size, places)
                 edge = dr.gather(mi.UInt, self._order, dr.gather(mi.UInt, members, at) + member)
                 sequence = dr.gather(mi.UInt, sequence, at)
                 dr.eval(sequence, edge)
