@@ -18,7 +18,7 @@ V4 = """
 import deepmimo as dm, numpy as np, wavecity
 dm.config.set("scenarios_folder", "v4")
 scenario = dm.load("{name}", max_paths=32)
-scenario.power.shape, scenario.scene.get_objects("buildings")
+scenario.power.shape, len(scenario.scene.get_objects("buildings"))
 array = {{"shape": [32, 32], "spacing": 0.5, "rotation": [0, 0, -90]}}
 channel = scenario.compute_channels(dm.ChannelParameters(num_paths=32, bs_antenna=array))
 channel.shape
