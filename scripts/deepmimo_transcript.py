@@ -1,4 +1,4 @@
-"""The transcripts of docs/howto/exchange.md: a store's scene in the hands of DeepMIMO 4, DeepMIMO 3, and LWM's steps.
+"""A transcript of a store's scene in the hands of DeepMIMO 4, DeepMIMO 3, and LWM's steps.
 
 `python scripts/deepmimo_transcript.py STORE SCENE` in an environment with `wavecity[exchange,generate]` and the dependency
 group `deepmimo`. Every line is executed as it stands; the store needs a panel of 32 x 32 antennas that faces south.

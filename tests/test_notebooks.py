@@ -147,7 +147,7 @@ def test_a_notebook_carries_the_outputs_of_a_run(path: Path) -> None:
 def test_the_pages_list_every_notebook() -> None:
     assert len(NAMES) == 4
     index = (FOLDER / "index.md").read_text(encoding="utf-8")
-    listed = re.findall(r"\]\((.*?)\.ipynb\)", index)
+    listed = re.findall(r"\]\(([\w-]+)\.ipynb\)", index)
     contents = re.search(r"```{toctree}\n:hidden:\n\n(.*?)\n```", index, re.DOTALL)
     assert contents is not None
     assert contents[1].split() == listed
