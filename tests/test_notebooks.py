@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "notebooks"
 FIRST = "explore-a-dataset"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-STORED = [FOLDER / f"{name}.ipynb" for name in NAMES]
+STORED = [ROOT / "docs" / "tutorial.ipynb", *(FOLDER / f"{name}.ipynb" for name in NAMES)]
 
 
 def outputs(path: Path) -> list[dict[str, Any]]:
