@@ -67,6 +67,8 @@ def scene_arrays(
         "best_beam": beams,
     }
     arrays.update({f"paths/{name}": getattr(channels, name) for name in _PATH_FIELDS})
+    there = channels.interactions[..., None] != 0
+    arrays["paths/vertices"] = np.where(there, channels.vertices - scene.bs_position, 0).astype(np.float32)
     if moving is not None and scene.tracks is not None:
         arrays |= {
             "trajectory/csi": moving,

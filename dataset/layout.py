@@ -32,6 +32,7 @@ class Layout:
     gain_floor: float
     steps: int = 0
     subcarriers: int = 0
+    with_vertices: bool = False
 
     @property
     def with_trajectory(self) -> bool:
@@ -45,7 +46,8 @@ class Layout:
 
     def specs(self) -> list[ArraySpec]:
         """Arrays that units write."""
-        return array_specs(self.with_spectrum, self.with_paths, self.gain_floor, self.with_trajectory)
+        parts = self.with_spectrum, self.with_paths, self.gain_floor, self.with_trajectory, self.with_vertices
+        return array_specs(*parts)
 
     def shape(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shape of one array."""

@@ -61,7 +61,11 @@ class ArraySpec:
 
 
 def array_specs(
-    spectrum: bool = True, paths: bool = True, gain_floor: float = -200.0, trajectory: bool = False
+    spectrum: bool = True,
+    paths: bool = True,
+    gain_floor: float = -200.0,
+    trajectory: bool = False,
+    vertices: bool = False,
 ) -> list[ArraySpec]:
     """Return the arrays that units write, in writing order.
 
@@ -73,6 +77,8 @@ def array_specs(
         Path gain in dB of users in outage.
     trajectory : bool
         Whether users move.
+    vertices : bool
+        Whether the path-level arrays say where every interaction is.
 
     Examples
     --------
@@ -106,6 +112,9 @@ def array_specs(
             ArraySpec("paths/n_paths", user, "int32", 0, "1", "paths found, before the cut to the strongest"),
             ArraySpec("paths/power_cut", user, "float32", 0, "1", "share of the power in the paths cut"),
         ]
+    if paths and vertices:
+        place = "place of every interaction relative to the base station, 0 where there is none"
+        specs.append(ArraySpec("paths/vertices", (*user, "path", "bounce", "axis"), "float32", 0, "m", place))
     if trajectory:
         time = (*user, "time")
         moving = "wideband channel of every antenna along the user's way"

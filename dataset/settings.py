@@ -1,6 +1,8 @@
 """What a recipe says about the store, the precomputed features, and when a dataset is good enough."""
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from wavecity.geo.settings import Settings
 
@@ -14,6 +16,18 @@ class FeatureSettings(Settings):
     paths: bool = Field(
         True, description="Store the paths themselves: any other array, band or time can be derived without re-tracing."
     )
+    interactions: Literal["kinds", "positions"] = Field(
+        "kinds",
+        description="What is stored of a path's interactions; positions: where they are, as well as their kinds.",
+    )
+
+    @model_validator(mode="after")
+    def _positions_belong_to_paths(self) -> "FeatureSettings":
+        """Refuse positions of paths that are not stored."""
+        if self.interactions == "positions" and not self.paths:
+            msg = "features.interactions is positions, but features.paths is false; set it to true, or interactions to kinds"
+            raise ValueError(msg)
+        return self
 
 
 class StoreSettings(Settings):

@@ -1,4 +1,4 @@
-"""The site: `make docs`. Pages are Markdown (MyST), the tutorial is a notebook, the reference comes from docstrings."""
+"""The site: `make docs`. Pages are Markdown (MyST) and notebooks, the reference comes from docstrings."""
 
 from importlib import metadata
 
@@ -44,9 +44,9 @@ alone = (
 )
 html_sidebars: dict[str, list[str]] = {name: [] for name in alone}
 
-# The tests execute the notebook; the site shows the outputs that are stored in it.
+# The tests execute the notebooks; the site shows the outputs that are stored in them (`python scripts/notebooks.py`).
 nb_execution_mode = "off"
-# What commands write on standard error is no output of the tutorial.
+# What commands write on standard error is no output of a notebook.
 nb_output_stderr = "remove"
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4

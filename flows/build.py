@@ -337,6 +337,7 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath, retried: int = 0) -> 
         gain_floor=recipe.solver.gain_floor,
         steps=recipe.mobility.steps if recipe.mobility else 0,
         subcarriers=recipe.mobility.subcarriers if recipe.mobility else 0,
+        with_vertices=recipe.features.interactions == "positions",
     )
     return open_draft(store, _tried_again(dataset_fingerprint(recipe, plan), retried), layout)
 

@@ -48,6 +48,8 @@ class Channels:
         Nothing stands between base station and user.
     outage : bool (U,)
         No path, or a path gain below `gain_floor`; such a user's path arrays are 0.
+    vertices : float32 (U, P, D, 3)
+        Place of every interaction in m, scene frame; 0 where there is none.
     """
 
     gain: NDArray[np.complex64]
@@ -63,6 +65,7 @@ class Channels:
     path_gain: NDArray[np.float32]
     los: NDArray[np.bool_]
     outage: NDArray[np.bool_]
+    vertices: NDArray[np.float32]
 
 
 class DeparturePaths(Protocol):

@@ -203,6 +203,7 @@ def collect(
         path_gain=np.where(outage, solver.gain_floor, path_gain).astype(np.float32),
         los=visible,
         outage=outage,
+        vertices=table(strongest.vertices, np.float32, depth, 3),
     )
 
 

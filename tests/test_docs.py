@@ -28,20 +28,21 @@ PAGES = sorted(
     for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")]
     if "_build" not in path.parts
 )
-NOTEBOOK = "docs/tutorial.ipynb"
+TUTORIAL = "docs/tutorial.ipynb"
 ATTRIBUTION = "© OpenStreetMap contributors"
 
 
-def cells(kind: str) -> list[str]:
-    """Sources of the tutorial's cells of a kind."""
-    notebook = json.loads((ROOT / NOTEBOOK).read_text(encoding="utf-8"))
+def cells(page: str, kind: str) -> list[str]:
+    """Sources of a notebook's cells of a kind."""
+    notebook = json.loads((ROOT / page).read_text(encoding="utf-8"))
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == kind]
 
 
 def markdown(page: str) -> str:
-    """The page's text; of the notebook, its text and code as one page."""
-    if page == NOTEBOOK:
-        return "\n\n".join([*cells("markdown"), *(f"```ipython\n{code}\n```" for code in cells("code"))])
+    """The page's text; of a notebook, its text and code as one page."""
+    if page.endswith(".ipynb"):
+        code = (f"```ipython\n{source}\n```" for source in cells(page, "code"))
+        return "\n\n".join([*cells(page, "markdown"), *code])
     return (ROOT / page).read_text(encoding="utf-8")
 
 
@@ -217,7 +218,7 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
-    given = json.dumps(cells("code")).encode()
+    given = json.dumps(cells(TUTORIAL, "code")).encode()
     run = finished([sys.executable, "-c", CELLS], environment, tmp_path, given, seconds=280)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     users = re.search(r"^embedded torch\.Size\(\[(\d+), 64\]\) \1$", run.stdout, re.MULTILINE)
@@ -229,12 +230,12 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
 
 def test_the_tutorial_carries_its_outputs() -> None:
     """The site shows them, and executes nothing."""
-    notebook = json.loads((ROOT / NOTEBOOK).read_text(encoding="utf-8"))
+    notebook = json.loads((ROOT / TUTORIAL).read_text(encoding="utf-8"))
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     pictures = [output for cell in code for output in cell["outputs"] if "image/png" in output.get("data", {})]
     assert len(pictures) == 5
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
-    assert (ROOT / NOTEBOOK).stat().st_size < 2_000_000
+    assert (ROOT / TUTORIAL).stat().st_size < 2_000_000
 
 
 @pytest.mark.system

@@ -259,7 +259,7 @@ def all_arrays(source: Source) -> dict[str, xr.DataArray]:
         axes = {f"trajectory/{axis.name}": source.trajectory[axis.name] for axis in TRAJECTORY_AXES}
     else:
         axes = {}
-    order = [spec.name for spec in array_specs(trajectory=True)]
+    order = [spec.name for spec in array_specs(trajectory=True, vertices=True)]
     arrays = dict(sorted(arrays.items(), key=lambda item: order.index(item[0])))
     return arrays | axes | {field.name: source.data[field.name] for field in [*SCENE_FIELDS, SCENE_INDEX]}
 

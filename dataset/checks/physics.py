@@ -56,6 +56,21 @@ def _delay(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
     return f"{int(early.sum())} paths arrive before light could" if early.any() else ""
 
 
+def _vertices(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
+    """The way over a path's vertices is as long as its delay says."""
+    if "paths/vertices" not in arrays:
+        return ""
+    there = arrays["paths/interactions"][:n_users, ..., None] != 0
+    user = arrays["user_position"][:n_users, None, None].astype(np.float64)
+    # The base station is the origin; after a path's last vertex comes its user.
+    stops = np.where(there, arrays["paths/vertices"][:n_users], user)
+    ends = np.broadcast_to(user, (*stops.shape[:2], 1, 3))
+    length = np.linalg.norm(np.diff(np.concatenate([0 * ends, stops, ends], axis=2), axis=2), axis=-1).sum(-1)
+    traced = SPEED_OF_LIGHT * arrays["paths/delay"][:n_users]
+    wrong = (arrays["paths/gain"][:n_users] != 0) & (np.abs(length - traced) > RELATIVE * traced)
+    return f"{int(wrong.sum())} paths are not as long over their vertices as their delay says" if wrong.any() else ""
+
+
 def _parseval(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
     """The spectrum is the squared magnitude of the channel's discrete Fourier transform."""
     if "spectrum" not in arrays:
@@ -132,6 +147,7 @@ SCENE_CHECKS: dict[str, SceneCheck] = {
     "finite": _finite,
     "friis": _friis,
     "delay": _delay,
+    "vertices": _vertices,
     "spectrum": _parseval,
     "best_beam": _beams,
     "users": _users,

@@ -50,7 +50,7 @@ def to_deepmimo(paths: Mapping[str, NDArray[np.generic]], radio: RadioSettings) 
     Parameters
     ----------
     paths : mapping
-        `paths/gain` (U, P) and the other path arrays of a store, users without padding.
+        `paths/gain` (U, P) and the other path arrays of a store, users without padding; `paths/vertices` where it has them.
     radio : RadioSettings
         The panel whose antenna (0, 0) the phases are of.
 
@@ -58,7 +58,9 @@ def to_deepmimo(paths: Mapping[str, NDArray[np.generic]], radio: RadioSettings) 
     -------
     dict
         `power` (dB), `phase` (degrees), `delay` (s), `aod_el`, `aod_az`, `aoa_el`, `aoa_az` (degrees) and `inter`, all
-        float64 (U, P'), NaN where there is no path; P' is the largest number of paths of a user, at least 1.
+        float64 (U, P'), NaN where there is no path; P' is the largest number of paths of a user, at least 1. And
+        `inter_pos` (U, P', B, 3) in m, relative to the base station; NaN where there is no interaction, and everywhere
+        without `paths/vertices`.
     """
     gain = np.asarray(paths["paths/gain"]).astype(np.complex128)
     bounces = np.asarray(paths["paths/interactions"]).astype(np.int64)
@@ -79,12 +81,16 @@ def to_deepmimo(paths: Mapping[str, NDArray[np.generic]], radio: RadioSettings) 
         code = np.where(digit > 0, 10 * code + digit, code)
     with np.errstate(divide="ignore"):
         power = 20 * np.log10(np.abs(gain))
+    place = np.full((*bounces.shape[:2], max(bounces.shape[2], 1), 3), np.nan)
+    if "paths/vertices" in paths:
+        place = np.where(bounces[..., None] != 0, np.asarray(paths["paths/vertices"]), np.nan)
     return {
         "power": sorted_paths(power),
         "phase": sorted_paths(np.rad2deg(_wrapped(phase))),
         "delay": sorted_paths(np.asarray(paths["paths/delay"])),
         **{name: sorted_paths(np.rad2deg(values)) for name, values in angles.items()},
         "inter": sorted_paths(code),
+        "inter_pos": np.take_along_axis(place, order[..., None, None], axis=1),
     }
 
 

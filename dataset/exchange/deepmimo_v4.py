@@ -82,7 +82,7 @@ class Scenarios:
         blocks = scene_blocks(selection, scene)
         path.mkdir()
         base = base_station(selection, scene)
-        matrices = path_matrices(values, self.radio)
+        matrices = path_matrices(values, self.radio, base)
         matrices["rx_pos"] = (values["user_position"] + base).astype(np.float32)
         matrices["tx_pos"] = base[None].astype(np.float32)
         for name, matrix in matrices.items():
@@ -125,12 +125,19 @@ class Scenarios:
                 "csi = scenario_csi(scenario, columns=8, rows=4)",
                 "```",
                 "",
-                "Positions of interactions are not stored (`inter_pos` is NaN).",
+                "Positions of interactions are those of the store (`inter_pos`)."
+                if "paths/vertices" in selection.fields
+                else "Positions of interactions are not stored (`inter_pos` is NaN), so rays cannot be plotted.",
                 "",
                 *scene_lines(items),
                 "",
             ]
         )
+
+
+def path_fields(store: str) -> tuple[str, ...]:
+    """Arrays of a store that scenarios are made of; where interactions are, if it has that."""
+    return (*FIELDS, *["paths/vertices"] * ("vertices" in open_store(store, "paths")))
 
 
 def array_settings(store: str, array: str | None) -> RadioSettings:
@@ -146,16 +153,16 @@ def array_settings(store: str, array: str | None) -> RadioSettings:
     return radio_of_panel(store, attributes_of(open_store(store).attrs), changes, "--array")
 
 
-def path_matrices(values: Arrays, radio: RadioSettings) -> Arrays:
-    """Path matrices of a scenario as DeepMIMO loads them; interaction positions are not known."""
+def path_matrices(values: Arrays, radio: RadioSettings, base: NDArray[np.floating]) -> Arrays:
+    """Path matrices of a scenario as DeepMIMO loads them; `base` (3,) is the base station in m."""
     matrices = to_deepmimo(values, radio)
-    bounces = max(values["paths/interactions"].shape[-1], 1)
+    place = matrices.pop("inter_pos")
     # DeepMIMO's own converters write all in float32: in such degrees the channel of a deeply faded user is exact to -86 dB.
-    single = {"delay", *(["inter"] if bounces <= EXACT_DIGITS else [])}
+    single = {"delay", *(["inter"] if place.shape[2] <= EXACT_DIGITS else [])}
     result: Arrays = {
         name: matrix.astype(np.float32) if name in single else matrix for name, matrix in matrices.items()
     }
-    result["inter_pos"] = np.full((*matrices["power"].shape, bounces, 3), np.nan, np.float32)
+    result["inter_pos"] = (place + base).astype(np.float32)
     return result
 
 
@@ -279,14 +286,17 @@ def _params(
 ) -> Content:
     """Content of `params.json`."""
     solver = selection.attributes.get("recipe", {}).get("solver", {})
+    # Paths that were imported are another ray tracer's, whose name no store has.
+    traced = "imported" not in selection.attributes
+    versions = (read_json(selection.folder / "lineage.json") or {}).get("versions", {})
     depth = values["paths/interactions"].shape[-1]
     triangles = sum(len(block.faces) for block in blocks)
     reached = int(np.isfinite(matrices["power"][:, 0]).sum()) if len(matrices["power"]) else 0
     return {
         "version": VERSION,
         "rt_params": {
-            "raytracer_name": "Sionna Ray Tracing",
-            "raytracer_version": "2.2.0",
+            "raytracer_name": "Sionna Ray Tracing" if traced else "not stated",
+            "raytracer_version": versions.get("sionna-rt", "not stated") if traced else "not stated",
             "frequency": radio.frequency,
             "max_path_depth": depth,
             "max_reflections": depth,

@@ -176,7 +176,7 @@ def _format(
         if fields is not None:
             msg = f"--fields is for {', '.join(others)}; a DeepMIMO scenario consists of paths"
             raise InputError(msg)
-        return scenarios[to](store, array), deepmimo_v4.FIELDS
+        return scenarios[to](store, array), deepmimo_v4.path_fields(store)
     if to not in others:
         msg = f"--to {to}: not known; known are {', '.join([*scenarios, *others])}"
         raise InputError(msg)

@@ -1,6 +1,7 @@
 """The strongest paths of users as lines.
 
-The store keeps a path's directions, delay and interactions, not its vertices. `rebuild_path` finds them again.
+A store keeps a path's directions, delay and interactions, and its vertices only with `features.interactions: positions`.
+`rebuild_path` finds them again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,10 +77,13 @@ def strongest_paths(
         departure, arrival = (
             direction(table[f"{end}_zenith"][user, 0], table[f"{end}_azimuth"][user, 0]) for end in ("aod", "aoa")
         )
-        interactions = table["interactions"][user, 0]
-        interactions = interactions[interactions != NOTHING].tolist()
-        length = float(table["delay"][user, 0]) * SPEED_OF_LIGHT
-        whole, lines = rebuild_path(base, departure, users[user], arrival, interactions, length, triangles)
+        there = table["interactions"][user, 0] != NOTHING
+        interactions = table["interactions"][user, 0][there].tolist()
+        if "vertices" in table:
+            whole, lines = True, [np.stack([base, *(base + table["vertices"][user, 0][there]), users[user]])]
+        else:
+            length = float(table["delay"][user, 0]) * SPEED_OF_LIGHT
+            whole, lines = rebuild_path(base, departure, users[user], arrival, interactions, length, triangles)
         gain = 20 * np.log10(abs(table["gain"][user, 0]))
         paths.append(DrawnPath(user, float(gain), describe(interactions), whole, lines))
     return paths

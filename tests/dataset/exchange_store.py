@@ -1,5 +1,6 @@
 """A tiny published store of random paths: three cities, channels of a panel that is neither square nor level."""
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,9 +86,22 @@ def scene_values(seed: int, users: int) -> dict[str, np.ndarray]:
     return arrays
 
 
-def build_paths_store(store: Path, with_paths: bool = True) -> None:
+def put_vertices(arrays: dict[str, np.ndarray], seed: int) -> None:
+    """Random places of interactions, and the delays of the ways over them."""
+    there = arrays["paths/interactions"] != 0
+    place = np.random.default_rng(seed).uniform(-60, 60, (*there.shape, 3))
+    arrays["paths/vertices"] = np.where(there[..., None], place, 0).astype(np.float32)
+    for user, path in np.argwhere(arrays["paths/gain"] != 0):
+        stops = arrays["paths/vertices"][user, path][there[user, path]]
+        way = np.stack([np.zeros(3), *stops, arrays["user_position"][user]]).astype(np.float64)
+        length = sum(float(np.linalg.norm(end - start)) for start, end in pairwise(way))
+        arrays["paths/delay"][user, path] = length / SPEED_OF_LIGHT
+
+
+def build_paths_store(store: Path, with_paths: bool = True, vertices: bool = False) -> None:
     """Publish the store; two scenes are a unit."""
-    layout = Layout(5, 9, 8, 4, PATHS * with_paths, BOUNCES * with_paths, 200, 20, 2, 4, False, with_paths, -200.0)
+    sizes = (5, 9, 8, 4, PATHS * with_paths, BOUNCES * with_paths, 200, 20, 2, 4)
+    layout = Layout(*sizes, False, with_paths, -200.0, with_vertices=vertices)
     draft = open_draft(store, "0123456789abcdef0123", layout)
     for unit in range(layout.units):
         outcomes, scenes = [], []
@@ -109,6 +123,8 @@ def build_paths_store(store: Path, with_paths: bool = True) -> None:
                 }
             )
             scenes.append(scene_values(row, 5 + row) if done else None)
+            if done and vertices:
+                put_vertices(scenes[-1], row)
         write_buildings(draft.buildings_path(unit), outcomes)
         write_unit(draft, unit, scenes, outcomes, {"seed": 0})
     array = {"columns": RADIO.columns, "rows": RADIO.rows, "spacing_wavelengths": RADIO.spacing}

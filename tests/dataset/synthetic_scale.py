@@ -134,6 +134,7 @@ def make_arrays(scale: Scale, scene: int) -> dict[str, np.ndarray]:
         path_gain=np.where(outage, -200.0, 10 * np.log10(np.maximum(power, 1e-30))).astype(np.float32),
         los=~outage,
         outage=outage,
+        vertices=np.zeros((count, 2, 1, 3), np.float32),
     )
     antennas = csi(channels, scale.radio)
     beams = best_beam(antennas)

@@ -400,3 +400,12 @@ def test_paths_between_panels_and_maps_without_a_place_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"yard: height map of shape \(20, 25\)"):
         import_paths({"yard": paths}, str(tmp_path / "store"), placed, heights={"yard": np.zeros((20, 25))})
     assert not (tmp_path / "store").exists()
+
+
+def test_a_scenario_names_its_ray_tracer_and_no_other(tmp_path, v4):
+    """Paths of another origin do not become Sionna's on their way through a store."""
+    write_scenario(tmp_path / "in" / "town", raytracer_name="Remcom Wireless Insite")
+    import_scenarios([tmp_path / "in"], str(tmp_path / "store"), {"columns": 2, "rows": 2, "split": "test"})
+    export_dataset(str(tmp_path / "store"), "deepmimo", tmp_path / "out")
+    for folder, name in ((tmp_path / "out" / "town", "not stated"), (v4 / "alba-0001", "Sionna Ray Tracing")):
+        assert json.loads((folder / "params.json").read_text())["rt_params"]["raytracer_name"] == name

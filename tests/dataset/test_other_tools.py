@@ -225,6 +225,24 @@ def test_duckdb_and_geopandas_read_the_buildings(toy_store: Path) -> None:
     ]
 
 
+def test_gdal_reads_the_copy_of_the_page(toy_store: Path, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="needs wavecity[geotiff]")
+    with rasterio.Env() as environment:
+        if "Zarr" not in environment.drivers():
+            pytest.skip("this GDAL has no Zarr driver")
+    block = re.search(r"```python\n(part = [^`]*for-gdal[^`]*)```", PAGE.read_text(encoding="utf-8"))
+    assert block is not None
+    exec(block[1].replace('"STORE"', repr(str(toy_store))).replace('"for-gdal.zarr"', repr(str(tmp_path / "copy"))))
+    root = zarr.open_group(str(toy_store / "latest.zarr"), mode="r")
+    with rasterio.open(f'ZARR:"{tmp_path}/copy":/height') as file:
+        np.testing.assert_array_equal(file.read(), root["height"][:])
+    with rasterio.open(f'ZARR:"{tmp_path}/copy":/path_gain') as file:
+        np.testing.assert_array_equal(file.read(1), root["path_gain"][:])
+    # Should a later one read the store itself, the page has to say so.
+    with pytest.raises(rasterio.errors.RasterioIOError, match="sharding_indexed"):
+        rasterio.open(f'ZARR:"{toy_store}/latest.zarr":/height')
+
+
 NODE = """
 import * as zarr from "zarrita";
 import { FileSystemStore } from "@zarrita/storage";

@@ -19,6 +19,7 @@ from raytrace_helpers import (
     world_of,
 )
 
+from wavecity.dataset.features import scene_arrays
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.channels import Channels, csi
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
@@ -233,3 +234,25 @@ def test_stored_paths_are_read_without_sionna() -> None:
     heavy = ("drjit", "mitsuba", "sionna")
     code = f"import wavecity.raytrace.channels, wavecity.raytrace.arrays, sys; print([m for m in {heavy} if m in sys.modules])"
     assert python(code) == "[]"
+
+
+def test_vertices_make_up_length_and_directions_of_their_paths() -> None:
+    """Those of edges too: from base station to user they are the stored delay, and start and end as the stored angles."""
+    users = users_around(BLOCKS, 40)
+    scene = scene_of(BLOCKS, users)
+    found = simulate(scene, RADIO, SolverSettings(rays=20_000, diffraction=True, max_depth=2), 0)
+    assert (found.interactions == 8).any()
+    for user, path in np.argwhere(found.gain != 0):
+        stops = found.vertices[user, path][found.interactions[user, path] != 0].astype(np.float64)
+        way = np.diff(np.stack([SOURCE, *stops, users[user]]), axis=0)
+        length = np.linalg.norm(way, axis=1)
+        assert length.sum() / SPEED_OF_LIGHT == pytest.approx(float(found.delay[user, path]), rel=1e-5)
+        for (x, y, z), end in ((way[0] / length[0], "aod"), (-way[-1] / length[-1], "aoa")):
+            zenith, azimuth = (float(getattr(found, f"{end}_{name}")[user, path]) for name in ("zenith", "azimuth"))
+            wave = np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)
+            np.testing.assert_allclose(wave, (x, y, z), atol=1e-3)
+    assert not found.vertices[found.interactions == 0].any()
+    stored = scene_arrays(scene, found, csi(found, RADIO))["paths/vertices"]
+    there = found.interactions != 0
+    np.testing.assert_allclose(stored[there] + scene.bs_position, found.vertices[there], atol=1e-4)
+    assert not stored[~there].any()
