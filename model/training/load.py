@@ -340,8 +340,8 @@ def load(run: str | Path) -> Pretrained | PretrainedTemporal | PretrainedRays:
     ----------
     run : str or Path
         A run folder, its folder `checkpoints`, or the file; a folder that `save_pretrained` wrote, or the name of a model
-        on the Hugging Face Hub, `owner/name` or `owner/name@revision` (both need `wavecity[hub]`); or `small`, a model that
-        comes with the package.
+        on the Hugging Face Hub, `owner/name` or `owner/name@revision` (both need `wavecity[hub]`); or the name of a
+        small checkpoint that comes with the package (`model/checkpoints/NAME.ckpt`).
 
     Returns
     -------
