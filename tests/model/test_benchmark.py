@@ -301,6 +301,7 @@ def run_of(folder, toy_store, name, *more):
     return command("benchmark", "run", name, "--data", toy_store, "--protocol", "tiny.yaml", *more, cwd=folder)
 
 
+@pytest.mark.system
 def test_the_command_runs_all_tasks_once_and_goes_on(folder, toy_store, monkeypatch):
     first = run_of(folder, toy_store, "encoders_of_mine:Level", "--out", "level.json", "--task", "mu-mimo")
     assert first.returncode == 0, first.stderr
