@@ -8,6 +8,7 @@ import click
 
 from wavecity.flows.bench.commands import bench
 from wavecity.flows.commands import backfill, build, exchange, models, recipes, store
+from wavecity.flows.commands.benchmark import benchmark
 from wavecity.flows.commands.explore import explore
 from wavecity.flows.commands.prefect_start import set_defaults
 from wavecity.flows.help import GroupedCommands
@@ -37,7 +38,7 @@ from wavecity.geo.errors import CommandFailed, InputError
             "export-dataset",
             "import-dataset",
         ),
-        "Models": ("pretrain", "evaluate", "report", "export-model"),
+        "Models": ("pretrain", "evaluate", "report", "benchmark", "export-model"),
         "Help with these": ("recipe", "completion", "bench"),
     },
     examples=(
@@ -64,7 +65,7 @@ for command in (
     *(store.validate, store.describe, store.inspect, store.preview, store.publish, store.subset, store.import_channels),
     *(exchange.export_dataset, exchange.import_dataset),
     explore,
-    *(models.pretrain, models.evaluate, models.report, models.export_model),
+    *(models.pretrain, models.evaluate, models.report, models.export_model, benchmark),
     *(recipes.completion, recipes.show_recipe, bench),
 ):
     cli.add_command(command)

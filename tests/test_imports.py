@@ -25,7 +25,7 @@ FLOORS = {
     "dataset": ("", "card", "preview", "checks", "importing", "exchange"),
     "model": (
         "", "settings", "results", "data", "rays", "multimodal", "path_model", "temporal", "learning", "training",
-        "equivariance", "figures", "tasks", "report",
+        "equivariance", "figures", "tasks", "benchmark", "report",
     ),
 }  # fmt: skip
 

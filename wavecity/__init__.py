@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from wavecity.flows.pipeline import build_dataset as build
     from wavecity.flows.recipe import Recipe, load_recipe
     from wavecity.geo.errors import InputError
+    from wavecity.model.benchmark.encoder import Batch
+    from wavecity.model.benchmark.run import benchmark
     from wavecity.model.rays.locate import locate
     from wavecity.model.rays.surroundings import surroundings
     from wavecity.model.tasks.evaluate import evaluate
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Batch",
     "ChainPathSolver",
     "ChannelDataModule",
     "ChannelDataset",
@@ -43,6 +46,7 @@ __all__ = [
     "ShuffledChannels",
     "__version__",
     "attributes_of",
+    "benchmark",
     "build",
     "evaluate",
     "load",
@@ -54,6 +58,7 @@ __all__ = [
 
 # Public name -> module and name there.
 _PUBLIC = {
+    "Batch": ("wavecity.model.benchmark.encoder", "Batch"),
     "ChainPathSolver": ("wavecity.raytrace.path_solver", "ChainPathSolver"),
     "ChannelDataModule": ("wavecity.dataset.lightning_data", "ChannelDataModule"),
     "ChannelDataset": ("wavecity.dataset.torch_data", "ChannelDataset"),
@@ -62,6 +67,7 @@ _PUBLIC = {
     "Recipe": ("wavecity.flows.recipe", "Recipe"),
     "ShuffledChannels": ("wavecity.dataset.torch_data", "ShuffledChannels"),
     "attributes_of": ("wavecity.dataset.records", "attributes_of"),
+    "benchmark": ("wavecity.model.benchmark.run", "benchmark"),
     "build": ("wavecity.flows.pipeline", "build_dataset"),
     "evaluate": ("wavecity.model.tasks.evaluate", "evaluate"),
     "load": ("wavecity.model.training.load", "load"),

@@ -15,6 +15,8 @@ from wavecity.flows.commands.options import (
     warn_of,
 )
 from wavecity.flows.help import EvaluateCommand, SpokenCommand
+from wavecity.geo.errors import InputError
+from wavecity.model.benchmark.names import is_encoder_name
 from wavecity.model.settings.tasks import TASKS
 
 
@@ -63,6 +65,7 @@ def pretrain(
             "on its own test scenes",
         ),
         ("wavecity evaluate runs/quickstart --task mu-mimo --data stores/mu-mimo --json > mu-mimo.json", "all values"),
+        ("wavecity evaluate my_package:MyEncoder --task localization --data stores/six", "an encoder of your own"),
     ),
 )
 @click.argument("run_folder", metavar="RUN", type=path)
@@ -80,8 +83,12 @@ def pretrain(
 def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Evaluate a pretrained run on held-out scenes, compared with its baselines.
 
-    Results with the run's own settings go into the report. Those with --set are kept under names of their own.
+    Results with the run's own settings go into the report. Those with --set are kept under names of their own. In place of
+    RUN an encoder of your own may stand, package.module:name; it is tested as in `wavecity benchmark`, on any dataset.
     """
+    if is_encoder_name(str(run_folder)):
+        _evaluate_encoder(str(run_folder), name, data, overrides, as_json)
+        return
     from wavecity.dataset.progress import stage
     from wavecity.flows.recipe import recipe_of_run
     from wavecity.flows.tables import print_result, rows_of_result
@@ -98,10 +105,27 @@ def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...],
         print_result(result, run_folder)
 
 
+def _evaluate_encoder(encoder: str, task: str, data: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """One task of the benchmark, of an encoder that is no run of ours."""
+    if overrides:
+        raise InputError(
+            f"--set {overrides[0]} with encoder {encoder}: its settings are the benchmark's; for others write a file and give it "
+            "to wavecity benchmark run --protocol FILE"
+        )
+    protocol = import_extra("wavecity.model.benchmark.protocol", "train").shipped_protocol()
+    benchmark = import_extra("wavecity.model.benchmark.run", "train").benchmark
+    result = benchmark(encoder, data, [task], protocol=protocol.model_copy(update={"cities": None}))
+    tables_of = import_extra("wavecity.model.benchmark.table", "train").tables_of
+    click.echo(json.dumps(result, indent=1) if as_json else tables_of([result]), nl=as_json)
+
+
 @click.command("export-model", cls=SpokenCommand)
 @click.argument("run_folder", metavar="RUN", type=path)
 @click.option(
-    "--out", type=path, required=True, help="File: .onnx, or .pt2 for torch.export. Without a suffix: a folder."
+    "--out",
+    type=path,
+    required=True,
+    help="File: .onnx, .pt2 for torch.export, or .ckpt for `wavecity.load`. Without a suffix: a folder.",
 )
 @click.option(
     "--csi", default=0.25, show_default=True, type=click.FloatRange(0, 1, min_open=True), help="Share of the CSI seen."
@@ -109,8 +133,13 @@ def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...],
 def export_model(run_folder: Path, out: Path, csi: float) -> None:
     """Write a run's encoder: channel and height map in, [PHYSC] and spatial spectrum out.
 
-    Into a folder goes the whole model with its card, as safetensors, for the Hugging Face Hub and `wavecity.load`.
+    Into a folder goes the whole model with its card, as safetensors, for the Hugging Face Hub and `wavecity.load`; into a
+    .ckpt file too, in half precision, for a release.
     """
+    if out.suffix == ".ckpt":
+        size = import_extra("wavecity.model.training.small", "train").write_small(run_folder, out)
+        click.echo(f"{out}: {size / 1e6:.1f} MB, float16")
+        return
     if not out.suffix:
         click.echo(import_extra("wavecity.model.training.load", "train").load(run_folder).save_pretrained(out))
         return

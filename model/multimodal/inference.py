@@ -169,7 +169,12 @@ def split_visible(visible: Tensor, patches: int, batch: int) -> tuple[Tensor, Te
 
 def pilots(model: FoundationModel, share: float, seed: int) -> Tensor:
     """Visible CSI patches, int64 (v,), sorted: a share of all, at least one."""
-    return _draw_visible(model.csi_patches, model.csi_patches - max(round(share * model.csi_patches), 1), seed)
+    return pilot_patches(model.csi_patches, share, seed)
+
+
+def pilot_patches(patches: int, share: float, seed: int) -> Tensor:
+    """Draw a share of so many patches, at least one, int64 (v,), sorted."""
+    return _draw_visible(patches, patches - max(round(share * patches), 1), seed)
 
 
 def _draw_visible(patches: int, masked: int, seed: int) -> Tensor:

@@ -61,6 +61,20 @@ def surroundings(
     >>> surroundings("runs/quickstart/store", 0).radio.drop  # doctest: +SKIP
     13.5
     """
+    buildings, data = buildings_of(store, scene), open_store(store)
+    bs = np.array(data.attrs["bs_position_m"][:2], np.float64)
+    bs[0] += float(data["bs_shift"].values[scene])
+    half = float(data.attrs["tile_size_m"]) / 2
+    west, south, east, north = (limit - at for limit, at in zip((-half, -half, half, half), (*bs, *bs), strict=True))
+    walls = walls_of(edit(buildings) if edit else buildings, bs)
+    return Surroundings(walls, radio_of({**attributes_of(data.attrs)}, store), (west, south, east, north))
+
+
+def buildings_of(store: str, scene: int) -> "gpd.GeoDataFrame":
+    """Buildings of one scene of a store: `geometry` in the scene's metres, `base` and `height` in m.
+
+    `scene` is a row of the store's arrays; a row that is not there, or a store without buildings, raises InputError.
+    """
     data = open_store(store)
     if not 0 <= scene < data.sizes["scene"]:
         raise InputError(f"{store}: no scene {scene}; its rows are 0 to {data.sizes['scene'] - 1}")
@@ -74,13 +88,7 @@ def surroundings(
             f"{path}: cannot be read ({str(error).splitlines()[0]}), so waves cannot be followed; build the store again"
         )
         raise InputError(msg) from error
-    bs = np.array(data.attrs["bs_position_m"][:2], np.float64)
-    bs[0] += float(data["bs_shift"].values[scene])
-    half = float(data.attrs["tile_size_m"]) / 2
-    west, south, east, north = (limit - at for limit, at in zip((-half, -half, half, half), (*bs, *bs), strict=True))
-    buildings = buildings[buildings["scene_id"] == name]
-    walls = walls_of(edit(buildings) if edit else buildings, bs)
-    return Surroundings(walls, radio_of({**attributes_of(data.attrs)}, store), (west, south, east, north))
+    return buildings[buildings["scene_id"] == name]
 
 
 def walls_of(buildings: "gpd.GeoDataFrame", bs: NDArray[np.float64]) -> Walls:

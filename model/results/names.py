@@ -209,6 +209,7 @@ class Method(StrEnum):
     PHYSC_PROBE = "physc_probe", "[PHYSC], linear probe", _FROZEN, True
     PHYSC_HEAD = "physc_head", "[PHYSC], head", _FROZEN, True
     PHYSC_FINE_TUNED = "physc_fine_tuned", "[PHYSC], fine-tuned", _FINE_TUNED, True
+    ENCODER = "encoder", "encoder under test", _FROZEN, True
     TWIN = "twin", "from-scratch twin", _SCRATCH
     DENSE_TWIN = "dense_twin", "dense attention twin", _SCRATCH
     UNTRAINED_MLP = "untrained_mlp", "untrained [PHYSC] + MLP", _RANDOM

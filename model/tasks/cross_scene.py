@@ -41,6 +41,7 @@ class Source:
 
     users: Users  # In random order: first those of training scenes, then those of validation scenes
     train: int  # How many are of training scenes
+    noise: Tensor  # float64 (N,); mean power of the noise of an entry
 
     def held_back(self, settings: HeadSettings) -> HeadSettings:
         """Settings by which exactly the users of validation scenes choose rate and stop."""
@@ -124,7 +125,8 @@ def make_source(data: WirelessData, settings: EvaluationSettings, seed: int) -> 
     for split, limit in (("train", settings.cross_scene.train_users), ("validation", settings.max_users)):
         users = gather(data.splits[split], limit)
         parts.append(users.at(torch.from_numpy(rng.permutation(len(users)))))
-    return Source(sites.with_noise(Users.joined(parts), settings.localization.snr, rng), len(parts[0]))
+    users, noise = sites.with_noise(Users.joined(parts), settings.localization.snr, rng)
+    return Source(users, len(parts[0]), noise)
 
 
 # Method, seed, head, what it reads of the users of each unseen scene, and the learning rate that validation scenes chose.
@@ -157,8 +159,9 @@ def _learned(
 
     # Batches cannot draw more users than this; the order is random.
     drawn = min(source.train, settings.finetune_steps * settings.finetune_batch)
-    users = source.users.at(torch.cat((torch.arange(drawn), torch.arange(source.train, len(source.users)))))
-    fewer = Source(users, drawn).held_back(settings)
+    index = torch.cat((torch.arange(drawn), torch.arange(source.train, len(source.users))))
+    users = source.users.at(index)
+    fewer = Source(users, drawn, source.noise[index]).held_back(settings)
 
     def draw(_: int) -> tuple[Users, Tensor, Tensor]:
         return users, users.csi[:, None], users.position

@@ -72,7 +72,7 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
             Method.UNTRAINED_MLP: random_encoder.encode(site.users, visible),
         }
         for count in counts:
-            places = _head_places(site, features, heads, count, settings)
+            places = head_places(site, features, heads, count, settings)
             for method, head_seed, place, rate in [*places, *_simple_places(site, view, count, settings)]:
                 errors.add(method, count, head_seed, site, place)
                 if method in drawn and count == counts[-1] and head_seed == 0:
@@ -120,7 +120,7 @@ def head_builders(predictor: Predictor, visible: Tensor) -> dict[Method, Callabl
     return {Method.PHYSC_MLP: mlp, Method.RAW_CNN: cnn, Method.UNTRAINED_MLP: mlp}
 
 
-def _head_places(
+def head_places(
     site: sites.Site,
     features: dict[Method, Tensor],
     heads: dict[Method, Callable[[], nn.Module]],
@@ -140,7 +140,7 @@ def _head_places(
 
 
 def _simple_places(site: sites.Site, view: sites.Views, count: int, settings: EvaluationSettings) -> Iterator[Placed]:
-    """As `_head_places`, of what needs labels but no training."""
+    """As `head_places`, of what needs labels but no training."""
     position = site.users.position
     for head_seed in range(settings.heads.seeds):
         index = site.labelled(count, head_seed)

@@ -176,14 +176,15 @@ def make_site(data: WirelessData, row: int, limit: int, tested: float, snr: floa
     rng = np.random.default_rng([seed, SPLIT, row])
     index = rng.permutation(np.flatnonzero(samples.scene_index == row))[:limit]
     clean = collate(samples.__getitems__([int(user) for user in index]))
-    users, count = with_noise(clean, snr, rng), max(round(tested * len(clean)), 1)
-    return Site(data.scenes.names[row], row, users, count, seed, noise_power(clean.csi, snr))
+    (users, noise), count = with_noise(clean, snr, rng), max(round(tested * len(clean)), 1)
+    return Site(data.scenes.names[row], row, users, count, seed, noise)
 
 
-def with_noise(users: Users, snr: float, rng: np.random.Generator) -> Users:
-    """Add noise to the users' channels."""
-    noisy = torch.cat([add_noise(part, snr, gaussian(rng, part.shape)) for part in users.csi.split(CHUNK)])
-    return replace(users, csi=noisy)
+def with_noise(users: Users, snr: float, rng: np.random.Generator) -> tuple[Users, Tensor]:
+    """Add noise to the users' channels; the second is its mean power of an entry, float64 (N,)."""
+    parts = users.csi.split(CHUNK)
+    noisy = torch.cat([add_noise(part, snr, gaussian(rng, part.shape)) for part in parts])
+    return replace(users, csi=noisy), torch.cat([noise_power(part, snr) for part in parts])
 
 
 def viewer(predictor: Predictor, visible: Tensor) -> Callable[[Users], Views]:

@@ -14,6 +14,8 @@ from wavecity.model.training.run_folder import CHECKPOINT, read_state, weights_s
 
 # Files of a saved model (`wavecity.model.training.hub`).
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# Small checkpoints (`wavecity.model.training.small`), `NAME.ckpt`.
+SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 # Owner and name on the hub, with a revision after an @.
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
@@ -26,11 +28,18 @@ class Checkpoint(NamedTuple):
 
 
 def checkpoint_file(checkpoint: str | Path) -> Path:
-    """File that a run folder, its folder of checkpoints, or the file itself means; it need not be there."""
+    """File that a run folder, its folder of checkpoints, the file itself or a shipped name means; it need not be there."""
     path = Path(checkpoint)
+    if not path.exists():
+        return shipped().get(str(checkpoint), path)
     if not path.is_dir():
         return path
     return next((file for file in (path / CHECKPOINT, path / CHECKPOINT.name) if file.is_file()), path / CHECKPOINT)
+
+
+def shipped() -> dict[str, Path]:
+    """Names of the small checkpoints that come with the package, and their files."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.ckpt"))}
 
 
 def weights_of(checkpoint: str | Path) -> Checkpoint:

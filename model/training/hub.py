@@ -14,6 +14,7 @@ from wavecity.dataset import InputError
 from wavecity.dataset.schema import ATTRIBUTION, LICENCE
 from wavecity.model.data.json_types import Json
 from wavecity.model.training.checkpoint import CONFIG, WEIGHTS, Checkpoint
+from wavecity.model.training.small import shared_card
 
 try:
     from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
@@ -176,14 +177,6 @@ def push_to_hub(pretrained: "AnyPretrained", name: str, **options: Any) -> str:
     """Upload a model as `owner/name`; returns the address of the commit. Options are those of huggingface_hub."""
     model: Any = HubModel.of(pretrained)
     return str(model.push_to_hub(name, **options))
-
-
-def shared_card(card: Json) -> Json:
-    """The card without what is of this machine alone: where a checkpoint lay that the training started from."""
-    shared = json.loads(json.dumps(card))
-    shared["settings"]["init_from"] = None
-    shared.get("init_from", {}).pop("path", None)
-    return dict(shared)
 
 
 def card_text(pretrained: "AnyPretrained") -> str:

@@ -259,7 +259,7 @@ class PretrainedRays(NamedTuple):
         shown: Tensor | NDArray[Any],
         scene: Surroundings,
         height: Tensor | NDArray[Any],
-        noise: float = 0.0,
+        noise: float | Tensor | NDArray[Any] = 0.0,
     ) -> Outputs:
         """Location, spectrum and [PHYSC] of the users of one scene, from partial channels and the map.
 
@@ -273,7 +273,7 @@ class PretrainedRays(NamedTuple):
             See `wavecity.surroundings`; of the radio constants that the model was trained with.
         height : float (rows, columns)
             Height map in m, row 0 = north.
-        noise : float
+        noise : float or (N,)
             Mean power of the noise of an entry, on the scale of the squared magnitude of `csi`; 0 for none.
 
         Raises
@@ -299,7 +299,8 @@ class PretrainedRays(NamedTuple):
         size = east - west
         bs = torch.tensor([[-west - size / 2, -south - size / 2]], dtype=torch.float32).expand(len(channels), -1)
         sites = Sites(maps[None], torch.zeros(len(channels), dtype=torch.int64), bs, size)
-        fronts = front(channels, mask, torch.full((len(channels),), float(noise), dtype=torch.float64), scene)
+        levels = torch.as_tensor(noise, dtype=torch.float64).expand(len(channels))
+        fronts = front(channels, mask, levels, scene)
         return self.model(fronts, sites)
 
     def embed(
@@ -308,7 +309,7 @@ class PretrainedRays(NamedTuple):
         shown: Tensor | NDArray[Any],
         scene: Surroundings,
         height: Tensor | NDArray[Any],
-        noise: float = 0.0,
+        noise: float | Tensor | NDArray[Any] = 0.0,
     ) -> Values:
         """Encode channels: the [PHYSC] token, float32 (N, d); arguments as for `predict`."""
         return _like(self.predict(csi, shown, scene, height, noise).physc, csi)
@@ -338,8 +339,9 @@ def load(run: str | Path) -> Pretrained | PretrainedTemporal | PretrainedRays:
     Parameters
     ----------
     run : str or Path
-        A run folder, its folder `checkpoints`, or the file; a folder that `save_pretrained` wrote; or the name of a model
-        on the Hugging Face Hub, `owner/name` or `owner/name@revision` (both need `wavecity[hub]`).
+        A run folder, its folder `checkpoints`, or the file; a folder that `save_pretrained` wrote, or the name of a model
+        on the Hugging Face Hub, `owner/name` or `owner/name@revision` (both need `wavecity[hub]`); or the name of a
+        small checkpoint that comes with the package (`model/checkpoints/NAME.ckpt`).
 
     Returns
     -------

@@ -140,7 +140,7 @@ forward_time ms lower                 wrapper_cost % lower
 METHOD_REGIMES = {
     Regime.PRETRAINED: "model model_spectrum model_filled_csi model_location_head model_spectrum_beam model_pytorch "
     "model_torch_export model_onnx model_zero_shot physc wrapped_pretrained vanilla_pretrained",
-    Regime.FROZEN: "physc_mlp physc_probe physc_head",
+    Regime.FROZEN: "physc_mlp physc_probe physc_head encoder",
     Regime.FINE_TUNED: "physc_fine_tuned model_fine_tuned",
     Regime.FROM_SCRATCH: "twin dense_twin wrapped vanilla augmented penalised",
     Regime.RANDOM: "untrained_mlp untrained_probe",

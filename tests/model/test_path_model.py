@@ -14,6 +14,9 @@ from lightning.pytorch.callbacks import Callback
 import wavecity
 import wavecity.model.training.pretrain as training
 from wavecity.dataset import InputError
+from wavecity.model.benchmark.encoder import Batch, Frozen
+from wavecity.model.benchmark.examples import OurRun
+from wavecity.model.data.users import gather, load_data
 from wavecity.model.path_model.cache import FrontCache
 from wavecity.model.path_model.front import Draw, front
 from wavecity.model.path_model.maps import Sites, centres, evidence
@@ -556,3 +559,18 @@ def test_a_batch_says_whose_it_is(batch, store):
         assert np.array_equal(batch.snapshots.csi[row].numpy(), data.csi.values[scene, user])
     assert links.__doc__
     assert os.environ["XDG_CACHE_HOME"]
+
+
+def test_the_benchmark_gives_the_model_the_footprints_the_map_and_each_users_noise(finished, store):
+    data = load_data(store)
+    users = gather(data.splits["test"]).at(torch.tensor([0, 3, 5]))
+    noise = users.csi.abs().square().mean((1, 2)).double() * torch.tensor([0.0, 0.1, 0.3])
+    frozen = Frozen(OurRun(finished), "rays", data, 4)
+    shown = frozen.pilots(0.5, 0)
+    found = frozen.features(users, shown, noise) * frozen.scale
+    model, height, row = wavecity.load(str(finished)), data.scenes.height[3], int(users.scene[0])
+    for user in range(3):
+        alone = slice(user, user + 1)
+        expected = model.embed(users.csi[alone], shown, surroundings(store, row), height, float(noise[user]))
+        assert torch.allclose(found[alone], expected, atol=1e-4)
+    assert Batch(*[None] * 6, store=store, scene=row).footprints.total_bounds.tolist() == [-80, 25, -40, 60]

@@ -75,7 +75,7 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
         for ratio, count in counts.items():
             for method in views[0]:
                 features = (views[0][method], views[1][method])
-                for head_seed, pairs, chosen in _two_probes(features, labels, count, settings.heads):
+                for head_seed, pairs, chosen in two_probes(features, labels, count, settings.heads):
                     yield method, ratio, head_seed, pairs, chosen
 
             def draw(head_seed: int, count: int = count) -> tuple[Users, Tensor, Tensor]:
@@ -220,7 +220,7 @@ def pair_magnitudes(csi: Tensor, shown: Tensor, shape: tuple[int, int]) -> Tenso
     return (features / pairs.flatten(1).norm(dim=1, keepdim=True).clamp_min(1e-30)).float()
 
 
-def _two_probes(
+def two_probes(
     features: tuple[Tensor, Tensor], labels: PairLabels, count: int, settings: HeadSettings
 ) -> Iterator[tuple[int, Pairs, dict[str, float]]]:
     """Head seed, beams of the test users and learning rates of two separate linear classifiers."""
