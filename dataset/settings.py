@@ -1,8 +1,11 @@
 """What a recipe says about the store, the precomputed features, and when a dataset is good enough."""
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from wavecity.geo.settings import Settings
+from wavecity.raytrace.radio_map_settings import RadioMapSettings
 
 __all__ = ["FeatureSettings", "GateSettings", "Settings", "StoreSettings"]
 
@@ -14,6 +17,18 @@ class FeatureSettings(Settings):
     paths: bool = Field(
         True, description="Store the paths themselves: any other array, band or time can be derived without re-tracing."
     )
+    radio_map: RadioMapSettings | None = Field(
+        None,
+        description="Store a radio map of every scene: what a receiver has anywhere on its open ground; null: none.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out radio maps where there are none: what is written of such a recipe is as it was before there were any."""
+        content: dict[str, Any] = handler(self)
+        if self.radio_map is None:
+            content.pop("radio_map", None)
+        return content
 
 
 class StoreSettings(Settings):

@@ -6,47 +6,27 @@ cell's centre is tested against all of them. A cell has the exact field of the p
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Scene
-from wavecity.geo.settings import Settings
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT, best_beam
-from wavecity.raytrace.channels import csi
+from wavecity.raytrace.channels import Channels, csi
 from wavecity.raytrace.device import dr, load_rows, mi
+from wavecity.raytrace.radio_map_settings import Metric, RadioMapSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation
 from wavecity.raytrace.solver import Paths, line_of_sight
 from wavecity.raytrace.world import World, build_world
 
-Metric = Literal["path_gain", "los", "delay_spread", "angle_spread", "n_paths", "best_beam"]
-
-# Unit and description of each metric.
-METRICS: dict[str, tuple[str, str]] = {
-    "path_gain": ("dB", "power of all paths together"),
-    "los": ("1", "1 in line of sight of the base station, 0 elsewhere"),
-    "delay_spread": ("ns", "RMS delay spread over all paths, weighted by power (3GPP TR 25.996)"),
-    "angle_spread": ("degree", "circular spread of the azimuth of departure, weighted by power (3GPP TR 38.901, A.1)"),
-    "n_paths": ("1", "paths"),
-    "best_beam": ("1", "index of the strongest beam of the DFT codebook; -1 without a path"),
-}
-
 # Cells that are traced at a time; and cells that rays are sent from to find walls after edges, of all.
 CELLS_AT_ONCE = 4096
 ANCHORS = 1000
-
-
-class RadioMapSettings(Settings):
-    """A grid of receivers."""
-
-    spacing: float = Field(1.0, gt=0, le=100, description="Edge of a cell in m; divides the tile's.")
-    height: float = Field(1.5, gt=0, le=200, description="Of the receivers above ground, m.")
-    metrics: list[Metric] = Field(["path_gain"], min_length=1, description="What each cell has.")
+# Bytes of the channels of cells, of which beams are sought; the working memory of a path is some 2 kB, of an antenna 48.
+BEAM_BYTES, PATH_BYTES, ANTENNA_BYTES = 2**26, 2000, 48
 
 
 @dataclass(frozen=True)
@@ -60,7 +40,8 @@ class RadioMap:
     open : bool (rows, columns)
         Cells whose centre is not inside a building at the receivers' height.
     values : dict of float32 (rows, columns)
-        By metric (`METRICS`); nan inside buildings. Where no path arrives `path_gain` is the solver's `gain_floor`.
+        By metric (`radio_map_settings.METRICS`); nan inside buildings. Where no path arrives `path_gain` is the solver's
+        `gain_floor`.
     """
 
     spacing: float
@@ -102,10 +83,10 @@ def radio_map(
     >>> found.values["path_gain"].shape
     (100, 100)
     """
-    count = round(scene.size / settings.spacing)
-    if abs(count * settings.spacing - scene.size) > 1e-6 * scene.size:
-        msg = f"spacing: {settings.spacing:g} m does not divide the tile of {scene.size:g} m; choose a divisor"
-        raise InputError(msg)
+    try:
+        count = settings.cells(scene.size)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     if solver.diffuse:
         msg = "solver.diffuse is true, but radio maps have no diffuse paths; set it to false"
         raise InputError(msg)
@@ -165,4 +146,16 @@ def _metric(
         length = np.clip(np.hypot(east, north), 1e-12, 1)
         return np.where(total > 0, np.rad2deg(np.sqrt(-2 * np.log(length))), 0.0)
     channels = collect(paths, visible, radio.frequency, solver)
-    return np.where(channels.outage, -1, best_beam(csi(channels, radio))).astype(np.float64)
+    return np.where(channels.outage, -1, _best_beams(channels, radio)).astype(np.float64)
+
+
+def _best_beams(channels: Channels, radio: RadioSettings) -> NDArray[np.int64]:
+    """Strongest beam of every receiver; their channels are made a few at a time."""
+    count, most = channels.gain.shape
+    step = max(1, BEAM_BYTES // (PATH_BYTES * most + ANTENNA_BYTES * radio.columns * radio.rows))
+    beams = np.empty(count, np.int64)
+    for low in range(0, count, step):
+        part = slice(low, low + step)
+        some = replace(channels, **{field.name: getattr(channels, field.name)[part] for field in fields(channels)})
+        beams[part] = best_beam(csi(some, radio))
+    return beams

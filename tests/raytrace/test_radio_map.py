@@ -12,7 +12,8 @@ from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Scene
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT
 from wavecity.raytrace.device import rt
-from wavecity.raytrace.radio_map import METRICS, RadioMap, RadioMapSettings, radio_map
+from wavecity.raytrace.radio_map import RadioMap, radio_map
+from wavecity.raytrace.radio_map_settings import METRICS, RadioMapSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import panel_orientation, simulate
 from wavecity.raytrace.world import build_world
