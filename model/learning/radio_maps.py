@@ -5,6 +5,7 @@ a shadow lies says more about the ray tracer's settings than about the place.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from torch import Tensor, nn
@@ -188,5 +190,9 @@ def kriging(
     Parameters and returns as of `radial_basis`.
     """
     kernel = ConstantKernel(1.0, (1e-3, 1e3)) * Matern(LENGTH, LENGTHS, nu=1.5) + WhiteKernel(0.1, (1e-4, 1e1))
-    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0).fit(known, values)
+    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
+    with warnings.catch_warnings():
+        # A length or the nugget at its bound, where there is hardly any shadow.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        process.fit(known, values)
     return np.asarray(process.predict(wanted), np.float64)

@@ -3,13 +3,11 @@
 The run's own model has no part in it: what is compared are baselines for models of radio maps, on a dataset that has them.
 """
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from wavecity.dataset import InputError
@@ -135,10 +133,7 @@ def _interpolated(cells: Cells, known: Tensor, interpolate: Interpolate) -> Tens
     fit = DistanceFit.of(cells.distance[known].numpy(), cells.gain[known].numpy())
     rest = (cells.gain - fit(cells.distance))[known].double().numpy()
     found = fit(cells.distance)
-    with warnings.catch_warnings():
-        # A length at its bound, where a scene has hardly any shadow.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        added = interpolate(cells.place[known].double().numpy(), rest, cells.place[cells.open].double().numpy())
+    added = interpolate(cells.place[known].double().numpy(), rest, cells.place[cells.open].double().numpy())
     found[cells.open] += torch.from_numpy(added).float()
     return found.clamp_min(FLOOR)
 
