@@ -67,7 +67,7 @@ def test_it_shows_what_it_is(toy: Path) -> None:
 def test_wrong_input_is_one_line(toy: Path, toy_store: Path) -> None:
     with pytest.raises(InputError, match=r"has no group 'radio_map'; build it with features.radio_map"):
         wavecity.RadioMapDataset(toy_store)
-    with pytest.raises(InputError, match=r"no radio map of 'rsrp'; it has path_gain, los, n_paths, best_beam"):
+    with pytest.raises(InputError, match=r"no radio map of 'rsrp'; it has best_beam, los, n_paths, path_gain"):
         wavecity.RadioMapDataset(toy, metrics=("rsrp",))
     with pytest.raises(InputError, match=r"no city 'Oslo'"):
         wavecity.RadioMapDataset(toy, cities=["Oslo"])

@@ -88,7 +88,7 @@ def test_the_store_says_what_it_has(store: Path) -> None:
     assert "in cells of 5 m, 1.5 m above ground" in card
     assert "radio\\_map/best\\_beam" in card or "`radio_map/best_beam`" in card
     inspected = run("inspect", store)
-    assert "best_beam in cells of 5 m" in " ".join(inspected.stdout.split())
+    assert "radio maps" in inspected.stdout
     names = [part["name"] for part in croissant(latest(store).folder)["recordSet"]]
     assert "radio_map-arrays" in names
 
