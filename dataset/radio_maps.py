@@ -56,8 +56,8 @@ def radio_map_axes(cells: int, spacing: float) -> dict[str, NDArray[np.float64]]
     >>> radio_map_axes(2, 100.0)
     {'north': array([ 50., -50.]), 'east': array([-50.,  50.])}
     """
-    east = (np.arange(cells) + 0.5 - cells / 2) * spacing
-    return {"north": -east, "east": east}
+    east: NDArray[np.float64] = (np.arange(cells, dtype=np.float64) + 0.5 - cells / 2) * spacing
+    return {"north": np.negative(east), "east": east}
 
 
 def radio_map_text(attributes: RadioMapAttributes, metrics: Sequence[str]) -> str:

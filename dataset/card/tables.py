@@ -256,7 +256,7 @@ def all_arrays(source: Source) -> dict[str, xr.DataArray]:
     arrays = {str(name): array for name, array in source.data.data_vars.items()}
     if source.paths is not None:
         arrays |= {f"paths/{name}": array for name, array in source.paths.data_vars.items()}
-    axes = {}
+    axes: dict[str, xr.DataArray] = {}
     if source.trajectory is not None:
         arrays |= {f"trajectory/{name}": array for name, array in source.trajectory.data_vars.items()}
         axes |= {f"trajectory/{axis.name}": source.trajectory[axis.name] for axis in TRAJECTORY_AXES}

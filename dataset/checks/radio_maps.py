@@ -115,19 +115,23 @@ def _floor(attrs: StoreAttributes) -> float:
 
 def base_station(arrays: Arrays, attrs: StoreAttributes) -> NDArray[np.float64]:
     """Where the base station stands, m in the scene frame."""
-    return np.asarray(attrs["bs_position_m"], np.float64) + np.array([float(arrays["bs_shift"]), 0.0, 0.0])
+    place: NDArray[np.float64] = np.asarray(attrs["bs_position_m"], np.float64)
+    return place + np.array([float(arrays["bs_shift"]), 0.0, 0.0])
 
 
 def middles(values: NDArray[np.float32], attrs: StoreAttributes) -> NDArray[np.float64]:
     """Receivers (rows, columns, 3) in the middle of the cells of a map, m in the scene frame."""
     axes = radio_map_axes(len(values), attrs["radio_map"]["spacing_m"])
     east, north = np.meshgrid(axes["east"], axes["north"])
-    return np.stack([east, north, np.full_like(east, attrs["radio_map"]["receiver_height_m"])], axis=-1)
+    above = np.full_like(east, attrs["radio_map"]["receiver_height_m"])
+    receivers: NDArray[np.float64] = np.stack([east, north, above], axis=-1)
+    return receivers
 
 
 def _around(values: NDArray[np.float32], row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.float32]:
     """The 3 x 3 cells around each of N cells, (N, 9), none of them at the edge."""
-    return sliding_window_view(values, (3, 3))[row - 1, column - 1].reshape(-1, 9)
+    around: NDArray[np.float32] = sliding_window_view(values, (3, 3))[row - 1, column - 1].reshape(-1, 9)
+    return around
 
 
 RADIO_MAP_CHECKS: dict[str, SceneCheck] = {

@@ -111,9 +111,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(
             _block(below + here, here) for here, below in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
-        self.last = nn.Conv2d(widths[0], 1, 1)
+        self.last = nn.Conv2d(widths[0], 1, 1, bias=False)
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
 
     def forward(self, cells: Cells) -> Tensor:
         """Path gain float32 (S, rows, columns), dB, of all cells, those inside buildings too."""

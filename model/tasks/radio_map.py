@@ -4,6 +4,7 @@ The run's own model has no part in it: what is compared are baselines for models
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -73,15 +74,14 @@ def radio_map(store: str, settings: EvaluationSettings, seed: int) -> Findings:
     tested = sum(int((_cells(test, [row]).open & ~known[row]).sum()) for row in rows)
     errors = {Method.DISTANCE_FIT: _errors(test, known, lambda cells, _: fit(cells.distance))}
     for method, interpolate in INTERPOLATIONS.items():
-        errors[method] = _errors(test, known, lambda cells, shown, by=interpolate: _interpolated(cells, shown, by))
+        errors[method] = _errors(test, known, partial(_interpolated, interpolate=interpolate))
     records = [record for method, error in errors.items() for record in _records(method, error, seed)]
     if settings.heads.finetune_steps:
         for trained in train_seeds(
             settings.heads.seeds, settings.heads.finetune_rates, _trainer(splits, fit, settings.heads)
         ):
-            network = trained.network
             with torch.no_grad():
-                error = _errors(test, known, lambda cells, _, by=network: by(cells).clamp_min(FLOOR))
+                error = _errors(test, known, partial(_by_network, network=trained.network))
             records += _records(Method.UNET, error, trained.seed)
     trained_in = set(train.cities)
     facts: Facts = {
@@ -135,6 +135,12 @@ def _interpolated(cells: Cells, known: Tensor, interpolate: Interpolate) -> Tens
     found = fit(cells.distance)
     added = interpolate(cells.place[known].double().numpy(), rest, cells.place[cells.open].double().numpy())
     found[cells.open] += torch.from_numpy(added).float()
+    return found.clamp_min(FLOOR)
+
+
+def _by_network(cells: Cells, known: Tensor, network: UNet) -> Tensor:
+    """Path gain of all cells of a scene by the U-Net, which is not given those that are known."""
+    found: Tensor = network(cells)
     return found.clamp_min(FLOOR)
 
 
