@@ -96,7 +96,7 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
     if draft.layout.with_radio_map:
         conventions = conventions | {GROUP: RADIO_MAP_CONVENTION}
         for metric in draft.layout.map_metrics:
-            root[f"{GROUP}/{metric}"].attrs.update({**attributes["radio_map"]})  # type: ignore[arg-type]
+            root[f"{GROUP}/{metric}"].attrs.update(cf_attributes(attributes["radio_map"]))
     content: dict[str, Any] = {
         "title": "Wavecity channels",
         "Conventions": "CF-1.11",

@@ -115,8 +115,9 @@ def _floor(attrs: StoreAttributes) -> float:
 
 def base_station(arrays: Arrays, attrs: StoreAttributes) -> NDArray[np.float64]:
     """Where the base station stands, m in the scene frame."""
-    place: NDArray[np.float64] = np.asarray(attrs["bs_position_m"], np.float64)
-    return place + np.array([float(arrays["bs_shift"]), 0.0, 0.0])
+    place: NDArray[np.float64] = np.array(attrs["bs_position_m"], np.float64)
+    place[0] += float(arrays["bs_shift"])
+    return place
 
 
 def middles(values: NDArray[np.float32], attrs: StoreAttributes) -> NDArray[np.float64]:
