@@ -1,13 +1,13 @@
 """Sizes of a store's dimensions, and how its arrays are cut into shards and chunks."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from wavecity.dataset.radio_maps import radio_map_specs
+from wavecity.dataset.records import Content
 from wavecity.dataset.schema import ArraySpec, array_specs
 
 # Arrays of which a whole unit has no more bytes than this are one chunk per unit.
@@ -42,11 +42,11 @@ class Layout:
     map_cells: int = 0
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Self:
+    def of(cls, content: Content) -> Self:
         """The layout of a `draft.json`."""
         return cls(**{**content, "map_metrics": tuple(content.get("map_metrics", ()))})
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> Content:
         """What `draft.json` has of it; of radio maps only where there are some, as before there were any."""
         content = asdict(self)
         if not self.with_radio_map:

@@ -1,7 +1,5 @@
 """What a recipe says about the store, the precomputed features, and when a dataset is good enough."""
 
-from typing import Any
-
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from wavecity.geo.settings import Settings
@@ -23,9 +21,9 @@ class FeatureSettings(Settings):
     )
 
     @model_serializer(mode="wrap")
-    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         """Leave out radio maps where there are none: what is written of such a recipe is as it was before there were any."""
-        content: dict[str, Any] = handler(self)
+        content: dict[str, object] = handler(self)
         if self.radio_map is None:
             content.pop("radio_map", None)
         return content
