@@ -6,7 +6,7 @@ the last array was written, is the only proof that it is done.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import cast
 
 import zarr
@@ -160,7 +160,7 @@ def open_draft(store: str | StorePath, fingerprint: str, layout: Layout) -> Draf
         _create_arrays(draft.data, layout)
         make_folder(draft.folder / "receipts")
         make_folder(draft.folder / "buildings")
-        write_json(draft.folder / "draft.json", {"fingerprint": fingerprint, "layout": asdict(layout)})
+        write_json(draft.folder / "draft.json", {"fingerprint": fingerprint, "layout": layout.content()})
     return draft
 
 
@@ -174,7 +174,7 @@ def load_draft(folder: StorePath) -> Draft:
     """
     content = read_json(folder / "draft.json")
     try:
-        return Draft(folder, content["fingerprint"], Layout(**content["layout"]))
+        return Draft(folder, content["fingerprint"], Layout.of(content["layout"]))
     except (TypeError, KeyError) as error:
         msg = (
             f"{folder}: no readable draft.json, so its receipts cannot be checked; name a whole version, not a "

@@ -16,6 +16,7 @@ from wavecity.dataset.fingerprints import write_sealed
 from wavecity.dataset.integrity import sizes_of
 from wavecity.dataset.layout import Layout
 from wavecity.dataset.metadata import GROUP_FIELDS, SCENE_INDEX, STORE_SCHEMA
+from wavecity.dataset.radio_maps import GROUP, RADIO_MAP_AXES, RADIO_MAP_CONVENTION, radio_map_axes
 from wavecity.dataset.records import Outcome, StoreAttributes, TrajectoryAttributes, cf_attributes
 from wavecity.dataset.schema import (
     ATTRIBUTION,
@@ -25,6 +26,7 @@ from wavecity.dataset.schema import (
     TRAJECTORY_AXES,
     TRAJECTORY_CONVENTION,
     SceneField,
+    TrajectoryAxis,
     Values,
 )
 from wavecity.dataset.statistics import merge_statistics
@@ -50,7 +52,7 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
         All units done.
     attributes : dict
         More attributes of the root group (frequency, array, recipe). Where users move, `trajectory` has at least
-        `interval_s` and `subcarrier_spacing_hz`.
+        `interval_s` and `subcarrier_spacing_hz`; where scenes have radio maps, there is `radio_map`.
     lineage : dict
         Map, code and package versions, for `lineage.json` (`records.Lineage`).
 
@@ -82,14 +84,19 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
             attributes={"long_name": field.long_name, **({"units": field.units} if field.units else {})},
         )
         array[:] = values
+    axes = group_axes(draft.layout, attributes)
+    _write_axes(root, axes)
     for group in groups(draft.layout):
         # xarray takes what this attribute names as coordinates.
-        axes = TRAJECTORY_AXES if group == "trajectory" else []
-        root[group].attrs["coordinates"] = " ".join(field.name for field in [*GROUP_FIELDS, *axes])
+        theirs = [axis for name, (axis, _) in axes.items() if name.startswith(f"{group}/")]
+        root[group].attrs["coordinates"] = " ".join(field.name for field in [*GROUP_FIELDS, *theirs])
     conventions = CONVENTIONS
     if draft.layout.with_trajectory:
-        _write_trajectory_axes(root, draft.layout, attributes["trajectory"])
-        conventions = CONVENTIONS | {"trajectory": TRAJECTORY_CONVENTION}
+        conventions = conventions | {"trajectory": TRAJECTORY_CONVENTION}
+    if draft.layout.with_radio_map:
+        conventions = conventions | {GROUP: RADIO_MAP_CONVENTION}
+        for metric in draft.layout.map_metrics:
+            root[f"{GROUP}/{metric}"].attrs.update(cf_attributes(attributes["radio_map"]))
     content: dict[str, Any] = {
         "title": "Wavecity channels",
         "Conventions": "CF-1.11",
@@ -117,7 +124,7 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
 
 def groups(layout: Layout) -> list[str]:
     """Groups of a store below its root."""
-    return ["paths"] * layout.with_paths + ["trajectory"] * layout.with_trajectory
+    return ["paths"] * layout.with_paths + ["trajectory"] * layout.with_trajectory + [GROUP] * layout.with_radio_map
 
 
 def scene_arrays(layout: Layout) -> dict[str, SceneField]:
@@ -141,19 +148,30 @@ def trajectory_axes(layout: Layout, trajectory: TrajectoryAttributes) -> dict[st
     }
 
 
-def _write_trajectory_axes(root: zarr.Group, layout: Layout, trajectory: TrajectoryAttributes) -> None:
-    """Write the coordinates of the group `trajectory`."""
-    values = trajectory_axes(layout, trajectory)
-    for axis in TRAJECTORY_AXES:
+def group_axes(layout: Layout, attributes: StoreAttributes) -> dict[str, tuple[TrajectoryAxis, NDArray[np.float64]]]:
+    """Coordinates of groups along other dimensions than `scene`, with their values, by their name in the store."""
+    axes: dict[str, tuple[TrajectoryAxis, NDArray[np.float64]]] = {}
+    if layout.with_trajectory:
+        values = trajectory_axes(layout, attributes["trajectory"])
+        axes |= {f"trajectory/{axis.name}": (axis, values[axis.name]) for axis in TRAJECTORY_AXES}
+    if layout.with_radio_map:
+        values = radio_map_axes(layout.map_cells, attributes["radio_map"]["spacing_m"])
+        axes |= {f"{GROUP}/{axis.name}": (axis, values[axis.name]) for axis in RADIO_MAP_AXES}
+    return axes
+
+
+def _write_axes(root: zarr.Group, axes: Mapping[str, tuple[TrajectoryAxis, NDArray[np.float64]]]) -> None:
+    """Write coordinates of groups."""
+    for name, (axis, values) in axes.items():
         array = root.create_array(
-            f"trajectory/{axis.name}",
-            shape=values[axis.name].shape,
+            name,
+            shape=values.shape,
             dtype="float64",
             dimension_names=(axis.dim,),
             overwrite=True,
             attributes={"units": axis.units, "long_name": axis.long_name},
         )
-        array[:] = values[axis.name]
+        array[:] = values
 
 
 def seal(draft: Draft) -> None:

@@ -1,10 +1,13 @@
 """Sizes of a store's dimensions, and how its arrays are cut into shards and chunks."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Self
 
 import numpy as np
 
+from wavecity.dataset.radio_maps import radio_map_specs
+from wavecity.dataset.records import Content
 from wavecity.dataset.schema import ArraySpec, array_specs
 
 # Arrays of which a whole unit has no more bytes than this are one chunk per unit.
@@ -15,7 +18,10 @@ TRAJECTORY_CHUNK = 2**20
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of the store's dimensions and its sharding; without `steps` its users do not move."""
+    """Sizes of the store's dimensions and its sharding.
+
+    Without `steps` its users do not move; without `map_metrics` its scenes have no radio maps.
+    """
 
     scenes: int
     users: int
@@ -33,11 +39,30 @@ class Layout:
     steps: int = 0
     subcarriers: int = 0
     with_vertices: bool = False
+    map_metrics: tuple[str, ...] = ()
+    map_cells: int = 0
+
+    @classmethod
+    def of(cls, content: Content) -> Self:
+        """The layout of a `draft.json`."""
+        return cls(**{**content, "map_metrics": tuple(content.get("map_metrics", ()))})
+
+    def content(self) -> Content:
+        """What `draft.json` has of it; of radio maps only where there are some, as before there were any."""
+        content = asdict(self)
+        if not self.with_radio_map:
+            del content["map_metrics"], content["map_cells"]
+        return content
 
     @property
     def with_trajectory(self) -> bool:
         """Whether users move."""
         return self.steps > 0
+
+    @property
+    def with_radio_map(self) -> bool:
+        """Whether scenes have radio maps."""
+        return bool(self.map_metrics)
 
     @property
     def units(self) -> int:
@@ -47,7 +72,7 @@ class Layout:
     def specs(self) -> list[ArraySpec]:
         """Arrays that units write."""
         parts = self.with_spectrum, self.with_paths, self.gain_floor, self.with_trajectory, self.with_vertices
-        return array_specs(*parts)
+        return array_specs(*parts) + radio_map_specs(self.map_metrics)
 
     def shape(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shape of one array."""
@@ -67,6 +92,8 @@ class Layout:
             "bounce": self.bounces,
             "time": self.steps,
             "subcarrier": self.subcarriers,
+            "map_row": self.map_cells,
+            "map_column": self.map_cells,
         }
         return tuple(sizes[dim] for dim in spec.dims)
 

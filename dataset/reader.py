@@ -185,7 +185,8 @@ def open_store(
         msg = f"{store}: has no group {group!r}; " + {
             "paths": "build it with features.paths: true",
             "trajectory": "its users do not move: build it from a recipe with mobility",
-        }.get(group, "there are paths and trajectory")
+            "radio_map": "build it with features.radio_map",
+        }.get(group, "there are paths, trajectory and radio_map")
         raise InputError(msg)
     try:
         dataset: xr.Dataset = xr.open_zarr(zarr_store(path, read_only=True), group=group)

@@ -181,6 +181,13 @@ class TrajectoryAttributes(TypedDict):
     fastest_mps: list[float]
 
 
+class RadioMapAttributes(TypedDict):
+    """Grid of the radio maps: edge of a cell, and height of the receivers above ground."""
+
+    spacing_m: float
+    receiver_height_m: float
+
+
 class ImportAttributes(TypedDict):
     """Where imported channels come from, and what is not known of them."""
 
@@ -192,7 +199,9 @@ class ImportAttributes(TypedDict):
 
 
 class StoreAttributes(TypedDict, total=False):
-    """Attributes of a store's root group, decoded; `recipe`, `trajectory` and `imported` only where they apply."""
+    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map` and `imported` only where they
+    apply.
+    """
 
     title: str
     fingerprint: str
@@ -215,11 +224,12 @@ class StoreAttributes(TypedDict, total=False):
     # Parts of the recipe by name.
     recipe: Content
     trajectory: TrajectoryAttributes
+    radio_map: RadioMapAttributes
     imported: ImportAttributes
 
 
 # What is stored as JSON text, and as 0 or 1: NetCDF has neither objects nor truth values. Stores of schema 1 have both.
-OBJECTS = ("conventions", "statistics", "array", "recipe", "trajectory", "imported", "receiver")
+OBJECTS = ("conventions", "statistics", "array", "recipe", "trajectory", "radio_map", "imported", "receiver")
 FLAGS = ("los_traced", "polarisation_matched")
 
 

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from wavecity.geo.settings import Settings
+from wavecity.raytrace.radio_map_settings import RadioMapSettings
 
 __all__ = ["FeatureSettings", "GateSettings", "Settings", "StoreSettings"]
 
@@ -28,6 +29,18 @@ class FeatureSettings(Settings):
             msg = "features.interactions is positions, but features.paths is false; set it to true, or interactions to kinds"
             raise ValueError(msg)
         return self
+    radio_map: RadioMapSettings | None = Field(
+        None,
+        description="Store a radio map of every scene: what a receiver has anywhere on its open ground; null: none.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out radio maps where there are none: what is written of such a recipe is as it was before there were any."""
+        content: dict[str, object] = handler(self)
+        if self.radio_map is None:
+            content.pop("radio_map", None)
+        return content
 
 
 class StoreSettings(Settings):

@@ -29,10 +29,11 @@ from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
 from wavecity.dataset.metadata import STORE_SCHEMA
 from wavecity.dataset.publish import Version, pointed_at, publish, versions
+from wavecity.dataset.radio_maps import GROUP
 from wavecity.dataset.records import Outcome, Receipt, StoreAttributes, TrajectoryAttributes
 from wavecity.dataset.sharing import share_unit
 from wavecity.dataset.writer import write_unit
-from wavecity.flows.fingerprint import code_fingerprint
+from wavecity.flows.fingerprint import code_fingerprint, code_of
 from wavecity.flows.maps import at_hand
 from wavecity.flows.partial import Others, PartialPlan, join_partly, maps_of, tile_of, tile_record
 from wavecity.flows.recipe import Recipe
@@ -298,7 +299,7 @@ def dataset_fingerprint(recipe: Recipe, plan: Plan) -> str:
         "maps": {city: record["sha256"] for city, record in maps_of(plan).items()},
         "schema": STORE_SCHEMA,
         "versions": package_versions(),
-        "code": code_fingerprint(),
+        "code": code_of(recipe),
     }
     if isinstance(plan, PartialPlan) and plan.key:
         content["kept"] = plan.key
@@ -321,6 +322,7 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath, retried: int = 0) -> 
     retried : int
         Number of the version, of the same recipe and map, whose quarantined scenes are tried again; 0: none.
     """
+    grid = recipe.features.radio_map
     layout = Layout(
         scenes=len(plan.accepted),
         users=recipe.users.most,
@@ -338,6 +340,8 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath, retried: int = 0) -> 
         steps=recipe.mobility.steps if recipe.mobility else 0,
         subcarriers=recipe.mobility.subcarriers if recipe.mobility else 0,
         with_vertices=recipe.features.interactions == "positions",
+        map_metrics=tuple(grid.metrics) if grid else (),
+        map_cells=grid.cells(recipe.area.tile_size) if grid else 0,
     )
     return open_draft(store, _tried_again(dataset_fingerprint(recipe, plan), retried), layout)
 
@@ -403,8 +407,8 @@ def sources_of(jobs: list[Job], plan: Plan) -> dict[str, Source]:
 def reuse_of(recipe: Recipe, plan: Plan, store: StorePath) -> Reuse:
     """What the latest version of a store has of this recipe and plan."""
     if isinstance(plan, PartialPlan):
-        return plan.with_kept(plan_reuse(recipe, plan.named, store, code_fingerprint()))
-    return plan_reuse(recipe, plan, store, code_fingerprint())
+        return plan.with_kept(plan_reuse(recipe, plan.named, store, code_of(recipe)))
+    return plan_reuse(recipe, plan, store, code_of(recipe))
 
 
 def run_unit(draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source], recipe: Recipe) -> Receipt:
@@ -511,12 +515,12 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None
     try:
         scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility)
         stage, built = "raytrace", time.perf_counter()
-        key = channels_key(scene, recipe, code_fingerprint())
+        key = channels_key(scene, recipe, code_of(recipe))
         if job.kept and kept and job.kept.outcome.get("channels") == key:
             arrays = kept[0]
             origin = f"kept from {job.kept.version}: scene unchanged ({reason})"
         else:
-            arrays = _trace(scene, recipe)
+            arrays = _trace(scene, recipe) | _radio_map(scene, recipe)
             origin = f"traced: {reason}"
         _refuse_unserved(arrays, recipe)
     except InputError:
@@ -581,6 +585,17 @@ def _trace(scene: Scene, recipe: Recipe) -> Arrays:
     return scene_arrays(scene, *simulate_csi(scene, recipe.radio, recipe.solver, recipe.seed))
 
 
+def _radio_map(scene: Scene, recipe: Recipe) -> Arrays:
+    """Radio map of a scene, of the base station and by the solver of its users; nothing where the recipe wants none."""
+    settings = recipe.features.radio_map
+    if settings is None:
+        return {}
+    from wavecity.raytrace.radio_map import radio_map
+
+    found = radio_map(scene, recipe.radio, recipe.solver, settings, recipe.seed)
+    return {f"{GROUP}/{name}": values for name, values in found.values.items()}
+
+
 def _named(buildings: "GeoDataFrame", tile: Tile) -> "GeoDataFrame":
     """The table of a scene's buildings with the id of the scene."""
     return buildings.assign(scene_id=tile.id)
@@ -604,6 +619,8 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
     }
     if recipe.mobility is not None:
         attributes["trajectory"] = trajectory_attributes(recipe.mobility)
+    if (grid := recipe.features.radio_map) is not None:
+        attributes["radio_map"] = {"spacing_m": grid.spacing, "receiver_height_m": grid.height}
     scenes = [scene for receipt in draft.receipts() for scene in receipt["scenes"]]
     kept = plan.others.records if isinstance(plan, PartialPlan) else {}
     lineage: dict[str, object] = {
@@ -611,7 +628,7 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         "maps": maps_of(plan),
         "cities": [kept.get(city.city.name) or city_record(city) for city in plan.cities],
         "tiles": [tile_record(tile) for tile in plan.tiles],
-        "inputs": scene_parts(recipe, code_fingerprint()),
+        "inputs": scene_parts(recipe, code_of(recipe)),
         "origins": dict(sorted(Counter(scene["origin"] for scene in scenes).items())),
     }
     if isinstance(plan, PartialPlan) and plan.kept:

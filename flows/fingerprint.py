@@ -4,6 +4,10 @@ import ast
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wavecity.flows.recipe import Recipe
 
 # A dataset is rebuilt when one of these modules changes, comments and docstrings aside. Every module that a build
 # imports is listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
@@ -20,27 +24,38 @@ DATA = {
     ),
     "dataset": ("buildings", "distributions", "features", "schema", "statistics"),
 }  # fmt: skip
+# Modules of features that a recipe asks for, by its key below `features`: they count in datasets that have the feature.
+FEATURES = {"radio_map": {"raytrace": ("radio_map", "radio_map_settings")}}
 # What a build imports besides: downloads, devices, how files are written. Maps are in the fingerprint by the hash of
 # their bytes.
 NOT_DATA = {
     "geo": ("download", "errors", "network"),
     "raytrace": ("backend",),
-    "dataset": ("draft", "files", "fingerprints", "integrity", "layout", "records", "sharing", "writer"),
+    "dataset": ("draft", "files", "fingerprints", "integrity", "layout", "radio_maps", "records", "sharing", "writer"),
 }
 # Raise it when data change through something else, e.g. a setting of the ray tracer's compiler.
 REVISION = 1
 
 
+def code_of(recipe: "Recipe") -> str:
+    """`code_fingerprint` with the features that a recipe asks for."""
+    return code_fingerprint(tuple(name for name in FEATURES if getattr(recipe.features, name) is not None))
+
+
 @cache
-def code_fingerprint() -> str:
-    """SHA-256 of the code that makes data: changed code makes a new dataset, not a mixture of two."""
-    return fingerprint_below(Path(__file__).resolve().parents[1])
+def code_fingerprint(features: tuple[str, ...] = ()) -> str:
+    """SHA-256 of the code that makes data: changed code makes a new dataset, not a mixture of two.
+
+    `features` of `FEATURES` count too.
+    """
+    return fingerprint_below(Path(__file__).resolve().parents[1], features)
 
 
-def fingerprint_below(root: Path) -> str:
+def fingerprint_below(root: Path, features: tuple[str, ...] = ()) -> str:
     """SHA-256 of the modules in `DATA` below a folder, by their syntax trees without docstrings, and of `REVISION`."""
     digest = hashlib.sha256(str(REVISION).encode())
-    for folder, names in DATA.items():
+    parts = [*DATA.items(), *(part for feature in features for part in FEATURES[feature].items())]
+    for folder, names in parts:
         for name in names:
             tree = ast.parse((root / folder / f"{name}.py").read_text(encoding="utf-8"))
             digest.update(f"\n{folder}.{name} {_written(tree)}".encode())

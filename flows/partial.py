@@ -17,7 +17,7 @@ from wavecity.dataset.files import StorePath, open_group, read_json
 from wavecity.dataset.fingerprints import fingerprint_of
 from wavecity.dataset.publish import Version, latest
 from wavecity.dataset.records import CityRecord, KeptRecord, Lineage, MapRecord, attributes_of
-from wavecity.flows.fingerprint import code_fingerprint
+from wavecity.flows.fingerprint import code_of
 from wavecity.flows.recipe import Recipe
 from wavecity.flows.reuse import Kept, Reuse, SceneParts, differences, inputs_of, scene_parts
 from wavecity.geo.cities import City, cities_of
@@ -156,7 +156,7 @@ def others_of(recipe: Recipe, named: Collection[str], store: StorePath) -> Other
         msg = f"cities: {store} has no version yet whose other cities could be kept; build all cities first"
         raise InputError(msg)
     lineage = cast(Lineage, read_json(version.folder / "lineage.json") or {})
-    now = scene_parts(recipe, code_fingerprint())
+    now = scene_parts(recipe, code_of(recipe))
     _refuse_other_recipe(version, lineage, now)
     records = {record["name"]: record for record in lineage.get("cities", [])}
     others = [city for city in cities_of(recipe.area) if city.name not in named]

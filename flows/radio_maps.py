@@ -20,7 +20,8 @@ from wavecity.geo.errors import InputError
 from wavecity.geo.extract import LICENCE
 from wavecity.geo.scene import Scene
 from wavecity.raytrace import backend
-from wavecity.raytrace.radio_map import METRICS, RadioMap, RadioMapSettings, radio_map
+from wavecity.raytrace.radio_map import RadioMap, radio_map
+from wavecity.raytrace.radio_map_settings import METRICS, RadioMapSettings
 
 ATTRIBUTION = f"Map data {LICENCE}"
 # Colours that all kinds of colour vision order in the same way; the others have viridis. Beams have no order.

@@ -27,6 +27,8 @@ DATA_PARTS = ("seed", "area", "scene", "radio", "users", "mobility", "solver", "
 MOST_TRAJECTORIES = 1000
 # MB of the channels and spectra of a unit. A worker needs six times as much: 3.6 GB for 491 MB.
 MOST_CHANNELS = 1000
+# MB of the radio maps of a unit, of which a worker holds about three copies.
+MOST_MAPS = 1000
 # Of the carrier; a wider band would need materials and steering by frequency.
 WIDEST_BAND = 0.1
 
@@ -91,6 +93,29 @@ class Recipe(Settings):
             if count < 1 or abs(count * cell - size) > 1e-6 * size:
                 msg = f"scene.{name}: {cell:g} m does not divide area.tile_size, {size:g} m; choose a divisor"
                 raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _radio_maps_can_be_made(self) -> "Recipe":
+        """Refuse radio maps that do not fit into a tile or into memory, or that cannot be traced."""
+        grid = self.features.radio_map
+        if grid is None:
+            return self
+        try:
+            cells = grid.cells(self.area.tile_size)
+        except ValueError as error:
+            msg = f"features.radio_map.{error}"
+            raise ValueError(msg) from error
+        if self.solver.diffuse:
+            msg = "solver.diffuse is true, but radio maps have no diffuse paths; set it to false, or features.radio_map to null"
+            raise ValueError(msg)
+        unit = 4 * cells**2 * len(grid.metrics) * self.store.unit / 1e6
+        if unit > MOST_MAPS:
+            msg = (
+                f"radio maps of a unit would take {unit:,.0f} MB, more than {MOST_MAPS:,}: make features.radio_map.spacing "
+                "larger, or store.unit or the list of metrics smaller"
+            )
+            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")

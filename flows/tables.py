@@ -21,6 +21,7 @@ from wavecity.dataset.files import StorePath, children, folder_size, location, r
 from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.lock import builder_lock
 from wavecity.dataset.publish import Version, latest, point_latest, publish, versions
+from wavecity.dataset.radio_maps import radio_map_text
 from wavecity.dataset.reader import open_store, refuse_run_folder, resolve
 from wavecity.dataset.records import MapRecord, attributes_of
 from wavecity.dataset.schema import ATTRIBUTION
@@ -262,6 +263,9 @@ def print_store(store: str) -> None:
         table.add_row(label, f"{value:.4g}{unit}" if isinstance(value, float) else f"{value:,}{unit}")
     if "trajectory" in data.attrs:
         table.add_row("trajectories", trajectory_text(attributes))
+    if "radio_map" in data.attrs:
+        metrics = [str(name) for name in open_store(store, "radio_map").data_vars]
+        table.add_row("radio maps", radio_map_text(attributes["radio_map"], metrics))
     cities = lineage.get("cities", [])
     if "imported" in data.attrs:
         table.add_row("imported", attributes["conventions"]["imported"])

@@ -6,47 +6,29 @@ cell's centre is tested against all of them. A cell has the exact field of the p
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
-from pydantic import Field
 
 from wavecity.geo.errors import InputError
-from wavecity.geo.scene import Scene
-from wavecity.geo.settings import Settings
+from wavecity.geo.scene import Mesh, Scene
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT, best_beam
-from wavecity.raytrace.channels import csi
-from wavecity.raytrace.device import dr, load_rows, mi
+from wavecity.raytrace.channels import Channels, csi
+from wavecity.raytrace.radio_map_settings import Metric, RadioMapSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation
 from wavecity.raytrace.solver import Paths, line_of_sight
-from wavecity.raytrace.world import World, build_world
-
-Metric = Literal["path_gain", "los", "delay_spread", "angle_spread", "n_paths", "best_beam"]
-
-# Unit and description of each metric.
-METRICS: dict[str, tuple[str, str]] = {
-    "path_gain": ("dB", "power of all paths together"),
-    "los": ("1", "1 in line of sight of the base station, 0 elsewhere"),
-    "delay_spread": ("ns", "RMS delay spread over all paths, weighted by power (3GPP TR 25.996)"),
-    "angle_spread": ("degree", "circular spread of the azimuth of departure, weighted by power (3GPP TR 38.901, A.1)"),
-    "n_paths": ("1", "paths"),
-    "best_beam": ("1", "index of the strongest beam of the DFT codebook; -1 without a path"),
-}
+from wavecity.raytrace.world import build_world
 
 # Cells that are traced at a time; and cells that rays are sent from to find walls after edges, of all.
 CELLS_AT_ONCE = 4096
 ANCHORS = 1000
-
-
-class RadioMapSettings(Settings):
-    """A grid of receivers."""
-
-    spacing: float = Field(1.0, gt=0, le=100, description="Edge of a cell in m; divides the tile's.")
-    height: float = Field(1.5, gt=0, le=200, description="Of the receivers above ground, m.")
-    metrics: list[Metric] = Field(["path_gain"], min_length=1, description="What each cell has.")
+# m that the middle of a cell is moved to find out what it is in.
+ASIDE = (3.1e-7, 1.7e-7)
+# Bytes of the channels of cells, of which beams are sought; the working memory of a path is some 2 kB, of an antenna 48.
+BEAM_BYTES, PATH_BYTES, ANTENNA_BYTES = 2**26, 2000, 48
 
 
 @dataclass(frozen=True)
@@ -60,7 +42,8 @@ class RadioMap:
     open : bool (rows, columns)
         Cells whose centre is not inside a building at the receivers' height.
     values : dict of float32 (rows, columns)
-        By metric (`METRICS`); nan inside buildings. Where no path arrives `path_gain` is the solver's `gain_floor`.
+        By metric (`radio_map_settings.METRICS`); nan inside buildings. Where no path arrives `path_gain` is the solver's
+        `gain_floor`.
     """
 
     spacing: float
@@ -102,10 +85,10 @@ def radio_map(
     >>> found.values["path_gain"].shape
     (100, 100)
     """
-    count = round(scene.size / settings.spacing)
-    if abs(count * settings.spacing - scene.size) > 1e-6 * scene.size:
-        msg = f"spacing: {settings.spacing:g} m does not divide the tile of {scene.size:g} m; choose a divisor"
-        raise InputError(msg)
+    try:
+        count = settings.cells(scene.size)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     if solver.diffuse:
         msg = "solver.diffuse is true, but radio maps have no diffuse paths; set it to false"
         raise InputError(msg)
@@ -115,11 +98,11 @@ def radio_map(
     values: dict[str, NDArray[np.float32]] = {
         name: np.full((count, count), np.nan, np.float32) for name in settings.metrics
     }
+    ground = ~_in_buildings(scene.mesh, points).reshape(count, count)
+    (rows, columns), points = np.nonzero(ground), points[ground.ravel()]
     trace, panel = chain_solver(solver, seed), (panel_orientation(radio), radio.pattern)
     with ONE_AT_A_TIME:
         world = build_world(scene.mesh, scene.size, radio)
-        ground = ~_in_buildings(world, points).reshape(count, count)
-        (rows, columns), points = np.nonzero(ground), points[ground.ravel()]
         chains = trace.chains(world, scene.bs_position, points[:: max(1, len(points) // ANCHORS)])
         for low in progress(range(0, len(points), CELLS_AT_ONCE)):
             here = slice(low, low + CELLS_AT_ONCE)
@@ -130,12 +113,23 @@ def radio_map(
     return RadioMap(settings.spacing, settings.height, ground, values)
 
 
-def _in_buildings(world: World, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which points (N,) are in a building: what is straight above them is seen from its inside."""
-    origins = load_rows(mi.Point3f, points)
-    up = mi.Vector3f(0, 0, 1)
-    hit = world.scene.mi_scene.ray_intersect(mi.Ray3f(origins, up))
-    inside: NDArray[np.bool_] = (hit.is_valid() & (dr.dot(hit.n, up) > 0)).numpy()
+def _in_buildings(mesh: Mesh, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which points (N, 3) are in a building: above them are more roofs than floors.
+
+    Counted in the mesh: where storeys are solids of their own, the roof of one is in the floor of the next, and a ray would meet
+    either.
+    """
+    corners = mesh.vertices[mesh.faces]
+    one, other = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    # Counter-clockwise from outside: positive seen from above is a roof; walls have no area.
+    area = one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]
+    flat = np.abs(area) > 1e-9
+    corners, facing = corners[flat], np.sign(area[flat])
+    # A little aside, so that none lies on the edge that two triangles of a roof share.
+    places = shapely.STRtree(shapely.points(points[:, :2] + ASIDE))
+    triangle, point = places.query(shapely.polygons(corners[..., :2]), predicate="contains")
+    above = corners[triangle, :, 2].max(axis=1) > points[point, 2]
+    inside: NDArray[np.bool_] = np.bincount(point[above], facing[triangle[above]], len(points)) > 0
     return inside
 
 
@@ -165,4 +159,16 @@ def _metric(
         length = np.clip(np.hypot(east, north), 1e-12, 1)
         return np.where(total > 0, np.rad2deg(np.sqrt(-2 * np.log(length))), 0.0)
     channels = collect(paths, visible, radio.frequency, solver)
-    return np.where(channels.outage, -1, best_beam(csi(channels, radio))).astype(np.float64)
+    return np.where(channels.outage, -1, _best_beams(channels, radio)).astype(np.float64)
+
+
+def _best_beams(channels: Channels, radio: RadioSettings) -> NDArray[np.int64]:
+    """Strongest beam of every receiver; their channels are made a few at a time."""
+    count, most = channels.gain.shape
+    step = max(1, BEAM_BYTES // (PATH_BYTES * most + ANTENNA_BYTES * radio.columns * radio.rows))
+    beams = np.empty(count, np.int64)
+    for low in range(0, count, step):
+        part = slice(low, low + step)
+        some = replace(channels, **{field.name: getattr(channels, field.name)[part] for field in fields(channels)})
+        beams[part] = best_beam(csi(some, radio))
+    return beams

@@ -21,7 +21,8 @@ from wavecity.flows.bench.scenes import SEED, pick_scenes
 from wavecity.geo.scene import Scene
 from wavecity.raytrace import backend
 from wavecity.raytrace.device import rt
-from wavecity.raytrace.radio_map import RadioMapSettings, radio_map
+from wavecity.raytrace.radio_map import radio_map
+from wavecity.raytrace.radio_map_settings import RadioMapSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import panel_orientation
 from wavecity.raytrace.world import World, build_world

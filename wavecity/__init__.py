@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wavecity.dataset.derived import DerivedCsi
     from wavecity.dataset.lightning_data import ChannelDataModule
+    from wavecity.dataset.radio_map_data import RadioMapDataset
     from wavecity.dataset.reader import open_store
     from wavecity.dataset.records import attributes_of
     from wavecity.dataset.torch_data import ChannelDataset, ShuffledChannels
@@ -42,6 +43,7 @@ __all__ = [
     "ChannelDataset",
     "DerivedCsi",
     "InputError",
+    "RadioMapDataset",
     "Recipe",
     "ShuffledChannels",
     "__version__",
@@ -64,6 +66,7 @@ _PUBLIC = {
     "ChannelDataset": ("wavecity.dataset.torch_data", "ChannelDataset"),
     "DerivedCsi": ("wavecity.dataset.derived", "DerivedCsi"),
     "InputError": ("wavecity.geo.errors", "InputError"),
+    "RadioMapDataset": ("wavecity.dataset.radio_map_data", "RadioMapDataset"),
     "Recipe": ("wavecity.flows.recipe", "Recipe"),
     "ShuffledChannels": ("wavecity.dataset.torch_data", "ShuffledChannels"),
     "attributes_of": ("wavecity.dataset.records", "attributes_of"),

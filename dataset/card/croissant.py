@@ -62,6 +62,8 @@ CONTEXT = {
     "unArchive": "cr:unArchive",
     "value": "cr:value",
 }
+# Groups that the arrays of a record set are in.
+PREFIXES = {"path": "paths/", "trajectory": "trajectory/", "radio_map": "radio_map/"}
 LICENCE_URL = "https://spdx.org/licenses/ODbL-1.0.html"
 COPYRIGHT_URL = "https://www.openstreetmap.org/copyright"
 # Complex numbers have no type of their own: they are pairs of floats, like their bytes.
@@ -139,6 +141,8 @@ def describe(folder: StorePath) -> Node:
         record_sets += _arrays(open_store(folder, "paths"), "path")
     if draft.layout.with_trajectory:
         record_sets += _arrays(open_store(folder, "trajectory"), "trajectory")
+    if draft.layout.with_radio_map:
+        record_sets += _arrays(open_store(folder, "radio_map"), "radio_map")
     title = f"Wavecity channels{': ' * bool(recipe)}{recipe}"
     return {
         "@context": CONTEXT,
@@ -286,11 +290,11 @@ def _buildings() -> Node:
 
 
 def _arrays(data: xr.Dataset, record: str) -> list[Node]:
-    """Arrays as fields, one record per scene, per user, or per user with all paths or along its route.
+    """Arrays as fields, one record per scene (and its grid), per user, or per user with all paths or along its route.
 
     The validator wants a source for each.
     """
-    name, prefix = f"{record}-arrays", {"path": "paths/", "trajectory": "trajectory/"}.get(record, "")
+    name, prefix = f"{record}-arrays", PREFIXES.get(record, "")
     fields = []
     for key, array in data.data_vars.items():
         leading = 2 if "user" in array.dims else 1
@@ -312,6 +316,7 @@ def _arrays(data: xr.Dataset, record: str) -> list[Node]:
         "user": "user of a scene",
         "path": "user of a scene, with all of the user's paths",
         "trajectory": "user of a scene, along the user's way",
+        "radio_map": "scene, with a value for each cell of a grid over its tile",
     }[record]
     text = f"Arrays of data.zarr, one record per {per}: a description, which Croissant loaders cannot read."
     return [_record_set(name, text, fields)] if fields else []

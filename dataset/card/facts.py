@@ -19,6 +19,7 @@ from wavecity.dataset.card.tables import (
     users_table,
 )
 from wavecity.dataset.files import folder_size
+from wavecity.dataset.radio_maps import radio_map_text
 from wavecity.dataset.records import StoreAttributes
 
 FILES = {
@@ -118,6 +119,7 @@ def _summary(source: Source) -> str:
     held = "the channel of every antenna" + ", the spatial spectrum" * ("spectrum" in source.data)
     held += ", the strongest paths with gain, delay and angles" * (source.paths is not None)
     held += ", the wideband channel along every user's way" * (source.trajectory is not None)
+    held += ", a radio map of the open ground" * (source.radio_map is not None)
     return (
         f"Ray-traced wireless channels in real cities. Each scene is a tile of {attributes['tile_size_m']:g} m × "
         f"{attributes['tile_size_m']:g} m cut from OpenStreetMap, with one base station of {array['columns']} × "
@@ -149,6 +151,7 @@ def _glance(source: Source, users: dict[str, Counter[str]]) -> list[tuple[str, s
             f"“{attributes['element_pattern']}” elements",
         ),
         ("trajectories", trajectory_text(attributes)),
+        ("radio maps", maps_text(source)),
         ("tile", f"{attributes['tile_size_m']:g} m × {attributes['tile_size_m']:g} m"),
         ("size", f"{_bytes(folder_size(source.folder / 'data.zarr'))} stored, {_bytes(raw)} as arrays"),
         ("split by", attributes["split_by"]),
@@ -167,6 +170,13 @@ def trajectory_text(attributes: StoreAttributes) -> str:
         f"{of['steps']:,} snapshots every {1e3 * of['interval_s']:g} ms, {of['subcarriers']:,} subcarriers every "
         f"{of['subcarrier_spacing_hz'] / 1e3:g} kHz; walkers, cyclists, vehicles"
     )
+
+
+def maps_text(source: Source) -> str:
+    """Grid and metrics of radio maps; empty where scenes have none."""
+    if source.radio_map is None:
+        return ""
+    return radio_map_text(source.attributes["radio_map"], [str(name) for name in source.radio_map.data_vars])
 
 
 def _steps(source: Source) -> list[str]:
@@ -190,6 +200,8 @@ def _steps(source: Source) -> list[str]:
             "(ITU-R P.2040)."
         )
     steps.append("The paths were summed as plane waves over the base station's array.")
+    if source.radio_map is not None:
+        steps.append("Paths to the middle of every cell of a grid over the open ground were traced in the same way.")
     if source.trajectory is not None:
         steps.append(
             "Users moved along the streets and paths of the map. Their routes were traced at waypoints; between two "

@@ -32,6 +32,7 @@ class Source:
     data: xr.Dataset
     paths: xr.Dataset | None
     trajectory: xr.Dataset | None
+    radio_map: xr.Dataset | None
     receipts: list[Receipt]
     lineage: Lineage
     distributions: Distributions
@@ -76,6 +77,7 @@ def load_source(folder: StorePath) -> Source:
         data=open_store(folder),
         paths=open_store(folder, "paths") if draft.layout.with_paths else None,
         trajectory=open_store(folder, "trajectory") if draft.layout.with_trajectory else None,
+        radio_map=open_store(folder, "radio_map") if draft.layout.with_radio_map else None,
         receipts=draft.receipts(),
         lineage=read_json(folder / "lineage.json") or Lineage(),
         distributions=read_json(folder / "distributions.json"),

@@ -12,8 +12,10 @@ from wavecity.dataset.card.maps import Field, totals
 from wavecity.dataset.card.source import SPLITS, Source, add_up, by_split, percent
 from wavecity.dataset.distributions import HISTOGRAMS, Histogram, SplitCounts
 from wavecity.dataset.metadata import SCENE_INDEX
+from wavecity.dataset.radio_maps import RADIO_MAP_AXES, radio_map_specs
 from wavecity.dataset.records import MapRecord
 from wavecity.dataset.schema import SCENE_FIELDS, TRAJECTORY_AXES, array_specs
+from wavecity.raytrace.radio_map_settings import METRICS
 
 TOP_CITIES, TOP_MAPS, TOP_REASONS = 30, 20, 12
 SOURCES = {
@@ -250,16 +252,18 @@ def map_tables(maps: Mapping[str, MapRecord]) -> list[Table]:
 
 
 def all_arrays(source: Source) -> dict[str, xr.DataArray]:
-    """Arrays of users and scenes, those of the single paths, and the scene coordinates."""
+    """Arrays of users and scenes, those of the groups, and the coordinates."""
     arrays = {str(name): array for name, array in source.data.data_vars.items()}
     if source.paths is not None:
         arrays |= {f"paths/{name}": array for name, array in source.paths.data_vars.items()}
+    axes: dict[str, xr.DataArray] = {}
     if source.trajectory is not None:
         arrays |= {f"trajectory/{name}": array for name, array in source.trajectory.data_vars.items()}
-        axes = {f"trajectory/{axis.name}": source.trajectory[axis.name] for axis in TRAJECTORY_AXES}
-    else:
-        axes = {}
-    order = [spec.name for spec in array_specs(trajectory=True, vertices=True)]
+        axes |= {f"trajectory/{axis.name}": source.trajectory[axis.name] for axis in TRAJECTORY_AXES}
+    if source.radio_map is not None:
+        arrays |= {f"radio_map/{name}": array for name, array in source.radio_map.data_vars.items()}
+        axes |= {f"radio_map/{axis.name}": source.radio_map[axis.name] for axis in RADIO_MAP_AXES}
+    order = [spec.name for spec in [*array_specs(trajectory=True, vertices=True), *radio_map_specs(tuple(METRICS))]]
     arrays = dict(sorted(arrays.items(), key=lambda item: order.index(item[0])))
     return arrays | axes | {field.name: source.data[field.name] for field in [*SCENE_FIELDS, SCENE_INDEX]}
 

@@ -8,6 +8,7 @@ import numpy as np
 from wavecity.dataset.buildings import read_buildings
 from wavecity.dataset.checks.findings import Report
 from wavecity.dataset.checks.physics import SCENE_CHECKS
+from wavecity.dataset.checks.radio_maps import RADIO_MAP_CHECKS
 from wavecity.dataset.checks.trajectories import TRAJECTORY_CHECKS
 from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import array_of, open_group, sha256_of
@@ -70,6 +71,7 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
     if buildings is not None:
         # Needs shapely, as the table needs geopandas.
         from wavecity.dataset.checks.line_of_sight import check_line_of_sight
+        from wavecity.dataset.checks.radio_map_footprints import check_footprints
 
     for row, scene in enumerate(draft.layout.scenes_of(unit)):
         outcome = receipt["scenes"][row]
@@ -82,6 +84,7 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
         values["users_under_cover"] = np.asarray(gates.get("users_under_cover", 0))
         where = f"scene {outcome['scene_id']}"
         checks = SCENE_CHECKS | (TRAJECTORY_CHECKS if draft.layout.with_trajectory else {})
+        checks |= RADIO_MAP_CHECKS if draft.layout.with_radio_map else {}
         for name, check in checks.items():
             report.ran(name)
             message = check(values, n_users, attributes)
@@ -89,8 +92,9 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
                 report.add(name, where, message)
         if buildings is not None:
             report.ran("los")
+            theirs = buildings[buildings["scene_id"] == outcome["scene_id"]]
             message = check_line_of_sight(
-                buildings[buildings["scene_id"] == outcome["scene_id"]],
+                theirs,
                 values["user_position"][:n_users],
                 np.asarray(attributes["bs_position_m"], np.float64),
                 float(shifts[scene]),
@@ -98,6 +102,11 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
             )
             if message:
                 report.add("los", where, message)
+            if draft.layout.with_radio_map:
+                report.ran("radio map buildings")
+                message = check_footprints(theirs, values, attributes)
+                if message:
+                    report.add("radio map buildings", where, message)
     return report
 
 

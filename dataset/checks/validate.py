@@ -15,11 +15,11 @@ from wavecity.dataset.checks.units import NO_GEOMETRY, check_file, check_unit, c
 from wavecity.dataset.draft import Draft, load_draft
 from wavecity.dataset.files import StorePath, array_of, files_below, open_group, read_json
 from wavecity.dataset.fingerprints import read_sealed, write_sealed
-from wavecity.dataset.finish import UNSEALED, scene_arrays, scene_values, trajectory_axes
+from wavecity.dataset.finish import UNSEALED, group_axes, scene_arrays, scene_values
 from wavecity.dataset.progress import Tracker
 from wavecity.dataset.reader import resolve
 from wavecity.dataset.records import Manifest, attributes_of
-from wavecity.dataset.schema import SCENE_FIELDS, TRAJECTORY_AXES, Arrays
+from wavecity.dataset.schema import SCENE_FIELDS, Arrays
 from wavecity.dataset.statistics import merge_statistics
 
 Argument = TypeVar("Argument")
@@ -180,12 +180,9 @@ def _check_coordinates(draft: Draft, report: Report) -> Arrays | None:
             if (field.name == name and field in SCENE_FIELDS) or name in root
         }
         scenes = {name: np.asarray(array_of(root, name)[:]) for name in fields}
-        if draft.layout.with_trajectory:
-            expected_axes = trajectory_axes(draft.layout, attributes_of(root.attrs)["trajectory"])
-            for axis in TRAJECTORY_AXES:
-                name = f"trajectory/{axis.name}"
-                if not np.array_equal(np.asarray(array_of(root, name)[:]), expected_axes[axis.name]):
-                    report.add("structure", name, "not the times or frequencies that the store's attributes say")
+        for name, (_, values) in group_axes(draft.layout, attributes_of(root.attrs)).items():
+            if not np.array_equal(np.asarray(array_of(root, name)[:]), values):
+                report.add("structure", name, "not what the store's attributes say")
     except Exception as error:  # damaged metadata fail in whichever part of Zarr meets them
         report.add("structure", "data.zarr", f"cannot be opened ({type(error).__name__}: {str(error).splitlines()[0]})")
         return None

@@ -213,7 +213,7 @@ def _known_scenes(store: str, names: Iterable[str], listed: Sequence[Scene], don
 def _fields(store: str, data: xr.Dataset, asked: Sequence[str] | None) -> tuple[str, ...]:
     """Arrays that are exported: those asked for, else all numeric ones but the spectra, which follow from the channels."""
     there = [str(name) for name in data.data_vars if data[name].dtype.kind in "biufc"]
-    for group in ("paths", "trajectory"):
+    for group in ("paths", "trajectory", "radio_map"):
         with suppress(InputError):
             there += [f"{group}/{name}" for name in open_store(store, group).data_vars]
     if asked is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from wavecity.dataset.writer import write_unit
 from wavecity.geo.errors import InputError
 
 # What a store may have or not; all else is in every store.
-OPTIONAL = ("spectrum", "paths", "trajectory")
+OPTIONAL = ("spectrum", "paths", "trajectory", "radio_map")
 # Attributes that follow from the content.
 COMPUTED = ("fingerprint", "schema_version", "statistics", "coordinates", "comment", "Conventions")
 # What `flows.reuse` knows a scene by: from a subset, which may lack arrays, nothing is taken over.
@@ -64,7 +64,7 @@ class _Part:
         """Layout of the new store; its user axis is as long as its largest scene needs."""
         layout = self.source.layout
         users = max(max(outcome["n_users"] for outcome in self.outcomes), 1)
-        with_paths, moving = "paths" in self.kept, "trajectory" in self.kept
+        with_paths, moving, maps = (name in self.kept for name in ("paths", "trajectory", "radio_map"))
         return replace(
             layout,
             scenes=len(self.rows),
@@ -75,6 +75,8 @@ class _Part:
             bounces=layout.bounces if with_paths else 0,
             steps=layout.steps if moving else 0,
             subcarriers=layout.subcarriers if moving else 0,
+            map_metrics=layout.map_metrics if maps else (),
+            map_cells=layout.map_cells if maps else 0,
         )
 
 
@@ -104,8 +106,8 @@ def subset(
     cities, splits, scenes : sequence of str, optional
         Names of cities, of splits, and ids of scenes or patterns such as `helsinki-*`: scenes that are in all three.
     fields : sequence of str, optional
-        Arrays to keep, as the readers name them. Of `spectrum`, `paths` and `trajectory` those that are not named are
-        left out, a group as a whole; the others are in every store. All by default.
+        Arrays to keep, as the readers name them. Of `spectrum`, `paths`, `trajectory` and `radio_map` those that are
+        not named are left out, a group as a whole; the others are in every store. All by default.
     version : int, optional
         Number of a published version; the latest by default.
     progress : callable
@@ -249,9 +251,11 @@ def _write(draft: Draft, unit: int, part: _Part) -> None:
 def _attributes(part: _Part) -> StoreAttributes:
     """Attributes of the version that hold for a part of it, too."""
     attributes = attributes_of(open_group(part.source.data).attrs)
-    if "trajectory" not in part.kept:
-        attributes.pop("trajectory", None)
-        attributes["conventions"].pop("trajectory", None)
+    groups: tuple[Literal["trajectory", "radio_map"], ...] = ("trajectory", "radio_map")
+    for group in groups:
+        if group not in part.kept:
+            attributes.pop(group, None)
+            attributes["conventions"].pop(group, None)
     for name in COMPUTED:
         attributes.pop(name, None)  # type: ignore[misc]
     return attributes

@@ -26,7 +26,7 @@ from wavecity.flows.help import SpokenCommand
 from wavecity.geo.errors import InputError
 
 Item = TypeVar("Item")
-# `wavecity.raytrace.radio_map.METRICS`, whose import takes seconds.
+# `wavecity.raytrace.radio_map_settings.METRICS`.
 RADIO_METRICS = ("path_gain", "los", "delay_spread", "angle_spread", "n_paths", "best_beam")
 
 
@@ -285,7 +285,7 @@ def radio_map(
     from wavecity.flows.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    settings = import_extra("wavecity.raytrace.radio_map", "generate").RadioMapSettings
+    settings = import_extra("wavecity.raytrace.radio_map_settings", "generate").RadioMapSettings
     try:
         grid = settings(spacing=spacing, height=height, metrics=list(metrics or ("path_gain",)))
     except ValidationError as error:

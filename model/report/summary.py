@@ -10,8 +10,8 @@ from wavecity.model.results.claims import PER_BEAM, SEEDS, USERS, Judged, Verdic
 from wavecity.model.results.outcomes import Missing, Outcome, Summary
 from wavecity.model.results.words import count
 
-# Tasks whose numbers are of users; what others count (calls that are timed) is none.
-NOT_USERS = ("latency",)
+# Tasks whose numbers are not of users, but of calls that are timed, or of cells.
+NOT_USERS = ("latency", "radio-map")
 
 # Term, how it is written in the page, what it is. In the order in which a reader needs them.
 TERMS: tuple[tuple[str, str, str], ...] = (
@@ -50,6 +50,10 @@ TERMS: tuple[tuple[str, str, str], ...] = (
     ("t-SNE", r"t-SNE", "a picture of many-dimensional features in a plane that keeps neighbours together."),
     ("sum-rate", r"sum-rate", "bits per second and hertz that all streams have together; exhaustive search tries every beam."),
     ("CPU, GPU", r"\b[CG]PU\b", "a computer's main and graphics processor."),
+    ("U-Net", r"\bU-Net\b", "a convolutional network that sees a map at several resolutions."),
+    ("kriging, radial basis functions", r"\bkriging\b|radial basis functions", "interpolation between known places: by a "
+     "covariance that is fitted to them, and by functions of the distance to them."),
+    ("RMSE", r"\bRMSE\b", "root mean square error."),
     ("ONNX", r"\bONNX\b", "a file format for networks that other programs can run."),
     ("KL", r"\bKL\b", "Kullback-Leibler divergence, a distance of two distributions."),
     ("dB", r"\bdB\b", "decibel: ten times the logarithm of a ratio of powers; 3 dB are a factor of two."),

@@ -162,6 +162,11 @@ class Metric(StrEnum):
         "as forecast_nmse, of the run's own model")
     FORECAST_SCALE_NMSE = ("forecast_scale_nmse", "Channel prediction, NMSE over scale", "dB", "lower",
         "as forecast_nmse, by size and number of training users", _USERS, "", "folded")
+    RADIO_MAP_RMSE = ("radio_map_rmse", "Radio map, RMSE", "dB", "lower",
+        "root mean square error of the path gain over open cells of unseen scenes; gains below -160 dB count as that", None,
+        "unseen scenes", "shown", "cells")
+    RADIO_MAP_MAE = ("radio_map_mae", "Radio map, mean absolute error", "dB", "lower",
+        "as radio_map_rmse, the mean of the absolute errors", None, "unseen scenes", "folded", "cells")
     FORWARD_TIME = ("forward_time", "Time of a forward pass", "ms", "lower",
         "median time of a forward pass on the CPU", None, "", "shown", "calls")
     WRAPPER_COST = ("wrapper_cost", "Cost of the wrapper", "%", "lower",
@@ -221,6 +226,8 @@ class Method(StrEnum):
     RAW_HEAD = "raw_head", "raw CSI, head", _SUPERVISED
     DFT_PROBE = "dft_probe", "|zero-filled DFT|, linear probe", _SUPERVISED
     GRU = "gru", "GRU", _SUPERVISED
+    UNET = "unet", "U-Net on height map and base station", _SUPERVISED, True
+    DISTANCE_FIT = "distance_fit", "distance alone", _SUPERVISED
     KNN = "knn", "kNN on |DFT|", _UNTRAINED
     KNN_LEVEL = "knn_level", "kNN on |DFT| and level", _UNTRAINED
     KNN_TRAINING = "knn_training", "kNN on |DFT| of training scenes", _UNTRAINED
@@ -243,6 +250,8 @@ class Method(StrEnum):
     RIDGE = "ridge", "ridge (AR) of each sample", _UNTRAINED
     PERSISTENCE = "persistence", "persistence", _UNTRAINED
     FIRST_GUESS = "first_guess", "first guess, no network", _UNTRAINED
+    RBF = "rbf", "radial basis functions, 1 % of the cells", _UNTRAINED
+    KRIGING = "kriging", "kriging, 1 % of the cells", _UNTRAINED
     EXHAUSTIVE_SEARCH = "exhaustive_search", "exhaustive search", _UNTRAINED, False, True
     VANILLA_PRETRAINED = "vanilla_pretrained", "vanilla as pretrained", _PRETRAINED
     VANILLA = "vanilla", "vanilla", _SCRATCH

@@ -14,6 +14,7 @@ TaskName = Literal[
     "prediction",
     "equivariance",
     "zero-shot",
+    "radio-map",
 ]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 
@@ -58,6 +59,12 @@ REGISTERED: dict[TaskName, Registered] = {
         "location, beams, masked CSI and occupancy without a label, against physics and neighbours (only for a path model)",
         ("rays",),
     ),
+    "radio-map": Registered(
+        "wavecity.model.tasks.radio_map",
+        "radio maps of unseen scenes by a U-Net, kriging and distance (needs features.radio_map; runs only where it is named)",
+        ("multimodal", "temporal", "rays"),
+        on_request=True,
+    ),
 }
 # What each is, in a line.
 MEANINGS: dict[TaskName, str] = {name: task.meaning for name, task in REGISTERED.items()}
@@ -65,5 +72,5 @@ TASKS_OF: dict[str, tuple[TaskName, ...]] = {
     backbone: tuple(name for name, task in REGISTERED.items() if backbone in task.backbones)
     for backbone in get_args(Backbone)
 }
-# Run only where they are asked for: they train dozens of models.
+# Run only where they are asked for: they train networks of their own.
 ON_REQUEST: tuple[TaskName, ...] = tuple(name for name, task in REGISTERED.items() if task.on_request)

@@ -252,8 +252,8 @@ class EvaluationSettings(Settings):
 
     tasks: tuple[TaskName, ...] | None = Field(
         None,
-        description="Tasks run after a pretraining; empty: all of the model that the dataset allows, but not equivariance, "
-        "which trains dozens of models.",
+        description="Tasks run after a pretraining; empty: all of the model that the dataset allows, but not equivariance "
+        "and radio-map, which train networks of their own.",
     )
     batch_size: int = Field(64, ge=1, description="Users in an evaluation batch.")
     max_users: int = Field(

@@ -10,7 +10,7 @@ from processes import finished
 from test_imports import imports
 
 from wavecity.flows import build
-from wavecity.flows.fingerprint import DATA, NOT_DATA, code_fingerprint, fingerprint_below
+from wavecity.flows.fingerprint import DATA, FEATURES, NOT_DATA, code_fingerprint, fingerprint_below
 from wavecity.flows.recipe import load_recipe
 from wavecity.flows.reuse import scene_parts
 
@@ -22,6 +22,7 @@ STAGES = (
     "geo.build",
     "raytrace.simulate",
     "raytrace.moving",
+    "raytrace.radio_map",
     "dataset.features",
     "dataset.writer",
 )
@@ -44,7 +45,8 @@ def test_what_a_build_imports_is_listed() -> None:
         if name not in found and path.is_file() and name.split(".")[0] in DATA:
             found.add(name)
             todo += imports(path)
-    listed = {f"{folder}.{name}" for lists in (DATA, NOT_DATA) for folder, names in lists.items() for name in names}
+    tables = (DATA, NOT_DATA, *FEATURES.values())
+    listed = {f"{folder}.{name}" for lists in tables for folder, names in lists.items() for name in names}
     assert found - {"dataset.__init__"} <= listed
     assert not {name for name in listed if not (ROOT / f"{name.replace('.', '/')}.py").is_file()}
 

@@ -12,7 +12,7 @@ from wavecity.flows import build
 from wavecity.flows.commands.build import RADIO_METRICS
 from wavecity.flows.radio_maps import TITLES
 from wavecity.flows.recipe import load_recipe
-from wavecity.raytrace.radio_map import METRICS
+from wavecity.raytrace.radio_map_settings import METRICS
 
 SCENE = "helsinki-0020"
 QUICK = ("--set", "solver.rays=20000", "--set", "solver.max_depth=1", "--set", "solver.diffraction=false")

@@ -136,6 +136,7 @@ scale_equivariance_error dB lower training_users                            esti
 estimation_own_nmse dB lower          estimation_scale_nmse dB lower training_users
 forecast_nmse dB lower                forecast_own_nmse dB lower            forecast_scale_nmse dB lower training_users
 forward_time ms lower                 wrapper_cost % lower
+radio_map_rmse dB lower               radio_map_mae dB lower
 """
 METHOD_REGIMES = {
     Regime.PRETRAINED: "model model_spectrum model_filled_csi model_location_head model_spectrum_beam model_pytorch "
@@ -144,10 +145,10 @@ METHOD_REGIMES = {
     Regime.FINE_TUNED: "physc_fine_tuned model_fine_tuned",
     Regime.FROM_SCRATCH: "twin dense_twin wrapped vanilla augmented penalised",
     Regime.RANDOM: "untrained_mlp untrained_probe",
-    Regime.SUPERVISED: "raw_cnn raw_probe raw_head dft_probe gru",
+    Regime.SUPERVISED: "raw_cnn raw_probe raw_head dft_probe gru unet distance_fit",
     Regime.UNTRAINED: "raw waves physics knn knn_level knn_training mean_labelled mean_training neighbour_mean occupancy_prior "
     "prevalence all_occupied zeros zero_filled zero_filled_beam omp omp_beam omp_4_beam lmmse sbl sbl_beam ridge persistence "
-    "first_guess exhaustive_search sparse_attention",
+    "first_guess exhaustive_search sparse_attention rbf kriging",
 }
 
 

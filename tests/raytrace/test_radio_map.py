@@ -12,7 +12,8 @@ from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Scene
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT
 from wavecity.raytrace.device import rt
-from wavecity.raytrace.radio_map import METRICS, RadioMap, RadioMapSettings, radio_map
+from wavecity.raytrace.radio_map import RadioMap, radio_map
+from wavecity.raytrace.radio_map_settings import METRICS, RadioMapSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import panel_orientation, simulate
 from wavecity.raytrace.world import build_world
@@ -125,3 +126,14 @@ def test_what_cannot_be_is_refused(scene: Scene) -> None:
     scattering = SolverSettings(diffuse=True)
     with pytest.raises(InputError, match=r"solver.diffuse is true"):
         radio_map(scene, RadioSettings(), scattering, RadioMapSettings(spacing=10.0), 0)
+
+
+def test_storeys_that_are_solids_of_their_own_are_no_open_ground() -> None:
+    """As parts of buildings are mapped: a roof in the next one's floor; and what hangs above leaves the ground open."""
+    tower = box(0, 0, 40, 40)
+    blocks = [(tower, 3.5), (tower, 7.0, 3.5), (tower, 21.0, 14.0), (box(60, 0, 40, 40), 20.0, 5.0)]
+    settings = RadioMapSettings(spacing=10.0, metrics=["los"])
+    solver = SOLVER.model_copy(update={"max_depth": 0})
+    found = radio_map(scene_of(blocks, np.zeros((1, 3), np.float32)), RadioSettings(), solver, settings, 0)
+    middles = centres(scene_of(blocks, np.zeros((1, 3), np.float32)), 20)
+    np.testing.assert_array_equal(found.open, ~shapely.contains(tower, shapely.points(middles[..., :2])))
