@@ -602,7 +602,7 @@ def test_the_evaluation_keeps_the_ways_of_every_users_waves(finished, store, set
     ends = corners[:, 0, 1]
     assert np.allclose(ends[kept["ray_lands"][:, 0], 2], -13.5, atol=1e-4)
     apart = np.linalg.norm(ends[:, :2] - true, axis=1)
-    assert np.median(apart) < 5
+    assert np.median(apart) < 15
     for name in ("spectrum_model", "occupancy_model"):
         assert len(kept[name]) == len(kept["spectrum_scene"]) == 4
     np.testing.assert_allclose(kept["spectrum_model"].mean((1, 2)), 1, rtol=1e-5)
