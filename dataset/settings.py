@@ -21,6 +21,10 @@ class FeatureSettings(Settings):
         "kinds",
         description="What is stored of a path's interactions; positions: where they are, as well as their kinds.",
     )
+    radio_map: RadioMapSettings | None = Field(
+        None,
+        description="Store a radio map of every scene: what a receiver has anywhere on its open ground; null: none.",
+    )
 
     @model_validator(mode="after")
     def _positions_belong_to_paths(self) -> "FeatureSettings":
@@ -29,10 +33,6 @@ class FeatureSettings(Settings):
             msg = "features.interactions is positions, but features.paths is false; set it to true, or interactions to kinds"
             raise ValueError(msg)
         return self
-    radio_map: RadioMapSettings | None = Field(
-        None,
-        description="Store a radio map of every scene: what a receiver has anywhere on its open ground; null: none.",
-    )
 
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:

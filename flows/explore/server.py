@@ -42,7 +42,7 @@ def serving(site: Site, port: int = 0) -> Iterator[str]:
     """
 
     class Handler(_Handler):
-        shown = site
+        folder, content = site.folder, site.files()
 
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
@@ -62,7 +62,8 @@ def serving(site: Site, port: int = 0) -> Iterator[str]:
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD."""
 
-    shown: Site
+    folder: StorePath
+    content: dict[str, bytes]
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:
@@ -82,8 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
         if ".." in PurePosixPath(name).parts or "\\" in name or "\0" in name:
             self._refuse(HTTPStatus.NOT_FOUND)
         elif name.startswith(f"{DATA}/"):
-            self._send_range(self.shown.folder / name.removeprefix(f"{DATA}/"))
-        elif (content := self.shown.files().get(name)) is None:
+            self._send_range(self.folder / name.removeprefix(f"{DATA}/"))
+        elif (content := self.content.get(name)) is None:
             self._refuse(HTTPStatus.NOT_FOUND)
         else:
             self._start(HTTPStatus.OK, len(content), name)

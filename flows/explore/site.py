@@ -69,7 +69,9 @@ def make_site(store: str | StorePath, run: Path | None = None) -> Site:
     predictions = None if run is None else read_predictions(run, store)
     index = {**make_index(store), "data": f"{DATA}/"}
     if predictions is not None:
-        index["run"] = {"name": predictions["name"], "scenes": sorted(predictions["scenes"])}
+        scenes = predictions["scenes"]
+        rays = any("rays" in scene for scene in scenes.values())
+        index["run"] = {"name": predictions["name"], "scenes": sorted(scenes), "rays": rays}
     return Site(resolve(store).parent, index, predictions)
 
 

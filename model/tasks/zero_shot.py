@@ -21,11 +21,13 @@ from wavecity.model.learning.baselines import (
     omp,
 )
 from wavecity.model.multimodal.inference import beams_of_spectrum, top_k_hits
+from wavecity.model.path_model.followed import CORNERS, ways
 from wavecity.model.path_model.front import SPARSE_ANTENNAS, Draw
 from wavecity.model.path_model.inference import Links, PathPredictor, Predictions
 from wavecity.model.path_model.network import channel_of
+from wavecity.model.rays.surroundings import surroundings
 from wavecity.model.results.names import Method, Metric
-from wavecity.model.results.records import Condition, Facts, Findings, Record
+from wavecity.model.results.records import Arrays, Condition, Facts, Findings, Record
 from wavecity.model.settings.rays import ZeroShotSettings
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
@@ -53,6 +55,7 @@ def zero_shot(predictor: PathPredictor, data: WirelessData, settings: Evaluation
     kinds = kinds_of(predictor.cache.store, test)
     draw = Draw(seed, config.patches, config.snr)
     found = predictor.predict(test, draw)
+    scores, hidden = predictor.occupancy(test, draw, settings.scene_mask)
     records = _location(predictor, data, test, kinds, found, draw, config)
     records += _csi(predictor, test, found, draw, settings)
     records += _beams(predictor, test, replace(draw, patches=config.beam_patches))
@@ -66,19 +69,48 @@ def zero_shot(predictor: PathPredictor, data: WirelessData, settings: Evaluation
         "beam_patches": config.beam_patches,
         "told_besides_csi": "footprints with heights, heights of both ends, material of the ground, power of the noise",
     }
-    occupancy = _occupancy(predictor, data.scenes, test, draw, settings.scene_mask)
+    occupancy = _occupancy(scores, hidden, data.scenes, test, draw, settings.scene_mask)
     if occupancy:
         records += occupancy
     else:
         facts["not possible: occupancy"] = "no masked patch of the test scenes is built; give maps with buildings"
+    shown = draw.shown(0, *test.csi.shape[1:], predictor.cache.patch)
     arrays = {
         "location_true": test.position.numpy(),
         "location_model": found.location.best().numpy(),
         "location_physics": found.physics.numpy(),
         "kind": kinds,
         "scene": test.scene.numpy(),
+        **_followed(predictor, test, draw),
+        **_shown(test, found, scores, hidden, settings.spectra_shown),
+        "spectrum_masked": np.array(1 - float(shown.float().mean())),
     }
     return Findings(records, facts, arrays)
+
+
+def _followed(predictor: PathPredictor, users: Links, draw: Draw) -> Arrays:
+    """The ways of every user's waves (N, K, corners, 3) in m from the base station, their gains in dB, and which land."""
+    fronts = predictor.cache.users(users.scene, users.user, draw)
+    corners = torch.full((*fronts.found.shape, CORNERS, 3), torch.nan)
+    lands = torch.zeros_like(fronts.found)
+    for row in users.scene.unique().tolist():
+        # Of users in this scene, the waves that there are.
+        mine = fronts.found & (users.scene == row)[:, None]
+        corners[mine], lands[mine] = ways(fronts.direction[mine], surroundings(predictor.cache.store, row))
+    gain = torch.where(fronts.found, 20 * fronts.gain.abs().log10(), torch.nan)
+    return {"ray_corners": corners.numpy(), "ray_gain": gain.numpy(), "ray_lands": lands.numpy()}
+
+
+def _shown(test: Links, found: Predictions, scores: Tensor, hidden: Tensor, count: int) -> Arrays:
+    """Spectra, as shares of their mean, and occupancy (nan where it was seen) of a few users, for pictures."""
+    some = evenly(len(test), count)
+    spectrum = found.spectrum[some].flatten(1).softmax(1).view_as(found.spectrum[some])
+    return {
+        "spectrum_scene": test.scene[some].numpy(),
+        "spectrum_position": test.position[some].numpy(),
+        "spectrum_model": (spectrum / spectrum.mean((1, 2), keepdim=True)).numpy(),
+        "occupancy_model": torch.where(hidden[some], scores[some], torch.nan).numpy(),
+    }
 
 
 def links_of(samples: Samples, limit: int) -> Links:
@@ -221,8 +253,9 @@ def _beams(predictor: PathPredictor, test: Links, draw: Draw) -> list[Record]:
     ]
 
 
-def _occupancy(predictor: PathPredictor, scenes: SceneTable, test: Links, draw: Draw, share: float) -> list[Record]:
-    scores, hidden = predictor.occupancy(test, draw, share)
+def _occupancy(
+    scores: Tensor, hidden: Tensor, scenes: SceneTable, test: Links, draw: Draw, share: float
+) -> list[Record]:
     truth = scenes.occupancy[test.scene].float()
     positive = truth[hidden].bool().numpy()
     if not positive.any():
@@ -249,7 +282,7 @@ SPECS = (
         "rays",
         "Without a label",
         zero_shot,
-        frozenset({"batch_size", "zero_shot", "scene_mask", "omp_atoms"}),
+        frozenset({"batch_size", "zero_shot", "scene_mask", "omp_atoms", "spectra_shown"}),
         (
             Method.PHYSICS, Method.KNN_TRAINING, Method.MEAN_TRAINING, Method.WAVES, Method.OMP, Method.ZEROS,
             Method.SBL_BEAM, Method.OMP_4_BEAM, Method.ZERO_FILLED_BEAM, Method.NEIGHBOUR_MEAN, Method.PREVALENCE,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pages import chromium, look, toy  # noqa: F401
 from servers import deploy, workers_of
 
 from wavecity.flows.bench.prefect_server import prefect_server

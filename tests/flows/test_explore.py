@@ -23,6 +23,7 @@ from processes import process, tail, wait_until
 
 from wavecity.dataset.reader import open_store, resolve
 from wavecity.flows.explore.index import index_bytes, make_index
+from wavecity.flows.explore.predictions import Arrays
 from wavecity.flows.explore.server import range_of, serving
 from wavecity.flows.explore.site import Site, make_site, page_files
 from wavecity.geo.errors import InputError
@@ -260,7 +261,7 @@ def write_run(folder: Path, store: Path, rows: list[int], shift: float = 0.0) ->
 def test_predictions_are_those_of_the_runs_users(toy_store: Path, tmp_path: Path) -> None:
     shown = write_run(tmp_path / "run", toy_store, [4, 5])
     site = make_site(toy_store, tmp_path / "run")
-    assert site.index["run"] == {"name": "run", "scenes": [4, 5]}
+    assert site.index["run"] == {"name": "run", "scenes": [4, 5], "rays": False}
     told = json.loads(site.files()["run.json"])
     positions = open_store(toy_store).user_position.values
     for row in (4, 5):
@@ -272,6 +273,57 @@ def test_predictions_are_those_of_the_runs_users(toy_store: Path, tmp_path: Path
     kept = told["scenes"]["4"]["shown"][0]
     assert np.array(kept["spectrum"]).argmax() == 3 * 32 + 5
     assert (kept["occupancy"][0][0], kept["occupancy"][19][0]) == (0.25, None)
+
+
+def write_rays_run(folder: Path, store: Path, row: int) -> Arrays:
+    """A run of a path model with two waves of every user in a scene that has a path: one lands 1 m east of the user by
+    way of a wall, one leads nowhere. Returns what the evaluation left.
+    """
+    data = open_store(store).isel(scene=row).load()
+    users = np.flatnonzero(~data.outage.values[: int(data.n_users)])
+    true = data.user_position.values[users]
+    corners = np.full((len(users), 3, 7, 3), np.nan, np.float32)
+    corners[:, :2, 0] = 0
+    corners[:, 0, 1] = true + np.float32([0, 60, 20]) / 2
+    corners[:, 0, 2] = true + np.float32([1, 0, 0])
+    corners[:, 1, 1] = [15, 0, 3]
+    gain = np.float32([-100, -112.25, np.nan]) + np.zeros((len(users), 1), np.float32)
+    arrays: Arrays = {
+        "scene": np.full(len(users), row), "location_true": true[:, :2], "location_model": true[:, :2] + np.float32([3, 4]),
+        "location_physics": true[:, :2] + np.float32([6, 8]), "kind": np.zeros(len(users), np.int64),
+        "ray_corners": corners, "ray_gain": gain, "ray_lands": np.array([True, False, False]) & np.isfinite(gain),
+        "spectrum_scene": np.array([row]), "spectrum_position": true[:1, :2], "spectrum_masked": np.array(0.75),
+        "spectrum_model": np.ones((1, 32, 32), np.float32), "occupancy_model": np.full((1, 20, 20), 0.5, np.float32),
+    }  # fmt: skip
+    (folder / "results").mkdir(parents=True)
+    (folder / "pretrain.json").write_text('{"settings": {"backbone": "rays"}}')
+    # As `wavecity evaluate --set` names it; another evaluation was of other data.
+    np.savez(folder / "results/zero-shot-0123abcd.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(folder / "results/zero-shot.npz", **{**arrays, "location_true": true[:, :2] + 1})  # type: ignore[arg-type]
+    return arrays
+
+
+def test_waves_that_a_model_followed_are_those_of_its_evaluation(toy_store: Path, tmp_path: Path) -> None:
+    arrays = write_rays_run(tmp_path / "run", toy_store, 4)
+    site = make_site(toy_store, tmp_path / "run")
+    assert site.index["run"] == {"name": "run", "scenes": [4], "rays": True}
+    told = json.loads(site.files()["run.json"])
+    assert told["masked"] == 0.75
+    scene = told["scenes"]["4"]
+    # The last user is in outage.
+    assert scene["users"]["number"] == list(range(int(open_store(toy_store).n_users[4]) - 1))
+    np.testing.assert_allclose(scene["physics"], arrays["location_physics"], atol=0.006)
+    assert list(scene["rays"]) == [str(user) for user in scene["users"]["number"]]
+    first, second = scene["rays"]["2"]
+    assert (first["gain"], first["lands"], second["gain"], second["lands"]) == (-100, True, -112.2, False)
+    np.testing.assert_allclose(first["points"], arrays["ray_corners"][2, 0, :3], atol=0.006)
+    assert second["points"] == [[0, 0, 0], [15, 0, 3]]
+
+
+def test_a_temporal_run_is_refused(toy_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "pretrain.json").write_text('{"settings": {"backbone": "temporal"}}')
+    with pytest.raises(InputError, match="a temporal model"):
+        make_site(toy_store, tmp_path)
 
 
 def test_runs_of_other_data_or_without_predictions_are_refused(toy_store: Path, tmp_path: Path) -> None:

@@ -18,12 +18,15 @@ from wavecity.model.benchmark.encoder import Batch, Frozen
 from wavecity.model.benchmark.examples import OurRun
 from wavecity.model.data.users import gather, load_data
 from wavecity.model.path_model.cache import FrontCache
+from wavecity.model.path_model.followed import ways
 from wavecity.model.path_model.front import Draw, front
 from wavecity.model.path_model.maps import Sites, centres, evidence
 from wavecity.model.path_model.mixture import Mixture
 from wavecity.model.path_model.module import Links, links, masked_occupancy, weighted
 from wavecity.model.path_model.network import channel_of, fourier, turned
-from wavecity.model.rays.surroundings import surroundings
+from wavecity.model.rays.radio import Radio
+from wavecity.model.rays.surroundings import Surroundings, surroundings
+from wavecity.model.rays.walls import Walls
 from wavecity.model.rays.waves import recover
 from wavecity.model.results.records import read_records
 from wavecity.model.settings.rays import RaysModelSettings
@@ -574,3 +577,51 @@ def test_the_benchmark_gives_the_model_the_footprints_the_map_and_each_users_noi
         expected = model.embed(users.csi[alone], shown, surroundings(store, row), height, float(noise[user]))
         assert torch.allclose(found[alone], expected, atol=1e-4)
     assert Batch(*[None] * 6, store=store, scene=row).footprints.total_bounds.tolist() == [-80, 25, -40, 60]
+
+
+# Ways of waves, for pictures
+
+
+def test_a_way_turns_where_the_image_of_the_base_station_says():
+    """One wall to the east, by reflecting the base station in it; and a building in whose roof a wave ends."""
+    east = [[20, -200], [20, 50], [30, 50], [30, -200], [20, -200]]
+    walls = Walls.of_rings([(east, True)], [0.0], [40.0])
+    scene = Surroundings(walls, Radio(28.5e9, 0.5, 15.0, 1.5, 5.24 - 0.4j), (-100, -200, 100, 0))
+    user, image = np.array([5.0, -80.0, -13.5]), np.array([40.0, 0.0, 0.0])
+    bounce = image + (user - image) * (image[0] - 20) / (image[0] - user[0])
+    cosines = [bounce / np.linalg.norm(bounce), user / np.linalg.norm(user), np.array([0.0, -1.0, 0.2])]
+    direction = torch.tensor(np.array([[to[0], -to[2]] for to in cosines]))
+    corners, lands = ways(direction, scene)
+    assert lands.tolist() == [True, True, False]
+    np.testing.assert_allclose(corners[0, :3], [[0, 0, 0], bounce, user], atol=1e-3)
+    assert corners[0, 3:].isnan().all()
+    np.testing.assert_allclose(corners[1, :2], [[0, 0, 0], user], atol=1e-3)
+    # One that rises and meets nothing: a short piece.
+    assert float(corners[2, 1, :2].norm()) == pytest.approx(15.0)
+    assert float(corners[2, 1, 2]) == pytest.approx(15 * 0.2, rel=0.05)
+    # A shed 2.5 m high that the wave passes 3 m above the ground, and in which it comes down.
+    low = [[-30, -70], [30, -70], [30, -60], [-30, -60], [-30, -70]]
+    shed = replace(scene, walls=Walls.of_rings([(low, True)], [0.0], [2.5]))
+    assert ways(torch.tensor([[0.0, 0.2 / math.sqrt(1.04)]]), shed)[1].tolist() == [False]
+
+
+def test_the_evaluation_keeps_the_ways_of_every_users_waves(finished, store, settings):
+    result = evaluate(finished, store, "zero-shot", evaluated(settings), 3)
+    with np.load((finished / result["table"]).with_suffix(".npz")) as arrays:
+        kept = dict(arrays.items())
+    true, corners, gain = kept["location_true"], kept["ray_corners"], kept["ray_gain"]
+    assert corners.shape[:2] == gain.shape == kept["ray_lands"].shape
+    found = np.isfinite(gain)
+    assert found.any(1).all()  # users without a path are not tested
+    assert (np.isnan(corners).all((2, 3)) == ~found).all()
+    assert not kept["ray_lands"][~found].any()
+    assert (corners[found][:, 0] == 0).all()
+    # A wave that lands does so at the height of a user; of users in line of sight on open ground, straight.
+    ends = corners[:, 0, 1]
+    assert np.allclose(ends[kept["ray_lands"][:, 0], 2], -13.5, atol=1e-4)
+    apart = np.linalg.norm(ends[:, :2] - true, axis=1)
+    assert np.median(apart) < 15
+    for name in ("spectrum_model", "occupancy_model"):
+        assert len(kept[name]) == len(kept["spectrum_scene"]) == 4
+    np.testing.assert_allclose(kept["spectrum_model"].mean((1, 2)), 1, rtol=1e-5)
+    assert kept["spectrum_masked"] == pytest.approx(1 / 4)  # three of four patches

@@ -59,7 +59,12 @@ export function codeOfScenes(index: Index, base: URL, scenes: Scene[]): { xarray
   };
 }
 
-export function codeOfScene(index: Index, base: URL, scene: Scene): { xarray: string; torch: string } {
+export function codeOfScene(
+  index: Index,
+  base: URL,
+  scene: Scene,
+  map: string | null,
+): { xarray: string; torch: string } {
   const { store } = place(index, base);
   return {
     xarray: [
@@ -70,6 +75,12 @@ export function codeOfScene(index: Index, base: URL, scene: Scene): { xarray: st
       "print(users.csi, users.path_gain, users.user_position)",
       ...(index.arrays.includes("paths/gain")
         ? [`paths = ${opened(index, base, "paths")}.isel(scene=${scene.row}, user=slice(${scene.users}))`]
+        : []),
+      ...(map
+        ? [
+            `radio_map = ${opened(index, base, "radio_map")}["${map}"].isel(scene=${scene.row})`,
+            "print(radio_map)  # row 0 is north; nan inside buildings",
+          ]
         : []),
     ].join("\n"),
     torch: [

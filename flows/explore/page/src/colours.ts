@@ -21,9 +21,30 @@ export const SPLITS: Record<string, string> = { train: "#0072b2", validation: "#
 export const OUTCOMES: Record<string, string> = { done: "#0072b2", quarantined: "#d55e00", unknown: UNKNOWN };
 export const BASE_STATION = "#d4150c";
 
+/** ITU's materials of buildings and ground. */
+export const MATERIALS: Record<string, string> = {
+  concrete: "#a9b0b7",
+  brick: "#c8674a",
+  metal: "#5b7fa6",
+  glass: "#8fd3e0",
+  wood: "#c79a4b",
+  marble: "#efe3cf",
+  asphalt_concrete: "#6f6a66",
+};
+export const materialOf = (name?: string): Category => ({
+  colour: MATERIALS[name ?? ""] ?? UNKNOWN,
+  label: name?.replaceAll("_", " ") ?? "not stated",
+});
+
+/** Kinds of users; Okabe and Ito's, as those of statuses. */
+export const KINDS = ["#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#f0e442"];
+
+/** No path, in maps and of users. */
+export const SILENT = "#5f6770";
+
 export const STATUSES = ["line of sight", "reflected or diffracted only", "outage"];
 /** With shapes of their own, so that they are told apart without colours. */
-export const STATUS_COLOURS = ["#0072b2", "#e69f00", "#5f6770"];
+export const STATUS_COLOURS = ["#0072b2", "#e69f00", SILENT];
 
 /** Gains of paths as lines on the ground: the stronger, the further from its colour. */
 export const pathColour = (dark: boolean) => (share: number) =>

@@ -1,5 +1,7 @@
 // The index that `wavecity explore` writes: types, and one object per scene made of its columns.
 
+import { begin, end, expect, received } from "./traffic";
+
 export interface Panel {
   columns: number;
   rows: number;
@@ -84,6 +86,18 @@ export interface RunSummary {
   name: string;
   /** Rows of the scenes that have predictions. */
   scenes: number[];
+  /** Whether waves were kept that the model followed through the scene. */
+  rays: boolean;
+}
+
+/** A wave that was recovered from what the model saw, and followed through the scene. */
+export interface Followed {
+  /** dB. */
+  gain: number;
+  /** Whether it comes down where a user can be. */
+  lands: boolean;
+  /** From the base station to its end, in m from the base station. */
+  points: [number, number, number][];
 }
 
 /** What a model predicted of one user whose predictions were kept whole. */
@@ -98,7 +112,16 @@ export interface Kept {
 export interface Predictions {
   name: string;
   masked: number;
-  scenes: Record<string, { users: { number: number[]; place: ([number, number] | null)[] }; shown: Kept[] }>;
+  scenes: Record<string, ScenePredictions>;
+}
+
+export interface ScenePredictions {
+  users: { number: number[]; place: ([number, number] | null)[] };
+  shown: Kept[];
+  /** Where physics alone puts the users. */
+  physics?: [number, number][];
+  /** By user. */
+  rays?: Record<string, Followed[]>;
 }
 
 export interface Scene {
@@ -127,11 +150,15 @@ export interface Scene {
 }
 
 export const FORMAT = 1;
+export const INDEX = "explore.json";
 
 export async function loadIndex(): Promise<Index> {
-  const answer = await fetch("explore.json", { cache: "no-cache" });
+  begin(INDEX);
+  const answer = await fetch(INDEX, { cache: "no-cache" });
   if (!answer.ok) throw new Error(`explore.json: the server answers ${answer.status}`);
-  const index: Index = await answer.json();
+  expect(INDEX, Number(answer.headers.get("Content-Length") ?? 0));
+  const index: Index = JSON.parse(new TextDecoder().decode(await received(answer, INDEX)));
+  end(INDEX);
   if (index.format !== FORMAT) {
     throw new Error(`explore.json has format ${index.format}, this page reads ${FORMAT}: write the site again`);
   }

@@ -4,10 +4,11 @@ import { render } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import "./page.css";
 import { link } from "./address";
-import { loadIndex, scenesOf } from "./index";
+import { INDEX, loadIndex, scenesOf } from "./index";
 import { bytesShown } from "./numbers";
-import { traffic, Version } from "./store";
-import { Page, useAddress, useLoaded, Waiting } from "./ui";
+import { Version } from "./store";
+import { traffic } from "./traffic";
+import { Page, useAddress, useArrivals, useLoaded, Waiting } from "./ui";
 import { Overview } from "./views/overview";
 import { SceneView } from "./views/scene";
 
@@ -25,7 +26,7 @@ function App() {
   }, [title]);
   // Another view starts at its top.
   useEffect(() => window.scrollTo(0, 0), [address.view, address.name]);
-  if (!context) return <Waiting of={loaded} what="the dataset" />;
+  if (!context) return <Waiting of={loaded} what="the dataset" parts={[INDEX]} />;
   const scene = address.view === "scene" ? context.scenes.find(({ id }) => id === address.name) : undefined;
   const city = address.view === "city" ? address.name : (scene?.city ?? "");
   const user = address.query.get("user");
@@ -92,20 +93,7 @@ function App() {
 
 /** How much has come over the network, and whether more is coming. */
 function Traffic() {
-  const [, setCount] = useState(0);
-  useEffect(() => {
-    let asked = false;
-    const listener = () => {
-      if (asked) return; // many pieces arrive in one frame
-      asked = true;
-      requestAnimationFrame(() => {
-        asked = false;
-        setCount((count) => count + 1);
-      });
-    };
-    traffic.listeners.add(listener);
-    return () => void traffic.listeners.delete(listener);
-  }, []);
+  useArrivals();
   return (
     <p class="traffic" data-busy={traffic.open > 0}>
       {traffic.open > 0 ? "loading … " : ""}

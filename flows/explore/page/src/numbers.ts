@@ -95,6 +95,8 @@ export function binOfBeam(beam: number, columns: number, rows: number): [number,
   return [(columns - kx) % columns, (rows - ky) % rows];
 }
 
+export const degrees = (radians: number) => (radians * 180) / Math.PI;
+
 export const decibel = (power: number) => (power > 0 ? 10 * Math.log10(power) : Number.NaN);
 
 /** Power over delay in dB of a channel at equally spaced frequencies (parts of subcarrier s at 2 s), by the inverse DFT. */

@@ -1,8 +1,8 @@
 // What is read of a scene when it is opened: its users, and what is known of each of them.
 
-import type { Index, Kept, Predictions, Scene } from "./index";
+import type { Followed, Index, Kept, Scene } from "./index";
 import { delays } from "./numbers";
-import { distance, type Point } from "./rays";
+import { distance, type Point, plus } from "./rays";
 import type { Values, Version } from "./store";
 
 export interface User {
@@ -19,8 +19,11 @@ export interface User {
   spread: number;
   first: number;
   kind: number;
-  /** Where a model locates it, at its own height. */
+  /** Where a model locates it, and where physics alone does, at its own height. */
   predicted?: Point;
+  physics?: Point;
+  /** Waves that the model recovered, with corners in the scene's frame; none where they were not kept. */
+  followed?: Followed[];
 }
 
 export interface SceneData {
@@ -43,22 +46,26 @@ export function boresightOf(index: Index): Point {
   return [Math.cos(a) * Math.cos(d), Math.sin(a) * Math.cos(d), -Math.sin(d)];
 }
 
+const ARRAYS = [
+  "user_position",
+  "path_gain",
+  "los",
+  "outage",
+  "best_beam",
+  "paths/n_paths",
+  "paths/gain",
+  "paths/delay",
+  "trajectory/kind",
+];
+
+/** Arrays that a scene is made of. */
+export const sceneParts = (version: Version) => ARRAYS.filter((name) => version.has(name));
+
 export async function loadScene(version: Version, scene: Scene): Promise<SceneData> {
   const { index } = version;
   const read = (name: string): Promise<Values | null> =>
     version.has(name) ? version.read(name, scene.row) : Promise.resolve(null);
-  const names = [
-    "user_position",
-    "path_gain",
-    "los",
-    "outage",
-    "best_beam",
-    "paths/n_paths",
-    "paths/gain",
-    "paths/delay",
-    "trajectory/kind",
-  ];
-  const [place, gain, los, outage, beam, count, coefficients, delay, kind] = await Promise.all(names.map(read));
+  const [place, gain, los, outage, beam, count, coefficients, delay, kind] = await Promise.all(ARRAYS.map(read));
   const base = baseOf(index, scene);
   const most = delay ? delay.shape[1] : 0;
   const users = Array.from({ length: scene.users }, (_, number): User => {
@@ -84,19 +91,23 @@ export async function loadScene(version: Version, scene: Scene): Promise<SceneDa
       kind: kind?.data[number] ?? -1,
     };
   });
-  const predictions = index.run?.scenes.includes(scene.row)
-    ? await version.json<Predictions>("run.json", location.href)
-    : null;
+  const predictions = index.run?.scenes.includes(scene.row) ? await version.predictions() : null;
   const own = predictions?.scenes[scene.row];
   own?.users.number.forEach((number, i) => {
-    const place = own.users.place[i];
     const user = users[number];
-    if (place && user) user.predicted = [base[0] + place[0], base[1] + place[1], user.place[2]];
+    if (!user) return;
+    const at = (place?: [number, number] | null): Point | undefined =>
+      place ? [base[0] + place[0], base[1] + place[1], user.place[2]] : undefined;
+    user.predicted = at(own.users.place[i]);
+    user.physics = at(own.physics?.[i]);
+    user.followed = own.rays?.[number]?.map((wave) => ({ ...wave, points: wave.points.map((to) => plus(base, to)) }));
   });
   return { base, users, kept: own?.shown ?? [], masked: predictions?.masked ?? 0 };
 }
 
-export const locationError = (user: User) => (user.predicted ? distance(user.predicted, user.place) : Number.NaN);
+const errorOf = (user: User, place?: Point) => (place ? distance(place, user.place) : Number.NaN);
+export const locationError = (user: User) => errorOf(user, user.predicted);
+export const physicsError = (user: User) => errorOf(user, user.physics);
 
 export interface Field {
   key: string;
@@ -104,11 +115,14 @@ export interface Field {
   unit: string;
   digits: number;
   of: (user: User) => number;
+  /** What its values mean, where they are kinds. */
+  names?: string[];
 }
 
 /** Fields that users can be coloured by; `status` is the standard. */
 export function fieldsOf(index: Index): Field[] {
   const { rows } = index.attributes.array;
+  const kinds = index.attributes.trajectory?.kinds ?? {};
   const stored = (name: string) => index.arrays.includes(name);
   return [
     { key: "gain", label: "path gain", unit: "dB", digits: 1, of: (user) => user.gain },
@@ -125,6 +139,9 @@ export function fieldsOf(index: Index): Field[] {
     ...(index.run
       ? [{ key: "error", label: "location error of the model", unit: "m", digits: 1, of: locationError }]
       : []),
+    ...(index.run?.rays
+      ? [{ key: "physics", label: "location error of physics alone", unit: "m", digits: 1, of: physicsError }]
+      : []),
     {
       key: "beam",
       label: "best beam, horizontal index",
@@ -132,5 +149,26 @@ export function fieldsOf(index: Index): Field[] {
       digits: 0,
       of: (user) => (user.beam < 0 ? Number.NaN : Math.floor(user.beam / rows)),
     },
+    {
+      key: "beamy",
+      label: "best beam, vertical index",
+      unit: "",
+      digits: 0,
+      of: (user) => (user.beam < 0 ? Number.NaN : user.beam % rows),
+    },
+    ...(stored("trajectory/kind")
+      ? [
+          {
+            key: "kind",
+            label: "kind",
+            unit: "",
+            digits: 0,
+            of: (user: User) => (user.kind < 0 ? Number.NaN : user.kind),
+            names: Object.keys(kinds)
+              .sort((a, b) => Number(a) - Number(b))
+              .map((key) => kinds[key]),
+          },
+        ]
+      : []),
   ];
 }

@@ -4,6 +4,7 @@ import {
   AmbientLight,
   BufferAttribute,
   BufferGeometry,
+  CanvasTexture,
   Color,
   ConeGeometry,
   CylinderGeometry,
@@ -13,21 +14,21 @@ import {
   InstancedMesh,
   Line,
   LineBasicMaterial,
-  LineDashedMaterial,
   LineSegments,
-  type Material,
   Matrix4,
   Mesh,
   MeshBasicMaterial,
   MeshLambertMaterial,
-  type Object3D,
+  NearestFilter,
   OctahedronGeometry,
   PerspectiveCamera,
+  Plane,
   PlaneGeometry,
   Quaternion,
   Raycaster,
   Scene,
   SphereGeometry,
+  SRGBColorSpace,
   TetrahedronGeometry,
   Vector2,
   Vector3,
@@ -35,7 +36,9 @@ import {
 } from "three";
 import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 import { BASE_STATION } from "./colours";
+import type { Followed } from "./index";
 import type { Point } from "./rays";
+import { empty, geometryOf, thick, tube } from "./shapes";
 
 export interface Solid {
   walls: Float64Array;
@@ -59,6 +62,14 @@ export interface Ray {
   chosen: boolean;
 }
 
+/** Where the pointer is: at a user, else on the ground, at a place in m. */
+export interface Pointed {
+  user: number | null;
+  ground: [number, number] | null;
+  x: number;
+  y: number;
+}
+
 const SHAPES = [
   () => new SphereGeometry(1, 12, 8),
   () => new OctahedronGeometry(1.35),
@@ -73,23 +84,29 @@ export class Stage {
   private readonly controls: OrbitControls;
   private readonly layers = {
     ground: new Group(),
+    map: new Group(),
     solids: new Group(),
     users: new Group(),
     base: new Group(),
     rays: new Group(),
+    followed: new Group(),
     errors: new Group(),
     here: new Group(),
   };
   private markers: Marker[] = [];
   private meshes: { mesh: InstancedMesh; users: number[] }[] = [];
   private asked = 0;
+  /** How it was looked at when that was last said. */
+  private said = "";
   private readonly watch: ResizeObserver;
 
   constructor(
     readonly canvas: HTMLCanvasElement,
     readonly size: number,
     readonly onUser: (user: number) => void,
-    readonly onHover: (user: number | null, x: number, y: number) => void,
+    readonly onHover: (at: Pointed | null) => void,
+    /** How it is looked at now, as `look` takes it. */
+    readonly onLook: (camera: string) => void,
   ) {
     this.renderer = new WebGLRenderer({ canvas, antialias: true, alpha: true });
     this.camera = new PerspectiveCamera(40, 1, 1, 40 * size);
@@ -100,7 +117,8 @@ export class Stage {
     this.controls.maxDistance = 6 * size;
     this.controls.zoomToCursor = true;
     this.controls.addEventListener("change", () => this.draw());
-    this.home();
+    this.controls.addEventListener("end", () => this.looked());
+    this.look(null);
     const sun = new DirectionalLight(0xffffff, 2.2);
     sun.position.set(-0.45, -0.6, 1);
     this.scene.add(sun, new AmbientLight(0xffffff, 1.5), ...Object.values(this.layers));
@@ -116,28 +134,71 @@ export class Stage {
       if (Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) < 5 && user !== null) this.onUser(user);
     });
     canvas.addEventListener("pointermove", (event) => {
-      const user = event.buttons ? null : this.userAt(event);
+      if (event.buttons) {
+        this.onHover(null);
+        return;
+      }
+      const user = this.userAt(event);
       canvas.style.cursor = user === null ? "grab" : "pointer";
-      this.onHover(user, event.offsetX, event.offsetY);
+      const ground = user === null ? this.groundAt(event) : null;
+      this.onHover(user === null && !ground ? null : { user, ground, x: event.offsetX, y: event.offsetY });
     });
-    canvas.addEventListener("pointerleave", () => this.onHover(null, 0, 0));
+    canvas.addEventListener("pointerleave", () => this.onHover(null));
     canvas.addEventListener("keydown", (event) => this.key(event));
     this.fit();
   }
 
-  /** From the south, above the horizon. */
-  home(): void {
-    const { size } = this;
-    this.controls.target.set(0, -0.06 * size, 0);
-    this.camera.position.set(-0.44 * size, -1.16 * size, 1.0 * size);
+  /** Look as `looks` says; null: from the south, above the horizon. */
+  look(camera: string | null): void {
+    const numbers = (camera ?? "").split(",").map(Number);
+    const known = numbers.length === 5 && numbers.every(Number.isFinite);
+    const [azimuth, elevation, far, x, y] = known ? numbers : [249, 38, 1.42 * this.size, 0, -0.03 * this.size];
+    const [a, e] = [(azimuth * Math.PI) / 180, (Math.min(89.9, Math.max(2, elevation)) * Math.PI) / 180];
+    this.controls.target.set(x, y, 0);
+    this.camera.position.set(
+      x + far * Math.cos(a) * Math.cos(e),
+      y + far * Math.sin(a) * Math.cos(e),
+      far * Math.sin(e),
+    );
     this.controls.update();
+    this.said = this.looks();
     this.draw();
   }
 
-  top(): void {
-    this.controls.target.set(0, 0, 0);
-    this.camera.position.set(0, -0.001 * this.size, 1.62 * this.size);
-    this.controls.update();
+  /** From where the camera looks: azimuth and elevation in degrees, distance in m, to a place on the ground in m. */
+  looks(): string {
+    const { target } = this.controls;
+    const offset = this.camera.position.clone().sub(target);
+    const far = offset.length();
+    const azimuth = ((Math.atan2(offset.y, offset.x) * 180) / Math.PI + 360) % 360;
+    const elevation = (Math.asin(offset.z / far) * 180) / Math.PI;
+    return [azimuth, elevation, far, target.x, target.y].map((value) => Number(value.toFixed(1))).join(",");
+  }
+
+  /** From above, as `look` takes it. */
+  top(): string {
+    return `270,89.9,${1.62 * this.size},0,0`;
+  }
+
+  /** A picture of the ground, its first row in the north; null for none. */
+  setMap(picture: ImageData | null): void {
+    const { map: layer } = this.layers;
+    empty(layer);
+    if (picture) {
+      const canvas = document.createElement("canvas");
+      [canvas.width, canvas.height] = [picture.width, picture.height];
+      canvas.getContext("2d")?.putImageData(picture, 0, 0);
+      const texture = new CanvasTexture(canvas);
+      texture.colorSpace = SRGBColorSpace;
+      texture.magFilter = NearestFilter;
+      const plane = new Mesh(
+        new PlaneGeometry(this.size, this.size),
+        new MeshBasicMaterial({ map: texture, transparent: true }),
+      );
+      plane.position.z = -0.05;
+      plane.renderOrder = -1; // below what else is transparent
+      layer.add(plane);
+    }
     this.draw();
   }
 
@@ -215,14 +276,17 @@ export class Stage {
     this.draw();
   }
 
-  setUsers(markers: Marker[], chosen: number | null, accent: string): void {
+  setUsers(markers: Marker[], chosen: number | null, accent: string, hidden: boolean): void {
     const { users: layer } = this.layers;
     empty(layer);
-    this.markers = markers;
+    // Of hidden ones the chosen one is seen, none is pointed at.
+    this.markers = hidden ? [] : markers;
     this.meshes = [];
     const size = Math.min(1.7, 0.0085 * this.size);
     SHAPES.forEach((shape, status) => {
-      const users = markers.flatMap((marker, number) => (marker.status === status ? [number] : []));
+      const users = markers.flatMap((marker, number) =>
+        marker.status === status && (!hidden || number === chosen) ? [number] : [],
+      );
       if (!users.length) return;
       const mesh = new InstancedMesh(shape(), new MeshLambertMaterial({ emissive: 0x333333 }), users.length);
       users.forEach((number, i) => {
@@ -266,14 +330,8 @@ export class Stage {
     const dot = new SphereGeometry(0.75, 10, 6);
     for (const { lines, whole, colour, chosen } of rays) {
       for (const points of lines) {
-        const look = { color: colour, transparent: true, opacity: chosen ? 1 : 0.75, linewidth: 1 };
-        const line = new Line(
-          geometryOf(points),
-          whole ? new LineBasicMaterial(look) : new LineDashedMaterial({ ...look, dashSize: 2, gapSize: 1.5 }),
-        );
-        line.computeLineDistances();
-        layer.add(line);
-        // Lines of WebGL are a pixel wide: the chosen path is a tube.
+        layer.add(thick(points, colour, 1.7, !whole, chosen ? 1 : 0.8));
+        // Seen from everywhere.
         if (chosen) for (let i = 1; i < points.length; i++) layer.add(tube(points[i - 1], points[i], 0.45, colour));
         const bounces = whole ? points.slice(1, -1) : points.slice(1);
         for (const place of bounces) {
@@ -285,6 +343,23 @@ export class Stage {
     }
     if (way.length > 1) {
       for (let i = 1; i < way.length; i++) layer.add(tube(way[i - 1], way[i], 0.3, wayColour));
+    }
+    this.draw();
+  }
+
+  /** Waves that a model followed: where each turns, and a mark where it comes down. */
+  setFollowed(waves: Followed[], colour: string): void {
+    const { followed: layer } = this.layers;
+    empty(layer);
+    const [corner, end] = [new SphereGeometry(0.8, 10, 6), new OctahedronGeometry(1.9)];
+    for (const { points, lands } of waves) {
+      layer.add(thick(points, colour, 3, !lands, 1));
+      points.slice(1, lands ? undefined : -1).forEach((place, i) => {
+        const last = lands && i === points.length - 2;
+        const mark = new Mesh(last ? end : corner, new MeshBasicMaterial({ color: colour }));
+        mark.position.set(...place);
+        layer.add(mark);
+      });
     }
     this.draw();
   }
@@ -369,11 +444,30 @@ export class Stage {
 
   /** Whether a building stands before a user. */
   private hidden(user: number, event: PointerEvent, width: number, height: number): boolean {
+    const far = this.camera.position.distanceTo(new Vector3(...this.markers[user].place));
+    return this.before(this.towards(event, width, height), far - 6);
+  }
+
+  /** Place on the ground under the pointer, m; null outside the scene and behind buildings. */
+  private groundAt(event: PointerEvent): [number, number] | null {
+    if (!this.layers.map.children.length) return null;
+    const { width, height } = this.canvas.getBoundingClientRect();
+    const caster = this.towards(event, width, height);
+    const place = caster.ray.intersectPlane(new Plane(new Vector3(0, 0, 1)), new Vector3());
+    if (!place || Math.max(Math.abs(place.x), Math.abs(place.y)) > this.size / 2) return null;
+    return this.before(caster, this.camera.position.distanceTo(place)) ? null : [place.x, place.y];
+  }
+
+  private towards(event: PointerEvent, width: number, height: number): Raycaster {
     const caster = new Raycaster();
     caster.setFromCamera(new Vector2((2 * event.offsetX) / width - 1, 1 - (2 * event.offsetY) / height), this.camera);
-    const far = this.camera.position.distanceTo(new Vector3(...this.markers[user].place));
+    return caster;
+  }
+
+  /** Whether a building is met before a distance. */
+  private before(caster: Raycaster, far: number): boolean {
     const solids = this.layers.solids.children.filter((child) => child instanceof Mesh);
-    return caster.intersectObjects(solids).some((hit) => hit.distance < far - 6);
+    return caster.intersectObjects(solids).some((hit) => hit.distance < far);
   }
 
   private key(event: KeyboardEvent): void {
@@ -394,35 +488,18 @@ export class Stage {
     camera.position.copy(controls.target).add(offset);
     controls.update();
     this.draw();
+    this.looked();
+  }
+
+  /** Say how it is looked at, if that has changed. */
+  private looked(): void {
+    const now = this.looks();
+    if (now !== this.said) this.onLook(now);
+    this.said = now;
   }
 }
 
 function tilt(offset: Vector3, angle: number): void {
   const side = new Vector3(-offset.y, offset.x, 0).normalize();
   offset.applyAxisAngle(side, angle);
-}
-
-function geometryOf(points: Point[]): BufferGeometry {
-  return new BufferGeometry().setFromPoints(points.map((point) => new Vector3(...point)));
-}
-
-function tube(from: Point, to: Point, radius: number, colour: string): Mesh {
-  const [a, b] = [new Vector3(...from), new Vector3(...to)];
-  const along = b.clone().sub(a);
-  const mesh = new Mesh(
-    new CylinderGeometry(radius, radius, along.length(), 8),
-    new MeshBasicMaterial({ color: colour }),
-  );
-  mesh.position.copy(a).addScaledVector(along, 0.5);
-  mesh.quaternion.setFromUnitVectors(new Vector3(0, 1, 0), along.normalize());
-  return mesh;
-}
-
-function empty(group: Group): void {
-  for (const child of [...group.children]) {
-    group.remove(child);
-    const { geometry, material } = child as Object3D & { geometry?: BufferGeometry; material?: Material };
-    geometry?.dispose();
-    material?.dispose();
-  }
 }

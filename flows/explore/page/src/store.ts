@@ -3,21 +3,23 @@
 import { parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import * as zarr from "zarrita";
 import { isIntact } from "./crc32c";
-import type { Index } from "./index";
+import type { Index, Predictions } from "./index";
+import { begin, end, expect, pending, received } from "./traffic";
 
 type Range = { offset: number; length: number } | { suffixLength: number };
 
 /** Something about the data that the reader should know, said where they would be shown. */
 export class DataError extends Error {}
 
-/** Bytes that the page has received, for its display of progress. */
-export const traffic = { bytes: 0, open: 0, listeners: new Set<() => void>() };
+/** The name under which the progress of a scene's buildings is known. */
+export const TABLE = "buildings";
 
 const SHARD = /^\/(.+)\/c\/(\d+)(?:\/\d+)*$/;
 
 export class Version {
   private readonly arrays = new Map<string, Promise<zarr.Array<zarr.DataType, zarr.Readable>>>();
   private readonly tables = new Map<number, Promise<Building[]>>();
+  private run: Promise<Predictions | null> | null = null;
   /** Arrays that are read with an axis more than they are stored with. */
   private readonly complex = new Set<string>();
 
@@ -36,14 +38,9 @@ export class Version {
    * Complex arrays have a last axis more, of real and imaginary part.
    */
   async read(name: string, row: number, ...rest: (number | null)[]): Promise<Values> {
-    let array = this.arrays.get(name);
-    if (!array) {
-      array = zarr.open.v3(zarr.root(this as zarr.AsyncReadable).resolve(name), { kind: "array" });
-      array.catch(() => this.arrays.delete(name)); // may be there the next time
-      this.arrays.set(name, array);
-    }
+    begin(name);
     try {
-      const opened = await array;
+      const opened = await this.opened(name);
       const others = opened.shape.length - 1 - rest.length;
       const part = await zarr.get(opened, [row, ...rest, ...Array<null>(others).fill(null)]);
       if (typeof part !== "object" || part === null) return { data: [Number(part)], shape: [] };
@@ -52,7 +49,37 @@ export class Version {
       return { data: numbers, shape: part.shape };
     } catch (error) {
       throw explained(error, `data.zarr/${name}`);
+    } finally {
+      end(name);
     }
+  }
+
+  /** What an array says about itself. */
+  async attributes(name: string): Promise<Record<string, unknown>> {
+    try {
+      return (await this.opened(name)).attrs;
+    } catch (error) {
+      throw explained(error, `data.zarr/${name}`);
+    }
+  }
+
+  /** Predictions of the run, of all scenes. */
+  predictions(): Promise<Predictions | null> {
+    this.run ??= this.json<Predictions>("run.json", location.href).catch((error) => {
+      this.run = null; // may be there the next time
+      throw error;
+    });
+    return this.run;
+  }
+
+  private opened(name: string): Promise<zarr.Array<zarr.DataType, zarr.Readable>> {
+    let array = this.arrays.get(name);
+    if (!array) {
+      array = zarr.open.v3(zarr.root(this as zarr.AsyncReadable).resolve(name), { kind: "array" });
+      array.catch(() => this.arrays.delete(name)); // may be there the next time
+      this.arrays.set(name, array);
+    }
+    return array;
   }
 
   /** One-dimensional coordinate, e.g. `trajectory/time`. */
@@ -77,7 +104,10 @@ export class Version {
     const match = SHARD.exec(key);
     const stored = match && this.complex.has(match[1]) ? key.replace(/\/0$/, "") : key;
     if (match && this.index.absent?.[match[1]]?.includes(Number(match[2]))) return undefined;
-    const answer = await this.fetch(`data.zarr${stored}`, range);
+    // The index of a shard says how long its chunks are.
+    const chunk = match && "length" in range ? match[1] : undefined;
+    if (chunk && "length" in range) expect(chunk, range.length);
+    const answer = await this.fetch(`data.zarr${stored}`, range, this.base, chunk);
     if (answer === null) return this.absent(stored);
     // zarrita asks for the index at the end of a shard first.
     if (match && "suffixLength" in range && !isIntact(answer.bytes)) {
@@ -91,8 +121,9 @@ export class Version {
     const unit = Math.floor(row / this.index.layout.unit);
     let table = this.tables.get(unit);
     if (!table) {
+      begin(TABLE);
       table = this.readTable(`buildings/unit-${String(unit).padStart(5, "0")}.parquet`);
-      table.catch(() => this.tables.delete(unit));
+      table.catch(() => this.tables.delete(unit)).finally(() => end(TABLE));
       this.tables.set(unit, table);
     }
     const id = this.index.scenes.id[row];
@@ -113,7 +144,7 @@ export class Version {
       byteLength: tail.size,
       slice: async (from: number, to = tail.size): Promise<ArrayBuffer> => {
         if (from >= start) return tail.bytes.slice(from - start, to - start).buffer as ArrayBuffer;
-        const part = await this.fetch(name, { offset: from, length: to - from });
+        const part = await this.fetch(name, { offset: from, length: to - from }, this.base, TABLE);
         if (part === null) throw new DataError(`${name} is missing`);
         return part.bytes.slice().buffer as ArrayBuffer;
       },
@@ -123,6 +154,10 @@ export class Version {
       const names = new Set(metadata.schema.map((element) => element.name));
       const shape = names.has("local_geometry") ? "local_geometry" : "geometry";
       const columns = ["scene_id", "osm_type", "osm_id", "height", "base", "height_source", shape];
+      const chunks = metadata.row_groups.flatMap((group) => group.columns.flatMap((column) => column.meta_data ?? []));
+      const wanted = chunks.filter(({ path_in_schema }) => columns.includes(path_in_schema[0]));
+      const size = wanted.reduce((sum, chunk) => sum + Number(chunk.total_compressed_size), 0);
+      if (size < start) expect(TABLE, size);
       const rows = await parquetReadObjects({ file, metadata, columns });
       return rows.map((row) => ({
         scene: String(row.scene_id),
@@ -148,12 +183,13 @@ export class Version {
     name: string,
     range?: Range,
     base: string | URL = this.base,
+    part?: string,
   ): Promise<{ bytes: Uint8Array; size: number } | null> {
     const address = new URL(name, base);
     const headers: Record<string, string> = {};
     if (range && "suffixLength" in range) headers.Range = `bytes=-${range.suffixLength}`;
     else if (range) headers.Range = `bytes=${range.offset}-${range.offset + range.length - 1}`;
-    count(0, 1);
+    pending(1);
     try {
       let answer: Response;
       try {
@@ -166,7 +202,7 @@ export class Version {
       // Object storage answers 403 for a file that is missing where listing is not allowed.
       if (answer.status === 404 || answer.status === 403) return null;
       if (!answer.ok) throw new DataError(`${address.href}: the server answers ${answer.status}`);
-      const bytes = await received(answer);
+      const bytes = await received(answer, part);
       const total = /\/(\d+)$/.exec(answer.headers.get("Content-Range") ?? "");
       if (answer.status === 206 || !range) return { bytes, size: total ? Number(total[1]) : bytes.length };
       // A server that knows no ranges sends the whole file.
@@ -174,7 +210,7 @@ export class Version {
       const to = "suffixLength" in range ? bytes.length : range.offset + range.length;
       return { bytes: bytes.slice(from, to), size: bytes.length };
     } finally {
-      count(0, -1);
+      pending(-1);
     }
   }
 }
@@ -224,23 +260,6 @@ function polygonsOf(value: unknown): [number, number][][][] {
   if (type === "Polygon") return [coordinates as [number, number][][]];
   if (type === "MultiPolygon") return coordinates as [number, number][][][];
   return [];
-}
-
-async function received(answer: Response): Promise<Uint8Array> {
-  if (!answer.body) return new Uint8Array(await answer.arrayBuffer());
-  const parts: Uint8Array[] = [];
-  const reader = answer.body.getReader();
-  for (let part = await reader.read(); !part.done; part = await reader.read()) {
-    parts.push(part.value);
-    count(part.value.length, 0);
-  }
-  return new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer());
-}
-
-function count(bytes: number, open: number): void {
-  traffic.bytes += bytes;
-  traffic.open += open;
-  for (const listener of traffic.listeners) listener();
 }
 
 /** An error of ours, where it lies behind one of zarrita's; else what a broken file looks like. */

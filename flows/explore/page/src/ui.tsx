@@ -9,6 +9,7 @@ import type { Category } from "./colours";
 import type { Index, Scene } from "./index";
 import { savePng, saveSvg } from "./pictures";
 import type { Version } from "./store";
+import { listeners as arrivals, shareOf } from "./traffic";
 
 export interface Context {
   index: Index;
@@ -70,7 +71,7 @@ export function useLoaded<T>(load: () => Promise<T>, keys: unknown[]): Loaded<T>
 }
 
 /** What stands in place of something that is loading, or cannot be loaded. */
-export function Waiting({ of, what }: { of: Loaded<unknown>; what: string }) {
+export function Waiting({ of, what, parts }: { of: Loaded<unknown>; what: string; parts?: string[] }) {
   if (of.error) {
     return (
       <p class="problem" role="alert">
@@ -78,12 +79,48 @@ export function Waiting({ of, what }: { of: Loaded<unknown>; what: string }) {
       </p>
     );
   }
+  return <Loading what={what} parts={parts} />;
+}
+
+/** What is loading, and how much of it is there; `parts` are all arrays or files that it is made of. */
+export function Loading({ what, parts }: { what: string; parts?: string[] }) {
+  useArrivals();
+  const share = Math.floor(100 * shareOf(parts ?? []));
   return (
-    <p class="waiting" role="status">
-      Loading {what} …
-    </p>
+    <span class="waiting">
+      <span role="status">Loading {what} …</span>
+      {parts && (
+        <>
+          {" "}
+          <progress max={100} value={share} aria-label={`Loading ${what}`} /> {share} %
+        </>
+      )}
+    </span>
   );
 }
+
+/** Render anew when something has arrived. */
+export function useArrivals(): void {
+  const [, setCount] = useState(0);
+  useEffect(() => {
+    let asked = 0;
+    const listener = () => {
+      // Many pieces arrive in one frame.
+      asked ||= requestAnimationFrame(() => {
+        asked = 0;
+        setCount((count) => count + 1);
+      });
+    };
+    arrivals.add(listener);
+    return () => {
+      cancelAnimationFrame(asked);
+      arrivals.delete(listener);
+    };
+  }, []);
+}
+
+/** Level of the heading of a card: cards stand below the page's heading, those of a user below the user's. */
+export const Level = createContext<"h2" | "h3">("h2");
 
 /** A card with a title and, where it holds a drawing, its downloads. */
 export function Card(props: {
@@ -94,6 +131,7 @@ export function Card(props: {
   children: ComponentChildren;
 }) {
   const { index } = usePage();
+  const Heading = useContext(Level);
   const card = useRef<HTMLElement>(null);
   const keep = (saver: typeof saveSvg | typeof savePng) => () => {
     const svgs = [...(card.current?.querySelectorAll<SVGSVGElement>("svg.drawing, .drawing svg") ?? [])];
@@ -102,7 +140,7 @@ export function Card(props: {
   return (
     <figure class={props.wide ? "card wide" : "card"} ref={card}>
       <figcaption>
-        <h3>{props.title}</h3>
+        <Heading>{props.title}</Heading>
         {props.name && (
           <span class="tools">
             <button type="button" onClick={keep(saveSvg)} aria-label={`Download ${props.title} as SVG`}>

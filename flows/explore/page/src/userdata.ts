@@ -6,12 +6,27 @@ import type { Path } from "./paths";
 import type { Point } from "./rays";
 import type { Version } from "./store";
 
+/** Arrays of what is read of a user. */
+export const PATHS = [
+  "paths/gain",
+  "paths/delay",
+  "paths/aod_zenith",
+  "paths/aod_azimuth",
+  "paths/aoa_zenith",
+  "paths/aoa_azimuth",
+  "paths/doppler",
+  "paths/interactions",
+];
+export const CHANNEL = ["csi"];
+export const MOVING_CHANNEL = ["trajectory/csi"];
+export const MOTION = ["trajectory/position", "trajectory/velocity"];
+
+/** Those of them that the version has. */
+export const userParts = (version: Version, names: string[]) => names.filter((name) => version.has(name));
+
 /** Paths of a user, strongest first; empty where there are none. */
 export async function loadPaths(version: Version, scene: Scene, user: number): Promise<Path[]> {
-  const names = ["gain", "delay", "aod_zenith", "aod_azimuth", "aoa_zenith", "aoa_azimuth", "doppler", "interactions"];
-  const read = await Promise.all(
-    names.map((name) => (version.has(`paths/${name}`) ? version.read(`paths/${name}`, scene.row, user) : null)),
-  );
+  const read = await Promise.all(PATHS.map((name) => (version.has(name) ? version.read(name, scene.row, user) : null)));
   const [gain, delay, aodZenith, aodAzimuth, aoaZenith, aoaAzimuth, doppler, interactions] = read;
   if (!gain) return [];
   const at = (values: (typeof read)[number], path: number) => values?.data[path] ?? Number.NaN;

@@ -78,10 +78,28 @@ function ColourChoice({ colouring }: { colouring: Colouring }) {
   );
 }
 
+/** How a drawing is enlarged, as the address has it: the factor, and what is in the middle as shares of both sides. */
+function zoomText({ k, x, y }: ZoomTransform, width: number, height: number): string | null {
+  if (k === 1) return null;
+  return [k, (width / 2 - x) / k / width, (height / 2 - y) / k / height].map((value) => value.toFixed(3)).join(",");
+}
+
+function zoomOf(text: string | null, width: number, height: number): ZoomTransform {
+  const [k, x, y] = (text ?? "").split(",").map(Number);
+  if (![k, x, y].every(Number.isFinite) || k < 1) return zoomIdentity;
+  return zoomIdentity
+    .translate(width / 2, height / 2)
+    .scale(k)
+    .translate(-x * width, -y * height);
+}
+
 /** Wheel, drag, two fingers and buttons move and enlarge a drawing. */
 function useZoom(width: number, height: number, most: number) {
+  const { address } = usePage();
   const svg = useRef<SVGSVGElement>(null);
   const [transform, setTransform] = useState<ZoomTransform>(zoomIdentity);
+  const text = address.query.get("zoom");
+  const said = useRef<string | null>(null);
   const behaviour = useMemo(
     () =>
       zoom<SVGSVGElement, unknown>()
@@ -96,15 +114,28 @@ function useZoom(width: number, height: number, most: number) {
         ])
         // One finger moves the page.
         .filter((event) => !event.button && !(event.touches?.length === 1 && event.type !== "touchend"))
-        .on("zoom", (event) => setTransform(event.transform)),
+        .on("zoom", (event) => setTransform(event.transform))
+        .on("end", (event) => {
+          const now = zoomText(event.transform, width, height);
+          if (now === said.current) return; // moved by the address
+          said.current = now;
+          change({ zoom: now }, true);
+        }),
     [width, height, most],
   );
   useLayoutEffect(() => {
     if (!svg.current || !width) return;
     const drawing = select(svg.current);
     drawing.call(behaviour);
+    said.current = text;
+    behaviour.transform(drawing, zoomOf(text, width, height));
     return () => void drawing.on(".zoom", null);
   }, [behaviour, width]);
+  useLayoutEffect(() => {
+    if (!svg.current || !width || text === said.current) return;
+    said.current = text;
+    behaviour.transform(select(svg.current), zoomOf(text, width, height));
+  }, [text]);
   const by = (factor: number) => svg.current && behaviour.scaleBy(select(svg.current), factor);
   const buttons = (
     <span class="zoom">
@@ -114,7 +145,7 @@ function useZoom(width: number, height: number, most: number) {
       <button type="button" onClick={() => by(1 / 1.6)} aria-label="Shrink the map">
         −
       </button>
-      <button type="button" onClick={() => svg.current && behaviour.transform(select(svg.current), zoomIdentity)}>
+      <button type="button" onClick={() => change({ zoom: null }, true)}>
         whole
       </button>
     </span>

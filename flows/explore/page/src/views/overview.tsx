@@ -1,7 +1,7 @@
 // World and city: a map, filters with linked histograms, and the table of scenes.
 
 import { useMemo } from "preact/hooks";
-import { FILTERS } from "../address";
+import { FILTERS, link } from "../address";
 import { codeOfScenes } from "../code";
 import { sourceOf } from "../colours";
 import { filterScenes, MEASURES, shownValue, sortScenes } from "../filters";
@@ -88,7 +88,7 @@ function Filters({ scenes }: { scenes: Scene[] }) {
           value=""
           options={[["", "all"], ...index.cities.map(({ name }): [string, string] => [name, name]).sort()]}
           onChange={(name) => {
-            if (name) location.hash = `#/city/${encodeURIComponent(name)}?${query}`;
+            if (name) location.hash = link(address, "city", name);
           }}
         />
       )}

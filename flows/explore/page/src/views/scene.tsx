@@ -6,7 +6,7 @@ import { codeOfScene } from "../code";
 import { STATUSES } from "../colours";
 import type { Scene } from "../index";
 import { plural, shown } from "../numbers";
-import { type Field, fieldsOf, loadScene, type SceneData } from "../scenedata";
+import { type Field, fieldsOf, loadScene, type SceneData, sceneParts } from "../scenedata";
 import { Card, Code, change, useLoaded, usePage, Waiting } from "../ui";
 import { UserView } from "./user";
 
@@ -53,7 +53,7 @@ export function SceneView({ scene }: { scene: Scene | undefined }) {
     <>
       {heading}
       <Opened scene={scene} key={scene.id} />
-      <Code of={scene.id} {...codeOfScene(index, version.base, scene)} />
+      <Code of={scene.id} {...codeOfScene(index, version.base, scene, address.query.get("map"))} />
     </>
   );
 }
@@ -68,7 +68,7 @@ function Opened({ scene }: { scene: Scene }) {
   const user = number !== null ? data?.users[number] : undefined;
   return (
     <>
-      {!data && <Waiting of={loaded} what="the users of the scene" />}
+      {!data && <Waiting of={loaded} what="the users of the scene" parts={sceneParts(version)} />}
       <Suspense fallback={<p class="waiting">Loading the 3D view …</p>}>
         <Stage scene={scene} data={data} user={user} fields={fields} />
       </Suspense>
@@ -137,7 +137,7 @@ function UserPicker({ data, fields, chosen }: { data: SceneData; fields: Field[]
                 </td>
                 {fields.map((one) => (
                   <td key={one.key} class="number">
-                    {shown(one.of(user), one.digits)}
+                    {one.names?.[one.of(user)] ?? shown(one.of(user), one.digits)}
                   </td>
                 ))}
               </tr>
@@ -161,6 +161,8 @@ const heading = ({ label, unit }: Field) =>
   `${label[0].toUpperCase()}${label.slice(1)}${unit ? `, ${unit}` : ""}`
     .replace(" from the base station", "")
     .replace("Best beam, horizontal index", "Beam kx")
+    .replace("Best beam, vertical index", "Beam ky")
     .replace("Number of paths", "Paths")
     .replace("RMS delay spread", "Delay spread")
-    .replace("Location error of the model", "Model error");
+    .replace("Location error of the model", "Model error")
+    .replace("Location error of physics alone", "Physics error");

@@ -2,19 +2,25 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { amount, BASE_STATION, type Category, pathColour, STATUS_COLOURS, STATUSES, sourceOf } from "../colours";
+import { amount, KINDS, pathColour, STATUS_COLOURS, STATUSES, sourceOf } from "../colours";
 import type { Scene } from "../index";
 import { plural, quantile, shown } from "../numbers";
 import { describe, rebuild } from "../paths";
 import { colourOf, saveCanvasPng } from "../pictures";
-import { baseOf, boresightOf, type Field, locationError, type SceneData, type User } from "../scenedata";
+import { GROUP, loadRadioMap, metricsOf, pictureOf, valueAt } from "../radiomap";
+import { baseOf, boresightOf, type Field, type SceneData, type User } from "../scenedata";
 import { type Surface, surfaceOf } from "../solids";
-import { Stage } from "../stage";
-import type { Building } from "../store";
-import { Card, Choice, change, Legend, type Loaded, Ramp, useLoaded, usePage, Waiting } from "../ui";
-import { loadMotion, loadPaths } from "../userdata";
+import { type Pointed, Stage } from "../stage";
+import { type Building, TABLE } from "../store";
+import { Card, Choice, change, type Loaded, Loading, Ramp, useLoaded, usePage, Waiting } from "../ui";
+import { loadMotion, loadPaths, PATHS, userParts } from "../userdata";
+import { Key, materialsOf, said } from "./key";
+import { FollowedNote, Located } from "./predictions";
 
-const MATERIALS = { wall: "#9fb3c4", roof: "#c9a27e" };
+/** The camera's place goes into the address when it has not moved for so many ms. */
+const SETTLED = 200;
+/** The choice of no users in the scene. */
+const HIDDEN = "none";
 
 export default function Space(props: { scene: Scene; data?: SceneData; user?: User; fields: Field[] }) {
   const { scene, data, user, fields } = props;
@@ -22,7 +28,7 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
   const canvas = useRef<HTMLCanvasElement>(null);
   const [stage, setStage] = useState<Stage | null>(null);
   const [broken, setBroken] = useState("");
-  const [hover, setHover] = useState<{ user: number; x: number; y: number } | null>(null);
+  const [hover, setHover] = useState<Pointed | null>(null);
   const theme = useTheme();
   const loaded = useLoaded(() => loadBuildings(version, scene), [scene.id]);
   const buildings = loaded.value;
@@ -31,41 +37,67 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
   const base = baseOf(index, scene);
   const by = address.query.get("buildings") ?? "source";
   const field = fields.find(({ key }) => key === address.query.get("users"));
+  const hidden = address.query.get("users") === HIDDEN;
   const range = useMemo(() => rangeOf(data, field), [data, field]);
+  const metrics = useMemo(() => metricsOf(index), [index]);
+  const metric = metrics.find(({ key }) => key === address.query.get("map"));
+  const map = useLoaded(async () => (metric ? loadRadioMap(version, scene, metric) : null), [scene.id, metric]);
+  const camera = address.query.get("camera");
+  const looked = useRef<string | null>(null);
+  const lines = address.query.get("rays") ?? "both";
 
   useEffect(() => {
     if (!canvas.current) return;
     let made: Stage;
+    let later = 0;
     try {
       made = new Stage(
         canvas.current,
         index.attributes.tile_size_m,
         (number) => change({ user: String(number), t: null, path: null }),
-        (number, x, y) => setHover(number === null ? null : { user: number, x, y }),
+        setHover,
+        (now) => {
+          // A wheel turns many times a second, which browsers do not let an address do.
+          clearTimeout(later);
+          later = window.setTimeout(() => {
+            looked.current = now;
+            change({ camera: now }, true);
+          }, SETTLED);
+        },
       );
     } catch (error) {
       setBroken(error instanceof Error ? error.message : String(error));
       return;
     }
     setStage(made);
-    return () => made.dispose();
+    return () => {
+      clearTimeout(later);
+      made.dispose();
+    };
   }, []);
   useEffect(() => {
-    stage?.setGround(colourOf("--ground"), colourOf("--soft"));
+    if (camera !== looked.current) stage?.look(camera);
+    looked.current = camera;
+  }, [stage, camera]);
+  useEffect(() => {
+    const material = by === "material" ? materialsOf(index.attributes.recipe)[2].colour : "";
+    stage?.setGround(material || colourOf("--ground"), colourOf("--soft"));
     stage?.setBase(base, boresightOf(index));
-  }, [stage, theme]);
+  }, [stage, by, theme]);
+  useEffect(() => {
+    stage?.setMap(map.value ? pictureOf(map.value) : null);
+    if (canvas.current) canvas.current.dataset.map = map.value?.metric.key ?? "";
+  }, [stage, map.value]);
   useEffect(() => {
     if (!stage || !buildings) return;
     const highest = Math.max(1, ...buildings.map(({ height }) => height));
+    const [wall, roof] = materialsOf(index.attributes.recipe);
     stage.setSolids(
       surfaces.map((surface, i) => {
-        const colour =
-          by === "height"
-            ? amount(buildings[i].height / highest)
-            : by === "material"
-              ? ""
-              : sourceOf(buildings[i].source).colour;
-        return { ...surface, wallColour: colour || MATERIALS.wall, roofColour: colour || MATERIALS.roof };
+        if (by === "material") return { ...surface, wallColour: wall.colour, roofColour: roof.colour };
+        const { height, source } = buildings[i];
+        const colour = by === "height" ? amount(height / highest) : sourceOf(source).colour;
+        return { ...surface, wallColour: colour, roofColour: colour };
       }),
       colourOf("--edge"),
     );
@@ -75,33 +107,45 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
     const markers = data.users.map((one) => ({
       place: one.place,
       status: one.status,
-      colour: field ? fieldColour(field.of(one), range) : STATUS_COLOURS[one.status],
+      colour: field ? fieldColour(field, field.of(one), range) : STATUS_COLOURS[one.status],
     }));
-    stage.setUsers(markers, user?.number ?? null, colourOf("--ink"));
-  }, [stage, data, field, user?.number, theme]);
+    stage.setUsers(markers, user?.number ?? null, colourOf("--ink"), hidden);
+  }, [stage, data, field, hidden, user?.number, theme]);
   useEffect(() => {
     const located = data?.users.filter((one) => one.predicted) ?? [];
     stage?.setErrors(
-      located.map((one) => ({ from: one.place, to: one.predicted ?? one.place, chosen: one === user })),
+      located
+        .filter((one) => !hidden || one === user)
+        .map((one) => ({ from: one.place, to: one.predicted ?? one.place, chosen: one === user })),
       colourOf("--mark"),
     );
-  }, [stage, data, user?.number, theme]);
-  const rays = useRays(stage, scene, user, triangles, buildings !== undefined, theme);
+  }, [stage, data, hidden, user?.number, theme]);
+  useEffect(() => {
+    stage?.setFollowed(lines === "paths" ? [] : (user?.followed ?? []), colourOf("--followed"));
+    if (stage) stage.canvas.dataset.followed = JSON.stringify(user?.followed ?? []);
+  }, [stage, user, lines, theme]);
+  const rays = useRays(stage, scene, user, triangles, loaded, lines !== "followed", theme);
 
   const keep = () => {
     if (!stage) return;
-    const note = [scene.id, scene.city, user && `user ${user.number}`].filter(Boolean).join(", ");
+    const what = map.value && `${map.value.metric.label} at ${shown(map.value.height, 1, "m")} above ground`;
+    const note = [scene.id, scene.city, user && `user ${user.number}`, what].filter(Boolean).join(", ");
     const name = user ? `${scene.id}-user-${user.number}` : scene.id;
     saveCanvasPng(stage.picture(), name, index.attributes.attribution, note);
   };
-  const hovered = hover && data?.users[hover.user];
+  const hovered = hover && hover.user !== null ? data?.users[hover.user] : undefined;
+  const cell = map.value && hover?.ground ? valueAt(map.value, ...hover.ground) : Number.NaN;
   return (
     <Card title="In 3D" wide>
       <div class="maptools">
         <Choice
           label="Users by"
-          value={field?.key ?? "status"}
-          options={[["status", "status"], ...fields.map(({ key, label }): [string, string] => [key, label])]}
+          value={hidden ? HIDDEN : (field?.key ?? "status")}
+          options={[
+            ["status", "status"],
+            ...fields.map(({ key, label }): [string, string] => [key, label]),
+            [HIDDEN, "not shown"],
+          ]}
           onChange={(value) => change({ users: value === "status" ? null : value })}
         />
         <Choice
@@ -114,11 +158,31 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
           ]}
           onChange={(value) => change({ buildings: value === "source" ? null : value })}
         />
+        {metrics.length > 0 && (
+          <Choice
+            label="Ground by"
+            value={metric?.key ?? ""}
+            options={[["", "nothing"], ...metrics.map(({ key, label }): [string, string] => [key, label])]}
+            onChange={(value) => change({ map: value })}
+          />
+        )}
+        {user?.followed && (
+          <Choice
+            label="Lines"
+            value={lines}
+            options={[
+              ["both", "paths and followed waves"],
+              ["paths", "paths"],
+              ["followed", "followed waves"],
+            ]}
+            onChange={(value) => change({ rays: value === "both" ? null : value })}
+          />
+        )}
         <span class="tools">
-          <button type="button" onClick={() => stage?.home()}>
+          <button type="button" onClick={() => change({ camera: null }, true)}>
             From the south
           </button>
-          <button type="button" onClick={() => stage?.top()}>
+          <button type="button" onClick={() => stage && change({ camera: stage.top() }, true)}>
             From above
           </button>
           <button type="button" onClick={keep} aria-label="Download the 3D view as PNG">
@@ -145,26 +209,22 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
               {!Number.isNaN(hovered.paths) && `, ${plural(hovered.paths, "path")}`}
             </p>
           )}
+          {metric && hover?.ground && !Number.isNaN(cell) && (
+            <p class="hint" style={{ left: `${hover.x + 14}px`, top: `${hover.y + 10}px` }}>
+              {said(metric, cell)}
+              <br />
+              {shown(hover.ground[0], 0)}, {shown(hover.ground[1], 0, "m")}
+            </p>
+          )}
         </div>
       )}
-      {!buildings && <Waiting of={loaded} what="the buildings" />}
-      {buildings && <Key buildings={buildings} by={by} data={data} field={field} range={range} />}
+      {!buildings && <Waiting of={loaded} what="the buildings" parts={[index.buildings ? TABLE : "height"]} />}
+      {buildings && <Key buildings={buildings} by={by} data={data} field={field} range={range} map={map.value} />}
+      {metric && !map.value && <Waiting of={map} what="the radio map" parts={[`${GROUP}/${metric.key}`]} />}
       {index.run && data && <Located data={data} run={index.run.name} />}
+      {index.run && user?.followed && <FollowedNote user={user} run={index.run.name} />}
       {rays && <p class="note">{rays}</p>}
     </Card>
-  );
-}
-
-/** What the lines of the predictions are. */
-function Located({ data, run }: { data: SceneData; run: string }) {
-  const errors = data.users.map(locationError).filter((error) => !Number.isNaN(error));
-  if (!errors.length)
-    return <p class="note">The run {run} has no predictions of this scene: it is of no test split.</p>;
-  return (
-    <p class="note">
-      Predictions of the run {run}: lines lead from {plural(errors.length, "user")} to where the model locates them,
-      seeing {shown(100 * (1 - data.masked), 0)} % of the channel; median error {shown(quantile(errors, 0.5), 1, "m")}.
-    </p>
   );
 }
 
@@ -206,7 +266,8 @@ function useRays(
   scene: Scene,
   user: User | undefined,
   triangles: Float64Array,
-  ready: boolean,
+  buildings: Loaded<Building[]>,
+  wanted: boolean,
   theme: number,
 ): ComponentChildren {
   const { version, index, address } = usePage();
@@ -214,6 +275,7 @@ function useRays(
   const path = Number(address.query.get("path") ?? Number.NaN);
   const step = Number(address.query.get("t") ?? 0);
   const stored = version.has("paths/gain");
+  const ready = buildings.value !== undefined;
   const loaded: Loaded<{
     paths: Awaited<ReturnType<typeof loadPaths>>;
     motion: Awaited<ReturnType<typeof loadMotion>>;
@@ -243,10 +305,10 @@ function useRays(
       chosen: i === path,
     }));
     const motion = loaded.value?.motion;
-    stage?.setRays(rays, motion?.places ?? [], colourOf("--accent"));
+    stage?.setRays(wanted ? rays : [], motion?.places ?? [], colourOf("--accent"));
     // For tests, and for whoever wants the vertices.
     if (stage) stage.canvas.dataset.paths = JSON.stringify(drawn.map(({ whole, lines }) => ({ whole, lines })));
-  }, [stage, drawn, path, loaded.value, theme]);
+  }, [stage, drawn, path, loaded.value, wanted, theme]);
   useEffect(() => {
     const place = loaded.value?.motion?.places[step] ?? null;
     stage?.setHere(place, colourOf("--ink"));
@@ -255,7 +317,11 @@ function useRays(
   if (!user) return "Click a user to see its paths and its channel.";
   if (!stored) return "This store keeps no paths (features.paths: false), so none are drawn.";
   if (loaded.error) return <span class="problem">{loaded.error.message}</span>;
-  if (!drawn.length) return loaded.value && ready ? `User ${user.number} has no path.` : "Loading the paths …";
+  if (!drawn.length) {
+    if (buildings.error) return "Without the buildings no paths can be drawn; they are listed below.";
+    if (loaded.value && ready) return `User ${user.number} has no path.`;
+    return <Loading what="the paths" parts={userParts(version, PATHS)} />;
+  }
   const whole = drawn.filter((one) => one.whole).length;
   const [low, high] = gainsOf(drawn);
   return (
@@ -272,55 +338,6 @@ function useRays(
         loaded.value?.motion &&
         " Paths are those of the first snapshot; the line is where the user goes."}
     </>
-  );
-}
-
-function Key(props: { buildings: Building[]; by: string; data?: SceneData; field?: Field; range: [number, number] }) {
-  const { buildings, by, data, field, range } = props;
-  const { index } = usePage();
-  const radio = index.attributes.recipe?.radio ?? {};
-  const counts = [...Map.groupBy(buildings, ({ source }) => source)].map(([source, own]): Category => {
-    const { colour, label } = sourceOf(source);
-    return { colour, label: `${label}: ${own.length} (${shown((100 * own.length) / buildings.length, 0)} %)` };
-  });
-  const materials: Category[] = [
-    { colour: MATERIALS.wall, label: `walls: ${radio.wall_material ?? "not stated"}` },
-    { colour: MATERIALS.roof, label: `roofs: ${radio.roof_material ?? "not stated"}` },
-  ];
-  return (
-    <div class="keys">
-      <div>
-        <h4>{plural(buildings.length, "building")}</h4>
-        {by === "height" && (
-          <Ramp
-            label="height"
-            colour={amount}
-            low="0 m"
-            high={shown(Math.max(...buildings.map(({ height }) => height)), 0, "m")}
-          />
-        )}
-        <Legend entries={by === "height" ? [] : by === "material" ? materials : counts} />
-      </div>
-      <div>
-        <h4>{data ? plural(data.users.length, "user") : "Users"}</h4>
-        {field && (
-          <Ramp
-            label={field.label}
-            colour={amount}
-            low={shown(range[0], field.digits, field.unit)}
-            high={shown(range[1], field.digits, field.unit)}
-          />
-        )}
-        <Legend
-          entries={STATUSES.map((label, status) => ({
-            colour: field ? "var(--ink)" : STATUS_COLOURS[status],
-            label: `${label}: ${data?.users.filter((one) => one.status === status).length ?? 0}`,
-            shape: ["●", "◆", "▲"][status],
-          }))}
-        />
-        <Legend entries={[{ colour: BASE_STATION, label: "base station, and where its panel faces", shape: "▲" }]} />
-      </div>
-    </div>
   );
 }
 
@@ -350,8 +367,10 @@ function rangeOf(data: SceneData | undefined, field: Field | undefined): [number
   return [quantile(values, 0.03), quantile(values, 0.97)];
 }
 
-function fieldColour(value: number, [low, high]: [number, number]): string {
-  return Number.isNaN(value) ? "#8a8f94" : amount(Math.min(1, Math.max(0, (value - low) / (high - low || 1))));
+function fieldColour(field: Field, value: number, [low, high]: [number, number]): string {
+  if (Number.isNaN(value)) return "#8a8f94";
+  if (field.names) return KINDS[value % KINDS.length];
+  return amount(Math.min(1, Math.max(0, (value - low) / (high - low || 1))));
 }
 
 /** A number that changes when the page's colours do. */

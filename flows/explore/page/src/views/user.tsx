@@ -3,15 +3,13 @@
 import * as Plot from "@observablehq/plot";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { codeOfUser } from "../code";
-import { amount, cyclic, STATUSES } from "../colours";
+import { STATUSES } from "../colours";
 import type { Scene } from "../index";
 import {
   binOfBeam,
   centred,
-  decibel,
+  degrees,
   delayProfile,
-  type Grid,
-  grid,
   magnitude,
   phase,
   SPEED_OF_LIGHT,
@@ -19,15 +17,24 @@ import {
   spectrum,
 } from "../numbers";
 import { describe, type Path } from "../paths";
-import { locationError, type SceneData, type User } from "../scenedata";
-import { Card, Chart, Code, change, type Loaded, useLoaded, usePage, Waiting } from "../ui";
-import { isMoving, loadChannel, loadMotion, loadPaths, type Motion, type Snapshot } from "../userdata";
+import { locationError, physicsError, type SceneData, type User } from "../scenedata";
+import { Card, Chart, Code, change, Level, type Loaded, useLoaded, usePage, Waiting } from "../ui";
+import {
+  CHANNEL,
+  isMoving,
+  loadChannel,
+  loadMotion,
+  loadPaths,
+  MOTION,
+  MOVING_CHANNEL,
+  type Motion,
+  PATHS,
+  type Snapshot,
+  userParts,
+} from "../userdata";
+import { Heat } from "./heat";
 import { Polar } from "./polar";
-
-/** The least width of a scale of colours, dB. */
-const NARROW = 3;
-
-const degrees = (radians: number) => (radians * 180) / Math.PI;
+import { FollowedCard, KeptCards } from "./predictions";
 
 export function UserView({ scene, data, user }: { scene: Scene; data: SceneData; user: User }) {
   const { version, index, address } = usePage();
@@ -50,14 +57,18 @@ export function UserView({ scene, data, user }: { scene: Scene; data: SceneData;
         {!Number.isNaN(user.paths) && <Fact name="Paths found" value={shown(user.paths, 0)} />}
         {!Number.isNaN(user.spread) && <Fact name="RMS delay spread" value={shown(1e9 * user.spread, 1, "ns")} />}
         {user.predicted && <Fact name="Location error of the model" value={shown(locationError(user), 1, "m")} />}
+        {user.physics && <Fact name="Location error of physics alone" value={shown(physicsError(user), 1, "m")} />}
         {user.kind >= 0 && <Fact name="Kind" value={kinds[String(user.kind)] ?? String(user.kind)} />}
       </dl>
       {moving && <TimeSlider motion={motion} step={step ?? 0} />}
-      <div class="grid">
-        <ChannelCards channel={channel} scene={scene} user={user} step={step} />
-        <KeptCards scene={scene} data={data} user={user} />
-        <PathCards paths={paths} channel={channel} scene={scene} user={user} stored={version.has("paths/gain")} />
-      </div>
+      <Level.Provider value="h3">
+        <div class="grid">
+          <ChannelCards channel={channel} scene={scene} user={user} step={step} />
+          <KeptCards scene={scene} data={data} user={user} />
+          {user.followed && <FollowedCard user={user} base={data.base} />}
+          <PathCards paths={paths} channel={channel} scene={scene} user={user} stored={version.has("paths/gain")} />
+        </div>
+      </Level.Provider>
       <Code of={`user ${user.number}`} {...codeOfUser(index, version.base, scene, user.number, step ?? 0)} />
     </section>
   );
@@ -80,7 +91,7 @@ function TimeSlider({ motion, step }: { motion: Loaded<Motion | null>; step: num
     const next = setTimeout(() => change({ t: String((step + 1) % steps) }, true), 250);
     return () => clearTimeout(next);
   }, [playing, step, steps]);
-  if (!motion.value) return <Waiting of={motion} what="where the user moves" />;
+  if (!motion.value) return <Waiting of={motion} what="where the user moves" parts={MOTION} />;
   const { time, places, speeds } = motion.value;
   const words = `${shown(1e3 * time[step], 2, "ms")} of ${shown(1e3 * time[steps - 1], 2, "ms")}`;
   return (
@@ -117,7 +128,7 @@ function ChannelCards(props: { channel: Loaded<Snapshot>; scene: Scene; user: Us
   if (!snapshot || !grids) {
     return (
       <Card title="Channel">
-        <Waiting of={channel} what="the channel" />
+        <Waiting of={channel} what="the channel" parts={step === null ? CHANNEL : MOVING_CHANNEL} />
       </Card>
     );
   }
@@ -177,153 +188,6 @@ function ChannelCards(props: { channel: Loaded<Snapshot>; scene: Scene; user: Us
   );
 }
 
-/** Predictions of the run for users of which they were kept, next to the truth. */
-function KeptCards({ scene, data, user }: { scene: Scene; data: SceneData; user: User }) {
-  const { index, version } = usePage();
-  const kept = data.kept.find((one) => one.user === user.number);
-  const truth = useLoaded(async () => (kept?.occupancy ? version.read("occupancy", scene.row) : null), []);
-  if (!kept) return null;
-  const { columns, rows } = index.attributes.array;
-  const [width, height] = [kept.spectrum.length, kept.spectrum[0].length];
-  const whole = width === columns && height === rows;
-  const half = [Math.floor(width / 2), Math.floor(height / 2)];
-  const spectrum = grid(width, height, (x, y) =>
-    // Rounded in the file: what is 0 there is far below the scale.
-    decibel(Math.max(1e-6, kept.spectrum[(x - half[0] + width) % width][(y - half[1] + height) % height])),
-  );
-  let [best, most] = [0, -Infinity];
-  kept.spectrum.forEach((line, kx) => {
-    line.forEach((value, ky) => {
-      if (value > most) [best, most] = [((width - kx) % width) * height + ((height - ky) % height), value];
-    });
-  });
-  const mark = binOfBeam(best, width, height);
-  const patches = kept.occupancy;
-  const side = patches?.length ?? 0;
-  const name = `${scene.id}-user-${user.number}`;
-  const saw = `The model saw ${shown(100 * (1 - data.masked), 0)} % of the channel.`;
-  return (
-    <>
-      <Card
-        title={`Spectrum predicted by ${index.run?.name}`}
-        name={`${name}-predicted`}
-        note={`${saw} ${whole ? `Its strongest beam is ${best}, marked; the codebook's best is ${user.beam}.` : `Its spectrum has ${width} × ${height} bins.`}`}
-      >
-        <Heat
-          values={spectrum}
-          unit="dB above the mean"
-          label="predicted spectrum"
-          axes={["kx", "ky"]}
-          offset={[-half[0], -half[1]]}
-          depth={50}
-          mark={[centred(mark[0], width), centred(mark[1], height)]}
-        />
-      </Card>
-      {patches && (
-        <Card
-          title={`Built patches predicted by ${index.run?.name}`}
-          name={`${name}-occupancy`}
-          note="North is up. Patches that the model saw are left empty."
-        >
-          <Heat
-            values={grid(side, side, (x, y) => patches[y][x] ?? Number.NaN)}
-            unit="probability"
-            range={[0, 1]}
-            label="predicted occupancy"
-            axes={["patch to the east", "patch to the south"]}
-          />
-        </Card>
-      )}
-      {patches && (
-        <Card title="Built patches: the truth" name={`${name}-built`}>
-          {truth.value ? (
-            <Heat
-              values={grid(side, side, (x, y) => truth.value?.data[y * side + x] ?? Number.NaN)}
-              unit="built"
-              range={[0, 1]}
-              label="occupancy"
-              axes={["patch to the east", "patch to the south"]}
-            />
-          ) : (
-            <Waiting of={truth} what="the occupancy" />
-          )}
-        </Card>
-      )}
-    </>
-  );
-}
-
-/** A grid in colours, with its axes and scale. */
-function Heat(props: {
-  values: Grid;
-  unit: string;
-  label: string;
-  axes: [string, string];
-  offset?: [number, number];
-  /** Ends of the scale, instead of those of the values. */
-  range?: [number, number];
-  /** How far below its maximum the scale goes, in the unit. */
-  depth?: number;
-  cyclic?: boolean;
-  mark?: [number, number];
-}) {
-  const { values, unit, label, axes, offset = [0, 0], depth, mark } = props;
-  const { columns, rows, data } = values;
-  const finite = data.filter((value) => !Number.isNaN(value));
-  const high = finite.reduce((a, b) => Math.max(a, b), -Infinity);
-  const low = Math.max(
-    finite.reduce((a, b) => Math.min(a, b), Infinity),
-    depth ? high - depth : -Infinity,
-  );
-  // Rounding errors of a constant are no pattern.
-  const middle = (low + high) / 2;
-  const spread: [number, number] = high - low < NARROW ? [middle - NARROW / 2, middle + NARROW / 2] : [low, high];
-  const domain = props.cyclic ? [-180, 180] : (props.range ?? spread);
-  const [x, y] = offset;
-  const bounds = { x1: x - 0.5, y1: y - 0.5, x2: x + columns - 0.5, y2: y + rows - 0.5 };
-  return (
-    <Chart
-      label={label}
-      keys={[values, props.cyclic, mark?.join()]}
-      make={(width) => ({
-        height: Math.round((width - 60) * Math.min(1.2, Math.max(0.12, rows / columns))) + 62,
-        marginTop: 24,
-        marginLeft: 44,
-        marginRight: 16,
-        marginBottom: 38,
-        x: { label: axes[0], domain: [bounds.x1, bounds.x2], ticks: Math.min(8, columns), tickFormat: "d" },
-        // Rows of the panel count downwards.
-        y: { label: axes[1], domain: [bounds.y2, bounds.y1], ticks: Math.min(8, rows), tickFormat: "d" },
-        color: {
-          type: "linear",
-          domain,
-          clamp: true,
-          interpolate: (props.cyclic ? cyclic : amount) as never,
-          legend: true,
-          label: unit,
-          width: Math.min(240, width - 20),
-        },
-        marks: [
-          Plot.raster(data, {
-            width: columns,
-            height: rows,
-            ...bounds,
-            fill: (value: number) => value,
-            imageRendering: "pixelated",
-          }),
-          ...(mark
-            ? [
-                Plot.dot([mark], { symbol: "square", r: 9, stroke: "#fff", strokeWidth: 4 }),
-                Plot.dot([mark], { symbol: "square", r: 9, stroke: "#d4150c", strokeWidth: 2 }),
-              ]
-            : []),
-          Plot.frame({ stroke: "currentColor", strokeOpacity: 0.4 }),
-        ],
-      })}
-    />
-  );
-}
-
 function PathCards(props: {
   paths: Loaded<Path[]>;
   channel: Loaded<Snapshot>;
@@ -332,7 +196,7 @@ function PathCards(props: {
   stored: boolean;
 }) {
   const { paths, channel, scene, user, stored } = props;
-  const { address } = usePage();
+  const { version, address } = usePage();
   const name = `${scene.id}-user-${user.number}`;
   const chosen = Number(address.query.get("path") ?? Number.NaN);
   const wideband = channel.value?.wideband;
@@ -349,6 +213,7 @@ function PathCards(props: {
         keys={[wideband]}
         make={() => ({
           height: 240,
+          marginBottom: 38,
           x: { label: "delay, ns", grid: true },
           y: { label: "power, dB", grid: true, domain: [strongest - 60, strongest + 3], clamp: true },
           marks: [
@@ -376,7 +241,7 @@ function PathCards(props: {
   if (!paths.value) {
     return (
       <Card title="Paths">
-        <Waiting of={paths} what="the paths" />
+        <Waiting of={paths} what="the paths" parts={userParts(version, PATHS)} />
       </Card>
     );
   }
@@ -401,6 +266,7 @@ function PathCards(props: {
           make={() => ({
             height: 260,
             marginLeft: 48,
+            marginBottom: 38,
             x: { label: "delay, ns", grid: true, domain: [1e9 * first - margin, 1e9 * last + margin] },
             y: { label: "path gain, dB", grid: true, domain: [floor, Math.max(...rows.map(({ gain }) => gain)) + 3] },
             marks: [

@@ -1,0 +1,125 @@
+// What the colours of a scene in 3D mean.
+
+import {
+  amount,
+  BASE_STATION,
+  type Category,
+  KINDS,
+  materialOf,
+  SILENT,
+  STATUS_COLOURS,
+  STATUSES,
+  sourceOf,
+} from "../colours";
+import type { Recipe } from "../index";
+import { plural, shown } from "../numbers";
+import type { Metric, RadioMap } from "../radiomap";
+import type { Field, SceneData } from "../scenedata";
+import type { Building } from "../store";
+import { Legend, Ramp, usePage } from "../ui";
+
+/** Walls, roofs and ground: the recipe has one material for each. */
+export function materialsOf(recipe?: Recipe): [Category, Category, Category] {
+  const { wall_material, roof_material, ground_material } = recipe?.radio ?? {};
+  return [materialOf(wall_material), materialOf(roof_material), materialOf(ground_material)];
+}
+
+/** A value of a radio map in words. */
+export function said(metric: Metric, value: number): string {
+  if (metric.silent(value)) return "no path";
+  return (
+    metric.kinds?.[value > 0.5 ? 0 : 1].label ??
+    `${metric.label}: ${shown(metric.of(value), metric.digits, metric.unit)}`
+  );
+}
+
+export function Key(props: {
+  buildings: Building[];
+  by: string;
+  data?: SceneData;
+  field?: Field;
+  range: [number, number];
+  map?: RadioMap | null;
+}) {
+  const { buildings, by, data, field, range, map } = props;
+  const { index } = usePage();
+  const counts = [...Map.groupBy(buildings, ({ source }) => source)].map(([source, own]): Category => {
+    const { colour, label } = sourceOf(source);
+    return { colour, label: `${label}: ${own.length} (${shown((100 * own.length) / buildings.length, 0)} %)` };
+  });
+  // Of one material, and so of one colour, may be several surfaces.
+  const surfaces = Map.groupBy(["walls", "roofs", "ground"], (_, i) => materialsOf(index.attributes.recipe)[i].label);
+  const materials = [...surfaces].map(([label, of]): Category => {
+    const { colour } = materialsOf(index.attributes.recipe).find((one) => one.label === label) ?? materialOf();
+    return { colour, label: `${of.join(", ")}: ${label}` };
+  });
+  return (
+    <div class="keys">
+      <div>
+        <h3>{plural(buildings.length, "building")}</h3>
+        {by === "height" && (
+          <Ramp
+            label="height"
+            colour={amount}
+            low="0 m"
+            high={shown(Math.max(...buildings.map(({ height }) => height)), 0, "m")}
+          />
+        )}
+        <Legend entries={by === "height" ? [] : by === "material" ? materials : counts} />
+        {by === "material" && (
+          <p class="note">The store has a material for each kind of surface, not for each building.</p>
+        )}
+      </div>
+      {map && <MapKey map={map} />}
+      <div>
+        <h3>{data ? plural(data.users.length, "user") : "Users"}</h3>
+        {field?.names && (
+          <Legend entries={field.names.map((label, i) => ({ label, colour: KINDS[i % KINDS.length] }))} />
+        )}
+        {field && !field.names && (
+          <Ramp
+            label={field.label}
+            colour={amount}
+            low={shown(range[0], field.digits, field.unit)}
+            high={shown(range[1], field.digits, field.unit)}
+          />
+        )}
+        <Legend
+          entries={STATUSES.map((label, status) => ({
+            colour: field ? "var(--ink)" : STATUS_COLOURS[status],
+            label: `${label}: ${data?.users.filter((one) => one.status === status).length ?? 0}`,
+            shape: ["●", "◆", "▲"][status],
+          }))}
+        />
+        <Legend entries={[{ colour: BASE_STATION, label: "base station, and where its panel faces", shape: "▲" }]} />
+      </div>
+    </div>
+  );
+}
+
+function MapKey({ map }: { map: RadioMap }) {
+  const { metric, range, spacing, height, open, silent, median } = map;
+  const { label, unit, digits, kinds } = metric;
+  const none = { colour: SILENT, label: `no path: ${shown(100 * silent, 1)} % of the cells` };
+  return (
+    <div>
+      <h3>Ground: {label}</h3>
+      {kinds ? (
+        <Legend entries={kinds} />
+      ) : (
+        <Ramp
+          label=""
+          colour={metric.colour}
+          low={shown(range[0], digits, unit)}
+          high={shown(range[1], digits, unit)}
+        />
+      )}
+      {silent > 0 && <Legend entries={[none]} />}
+      <p class="note">
+        {!kinds && !metric.range && open > 0 && `Median ${shown(median, digits, unit)}. `}
+        At {shown(height, 1, "m")} above ground, in {plural(open, "cell")} of {shown(spacing, 1, "m")} outside
+        buildings.
+      </p>
+    </div>
+  );
+}
