@@ -74,7 +74,8 @@ def zero_shot(predictor: PathPredictor, data: WirelessData, settings: Evaluation
         records += occupancy
     else:
         facts["not possible: occupancy"] = "no masked patch of the test scenes is built; give maps with buildings"
-    shown = draw.shown(0, *test.csi.shape[1:], predictor.cache.patch)
+    _, columns, rows = test.csi.shape
+    shown = draw.shown(0, columns, rows, predictor.cache.patch)
     arrays = {
         "location_true": test.position.numpy(),
         "location_model": found.location.best().numpy(),
