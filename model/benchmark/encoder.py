@@ -83,7 +83,7 @@ class Batch:
 
     @property
     def footprints(self) -> "gpd.GeoDataFrame":
-        """Buildings of the scene: `geometry` in m from the map's centre, `base` and `height` in m; read when asked for.
+        """Buildings of the scene, with `geometry` in m from the map's centre, `base` and `height` in m; read when asked for.
 
         Raises
         ------
