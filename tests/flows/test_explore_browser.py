@@ -303,7 +303,7 @@ def test_a_user_that_moves_has_a_slider_of_time(chromium: Any, tmp_path: Path) -
         near = "every((x, i) => Math.abs(x - place[i]) < 1e-4)"
         moved = f"place => document.querySelector('canvas').dataset.place?.split(',').{near}"
         page.wait_for_function(moved, arg=where[4].tolist())
-        assert page.locator("figure:has-text('Delay profile of the band')").count() == 1
+        page.locator("figure:has-text('Delay profile of the band')").wait_for()
         assert look.problems == []
 
 
