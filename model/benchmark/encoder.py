@@ -106,7 +106,7 @@ class Encoder(Protocol):
     """
 
     def embed(self, batch: Batch) -> Any:
-        """Encode a batch: finite real numbers (B, d), NumPy or torch; d is the same for every batch of a task, their scale is free."""
+        """Encode a batch: finite real numbers (B, d), NumPy or torch; d is the same for all of a task, their scale is free."""
 
 
 def load_encoder(name: str) -> Encoder:

@@ -139,7 +139,9 @@ def test_without_them_nothing_has_changed(store: Path, toy_store: Path) -> None:
     assert Recipe.model_validate(asked.model_dump(mode="json")) == asked
     layouts = [json.loads((latest(path).folder / "draft.json").read_text())["layout"] for path in (store, toy_store)]
     assert layouts[0].keys() - layouts[1].keys() == {"with_vertices"}
-    with_places, without = [(latest(path).folder / "data.zarr" / "zarr.json").read_text() for path in (store, toy_store)]
+    with_places, without = [
+        (latest(path).folder / "data.zarr" / "zarr.json").read_text() for path in (store, toy_store)
+    ]
     assert "paths/vertices" in with_places
     assert "vertices" not in without
 
