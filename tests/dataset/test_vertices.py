@@ -13,6 +13,7 @@ from exchange_store import BASE, BOUNCES, PATHS, build_paths_store, put_vertices
 from wavecity.dataset.card.tables import all_arrays
 from wavecity.dataset.checks.physics import SCENE_CHECKS
 from wavecity.dataset.exchange.exporter import export_dataset
+from wavecity.dataset.exchange.scenarios import import_scenarios
 from wavecity.dataset.importing.subset import subset
 from wavecity.dataset.preview.paths import strongest_paths
 from wavecity.dataset.publish import latest
@@ -151,3 +152,14 @@ def test_places_without_paths_are_refused_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("wavecity: ")]
     assert "features.interactions is positions, but features.paths is false; set it to true" in line
+
+
+def test_places_go_through_deepmimo_and_come_back(scenarios: Path, tmp_path: Path) -> None:
+    import_scenarios([scenarios], str(tmp_path / "back"), {"interactions": "positions"})
+    back = open_store(tmp_path / "back", "paths")
+    for row, name in ((0, "alba-0001"), (4, "Zug-0001")):
+        arrays, users = values(row), 5 + row
+        there = arrays["paths/interactions"] != 0
+        found = back.sel(scene=name)["vertices"].values[:users]
+        np.testing.assert_allclose(found[there], arrays["paths/vertices"][there], atol=2e-5)
+        assert not found[~there].any()
