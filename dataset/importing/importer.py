@@ -283,8 +283,8 @@ def _plan(
     unit = int(np.clip(UNIT_BYTES // (12 * users * columns * rows), 1, min(16, len(scenes))))
     chunk = StoreSettings().users_per_chunk
     sizes = (columns, rows, paths, bounces, cells, cells // PATCH)
-    parts = {"with_paths": "paths/gain" in known, "with_vertices": "paths/vertices" in known}
-    layout = Layout(len(scenes), users, *sizes, unit, chunk, with_spectrum=True, gain_floor=FLOOR, **parts)
+    vertices = "paths/vertices" in known
+    layout = Layout(len(scenes), users, *sizes, unit, chunk, True, "paths/gain" in known, FLOOR, with_vertices=vertices)
     return scenes, layout, known, positions
 
 
