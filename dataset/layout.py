@@ -48,8 +48,10 @@ class Layout:
         return cls(**{**content, "map_metrics": tuple(content.get("map_metrics", ()))})
 
     def content(self) -> Content:
-        """What `draft.json` has of it; of radio maps only where there are some, as before there were any."""
+        """What `draft.json` has of it; of vertices and radio maps only where there are some, as before there were any."""
         content = asdict(self)
+        if not self.with_vertices:
+            del content["with_vertices"]
         if not self.with_radio_map:
             del content["map_metrics"], content["map_cells"]
         return content
