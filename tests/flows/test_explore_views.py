@@ -37,6 +37,7 @@ CELLS, SPACING = 20, 10.0
 
 def pixel(page: Any, east: float, north: float) -> tuple[int, int]:
     """Where a place on the ground is on the screen, from above."""
+    page.locator("canvas").scroll_into_view_if_needed()
     box = page.locator("canvas").bounding_box()
     scale = box["height"] / 2 / (FAR * HALF_VIEW)
     return round(box["x"] + box["width"] / 2 + east * scale), round(box["y"] + box["height"] / 2 - north * scale)
@@ -44,9 +45,10 @@ def pixel(page: Any, east: float, north: float) -> tuple[int, int]:
 
 def colours(page: Any, *places: tuple[float, float]) -> list[NDArray[np.int64]]:
     """Colours that the scene has at places on the ground."""
+    at = [pixel(page, *place) for place in places]
     page.evaluate(DRAWN)
     picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
-    return [picture[y, x] for x, y in (pixel(page, *place) for place in places)]
+    return [picture[y, x] for x, y in at]
 
 
 def colour(text: str) -> NDArray[np.int64]:
@@ -224,14 +226,15 @@ def green(page: Any) -> int:
 
 def test_progress_counts_the_arrays_that_are_there(chromium: Any, toy: str) -> None:
     held: list[Any] = []
+    released = False
     with opened(chromium, toy) as look:
-        look.page.route("**/best_beam/c/**", held.append)
+        look.page.route("**/best_beam/c/**", lambda route: route.continue_() if released else held.append(route))
         look.page.goto(toy + "#/scene/toy-0000")
         # Seven of eight.
         look.page.wait_for_selector("text=Loading the users of the scene … 87 %")
         assert look.page.get_attribute(".waiting progress", "value") == "87"
-        look.page.unroute("**/best_beam/c/**")
-        for route in held:
+        released = True
+        for route in list(held):
             route.continue_()
         look.ready()
         assert look.page.locator(".users tbody tr").count() == 8
@@ -254,8 +257,8 @@ def test_progress_counts_the_bytes_of_what_arrives(chromium: Any, toy: str) -> N
 
     with mock.patch.object(_Handler, "_write", halting), opened(chromium, toy) as look:
         look.page.goto(toy + "#/scene/toy-0000?user=1")
-        waiting = look.page.wait_for_selector(":text-matches('Loading the channel … (49|50) %')")
-        assert waiting
+        waiting = "[...document.querySelectorAll('.waiting')].some(one => /channel …\\s+(49|50) %/.test(one.innerText))"
+        look.page.wait_for_function(waiting)
         go_on.set()
         look.ready()
         assert look.page.locator("figure:has-text('Spatial spectrum') image").count() > 0

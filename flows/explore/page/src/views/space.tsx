@@ -76,7 +76,8 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
     };
   }, []);
   useEffect(() => {
-    if (camera !== looked.current) stage?.look(camera);
+    if (!stage) return;
+    if (camera !== looked.current) stage.look(camera);
     looked.current = camera;
   }, [stage, camera]);
   useEffect(() => {
