@@ -246,22 +246,26 @@ class ChainSolver:
         unfolded = unfold(surfaces, source, chains.elements, chains.swapped)
         test = self._pair_test(world, chains, unfolded, source, receivers)
         direct = self._direct(world, source, receivers, chains.elements.shape[1])
-        every = distinct = self._with_fields(world, source, receivers, panel, direct)
-        place = np.full(len(every), -1)
+        every = self._with_fields(world, source, receivers, panel, direct)
+        place, kept = np.full(len(every), -1), np.arange(len(every))
         pairs = test.bounded(unfolded, source, *panel)
         queue = Queue(pairs.receiver, pairs.power, len(receivers), self.max_paths, self.tolerance)
-        while len(tested := queue.take(distinct.receiver, _power(distinct))):
+        while len(tested := queue.take(every.receiver[kept], _power(every.coefficient[kept]))):
             found = test.confirm(*pairs.load(tested))
             new = _with_geometry(surfaces, source, receivers, chains, unfolded, *found)
             sound = _has_steps(new)
             new, chain = self._with_fields(world, source, receivers, panel, new.select(sound)), found[0][sound]
             carries = new.coefficient != 0
-            place = np.concatenate([place, chain[carries]])
-            every = concatenate([every, new.select(carries)])
-            order = np.lexsort((place, every.receiver))
-            every, place = every.select(order), place[order]
-            distinct = every.select(unique_paths(surfaces, every))
-        return distinct
+            new, chain = new.select(carries), chain[carries]
+            every, place = concatenate([every, new]), np.concatenate([place, chain])
+            # Only receivers with new paths may have new duplicates.
+            changed = np.zeros(len(receivers), bool)
+            changed[new.receiver] = True
+            again = np.flatnonzero(changed[every.receiver])
+            again = again[np.lexsort((place[again], every.receiver[again]))]
+            distinct = again[unique_paths(surfaces, every.select(again))]
+            kept = np.concatenate([kept[~changed[every.receiver[kept]]], distinct])
+        return every.select(kept[np.argsort(every.receiver[kept], kind="stable")])
 
 
 def path_buffer(
@@ -334,11 +338,13 @@ def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:
     _, first = np.unique(row_keys(np.column_stack([paths.receiver, met]))[better], return_index=True)
     kept = np.sort(better[first])
 
-    paths, rank = paths.select(kept), np.argsort(np.argsort(kept + count * astray[kept]))
-    kind = (paths.types.astype(np.int64) * (sionna.DIFFRACTION + 1) ** np.arange(paths.types.shape[1])).sum(axis=1)
-    order = np.lexsort((paths.length, kind, paths.receiver))
-    receiver, kind, length = paths.receiver[order], kind[order], paths.length[order]
-    vertices, rank = paths.vertices[order], rank[order]
+    rank = np.argsort(np.argsort(kept + count * astray[kept]))
+    kind = (paths.types[kept].astype(np.int64) * (sionna.DIFFRACTION + 1) ** np.arange(paths.types.shape[1])).sum(
+        axis=1
+    )
+    order = np.lexsort((paths.length[kept], kind, paths.receiver[kept]))
+    at, kind, rank = kept[order], kind[order], rank[order]
+    receiver, length, vertices = paths.receiver[at], paths.length[at], paths.vertices[at]
     dropped = np.zeros(len(order), bool)
     # Lengths of duplicates differ by no more than their vertices can make them.
     reach = 2 * DUPLICATE_TOLERANCE * paths.types.shape[1]
@@ -354,12 +360,12 @@ def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:
         )
         first_of_pair, second_of_pair = first_of_pair[same], second_of_pair[same]
         dropped[np.where(rank[first_of_pair] > rank[second_of_pair], first_of_pair, second_of_pair)] = True
-    return np.sort(kept[order[~dropped]])
+    return np.sort(at[~dropped])
 
 
-def _power(paths: Paths) -> NDArray[np.float64]:
-    """Power gain of each path."""
-    power: NDArray[np.float64] = np.abs(paths.coefficient.astype(np.complex128)) ** 2
+def _power(coefficient: NDArray[np.complex64]) -> NDArray[np.float64]:
+    """Power gain of paths."""
+    power: NDArray[np.float64] = np.abs(coefficient.astype(np.complex128)) ** 2
     return power
 
 
