@@ -23,6 +23,7 @@ from wavecity.raytrace.confirm import PairTest
 from wavecity.raytrace.device import PathsBuffer, dr, load_rows, load_table, mi, rt
 from wavecity.raytrace.elements import are_edges, element_types, element_wedges
 from wavecity.raytrace.geometry import Unfolded, path_lengths, shortest_step, trace_back, unfold
+from wavecity.raytrace.recording import recording
 from wavecity.raytrace.rows import row_keys
 from wavecity.raytrace.surfaces import Surfaces
 from wavecity.raytrace.world import World
@@ -124,6 +125,7 @@ class ChainSolver:
     tolerance: float = 0.0
     max_paths: int = 32
 
+    @recording
     def __call__(
         self,
         world: World,
@@ -161,6 +163,7 @@ class ChainSolver:
         paths = paths.select(paths.coefficient != 0)
         return paths.select(unique_paths(world.surfaces, paths))
 
+    @recording
     def chains(self, world: World, source: NDArray[np.float64], receivers: ArrayLike | None = None) -> Chains:
         """Chains of a source: they serve any number of calls, best those with receivers near the ones given here."""
         return find_chains(
@@ -176,6 +179,7 @@ class ChainSolver:
             None if receivers is None else np.asarray(receivers, np.float64),
         )
 
+    @recording
     def trace(
         self, world: World, source: NDArray[np.float64], receivers: ArrayLike, chains: Chains | None = None
     ) -> Paths:
@@ -299,6 +303,7 @@ def path_buffer(
     return sionna.make_buffer(world, paths.types, paths.faces, vertices, paths.receiver, source, wedges)
 
 
+@recording
 def line_of_sight(world: World, source: NDArray[np.float64], receivers: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Whether nothing stands between the source and each receiver.
 
