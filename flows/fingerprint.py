@@ -30,7 +30,7 @@ FEATURES = {"radio_map": {"raytrace": ("radio_map", "radio_map_settings")}}
 # their bytes.
 NOT_DATA = {
     "geo": ("download", "errors", "network"),
-    "raytrace": ("backend",),
+    "raytrace": ("backend", "recording"),
     "dataset": ("draft", "files", "fingerprints", "integrity", "layout", "radio_maps", "records", "sharing", "writer"),
 }
 # Raise it when data change through something else, e.g. a setting of the ray tracer's compiler.

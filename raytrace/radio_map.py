@@ -110,6 +110,7 @@ def radio_map(
             visible = line_of_sight(world, scene.bs_position, points[here])
             for name in settings.metrics:
                 values[name][rows[here], columns[here]] = _metric(name, paths, visible, radio, solver)
+        del world
     return RadioMap(settings.spacing, settings.height, ground, values)
 
 

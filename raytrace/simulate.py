@@ -16,7 +16,8 @@ from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.solver import ChainSolver, Paths, join, line_of_sight
 from wavecity.raytrace.world import build_world
 
-# Dr.Jit has one state per process: two scenes at once would mix, and wait for each other's kernels anyway.
+# Dr.Jit has one state per process: two scenes at once would mix, and wait for each other's kernels anyway. A scene also
+# ends within the block, not while another is traced (see `recording`).
 ONE_AT_A_TIME = threading.Lock()
 
 # Paths whose channels are computed at a time; each takes about 2 kB.
@@ -114,6 +115,7 @@ def trace_scene(
                 scattered = diffuse_paths(world, scene.bs_position, scene.users, trace, solver.diffuse_rays, *panel)
             paths = join([paths, scattered])
         visible = line_of_sight(world, scene.bs_position, scene.users)
+        del world
     return paths, visible
 
 
