@@ -170,9 +170,12 @@ def _draw_one(axes: Axes, scene: Scene, name: str, values: NDArray[np.float32], 
         low = 0.0
     if name == "los":
         high, colours = 1.0, ListedColormap(colours([0.15, 0.95]))
+    extent = (-half, half, -half, half)
+    # Cells whose middle is in a building reach a little out of it.
+    axes.imshow(np.where(np.isnan(values), 0.0, np.nan), extent=extent, cmap=ListedColormap([BUILDING]))
     image = axes.imshow(
         shown,
-        extent=(-half, half, -half, half),
+        extent=extent,
         cmap=colours,
         vmin=low,
         vmax=max(high, low + 1e-6),
