@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 # imports is listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
 DATA = {
     "geo": (
-        "bbbike", "boxes", "build", "cities", "extract", "footprints", "gates", "guess", "height_file", "height_texts", "heights",
-        "mesh", "nested", "overpass", "overture", "plan", "polygons", "projection", "rasters", "reading", "rewriting", "rings",
-        "rows", "scene", "seeding", "settings", "sources", "streets", "tile_heights", "tiles", "trajectories", "users",
+        "bbbike", "boxes", "build", "cities", "extract", "footprints", "gates", "guess", "height_file", "height_texts",
+        "heights", "materials", "mesh", "nested", "overpass", "overture", "plan", "polygons", "projection", "rasters",
+        "reading", "rewriting", "rings", "rows", "scene", "seeding", "settings", "sources", "streets", "tile_heights", "tiles",
+        "trajectories", "users",
     ),
     "raytrace": (
-        "arrays", "bounce", "bounds", "chains", "channels", "clearance", "confirm", "device", "diffuse", "edges",
-        "elements", "evolve", "geometry", "lit", "moving", "pairs", "patches", "returning", "rows", "scattering", "settings",
+        "arrays", "bounce", "bounds", "chains", "channels", "clearance", "confirm", "device", "diffuse", "edges", "elements",
+        "evolve", "facades", "geometry", "lit", "moving", "pairs", "patches", "returning", "rows", "scattering", "settings",
         "simulate", "sionna_private", "solver", "surfaces", "touching", "utd", "world",
     ),
     "dataset": ("buildings", "distributions", "features", "schema", "statistics"),
@@ -31,8 +32,10 @@ FEATURES = {"radio_map": {"raytrace": ("radio_map", "radio_map_settings")}}
 NOT_DATA = {
     "geo": ("download", "errors", "network"),
     "raytrace": ("backend", "recording"),
-    "dataset": ("draft", "files", "fingerprints", "integrity", "layout", "radio_maps", "records", "sharing", "writer"),
-}
+    "dataset": (
+        "draft", "files", "fingerprints", "integrity", "layout", "materials", "radio_maps", "records", "sharing", "writer",
+    ),
+}  # fmt: skip
 # Raise it when data change through something else, e.g. a setting of the ray tracer's compiler.
 REVISION = 1
 

@@ -9,7 +9,7 @@ faces as made of the illuminated one's material (its own approximation: it uses 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Mesh, Surface
 from wavecity.raytrace.device import Interaction, Numbers, SionnaScene, Vectors, dr, load, mi, rt
-from wavecity.raytrace.settings import RadioSettings
-from wavecity.raytrace.surfaces import GROUND, Surfaces, analyse, survey
+from wavecity.raytrace.facades import face_constants
+from wavecity.raytrace.settings import HIGHEST, Material, RadioSettings
+from wavecity.raytrace.surfaces import GROUND, Surfaces, analyse, faces_that_count, survey
 
 Result = TypeVar("Result")
 # A mesh of a Mitsuba scene.
@@ -133,7 +134,7 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     size : float
         Edge of the tile in m; the ground reaches half a tile further on every side.
     radio : RadioSettings
-        Frequency and materials.
+        Frequency, and materials where those of the buildings are not known.
 
     Raises
     ------
@@ -158,6 +159,17 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     for kind, (field, name) in kinds.items():
         properties[kind] = material_properties(field, name, radio.frequency)
     constants = properties[surfaces.kind]
+    if mesh.materials is not None:
+        kept = faces_that_count(mesh)
+        recipe = {kind: (float(properties[kind, 0]), float(properties[kind, 1])) for kind in Surface}
+        known = {
+            name: material_properties("frequency", name, radio.frequency)
+            for name in get_args(Material)
+            if name not in HIGHEST or radio.frequency < HIGHEST[name]
+        }
+        constants[: kept.sum()] = face_constants(
+            mesh.materials, mesh.building[kept], mesh.surface[kept], recipe, known, radio.frequency
+        )
     material = FaceMaterial(constants[:, 0], constants[:, 1], radio)
 
     props = mi.Properties()

@@ -10,6 +10,7 @@ import xarray as xr
 
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, sha256_of, write_json
+from wavecity.dataset.materials import COLUMNS as MATERIALS
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import attributes_of
 from wavecity.dataset.schema import SCENE_FIELDS
@@ -134,8 +135,14 @@ def describe(folder: StorePath) -> Node:
     draft, data = load_draft(folder), open_store(folder)
     attributes = attributes_of(data.attrs)
     recipe, fingerprint = attributes.get("recipe", {}).get("name", ""), attributes["fingerprint"]
+    with_materials = attributes.get("recipe", {}).get("scene", {}).get("materials") is not None
     has_buildings = any(draft.buildings_path(unit).exists() for unit in range(draft.layout.units))
-    record_sets = [_splits(data), _scenes(), *([_buildings()] if has_buildings else []), *_arrays(data, "scene")]
+    record_sets = [
+        _splits(data),
+        _scenes(),
+        *([_buildings(with_materials)] if has_buildings else []),
+        *_arrays(data, "scene"),
+    ]
     record_sets += _arrays(data, "user")
     if draft.layout.with_paths:
         record_sets += _arrays(open_store(folder, "paths"), "path")
@@ -270,8 +277,13 @@ def _scenes() -> Node:
     return _record_set("scenes", "One record per scene, from the receipts.", fields, key={"@id": "scenes/scene_id"})
 
 
-def _buildings() -> Node:
+def _buildings(with_materials: bool) -> Node:
     """Record set of the buildings, from the GeoParquet files."""
+    more = {
+        name: ("sc:Float" if name == "glass_share" else "sc:Text", of)
+        for name, of in MATERIALS.items()
+        if with_materials
+    }
     fields = [
         _field(
             "buildings",
@@ -280,7 +292,7 @@ def _buildings() -> Node:
             meaning,
             source={"fileSet": {"@id": "buildings-files"}, "extract": {"column": name}},
         )
-        for name, (kind, meaning) in BUILDINGS.items()
+        for name, (kind, meaning) in (BUILDINGS | more).items()
     ]
     text = (
         "One record per building of a scene. The footprint is the GeoParquet column geometry in WGS84, and "

@@ -12,6 +12,7 @@ from wavecity.dataset.card.tables import (
     height_table,
     map_tables,
     maps_table,
+    material_table,
     outcome_tables,
     recipe_table,
     schema_table,
@@ -63,6 +64,7 @@ class Facts(TypedDict):
     users_table: Table
     distributions_table: Table
     heights_table: Table
+    materials_table: Table
     schema: Table
     files: dict[str, str]
     snippets: dict[str, str]
@@ -95,6 +97,7 @@ def gather_facts(source: Source) -> Facts:
         "users_table": users_table(users),
         "distributions_table": distribution_table(source.distributions["histograms"]),
         "heights_table": height_table(source),
+        "materials_table": material_table(source),
         "schema": schema_table(source),
         "files": FILES,
         "snippets": {"xarray": USE_XARRAY, "PyTorch": USE_TORCH},
@@ -197,7 +200,7 @@ def _steps(source: Source) -> list[str]:
             f"Sionna RT traced paths of up to {solver['max_depth']} interactions ({on}) with {solver['rays']:,} rays; "
             f"walls are {radio['wall_material']}, roofs {radio['roof_material']}, the ground "
             f"{radio['ground_material']} "
-            "(ITU-R P.2040)."
+            f"(ITU-R P.2040){', save of buildings whose material is known' * bool(source.materials)}."
         )
     steps.append("The paths were summed as plane waves over the base station's array.")
     if source.radio_map is not None:

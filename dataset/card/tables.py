@@ -11,6 +11,7 @@ import xarray as xr
 from wavecity.dataset.card.maps import Field, totals
 from wavecity.dataset.card.source import SPLITS, Source, add_up, by_split, percent
 from wavecity.dataset.distributions import HISTOGRAMS, Histogram, SplitCounts
+from wavecity.dataset.materials import SOURCES as MATERIAL_SOURCES
 from wavecity.dataset.metadata import SCENE_INDEX
 from wavecity.dataset.radio_maps import RADIO_MAP_AXES, radio_map_specs
 from wavecity.dataset.records import MapRecord
@@ -166,6 +167,22 @@ def height_table(source: Source) -> Table:
         "not a probability."
     )
     return Table(("source", "meaning", "buildings", "share", "mean confidence"), rows, (2, 3, 4), note=note)
+
+
+def material_table(source: Source) -> Table:
+    """Buildings by material of walls and roofs and by its source, and those with windows; no rows without such materials."""
+    radio = source.recipe.get("radio", {})
+    buildings = add_up(source.heights.values()).total()
+
+    def row(surface: str, material: str, kind: str) -> tuple[str, ...]:
+        count = source.materials[surface, material, kind]
+        meaning = MATERIAL_SOURCES.get(kind, "by building type (ASHRAE 90.1-2019, table G3.1.1-1)")
+        named = material or str(radio.get(f"{surface}_material", "that of the recipe"))
+        return surface, named, meaning, f"{count:,}", percent(count, buildings)
+
+    rows = [row(*key) for key in sorted(source.materials, key=lambda key: (key[0] == "window", key[0] == "roof", *key))]
+    note = "Walls with windows reflect as the mean of wall and glass, weighted by area."
+    return Table(("surface", "material", "source", "buildings", "share"), rows, (3, 4), note=note)
 
 
 def schema_table(source: Source) -> Table:

@@ -13,6 +13,8 @@ from wavecity.dataset.checks.trajectories import TRAJECTORY_CHECKS
 from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import array_of, open_group, sha256_of
 from wavecity.dataset.fingerprints import array_checksum
+from wavecity.dataset.materials import COLUMNS as MATERIAL_COLUMNS
+from wavecity.dataset.materials import has_materials, wrong_materials
 from wavecity.dataset.records import Receipt, attributes_of
 from wavecity.dataset.schema import Arrays
 from wavecity.dataset.statistics import unit_statistics
@@ -102,6 +104,11 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
             )
             if message:
                 report.add("los", where, message)
+            if has_materials(theirs.columns):
+                report.ran("materials")
+                message = wrong_materials(theirs[["osm_type", "osm_id", *MATERIAL_COLUMNS]].to_dict("records"))
+                if message:
+                    report.add("materials", where, message)
             if draft.layout.with_radio_map:
                 report.ran("radio map buildings")
                 message = check_footprints(theirs, values, attributes)

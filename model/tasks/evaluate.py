@@ -166,6 +166,8 @@ def _run(
     data: Data | None,
 ) -> tuple[str, Findings]:
     """Load model and data and run a task; returns the dataset's name too."""
+    if spec.without_model:
+        return store, spec.run(store, settings, seed)
     if spec.backbone == "temporal":
         temporal, trained_with, _ = load_temporal_model(run, checkpoint)
         trajectories = data if isinstance(data, TemporalData) else load_temporal(store, spec.splits)
