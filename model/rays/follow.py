@@ -14,6 +14,9 @@ BOUNCES = 5
 CLOSE = 1e-6
 # A ray that loses less than this a metre does not come down by itself.
 RISES = 1e-4
+# Product of the distances of a wall's ends from a ray's line, above which both are on one side of it, m^2: for 1 km in single
+# precision.
+BOTH_SIDES = 0.1
 # Rays times walls at a time: what fits a core's cache takes half the time of what does not.
 CHUNK = 100_000
 
@@ -205,14 +208,29 @@ def first_wall(rays: Rays, walls: Walls) -> tuple[Tensor, Tensor]:
     wall : int64 (R,)
         Which one; 0 where there is none.
     """
-    place, heading = rays.place, rays.heading
-    start, along = walls.start - place[:, None], walls.end - walls.start  # (R, W, 2), (W, 2)
-    east, north = heading[:, 0, None], heading[:, 1, None]
+    ray, wall = _crossed(rays, walls)
+    start, along = walls.start[wall] - rays.place[ray], (walls.end - walls.start)[wall]  # (P, 2)
+    (east, north), fall, level = rays.heading[ray].unbind(1), rays.fall[ray], rays.level[ray]
     cross = east * along[:, 1] - north * along[:, 0]
     meets = cross.abs() > 1e-12
     cross = torch.where(meets, cross, 1.0)
-    way = (start[..., 0] * along[:, 1] - start[..., 1] * along[:, 0]) / cross
-    share = (start[..., 0] * north - start[..., 1] * east) / cross
-    height = rays.level[:, None] - way * rays.fall[:, None]
-    meets &= (way > CLOSE) & (share >= 0) & (share <= 1) & (height >= walls.base) & (height <= walls.top)
-    return torch.where(meets, way, torch.inf).min(1)
+    way = (start[:, 0] * along[:, 1] - start[:, 1] * along[:, 0]) / cross
+    share = (start[:, 0] * north - start[:, 1] * east) / cross
+    height = level - way * fall
+    meets &= (way > CLOSE) & (share >= 0) & (share <= 1) & (height >= walls.base[wall]) & (height <= walls.top[wall])
+    ray, wall, way = ray[meets], wall[meets], way[meets]
+    nearest = torch.full_like(rays.fall, torch.inf).scatter_reduce(0, ray, way, "amin")
+    # Of walls at the same place, the first.
+    first = way == nearest[ray]
+    which = ray.new_full((len(nearest),), len(walls.top))
+    which = which.scatter_reduce(0, ray[first], wall[first], "amin")
+    return nearest, torch.where(nearest.isfinite(), which, 0)
+
+
+def _crossed(rays: Rays, walls: Walls) -> tuple[Tensor, Tensor]:
+    """Pairs of a ray and a wall whose ends are on either side of the ray's line, in single precision with a margin."""
+    side = torch.stack((rays.heading[:, 1], -rays.heading[:, 0]), 1)
+    line = torch.cat((side, -(rays.place * side).sum(1, keepdim=True)), 1).float()  # (R, 3)
+    one = torch.ones_like(walls.start[:, :1])
+    sides = [line @ torch.cat((end, one), 1).float().mT for end in (walls.start, walls.end)]  # (R, W) each, m
+    return (sides[0].mul_(sides[1]) <= BOTH_SIDES).nonzero(as_tuple=True)
