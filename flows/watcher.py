@@ -7,7 +7,9 @@ kernel closes that when the run's process ends, however it ends.
 """
 
 import os
+import signal
 import sys
+import time
 from contextlib import suppress
 from uuid import UUID
 
@@ -16,6 +18,8 @@ import psutil
 from wavecity.flows.guard import DEPLOYED, MARK
 
 TRACKER = "multiprocessing.resource_tracker"
+# Seconds that a worker may take to stop once it has killed its runs; some four on a busy machine.
+STOP = 20.0
 MESSAGE = "The process of the run ended without a report, and so did its worker, which would have made one."
 
 
@@ -29,6 +33,8 @@ def main(mark: str, worker: str = "") -> None:
     worker : str
         Process id of the Prefect worker of a deployed run, 0 for one that has ended before.
     """
+    # systemd stops a unit by a SIGTERM to all of its processes: this one has still to report then.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Held from the start: later another process may have its number.
     parent = _process(int(worker or 0))
     sys.stdin.buffer.read()
@@ -38,7 +44,7 @@ def main(mark: str, worker: str = "") -> None:
             if process.environ().get(MARK) == mark and TRACKER not in " ".join(process.cmdline()):
                 process.kill()
     # Without an address Prefect's client would start a server.
-    if worker and not _lives(parent) and "PREFECT_API_URL" in os.environ:
+    if worker and "PREFECT_API_URL" in os.environ and not _goes_on(parent):
         report_crash(UUID(os.environ[DEPLOYED]))
 
 
@@ -60,6 +66,16 @@ def _process(pid: int) -> psutil.Process | None:
         return psutil.Process(pid) if pid else None
     except psutil.NoSuchProcess:
         return None
+
+
+def _goes_on(worker: psutil.Process | None) -> bool:
+    """Whether a worker lives, and will do so: one that was asked to stop kills its runs first, and reports none of them."""
+    deadline = time.monotonic() + STOP
+    while _lives(worker):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def _lives(process: psutil.Process | None) -> bool:
