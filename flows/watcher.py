@@ -3,7 +3,7 @@
     python -m wavecity.flows.watcher MARK [WORKER]
 
 A process of its own, started by `wavecity.flows.guard`. Its standard input is a pipe whose other end the run alone holds: the
-kernel closes that when the run's process ends, however it ends.
+kernel closes that when the run's process ends, however it ends; what was written to it says that it was not killed.
 """
 
 import os
@@ -37,14 +37,14 @@ def main(mark: str, worker: str = "") -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Held from the start: later another process may have its number.
     parent = _process(int(worker or 0))
-    sys.stdin.buffer.read()
+    by_itself = bool(sys.stdin.buffer.read())
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             # Python's own tracker of resources ends with its process, and serves it beyond the block.
             if process.environ().get(MARK) == mark and TRACKER not in " ".join(process.cmdline()):
                 process.kill()
     # Without an address Prefect's client would start a server.
-    if worker and "PREFECT_API_URL" in os.environ and not _goes_on(parent):
+    if worker and "PREFECT_API_URL" in os.environ and not (_lives(parent) if by_itself else _goes_on(parent)):
         report_crash(UUID(os.environ[DEPLOYED]))
 
 

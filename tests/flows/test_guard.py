@@ -27,7 +27,7 @@ if sys.argv[1] == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 below = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, start_new_session=True)
 print(below.pid, flush=True)
-while True:
+while sys.argv[1] != "short":
     print("a line of its log", flush=True)
     time.sleep(0.05)
 '''
@@ -38,6 +38,28 @@ for line in started.stdout:
     pass
 signal.pause()
 """
+
+
+def test_a_run_that_ends_by_itself_needs_no_watcher_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However its worker ends later: no report is made, which would fail here for want of a server."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # the discard port, where nothing listens
+    command = [sys.executable, "-c", WORKER, DEPLOYED, "short", "0"]
+    with process(command, tmp_path / "log", cwd=ROOT, stdout=PIPE) as worker:
+        assert worker.stdout is not None
+        run, _ = (int(pid) for pid in worker.stdout.readline().split())
+        with suppress(psutil.NoSuchProcess):
+            wait_until(lambda: not alive(psutil.Process(run)), 60)
+        wait_until(lambda: not watchers_of(worker.pid), 60)
+
+
+def watchers_of(worker: int) -> list[psutil.Process]:
+    """Watchers of runs of a worker."""
+    found = []
+    for each in psutil.process_iter():
+        with suppress(psutil.Error):
+            if each.cmdline()[2:3] == ["wavecity.flows.watcher"] and each.cmdline()[-1] == str(worker):
+                found.append(each)
+    return found
 
 
 @pytest.mark.parametrize("kind", ["polite", "stubborn"])
