@@ -370,7 +370,9 @@ def test_systemd_accepts_the_unit_of_the_docs(tmp_path: Path) -> None:
     checked = finished(["systemd-analyze", "verify", "--man=no", file])
     assert (checked.returncode, checked.stderr) == (0, "")
     # An unknown key is no error of its own.
-    file.write_text(file.read_text().replace("KillMode=", "KilMode="))
-    assert "KilMode" in finished(["systemd-analyze", "verify", "--man=no", file]).stderr
+    file.write_text(file.read_text().replace("Restart=", "Restrt="))
+    assert "Restrt" in finished(["systemd-analyze", "verify", "--man=no", file]).stderr
+    # All processes are asked to end: the run, and its watcher that reports it.
+    assert "KillMode" not in text
     words = shlex.split(text.partition("ExecStart=")[2].splitlines()[0])
     assert words[1:] == SERVICES["cpu-worker"]["command"][1:]
