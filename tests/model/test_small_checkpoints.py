@@ -58,7 +58,7 @@ def test_a_name_means_a_shipped_checkpoint_unless_a_folder_has_it(linked, tmp_pa
 def test_what_comes_with_the_package_is_loaded_by_its_name(tmp_path, monkeypatch):
     """A file for each kind of encoder, small, of open data, without a trace of where it was trained; none needs a network."""
     monkeypatch.chdir(tmp_path)
-    assert {"small", "small-rays"} <= set(checkpoint.shipped())
+    assert {"small", "small-wavecity", "small-rays"} <= set(checkpoint.shipped())
     for name, path in checkpoint.shipped().items():
         assert path.stat().st_size < 3e6
         model = wavecity.load(name)
