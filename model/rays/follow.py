@@ -225,7 +225,9 @@ def first_wall(rays: Rays, walls: Walls, reach: Tensor | None = None) -> tuple[T
     way = (x * along_y - y * along_x) / cross
     share = (x * north - y * east) / cross
     height = rays.level[ray, None] - way * rays.fall[ray, None]
-    meets &= (way > CLOSE) & (share >= 0) & (share <= 1) & (height >= blocks.base[block]) & (height <= blocks.top[block])
+    meets &= (
+        (way > CLOSE) & (share >= 0) & (share <= 1) & (height >= blocks.base[block]) & (height <= blocks.top[block])
+    )
     pair = meets.nonzero(as_tuple=True)
     ray, wall, way = ray[pair[0]], blocks.wall[block[pair[0]], pair[1]], way[pair]
     nearest = torch.full_like(rays.fall, torch.inf).scatter_reduce(0, ray, way, "amin")

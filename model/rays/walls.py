@@ -9,7 +9,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-
 # Walls of a block.
 BLOCK = 8
 
