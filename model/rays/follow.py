@@ -248,4 +248,5 @@ def _near_blocks(rays: Rays, blocks: Blocks, reach: Tensor | None) -> tuple[Tens
         near &= ahead <= reach[:, None] + radius
     # Where a ray that comes down leaves a block it is lowest.
     near &= (ahead + radius) * rays.fall[:, None].clamp_min(0) >= rays.level[:, None] - blocks.highest - AROUND
-    return near.nonzero(as_tuple=True)
+    ray, block = near.nonzero(as_tuple=True)
+    return ray, block
