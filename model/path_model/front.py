@@ -243,15 +243,13 @@ def _wave_features(waves: Waves, scene: Surroundings) -> tuple[Tensor, Tensor]:
     return landing, torch.where(waves.found[..., None], features, 0.0)
 
 
-def _places(
-    waves: Waves, found: Estimate, scene: Surroundings
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _places(waves: Waves, found: Estimate, scene: Surroundings) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Places (B, C, 2) on which the waves agree best, which are usable, how well, and their features (B, C, F).
 
     The first is the physics' own estimate, whose standard deviation (B,) is the last that is returned. Of places closer
     together than `APART` the best counts.
     """
-    batch, most, held = found.log_weight.shape
+    batch, _, held = found.log_weight.shape
     power = waves.gain.abs().square()
     weight = torch.where(
         found.log_weight.isfinite().any(2),

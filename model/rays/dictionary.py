@@ -48,7 +48,9 @@ class Dictionary:
 
     def _wave(self, east: Tensor, down: Tensor) -> Tensor:
         """Plane waves (B, K) on the visible antennas, (B, M, K)."""
-        phases = [self.turn * axis[:, None] * cosine[:, None] for axis, cosine in ((self.x_axis, east), (self.y_axis, down))]
+        phases = [
+            self.turn * axis[:, None] * cosine[:, None] for axis, cosine in ((self.x_axis, east), (self.y_axis, down))
+        ]
         along_x, along_y = (torch.polar(torch.ones_like(phase), phase) for phase in phases)
         return along_x[:, self.column] * along_y[:, self.row]
 

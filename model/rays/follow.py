@@ -225,7 +225,9 @@ def first_wall(rays: Rays, walls: Walls, reach: Tensor | None = None) -> tuple[T
     way = (x * along_y - y * along_x) / cross
     share = (x * north - y * east) / cross
     height = rays.level[ray, None] - way * rays.fall[ray, None]
-    meets &= (way > CLOSE) & (share >= 0) & (share <= 1) & (height >= blocks.base[block]) & (height <= blocks.top[block])
+    meets &= (
+        (way > CLOSE) & (share >= 0) & (share <= 1) & (height >= blocks.base[block]) & (height <= blocks.top[block])
+    )
     pair = meets.nonzero(as_tuple=True)
     ray, wall, way = ray[pair[0]], blocks.wall[block[pair[0]], pair[1]], way[pair]
     nearest = torch.full_like(rays.fall, torch.inf).scatter_reduce(0, ray, way, "amin")
@@ -246,4 +248,5 @@ def _near_blocks(rays: Rays, blocks: Blocks, reach: Tensor | None) -> tuple[Tens
         near &= ahead <= reach[:, None] + radius
     # Where a ray that comes down leaves a block it is lowest.
     near &= (ahead + radius) * rays.fall[:, None].clamp_min(0) >= rays.level[:, None] - blocks.highest - AROUND
-    return near.nonzero(as_tuple=True)
+    ray, block = near.nonzero(as_tuple=True)
+    return ray, block

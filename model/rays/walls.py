@@ -9,7 +9,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-
 # Walls of a block.
 BLOCK = 8
 
@@ -114,12 +113,20 @@ class Walls:
         ends = torch.cat((self.start[wall], self.end[wall]), 1)  # (N, 2 BLOCK, 2)
         centre = (ends.amin(1) + ends.amax(1)) / 2
         along = self.end - self.start
+        start_x, start_y, along_x, along_y, base, top = (
+            part[wall].contiguous() for part in (*self.start.T, *along.T, self.base, self.top)
+        )
         return Blocks(
-            wall,
-            *(part[wall].contiguous() for part in (*self.start.unbind(1), *along.unbind(1), self.base, self.top)),
+            wall=wall,
+            start_x=start_x,
+            start_y=start_y,
+            along_x=along_x,
+            along_y=along_y,
+            base=base,
+            top=top,
             centre=centre,
             radius=(ends - centre[:, None]).norm(dim=2).amax(1),
-            highest=self.top[wall].amax(1),
+            highest=top.amax(1),
         )
 
     def to(self, device: torch.device) -> "Walls":
