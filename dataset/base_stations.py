@@ -246,6 +246,39 @@ def handovers(serving: NDArray[np.int8]) -> NDArray[np.int16]:
     return counts
 
 
+def stations_text(attributes: BaseStationAttributes) -> str:
+    """Number and powers of base stations in a line.
+
+    Examples
+    --------
+    >>> stations_text(attributes_for(BaseStationSettings(corners=True)))
+    '5 in a scene, each 30 dBm; noise of 100 MHz, noise figure 7 dB'
+    """
+    return (
+        f"{attributes['count']} in a scene, each {attributes['transmit_power_dbm']:g} dBm; noise of "
+        f"{attributes['bandwidth_hz'] / 1e6:g} MHz, noise figure {attributes['noise_figure_db']:g} dB"
+    )
+
+
+def cells_text(serving: NDArray[np.int8], ratio: NDArray[np.float32], count: int) -> str:
+    """Shares of the users that each of `count` base stations serves, and the spread of SINR, in a line.
+
+    Examples
+    --------
+    >>> cells_text(np.array([[0, 1, 1, -1]], np.int8), np.array([[3, 7, 9, np.nan]], np.float32), 2)
+    'users served by base stations 0 to 1: 33, 67 %; SINR 3.4, 7.0, 8.8 dB (5th, 50th, 95th percentile)'
+    """
+    served = serving[serving >= 0]
+    if not served.size:
+        return "no user is served"
+    shares = 100 * np.bincount(served.ravel(), minlength=count) / served.size
+    low, middle, high = np.nanpercentile(ratio, (5, 50, 95))
+    return (
+        f"users served by base stations 0 to {count - 1}: {', '.join(f'{share:.0f}' for share in shares)} %; "
+        f"SINR {low:.1f}, {middle:.1f}, {high:.1f} dB (5th, 50th, 95th percentile)"
+    )
+
+
 def attributes_for(settings: BaseStationSettings) -> BaseStationAttributes:
     """What readers need to know of them, JSON-ready."""
     return {

@@ -17,14 +17,21 @@ from base_station_store import (
     make_scene,
     station_of,
 )
+from command import wavecity as run
 
 from wavecity.dataset.base_stations import cells_along, handovers, link_view, serving_cell, sinr
+from wavecity.dataset.card.croissant import describe as croissant
+from wavecity.dataset.card.page import write_card
 from wavecity.dataset.checks.base_stations import BASE_STATION_CHECKS, check_walls, link_of
 from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.describe import describe
 from wavecity.dataset.importing.subset import subset
+from wavecity.dataset.preview.scene import load_view
 from wavecity.dataset.publish import latest
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import attributes_of
+from wavecity.dataset.torch_data import ChannelDataset, ShuffledChannels
+from wavecity.flows.explore.index import make_index
 from wavecity.flows.fingerprint import FEATURES, code_fingerprint, code_of, fingerprint_below
 from wavecity.flows.recipe import load_recipe
 from wavecity.geo.errors import InputError
@@ -287,3 +294,105 @@ def test_their_code_counts_where_there_are_several(tmp_path: Path) -> None:
             path.write_text(path.read_text(encoding="utf-8") + "\nCHANGED = 1\n", encoding="utf-8")
     assert fingerprint_below(tmp_path, several) != before
     assert fingerprint_below(tmp_path) == without
+
+
+def samples_of(store: Path, numbers: list[int], split: str = "train") -> list[tuple[int, int, int]]:
+    """Base station, scene and user of every link with a path, from the arrays themselves."""
+    found = []
+    for number in numbers:
+        data = open_store(store, bs=number)
+        for scene in np.flatnonzero(data["split"].values == split).tolist():
+            heard = np.flatnonzero(~data["outage"].values[scene]).tolist()
+            found += [(number, scene, user) for user in heard]
+    return found
+
+
+@pytest.mark.parametrize("preload", [True, False])
+@pytest.mark.parametrize("bs", ["all", 2])
+def test_any_link_is_a_sample(store: Path, bs: int | str, preload: bool) -> None:
+    """Positions relative to its base station, whose place and azimuth come with it."""
+    fields = ("csi", "user_position", "height", "bs/position", "bs/azimuth", "bs/serving", "paths/delay")
+    data = ChannelDataset(store, "train", fields, bs=bs, preload=preload)
+    expected = samples_of(store, [0, 1, 2] if bs == "all" else [2])
+    found = list(zip(data.bs_index.tolist(), data.scene_index.tolist(), data.user_index.tolist(), strict=True))
+    assert found == expected
+    assert (2, 1, 0) not in found  # that base station has no place in that scene
+    every, paths = open_store(store, bs="all"), open_store(store, "paths", bs="all")
+    for index in range(0, len(data), 3):
+        sample = data[index]
+        number, scene, user = sample["bs"], sample["scene"], sample["user"]
+        assert (number, scene, user) == expected[index]
+        of = every.isel(bs=number, scene=scene)
+        for name in ("csi", "user_position"):
+            np.testing.assert_array_equal(sample[name], of[name][user])
+        np.testing.assert_array_equal(sample["height"], of["height"])
+        np.testing.assert_array_equal(sample["bs/position"], of["bs_position"])
+        assert float(sample["bs/azimuth"]) == float(of["bs_azimuth"])
+        assert int(sample["bs/serving"]) == int(of["serving"][user])
+        np.testing.assert_array_equal(sample["paths/delay"], paths["delay"][number, scene, user])
+    assert "base stations" in repr(data)
+
+
+def test_shuffled_batches_have_every_link_once(store: Path) -> None:
+    reader = ShuffledChannels(store, "train", ("csi", "bs/azimuth", "height"), batch_size=7, bs="all", scenes_once=True)
+    data, found = open_store(store, bs="all"), []
+    for batch in reader:
+        numbers = zip(batch["bs"].tolist(), batch["scene"].tolist(), batch["user"].tolist(), strict=True)
+        for row, (number, scene, user) in enumerate(numbers):
+            found.append((number, scene, user))
+            np.testing.assert_array_equal(batch["csi"][row], data["csi"][number, scene, user])
+            azimuth = batch["bs/azimuth"][batch["scene_row"][row]]
+            assert float(azimuth) == float(data["bs_azimuth"][scene, number])
+    assert sorted(found) == samples_of(store, [0, 1, 2])
+    one = ShuffledChannels(store, "train", ("csi",), batch_size=50, bs=1)
+    assert sorted(next(iter(one))["user"].tolist()) == sorted(user for _, _, user in samples_of(store, [1]))
+    state = reader.state_dict(0, 1)
+    with pytest.raises(InputError, match="bs is 1, but 'all' in the saved state"):
+        one.load_state_dict(state | {"batch_size": 50})
+
+
+def test_readers_without_bs_are_those_of_base_station_0(store: Path) -> None:
+    plain, first = ChannelDataset(store, "train"), ChannelDataset(store, "train", bs=0)
+    assert plain[0].keys() == {"csi", "height", "user_position", "scene", "user"}
+    assert plain.user_index.tolist() == first.user_index.tolist()
+    assert not plain.bs_index.any()
+    np.testing.assert_array_equal(plain[3]["csi"], first[3]["csi"])
+    with pytest.raises(InputError, match=r"radio_map/los: radio maps are of base station 0|no array 'radio_map/los'"):
+        ChannelDataset(store, "train", ("radio_map/los",), bs=1)
+    with pytest.raises(InputError, match="no base station 5"):
+        ShuffledChannels(store, "train", bs=5)
+
+
+def test_the_card_names_them(moving: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(latest(moving).folder, tmp_path / "version")
+    write_card(folder)
+    card = " ".join((folder / "card.md").read_text(encoding="utf-8").split())
+    assert "with 3 base stations of 4 × 4 antennas" in card
+    assert "3 in a scene, each 20 dBm; noise of 100 MHz, noise figure 7 dB" in card
+    assert "users served by base stations 0 to 2:" in card
+    assert "are of the links of base station 0" in card
+    record = next(part for part in croissant(folder)["recordSet"] if part["name"] == "bs-arrays")
+    assert {field["name"] for field in record["field"]} >= {"position", "azimuth", "serving", "sinr", "handovers"}
+
+
+def test_descriptions_name_them(store: Path) -> None:
+    fields = {field["name"]: field for field in describe(store)["fields"]}
+    assert fields["bs/position"]["dims"] == ["scene", "bs", "axis"]
+    assert fields["bs/sinr"]["bytes"] > 0
+    shown = run("inspect", store)
+    assert "base stations" in shown.stdout
+    assert "cells" in shown.stdout
+
+
+def test_exports_refuse_them_and_say_what_to_do(store: Path, tmp_path: Path) -> None:
+    refused = run("export-dataset", store, "--to", "deepmimo", "--out", tmp_path / "out")
+    assert refused.returncode == 2
+    assert "base_stations: has 3, an export is of one; `wavecity subset" in " ".join(refused.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_tools_for_one_base_station_show_the_first(store: Path) -> None:
+    assert load_view(store, "toy-0001").base.tolist() == STATIONS[0][0].tolist()
+    index = make_index(store)
+    assert index["scenes"]["id"][0] == "toy-0000"
+    assert not index["damaged"]

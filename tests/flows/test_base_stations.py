@@ -11,12 +11,16 @@ import xarray as xr
 from builds import build_version, recipe_with
 
 from wavecity.dataset.checks.validate import validate
+from wavecity.dataset.derived import DerivedCsi
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.publish import latest
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.torch_data import ChannelDataset, ShuffledChannels
+from wavecity.dataset.views import derived_csi
 from wavecity.flows import build
 from wavecity.flows.recipe import Recipe
 from wavecity.geo.base_stations import place_others
+from wavecity.geo.errors import InputError
 from wavecity.raytrace.simulate import simulate_csi
 
 SMALL = {
@@ -90,3 +94,24 @@ def test_other_powers_trace_anew_and_a_longer_list_keeps(store: Path, maps: Path
     assert open_store(copy, "bs")["sinr"].values[0, 0] < open_store(store, "bs")["sinr"].values[0, 0]
     attributes = json.loads(open_store(copy).attrs["base_stations"])
     assert attributes["transmit_power_dbm"] == 10
+
+
+def test_other_arrays_of_any_link_follow_from_its_paths(store: Path) -> None:
+    """By the panel's own size they are the stored channels, of which each base station's panel faces elsewhere."""
+    stored, derived = open_store(store, bs="all")["csi"], derived_csi(store, bs="all")
+    assert derived.dims == stored.dims
+    scale = np.abs(stored).max().compute()
+    np.testing.assert_allclose(derived.values, stored.values, atol=1e-5 * scale)
+    np.testing.assert_allclose(derived_csi(store, bs=2).values, stored.sel(bs=2).values, atol=1e-5 * scale)
+    np.testing.assert_allclose(derived_csi(store).values, stored.sel(bs=0).values, atol=1e-5 * scale)
+    view = DerivedCsi(store)
+    links = ChannelDataset(
+        store, "train", (*view.fields, "csi", "bs/azimuth"), bs="all", transform=lambda sample: sample
+    )
+    for index in range(0, len(links), 5):
+        sample = links[index]
+        np.testing.assert_allclose(view(sample)["csi"], sample["csi"], atol=1e-5 * scale)
+    with pytest.raises(InputError, match="has no bs/azimuth, where its base station faces"):
+        view({name: value for name, value in sample.items() if name != "bs/azimuth"})
+    batch = next(iter(ShuffledChannels(store, "train", links.fields, batch_size=30, bs="all", scenes_once=True)))
+    np.testing.assert_allclose(view(batch)["csi"], batch["csi"], atol=1e-5 * scale)
