@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from wavecity.dataset.base_stations import base_station_specs
 from wavecity.dataset.radio_maps import radio_map_specs
 from wavecity.dataset.records import Content
 from wavecity.dataset.schema import ArraySpec, array_specs
@@ -20,7 +21,8 @@ TRAJECTORY_CHUNK = 2**20
 class Layout:
     """Sizes of the store's dimensions and its sharding.
 
-    Without `steps` its users do not move; without `map_metrics` its scenes have no radio maps.
+    Without `steps` its users do not move; without `map_metrics` its scenes have no radio maps. `base_stations` counts the
+    first one.
     """
 
     scenes: int
@@ -41,6 +43,7 @@ class Layout:
     with_vertices: bool = False
     map_metrics: tuple[str, ...] = ()
     map_cells: int = 0
+    base_stations: int = 1
 
     @classmethod
     def of(cls, content: Content) -> Self:
@@ -48,12 +51,14 @@ class Layout:
         return cls(**{**content, "map_metrics": tuple(content.get("map_metrics", ()))})
 
     def content(self) -> Content:
-        """What `draft.json` has of it; of vertices and radio maps only where there are some, as before there were any."""
+        """What `draft.json` has of it; of what is off nothing, as before there was any of it."""
         content = asdict(self)
         if not self.with_vertices:
             del content["with_vertices"]
         if not self.with_radio_map:
             del content["map_metrics"], content["map_cells"]
+        if self.base_stations == 1:
+            del content["base_stations"]
         return content
 
     @property
@@ -74,7 +79,8 @@ class Layout:
     def specs(self) -> list[ArraySpec]:
         """Arrays that units write."""
         parts = self.with_spectrum, self.with_paths, self.gain_floor, self.with_trajectory, self.with_vertices
-        return array_specs(*parts) + radio_map_specs(self.map_metrics)
+        specs = array_specs(*parts)
+        return specs + base_station_specs(specs, self.base_stations) + radio_map_specs(self.map_metrics)
 
     def shape(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shape of one array."""
@@ -96,6 +102,7 @@ class Layout:
             "subcarrier": self.subcarriers,
             "map_row": self.map_cells,
             "map_column": self.map_cells,
+            "bs": self.base_stations,
         }
         return tuple(sizes[dim] for dim in spec.dims)
 

@@ -188,6 +188,16 @@ class RadioMapAttributes(TypedDict):
     receiver_height_m: float
 
 
+class BaseStationAttributes(TypedDict):
+    """Number of base stations, and what decides the cells."""
+
+    count: int
+    transmit_power_dbm: float
+    bandwidth_hz: float
+    noise_figure_db: float
+    hysteresis_db: float
+
+
 class ImportAttributes(TypedDict):
     """Where imported channels come from, and what is not known of them."""
 
@@ -199,8 +209,8 @@ class ImportAttributes(TypedDict):
 
 
 class StoreAttributes(TypedDict, total=False):
-    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map` and `imported` only where they
-    apply.
+    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map`, `base_stations` and `imported`
+    only where they apply.
     """
 
     title: str
@@ -225,11 +235,14 @@ class StoreAttributes(TypedDict, total=False):
     recipe: Content
     trajectory: TrajectoryAttributes
     radio_map: RadioMapAttributes
+    base_stations: BaseStationAttributes
     imported: ImportAttributes
 
 
 # What is stored as JSON text, and as 0 or 1: NetCDF has neither objects nor truth values. Stores of schema 1 have both.
-OBJECTS = ("conventions", "statistics", "array", "recipe", "trajectory", "radio_map", "imported", "receiver")
+OBJECTS = (
+    "conventions", "statistics", "array", "recipe", "trajectory", "radio_map", "base_stations", "imported", "receiver",
+)  # fmt: skip
 FLAGS = ("los_traced", "polarisation_matched")
 
 

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from wavecity.dataset.arrays import is_per_user, open_arrays, read_scenes
+from wavecity.dataset.base_stations import Links
 from wavecity.dataset.epochs import EpochCounter
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.impairments import Sample
@@ -66,11 +67,16 @@ class ChannelDataset(Dataset[Sample]):
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    bs : int or "all", optional
+        Of several base stations the one whose links are the samples, or all of them, each link a sample; it says `bs`.
+        Fields `bs/position` (3,) and `bs/azimuth` are of the sample's base station. By default base station 0.
 
     Attributes
     ----------
     scene_index, user_index : int64 (N,)
         Scene and user of every sample, as in the store.
+    bs_index : int64 (N,)
+        Base station of every sample.
     statistics, attrs : dict
         Train-split statistics and attributes of the store.
     preloaded : bool
@@ -94,16 +100,19 @@ class ChannelDataset(Dataset[Sample]):
         scenes: Sequence[str] | None = None,
         cities: Sequence[str] | None = None,
         version: int | None = None,
+        bs: Links | None = None,
     ) -> None:
-        users = find_users(store, split, include_outage, verify, scenes, cities, version)
+        users = find_users(store, split, include_outage, verify, scenes, cities, version, bs)
         self._users = users
-        self.scene_index, self.user_index = users.scene_index, users.user_index
+        identity = users.identity(users.scene_index)
+        self.scene_index, self.user_index = identity["scene"], users.user_index
+        self.bs_index = identity.get("bs", np.zeros_like(users.scene_index))
         self.fields = tuple(fields)
         self.attrs = users.attrs
         self.statistics: dict[str, float] = dict(users.attrs["statistics"])
         self.transform = transform
         self._path = users.path
-        self._scenes, self._row = np.unique(self.scene_index, return_inverse=True)
+        self._scenes, self._row = np.unique(users.scene_index, return_inverse=True)
         self._open()
         size = sum(math.prod(self._shape(name)) * array.dtype.itemsize for name, array in self._arrays.items())
         self.preloaded = size <= MEMORY_SHARE * available_memory() if preload is None else preload
@@ -112,7 +121,7 @@ class ChannelDataset(Dataset[Sample]):
     def _open(self) -> None:
         """Open the arrays in this process, with an empty cache."""
         self._process = os.getpid()
-        self._arrays = open_arrays(self._path, self.fields)
+        self._arrays = open_arrays(self._path, self.fields, self._users.links)
         self._chunks: OrderedDict[tuple[str, int, int], Values] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
@@ -157,7 +166,7 @@ class ChannelDataset(Dataset[Sample]):
             # A forked worker: connections do not survive that.
             self._open()
         array = self._arrays[name]
-        scene, user = int(self.scene_index[index]), int(self.user_index[index])
+        scene, user = int(self._users.scene_index[index]), int(self.user_index[index])
         size = array.chunks[1] if is_per_user(array) else 0
         key = (name, scene, user // size if size else 0)
         if key not in self._chunks:
@@ -182,6 +191,8 @@ class ChannelDataset(Dataset[Sample]):
                 item[name] = self._read(name, index)
         item["scene"] = int(self.scene_index[index])
         item["user"] = int(self.user_index[index])
+        if self._users.links:
+            item["bs"] = int(self.bs_index[index])
         return self.transform(item) if self.transform else item
 
     def _facts(self) -> list[tuple[str, str]]:
@@ -252,6 +263,8 @@ class ShuffledChannels(IterableDataset[Made]):
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    bs : int or "all", optional
+        As of `ChannelDataset`; batches have `bs`, int64 (B,).
 
     Attributes
     ----------
@@ -296,6 +309,7 @@ class ShuffledChannels(IterableDataset[Made]):
         scenes: Sequence[str] | None = None,
         cities: Sequence[str] | None = None,
         version: int | None = None,
+        bs: Links | None = None,
     ) -> None:
         if (rank is None) != (world is None):
             msg = f"rank {rank}, world {world}: give both or none"
@@ -303,7 +317,7 @@ class ShuffledChannels(IterableDataset[Made]):
         if shared and not drop_last:
             msg = "shared: ranks have equal shares of full batches only; set drop_last=True"
             raise InputError(msg)
-        self.users = find_users(store, split, include_outage, verify, scenes, cities, version).spread(limit)
+        self.users = find_users(store, split, include_outage, verify, scenes, cities, version, bs).spread(limit)
         self.attrs = self.users.attrs
         self.statistics: dict[str, float] = dict(self.attrs["statistics"])
         self.fields = tuple(fields)
@@ -313,7 +327,7 @@ class ShuffledChannels(IterableDataset[Made]):
         self._shared = shared
         self._limit = limit
         self._scenes_once = scenes_once
-        self._chosen = {"scenes": _as_list(scenes), "cities": _as_list(cities)}
+        self._chosen = {"scenes": _as_list(scenes), "cities": _as_list(cities), "bs": bs}
         self._timeout = timeout
         self._place = None if rank is None or world is None else (rank, world)
         self._epochs = EpochCounter()

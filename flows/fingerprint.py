@@ -25,8 +25,11 @@ DATA = {
     ),
     "dataset": ("buildings", "distributions", "features", "schema", "statistics"),
 }  # fmt: skip
-# Modules of features that a recipe asks for, by its key below `features`: they count in datasets that have the feature.
-FEATURES = {"radio_map": {"raytrace": ("radio_map", "radio_map_settings")}}
+# Modules of what a recipe may ask for, by its key: they count in datasets that have it.
+FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
+    "radio_map": {"raytrace": ("radio_map", "radio_map_settings")},
+    "base_stations": {"geo": ("base_station_settings", "base_stations"), "dataset": ("base_stations",)},
+}
 # What a build imports besides: downloads, devices, how files are written. Maps are in the fingerprint by the hash of
 # their bytes.
 NOT_DATA = {
@@ -42,7 +45,8 @@ REVISION = 1
 
 def code_of(recipe: "Recipe") -> str:
     """`code_fingerprint` with the features that a recipe asks for."""
-    return code_fingerprint(tuple(name for name in FEATURES if getattr(recipe.features, name) is not None))
+    asked = {"radio_map": recipe.features.radio_map, "base_stations": recipe.scene.base_stations}
+    return code_fingerprint(tuple(name for name in FEATURES if asked[name] is not None))
 
 
 @cache

@@ -64,7 +64,7 @@ CONTEXT = {
     "value": "cr:value",
 }
 # Groups that the arrays of a record set are in.
-PREFIXES = {"path": "paths/", "trajectory": "trajectory/", "radio_map": "radio_map/"}
+PREFIXES = {"path": "paths/", "trajectory": "trajectory/", "radio_map": "radio_map/", "bs": "bs/"}
 LICENCE_URL = "https://spdx.org/licenses/ODbL-1.0.html"
 COPYRIGHT_URL = "https://www.openstreetmap.org/copyright"
 # Complex numbers have no type of their own: they are pairs of floats, like their bytes.
@@ -150,6 +150,8 @@ def describe(folder: StorePath) -> Node:
         record_sets += _arrays(open_store(folder, "trajectory"), "trajectory")
     if draft.layout.with_radio_map:
         record_sets += _arrays(open_store(folder, "radio_map"), "radio_map")
+    if draft.layout.base_stations > 1:
+        record_sets += _arrays(open_store(folder, "bs"), "bs")
     title = f"Wavecity channels{': ' * bool(recipe)}{recipe}"
     return {
         "@context": CONTEXT,
@@ -329,6 +331,7 @@ def _arrays(data: xr.Dataset, record: str) -> list[Node]:
         "path": "user of a scene, with all of the user's paths",
         "trajectory": "user of a scene, along the user's way",
         "radio_map": "scene, with a value for each cell of a grid over its tile",
+        "bs": "scene with several base stations, or user of it",
     }[record]
     text = f"Arrays of data.zarr, one record per {per}: a description, which Croissant loaders cannot read."
     return [_record_set(name, text, fields)] if fields else []

@@ -35,6 +35,7 @@ class Source:
     paths: xr.Dataset | None
     trajectory: xr.Dataset | None
     radio_map: xr.Dataset | None
+    base_stations: xr.Dataset | None
     receipts: list[Receipt]
     lineage: Lineage
     distributions: Distributions
@@ -82,6 +83,7 @@ def load_source(folder: StorePath) -> Source:
         paths=open_store(folder, "paths") if draft.layout.with_paths else None,
         trajectory=open_store(folder, "trajectory") if draft.layout.with_trajectory else None,
         radio_map=open_store(folder, "radio_map") if draft.layout.with_radio_map else None,
+        base_stations=open_store(folder, "bs") if draft.layout.base_stations > 1 else None,
         receipts=draft.receipts(),
         lineage=read_json(folder / "lineage.json") or Lineage(),
         distributions=read_json(folder / "distributions.json"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from wavecity.dataset.base_stations import base_station_specs
 from wavecity.dataset.card.maps import Field, totals
 from wavecity.dataset.card.source import SPLITS, Source, add_up, by_split, percent
 from wavecity.dataset.distributions import HISTOGRAMS, Histogram, SplitCounts
@@ -280,7 +281,12 @@ def all_arrays(source: Source) -> dict[str, xr.DataArray]:
     if source.radio_map is not None:
         arrays |= {f"radio_map/{name}": array for name, array in source.radio_map.data_vars.items()}
         axes |= {f"radio_map/{axis.name}": source.radio_map[axis.name] for axis in RADIO_MAP_AXES}
-    order = [spec.name for spec in [*array_specs(trajectory=True, vertices=True), *radio_map_specs(tuple(METRICS))]]
+    if source.base_stations is not None:
+        # The links of other base stations are the same arrays again, below `bs/1`, `bs/2`, ...
+        arrays |= {f"bs/{name}": array for name, array in source.base_stations.data_vars.items()}
+    specs = array_specs(trajectory=True, vertices=True)
+    specs = [*specs, *base_station_specs(specs, 2), *radio_map_specs(tuple(METRICS))]
+    order = [spec.name for spec in specs]
     arrays = dict(sorted(arrays.items(), key=lambda item: order.index(item[0])))
     return arrays | axes | {field.name: source.data[field.name] for field in [*SCENE_FIELDS, SCENE_INDEX]}
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wavecity.dataset.buildings import read_buildings
+from wavecity.dataset.checks.base_stations import BASE_STATION_CHECKS, check_walls, is_missing, link_of
 from wavecity.dataset.checks.findings import Report
 from wavecity.dataset.checks.physics import SCENE_CHECKS
 from wavecity.dataset.checks.radio_maps import RADIO_MAP_CHECKS
@@ -85,35 +86,37 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
         gates = outcome.get("provenance", {}).get("gates", {})
         values["users_under_cover"] = np.asarray(gates.get("users_under_cover", 0))
         where = f"scene {outcome['scene_id']}"
+        theirs = None if buildings is None else buildings[buildings["scene_id"] == outcome["scene_id"]]
         checks = SCENE_CHECKS | (TRAJECTORY_CHECKS if draft.layout.with_trajectory else {})
-        checks |= RADIO_MAP_CHECKS if draft.layout.with_radio_map else {}
-        for name, check in checks.items():
-            report.ran(name)
-            message = check(values, n_users, attributes)
-            if message:
-                report.add(name, where, message)
-        if buildings is not None:
-            report.ran("los")
-            theirs = buildings[buildings["scene_id"] == outcome["scene_id"]]
-            message = check_line_of_sight(
-                theirs,
-                values["user_position"][:n_users],
-                np.asarray(attributes["bs_position_m"], np.float64),
-                float(shifts[scene]),
-                values["los"][:n_users],
-            )
-            if message:
-                report.add("los", where, message)
-            if has_materials(theirs.columns):
-                report.ran("materials")
-                message = wrong_materials(theirs[["osm_type", "osm_id", *MATERIAL_COLUMNS]].to_dict("records"))
-                if message:
-                    report.add("materials", where, message)
-            if draft.layout.with_radio_map:
-                report.ran("radio map buildings")
-                message = check_footprints(theirs, values, attributes)
-                if message:
-                    report.add("radio map buildings", where, message)
+        for number in range(draft.layout.base_stations):
+            if is_missing(values, number):
+                continue
+            view, of_link = link_of(values, attributes, number)
+            here = where + f", bs {number}" * (number > 0)
+            for name, check in checks.items():
+                report.check(name, here, check(view, n_users, of_link))
+            if theirs is not None:
+                message = check_line_of_sight(
+                    theirs,
+                    view["user_position"][:n_users],
+                    np.asarray(of_link["bs_position_m"], np.float64),
+                    float(view["bs_shift"]),
+                    view["los"][:n_users],
+                )
+                report.check("los", here, message)
+        if draft.layout.base_stations > 1:
+            for name, check in BASE_STATION_CHECKS.items():
+                report.check(name, where, check(values, n_users, attributes))
+            if theirs is not None:
+                report.check("base stations", where, check_walls(theirs, values["bs/position"]))
+        if theirs is not None and has_materials(theirs.columns):
+            message = wrong_materials(theirs[["osm_type", "osm_id", *MATERIAL_COLUMNS]].to_dict("records"))
+            report.check("materials", where, message)
+        if draft.layout.with_radio_map:
+            for name, check in RADIO_MAP_CHECKS.items():
+                report.check(name, where, check(values, n_users, attributes))
+            if theirs is not None:
+                report.check("radio map buildings", where, check_footprints(theirs, values, attributes))
     return report
 
 

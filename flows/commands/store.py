@@ -105,7 +105,8 @@ def publish(store: str, passed: tuple[str, ...]) -> None:
     "--fields",
     multiple=True,
     metavar="NAMES",
-    help="Of spectrum, paths and trajectory keep only these; all other arrays are in every store.",
+    help="Of spectrum, paths, trajectory, radio_map and bs (several base stations) keep only these; all other arrays are in "
+    "every store.",
 )
 @click.option("--version", type=click.IntRange(1), help="Number of the version (default: the published one).")
 def subset(
