@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wavecity.dataset.records import BaseStationAttributes, StoreAttributes
 from wavecity.dataset.schema import Arrays, ArraySpec, array_specs
+from wavecity.dataset.vegetation import LOSS, vegetation_specs
 from wavecity.geo.base_station_settings import BaseStationSettings
 from wavecity.geo.errors import InputError
 
@@ -148,7 +149,8 @@ def with_links(
         Path gain in dB of users in outage.
     """
     moving = "trajectory/csi" in first
-    specs = [spec for spec in array_specs(True, True, gain_floor, moving, True) if is_of_link(spec)]
+    known_specs = array_specs(True, True, gain_floor, moving, True) + vegetation_specs(LOSS in first)
+    specs = [spec for spec in known_specs if is_of_link(spec)]
     arrays = dict(first)
     for number, link in enumerate(others, 1):
         for spec in specs:

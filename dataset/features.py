@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from wavecity.dataset.schema import Arrays
 from wavecity.geo.scene import Scene
 from wavecity.raytrace.arrays import beam_gain, best_beam, dft_codebook, spectrum
-from wavecity.raytrace.channels import Channels
+from wavecity.raytrace.channels import Channels, WeakenedChannels
 
 __all__ = ["beam_gain", "best_beam", "channel_checksum", "dft_codebook", "scene_arrays", "spectrum"]
 
@@ -67,6 +67,8 @@ def scene_arrays(
         "best_beam": beams,
     }
     arrays.update({f"paths/{name}": getattr(channels, name) for name in _PATH_FIELDS})
+    if isinstance(channels, WeakenedChannels):
+        arrays["paths/vegetation_loss"] = channels.vegetation_loss
     there = channels.interactions[..., None] != 0
     arrays["paths/vertices"] = np.where(there, channels.vertices - scene.bs_position, 0).astype(np.float32)
     if moving is not None and scene.tracks is not None:

@@ -33,6 +33,7 @@ from wavecity.dataset.schema import (
     Values,
 )
 from wavecity.dataset.statistics import merge_statistics
+from wavecity.dataset.vegetation import CONVENTION as VEGETATION_CONVENTION
 from wavecity.raytrace.channels import subcarrier_frequencies
 
 # What is written after the manifest; each carries its own checksum.
@@ -98,6 +99,8 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
         conventions = conventions | {"trajectory": TRAJECTORY_CONVENTION}
     if draft.layout.base_stations > 1:
         conventions = conventions | {BASE_STATIONS: BASE_STATION_CONVENTION}
+    if draft.layout.with_vegetation:
+        conventions = conventions | {"vegetation": VEGETATION_CONVENTION}
     if draft.layout.with_radio_map:
         conventions = conventions | {GROUP: RADIO_MAP_CONVENTION}
         for metric in draft.layout.map_metrics:

@@ -10,6 +10,7 @@ from wavecity.dataset.base_stations import base_station_specs
 from wavecity.dataset.radio_maps import radio_map_specs
 from wavecity.dataset.records import Content
 from wavecity.dataset.schema import ArraySpec, array_specs
+from wavecity.dataset.vegetation import vegetation_specs
 
 # Arrays of which a whole unit has no more bytes than this are one chunk per unit.
 SMALL = 2**20
@@ -44,6 +45,7 @@ class Layout:
     map_metrics: tuple[str, ...] = ()
     map_cells: int = 0
     base_stations: int = 1
+    with_vegetation: bool = False
 
     @classmethod
     def of(cls, content: Content) -> Self:
@@ -59,6 +61,8 @@ class Layout:
             del content["map_metrics"], content["map_cells"]
         if self.base_stations == 1:
             del content["base_stations"]
+        if not self.with_vegetation:
+            del content["with_vegetation"]
         return content
 
     @property
@@ -79,7 +83,7 @@ class Layout:
     def specs(self) -> list[ArraySpec]:
         """Arrays that units write."""
         parts = self.with_spectrum, self.with_paths, self.gain_floor, self.with_trajectory, self.with_vertices
-        specs = array_specs(*parts)
+        specs = array_specs(*parts) + vegetation_specs(self.with_vegetation and self.with_paths)
         return specs + base_station_specs(specs, self.base_stations) + radio_map_specs(self.map_metrics)
 
     def shape(self, spec: ArraySpec) -> tuple[int, ...]:

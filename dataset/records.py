@@ -198,6 +198,13 @@ class BaseStationAttributes(TypedDict):
     hysteresis_db: float
 
 
+class VegetationAttributes(TypedDict):
+    """What paths lose in vegetation."""
+
+    attenuation_db_per_m: float
+    largest_loss_db: float
+
+
 class ImportAttributes(TypedDict):
     """Where imported channels come from, and what is not known of them."""
 
@@ -209,8 +216,8 @@ class ImportAttributes(TypedDict):
 
 
 class StoreAttributes(TypedDict, total=False):
-    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map`, `base_stations` and `imported`
-    only where they apply.
+    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map`, `base_stations`, `vegetation` and
+    `imported` only where they apply.
     """
 
     title: str
@@ -236,12 +243,14 @@ class StoreAttributes(TypedDict, total=False):
     trajectory: TrajectoryAttributes
     radio_map: RadioMapAttributes
     base_stations: BaseStationAttributes
+    vegetation: VegetationAttributes
     imported: ImportAttributes
 
 
 # What is stored as JSON text, and as 0 or 1: NetCDF has neither objects nor truth values. Stores of schema 1 have both.
 OBJECTS = (
-    "conventions", "statistics", "array", "recipe", "trajectory", "radio_map", "base_stations", "imported", "receiver",
+    "conventions", "statistics", "array", "recipe", "trajectory", "radio_map", "base_stations", "vegetation",
+    "imported", "receiver",
 )  # fmt: skip
 FLAGS = ("los_traced", "polarisation_matched")
 

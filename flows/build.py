@@ -33,6 +33,7 @@ from wavecity.dataset.publish import Version, pointed_at, publish, versions
 from wavecity.dataset.radio_maps import GROUP
 from wavecity.dataset.records import Outcome, Receipt, StoreAttributes, TrajectoryAttributes
 from wavecity.dataset.sharing import share_unit
+from wavecity.dataset.vegetation import vegetation_attributes
 from wavecity.dataset.writer import write_unit
 from wavecity.flows.fingerprint import code_fingerprint, code_of
 from wavecity.flows.maps import at_hand
@@ -50,7 +51,9 @@ from wavecity.geo.scene import Mover, Scene
 from wavecity.geo.settings import MobilitySettings
 from wavecity.geo.sources import Source, is_here, open_city
 from wavecity.geo.tiles import Tile
+from wavecity.geo.vegetation import open_vegetation, with_vegetation
 from wavecity.raytrace.settings import RadioSettings
+from wavecity.raytrace.vegetation import constants_of
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -103,7 +106,8 @@ def plan_one_city(city: City, recipe: Recipe, cache: Path) -> CityPlan:
     """Plan of one city, from the cache if its map and the recipe have not changed."""
 
     def open_map(city: City) -> Source:
-        return open_city(city, recipe.area, cache)
+        source = open_city(city, recipe.area, cache)
+        return source if recipe.scene.vegetation is None else open_vegetation(source, city, cache)
 
     def planned() -> CityPlan:
         return plan_one(city, open_map, recipe.area, recipe.scene, recipe.seed)
@@ -285,7 +289,8 @@ def scene_of(recipe: Recipe, scene_id: str, cache: Path) -> Scene:
     source = plans[0].source
     assert source is not None  # a tile is accepted on its map only
     try:
-        return build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility)
+        scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility)
+        return with_vegetation(scene, source, recipe.scene.vegetation)
     except SceneError as error:
         msg = f"--scene {scene_id}: {error}; choose another tile"
         raise InputError(msg) from error
@@ -345,6 +350,7 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath, retried: int = 0) -> 
         map_metrics=tuple(grid.metrics) if grid else (),
         map_cells=grid.cells(recipe.area.tile_size) if grid else 0,
         base_stations=recipe.base_stations,
+        with_vegetation=recipe.scene.vegetation is not None,
     )
     return open_draft(store, _tried_again(dataset_fingerprint(recipe, plan), retried), layout)
 
@@ -517,6 +523,7 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None
     reason = job.reason or "files of the version before are damaged"
     try:
         scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility)
+        scene = with_vegetation(scene, source, recipe.scene.vegetation)
         others = place_others(scene, source, recipe.scene)
         stage, built = "raytrace", time.perf_counter()
         key = channels_key(scene, recipe, code_of(recipe), others)
@@ -644,6 +651,8 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         attributes["radio_map"] = {"spacing_m": grid.spacing, "receiver_height_m": grid.height}
     if recipe.scene.base_stations is not None:
         attributes["base_stations"] = attributes_for(recipe.scene.base_stations)
+    if (plants := recipe.scene.vegetation) is not None:
+        attributes["vegetation"] = vegetation_attributes(*constants_of(plants, radio.frequency))
     scenes = [scene for receipt in draft.receipts() for scene in receipt["scenes"]]
     kept = plan.others.records if isinstance(plan, PartialPlan) else {}
     lineage: dict[str, object] = {

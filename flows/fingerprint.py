@@ -28,6 +28,7 @@ DATA = {
 # Modules of what a recipe may ask for, by its key: they count in datasets that have it.
 FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
     "radio_map": {"raytrace": ("radio_map", "radio_map_settings")},
+    "vegetation": {"geo": ("vegetation", "vegetation_settings"), "raytrace": ("vegetation",)},
     "base_stations": {"geo": ("base_station_settings", "base_stations"), "dataset": ("base_stations",)},
 }
 # What a build imports besides: downloads, devices, how files are written. Maps are in the fingerprint by the hash of
@@ -36,7 +37,8 @@ NOT_DATA = {
     "geo": ("download", "errors", "network"),
     "raytrace": ("backend", "recording"),
     "dataset": (
-        "draft", "files", "fingerprints", "integrity", "layout", "materials", "radio_maps", "records", "sharing", "writer",
+        "draft", "files", "fingerprints", "integrity", "layout", "materials", "radio_maps", "records", "sharing",
+        "vegetation", "writer",
     ),
 }  # fmt: skip
 # Raise it when data change through something else, e.g. a setting of the ray tracer's compiler.
@@ -45,7 +47,11 @@ REVISION = 1
 
 def code_of(recipe: "Recipe") -> str:
     """`code_fingerprint` with the features that a recipe asks for."""
-    asked = {"radio_map": recipe.features.radio_map, "base_stations": recipe.scene.base_stations}
+    asked = {
+        "radio_map": recipe.features.radio_map,
+        "vegetation": recipe.scene.vegetation,
+        "base_stations": recipe.scene.base_stations,
+    }
     return code_fingerprint(tuple(name for name in FEATURES if asked[name] is not None))
 
 

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from wavecity.dataset.files import read_json
 from wavecity.dataset.settings import FeatureSettings, GateSettings, StoreSettings
 from wavecity.flows.yaml_text import parse, read_text, value_of
-from wavecity.geo.base_station_settings import SceneSettings
 from wavecity.geo.errors import InputError
 from wavecity.geo.settings import AreaSettings, MobilitySettings, Settings, UserSettings
+from wavecity.geo.vegetation_settings import SceneSettings
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 
@@ -107,6 +107,17 @@ class Recipe(Settings):
                     f"scene.base_stations.positions: {x:g}, {y:g}, {z:g}: must lie in the tile, at most {half:g} m east "
                     "and north of its centre either way, and above the ground"
                 )
+                raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _vegetation_is_in_the_maps(self) -> "Recipe":
+        """Refuse vegetation of maps that hold buildings and streets alone."""
+        if self.scene.vegetation is None:
+            return self
+        for source in {city.source or self.area.source for city in self.area.cities} or {self.area.source}:
+            if source == "overpass" or source.split("?")[0].endswith(".parquet"):
+                msg = f"scene.vegetation: a map from {source} holds no trees; give an .osm or .osm.pbf extract as area.source"
                 raise ValueError(msg)
         return self
 

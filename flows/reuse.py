@@ -172,6 +172,8 @@ def channels_key(scene: Scene, recipe: Recipe, code: str, others: Sequence[BaseS
     if "base_stations" in parts["recipe"]["scene"]:
         places = [other and [*other.position.tolist(), other.azimuth] for other in others]
         settings["base_stations"] = {"settings": parts["recipe"]["scene"]["base_stations"], "places": places}
+    if scene.vegetation is not None:
+        settings["vegetation"] = scene.vegetation.checksum
     return fingerprint_of(
         {"scene": digest.hexdigest(), "recipe": settings, "code": code, "versions": parts["versions"]}
     )

@@ -195,8 +195,8 @@ def write_map(
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
         try:
-            _write_indexed(frame, draft / "buildings.parquet")
-            _write_indexed(streets, draft / "streets.parquet")
+            write_indexed(frame, draft / "buildings.parquet")
+            write_indexed(streets, draft / "streets.parquet")
             (draft / "map.json").write_text(json.dumps(described, indent=1))
             # Losing the race against another process is fine: both wrote the same map.
             with contextlib.suppress(OSError):
@@ -219,7 +219,7 @@ def _areas(frame: gpd.GeoDataFrame) -> NDArray[np.float64]:
     return areas
 
 
-def _write_indexed(frame: gpd.GeoDataFrame, path: Path) -> None:
+def write_indexed(frame: gpd.GeoDataFrame, path: Path) -> None:
     """Write a table sorted along a Hilbert curve, with an index of its boxes."""
     if len(frame):
         frame = frame.iloc[np.argsort(frame.hilbert_distance().to_numpy(), kind="stable")]

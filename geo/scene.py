@@ -3,10 +3,13 @@
 import hashlib
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
 
 
 class Surface(IntEnum):
@@ -66,6 +69,35 @@ class Mesh:
             digest.update(np.ascontiguousarray(array).tobytes())
         if self.materials is not None:
             digest.update(self.building.tobytes() + repr(self.materials).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Vegetation:
+    """Crowns of a scene, and what paths lose in them.
+
+    Attributes
+    ----------
+    crowns : geopandas.GeoDataFrame
+        osm_type, osm_id, kind (`tree`, `row`: a tree of a row, `wood`), base, top and radius (m; no radius of woods),
+        height_source, diameter_source, geometry (m in the scene's frame: the middle of a tree, the area of a wood).
+    attenuation : float, optional
+        dB/m; by the carrier unless given.
+    largest_loss : float, optional
+        dB; by the carrier unless given.
+    """
+
+    crowns: "GeoDataFrame"
+    attenuation: float | None = None
+    largest_loss: float | None = None
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of shapes and losses: same vegetation, same losses."""
+        digest = hashlib.sha256(repr((self.attenuation, self.largest_loss)).encode())
+        digest.update(self.crowns[["base", "top", "radius"]].to_numpy(np.float64).tobytes())
+        for shape in self.crowns.geometry.to_wkb():
+            digest.update(shape)
         return digest.hexdigest()
 
 
@@ -132,6 +164,8 @@ class Scene:
         JSON-ready: map source, date, SHA-256, licence; mesh checksum; quality gates; shares of height sources.
     tracks : Trajectories, optional
         Where users move: their routes. `users` are the first positions.
+    vegetation : Vegetation, optional
+        Trees and woods, where the recipe wants them (`wavecity.geo.vegetation`).
     """
 
     id: str
@@ -151,3 +185,4 @@ class Scene:
     buildings: Any
     provenance: dict[str, Any] = field(default_factory=dict)
     tracks: Trajectories | None = None
+    vegetation: Vegetation | None = None

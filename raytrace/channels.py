@@ -68,6 +68,19 @@ class Channels:
     vertices: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class WeakenedChannels(Channels):
+    """Channels of a scene with vegetation: gains, and all that follows from them, are those behind it.
+
+    Attributes
+    ----------
+    vegetation_loss : float32 (U, P)
+        Loss of every path in crowns in dB; 0 where there is no path.
+    """
+
+    vegetation_loss: NDArray[np.float32]
+
+
 class DeparturePaths(Protocol):
     """Paths as `csi` reads them: `Channels`, or any object with these arrays (any leading dimensions, P paths)."""
 

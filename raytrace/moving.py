@@ -28,6 +28,7 @@ from wavecity.raytrace.evolve import Bundle, Evolved, Wave, between, beyond, com
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation
 from wavecity.raytrace.solver import Paths, line_of_sight
+from wavecity.raytrace.vegetation import path_losses, weakened
 from wavecity.raytrace.world import build_world
 
 # m by which a route may leave the straight line between two waypoints. It is corrected to first order; what is left,
@@ -108,14 +109,22 @@ def simulate_moving(
         chains = trace.chains(world, scene.bs_position, along)
         survey = Survey(
             scene.tracks.position.astype(np.float64),
-            lambda points: trace(world, scene.bs_position, points, orientation, radio.pattern, chains),  # noqa: F821
+            lambda points: weakened(
+                scene.vegetation,
+                scene.bs_position,
+                points,
+                trace(world, scene.bs_position, points, orientation, radio.pattern, chains),  # noqa: F821
+                radio.frequency,
+            )[0],
             panel_axes(radio.azimuth, radio.downtilt)[1:],
         )
         first = survey.visit([(user, 0) for user in range(len(scene.users))])
         visible = line_of_sight(world, scene.bs_position, scene.users)
         survey.explore(mobility.waypoint, mobility.tolerance, wave)
         del world
-    channels = collect(first, visible, radio.frequency, solver, scene.tracks.velocity[:, 0].astype(np.float64))
+    loss = path_losses(scene.vegetation, scene.bs_position, scene.users, first, radio.frequency)
+    velocity = scene.tracks.velocity[:, 0].astype(np.float64)
+    channels = collect(first, visible, radio.frequency, solver, velocity, loss)
     users, steps = scene.tracks.position.shape[:2]
     csi = np.zeros((users, steps, mobility.subcarriers, radio.columns, radio.rows), np.complex64)
     floor = 10 ** (solver.gain_floor / 10)

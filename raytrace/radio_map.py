@@ -20,6 +20,7 @@ from wavecity.raytrace.radio_map_settings import Metric, RadioMapSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation
 from wavecity.raytrace.solver import Paths, line_of_sight
+from wavecity.raytrace.vegetation import weakened
 from wavecity.raytrace.world import build_world
 
 # Cells that are traced at a time; and cells that rays are sent from to find walls after edges, of all.
@@ -118,6 +119,7 @@ def radio_map(
         for low in progress(range(0, len(points), CELLS_AT_ONCE)):
             here = slice(low, low + CELLS_AT_ONCE)
             paths = trace(world, scene.bs_position, points[here], *panel, chains=chains)
+            paths, _ = weakened(scene.vegetation, scene.bs_position, points[here], paths, radio.frequency)
             visible = line_of_sight(world, scene.bs_position, points[here])
             for name in settings.metrics:
                 values[name][rows[here], columns[here]] = _metric(name, paths, visible, radio, solver)

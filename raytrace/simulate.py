@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Scene
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT
-from wavecity.raytrace.channels import Channels, csi
+from wavecity.raytrace.channels import Channels, WeakenedChannels, csi
 from wavecity.raytrace.diffuse import diffuse_paths
 from wavecity.raytrace.scattering import scattered_paths
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.solver import ChainSolver, Paths, join, line_of_sight
+from wavecity.raytrace.vegetation import weakened
 from wavecity.raytrace.world import build_world
 
 # Dr.Jit has one state per process: two scenes at once would mix, and wait for each other's kernels anyway. A scene also
@@ -64,7 +65,9 @@ def simulate(
         if velocities.shape != expected or not np.isfinite(velocities).all():
             msg = f"velocities: shape {velocities.shape}; finite m/s of shape {expected}, one row per user, are needed"
             raise InputError(msg)
-    return collect(*trace_scene(scene, radio, solver, seed), radio.frequency, solver, velocities)
+    paths, visible = trace_scene(scene, radio, solver, seed)
+    paths, loss = weakened(scene.vegetation, scene.bs_position, scene.users, paths, radio.frequency)
+    return collect(paths, visible, radio.frequency, solver, velocities, loss)
 
 
 def simulate_csi(
@@ -91,7 +94,8 @@ def simulate_csi(
         As `simulate`.
     """
     paths, visible = trace_scene(scene, radio, solver, seed)
-    channels = collect(paths, visible, radio.frequency, solver)
+    paths, loss = weakened(scene.vegetation, scene.bs_position, scene.users, paths, radio.frequency)
+    channels = collect(paths, visible, radio.frequency, solver, loss=loss)
     if not (solver.diffuse and solver.diffuse_method == "patches"):
         return channels, csi(channels, radio)
     most = max(1, int(channels.n_paths.max(initial=0)))
@@ -102,7 +106,7 @@ def simulate_csi(
 def trace_scene(
     scene: Scene, radio: RadioSettings, solver: SolverSettings, seed: int
 ) -> tuple[Paths, NDArray[np.bool_]]:
-    """All paths of a scene, and which users see the base station; arguments as of `simulate`."""
+    """All paths of a scene, without its vegetation, and which users see the base station; arguments as of `simulate`."""
     trace, panel = chain_solver(solver, seed), (panel_orientation(radio), radio.pattern)
     with ONE_AT_A_TIME:
         world = build_world(scene.mesh, scene.size, radio)
@@ -146,6 +150,7 @@ def collect(
     frequency: float,
     solver: SolverSettings,
     velocities: NDArray[np.float64] | None = None,
+    loss: NDArray[np.float64] | None = None,
 ) -> Channels:
     """Arrange paths by user, strongest first, and cut them to `max_paths`.
 
@@ -160,6 +165,8 @@ def collect(
     solver : SolverSettings
     velocities : float64 (U, 3), optional
         Of the users in m/s.
+    loss : float64 (N,), optional
+        What vegetation has taken from each path, in dB; with it the result is `WeakenedChannels`.
     """
     users, depth = len(visible), paths.types.shape[1]
     power = np.abs(paths.coefficient.astype(np.complex128)) ** 2
@@ -190,7 +197,7 @@ def collect(
         towards = (strongest.arrival * velocities[strongest.receiver]).sum(axis=1)
         doppler = towards * (frequency / SPEED_OF_LIGHT)
     share = np.bincount(strongest.receiver, power, users) / np.where(total > 0, total, 1.0)
-    return Channels(
+    channels = Channels(
         gain=table(strongest.coefficient * carrier, np.complex64),
         delay=table(strongest.length / SPEED_OF_LIGHT, np.float32),
         aod_zenith=table(_zenith(strongest.departure), np.float32),
@@ -207,6 +214,9 @@ def collect(
         outage=outage,
         vertices=table(strongest.vertices, np.float32, depth, 3),
     )
+    if loss is None:
+        return channels
+    return WeakenedChannels(**vars(channels), vegetation_loss=table(loss[order][kept], np.float32))
 
 
 def _zenith(unit: NDArray[np.float64]) -> NDArray[np.float64]:

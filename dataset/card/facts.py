@@ -23,6 +23,7 @@ from wavecity.dataset.card.tables import (
 from wavecity.dataset.files import folder_size
 from wavecity.dataset.radio_maps import radio_map_text
 from wavecity.dataset.records import StoreAttributes
+from wavecity.dataset.vegetation import behind_text, crowns_text
 
 FILES = {
     "data.zarr": "the arrays, Zarr v3; group paths holds the single paths",
@@ -160,6 +161,7 @@ def _glance(source: Source, users: dict[str, Counter[str]]) -> list[tuple[str, s
         ("trajectories", trajectory_text(attributes)),
         ("radio maps", maps_text(source)),
         *_stations(source),
+        *_vegetation(source),
         ("tile", f"{attributes['tile_size_m']:g} m × {attributes['tile_size_m']:g} m"),
         ("size", f"{_bytes(folder_size(source.folder / 'data.zarr'))} stored, {_bytes(raw)} as arrays"),
         ("split by", attributes["split_by"]),
@@ -196,6 +198,20 @@ def _stations(source: Source) -> list[tuple[str, str]]:
     return [("base stations", stations_text(attributes)), ("cells", served)]
 
 
+def _vegetation(source: Source) -> list[tuple[str, str]]:
+    """Crowns of the scenes, and users behind them; nothing where there are none."""
+    if "vegetation" not in source.attributes:
+        return []
+    outcomes = (outcome for receipt in source.receipts for outcome in receipt["scenes"])
+    rows = [("crowns", crowns_text(source.attributes["vegetation"], outcomes))]
+    if source.paths is not None:
+        first = source.paths[["vegetation_loss", "gain"]].isel(path=slice(1)).compute()
+        rows.append(
+            ("strongest path through crowns", behind_text(first["vegetation_loss"].values, first["gain"].values))
+        )
+    return rows
+
+
 def _link_bytes(source: Source) -> int:
     """Bytes of the links of all base stations but the first."""
     if source.base_stations is None:
@@ -207,7 +223,8 @@ def _link_bytes(source: Source) -> int:
 
 def _steps(source: Source) -> list[str]:
     """How the data were made, step by step."""
-    recipe, tile = source.recipe, source.attributes["tile_size_m"]
+    recipe, attributes = source.recipe, source.attributes
+    tile = attributes["tile_size_m"]
     steps = [
         f"Building footprints of OpenStreetMap were cut into tiles of {tile:g} m; each tile was taken or rejected "
         f"for a "
@@ -230,6 +247,11 @@ def _steps(source: Source) -> list[str]:
         steps.append(
             "So were the links of all other base stations, each with a panel that faces the middle of the tile."
         )
+    if "vegetation" in attributes:
+        steps.append(
+            "Each path lost what ITU-R P.833 says over its length in crowns of the map's trees and woods; sizes that the map "
+            "does not state are the recipe's."
+        )
     if source.radio_map is not None:
         steps.append("Paths to the middle of every cell of a grid over the open ground were traced in the same way.")
     if source.trajectory is not None:
@@ -249,7 +271,13 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
         "Simulated: nothing here was compared with measurements of these places.",
         f"{percent(heights['imputed'] + heights['guess'], heights.total())} of the building heights are imputed or "
         "guessed, not mapped. Buildings are as complete and as recent as the map was at its date.",
-        "The ground is flat, and there is nothing but buildings: no trees, vehicles, people or street furniture. "
+        "The ground is flat, and there is nothing but buildings"
+        + (
+            " and the map's trees and woods, which weaken paths but do not scatter: no"
+            if "vegetation" in attributes
+            else ": no trees,"
+        )
+        + " vehicles, people or street furniture. "
         "Buildings outside the tile are missing, so none of them blocks or reflects.",
         "Plane waves over the array: no near-field curvature, no coupling of the elements.",
         f"The channel is that of one carrier, {attributes['frequency_hz'] / 1e9:g} GHz"

@@ -17,6 +17,7 @@ from wavecity.dataset.metadata import SCENE_INDEX
 from wavecity.dataset.radio_maps import RADIO_MAP_AXES, radio_map_specs
 from wavecity.dataset.records import MapRecord
 from wavecity.dataset.schema import SCENE_FIELDS, TRAJECTORY_AXES, array_specs
+from wavecity.dataset.vegetation import vegetation_specs
 from wavecity.raytrace.radio_map_settings import METRICS
 
 TOP_CITIES, TOP_MAPS, TOP_REASONS = 30, 20, 12
@@ -284,7 +285,7 @@ def all_arrays(source: Source) -> dict[str, xr.DataArray]:
     if source.base_stations is not None:
         # The links of other base stations are the same arrays again, below `bs/1`, `bs/2`, ...
         arrays |= {f"bs/{name}": array for name, array in source.base_stations.data_vars.items()}
-    specs = array_specs(trajectory=True, vertices=True)
+    specs = array_specs(trajectory=True, vertices=True) + vegetation_specs(True)
     specs = [*specs, *base_station_specs(specs, 2), *radio_map_specs(tuple(METRICS))]
     order = [spec.name for spec in specs]
     arrays = dict(sorted(arrays.items(), key=lambda item: order.index(item[0])))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from wavecity.dataset.radio_maps import GROUP
 from wavecity.dataset.records import StoreAttributes
 from wavecity.dataset.schema import Arrays
+from wavecity.dataset.vegetation import LOSS
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT, best_beam
 
 # Rounding of float32 values of some 1e-6 relative; positions and delays are rounded to float32 independently.
@@ -24,6 +25,8 @@ def _finite(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
 def _friis(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
     """LoS path gain: equal to Friis for isotropic elements, never above it by more than the element's gain.
 
+    Without what vegetation takes from it.
+
     `los` is geometry: it also holds where the recipe does not trace the direct path, or where its gain is below the
     floor.
     """
@@ -33,12 +36,17 @@ def _friis(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
     direct = (arrays["paths/gain"][users] != 0) & ~arrays["paths/interactions"][users].any(-1)
     # Among paths that were cut the direct one may be, behind an element pattern's null.
     missing = ~direct.any(1) & (arrays["paths/power_cut"][users] == 0)
+    gains = arrays["paths/gain"][users]
+    if LOSS in arrays:
+        # A direct path far down in crowns may be cut without a share of the power that float32 can hold.
+        missing &= arrays["paths/n_paths"][users] <= direct.shape[1]
+        gains = gains * np.power(10.0, arrays[LOSS][users].astype(np.float64) / 20)
     if missing.any():
         return f"{int(missing.sum())} users are labelled LoS without a direct path"
-    users, direct = users[direct.any(1)], direct[direct.any(1)]
+    gains, users, direct = gains[direct.any(1)], users[direct.any(1)], direct[direct.any(1)]
     distance = np.linalg.norm(arrays["user_position"][users], axis=-1)
     friis = SPEED_OF_LIGHT / (4 * np.pi * attrs["frequency_hz"] * distance)
-    found = np.abs(np.where(direct, arrays["paths/gain"][users], 0)).max(1, initial=0)
+    found = np.abs(np.where(direct, gains, 0)).max(1, initial=0)
     excess = 20 * np.log10(found / friis) - attrs["element_gain_max_db"] if len(users) else np.zeros(1)
     if excess.max() > 0.01:
         return f"LoS gain {excess.max():.2f} dB above Friis"

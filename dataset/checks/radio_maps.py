@@ -51,7 +51,8 @@ def _values(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
             return f"cells with a path gain above the floor, but {name} {none}"
     seen = maps.get("los", np.zeros_like(friis)) == 1
     isotropic = attrs["element_pattern"] == "iso" and attrs["polarisation_matched"]
-    if attrs["los_traced"] and isotropic and seen.any() and above[seen].min() < -BELOW_FRIIS:
+    below = BELOW_FRIIS + attrs.get("vegetation", {}).get("largest_loss_db", 0.0)
+    if attrs["los_traced"] and isotropic and seen.any() and above[seen].min() < -below:
         return f"path gain {-above[seen].min():.1f} dB below that of free space, in line of sight"
     return ""
 

@@ -11,6 +11,7 @@ from wavecity.dataset.checks.findings import Report
 from wavecity.dataset.checks.physics import SCENE_CHECKS
 from wavecity.dataset.checks.radio_maps import RADIO_MAP_CHECKS
 from wavecity.dataset.checks.trajectories import TRAJECTORY_CHECKS
+from wavecity.dataset.checks.vegetation import VEGETATION_CHECKS
 from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import array_of, open_group, sha256_of
 from wavecity.dataset.fingerprints import array_checksum
@@ -112,6 +113,11 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
         if theirs is not None and has_materials(theirs.columns):
             message = wrong_materials(theirs[["osm_type", "osm_id", *MATERIAL_COLUMNS]].to_dict("records"))
             report.check("materials", where, message)
+        if draft.layout.with_vegetation and draft.layout.with_paths:
+            for number in range(draft.layout.base_stations):
+                view, of_link = link_of(values, attributes, number)
+                for name, check in VEGETATION_CHECKS.items():
+                    report.check(name, where + f", bs {number}" * (number > 0), check(view, n_users, of_link))
         if draft.layout.with_radio_map:
             for name, check in RADIO_MAP_CHECKS.items():
                 report.check(name, where, check(values, n_users, attributes))
