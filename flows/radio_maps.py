@@ -36,7 +36,7 @@ TITLES = {
     "n_paths": "paths",
     "best_beam": "best beam",
 }
-BUILDING, EDGE, BASE_STATION = "#d9d7d0", "#55524a", "#d4150c"
+BUILDING, EDGE, BASE_STATION, CROWN = "#d9d7d0", "#55524a", "#d4150c", "#2ca25f"
 # Hatched, so that no colour of a scale is taken for it.
 SILENT, SILENT_EDGE = "white", "#c9c9c9"
 
@@ -147,10 +147,11 @@ def draw(scene: Scene, found: RadioMap, path: Path) -> None:
     station = Line2D([], [], marker="^", color=BASE_STATION, markersize=9, markeredgecolor="white", linestyle="")
     building = Patch(facecolor=BUILDING, edgecolor=EDGE, linewidth=0.5)
     silent = Patch(facecolor=SILENT, edgecolor=SILENT_EDGE, hatch="////", linewidth=0)
-    names = ["base station", "building", "no path"]
-    figure.legend(
-        [station, building, silent], names, loc="lower left", ncols=3, fontsize=8, frameon=False, borderaxespad=0.1
-    )
+    handles, names = [station, building, silent], ["base station", "building", "no path"]
+    if scene.vegetation is not None:
+        handles.append(Patch(facecolor="none", edgecolor=CROWN, linewidth=0.9))
+        names.append("crown")
+    figure.legend(handles, names, loc="lower left", ncols=len(names), fontsize=8, frameon=False, borderaxespad=0.1)
     figure.text(0.995, 0.004, ATTRIBUTION, fontsize=7, ha="right", va="bottom", color="0.3")
     # Room for the line at the bottom.
     low = 0.25 / figure.get_figheight()
@@ -187,13 +188,12 @@ def _draw_one(axes: Axes, scene: Scene, name: str, values: NDArray[np.float32], 
         facecolor=SILENT, edgecolor=SILENT_EDGE, hatch="////", linewidth=0, zorder=-1,
     )  # fmt: skip
     axes.add_patch(around)
-    for footprint in scene.buildings.geometry:
-        for polygon in getattr(footprint, "geoms", [footprint]):
-            rings = [polygon.exterior, *polygon.interiors]
-            outline = Outline.make_compound_path(
-                *(Outline(np.asarray(ring.coords)[:, :2], closed=True) for ring in rings)
-            )
-            axes.add_patch(PathPatch(outline, facecolor=BUILDING, edgecolor=EDGE, linewidth=0.5))
+    for outline in _outlines(scene.buildings.geometry):
+        axes.add_patch(PathPatch(outline, facecolor=BUILDING, edgecolor=EDGE, linewidth=0.5))
+    if scene.vegetation is not None:
+        crowns = scene.vegetation.crowns
+        for outline in _outlines(crowns.geometry.buffer(crowns["radius"].fillna(0))):
+            axes.add_patch(PathPatch(outline, facecolor="none", edgecolor=CROWN, linewidth=0.9))
     x, y = scene.bs_position[:2]
     axes.plot(x, y, marker="^", color=BASE_STATION, markersize=10, markeredgecolor="white", clip_on=False, zorder=5)
     axes.set(xlim=(-half, half), ylim=(-half, half), xlabel="east, m", ylabel="north, m", title=called)
@@ -202,6 +202,14 @@ def _draw_one(axes: Axes, scene: Scene, name: str, values: NDArray[np.float32], 
     bar.set_label(called + (f", {unit}" if unit != "1" else ""))
     if name == "los":
         bar.set_ticks([0.25, 0.75], labels=["no", "yes"])
+
+
+def _outlines(shapes: Iterable[Any]) -> Iterable[Outline]:
+    """Polygons as matplotlib draws them."""
+    for shape in shapes:
+        for polygon in getattr(shape, "geoms", [shape]):
+            rings = [polygon.exterior, *polygon.interiors]
+            yield Outline.make_compound_path(*(Outline(np.asarray(ring.coords)[:, :2], closed=True) for ring in rings))
 
 
 def _rasterio() -> Any:

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.colors
+import matplotlib.image
 import numpy as np
 import pytest
 from builds import build_version, recipe_with
@@ -22,7 +24,9 @@ from wavecity.dataset.records import attributes_of
 from wavecity.dataset.schema import Arrays
 from wavecity.dataset.vegetation import LOSS, vegetation_attributes
 from wavecity.flows.build import channels_key, code_of, scene_of
+from wavecity.flows.radio_maps import CROWN, draw
 from wavecity.flows.recipe import Recipe, load_recipe
+from wavecity.raytrace.radio_map import RadioMap
 
 TOWN: list[Building] = [
     (box(-70, 20, -30, 60), {"building": "yes", "height": "20"}),
@@ -122,6 +126,20 @@ def test_crowns_count_among_what_decides_the_channels(built: Path) -> None:
         keys.add(channels_key(scene, recipe, "same"))
     assert len(keys) == 4
     assert code_of(recipe_in(built)) != code_of(recipe_in(built, **{"scene.vegetation": "null"}))
+
+
+def test_pictures_of_radio_maps_show_crowns(built: Path, tmp_path: Path) -> None:
+    counts = []
+    for change in ("{attenuation: 2}", "null"):
+        scene = scene_of(recipe_in(built, **{"scene.vegetation": change}), "town-0000", built / "maps")
+        ground = np.ones((10, 10), bool)
+        draw(
+            scene, RadioMap(20.0, 1.5, ground, {"path_gain": np.full((10, 10), -90, np.float32)}), tmp_path / "map.png"
+        )
+        pixels = matplotlib.image.imread(tmp_path / "map.png")[..., :3]
+        counts.append(int((np.abs(pixels - matplotlib.colors.to_rgb(CROWN)).max(axis=2) < 0.1).sum()))
+    assert counts[0] > 300
+    assert counts[1] == 0
 
 
 def test_without_it_nothing_is_written_of_it(toy_store: Path) -> None:
