@@ -36,7 +36,7 @@ class Outcome(TypedDict, total=False):
     origin: str
     # Buildings by the source of their height.
     heights_from: dict[str, int]
-    # `Scene.provenance`: map, gates, features.
+    # `Scene.provenance`: map, gates, features, vegetation.
     provenance: Content
     stage: str
     reason: str

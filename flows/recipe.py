@@ -14,7 +14,7 @@ from wavecity.dataset.settings import FeatureSettings, GateSettings, StoreSettin
 from wavecity.flows.yaml_text import parse, read_text, value_of
 from wavecity.geo.errors import InputError
 from wavecity.geo.settings import AreaSettings, MobilitySettings, Settings, UserSettings
-from wavecity.geo.vegetation_settings import SceneSettings
+from wavecity.geo.vegetation_settings import SceneSettings, lacks_vegetation
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 
@@ -116,7 +116,7 @@ class Recipe(Settings):
         if self.scene.vegetation is None:
             return self
         for source in {city.source or self.area.source for city in self.area.cities} or {self.area.source}:
-            if source == "overpass" or source.split("?")[0].endswith(".parquet"):
+            if lacks_vegetation(source):
                 msg = f"scene.vegetation: a map from {source} holds no trees; give an .osm or .osm.pbf extract as area.source"
                 raise ValueError(msg)
         return self

@@ -32,7 +32,7 @@ from wavecity.geo.projection import WGS84, cached_crs, project, turned, world_bo
 from wavecity.geo.rewriting import needs_sorting, rewritten
 from wavecity.geo.scene import Scene, Vegetation
 from wavecity.geo.sources import Source
-from wavecity.geo.vegetation_settings import VegetationSettings
+from wavecity.geo.vegetation_settings import VegetationSettings, lacks_vegetation
 
 Kind = Literal["tree", "row", "wood"]
 # `tag`: height, or diameter_crown; `estimate`: est_height; `trunk`: from circumference; `height`: in proportion to a tagged
@@ -111,7 +111,7 @@ def open_vegetation(source: Source, city: City, cache: Path) -> Source:
     Raises
     ------
     InputError
-        The map is no extract: answers of Overpass and Overture's buildings hold no trees.
+        The map is no extract: answers of Overpass and Overture's buildings hold no trees. Or the cache cannot be written.
     """
     if lacks_vegetation(city.source) or not isinstance(source, ExtractSource):
         msg = f"scene.vegetation: {city.source}: holds no trees; {BARE}"
@@ -120,22 +120,29 @@ def open_vegetation(source: Source, city: City, cache: Path) -> Source:
     folder = prepared.with_name(f"{prepared.name}-vegetation{VERSION}")
     if not folder.is_dir():
         frame = read_vegetation(_extract_of(city, cache), (source.bounds[0] + source.bounds[2]) / 2)
-        draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
         try:
-            for file in prepared.iterdir():
-                shutil.copyfile(file, draft / file.name)
-            write_indexed(frame, draft / FILE)
-            # Another process that was faster wrote the same.
-            with contextlib.suppress(OSError):
-                draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            _write(frame, prepared, folder)
+        except OSError as error:
+            msg = f"cache: {folder.parent}: cannot be written ({error.strerror or error}); choose another output folder"
+            raise InputError(msg) from error
     return source.moved(folder)
 
 
-def lacks_vegetation(source: str) -> bool:
-    """Whether a map, by its name, holds buildings and streets alone."""
-    return source == "overpass" or source.split("?")[0].endswith(".parquet")
+def _write(frame: gpd.GeoDataFrame, prepared: Path, folder: Path) -> None:
+    """Copy a prepared map to a folder, with its vegetation; the folder appears whole or not at all."""
+    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        for file in prepared.iterdir():
+            shutil.copyfile(file, draft / file.name)
+        write_indexed(frame, draft / FILE)
+        try:
+            draft.rename(folder)
+        except OSError:
+            # Another process that was faster wrote the same.
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _extract_of(city: City, cache: Path) -> Path:

@@ -13,6 +13,17 @@ from wavecity.geo.settings import Settings
 OPTIONAL = ("materials", "base_stations", "vegetation")
 
 
+def lacks_vegetation(source: str) -> bool:
+    """Whether a map, by its name, holds buildings and streets alone.
+
+    Examples
+    --------
+    >>> lacks_vegetation("overpass"), lacks_vegetation("overture.parquet"), lacks_vegetation("lyon.osm.pbf")
+    (True, True, False)
+    """
+    return source == "overpass" or source.split("?")[0].endswith(".parquet")
+
+
 class VegetationSettings(Settings):
     """Crowns of the map's trees and woods, and what paths lose in them (ITU-R P.833). Sizes are those of tags, if any."""
 

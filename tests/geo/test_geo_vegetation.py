@@ -1,6 +1,7 @@
 """Trees and woods of a map drawn by hand, and the crowns of a scene."""
 
 import json
+import shutil
 from dataclasses import replace
 from math import pi
 from pathlib import Path
@@ -190,3 +191,20 @@ def test_maps_without_trees_are_refused(town: SimpleNamespace) -> None:
             open_vegetation(town.plain, replace(cities_of(town.area)[0], source=source), town.folder)
     with pytest.raises(ValidationError, match="crown_base"):
         VegetationSettings(crown_base=1.0)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    town: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    city = cities_of(town.area)[0]
+    source = open_source(town.area, tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full)
+        with pytest.raises(InputError, match=r"cache: .*: cannot be written \(No space left on device\)"):
+            open_vegetation(source, city, tmp_path)
+    assert len(list((tmp_path / "maps").iterdir())) == 1
+    assert open_vegetation(source, city, tmp_path).parquet.with_name("vegetation.parquet").exists()
