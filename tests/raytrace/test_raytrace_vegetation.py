@@ -156,6 +156,23 @@ def test_a_user_behind_a_tree() -> None:
     assert after.los.tolist() == [True, True]
 
 
+def test_losses_stay_with_their_paths_where_the_order_changes() -> None:
+    """The direct path, the strongest in the open, behind more than the reflection at the ground."""
+    plain, green = scenes()
+    bare = simulate(plain, RadioSettings(), SOLVER, 0)
+    found = simulate(
+        replace(green, vegetation=vegetation(SHADE, attenuation=9.0, largest_loss=60.0)), RadioSettings(), SOLVER, 0
+    )
+    assert isinstance(found, WeakenedChannels)
+    there = found.gain[0] != 0
+    assert (np.diff(np.abs(found.gain[0][there])) <= 0).all()
+    assert (np.diff(found.delay[0][there]) < 0).any()
+    assert (np.diff(bare.delay[0][there]) > 0).all()
+    order = np.argsort(found.delay[0][there])
+    expected = np.abs(bare.gain[0][there]) * 10 ** (-found.vegetation_loss[0][there][order] / 20)
+    np.testing.assert_allclose(np.abs(found.gain[0][there][order]), expected, rtol=1e-5)
+
+
 def test_without_constants_they_are_those_at_the_carrier() -> None:
     plain, _ = scenes()
     green = replace(plain, vegetation=vegetation(SHADE))
