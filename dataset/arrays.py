@@ -108,8 +108,11 @@ class LinkArray:
         self.shape, self.dims = (len(parts) * self._scenes, *first.shape[rest:]), (*dims[:1], *dims[rest:])
         self.dtype, self.attrs, self.shards, self.chunks = first.dtype, first.attrs, first.shards, first.chunks
 
-    def __getitem__(self, key: int | tuple[int, slice]) -> Values:
-        """One scene of one base station, and of its users some."""
+    def __getitem__(self, key: int | slice | tuple[int, slice]) -> Values:
+        """All scenes, or some, of all base stations; or one scene of one base station, and of its users some."""
+        if isinstance(key, slice):
+            parts = [part[:, number] if self._by_station else part[:] for number, part in enumerate(self._parts)]
+            return np.concatenate([np.asarray(part) for part in parts])[key]
         scene, users = key if isinstance(key, tuple) else (key, slice(None))
         number, row = divmod(int(scene), self._scenes)
         return np.asarray(self._parts[number][row, number if self._by_station else users])

@@ -104,7 +104,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of what is traced."""
     found: list[str] = []
     real = build._trace
-    monkeypatch.setattr(build, "_trace", lambda scene, recipe: found.append(scene.id) or real(scene, recipe))
+    monkeypatch.setattr(build, "_trace", lambda scene, *given: found.append(scene.id) or real(scene, *given))
     return found
 
 
