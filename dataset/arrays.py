@@ -1,7 +1,7 @@
 """Arrays of a store, opened and read for speed: whole scenes, straight into their place."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import zarr
@@ -11,18 +11,22 @@ from zarr.buffer.cpu import NDBuffer
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.types import ArrayV3
 
+from wavecity.dataset.carriers import DIM, Carrier, index_of
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.reader import resolve
+from wavecity.dataset.records import attributes_of
 from wavecity.dataset.recycler import Recycler
-from wavecity.dataset.schema import Arrays
+from wavecity.dataset.schema import Arrays, Values
 from wavecity.geo.errors import InputError
 
 # Users in the first axis, of every array.
 Batch: TypeAlias = Arrays
+# What is selected of an array along its first dimensions.
+Selection: TypeAlias = tuple[int | slice, ...]
 
 
-def open_arrays(store: str | StorePath, fields: Sequence[str]) -> dict[str, ArrayV3]:
-    """Open arrays for fast reading of whole scenes.
+def open_arrays(store: str | StorePath, fields: Sequence[str], carrier: Carrier = None) -> dict[str, ArrayV3]:
+    """Open arrays for fast reading of whole scenes; those of one `carrier` in Hz, or of all, where there are several.
 
     The codec pipeline of package `zarrs` decodes a shard several times faster than zarr's own, and is used where it is
     installed, without its pool of threads: that does not survive a fork, and the next read would wait for it for ever.
@@ -30,7 +34,7 @@ def open_arrays(store: str | StorePath, fields: Sequence[str]) -> dict[str, Arra
     Raises
     ------
     InputError
-        No such array.
+        No such array, or no such carrier, or several of which none is named.
 
     Examples
     --------
@@ -39,17 +43,26 @@ def open_arrays(store: str | StorePath, fields: Sequence[str]) -> dict[str, Arra
     (2, 200, 200)
     """
     # By its name: a connection to object storage that was opened before a fork cannot be used after it.
-    known = {
-        name: array
-        for name, array in open_group(resolve(str(store))).members(max_depth=1)
-        if isinstance(array, zarr.Array)
-    }
+    root = open_group(resolve(str(store)))
+    known = {name: array for name, array in root.members(max_depth=1) if isinstance(array, zarr.Array)}
     for field in fields:
         if field not in known or known[field].dtype.kind not in "biufc":
             numeric = sorted(name for name, array in known.items() if array.dtype.kind in "biufc")
             msg = f"{store}: no array {field!r}; it has {', '.join(numeric)}"
             raise InputError(msg)
     arrays = {field: known[field] for field in fields}
+    if carrier is None and not any(DIM in dims_of(array) for array in arrays.values()):
+        return _fast(arrays)
+    index = index_of(store, attributes_of(root.attrs.asdict()), carrier)
+    opened = _fast(arrays)
+    if index is None:
+        return opened
+    alone = {name: cast(ArrayV3, AtCarrier(array, index)) for name, array in opened.items() if DIM in dims_of(array)}
+    return opened | alone
+
+
+def _fast(arrays: dict[str, ArrayV3]) -> dict[str, ArrayV3]:
+    """The same arrays with the codec pipeline of `zarrs`, where it is installed."""
     try:
         from zarrs import ZarrsCodecPipeline
     except ImportError:
@@ -74,10 +87,50 @@ def _made_again(array: ArrayV3) -> ArrayV3:
     return zarr.Array(zarr.AsyncArray(made.metadata, made.store_path, made.config))
 
 
+class AtCarrier:
+    """An array of a store at one of its carriers, as if it had no other: as much of a Zarr array as readers use.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        (scene, user, carrier, ...)
+    index : int
+        Number of the carrier.
+    """
+
+    def __init__(self, array: ArrayV3, index: int) -> None:
+        self._array, self._index = array, index
+        self.dtype, self.attrs, self.name = array.dtype, array.attrs, array.name
+        self.dims = tuple(dim for dim in dims_of(array) if dim != DIM)
+        self.shape = array.shape[:2] + array.shape[3:]
+        self.chunks = array.chunks[:2] + array.chunks[3:]
+        self.shards = None if array.shards is None else array.shards[:2] + array.shards[3:]
+
+    def __getitem__(self, key: Selection | int | slice) -> Values:
+        return np.asarray(self._array[self._all_of(key)])
+
+    def get_basic_selection(self, key: Selection, *, out: NDBuffer | None = None) -> object:
+        """See `zarr.Array.get_basic_selection`."""
+        return self._array.get_basic_selection(self._all_of(key), out=out)
+
+    def _all_of(self, key: Selection | int | slice) -> Selection:
+        """A selection of scenes and users in the array with all carriers."""
+        given = key if isinstance(key, tuple) else (key,)
+        scene, user, *rest = (*given, slice(None))[: max(2, len(given))]
+        return (scene, user, self._index, *rest)
+
+
+def dims_of(array: ArrayV3 | AtCarrier) -> tuple[str | None, ...]:
+    """Names of an array's dimensions."""
+    if isinstance(array, AtCarrier):
+        return array.dims
+    metadata = array.metadata
+    return (metadata.dimension_names or ()) if isinstance(metadata, ArrayV3Metadata) else ()
+
+
 def is_per_user(array: ArrayV3) -> bool:
     """Whether an array has a user axis, or holds one value for all users of a scene."""
-    metadata = array.metadata
-    return isinstance(metadata, ArrayV3Metadata) and (metadata.dimension_names or ())[1:2] == ("user",)
+    return dims_of(array)[1:2] == ("user",)
 
 
 def read_scenes(

@@ -42,6 +42,8 @@ class DerivedCsi:
         Count delays from each user's first path.
     keep_paths : bool
         Whether the path arrays stay in the sample.
+    carrier : float, optional
+        Of a store with several: the one that the reader reads, in Hz.
 
     Attributes
     ----------
@@ -78,9 +80,10 @@ class DerivedCsi:
         bandwidth: float | None = None,
         normalize_delays: bool = False,
         keep_paths: bool = False,
+        carrier: float | None = None,
     ) -> None:
-        open_store(store, "paths")  # refuses a store without them
-        attributes = attributes_of(open_store(store).attrs)
+        open_store(store, "paths", carrier=carrier)  # refuses a store without them
+        attributes = attributes_of(open_store(store, carrier=carrier).attrs)
         self.radio = radio_of_panel(store, attributes, {"columns": columns, "rows": rows, "spacing": spacing})
         self.receiver = receiver
         self.times = None if times is None else np.asarray(times, np.float64)

@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from wavecity.dataset.carriers import CARRIER_CONVENTION, DIM
 from wavecity.dataset.distributions import merge_distributions
 from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import files_below, open_group, sha256_of, write_json, zarr_store
@@ -32,6 +33,9 @@ from wavecity.dataset.schema import (
 from wavecity.dataset.statistics import merge_statistics
 from wavecity.raytrace.channels import subcarrier_frequencies
 
+# The coordinate of dimension `carrier`, in the root group and in `paths`.
+CARRIER_AXIS = TrajectoryAxis(DIM, DIM, "Hz", "carrier frequency")
+
 # What is written after the manifest; each carries its own checksum.
 UNSEALED = ("manifest.json", "validation.json", "published.json")
 # Where those look who copy a store with a tool of theirs; `comment` is CF's name for such a text.
@@ -52,7 +56,8 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
         All units done.
     attributes : dict
         More attributes of the root group (frequency, array, recipe). Where users move, `trajectory` has at least
-        `interval_s` and `subcarrier_spacing_hz`; where scenes have radio maps, there is `radio_map`.
+        `interval_s` and `subcarrier_spacing_hz`; where scenes have radio maps, there is `radio_map`; where there are
+        several carriers, `carriers` with their frequencies.
     lineage : dict
         Map, code and package versions, for `lineage.json` (`records.Lineage`).
 
@@ -97,6 +102,10 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
         conventions = conventions | {GROUP: RADIO_MAP_CONVENTION}
         for metric in draft.layout.map_metrics:
             root[f"{GROUP}/{metric}"].attrs.update(cf_attributes(attributes["radio_map"]))
+    if draft.layout.carriers:
+        conventions = conventions | {DIM: CARRIER_CONVENTION}
+        every = [merge_statistics(list(units)) for units in zip(*(unit["carriers"] for unit in receipts), strict=True)]
+        attributes = {**attributes, "carriers": {**attributes["carriers"], "statistics": every}}
     content: dict[str, Any] = {
         "title": "Wavecity channels",
         "Conventions": "CF-1.11",
@@ -157,6 +166,9 @@ def group_axes(layout: Layout, attributes: StoreAttributes) -> dict[str, tuple[T
     if layout.with_radio_map:
         values = radio_map_axes(layout.map_cells, attributes["radio_map"]["spacing_m"])
         axes |= {f"{GROUP}/{axis.name}": (axis, values[axis.name]) for axis in RADIO_MAP_AXES}
+    if layout.carriers:
+        along = CARRIER_AXIS, np.asarray(attributes["carriers"]["frequencies_hz"], np.float64)
+        axes |= {DIM: along} | ({f"paths/{DIM}": along} if layout.with_paths else {})
     return axes
 
 

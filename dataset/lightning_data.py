@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from wavecity.dataset.carriers import Carrier
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.reprs import plain, table
 from wavecity.dataset.torch_data import FIELDS, BatchTransform, Made, ShuffledChannels, State
@@ -57,6 +58,8 @@ class ChannelDataModule(LightningDataModule):
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
 
     Raises
     ------
@@ -85,6 +88,7 @@ class ChannelDataModule(LightningDataModule):
         scenes: Sequence[str] | None = None,
         cities: Sequence[str] | None = None,
         version: int | None = None,
+        carrier: Carrier = None,
     ) -> None:
         super().__init__()
         self.store = store
@@ -99,6 +103,7 @@ class ChannelDataModule(LightningDataModule):
             "scenes": scenes,
             "cities": cities,
             "version": version,
+            "carrier": carrier,
         }
         self._train_options = {"batch_size": batch_size, "drop_last": drop_last, "shared": shared}
         self._shared = shared
@@ -111,7 +116,11 @@ class ChannelDataModule(LightningDataModule):
 
     def _facts(self) -> list[tuple[str, str]]:
         """What it shows of itself; nothing is opened for it."""
-        chosen = [f"{name}={self._options[name]!r}" for name in ("scenes", "cities", "version") if self._options[name]]
+        chosen = [
+            f"{name}={self._options[name]!r}"
+            for name in ("scenes", "cities", "version", "carrier")
+            if self._options[name]
+        ]
         return [
             ("store", str(self.store)),
             ("fields", ", ".join(self._options["fields"])),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zarr.types import ArrayV3
 
 from wavecity.dataset.arrays import Batch, is_per_user, open_arrays, read_scenes
+from wavecity.dataset.carriers import Carrier
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.records import StoreAttributes, attributes_of
@@ -49,6 +50,8 @@ class Users:
         Attributes of the store.
     cities : str (scene,)
         City of every scene of the store, empty where it has none.
+    carrier : float, "all" or None
+        Which carrier is read, of a store with several.
     """
 
     path: StorePath
@@ -58,6 +61,7 @@ class Users:
     unit: NDArray[np.int64]
     attrs: StoreAttributes
     cities: NDArray[np.str_] = field(default_factory=lambda: np.array([], str))
+    carrier: Carrier = None
 
     def __len__(self) -> int:
         return len(self.scene_index)
@@ -139,6 +143,7 @@ def find_users(
     scenes: Sequence[str] | None = None,
     cities: Sequence[str] | None = None,
     version: int | None = None,
+    carrier: Carrier = None,
 ) -> Users:
     """Look up the users of a split.
 
@@ -156,14 +161,17 @@ def find_users(
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all; then a user counts who has a path at any.
 
     Raises
     ------
     InputError
-        Not a store, files of it are missing or damaged, no such version, scene or city, or a split without scenes.
+        Not a store, files of it are missing or damaged, no such version, scene, city or carrier, or a split without
+        scenes.
     """
     path = resolve(store, version)
-    data = open_store(path, verify=verify)
+    data = open_store(path, verify=verify, carrier=carrier)
     splits = data["split"].values.astype(str)
     n_users = data["n_users"].values
     wanted = np.ones(len(splits), bool)
@@ -179,10 +187,11 @@ def find_users(
             )
         raise InputError(msg)
     real = np.arange(data.sizes["user"]) < n_users[rows, None]
-    outage = open_arrays(path, ("outage",))["outage"]
+    outage = open_arrays(path, ("outage",), carrier)["outage"]
     if not include_outage:
         # The whole array at once: it is small, and zarr takes milliseconds for every request.
-        real &= ~np.asarray(outage[:])[rows]
+        lost = np.asarray(outage[:])[rows]
+        real &= ~(lost if lost.ndim == 2 else lost.all(axis=2))
     row, user_index = np.nonzero(real)
     scene_index = rows[row]
     return Users(
@@ -193,6 +202,7 @@ def find_users(
         scene_index // (outage.shards or outage.chunks)[0],
         attributes_of(data.attrs),
         data["city"].values.astype(str) if "city" in data.coords else np.array([], str),
+        carrier,
     )
 
 
@@ -201,7 +211,7 @@ def units_within(users: Users, fields: Sequence[str], size: int) -> int:
 
     As a `window` (see `Order`) it mixes as many users as the memory allows, in a small store all of them.
     """
-    arrays = open_arrays(users.path, fields)
+    arrays = open_arrays(users.path, fields, users.carrier)
     most = int(users.user_index.max(initial=0)) + 1
     scene = sum(
         array.dtype.itemsize * (most * math.prod(array.shape[2:]) if is_per_user(array) else math.prod(array.shape[1:]))
@@ -257,7 +267,7 @@ class BatchReader:
     def _open(self, fields: Sequence[str]) -> None:
         """Open the arrays in this process."""
         self._process = os.getpid()
-        self.arrays = open_arrays(self.users.path, fields)
+        self.arrays = open_arrays(self.users.path, fields, self.users.carrier)
 
     def __len__(self) -> int:
         return self.order.batches(len(self.users))

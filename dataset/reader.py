@@ -7,12 +7,13 @@ from typing import TypeAlias
 import numpy as np
 import xarray as xr
 
-from wavecity.dataset.files import StorePath, location, outage, zarr_store
+from wavecity.dataset.carriers import DIM, Carrier, choose_carrier
+from wavecity.dataset.files import StorePath, location, open_group, outage, zarr_store
 from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.integrity import damages, named
 from wavecity.dataset.metadata import GROUP_FIELDS, SCENE_INDEX
 from wavecity.dataset.publish import pointed_at, versions
-from wavecity.dataset.records import Manifest, cf_attributes
+from wavecity.dataset.records import Manifest, attributes_of, cf_attributes
 from wavecity.dataset.schema import SCENE_FIELDS, Values
 from wavecity.dataset.selection import rows_of
 from wavecity.geo.errors import InputError
@@ -137,6 +138,7 @@ def open_store(
     scenes: Sequence[str] | None = None,
     cities: Sequence[str] | None = None,
     version: int | None = None,
+    carrier: Carrier = None,
 ) -> xr.Dataset:
     """Open the published version lazily.
 
@@ -157,6 +159,8 @@ def open_store(
         Only scenes of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all, along dimension `carrier`.
 
     Returns
     -------
@@ -168,8 +172,8 @@ def open_store(
     Raises
     ------
     InputError
-        Not a store, a Zarr group that is not of this schema, or a store without that group, version, scene or city;
-        files that are missing or are not what was written.
+        Not a store, a Zarr group that is not of this schema, or a store without that group, version, scene, city or
+        carrier, or with several carriers of which none is named; files that are missing or are not what was written.
 
     Examples
     --------
@@ -199,6 +203,8 @@ def open_store(
     coordinates = _scene_coordinates(path, group)
     opened: xr.Dataset = dataset.assign_coords(coordinates).assign_attrs(cf_attributes(dataset.attrs))
     opened = opened.drop_encoding()
+    if DIM in opened.dims or carrier is not None:
+        opened = choose_carrier(store, opened, attributes_of(open_group(path).attrs), carrier)
     if scenes is None and cities is None:
         return opened
     ids, places = (coordinates[name][1] if name in coordinates else None for name in ("scene", "city"))

@@ -46,9 +46,10 @@ class Outcome(TypedDict, total=False):
 
 
 class ReceiptExtra(TypedDict, total=False):
-    """What the maker of a unit adds to its receipt."""
+    """What not every receipt has: what the maker of a unit adds, and `statistics` at each of several carriers."""
 
     seed: int
+    carriers: list[dict[str, float]]
 
 
 class Receipt(ReceiptExtra):
@@ -188,6 +189,13 @@ class RadioMapAttributes(TypedDict):
     receiver_height_m: float
 
 
+class CarrierAttributes(TypedDict, total=False):
+    """Carriers of a store that has several, in the order of dimension `carrier`, with statistics as of the store."""
+
+    frequencies_hz: list[float]
+    statistics: list[dict[str, float]]
+
+
 class ImportAttributes(TypedDict):
     """Where imported channels come from, and what is not known of them."""
 
@@ -199,8 +207,8 @@ class ImportAttributes(TypedDict):
 
 
 class StoreAttributes(TypedDict, total=False):
-    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map` and `imported` only where they
-    apply.
+    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map`, `carriers` and `imported` only
+    where they apply.
     """
 
     title: str
@@ -225,11 +233,22 @@ class StoreAttributes(TypedDict, total=False):
     recipe: Content
     trajectory: TrajectoryAttributes
     radio_map: RadioMapAttributes
+    carriers: CarrierAttributes
     imported: ImportAttributes
 
 
 # What is stored as JSON text, and as 0 or 1: NetCDF has neither objects nor truth values. Stores of schema 1 have both.
-OBJECTS = ("conventions", "statistics", "array", "recipe", "trajectory", "radio_map", "imported", "receiver")
+OBJECTS = (
+    "conventions",
+    "statistics",
+    "array",
+    "recipe",
+    "trajectory",
+    "radio_map",
+    "carriers",
+    "imported",
+    "receiver",
+)
 FLAGS = ("los_traced", "polarisation_matched")
 
 

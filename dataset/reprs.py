@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from zarr.types import ArrayV3
 
-from wavecity.dataset.arrays import is_per_user
+from wavecity.dataset.arrays import dims_of, is_per_user
 
 # Label and text, in the order in which they are shown.
 Rows: TypeAlias = Sequence[tuple[str, str]]
@@ -34,7 +34,7 @@ def field_text(name: str, array: ArrayV3) -> str:
     """`csi: complex64 (x 32, y 32), 1, per user`: what one sample has of an array."""
     per_user = is_per_user(array)
     skipped = 2 if per_user else 1
-    names = list(getattr(array.metadata, "dimension_names", None) or ())[skipped:]
+    names = dims_of(array)[skipped:]
     shape = ", ".join(f"{dim} {size}" for dim, size in zip(names, array.shape[skipped:], strict=True))
     unit = str(array.attrs.get("units", ""))
     text = f"{name}: {array.dtype} ({shape})" + (f" {unit}" if unit not in ("", "1") else "")

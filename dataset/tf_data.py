@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wavecity.dataset.arrays import Batch, is_per_user
+from wavecity.dataset.carriers import Carrier
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.loader import BatchReader, Order, find_users
 from wavecity.geo.errors import InputError
@@ -32,6 +33,7 @@ def tf_dataset(
     scenes: Sequence[str] | None = None,
     cities: Sequence[str] | None = None,
     version: int | None = None,
+    carrier: Carrier = None,
 ) -> "tf.data.Dataset":
     """Shuffled batches of one split, decoded shard by shard, in the order of `wavecity.dataset.loader`.
 
@@ -66,6 +68,8 @@ def tf_dataset(
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
 
     Returns
     -------
@@ -90,7 +94,8 @@ def tf_dataset(
         msg = f"tf_dataset needs TensorFlow ({error}): pip install 'wavecity[tensorflow]'"
         raise InputError(msg) from error
     order = Order(batch_size, seed, window, drop_last, rank, world)
-    reader = BatchReader(find_users(store, split, include_outage, verify, scenes, cities, version), fields, order)
+    users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier)
+    reader = BatchReader(users, fields, order)
 
     numbers = count(epoch)
 

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from wavecity.dataset.arrays import is_per_user, open_arrays, read_scenes
+from wavecity.dataset.carriers import Carrier
 from wavecity.dataset.epochs import EpochCounter
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.impairments import Sample
@@ -66,6 +67,8 @@ class ChannelDataset(Dataset[Sample]):
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
 
     Attributes
     ----------
@@ -78,8 +81,8 @@ class ChannelDataset(Dataset[Sample]):
     Raises
     ------
     InputError
-        Not a store, files of it are missing or damaged, no such version, scene or city, a split without scenes, or no such
-        array.
+        Not a store, files of it are missing or damaged, no such version, scene, city or carrier, a split without
+        scenes, or no such array.
     """
 
     def __init__(
@@ -94,8 +97,9 @@ class ChannelDataset(Dataset[Sample]):
         scenes: Sequence[str] | None = None,
         cities: Sequence[str] | None = None,
         version: int | None = None,
+        carrier: Carrier = None,
     ) -> None:
-        users = find_users(store, split, include_outage, verify, scenes, cities, version)
+        users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier)
         self._users = users
         self.scene_index, self.user_index = users.scene_index, users.user_index
         self.fields = tuple(fields)
@@ -112,7 +116,7 @@ class ChannelDataset(Dataset[Sample]):
     def _open(self) -> None:
         """Open the arrays in this process, with an empty cache."""
         self._process = os.getpid()
-        self._arrays = open_arrays(self._path, self.fields)
+        self._arrays = open_arrays(self._path, self.fields, self._users.carrier)
         self._chunks: OrderedDict[tuple[str, int, int], Values] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
@@ -252,6 +256,8 @@ class ShuffledChannels(IterableDataset[Made]):
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
 
     Attributes
     ----------
@@ -262,8 +268,8 @@ class ShuffledChannels(IterableDataset[Made]):
     Raises
     ------
     InputError
-        Not a store, files of it are missing or damaged, no such version, scene or city, a split without scenes, or no such
-        array.
+        Not a store, files of it are missing or damaged, no such version, scene, city or carrier, a split without
+        scenes, or no such array.
 
     Examples
     --------
@@ -296,6 +302,7 @@ class ShuffledChannels(IterableDataset[Made]):
         scenes: Sequence[str] | None = None,
         cities: Sequence[str] | None = None,
         version: int | None = None,
+        carrier: Carrier = None,
     ) -> None:
         if (rank is None) != (world is None):
             msg = f"rank {rank}, world {world}: give both or none"
@@ -303,7 +310,7 @@ class ShuffledChannels(IterableDataset[Made]):
         if shared and not drop_last:
             msg = "shared: ranks have equal shares of full batches only; set drop_last=True"
             raise InputError(msg)
-        self.users = find_users(store, split, include_outage, verify, scenes, cities, version).spread(limit)
+        self.users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier).spread(limit)
         self.attrs = self.users.attrs
         self.statistics: dict[str, float] = dict(self.attrs["statistics"])
         self.fields = tuple(fields)
@@ -313,7 +320,7 @@ class ShuffledChannels(IterableDataset[Made]):
         self._shared = shared
         self._limit = limit
         self._scenes_once = scenes_once
-        self._chosen = {"scenes": _as_list(scenes), "cities": _as_list(cities)}
+        self._chosen = {"scenes": _as_list(scenes), "cities": _as_list(cities), "carrier": carrier}
         self._timeout = timeout
         self._place = None if rank is None or world is None else (rank, world)
         self._epochs = EpochCounter()

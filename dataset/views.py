@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
+from wavecity.dataset.carriers import Carrier
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.impairments import Chain, Noise, Observe, add_noise, observe
 from wavecity.dataset.metadata import SCENE_INDEX
@@ -42,23 +43,25 @@ _ORIENTATION: tuple[tuple[str, Literal["azimuth_deg", "downtilt_deg"]], ...] = (
 )
 
 
-def stored_csi(store: str | StorePath) -> xr.DataArray:
+def stored_csi(store: str | StorePath, carrier: Carrier = None) -> xr.DataArray:
     """The channels as they are stored, with the coordinates that `Noise` and `Observe` need.
 
     Parameters
     ----------
     store : path or URL
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all.
 
     Returns
     -------
     xarray.DataArray
-        complex64 (scene, user, x, y), lazy.
+        complex64 (scene, user, x, y), lazy; with all carriers (scene, user, carrier, x, y).
 
     Examples
     --------
     >>> noisy = Noise(snr_db=10.0)(stored_csi("helsinki"))
     """
-    data = open_store(store)
+    data = open_store(store, carrier=carrier)
     return _with_coordinates(data["csi"], data)
 
 
@@ -74,6 +77,7 @@ def derived_csi(
     subcarriers: int | None = None,
     bandwidth: float | None = None,
     normalize_delays: bool = False,
+    carrier: float | None = None,
 ) -> xr.DataArray:
     """Channels of any array, band and time from the stored paths, by `wavecity.raytrace.channels.csi`.
 
@@ -100,6 +104,8 @@ def derived_csi(
         Instead of `frequencies`: this many OFDM subcarriers, `bandwidth / subcarriers` Hz apart, around the carrier.
     normalize_delays : bool
         Count delays from each user's first path, as Sionna's `Paths.cfr` does by default.
+    carrier : float, optional
+        Of a store with several: the one with this frequency in Hz.
 
     Returns
     -------
@@ -119,7 +125,7 @@ def derived_csi(
     >>> wide = derived_csi("helsinki", columns=8, rows=8, subcarriers=64, bandwidth=100e6)
     >>> scene = wide.isel(scene=0).compute()
     """
-    data, paths = open_store(store), _open_paths(store)
+    data, paths = open_store(store, carrier=carrier), _open_paths(store, carrier)
     radio = radio_of_panel(store, attributes_of(data.attrs), {"columns": columns, "rows": rows, "spacing": spacing})
     frequencies = band_offsets(frequencies, subcarriers, bandwidth, radio.frequency)
     axes = csi_axes(receiver, times, frequencies)
@@ -184,12 +190,12 @@ def path_fields(
     return names + (["delay"] if frequencies is not None or normalize_delays else [])
 
 
-def _open_paths(store: str | StorePath) -> xr.Dataset:
+def _open_paths(store: str | StorePath, carrier: float | None) -> xr.Dataset:
     """Open the stored paths."""
     if "paths" not in open_group(resolve(store)):
         msg = f"{store}: stores no paths, so nothing can be derived; build it with features.paths: true"
         raise InputError(msg)
-    return open_store(store, "paths")
+    return open_store(store, "paths", carrier=carrier)
 
 
 def _in_blocks(paths: xr.Dataset, users: int) -> xr.Dataset:

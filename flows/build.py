@@ -19,6 +19,7 @@ from wavecity.dataset.buildings import write_buildings
 from wavecity.dataset.card.croissant import write_croissant
 from wavecity.dataset.card.maps import without_heights
 from wavecity.dataset.card.page import write_card
+from wavecity.dataset.carriers import at_first, stack_carriers
 from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.checks.validate import Each, validate
 from wavecity.dataset.draft import Draft, load_draft, open_draft
@@ -342,6 +343,7 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath, retried: int = 0) -> 
         with_vertices=recipe.features.interactions == "positions",
         map_metrics=tuple(grid.metrics) if grid else (),
         map_cells=grid.cells(recipe.area.tile_size) if grid else 0,
+        carriers=len(recipe.radio.carriers or ()),
     )
     return open_draft(store, _tried_again(dataset_fingerprint(recipe, plan), retried), layout)
 
@@ -551,7 +553,7 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None
 
 def _refuse_unserved(arrays: Arrays, recipe: Recipe) -> None:
     """Refuse a scene with hardly any user that a path reaches, where the recipe says so."""
-    served = 1 - float(np.mean(arrays["outage"]))
+    served = 1 - float(np.mean(at_first(arrays["outage"])))
     if recipe.scene.unserved == "refuse" and served < recipe.scene.min_served:
         msg = f"{served:.0%} of the users are served, below scene.min_served {recipe.scene.min_served:.0%}"
         raise SceneError(msg)
@@ -562,7 +564,7 @@ def _result(arrays: Arrays, buildings: "GeoDataFrame") -> Outcome:
     return {
         "status": "done",
         "n_users": len(arrays["csi"]),
-        "n_outage": int(arrays["outage"].sum()),
+        "n_outage": int(at_first(arrays["outage"]).sum()),
         "n_los": int(arrays["los"].sum()),
         "channel_checksum": channel_checksum(arrays),
         "heights_from": {kind: int(count) for kind, count in sorted(buildings["height_source"].value_counts().items())},
@@ -580,9 +582,11 @@ def _trace(scene: Scene, recipe: Recipe) -> Arrays:
 
         moving = simulate_moving(scene, recipe.radio, recipe.solver, recipe.mobility, recipe.seed)
         return scene_arrays(scene, moving.channels, csi(moving.channels, recipe.radio), moving.csi)
-    from wavecity.raytrace.simulate import simulate_csi
+    from wavecity.raytrace.simulate import simulate_carriers
 
-    return scene_arrays(scene, *simulate_csi(scene, recipe.radio, recipe.solver, recipe.seed))
+    found = simulate_carriers(scene, recipe.radio, recipe.solver, recipe.seed)
+    each = [scene_arrays(scene, channels, csi) for channels, csi in found]
+    return stack_carriers(each) if recipe.radio.carriers else each[0]
 
 
 def _radio_map(scene: Scene, recipe: Recipe) -> Arrays:
@@ -617,6 +621,8 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         "split_by": recipe.area.split.by,
         "recipe": recipe.model_dump(mode="json"),
     }
+    if radio.carriers:
+        attributes["carriers"] = {"frequencies_hz": list(radio.carriers)}
     if recipe.mobility is not None:
         attributes["trajectory"] = trajectory_attributes(recipe.mobility)
     if (grid := recipe.features.radio_map) is not None:

@@ -31,7 +31,18 @@ FEATURES = {"radio_map": {"raytrace": ("radio_map", "radio_map_settings")}}
 NOT_DATA = {
     "geo": ("download", "errors", "network"),
     "raytrace": ("backend",),
-    "dataset": ("draft", "files", "fingerprints", "integrity", "layout", "radio_maps", "records", "sharing", "writer"),
+    "dataset": (
+        "carriers",
+        "draft",
+        "files",
+        "fingerprints",
+        "integrity",
+        "layout",
+        "radio_maps",
+        "records",
+        "sharing",
+        "writer",
+    ),
 }
 # Raise it when data change through something else, e.g. a setting of the ray tracer's compiler.
 REVISION = 1

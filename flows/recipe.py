@@ -119,6 +119,15 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _carriers_can_be_traced(self) -> "Recipe":
+        """Refuse what is made at one carrier only."""
+        for name, asked in (("mobility", self.mobility), ("features.radio_map", self.features.radio_map)):
+            if self.radio.carriers and asked is not None:
+                msg = f"radio.carriers: {name} is of one carrier; set {name} to null, or radio.frequency instead of carriers"
+                raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _ways_can_be_followed(self) -> "Recipe":
         """Refuse trajectories that cannot be traced or do not fit into memory."""
         if self.mobility is None:
@@ -144,7 +153,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _units_fit_into_memory(self) -> "Recipe":
         """Refuse units of more channels than a worker can hold."""
-        sample = (12 if self.features.spectrum else 8) * self.radio.columns * self.radio.rows
+        sample = (12 if self.features.spectrum else 8) * self.radio.columns * self.radio.rows * len(self.radio.each)
         scene = sample * self.users.most / 1e6
         if self.store.unit * scene > MOST_CHANNELS:
             fits = int(MOST_CHANNELS // scene)

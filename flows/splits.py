@@ -35,13 +35,19 @@ def empty_splits(recipe: Recipe, plan: Plan | None = None) -> list[str]:
 
 
 def refuse_untrainable(recipe: Recipe, plan: Plan | None = None) -> None:
-    """Refuse a run without scenes to train on, or to validate with.
+    """Refuse a run without scenes to train on, or to validate with, or of several carriers, of which models know one.
 
     Raises
     ------
     InputError
-        It names the splits, and how many scenes there are.
+        It names the splits, and how many scenes there are; or the carriers.
     """
+    if recipe.radio.carriers:
+        msg = (
+            "radio.carriers: models are trained on one carrier; make the dataset with `wavecity build`, a store of one of them "
+            "with `wavecity subset STORE --carrier HZ`, and train on that with `wavecity pretrain`"
+        )
+        raise InputError(msg)
     counts = scenes_by_split(recipe, plan)
     lacking = [name for name in TRAINED_ON if not counts[name]]
     if lacking:

@@ -7,7 +7,7 @@ that Dr.Jit's kernels are compiled once. Where an edge joins two materials, Sion
 faces as made of the illuminated one's material (its own approximation: it uses the material of one face only).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -60,6 +60,10 @@ class FaceMaterial(rt.RadioMaterial):
             scattering_pattern=radio.scattering_pattern,
             **lobes[radio.scattering_pattern],
         )
+        self.set_constants(permittivity, conductivity)
+
+    def set_constants(self, permittivity: NDArray[np.float64], conductivity: NDArray[np.float64]) -> None:
+        """Give the faces other constants, those at another carrier."""
         self._face_permittivity = load(mi.Float, permittivity)
         self._face_conductivity = load(mi.Float, conductivity)
 
@@ -92,6 +96,14 @@ class FaceMaterial(rt.RadioMaterial):
 
 
 @dataclass(frozen=True)
+class Band:
+    """A carrier in Hz, and relative permittivity and conductivity (S/m) of each face at it: float64 (F, 2)."""
+
+    frequency: float
+    constants: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class World:
     """A scene ready for tracing.
 
@@ -107,6 +119,8 @@ class World:
         By registry number: the first face of the shape.
     constants : float64 (F, 2), optional
         Relative permittivity and conductivity (S/m) of each face; None where they are not known.
+    bands : tuple of Band
+        Where there are several carriers: what differs between them.
     """
 
     surfaces: Surfaces
@@ -115,6 +129,19 @@ class World:
     primitive: NDArray[np.uint32]
     first_face: NDArray[np.uint32]
     constants: NDArray[np.float64] | None = None
+    bands: tuple[Band, ...] = ()
+
+    def each(self) -> "Iterator[World]":
+        """Give the world at every carrier; only the last one given may be used, for they have one scene, whose materials and
+        frequency are set.
+        """
+        for band in self.bands:
+            (shape,) = self.scene.mi_scene.shapes()
+            shape.bsdf().set_constants(*band.constants.T)
+            self.scene.frequency = band.frequency
+            yield replace(self, constants=band.constants, bands=())
+        if not self.bands:
+            yield self
 
     def faces(self, shape: NDArray[np.integer], primitive: NDArray[np.integer]) -> NDArray[np.int32]:
         """Numbers of faces that Sionna names by shape and primitive; -1 where it says that there is none."""
@@ -133,12 +160,12 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     size : float
         Edge of the tile in m; the ground reaches half a tile further on every side.
     radio : RadioSettings
-        Frequency and materials.
+        Frequency, or carriers, and materials.
 
     Raises
     ------
     InputError
-        A material is not defined at the frequency.
+        A material is not defined at a frequency.
 
     Examples
     --------
@@ -154,10 +181,13 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
         Surface.FLOOR: ("wall_material", radio.wall_material),
         GROUND: ("ground_material", radio.ground_material),
     }
-    properties = np.empty((GROUND + 1, 2))
-    for kind, (field, name) in kinds.items():
-        properties[kind] = material_properties(field, name, radio.frequency)
-    constants = properties[surfaces.kind]
+    bands = []
+    for carrier in radio.each:
+        properties = np.empty((GROUND + 1, 2))
+        for kind, (field, name) in kinds.items():
+            properties[kind] = material_properties(field, name, carrier.frequency)
+        bands.append(Band(carrier.frequency, properties[surfaces.kind]))
+    constants = bands[0].constants
     material = FaceMaterial(constants[:, 0], constants[:, 1], radio)
 
     props = mi.Properties()
@@ -173,7 +203,8 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
 
     scene = rt.Scene(mi.load_dict({"type": "scene", "city": shape}))
     scene.frequency = radio.frequency
-    return replace(_number_faces(surfaces, scene), constants=constants)
+    several = tuple(bands) if radio.carriers else ()
+    return replace(_number_faces(surfaces, scene), constants=constants, bands=several)
 
 
 def world_of(scene: SionnaScene) -> World:

@@ -18,6 +18,7 @@ from wavecity.dataset.card.tables import (
     statistics_table,
     users_table,
 )
+from wavecity.dataset.carriers import carriers_text, frequencies_of
 from wavecity.dataset.files import folder_size
 from wavecity.dataset.radio_maps import radio_map_text
 from wavecity.dataset.records import StoreAttributes
@@ -99,7 +100,7 @@ def gather_facts(source: Source) -> Facts:
         "files": FILES,
         "snippets": {"xarray": USE_XARRAY, "PyTorch": USE_TORCH},
         "conventions": attributes["conventions"],
-        "statistics": statistics_table(attributes["statistics"]),
+        "statistics": statistics_table(attributes),
         "steps": _steps(source),
         "recipe_table": recipe_table(source.recipe),
         "maps_table": maps_table(source.lineage.get("maps", {})),
@@ -123,7 +124,7 @@ def _summary(source: Source) -> str:
     return (
         f"Ray-traced wireless channels in real cities. Each scene is a tile of {attributes['tile_size_m']:g} m × "
         f"{attributes['tile_size_m']:g} m cut from OpenStreetMap, with one base station of {array['columns']} × "
-        f"{array['rows']} antennas at {attributes['frequency_hz'] / 1e9:g} GHz and up to {sizes['user']} users. It "
+        f"{array['rows']} antennas at {carriers_text(frequencies_of(attributes))} and up to {sizes['user']} users. It "
         f"holds "
         f"{held}, the users' positions, and a height map of the buildings. The channels are simulated, not measured."
     )
@@ -144,7 +145,7 @@ def _glance(source: Source, users: dict[str, Counter[str]]) -> list[tuple[str, s
         ("scenes", f"{status['done']:,}" + f" of {planned:,} planned" * bool(quarantined)),
         ("users", f"{sum(sum(counts.values()) for counts in users.values()):,}"),
         ("cities", _plural(len(places), "city", "cities") + " in " + _plural(len(countries), "country", "countries")),
-        ("carrier", f"{attributes['frequency_hz'] / 1e9:g} GHz"),
+        ("carriers" if "carriers" in attributes else "carrier", carriers_text(frequencies_of(attributes))),
         (
             "array",
             f"{array['columns']} × {array['rows']}, {array['spacing_wavelengths']:g} λ apart, "
@@ -222,7 +223,12 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
         "The ground is flat, and there is nothing but buildings: no trees, vehicles, people or street furniture. "
         "Buildings outside the tile are missing, so none of them blocks or reflects.",
         "Plane waves over the array: no near-field curvature, no coupling of the elements.",
-        f"The channel is that of one carrier, {attributes['frequency_hz'] / 1e9:g} GHz"
+        (
+            f"The channels are those of the carriers {carriers_text(frequencies_of(attributes))}, each with a panel whose "
+            "spacing is in its wavelengths; tables and pictures are of the first"
+            if "carriers" in attributes
+            else f"The channel is that of one carrier, {attributes['frequency_hz'] / 1e9:g} GHz"
+        )
         + ("; other bands and times can be derived from the paths." if source.paths is not None else ".")
         + " trajectory/csi has its own band." * (source.trajectory is not None),
         f"{percent(people['outage'], people.total())} of the users are in outage: the traced mechanisms found no "

@@ -10,10 +10,11 @@ import xarray as xr
 
 from wavecity.dataset.card.maps import Field, totals
 from wavecity.dataset.card.source import SPLITS, Source, add_up, by_split, percent
+from wavecity.dataset.carriers import DIM
 from wavecity.dataset.distributions import HISTOGRAMS, Histogram, SplitCounts
 from wavecity.dataset.metadata import SCENE_INDEX
 from wavecity.dataset.radio_maps import RADIO_MAP_AXES, radio_map_specs
-from wavecity.dataset.records import MapRecord
+from wavecity.dataset.records import MapRecord, StoreAttributes
 from wavecity.dataset.schema import SCENE_FIELDS, TRAJECTORY_AXES, array_specs
 from wavecity.raytrace.radio_map_settings import METRICS
 
@@ -188,13 +189,20 @@ def schema_table(source: Source) -> Table:
     return Table(("array", "dimensions", "shape", "dtype", "unit", "meaning"), rows)
 
 
-def statistics_table(statistics: Mapping[str, float]) -> Table:
-    """Statistics for normalisation."""
+def statistics_table(attributes: StoreAttributes) -> Table:
+    """Statistics for normalisation, at every carrier where there are several."""
+    carriers = attributes.get("carriers")
+    each = carriers["statistics"] if carriers else [attributes["statistics"]]
+    heads = [f"{carrier / 1e9:g} GHz" for carrier in carriers["frequencies_hz"]] if carriers else ["value"]
     rows = [
-        (name, f"{value:,}" if isinstance(value, int) else f"{value:.6g}", STATISTICS.get(name, ""))
-        for name, value in statistics.items()
+        (
+            name,
+            *(f"{of[name]:,}" if isinstance(of[name], int) else f"{of[name]:.6g}" for of in each),
+            STATISTICS.get(name, ""),
+        )
+        for name in attributes["statistics"]
     ]
-    return Table(("statistic", "value", "meaning"), rows, (1,))
+    return Table(("statistic", *heads, "meaning"), rows, tuple(range(1, len(each) + 1)))
 
 
 def recipe_table(recipe: Mapping[str, object]) -> Table:
@@ -265,6 +273,8 @@ def all_arrays(source: Source) -> dict[str, xr.DataArray]:
         axes |= {f"radio_map/{axis.name}": source.radio_map[axis.name] for axis in RADIO_MAP_AXES}
     order = [spec.name for spec in [*array_specs(trajectory=True, vertices=True), *radio_map_specs(tuple(METRICS))]]
     arrays = dict(sorted(arrays.items(), key=lambda item: order.index(item[0])))
+    if DIM in source.data.dims:
+        axes[DIM] = source.data[DIM]
     return arrays | axes | {field.name: source.data[field.name] for field in [*SCENE_FIELDS, SCENE_INDEX]}
 
 

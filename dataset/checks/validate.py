@@ -207,6 +207,11 @@ def _check_totals(draft: Draft, report: Report) -> None:
     found = read_json(draft.folder / "statistics.json")
     if not isinstance(found, dict) or any(not np.isclose(found.get(k, np.nan), v, 1e-9) for k, v in merged.items()):
         report.add("statistics", "statistics.json", "not the sum of the units' statistics")
+    if draft.layout.carriers:
+        stated = attributes_of(open_group(draft.data).attrs)["carriers"].get("statistics", [])
+        every = [merge_statistics(list(units)) for units in zip(*(unit["carriers"] for unit in receipts), strict=True)]
+        if stated != every:
+            report.add("statistics", "data.zarr, attribute carriers", "not the sum of the units' statistics")
 
 
 def _check_splits(scenes: Arrays, draft: Draft, report: Report) -> None:

@@ -7,8 +7,10 @@ from typing import Literal, cast
 import numpy as np
 
 from wavecity.dataset.buildings import write_buildings
+from wavecity.dataset.carriers import at_carrier, attributes_at, index_of
 from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.draft import Draft, load_draft, open_draft
+from wavecity.dataset.features import channel_checksum
 from wavecity.dataset.files import StorePath, location, make_folder, open_group, read_json
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.finish import finish_draft, seal
@@ -47,12 +49,15 @@ class _Part:
         Of these scenes.
     kept : tuple of str
         Of `OPTIONAL`.
+    carrier : int, optional
+        Number of the only carrier that is taken.
     """
 
     source: Draft
     rows: tuple[int, ...]
     outcomes: list[Outcome]
     kept: tuple[str, ...]
+    carrier: int | None = None
 
     @property
     def origin(self) -> str:
@@ -77,6 +82,7 @@ class _Part:
             subcarriers=layout.subcarriers if moving else 0,
             map_metrics=layout.map_metrics if maps else (),
             map_cells=layout.map_cells if maps else 0,
+            carriers=layout.carriers if self.carrier is None else 0,
         )
 
 
@@ -89,6 +95,7 @@ def subset(
     scenes: Sequence[str] | None = None,
     fields: Sequence[str] | None = None,
     version: int | None = None,
+    carrier: float | None = None,
     progress: Tracker = iter,
 ) -> Version:
     """Write some scenes of a store, with some of its arrays, as a store of its own.
@@ -110,6 +117,8 @@ def subset(
         not named are left out, a group as a whole; the others are in every store. All by default.
     version : int, optional
         Number of a published version; the latest by default.
+    carrier : float, optional
+        Of several carriers only the one with this frequency in Hz; all by default.
     progress : callable
         Wraps the iteration over units, e.g. a progress bar.
 
@@ -121,7 +130,7 @@ def subset(
     Raises
     ------
     InputError
-        Not a whole store, or damaged; no such scene, city, split, array or version; `out` holds another dataset.
+        Not a whole store, or damaged; no such scene, city, split, array, version or carrier; `out` holds another dataset.
 
     Examples
     --------
@@ -133,10 +142,18 @@ def subset(
     source = load_draft(folder)
     every = [outcome for receipt in source.receipts() for outcome in receipt["scenes"]]
     rows = _rows(store, every, cities, splits, scenes)
-    part = _Part(source, rows, [every[row] for row in rows], _kept(store, source.layout, fields))
+    at = None if carrier is None else index_of(store, attributes_of(open_group(source.data).attrs), carrier)
+    part = _Part(source, rows, [every[row] for row in rows], _kept(store, source.layout, fields), at)
     card = _card_of(folder)
     ids = [outcome["scene_id"] for outcome in part.outcomes]
-    made_of = {"subset of": source.fingerprint, "scenes": ids, "kept": part.kept, "schema": STORE_SCHEMA}
+    made_of: dict[str, object] = {
+        "subset of": source.fingerprint,
+        "scenes": ids,
+        "kept": part.kept,
+        "schema": STORE_SCHEMA,
+    }
+    if at is not None:
+        made_of["carrier"] = at
     fingerprint = fingerprint_of({**made_of, "versions": package_versions()})
     place = location(out)
     refuse_run_folder(place)
@@ -228,7 +245,6 @@ def _write(draft: Draft, unit: int, part: _Part) -> None:
     outcomes: list[Outcome] = []
     for row, outcome in zip(rows, part.outcomes[here.start : here.stop], strict=True):
         known = {key: value for key, value in outcome.items() if key not in REUSE}
-        outcomes.append(cast(Outcome, known | {"origin": part.origin}))
         its_unit = row // part.source.layout.unit
         found = load_unit(part.source, its_unit, names)
         if found is None:
@@ -238,7 +254,12 @@ def _write(draft: Draft, unit: int, part: _Part) -> None:
             raise InputError(msg)
         arrays, buildings = found
         at, count = row - part.source.layout.scenes_of(its_unit).start, outcome["n_users"]
-        scenes.append({name: arrays[name][at, :count] if name in per_user else arrays[name][at] for name in names})
+        taken = {name: arrays[name][at, :count] if name in per_user else arrays[name][at] for name in names}
+        if part.carrier is not None:
+            taken = at_carrier(taken, part.carrier)
+            known |= {"channel_checksum": channel_checksum(taken), "n_outage": int(taken["outage"].sum())}
+        scenes.append(taken)
+        outcomes.append(cast(Outcome, known | {"origin": part.origin}))
         if buildings is not None:
             table = buildings[buildings["scene_id"] == outcome["scene_id"]]
             tables.append((table, outcome["latitude"], outcome["longitude"]))
@@ -256,6 +277,8 @@ def _attributes(part: _Part) -> StoreAttributes:
         if group not in part.kept:
             attributes.pop(group, None)
             attributes["conventions"].pop(group, None)
+    if part.carrier is not None:
+        attributes = attributes_at(attributes, part.carrier)
     for name in COMPUTED:
         attributes.pop(name, None)  # type: ignore[misc]
     return attributes
