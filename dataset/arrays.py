@@ -11,7 +11,7 @@ from zarr.buffer.cpu import NDBuffer
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.types import ArrayV3
 
-from wavecity.dataset.carriers import DIM, Carrier, index_of
+from wavecity.dataset.bands import DIMS, Carrier, Port, index_of
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.reader import resolve
 from wavecity.dataset.records import attributes_of
@@ -25,8 +25,10 @@ Batch: TypeAlias = Arrays
 Selection: TypeAlias = tuple[int | slice, ...]
 
 
-def open_arrays(store: str | StorePath, fields: Sequence[str], carrier: Carrier = None) -> dict[str, ArrayV3]:
-    """Open arrays for fast reading of whole scenes; those of one `carrier` in Hz, or of all, where there are several.
+def open_arrays(
+    store: str | StorePath, fields: Sequence[str], carrier: Carrier = None, port: Port = None
+) -> dict[str, ArrayV3]:
+    """Open arrays for fast reading of whole scenes; of one `carrier` or `port`, or of all, as of `open_store`.
 
     The codec pipeline of package `zarrs` decodes a shard several times faster than zarr's own, and is used where it is
     installed, without its pool of threads: that does not survive a fork, and the next read would wait for it for ever.
@@ -51,13 +53,13 @@ def open_arrays(store: str | StorePath, fields: Sequence[str], carrier: Carrier 
             msg = f"{store}: no array {field!r}; it has {', '.join(numeric)}"
             raise InputError(msg)
     arrays = {field: known[field] for field in fields}
-    if carrier is None and not any(DIM in dims_of(array) for array in arrays.values()):
+    if carrier is None and port is None and not any(map(_has_bands, arrays.values())):
         return _fast(arrays)
-    index = index_of(store, attributes_of(root.attrs.asdict()), carrier)
+    index = index_of(store, attributes_of(root.attrs.asdict()), carrier, port)
     opened = _fast(arrays)
     if index is None:
         return opened
-    alone = {name: cast(ArrayV3, AtCarrier(array, index)) for name, array in opened.items() if DIM in dims_of(array)}
+    alone = {name: cast(ArrayV3, AtBand(array, index)) for name, array in opened.items() if _has_bands(array)}
     return opened | alone
 
 
@@ -87,21 +89,23 @@ def _made_again(array: ArrayV3) -> ArrayV3:
     return zarr.Array(zarr.AsyncArray(made.metadata, made.store_path, made.config))
 
 
-class AtCarrier:
-    """An array of a store at one of its carriers, as if it had no other: as much of a Zarr array as readers use.
+class AtBand:
+    """An array of a store at one of its carriers, or pairs of ports, as if it had no other.
+
+    It has as much of a Zarr array as readers use.
 
     Parameters
     ----------
     array : zarr.Array
-        (scene, user, carrier, ...)
+        (scene, user, carrier or port, ...)
     index : int
-        Number of the carrier.
+        Number of the carrier, or the pair.
     """
 
     def __init__(self, array: ArrayV3, index: int) -> None:
         self._array, self._index = array, index
         self.dtype, self.attrs, self.name = array.dtype, array.attrs, array.name
-        self.dims = tuple(dim for dim in dims_of(array) if dim != DIM)
+        self.dims = tuple(dim for dim in dims_of(array) if dim not in DIMS)
         self.shape = array.shape[:2] + array.shape[3:]
         self.chunks = array.chunks[:2] + array.chunks[3:]
         self.shards = None if array.shards is None else array.shards[:2] + array.shards[3:]
@@ -114,18 +118,23 @@ class AtCarrier:
         return self._array.get_basic_selection(self._all_of(key), out=out)
 
     def _all_of(self, key: Selection | int | slice) -> Selection:
-        """A selection of scenes and users in the array with all carriers."""
+        """A selection of scenes and users in the array with all of them."""
         given = key if isinstance(key, tuple) else (key,)
         scene, user, *rest = (*given, slice(None))[: max(2, len(given))]
         return (scene, user, self._index, *rest)
 
 
-def dims_of(array: ArrayV3 | AtCarrier) -> tuple[str | None, ...]:
+def dims_of(array: ArrayV3 | AtBand) -> tuple[str | None, ...]:
     """Names of an array's dimensions."""
-    if isinstance(array, AtCarrier):
+    if isinstance(array, AtBand):
         return array.dims
     metadata = array.metadata
     return (metadata.dimension_names or ()) if isinstance(metadata, ArrayV3Metadata) else ()
+
+
+def _has_bands(array: ArrayV3) -> bool:
+    """Whether an array has a dimension `carrier` or `port`."""
+    return any(dim in DIMS for dim in dims_of(array))
 
 
 def is_per_user(array: ArrayV3) -> bool:

@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 
-from wavecity.dataset.carriers import DIM, with_carriers
+from wavecity.dataset.bands import CARRIER, DIMS, PORT, with_bands
 from wavecity.dataset.radio_maps import radio_map_specs
 from wavecity.dataset.records import Content
 from wavecity.dataset.schema import ArraySpec, array_specs
@@ -22,7 +22,7 @@ class Layout:
     """Sizes of the store's dimensions and its sharding.
 
     Without `steps` its users do not move; without `map_metrics` its scenes have no radio maps; without `carriers` there is
-    one.
+    one, without `ports` one pair; there are not several of both.
     """
 
     scenes: int
@@ -44,6 +44,7 @@ class Layout:
     map_metrics: tuple[str, ...] = ()
     map_cells: int = 0
     carriers: int = 0
+    ports: int = 0
 
     @classmethod
     def of(cls, content: Content) -> Self:
@@ -51,12 +52,13 @@ class Layout:
         return cls(**{**content, "map_metrics": tuple(content.get("map_metrics", ()))})
 
     def content(self) -> Content:
-        """What `draft.json` has of it; of radio maps and carriers only where there are some, as before there were any."""
+        """What `draft.json` has of it; of radio maps, carriers and ports only where there are some, as before there were any."""
         content = asdict(self)
         if not self.with_radio_map:
             del content["map_metrics"], content["map_cells"]
-        if not self.carriers:
-            del content["carriers"]
+        for name in ("carriers", "ports"):
+            if not content[name]:
+                del content[name]
         return content
 
     @property
@@ -70,6 +72,11 @@ class Layout:
         return bool(self.map_metrics)
 
     @property
+    def bands(self) -> int:
+        """Number of carriers, or of pairs of ports, where there are several; else 0."""
+        return self.carriers or self.ports
+
+    @property
     def units(self) -> int:
         """Number of units."""
         return -(-self.scenes // self.unit)
@@ -78,7 +85,8 @@ class Layout:
         """Arrays that units write."""
         parts = self.with_spectrum, self.with_paths, self.gain_floor, self.with_trajectory, self.with_vertices
         specs = array_specs(*parts) + radio_map_specs(self.map_metrics)
-        return with_carriers(specs) if self.carriers else specs
+        dim = CARRIER if self.carriers else PORT
+        return with_bands(specs, dim) if self.bands else specs
 
     def shape(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shape of one array."""
@@ -100,7 +108,8 @@ class Layout:
             "subcarrier": self.subcarriers,
             "map_row": self.map_cells,
             "map_column": self.map_cells,
-            DIM: self.carriers,
+            CARRIER: self.carriers,
+            PORT: self.ports,
         }
         return tuple(sizes[dim] for dim in spec.dims)
 
@@ -112,7 +121,7 @@ class Layout:
         """Chunk of an array inside a shard: few users of a scene where samples are large, else a whole scene or unit.
 
         Every chunk costs a reader some 0.1 ms of Python whatever its size: a flag per user in chunks of 64 users took
-        30 times as long to read as in chunks of a unit. Where it is not small, a chunk is of one carrier.
+        30 times as long to read as in chunks of a unit. Where it is not small, a chunk is of one carrier, or pair of ports.
         """
         shape = self.shape(spec)
         item = np.dtype(spec.dtype).itemsize
@@ -120,13 +129,13 @@ class Layout:
             users = min(max(1, TRAJECTORY_CHUNK // (item * math.prod(shape[2:]))), self.users_per_chunk, shape[1])
             return 1, users, *shape[2:]
         if {"x", "kx"} & set(spec.dims):
-            return 1, min(self.users_per_chunk, shape[1]), *self._of_one_carrier(spec)[2:]
+            return 1, min(self.users_per_chunk, shape[1]), *self._of_one_band(spec)[2:]
         small = item * math.prod(shape[1:]) * self.unit <= SMALL
-        return (self.unit, *shape[1:]) if small else (1, *self._of_one_carrier(spec)[1:])
+        return (self.unit, *shape[1:]) if small else (1, *self._of_one_band(spec)[1:])
 
-    def _of_one_carrier(self, spec: ArraySpec) -> tuple[int, ...]:
-        """Shape of one array at one carrier."""
-        return tuple(1 if dim == DIM else size for dim, size in zip(spec.dims, self.shape(spec), strict=True))
+    def _of_one_band(self, spec: ArraySpec) -> tuple[int, ...]:
+        """Shape of one array at one carrier, or pair of ports."""
+        return tuple(1 if dim in DIMS else size for dim, size in zip(spec.dims, self.shape(spec), strict=True))
 
     def shard(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shard of an array: a unit's scenes, in whole chunks, so that the user axis is rounded up."""

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from wavecity.dataset.carriers import Carrier
+from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.reprs import plain, table
 from wavecity.dataset.torch_data import FIELDS, BatchTransform, Made, ShuffledChannels, State
@@ -60,6 +60,8 @@ class ChannelDataModule(LightningDataModule):
         Number of a published version; the latest by default.
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Raises
     ------
@@ -89,6 +91,7 @@ class ChannelDataModule(LightningDataModule):
         cities: Sequence[str] | None = None,
         version: int | None = None,
         carrier: Carrier = None,
+        port: Port = None,
     ) -> None:
         super().__init__()
         self.store = store
@@ -104,6 +107,7 @@ class ChannelDataModule(LightningDataModule):
             "cities": cities,
             "version": version,
             "carrier": carrier,
+            "port": port,
         }
         self._train_options = {"batch_size": batch_size, "drop_last": drop_last, "shared": shared}
         self._shared = shared
@@ -118,7 +122,7 @@ class ChannelDataModule(LightningDataModule):
         """What it shows of itself; nothing is opened for it."""
         chosen = [
             f"{name}={self._options[name]!r}"
-            for name in ("scenes", "cities", "version", "carrier")
+            for name in ("scenes", "cities", "version", "carrier", "port")
             if self._options[name]
         ]
         return [

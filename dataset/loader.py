@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from zarr.types import ArrayV3
 
 from wavecity.dataset.arrays import Batch, is_per_user, open_arrays, read_scenes
-from wavecity.dataset.carriers import Carrier
+from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.records import StoreAttributes, attributes_of
@@ -52,6 +52,8 @@ class Users:
         City of every scene of the store, empty where it has none.
     carrier : float, "all" or None
         Which carrier is read, of a store with several.
+    port : str or None
+        Which pair of ports, of a store with several.
     """
 
     path: StorePath
@@ -62,6 +64,7 @@ class Users:
     attrs: StoreAttributes
     cities: NDArray[np.str_] = field(default_factory=lambda: np.array([], str))
     carrier: Carrier = None
+    port: Port = None
 
     def __len__(self) -> int:
         return len(self.scene_index)
@@ -144,6 +147,7 @@ def find_users(
     cities: Sequence[str] | None = None,
     version: int | None = None,
     carrier: Carrier = None,
+    port: Port = None,
 ) -> Users:
     """Look up the users of a split.
 
@@ -163,6 +167,8 @@ def find_users(
         Number of a published version; the latest by default.
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all; then a user counts who has a path at any.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, or `all`.
 
     Raises
     ------
@@ -171,7 +177,7 @@ def find_users(
         scenes.
     """
     path = resolve(store, version)
-    data = open_store(path, verify=verify, carrier=carrier)
+    data = open_store(path, verify=verify, carrier=carrier, port=port)
     splits = data["split"].values.astype(str)
     n_users = data["n_users"].values
     wanted = np.ones(len(splits), bool)
@@ -187,7 +193,7 @@ def find_users(
             )
         raise InputError(msg)
     real = np.arange(data.sizes["user"]) < n_users[rows, None]
-    outage = open_arrays(path, ("outage",), carrier)["outage"]
+    outage = open_arrays(path, ("outage",), carrier, port)["outage"]
     if not include_outage:
         # The whole array at once: it is small, and zarr takes milliseconds for every request.
         lost = np.asarray(outage[:])[rows]
@@ -203,6 +209,7 @@ def find_users(
         attributes_of(data.attrs),
         data["city"].values.astype(str) if "city" in data.coords else np.array([], str),
         carrier,
+        port,
     )
 
 
@@ -211,7 +218,7 @@ def units_within(users: Users, fields: Sequence[str], size: int) -> int:
 
     As a `window` (see `Order`) it mixes as many users as the memory allows, in a small store all of them.
     """
-    arrays = open_arrays(users.path, fields, users.carrier)
+    arrays = open_arrays(users.path, fields, users.carrier, users.port)
     most = int(users.user_index.max(initial=0)) + 1
     scene = sum(
         array.dtype.itemsize * (most * math.prod(array.shape[2:]) if is_per_user(array) else math.prod(array.shape[1:]))
@@ -267,7 +274,7 @@ class BatchReader:
     def _open(self, fields: Sequence[str]) -> None:
         """Open the arrays in this process."""
         self._process = os.getpid()
-        self.arrays = open_arrays(self.users.path, fields, self.users.carrier)
+        self.arrays = open_arrays(self.users.path, fields, self.users.carrier, self.users.port)
 
     def __len__(self) -> int:
         return self.order.batches(len(self.users))

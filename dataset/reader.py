@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import xarray as xr
 
-from wavecity.dataset.carriers import DIM, Carrier, choose_carrier
+from wavecity.dataset.bands import DIMS, Carrier, Port, choose_band
 from wavecity.dataset.files import StorePath, location, open_group, outage, zarr_store
 from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.integrity import damages, named
@@ -139,6 +139,7 @@ def open_store(
     cities: Sequence[str] | None = None,
     version: int | None = None,
     carrier: Carrier = None,
+    port: Port = None,
 ) -> xr.Dataset:
     """Open the published version lazily.
 
@@ -161,6 +162,8 @@ def open_store(
         Number of a published version; the latest by default.
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all, along dimension `carrier`.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, e.g. `H/V`; or `all`.
 
     Returns
     -------
@@ -173,7 +176,7 @@ def open_store(
     ------
     InputError
         Not a store, a Zarr group that is not of this schema, or a store without that group, version, scene, city or
-        carrier, or with several carriers of which none is named; files that are missing or are not what was written.
+        carrier, or with several carriers or ports of which none is named; files that are missing or are not what was written.
 
     Examples
     --------
@@ -203,8 +206,8 @@ def open_store(
     coordinates = _scene_coordinates(path, group)
     opened: xr.Dataset = dataset.assign_coords(coordinates).assign_attrs(cf_attributes(dataset.attrs))
     opened = opened.drop_encoding()
-    if DIM in opened.dims or carrier is not None:
-        opened = choose_carrier(store, opened, attributes_of(open_group(path).attrs), carrier)
+    if any(dim in opened.dims for dim in DIMS) or carrier is not None or port is not None:
+        opened = choose_band(store, opened, attributes_of(open_group(path).attrs), carrier, port)
     if scenes is None and cities is None:
         return opened
     ids, places = (coordinates[name][1] if name in coordinates else None for name in ("scene", "city"))

@@ -46,10 +46,10 @@ class Outcome(TypedDict, total=False):
 
 
 class ReceiptExtra(TypedDict, total=False):
-    """What not every receipt has: what the maker of a unit adds, and `statistics` at each of several carriers."""
+    """What not every receipt has: what the maker of a unit adds, and `statistics` at each of several bands."""
 
     seed: int
-    carriers: list[dict[str, float]]
+    bands: list[dict[str, float]]
 
 
 class Receipt(ReceiptExtra):
@@ -189,10 +189,11 @@ class RadioMapAttributes(TypedDict):
     receiver_height_m: float
 
 
-class CarrierAttributes(TypedDict, total=False):
-    """Carriers of a store that has several, in the order of dimension `carrier`, with statistics as of the store."""
+class BandAttributes(TypedDict, total=False):
+    """Carriers, or pairs of ports, of a store that has several, in their order, with statistics as of the store."""
 
     frequencies_hz: list[float]
+    names: list[str]
     statistics: list[dict[str, float]]
 
 
@@ -207,7 +208,7 @@ class ImportAttributes(TypedDict):
 
 
 class StoreAttributes(TypedDict, total=False):
-    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map`, `carriers` and `imported` only
+    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map`, `carriers`, `ports` and `imported`
     where they apply.
     """
 
@@ -233,7 +234,10 @@ class StoreAttributes(TypedDict, total=False):
     recipe: Content
     trajectory: TrajectoryAttributes
     radio_map: RadioMapAttributes
-    carriers: CarrierAttributes
+    carriers: BandAttributes
+    ports: BandAttributes
+    # Of user and base station, where they are not V/V.
+    polarisations: str
     imported: ImportAttributes
 
 
@@ -246,6 +250,7 @@ OBJECTS = (
     "trajectory",
     "radio_map",
     "carriers",
+    "ports",
     "imported",
     "receiver",
 )

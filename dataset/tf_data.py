@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wavecity.dataset.arrays import Batch, is_per_user
-from wavecity.dataset.carriers import Carrier
+from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.loader import BatchReader, Order, find_users
 from wavecity.geo.errors import InputError
@@ -34,6 +34,7 @@ def tf_dataset(
     cities: Sequence[str] | None = None,
     version: int | None = None,
     carrier: Carrier = None,
+    port: Port = None,
 ) -> "tf.data.Dataset":
     """Shuffled batches of one split, decoded shard by shard, in the order of `wavecity.dataset.loader`.
 
@@ -70,6 +71,8 @@ def tf_dataset(
         Number of a published version; the latest by default.
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def tf_dataset(
         msg = f"tf_dataset needs TensorFlow ({error}): pip install 'wavecity[tensorflow]'"
         raise InputError(msg) from error
     order = Order(batch_size, seed, window, drop_last, rank, world)
-    users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier)
+    users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier, port)
     reader = BatchReader(users, fields, order)
 
     numbers = count(epoch)

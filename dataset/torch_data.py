@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from wavecity.dataset.arrays import is_per_user, open_arrays, read_scenes
-from wavecity.dataset.carriers import Carrier
+from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.epochs import EpochCounter
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.impairments import Sample
@@ -69,6 +69,8 @@ class ChannelDataset(Dataset[Sample]):
         Number of a published version; the latest by default.
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Attributes
     ----------
@@ -98,8 +100,9 @@ class ChannelDataset(Dataset[Sample]):
         cities: Sequence[str] | None = None,
         version: int | None = None,
         carrier: Carrier = None,
+        port: Port = None,
     ) -> None:
-        users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier)
+        users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier, port)
         self._users = users
         self.scene_index, self.user_index = users.scene_index, users.user_index
         self.fields = tuple(fields)
@@ -116,7 +119,7 @@ class ChannelDataset(Dataset[Sample]):
     def _open(self) -> None:
         """Open the arrays in this process, with an empty cache."""
         self._process = os.getpid()
-        self._arrays = open_arrays(self._path, self.fields, self._users.carrier)
+        self._arrays = open_arrays(self._path, self.fields, self._users.carrier, self._users.port)
         self._chunks: OrderedDict[tuple[str, int, int], Values] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
@@ -258,6 +261,8 @@ class ShuffledChannels(IterableDataset[Made]):
         Number of a published version; the latest by default.
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Attributes
     ----------
@@ -303,6 +308,7 @@ class ShuffledChannels(IterableDataset[Made]):
         cities: Sequence[str] | None = None,
         version: int | None = None,
         carrier: Carrier = None,
+        port: Port = None,
     ) -> None:
         if (rank is None) != (world is None):
             msg = f"rank {rank}, world {world}: give both or none"
@@ -310,7 +316,9 @@ class ShuffledChannels(IterableDataset[Made]):
         if shared and not drop_last:
             msg = "shared: ranks have equal shares of full batches only; set drop_last=True"
             raise InputError(msg)
-        self.users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier).spread(limit)
+        self.users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier, port).spread(
+            limit
+        )
         self.attrs = self.users.attrs
         self.statistics: dict[str, float] = dict(self.attrs["statistics"])
         self.fields = tuple(fields)
@@ -320,7 +328,7 @@ class ShuffledChannels(IterableDataset[Made]):
         self._shared = shared
         self._limit = limit
         self._scenes_once = scenes_once
-        self._chosen = {"scenes": _as_list(scenes), "cities": _as_list(cities), "carrier": carrier}
+        self._chosen = {"scenes": _as_list(scenes), "cities": _as_list(cities), "carrier": carrier, "port": port}
         self._timeout = timeout
         self._place = None if rank is None or world is None else (rank, world)
         self._epochs = EpochCounter()

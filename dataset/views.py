@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from wavecity.dataset.carriers import Carrier
+from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.impairments import Chain, Noise, Observe, add_noise, observe
 from wavecity.dataset.metadata import SCENE_INDEX
@@ -43,7 +43,7 @@ _ORIENTATION: tuple[tuple[str, Literal["azimuth_deg", "downtilt_deg"]], ...] = (
 )
 
 
-def stored_csi(store: str | StorePath, carrier: Carrier = None) -> xr.DataArray:
+def stored_csi(store: str | StorePath, carrier: Carrier = None, port: Port = None) -> xr.DataArray:
     """The channels as they are stored, with the coordinates that `Noise` and `Observe` need.
 
     Parameters
@@ -51,17 +51,20 @@ def stored_csi(store: str | StorePath, carrier: Carrier = None) -> xr.DataArray:
     store : path or URL
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Returns
     -------
     xarray.DataArray
-        complex64 (scene, user, x, y), lazy; with all carriers (scene, user, carrier, x, y).
+        complex64 (scene, user, x, y), lazy; with all carriers (scene, user, carrier, x, y), with all ports (scene, user,
+        port, x, y).
 
     Examples
     --------
     >>> noisy = Noise(snr_db=10.0)(stored_csi("helsinki"))
     """
-    data = open_store(store, carrier=carrier)
+    data = open_store(store, carrier=carrier, port=port)
     return _with_coordinates(data["csi"], data)
 
 
@@ -78,6 +81,7 @@ def derived_csi(
     bandwidth: float | None = None,
     normalize_delays: bool = False,
     carrier: float | None = None,
+    port: Port = None,
 ) -> xr.DataArray:
     """Channels of any array, band and time from the stored paths, by `wavecity.raytrace.channels.csi`.
 
@@ -106,6 +110,8 @@ def derived_csi(
         Count delays from each user's first path, as Sionna's `Paths.cfr` does by default.
     carrier : float, optional
         Of a store with several: the one with this frequency in Hz.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Returns
     -------
@@ -125,7 +131,7 @@ def derived_csi(
     >>> wide = derived_csi("helsinki", columns=8, rows=8, subcarriers=64, bandwidth=100e6)
     >>> scene = wide.isel(scene=0).compute()
     """
-    data, paths = open_store(store, carrier=carrier), _open_paths(store, carrier)
+    data, paths = open_store(store, carrier=carrier, port=port), _open_paths(store, carrier, port)
     radio = radio_of_panel(store, attributes_of(data.attrs), {"columns": columns, "rows": rows, "spacing": spacing})
     frequencies = band_offsets(frequencies, subcarriers, bandwidth, radio.frequency)
     axes = csi_axes(receiver, times, frequencies)
@@ -190,12 +196,12 @@ def path_fields(
     return names + (["delay"] if frequencies is not None or normalize_delays else [])
 
 
-def _open_paths(store: str | StorePath, carrier: float | None) -> xr.Dataset:
+def _open_paths(store: str | StorePath, carrier: float | None, port: Port) -> xr.Dataset:
     """Open the stored paths."""
     if "paths" not in open_group(resolve(store)):
         msg = f"{store}: stores no paths, so nothing can be derived; build it with features.paths: true"
         raise InputError(msg)
-    return open_store(store, "paths", carrier=carrier)
+    return open_store(store, "paths", carrier=carrier, port=port)
 
 
 def _in_blocks(paths: xr.Dataset, users: int) -> xr.Dataset:

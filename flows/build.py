@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from shapely.errors import ShapelyError
 
+from wavecity.dataset.bands import at_first, bands_of, stack_bands
 from wavecity.dataset.buildings import write_buildings
 from wavecity.dataset.card.croissant import write_croissant
 from wavecity.dataset.card.maps import without_heights
 from wavecity.dataset.card.page import write_card
-from wavecity.dataset.carriers import at_first, stack_carriers
 from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.checks.validate import Each, validate
 from wavecity.dataset.draft import Draft, load_draft, open_draft
@@ -344,6 +344,7 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath, retried: int = 0) -> 
         map_metrics=tuple(grid.metrics) if grid else (),
         map_cells=grid.cells(recipe.area.tile_size) if grid else 0,
         carriers=len(recipe.radio.carriers or ()),
+        ports=len(recipe.radio.ports) if len(recipe.radio.ports) > 1 else 0,
     )
     return open_draft(store, _tried_again(dataset_fingerprint(recipe, plan), retried), layout)
 
@@ -582,11 +583,11 @@ def _trace(scene: Scene, recipe: Recipe) -> Arrays:
 
         moving = simulate_moving(scene, recipe.radio, recipe.solver, recipe.mobility, recipe.seed)
         return scene_arrays(scene, moving.channels, csi(moving.channels, recipe.radio), moving.csi)
-    from wavecity.raytrace.simulate import simulate_carriers
+    from wavecity.raytrace.simulate import simulate_bands
 
-    found = simulate_carriers(scene, recipe.radio, recipe.solver, recipe.seed)
+    found = simulate_bands(scene, recipe.radio, recipe.solver, recipe.seed)
     each = [scene_arrays(scene, channels, csi) for channels, csi in found]
-    return stack_carriers(each) if recipe.radio.carriers else each[0]
+    return stack_bands(each) if len(each) > 1 else each[0]
 
 
 def _radio_map(scene: Scene, recipe: Recipe) -> Arrays:
@@ -613,7 +614,9 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         "element_pattern": radio.pattern,
         "element_gain_max_db": ELEMENT_GAIN[radio.pattern],
         "los_traced": recipe.solver.los,
-        "polarisation_matched": radio.downtilt == 0,
+        "polarisation_matched": radio.downtilt == 0
+        # Of two ports each pair says for itself whether it is.
+        and (len(radio.ports) > 1 or radio.polarisation == radio.user_polarisation),
         "array": {"columns": radio.columns, "rows": radio.rows, "spacing_wavelengths": radio.spacing},
         "bs_position_m": [0.0, recipe.area.tile_size / 2, recipe.scene.bs_height],
         "tile_size_m": recipe.area.tile_size,
@@ -621,8 +624,7 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         "split_by": recipe.area.split.by,
         "recipe": recipe.model_dump(mode="json"),
     }
-    if radio.carriers:
-        attributes["carriers"] = {"frequencies_hz": list(radio.carriers)}
+    attributes.update(bands_of(radio))
     if recipe.mobility is not None:
         attributes["trajectory"] = trajectory_attributes(recipe.mobility)
     if (grid := recipe.features.radio_map) is not None:

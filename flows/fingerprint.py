@@ -32,7 +32,7 @@ NOT_DATA = {
     "geo": ("download", "errors", "network"),
     "raytrace": ("backend",),
     "dataset": (
-        "carriers",
+        "bands",
         "draft",
         "files",
         "fingerprints",

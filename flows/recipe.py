@@ -120,10 +120,19 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _carriers_can_be_traced(self) -> "Recipe":
-        """Refuse what is made at one carrier only."""
+        """Refuse what is made at one carrier and between one pair of ports only."""
+        two = len(self.radio.ports) > 1
+        if self.radio.carriers and two:
+            msg = (
+                "radio.carriers: with two ports there is one carrier; set polarisation and user_polarisation to V or H"
+            )
+            raise ValueError(msg)
         for name, asked in (("mobility", self.mobility), ("features.radio_map", self.features.radio_map)):
             if self.radio.carriers and asked is not None:
                 msg = f"radio.carriers: {name} is of one carrier; set {name} to null, or radio.frequency instead of carriers"
+                raise ValueError(msg)
+            if two and asked is not None:
+                msg = f"radio.polarisation: {name} is of one port at each end; set {name} to null, or polarisations to V or H"
                 raise ValueError(msg)
         return self
 
@@ -154,6 +163,7 @@ class Recipe(Settings):
     def _units_fit_into_memory(self) -> "Recipe":
         """Refuse units of more channels than a worker can hold."""
         sample = (12 if self.features.spectrum else 8) * self.radio.columns * self.radio.rows * len(self.radio.each)
+        sample *= len(self.radio.ports)
         scene = sample * self.users.most / 1e6
         if self.store.unit * scene > MOST_CHANNELS:
             fits = int(MOST_CHANNELS // scene)

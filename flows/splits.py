@@ -42,10 +42,15 @@ def refuse_untrainable(recipe: Recipe, plan: Plan | None = None) -> None:
     InputError
         It names the splits, and how many scenes there are; or the carriers.
     """
-    if recipe.radio.carriers:
+    if recipe.radio.carriers or len(recipe.radio.ports) > 1:
+        key, what, option = (
+            ("carriers", "carrier", "carrier HZ")
+            if recipe.radio.carriers
+            else ("polarisation", "pair of ports", "port NAME")
+        )
         msg = (
-            "radio.carriers: models are trained on one carrier; make the dataset with `wavecity build`, a store of one of them "
-            "with `wavecity subset STORE --carrier HZ`, and train on that with `wavecity pretrain`"
+            f"radio.{key}: models are trained on one {what}; make the dataset with `wavecity build`, a store of one of them "
+            f"with `wavecity subset STORE --{option}`, and train on that with `wavecity pretrain`"
         )
         raise InputError(msg)
     counts = scenes_by_split(recipe, plan)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 from rich.table import Table
 
+from wavecity.dataset.bands import dim_of, radio_text
 from wavecity.dataset.card.facts import trajectory_text
 from wavecity.dataset.card.maps import state_lines
 from wavecity.dataset.card.source import add_up, percent
-from wavecity.dataset.carriers import carriers_text, frequencies_of
 from wavecity.dataset.checks.findings import CheckFailed, Validation
 from wavecity.dataset.checks.validate import validate_bytes
 from wavecity.dataset.draft import load_draft
@@ -129,7 +129,7 @@ def print_run(run: Path) -> None:
     """
     version = latest(run / "store")
     assert version is not None
-    data = open_store(version.data, carrier="all")
+    data = open_store(version.data, carrier="all", port="all")
     done = int((data["status"] == "done").sum())
     size = f"{done:,} scenes, {int(data['n_users'].sum()):,} users, dataset v{version.number}"
     found = [headline(run, task) for task in TASKS]
@@ -244,7 +244,7 @@ def print_validation(validation: Validation) -> None:
 
 def print_store(store: str) -> None:
     """Sizes, scenes by split and outcome, height provenance, statistics, lineage, versions."""
-    data = open_store(store, carrier="all")
+    data = open_store(store, carrier="all", port="all")
     attributes = attributes_of(data.attrs)
     folder = resolve(store).parent
     lineage = read_json(folder / "lineage.json") or {}
@@ -258,8 +258,8 @@ def print_store(store: str) -> None:
     table.add_row("scenes by split", _counts(data["split"].values))
     table.add_row("scenes by outcome", _counts(data["status"].values))
     table.add_row("users", f"{int(data['n_users'].sum())}, {int(data['los'].sum())} with line of sight")
-    if "carriers" in attributes:
-        table.add_row("carriers", f"{carriers_text(frequencies_of(attributes))}; what follows is at the first")
+    if dim := dim_of(attributes):
+        table.add_row(f"{dim}s", f"{radio_text(attributes)}; what follows is at the first")
     table.add_row("heights from", _height_sources(folder))
     for name, value in attributes["statistics"].items():
         label, unit = STATISTICS.get(name, (name.replace("_", " "), ""))
@@ -348,7 +348,7 @@ def copy_card(store: str, target: Path) -> Path:
         raise InputError(msg)
     card = resolve(store).parent / names[target.suffix]
     if not card.exists():
-        imported = "imported" in open_store(store, carrier="all").attrs
+        imported = "imported" in open_store(store, carrier="all", port="all").attrs
         msg = f"{store}: its version has no {card.name}; " + (
             "imported channels have none" if imported else "build the store again"
         )
@@ -388,7 +388,7 @@ def publish_newest(store: str, passed: Collection[str] = ()) -> Version:
             _check_bytes(draft)
             _check_gates(draft, latest(place), passed)
             # Imported channels have no recipe.
-            recipe = attributes_of(open_store(draft, carrier="all").attrs).get("recipe", {})
+            recipe = attributes_of(open_store(draft, carrier="all", port="all").attrs).get("recipe", {})
             settings = recipe.get("store") or StoreSettings().model_dump()
             return publish(place, draft, settings["keep"], settings["grace"])
         assert version is not None

@@ -191,15 +191,15 @@ def _one_material(
 
 
 class Queues:
-    """`Queue` of every carrier: which pairs any of them wants to test next, each pair once.
+    """`Queue` of every band: which pairs any of them wants to test next, each pair once.
 
-    So nothing that matters at any carrier is left out.
+    So nothing that matters in any band (carrier, pair of ports) is left out.
 
     Parameters
     ----------
     receiver : int64 (N,)
         Of each pair.
-    power : float64 (N,) or (N, carriers)
+    power : float64 (N,) or (N, bands)
         Bounds.
     receivers, kept, tolerance
         As of `Queue`.
@@ -212,7 +212,7 @@ class Queues:
         self._taken = np.zeros(len(receiver), bool)
 
     def take(self, receiver: NDArray[np.int64], power: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Positions of pairs to test, none when all is done; `receiver` (M,) and `power` (M,) or (M, carriers) are those of
+        """Positions of pairs to test, none when all is done; `receiver` (M,) and `power` (M,) or (M, bands) are those of
         the paths found so far, each once.
         """
         while True:
@@ -225,7 +225,7 @@ class Queues:
 
 
 def _columns(power: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Power (N,) at every carrier."""
+    """Power (N,) in every band."""
     return [power] if power.ndim == 1 else list(power.T)
 
 

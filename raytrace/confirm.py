@@ -33,7 +33,7 @@ class BoundedPairs:
     turned : uint32 (N,)
         1 where the edge's faces are to be exchanged.
     power : float64 (N,) or (N, C)
-        Largest power gain that the pair may have, at each of C carriers where the world has several.
+        Largest power gain that the pair may have, in each of C bands where the world has several.
     """
 
     chain: NDArray[np.uint32]

@@ -1,5 +1,6 @@
 """What a recipe says about the radio link and the solver (units, bounds and meaning of every field)."""
 
+from itertools import product
 from typing import Annotated, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -13,6 +14,11 @@ Material = Literal["concrete", "brick", "metal", "glass", "wood", "marble", "asp
 HIGHEST = {"brick": 40e9, "asphalt_concrete": 40e9, "marble": 60e9}
 
 Carrier = Annotated[float, Field(gt=1e9, le=1e11)]
+
+# Sionna's names of one polarisation, or of two at every antenna: V and H, or slanted by -45 and +45 degrees.
+Polarisation = Literal["V", "H", "VH", "cross"]
+# Slant of each of its ports in degrees, from vertical.
+SLANTS: dict[Polarisation, tuple[float, ...]] = {"V": (0.0,), "H": (90.0,), "VH": (0.0, 90.0), "cross": (-45.0, 45.0)}
 
 
 class RadioSettings(Settings):
@@ -29,7 +35,14 @@ class RadioSettings(Settings):
     rows: int = Field(32, ge=1, le=256, description="Antennas of the base station's UPA along y (vertical).")
     spacing: float = Field(0.5, gt=0, le=10, description="Antenna spacing in wavelengths, both axes.")
     pattern: Literal["iso", "dipole", "hw_dipole", "tr38901"] = Field(
-        "iso", description="Element pattern of the base station (vertical polarisation); users are isotropic."
+        "iso", description="Element pattern of the base station; users are isotropic."
+    )
+    polarisation: Polarisation = Field(
+        "V",
+        description="Of the base station's elements, as Sionna defines them; VH and cross: two ports at every antenna.",
+    )
+    user_polarisation: Polarisation = Field(
+        "V", description="Of the users' antennas, which are upright; VH and cross: two ports."
     )
     azimuth: float = Field(
         -90.0, ge=-180, le=180, description="Boresight azimuth in degrees from east; -90 faces south."
@@ -98,10 +111,13 @@ class RadioSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out carriers where there is one: what is written of such a recipe is as it was before there were several."""
+        """Leave out what is as it was before there was a choice: one carrier, vertical polarisation."""
         content: dict[str, object] = handler(self)
         if self.carriers is None:
             content.pop("carriers", None)
+        for name in ("polarisation", "user_polarisation"):
+            if getattr(self, name) == "V":
+                content.pop(name, None)
         return content
 
     @property
@@ -110,6 +126,12 @@ class RadioSettings(Settings):
         if self.carriers is None:
             return (self,)
         return tuple(self.model_copy(update={"frequency": carrier, "carriers": None}) for carrier in self.carriers)
+
+    @property
+    def ports(self) -> list[tuple[int, int]]:
+        """Pairs of a user's port and one of the base station's, those of the user's first port first."""
+        bs, user = len(SLANTS[self.polarisation]), len(SLANTS[self.user_polarisation])
+        return list(product(range(user), range(bs)))
 
 
 class SolverSettings(Settings):

@@ -49,7 +49,7 @@ def simulate(
     Raises
     ------
     InputError
-        Velocities of another shape, several carriers, a material without a model at the frequency, no usable LLVM, or a
+        Velocities of another shape, several carriers or ports, a material without a model at the frequency, no usable LLVM, or a
         Sionna RT of another series.
 
     Examples
@@ -58,7 +58,7 @@ def simulate(
     >>> channels.gain.shape  # (user, path)
     (83, 32)
     """
-    refuse_carriers(radio, "simulate: trace them with simulate_carriers")
+    refuse_several(radio, "simulate: trace them with simulate_bands")
     if velocities is not None:
         velocities, expected = np.asarray(velocities, np.float64), (len(scene.users), 3)
         if velocities.shape != expected or not np.isfinite(velocities).all():
@@ -91,28 +91,30 @@ def simulate_csi(
     InputError
         As `simulate`.
     """
-    refuse_carriers(radio, "simulate_csi: trace them with simulate_carriers")
-    (found,) = simulate_carriers(scene, radio, solver, seed)
+    refuse_several(radio, "simulate_csi: trace them with simulate_bands")
+    (found,) = simulate_bands(scene, radio, solver, seed)
     return found
 
 
-def simulate_carriers(
+def simulate_bands(
     scene: Scene, radio: RadioSettings, solver: SolverSettings, seed: int
 ) -> list[tuple[Channels, NDArray[np.complex64]]]:
-    """`simulate_csi` at every carrier: paths are found once, and only their fields are computed at each.
+    """`simulate_csi` at every carrier and between every two ports: paths are found once, and only their fields are computed
+    at each.
 
-    Without `solver.tolerance` each carrier has the paths of a run of its own. With it none of these is missing; there are
-    some more, which another carrier asked for.
+    Without `solver.tolerance` each has the paths of a run of its own. With it none of these is missing; there are some more,
+    which another one asked for.
 
     Parameters
     ----------
     scene, radio, solver, seed
-        As of `simulate`, with `radio.carriers`.
+        As of `simulate`, with `radio.carriers`, or polarisations with two ports.
 
     Returns
     -------
     list of (Channels, complex64 (U, columns, rows))
-        In the order of the carriers. A path that several carriers keep has the same delay and angles in all, to the bit.
+        Carrier by carrier, in the order of `radio.ports`. A path that several of them keep has the same delay and angles in
+        all, to the bit.
 
     Raises
     ------
@@ -122,12 +124,13 @@ def simulate_carriers(
     Examples
     --------
     >>> radio = RadioSettings(carriers=[3.5e9, 28.5e9])
-    >>> low, high = simulate_carriers(scene, radio, SolverSettings(), seed=0)
+    >>> low, high = simulate_bands(scene, radio, SolverSettings(), seed=0)
     >>> (low[0].path_gain - high[0].path_gain).round(1)[:2]
     array([18.2, 18.2], dtype=float32)
     """
     each, visible = trace_scene(scene, radio, solver, seed)
-    return [_channels(paths, visible, one, solver) for paths, one in zip(each, radio.each, strict=True)]
+    bands = [one for one in radio.each for _ in radio.ports]
+    return [_channels(paths, visible, one, solver) for paths, one in zip(each, bands, strict=True)]
 
 
 def _channels(
@@ -142,23 +145,27 @@ def _channels(
     return channels, csi(everything, radio, batch=max(1, PATHS_AT_ONCE // most))
 
 
-def refuse_carriers(radio: RadioSettings, remedy: str) -> None:
-    """Raise `InputError` where there are several carriers."""
+def refuse_several(radio: RadioSettings, remedy: str) -> None:
+    """Raise `InputError` where there are several carriers, or pairs of ports."""
     if radio.carriers:
         names = ", ".join(f"{carrier / 1e9:g}" for carrier in radio.carriers)
         msg = f"radio.carriers are {names} GHz, but one carrier is needed; {remedy}"
+        raise InputError(msg)
+    if len(radio.ports) > 1:
+        ends = f"{radio.user_polarisation} of users and {radio.polarisation} of the base station"
+        msg = f"radio: {ends} are {len(radio.ports)} pairs of ports, but one is needed; {remedy}"
         raise InputError(msg)
 
 
 def trace_scene(
     scene: Scene, radio: RadioSettings, solver: SolverSettings, seed: int
 ) -> tuple[list[Paths], NDArray[np.bool_]]:
-    """All paths of a scene at every carrier, and which users see the base station; arguments as of `simulate`."""
+    """All paths of a scene in every band, and which users see the base station; arguments as of `simulate`."""
     trace, panel = chain_solver(solver, seed), (panel_orientation(radio), radio.pattern)
     with ONE_AT_A_TIME:
         world = build_world(scene.mesh, scene.size, radio)
         ends = scene.bs_position, scene.users
-        each = trace(world, *ends, *panel).by_carrier()
+        each = trace(world, *ends, *panel).by_band()
         if solver.diffuse and solver.max_depth:
             patches = solver.diffuse_method == "patches"
             for number, one in enumerate(world.each()):

@@ -58,8 +58,8 @@ class Paths:
     departure, arrival : float64 (N, 3)
         Unit vectors at the source and at the receiver, both away from it.
     coefficient : complex64 (N,) or (N, C)
-        sqrt(power gain) between the two elements, without the carrier phase exp(-j 2 pi f delay); at each of C carriers
-        where the world has several.
+        sqrt(power gain) between the two elements, without the carrier phase exp(-j 2 pi f delay); at each of C bands
+        (carriers, pairs of ports) where the world has several.
     """
 
     receiver: NDArray[np.int64]
@@ -79,8 +79,8 @@ class Paths:
         """The paths at these positions (or under this mask)."""
         return Paths(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
-    def by_carrier(self) -> "list[Paths]":
-        """The paths that each carrier has; all of them where there is one."""
+    def by_band(self) -> "list[Paths]":
+        """The paths that each band has; all of them where there is one."""
         if self.coefficient.ndim == 1:
             return [self]
         return [replace(self, coefficient=column).select(column != 0) for column in self.coefficient.T]
@@ -145,15 +145,15 @@ class ChainSolver:
         Parameters
         ----------
         world : World
-            With several carriers all are traced at once: paths are found once, and the tolerance holds at each.
+            With several bands all are traced at once: paths are found once, and the tolerance holds at each.
         source : float64 (3,)
             Metres.
         receivers : float (R, 3)
-            Metres. Isotropic, vertically polarised.
+            Metres. Isotropic, with the polarisation of the world.
         orientation : tuple
             Of the source's element, radians (azimuth, downtilt, slant).
         pattern : str
-            Sionna's name of the source's element pattern; vertical polarisation.
+            Sionna's name of the source's element pattern, with the polarisation of the world.
         chains : Chains, optional
             Of this world and source (see `chains`); found anew unless given.
         """
@@ -373,7 +373,7 @@ def _power(paths: Paths) -> NDArray[np.float64]:
 
 
 def _carries(paths: Paths) -> NDArray[np.bool_]:
-    """Which paths have a field, at any carrier."""
+    """Which paths have a field, in any band."""
     there: NDArray[np.bool_] = paths.coefficient != 0
     return there if there.ndim == 1 else np.asarray(there.any(axis=1))
 

@@ -97,10 +97,21 @@ class FaceMaterial(rt.RadioMaterial):
 
 @dataclass(frozen=True)
 class Band:
-    """A carrier in Hz, and relative permittivity and conductivity (S/m) of each face at it: float64 (F, 2)."""
+    """A carrier and a pair of ports: what the fields of a path depend on besides its geometry.
+
+    Attributes
+    ----------
+    frequency : float
+        Hz.
+    constants : float64 (F, 2)
+        Relative permittivity and conductivity (S/m) of each face at it.
+    ports : tuple of int
+        Port of the user, and of the base station.
+    """
 
     frequency: float
     constants: NDArray[np.float64]
+    ports: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,11 @@ class World:
     constants : float64 (F, 2), optional
         Relative permittivity and conductivity (S/m) of each face; None where they are not known.
     bands : tuple of Band
-        Where there are several carriers: what differs between them.
+        Where there are several carriers or pairs of ports: what differs between them, carrier by carrier.
+    polarisations : tuple of str
+        Sionna's names of those of users and base station.
+    ports : tuple of int
+        Port of users and base station whose fields are computed.
     """
 
     surfaces: Surfaces
@@ -130,16 +145,18 @@ class World:
     first_face: NDArray[np.uint32]
     constants: NDArray[np.float64] | None = None
     bands: tuple[Band, ...] = ()
+    polarisations: tuple[str, str] = ("V", "V")
+    ports: tuple[int, int] = (0, 0)
 
     def each(self) -> "Iterator[World]":
-        """Give the world at every carrier; only the last one given may be used, for they have one scene, whose materials and
+        """Give the world with every band; only the last one given may be used, for they have one scene, whose materials and
         frequency are set.
         """
         for band in self.bands:
             (shape,) = self.scene.mi_scene.shapes()
             shape.bsdf().set_constants(*band.constants.T)
             self.scene.frequency = band.frequency
-            yield replace(self, constants=band.constants, bands=())
+            yield replace(self, constants=band.constants, ports=band.ports, bands=())
         if not self.bands:
             yield self
 
@@ -160,7 +177,7 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     size : float
         Edge of the tile in m; the ground reaches half a tile further on every side.
     radio : RadioSettings
-        Frequency, or carriers, and materials.
+        Frequency, or carriers, materials and polarisations.
 
     Raises
     ------
@@ -186,7 +203,7 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
         properties = np.empty((GROUND + 1, 2))
         for kind, (field, name) in kinds.items():
             properties[kind] = material_properties(field, name, carrier.frequency)
-        bands.append(Band(carrier.frequency, properties[surfaces.kind]))
+        bands += [Band(carrier.frequency, properties[surfaces.kind], ports) for ports in radio.ports]
     constants = bands[0].constants
     material = FaceMaterial(constants[:, 0], constants[:, 1], radio)
 
@@ -203,8 +220,9 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
 
     scene = rt.Scene(mi.load_dict({"type": "scene", "city": shape}))
     scene.frequency = radio.frequency
-    several = tuple(bands) if radio.carriers else ()
-    return replace(_number_faces(surfaces, scene), constants=constants, bands=several)
+    several = tuple(bands) if len(bands) > 1 else ()
+    polarisations = radio.user_polarisation, radio.polarisation
+    return replace(_number_faces(surfaces, scene), constants=constants, bands=several, polarisations=polarisations)
 
 
 def world_of(scene: SionnaScene) -> World:

@@ -17,7 +17,7 @@ import numpy as np
 from wavecity.flows.bench.scenes import SEED, pick_scenes
 from wavecity.raytrace import backend
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
-from wavecity.raytrace.simulate import simulate_carriers
+from wavecity.raytrace.simulate import simulate_bands
 
 CARRIERS = (28.5e9, 3.5e9, 60e9)
 
@@ -45,15 +45,15 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|---:|")
     total = np.zeros(len(radios))
     for scene in scenes:
-        together = simulate_carriers(scene, radios[-1], solver, SEED)
-        alone = [simulate_carriers(scene, radio, solver, SEED)[0][0] for radio in radios[-1].each]
+        together = simulate_bands(scene, radios[-1], solver, SEED)
+        alone = [simulate_bands(scene, radio, solver, SEED)[0][0] for radio in radios[-1].each]
         off = np.abs([one.path_gain - (channels.path_gain) for one, (channels, _) in zip(alone, together, strict=True)])
         rounds = []
         for _ in range(options.rounds):
             seconds = []
             for radio in radios:
                 start = time.process_time()
-                simulate_carriers(scene, radio, solver, SEED)
+                simulate_bands(scene, radio, solver, SEED)
                 seconds.append(time.process_time() - start)
             rounds.append(seconds)
         found = np.median(rounds, axis=0)

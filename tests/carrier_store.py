@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from toy import ATTRIBUTES, FREQUENCY, make_arrays, make_layout, write_buildings
 
-from wavecity.dataset.carriers import stack_carriers
+from wavecity.dataset.bands import stack_bands
 from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.draft import Draft, open_draft
 from wavecity.dataset.files import StorePath
@@ -44,7 +44,7 @@ def make_draft(store: StorePath) -> Draft:
             outcome = {"scene_id": f"toy-{scene:04d}", "city": "Toy", "country": "FI", "split": SPLITS[scene]}
             outcome |= {"latitude": 60.0, "longitude": 25.0, "n_users": users, "status": "done", "bs_shift": 0.0}
             outcome |= {"n_outage": 1}
-            scenes.append(stack_carriers([arrays_at(carrier, scene, users) for carrier in CARRIERS]))
+            scenes.append(stack_bands([arrays_at(carrier, scene, users) for carrier in CARRIERS]))
             outcomes.append(outcome)
         write_buildings(draft.buildings_path(unit), outcomes)
         write_unit(draft, unit, scenes, outcomes, {"seed": 0})

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import xarray as xr
 
-from wavecity.dataset.carriers import carriers_text, frequencies_of
+from wavecity.dataset.bands import radio_text
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, sha256_of, write_json
 from wavecity.dataset.reader import open_store
@@ -132,14 +132,14 @@ def describe(folder: StorePath) -> Node:
     InputError
         It holds no finished version.
     """
-    draft, data = load_draft(folder), open_store(folder, carrier="all")
+    draft, data = load_draft(folder), open_store(folder, carrier="all", port="all")
     attributes = attributes_of(data.attrs)
     recipe, fingerprint = attributes.get("recipe", {}).get("name", ""), attributes["fingerprint"]
     has_buildings = any(draft.buildings_path(unit).exists() for unit in range(draft.layout.units))
     record_sets = [_splits(data), _scenes(), *([_buildings()] if has_buildings else []), *_arrays(data, "scene")]
     record_sets += _arrays(data, "user")
     if draft.layout.with_paths:
-        record_sets += _arrays(open_store(folder, "paths", carrier="all"), "path")
+        record_sets += _arrays(open_store(folder, "paths", carrier="all", port="all"), "path")
     if draft.layout.with_trajectory:
         record_sets += _arrays(open_store(folder, "trajectory"), "trajectory")
     if draft.layout.with_radio_map:
@@ -183,7 +183,7 @@ def _description(data: xr.Dataset) -> str:
         f"Simulated wireless channels of {data.sizes['scene']:,} scenes: tiles of {attributes['tile_size_m']:g} m "
         f"cut from "
         f"OpenStreetMap, each with a base station of {array['columns']} x {array['rows']} antennas at "
-        f"{carriers_text(frequencies_of(attributes))} and up to {data.sizes['user']:,} users, traced with Sionna RT. "
+        f"{radio_text(attributes)} and up to {data.sizes['user']:,} users, traced with Sionna RT. "
         "The arrays are Zarr v3, which Croissant loaders do not read: their record sets (those whose names end in "
         "-arrays) "
         "describe type, shape, unit and files, but cannot be loaded; open data.zarr with xarray or zarr. The record "

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import TypedDict
 
+from wavecity.dataset.bands import band_names, carriers_text, frequencies_of, radio_text
 from wavecity.dataset.card.source import Source, add_up, by_split, percent, places_of
 from wavecity.dataset.card.tables import (
     Table,
@@ -18,7 +19,6 @@ from wavecity.dataset.card.tables import (
     statistics_table,
     users_table,
 )
-from wavecity.dataset.carriers import carriers_text, frequencies_of
 from wavecity.dataset.files import folder_size
 from wavecity.dataset.radio_maps import radio_map_text
 from wavecity.dataset.records import StoreAttributes
@@ -124,7 +124,7 @@ def _summary(source: Source) -> str:
     return (
         f"Ray-traced wireless channels in real cities. Each scene is a tile of {attributes['tile_size_m']:g} m × "
         f"{attributes['tile_size_m']:g} m cut from OpenStreetMap, with one base station of {array['columns']} × "
-        f"{array['rows']} antennas at {carriers_text(frequencies_of(attributes))} and up to {sizes['user']} users. It "
+        f"{array['rows']} antennas at {radio_text(attributes)} and up to {sizes['user']} users. It "
         f"holds "
         f"{held}, the users' positions, and a height map of the buildings. The channels are simulated, not measured."
     )
@@ -146,6 +146,7 @@ def _glance(source: Source, users: dict[str, Counter[str]]) -> list[tuple[str, s
         ("users", f"{sum(sum(counts.values()) for counts in users.values()):,}"),
         ("cities", _plural(len(places), "city", "cities") + " in " + _plural(len(countries), "country", "countries")),
         ("carriers" if "carriers" in attributes else "carrier", carriers_text(frequencies_of(attributes))),
+        ("ports", ", ".join(band_names(attributes)) + " (user/base station)" if "ports" in attributes else ""),
         (
             "array",
             f"{array['columns']} × {array['rows']}, {array['spacing_wavelengths']:g} λ apart, "
@@ -227,6 +228,8 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
             f"The channels are those of the carriers {carriers_text(frequencies_of(attributes))}, each with a panel whose "
             "spacing is in its wavelengths; tables and pictures are of the first"
             if "carriers" in attributes
+            else f"The channels are those between two ports at {radio_text(attributes)}; pictures are of the first pair"
+            if "ports" in attributes
             else f"The channel is that of one carrier, {attributes['frequency_hz'] / 1e9:g} GHz"
         )
         + ("; other bands and times can be derived from the paths." if source.paths is not None else ".")

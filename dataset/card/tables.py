@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from wavecity.dataset.bands import DIMS, statistics_of
 from wavecity.dataset.card.maps import Field, totals
 from wavecity.dataset.card.source import SPLITS, Source, add_up, by_split, percent
-from wavecity.dataset.carriers import DIM
 from wavecity.dataset.distributions import HISTOGRAMS, Histogram, SplitCounts
 from wavecity.dataset.metadata import SCENE_INDEX
 from wavecity.dataset.radio_maps import RADIO_MAP_AXES, radio_map_specs
@@ -190,10 +190,9 @@ def schema_table(source: Source) -> Table:
 
 
 def statistics_table(attributes: StoreAttributes) -> Table:
-    """Statistics for normalisation, at every carrier where there are several."""
-    carriers = attributes.get("carriers")
-    each = carriers["statistics"] if carriers else [attributes["statistics"]]
-    heads = [f"{carrier / 1e9:g} GHz" for carrier in carriers["frequencies_hz"]] if carriers else ["value"]
+    """Statistics for normalisation, at every carrier or pair of ports where there are several."""
+    bands = statistics_of(attributes)
+    each = list(bands.values())
     rows = [
         (
             name,
@@ -202,7 +201,7 @@ def statistics_table(attributes: StoreAttributes) -> Table:
         )
         for name in attributes["statistics"]
     ]
-    return Table(("statistic", *heads, "meaning"), rows, tuple(range(1, len(each) + 1)))
+    return Table(("statistic", *bands, "meaning"), rows, tuple(range(1, len(each) + 1)))
 
 
 def recipe_table(recipe: Mapping[str, object]) -> Table:
@@ -273,8 +272,7 @@ def all_arrays(source: Source) -> dict[str, xr.DataArray]:
         axes |= {f"radio_map/{axis.name}": source.radio_map[axis.name] for axis in RADIO_MAP_AXES}
     order = [spec.name for spec in [*array_specs(trajectory=True, vertices=True), *radio_map_specs(tuple(METRICS))]]
     arrays = dict(sorted(arrays.items(), key=lambda item: order.index(item[0])))
-    if DIM in source.data.dims:
-        axes[DIM] = source.data[DIM]
+    axes |= {dim: source.data[dim] for dim in DIMS if dim in source.data.dims}
     return arrays | axes | {field.name: source.data[field.name] for field in [*SCENE_FIELDS, SCENE_INDEX]}
 
 

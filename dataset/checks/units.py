@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wavecity.dataset.bands import at_band, attributes_at, band_names, dim_of
 from wavecity.dataset.buildings import read_buildings
-from wavecity.dataset.carriers import at_carrier, attributes_at
-from wavecity.dataset.checks.carriers import check_carriers
+from wavecity.dataset.checks.bands import check_bands
 from wavecity.dataset.checks.findings import Report
 from wavecity.dataset.checks.physics import SCENE_CHECKS
 from wavecity.dataset.checks.radio_maps import RADIO_MAP_CHECKS
@@ -69,7 +69,7 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
     root = open_group(draft.data)
     attributes = attributes_of(root.attrs)
     shifts = np.asarray(array_of(root, "bs_shift")[:])
-    _check_unit_statistics(receipt, arrays, unit, draft.layout.carriers, report)
+    _check_unit_statistics(receipt, arrays, unit, draft.layout.bands, report)
     buildings = _buildings(draft, unit)
     if buildings is not None:
         # Needs shapely, as the table needs geopandas.
@@ -88,17 +88,17 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
         where = f"scene {outcome['scene_id']}"
         checks = SCENE_CHECKS | (TRAJECTORY_CHECKS if draft.layout.with_trajectory else {})
         checks |= RADIO_MAP_CHECKS if draft.layout.with_radio_map else {}
-        for at, its_values, its_attributes in _each_carrier(values, attributes, draft.layout.carriers):
+        for at, its_values, its_attributes in _each_band(values, attributes):
             for name, check in checks.items():
                 report.ran(name)
                 message = check(its_values, n_users, its_attributes)
                 if message:
                     report.add(name, where + at, message)
-        if draft.layout.carriers:
-            report.ran("carriers")
-            message = check_carriers(values, n_users, attributes)
+        if dim := dim_of(attributes):
+            report.ran(f"{dim}s")
+            message = check_bands(values, n_users, attributes)
             if message:
-                report.add("carriers", where, message)
+                report.add(f"{dim}s", where, message)
         if buildings is not None:
             report.ran("los")
             theirs = buildings[buildings["scene_id"] == outcome["scene_id"]]
@@ -119,14 +119,12 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
     return report
 
 
-def _each_carrier(
-    values: Arrays, attributes: StoreAttributes, carriers: int
-) -> Iterator[tuple[str, Arrays, StoreAttributes]]:
-    """Values of a scene and attributes of the store at every carrier, and a word that says at which."""
-    for number in range(carriers):
-        alone = attributes_at(attributes, number)
-        yield f" at {alone['frequency_hz'] / 1e9:g} GHz", at_carrier(values, number), alone
-    if not carriers:
+def _each_band(values: Arrays, attributes: StoreAttributes) -> Iterator[tuple[str, Arrays, StoreAttributes]]:
+    """Values of a scene and attributes of the store at every carrier or pair of ports, and a word that says at which."""
+    names = band_names(attributes)
+    for number, name in enumerate(names):
+        yield f" at {name}", at_band(values, number), attributes_at(attributes, number)
+    if not names:
         yield "", values, attributes
 
 
@@ -152,7 +150,7 @@ def _read_unit(draft: Draft, unit: int, receipt: Receipt, damaged: set[str], rep
     return arrays
 
 
-def _check_unit_statistics(receipt: Receipt, arrays: Arrays, unit: int, carriers: int, report: Report) -> None:
+def _check_unit_statistics(receipt: Receipt, arrays: Arrays, unit: int, bands: int, report: Report) -> None:
     """The receipt's sums over the train users follow from the stored values."""
     report.ran("statistics")
     scenes: list[Arrays | None] = [
@@ -166,10 +164,10 @@ def _check_unit_statistics(receipt: Receipt, arrays: Arrays, unit: int, carriers
         for row, outcome in enumerate(receipt["scenes"])
     ]
     splits = [outcome["split"] for outcome in receipt["scenes"]]
-    each = [[None if scene is None else at_carrier(scene, number) for scene in scenes] for number in range(carriers)]
+    each = [[None if scene is None else at_band(scene, number) for scene in scenes] for number in range(bands)]
     found = [unit_statistics(alone, splits) for alone in each or [scenes]]
-    stated = [receipt["statistics"], *receipt.get("carriers", [])]
-    pairs = zip([found[0], *found] if carriers else found, stated, strict=True)
+    stated = [receipt["statistics"], *receipt.get("bands", [])]
+    pairs = zip([found[0], *found] if bands else found, stated, strict=True)
     if any(not np.isclose(one[name], value, 1e-9, 1e-30) for one, said in pairs for name, value in said.items()):
         report.add("statistics", f"unit {unit}", "the receipt's statistics do not follow from the stored values")
 

@@ -6,8 +6,8 @@ from typing import Literal, cast
 
 import numpy as np
 
+from wavecity.dataset.bands import at_band, attributes_at, index_of
 from wavecity.dataset.buildings import write_buildings
-from wavecity.dataset.carriers import at_carrier, attributes_at, index_of
 from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.draft import Draft, load_draft, open_draft
 from wavecity.dataset.features import channel_checksum
@@ -49,15 +49,15 @@ class _Part:
         Of these scenes.
     kept : tuple of str
         Of `OPTIONAL`.
-    carrier : int, optional
-        Number of the only carrier that is taken.
+    band : int, optional
+        Number of the only carrier, or pair of ports, that is taken.
     """
 
     source: Draft
     rows: tuple[int, ...]
     outcomes: list[Outcome]
     kept: tuple[str, ...]
-    carrier: int | None = None
+    band: int | None = None
 
     @property
     def origin(self) -> str:
@@ -82,7 +82,8 @@ class _Part:
             subcarriers=layout.subcarriers if moving else 0,
             map_metrics=layout.map_metrics if maps else (),
             map_cells=layout.map_cells if maps else 0,
-            carriers=layout.carriers if self.carrier is None else 0,
+            carriers=layout.carriers if self.band is None else 0,
+            ports=layout.ports if self.band is None else 0,
         )
 
 
@@ -96,6 +97,7 @@ def subset(
     fields: Sequence[str] | None = None,
     version: int | None = None,
     carrier: float | None = None,
+    port: str | None = None,
     progress: Tracker = iter,
 ) -> Version:
     """Write some scenes of a store, with some of its arrays, as a store of its own.
@@ -119,6 +121,8 @@ def subset(
         Number of a published version; the latest by default.
     carrier : float, optional
         Of several carriers only the one with this frequency in Hz; all by default.
+    port : str, optional
+        Of several pairs of ports only the one of this name, user/base station; all by default.
     progress : callable
         Wraps the iteration over units, e.g. a progress bar.
 
@@ -130,7 +134,7 @@ def subset(
     Raises
     ------
     InputError
-        Not a whole store, or damaged; no such scene, city, split, array, version or carrier; `out` holds another dataset.
+        Not a whole store, or damaged; no such scene, city, split, array, version, carrier or port; `out` holds another dataset.
 
     Examples
     --------
@@ -142,7 +146,8 @@ def subset(
     source = load_draft(folder)
     every = [outcome for receipt in source.receipts() for outcome in receipt["scenes"]]
     rows = _rows(store, every, cities, splits, scenes)
-    at = None if carrier is None else index_of(store, attributes_of(open_group(source.data).attrs), carrier)
+    attributes = attributes_of(open_group(source.data).attrs)
+    at = index_of(store, attributes, "all" if carrier is None else carrier, port or "all")
     part = _Part(source, rows, [every[row] for row in rows], _kept(store, source.layout, fields), at)
     card = _card_of(folder)
     ids = [outcome["scene_id"] for outcome in part.outcomes]
@@ -153,7 +158,7 @@ def subset(
         "schema": STORE_SCHEMA,
     }
     if at is not None:
-        made_of["carrier"] = at
+        made_of["band"] = at
     fingerprint = fingerprint_of({**made_of, "versions": package_versions()})
     place = location(out)
     refuse_run_folder(place)
@@ -255,8 +260,8 @@ def _write(draft: Draft, unit: int, part: _Part) -> None:
         arrays, buildings = found
         at, count = row - part.source.layout.scenes_of(its_unit).start, outcome["n_users"]
         taken = {name: arrays[name][at, :count] if name in per_user else arrays[name][at] for name in names}
-        if part.carrier is not None:
-            taken = at_carrier(taken, part.carrier)
+        if part.band is not None:
+            taken = at_band(taken, part.band)
             known |= {"channel_checksum": channel_checksum(taken), "n_outage": int(taken["outage"].sum())}
         scenes.append(taken)
         outcomes.append(cast(Outcome, known | {"origin": part.origin}))
@@ -277,8 +282,8 @@ def _attributes(part: _Part) -> StoreAttributes:
         if group not in part.kept:
             attributes.pop(group, None)
             attributes["conventions"].pop(group, None)
-    if part.carrier is not None:
-        attributes = attributes_at(attributes, part.carrier)
+    if part.band is not None:
+        attributes = attributes_at(attributes, part.band)
     for name in COMPUTED:
         attributes.pop(name, None)  # type: ignore[misc]
     return attributes

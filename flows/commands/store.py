@@ -71,10 +71,11 @@ def describe(store: str, as_json: bool, version: int | None) -> None:
 @click.option("--scene", "scene_id", required=True, help="Id of the scene, e.g. helsinki-0007.")
 @click.option("--out", type=path, required=True, help="FILE.png, .html (interactive, offline) or .glb (glTF).")
 @click.option("--carrier", type=float, metavar="HZ", help="Of several carriers the one that is drawn, e.g. 28.5e9.")
-def preview(store: str, scene_id: str, out: Path, carrier: float | None) -> None:
+@click.option("--port", metavar="NAME", help="Of several pairs of ports the one that is drawn, user/base station: H/V.")
+def preview(store: str, scene_id: str, out: Path, carrier: float | None, port: str | None) -> None:
     """Draw a scene of a store: buildings by source of height, base station, users, their strongest paths."""
     output = import_extra("wavecity.dataset.preview.output", "generate")
-    click.echo(f"wrote {output.draw_scene(store, scene_id, out, carrier)}")
+    click.echo(f"wrote {output.draw_scene(store, scene_id, out, carrier, port)}")
 
 
 @click.command(cls=SpokenCommand)
@@ -110,6 +111,7 @@ def publish(store: str, passed: tuple[str, ...]) -> None:
     help="Of spectrum, paths and trajectory keep only these; all other arrays are in every store.",
 )
 @click.option("--carrier", type=float, metavar="HZ", help="Of several carriers only this one, e.g. 28.5e9.")
+@click.option("--port", metavar="NAME", help="Of several pairs of ports only this one, user/base station: H/V.")
 @click.option("--version", type=click.IntRange(1), help="Number of the version (default: the published one).")
 def subset(
     store: str,
@@ -119,6 +121,7 @@ def subset(
     scenes: tuple[str, ...],
     fields: tuple[str, ...],
     carrier: float | None,
+    port: str | None,
     version: int | None,
 ) -> None:
     """Write a part of a store as a store of its own; continues where it was when killed."""
@@ -134,6 +137,7 @@ def subset(
         fields=_names(fields),
         version=version,
         carrier=carrier,
+        port=port,
         progress=lambda units: track(units, "subset", unit="units"),
     )
     click.echo(f"published v{made.number}, {folder_size(made.folder) / 1e6:.1f} MB: {made.data}")

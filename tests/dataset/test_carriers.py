@@ -11,8 +11,8 @@ from command import wavecity as command
 from toy import FREQUENCY, make_layout
 
 import wavecity
-from wavecity.dataset.carriers import at_carrier, stack_carriers
-from wavecity.dataset.checks.carriers import check_carriers
+from wavecity.dataset.bands import at_band, stack_bands
+from wavecity.dataset.checks.bands import check_bands
 from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.describe import describe, description_text
 from wavecity.dataset.importing.subset import subset
@@ -223,15 +223,15 @@ def test_reflected_paths_must_be_the_same_where_none_was_cut() -> None:
         arrays["paths/delay"][:3, 1] = 1e-6
         arrays["paths/interactions"][:3, 1] = 1
         arrays["paths/n_paths"][:3] = 2
-    assert check_carriers(stack_carriers(each), 4, {}) == ""
+    assert check_bands(stack_bands(each), 4, {}) == ""
     each[1]["paths/delay"][0, 1] = 1.1e-6
-    assert check_carriers(stack_carriers(each), 4, {}) == "1 users have paths of other delays at another carrier"
+    assert check_bands(stack_bands(each), 4, {}) == "1 users have paths of other delays at another carrier"
     each[1]["paths/n_paths"][0] = 40  # the strongest of many may be others
-    assert check_carriers(stack_carriers(each), 4, {}) == ""
+    assert check_bands(stack_bands(each), 4, {}) == ""
 
 
 def test_stacking_is_undone() -> None:
     each = [arrays_at(carrier, 1, 5) for carrier in CARRIERS]
     for index, alone in enumerate(each):
-        for name, values in at_carrier(stack_carriers(each), index).items():
+        for name, values in at_band(stack_bands(each), index).items():
             np.testing.assert_array_equal(values, alone[name])

@@ -66,3 +66,37 @@ def test_a_run_of_several_carriers_is_refused_before_it_begins(tmp_path: Path) -
     assert done.returncode == 2
     assert "models are trained on one carrier" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_with_vertical_polarisation_is_written_as_before() -> None:
+    for content in (load_recipe("quickstart").model_dump(mode="json"), load_recipe("quickstart").data_parts()):
+        assert not {"polarisation", "user_polarisation"} & content["radio"].keys()
+    slanted = load_recipe("quickstart", ("radio.polarisation=cross",))
+    assert slanted.data_parts()["radio"]["polarisation"] == "cross"
+
+
+def test_a_store_of_two_ports_has_the_channels_of_both(tmp_path: Path) -> None:
+    changes = {"radio.carriers": "null", "radio.user_polarisation": "VH", "solver.max_depth": 1}
+    recipe = recipe_with("quickstart", ONE_SCENE | changes)
+    assert build_version(recipe, tmp_path / "store", tmp_path) is not None
+    every = wavecity.open_store(tmp_path / "store", port="all")
+    scene = build.scene_of(recipe, str(every.scene.values[0]), tmp_path)
+    for polarisation in ("V", "H"):
+        radio = recipe.radio.model_copy(update={"user_polarisation": polarisation})
+        data = wavecity.open_store(tmp_path / "store", port=f"{polarisation}/V")
+        channels, csi = simulate_csi(scene, radio, recipe.solver, recipe.seed)
+        np.testing.assert_array_equal(data.csi.values[0, : len(csi)], csi)
+        np.testing.assert_array_equal(data.path_gain.values[0, : len(csi)], channels.path_gain)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("radio.polarisation=VH", "radio.carriers=[28.5e9,3.5e9]"), "with two ports there is one carrier"),
+        (("radio.polarisation=VH", "mobility={steps: 4}"), "mobility is of one port at each end"),
+        (("radio.polarisation=X",), "radio.polarisation = 'X'"),
+    ],
+)
+def test_what_ports_do_not_go_with_is_refused(changes: tuple[str, ...], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        load_recipe("quickstart", changes)

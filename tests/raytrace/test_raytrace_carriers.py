@@ -15,7 +15,7 @@ from wavecity.raytrace.channels import Channels
 from wavecity.raytrace.radio_map import radio_map
 from wavecity.raytrace.radio_map_settings import RadioMapSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
-from wavecity.raytrace.simulate import simulate, simulate_carriers, simulate_csi
+from wavecity.raytrace.simulate import simulate, simulate_bands, simulate_csi
 
 # Glass and concrete change with the frequency, each in its own way.
 RADIO = RadioSettings(carriers=(3.5e9, 28.5e9, 60e9), columns=4, rows=2, wall_material="glass")
@@ -42,7 +42,7 @@ def test_every_carrier_equals_a_run_of_its_own(change: dict[str, object]) -> Non
     scene = scene_of(BLOCKS, users_around(BLOCKS, 12))
     solver = SolverSettings(rays=20_000, max_depth=2).model_copy(update=change)
     radio = RADIO.model_copy(update={"scattering": 0.3}) if solver.diffuse else RADIO
-    found = simulate_carriers(scene, radio, solver, 0)
+    found = simulate_bands(scene, radio, solver, 0)
     assert len(found) == 3
     for one, (channels, panel) in zip(radio.each, found, strict=True):
         own, own_panel = simulate_csi(scene, one, solver, 0)
@@ -58,7 +58,7 @@ def test_the_tolerance_holds_at_every_carrier(scene: Scene) -> None:
     """No path is missing that a search of its own would have found; there may be more."""
     solver = SolverSettings(rays=30_000, diffraction=True, tolerance=20.0, max_paths=4)
     more = 0
-    for one, (channels, _) in zip(RADIO.each, simulate_carriers(scene, RADIO, solver, 0), strict=True):
+    for one, (channels, _) in zip(RADIO.each, simulate_bands(scene, RADIO, solver, 0), strict=True):
         own = simulate(scene, one, solver, 0)
         every = simulate(scene, one, solver.model_copy(update={"tolerance": 0.0}), 0)
         assert (own.n_paths <= channels.n_paths).all()
@@ -125,7 +125,7 @@ def test_wrong_carriers_are_refused(settings: dict[str, object], said: str) -> N
 def test_what_knows_one_carrier_refuses_several(scene: Scene) -> None:
     solver = SolverSettings(rays=1000)
     for run in (simulate, simulate_csi):
-        with pytest.raises(InputError, match=r"3.5, 28.5, 60 GHz.*simulate_carriers"):
+        with pytest.raises(InputError, match=r"3.5, 28.5, 60 GHz.*simulate_bands"):
             run(scene, RADIO, solver, 0)
     with pytest.raises(InputError, match="one carrier is needed"):
         radio_map(scene, RADIO, solver, RadioMapSettings(), 0)
