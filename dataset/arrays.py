@@ -12,6 +12,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.types import ArrayV3
 
 from wavecity.dataset.bands import DIMS, Carrier, Port, index_of
+from wavecity.dataset.base_stations import name_of
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.reader import resolve
 from wavecity.dataset.records import attributes_of
@@ -26,9 +27,12 @@ Selection: TypeAlias = tuple[int | slice, ...]
 
 
 def open_arrays(
-    store: str | StorePath, fields: Sequence[str], carrier: Carrier = None, port: Port = None
+    store: str | StorePath, fields: Sequence[str], links: int = 0, carrier: Carrier = None, port: Port = None
 ) -> dict[str, ArrayV3]:
     """Open arrays for fast reading of whole scenes; of one `carrier` or `port`, or of all, as of `open_store`.
+
+    With `links`, the number of the store's base stations, each array holds the links of all of them one after the other:
+    scene s of base station k is scene `k * scenes + s` (`LinkArray`).
 
     The codec pipeline of package `zarrs` decodes a shard several times faster than zarr's own, and is used where it is
     installed, without its pool of threads: that does not survive a fork, and the next read would wait for it for ever.
@@ -52,11 +56,12 @@ def open_arrays(
             numeric = sorted(name for name, array in known.items() if array.dtype.kind in "biufc")
             msg = f"{store}: no array {field!r}; it has {', '.join(numeric)}"
             raise InputError(msg)
-    arrays = {field: known[field] for field in fields}
-    if carrier is None and port is None and not any(map(_has_bands, arrays.values())):
-        return _fast(arrays)
+    if links:
+        return _of_links(store, fields, known, links)
+    opened = _fast({field: known[field] for field in fields})
+    if carrier is None and port is None and not any(map(_has_bands, opened.values())):
+        return opened
     index = index_of(store, attributes_of(root.attrs.asdict()), carrier, port)
-    opened = _fast(arrays)
     if index is None:
         return opened
     alone = {name: cast(ArrayV3, AtBand(array, index)) for name, array in opened.items() if _has_bands(array)}
@@ -64,7 +69,7 @@ def open_arrays(
 
 
 def _fast(arrays: dict[str, ArrayV3]) -> dict[str, ArrayV3]:
-    """The same arrays with the codec pipeline of `zarrs`, where it is installed."""
+    """The same arrays, decoded by package `zarrs` where it is installed."""
     try:
         from zarrs import ZarrsCodecPipeline
     except ImportError:
@@ -74,6 +79,65 @@ def _fast(arrays: dict[str, ArrayV3]) -> dict[str, ArrayV3]:
     # `chunk_concurrent_minimum` shards at a time in its pool, whatever the number of threads.
     with zarr.config.set(_ZARRS):
         return {name: _made_again(array) for name, array in arrays.items()}
+
+
+def _of_links(
+    store: str | StorePath, fields: Sequence[str], known: dict[str, ArrayV3], links: int
+) -> dict[str, ArrayV3]:
+    """Arrays of all base stations (`LinkArray`)."""
+    root = open_group(resolve(str(store)))
+    found = {}
+    for field in fields:
+        if field.startswith("radio_map/"):
+            msg = f"{store}: {field}: radio maps are of base station 0; leave the field or bs out"
+            raise InputError(msg)
+        # What links do not have of their own, such as maps, is the store's.
+        parts = [root.get(name_of(number, field)) for number in range(links)]
+        arrays = {str(number): part for number, part in enumerate(parts) if isinstance(part, zarr.Array)}
+        of_link = _fast({**{str(number): known[field] for number in range(links)}, **arrays})
+        found[field] = cast(ArrayV3, LinkArray([of_link[str(number)] for number in range(links)]))
+    return found
+
+
+class LinkArray:
+    """An array of several base stations, read as if each had scenes of its own: all of base station 0, then of 1, ...
+
+    It has what readers use of a Zarr array. Of an array with a dimension `bs`, such as `bs/azimuth`, each base station
+    has its own part.
+
+    Parameters
+    ----------
+    parts : sequence of zarr.Array
+        One for each base station, of the same shape.
+    """
+
+    def __init__(self, parts: Sequence[ArrayV3]) -> None:
+        first, dims = parts[0], dims_of(parts[0])
+        self._parts, self._by_station = parts, dims[1:2] == ("bs",)
+        self._scenes, rest = first.shape[0], 2 if self._by_station else 1
+        self.shape, self.dims = (len(parts) * self._scenes, *first.shape[rest:]), (*dims[:1], *dims[rest:])
+        self.dtype, self.attrs, self.shards, self.chunks = first.dtype, first.attrs, first.shards, first.chunks
+
+    def __getitem__(self, key: int | tuple[int, slice]) -> Values:
+        """One scene of one base station, and of its users some."""
+        scene, users = key if isinstance(key, tuple) else (key, slice(None))
+        number, row = divmod(int(scene), self._scenes)
+        return np.asarray(self._parts[number][row, number if self._by_station else users])
+
+    def get_basic_selection(self, selection: tuple[slice, ...], out: NDBuffer) -> None:
+        """Read scenes, which may be of several base stations, into `out`."""
+        scene, *rest = selection
+        start = scene.start
+        while start < scene.stop:
+            number, row = divmod(start, self._scenes)
+            count = min(scene.stop - start, self._scenes - row)
+            values = out.as_numpy_array()[start - scene.start :][:count]
+            part = slice(row, row + count)
+            if self._by_station:
+                values[...] = self._parts[number][part, number]
+            else:
+                self._parts[number].get_basic_selection((part, *rest), out=NDBuffer(values))  # type: ignore[arg-type]
+            start += count
 
 
 _ZARRS = {
@@ -124,14 +188,6 @@ class AtBand:
         return (scene, user, self._index, *rest)
 
 
-def dims_of(array: ArrayV3 | AtBand) -> tuple[str | None, ...]:
-    """Names of an array's dimensions."""
-    if isinstance(array, AtBand):
-        return array.dims
-    metadata = array.metadata
-    return (metadata.dimension_names or ()) if isinstance(metadata, ArrayV3Metadata) else ()
-
-
 def _has_bands(array: ArrayV3) -> bool:
     """Whether an array has a dimension `carrier` or `port`."""
     return any(dim in DIMS for dim in dims_of(array))
@@ -140,6 +196,14 @@ def _has_bands(array: ArrayV3) -> bool:
 def is_per_user(array: ArrayV3) -> bool:
     """Whether an array has a user axis, or holds one value for all users of a scene."""
     return dims_of(array)[1:2] == ("user",)
+
+
+def dims_of(array: ArrayV3) -> tuple[str | None, ...]:
+    """Names of an array's dimensions; nothing where it has none."""
+    if (dims := getattr(array, "dims", None)) is not None:  # a `LinkArray` or an `AtBand`
+        return tuple(dims)
+    metadata = array.metadata
+    return tuple(metadata.dimension_names or ()) if isinstance(metadata, ArrayV3Metadata) else ()
 
 
 def read_scenes(

@@ -12,6 +12,7 @@ from wavecity.dataset.files import StorePath
 from wavecity.dataset.impairments import Sample, like
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import attributes_of
+from wavecity.dataset.schema import Values
 from wavecity.dataset.views import band_offsets, path_fields, radio_of_panel
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.channels import DeparturePaths, ReceiverSettings, csi, csi_axes
@@ -106,6 +107,8 @@ class DerivedCsi:
             msg = f"sample: has no {', '.join(missing)}; give the reader fields=({', '.join(map(repr, self.fields))}, ...)"
             raise InputError(msg)
         arrays = {name.removeprefix("paths/"): np.asarray(sample[name]) for name in self.fields}
+        if "bs" in sample:
+            arrays["aod_azimuth"] = self._turned(sample, arrays["aod_azimuth"])
         values = csi(
             cast(DeparturePaths, SimpleNamespace(**arrays)),
             self.radio,
@@ -116,6 +119,16 @@ class DerivedCsi:
         )
         kept = {name: value for name, value in sample.items() if self.keep_paths or name not in self.fields}
         return {**kept, "csi": like(sample["paths/gain"], values)}
+
+    def _turned(self, sample: Sample, azimuth: Values) -> Values:
+        """Azimuths of departure from a panel that faces where that of the sample's base station does."""
+        if "bs/azimuth" not in sample:
+            msg = "sample: has no bs/azimuth, where its base station faces; give the reader fields=('bs/azimuth', ...) as well"
+            raise InputError(msg)
+        faces = np.asarray(sample["bs/azimuth"], np.float64)
+        if "scene_row" in sample:
+            faces = faces[np.asarray(sample["scene_row"])]
+        return np.asarray(azimuth + np.deg2rad(self.radio.azimuth - faces)[..., None], np.float32)
 
     def __repr__(self) -> str:
         radio = self.radio

@@ -92,7 +92,11 @@ def describe(store: str | StorePath, version: int | None = None) -> Description:
     attributes = attributes_of(data.attrs)
     groups = {
         "": data,
-        **{name: group for name in ("paths", "trajectory", "radio_map") if (group := _group(path, name)) is not None},
+        **{
+            name: group
+            for name in ("paths", "trajectory", "radio_map", "bs")
+            if (group := _group(path, name)) is not None
+        },
     }
     sizes = {str(name): int(length) for group in groups.values() for name, length in group.sizes.items()}
     manifest = read_json(path.parent / "manifest.json") or {}

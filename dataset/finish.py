@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from wavecity.dataset.bands import CARRIER, PORT
 from wavecity.dataset.bands import CONVENTIONS as OF_BANDS
+from wavecity.dataset.base_stations import CONVENTION as BASE_STATION_CONVENTION
+from wavecity.dataset.base_stations import GROUP as BASE_STATIONS
+from wavecity.dataset.base_stations import name_of
 from wavecity.dataset.distributions import merge_distributions
 from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import files_below, open_group, sha256_of, write_json, zarr_store
@@ -100,6 +103,8 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
     conventions = CONVENTIONS
     if draft.layout.with_trajectory:
         conventions = conventions | {"trajectory": TRAJECTORY_CONVENTION}
+    if draft.layout.base_stations > 1:
+        conventions = conventions | {BASE_STATIONS: BASE_STATION_CONVENTION}
     if draft.layout.with_radio_map:
         conventions = conventions | {GROUP: RADIO_MAP_CONVENTION}
         for metric in draft.layout.map_metrics:
@@ -139,7 +144,9 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
 
 def groups(layout: Layout) -> list[str]:
     """Groups of a store below its root."""
-    return ["paths"] * layout.with_paths + ["trajectory"] * layout.with_trajectory + [GROUP] * layout.with_radio_map
+    of_link = ["paths"] * layout.with_paths + ["trajectory"] * layout.with_trajectory
+    others = [name_of(k, group).rstrip("/") for k in range(1, layout.base_stations) for group in ["", *of_link]]
+    return of_link + [GROUP] * layout.with_radio_map + ([BASE_STATIONS, *others] if others else [])
 
 
 def scene_arrays(layout: Layout) -> dict[str, SceneField]:

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from wavecity.dataset.bands import CARRIER, DIMS, PORT, with_bands
+from wavecity.dataset.base_stations import base_station_specs
 from wavecity.dataset.radio_maps import radio_map_specs
 from wavecity.dataset.records import Content
 from wavecity.dataset.schema import ArraySpec, array_specs
@@ -21,8 +22,8 @@ TRAJECTORY_CHUNK = 2**20
 class Layout:
     """Sizes of the store's dimensions and its sharding.
 
-    Without `steps` its users do not move; without `map_metrics` its scenes have no radio maps; without `carriers` there is
-    one, without `ports` one pair; there are not several of both.
+    Without `steps` its users do not move; without `map_metrics` its scenes have no radio maps. `base_stations` counts the
+    first one. Without `carriers` there is one, without `ports` one pair; there are several of one of these three at most.
     """
 
     scenes: int
@@ -43,6 +44,7 @@ class Layout:
     with_vertices: bool = False
     map_metrics: tuple[str, ...] = ()
     map_cells: int = 0
+    base_stations: int = 1
     carriers: int = 0
     ports: int = 0
 
@@ -52,10 +54,14 @@ class Layout:
         return cls(**{**content, "map_metrics": tuple(content.get("map_metrics", ()))})
 
     def content(self) -> Content:
-        """What `draft.json` has of it; of radio maps, carriers and ports only where there are some, as before there were any."""
+        """What `draft.json` has of it; of what is off nothing, as before there was any of it."""
         content = asdict(self)
+        if not self.with_vertices:
+            del content["with_vertices"]
         if not self.with_radio_map:
             del content["map_metrics"], content["map_cells"]
+        if self.base_stations == 1:
+            del content["base_stations"]
         for name in ("carriers", "ports"):
             if not content[name]:
                 del content[name]
@@ -84,9 +90,9 @@ class Layout:
     def specs(self) -> list[ArraySpec]:
         """Arrays that units write."""
         parts = self.with_spectrum, self.with_paths, self.gain_floor, self.with_trajectory, self.with_vertices
-        specs = array_specs(*parts) + radio_map_specs(self.map_metrics)
-        dim = CARRIER if self.carriers else PORT
-        return with_bands(specs, dim) if self.bands else specs
+        specs = array_specs(*parts)
+        specs = with_bands(specs, CARRIER if self.carriers else PORT) if self.bands else specs
+        return specs + base_station_specs(specs, self.base_stations) + radio_map_specs(self.map_metrics)
 
     def shape(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shape of one array."""
@@ -108,6 +114,7 @@ class Layout:
             "subcarrier": self.subcarriers,
             "map_row": self.map_cells,
             "map_column": self.map_cells,
+            "bs": self.base_stations,
             CARRIER: self.carriers,
             PORT: self.ports,
         }

@@ -7,6 +7,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from wavecity.dataset.bands import Carrier, Port
+from wavecity.dataset.base_stations import Links
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.reprs import plain, table
 from wavecity.dataset.torch_data import FIELDS, BatchTransform, Made, ShuffledChannels, State
@@ -58,6 +59,8 @@ class ChannelDataModule(LightningDataModule):
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    bs : int or "all", optional
+        Of several base stations the one whose links are the samples, or all of them (`ShuffledChannels`).
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
     port : str, optional
@@ -90,6 +93,7 @@ class ChannelDataModule(LightningDataModule):
         scenes: Sequence[str] | None = None,
         cities: Sequence[str] | None = None,
         version: int | None = None,
+        bs: Links | None = None,
         carrier: Carrier = None,
         port: Port = None,
     ) -> None:
@@ -106,6 +110,7 @@ class ChannelDataModule(LightningDataModule):
             "scenes": scenes,
             "cities": cities,
             "version": version,
+            "bs": bs,
             "carrier": carrier,
             "port": port,
         }
@@ -122,7 +127,7 @@ class ChannelDataModule(LightningDataModule):
         """What it shows of itself; nothing is opened for it."""
         chosen = [
             f"{name}={self._options[name]!r}"
-            for name in ("scenes", "cities", "version", "carrier", "port")
+            for name in ("scenes", "cities", "version", "bs", "carrier", "port")
             if self._options[name]
         ]
         return [

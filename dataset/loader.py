@@ -17,6 +17,7 @@ from zarr.types import ArrayV3
 
 from wavecity.dataset.arrays import Batch, is_per_user, open_arrays, read_scenes
 from wavecity.dataset.bands import Carrier, Port
+from wavecity.dataset.base_stations import Links, chosen
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.records import StoreAttributes, attributes_of
@@ -43,13 +44,18 @@ class Users:
         The Zarr group, with the `latest` pointer followed.
     split : str
     scene_index, user_index : int64 (N,)
-        Scene and user of every sample, as in the store; scenes ascend.
+        Scene and user of every sample, as in the store; scenes ascend. With `links` scene s of base station k is scene
+        `k * scenes + s` (`arrays.LinkArray`).
     unit : int64 (N,)
         Unit (shard) of every sample.
     attrs : dict
         Attributes of the store.
     cities : str (scene,)
         City of every scene of the store, empty where it has none.
+    links : int
+        Number of the store's base stations where they were asked for; 0: the links of base station 0 are read.
+    scenes : int
+        Of the store.
     carrier : float, "all" or None
         Which carrier is read, of a store with several.
     port : str or None
@@ -63,15 +69,29 @@ class Users:
     unit: NDArray[np.int64]
     attrs: StoreAttributes
     cities: NDArray[np.str_] = field(default_factory=lambda: np.array([], str))
+    links: int = 0
+    scenes: int = 0
     carrier: Carrier = None
     port: Port = None
+
+    def identity(self, scene_index: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """`scene` as in the store, and with `links` the number `bs` of the base station."""
+        if not self.links:
+            return {"scene": scene_index}
+        return {"scene": scene_index % self.scenes, "bs": scene_index // self.scenes}
+
+    def open_arrays(self, fields: Sequence[str]) -> dict[str, ArrayV3]:
+        """Arrays of the links, carriers and ports that are read."""
+        return open_arrays(self.path, fields, self.links, self.carrier, self.port)
 
     def __len__(self) -> int:
         return len(self.scene_index)
 
     def facts(self) -> list[tuple[str, str]]:
         """What readers show of themselves."""
-        scenes = np.unique(self.scene_index)
+        identity = self.identity(self.scene_index)
+        scenes = np.unique(identity["scene"])
+        numbers = np.unique(identity["bs"]).tolist() if self.links else []
         places = np.unique(self.cities[scenes]).tolist() if len(self.cities) else []
         more = f" and {len(places) - 4} more" if len(places) > 4 else ""
         where = f" in {', '.join(places[:4])}{more}" if places else ""
@@ -79,6 +99,7 @@ class Users:
             ("store", f"{self.path}, fingerprint {str(self.attrs.get('fingerprint', ''))[:16]}"),
             ("split", self.split),
             ("users", f"{len(self):,} of {len(scenes):,} scene{'s' * (len(scenes) != 1)}{where}"),
+            *([("base stations", ", ".join(map(str, numbers)))] if self.links else []),
         ]
 
     def spread(self, limit: int | None) -> "Users":
@@ -146,6 +167,7 @@ def find_users(
     scenes: Sequence[str] | None = None,
     cities: Sequence[str] | None = None,
     version: int | None = None,
+    bs: Links | None = None,
     carrier: Carrier = None,
     port: Port = None,
 ) -> Users:
@@ -165,6 +187,8 @@ def find_users(
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    bs : int or "all", optional
+        Of several base stations the one whose links are the samples, or all of them; by default base station 0.
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all; then a user counts who has a path at any.
     port : str, optional
@@ -173,8 +197,8 @@ def find_users(
     Raises
     ------
     InputError
-        Not a store, files of it are missing or damaged, no such version, scene, city or carrier, or a split without
-        scenes.
+        Not a store, files of it are missing or damaged, no such version, scene, city, base station or carrier, or a
+        split without scenes.
     """
     path = resolve(store, version)
     data = open_store(path, verify=verify, carrier=carrier, port=port)
@@ -192,22 +216,31 @@ def find_users(
                 f"{store}: no chosen scene is in split {split!r}; they are in {', '.join(sorted(set(splits[wanted])))}"
             )
         raise InputError(msg)
-    real = np.arange(data.sizes["user"]) < n_users[rows, None]
-    outage = open_arrays(path, ("outage",), carrier, port)["outage"]
+    attributes, count = attributes_of(data.attrs), data.sizes["scene"]
+    numbers = None if bs is None else chosen(store, attributes, bs)
+    links = len(chosen(store, attributes, "all")) if numbers and "base_stations" in attributes else 0
+    if links and numbers:
+        rows = (np.array(numbers)[:, None] * count + rows).ravel()
+    real = np.arange(data.sizes["user"]) < n_users[rows % count, None]
+    outage = open_arrays(path, ("outage",), links, carrier, port)["outage"]
     if not include_outage:
         # The whole array at once: it is small, and zarr takes milliseconds for every request.
-        lost = np.asarray(outage[:])[rows]
+        lost = read_scenes({"outage": outage}, np.arange(outage.shape[0]))["outage"][rows]
         real &= ~(lost if lost.ndim == 2 else lost.all(axis=2))
     row, user_index = np.nonzero(real)
     scene_index = rows[row]
+    shard = (outage.shards or outage.chunks)[0]
+    number, scene = np.divmod(scene_index, count)
     return Users(
         path,
         split,
         scene_index,
         user_index,
-        scene_index // (outage.shards or outage.chunks)[0],
-        attributes_of(data.attrs),
+        number * -(-count // shard) + scene // shard,
+        attributes,
         data["city"].values.astype(str) if "city" in data.coords else np.array([], str),
+        links,
+        count,
         carrier,
         port,
     )
@@ -218,7 +251,7 @@ def units_within(users: Users, fields: Sequence[str], size: int) -> int:
 
     As a `window` (see `Order`) it mixes as many users as the memory allows, in a small store all of them.
     """
-    arrays = open_arrays(users.path, fields, users.carrier, users.port)
+    arrays = users.open_arrays(fields)
     most = int(users.user_index.max(initial=0)) + 1
     scene = sum(
         array.dtype.itemsize * (most * math.prod(array.shape[2:]) if is_per_user(array) else math.prod(array.shape[1:]))
@@ -274,7 +307,7 @@ class BatchReader:
     def _open(self, fields: Sequence[str]) -> None:
         """Open the arrays in this process."""
         self._process = os.getpid()
-        self.arrays = open_arrays(self.users.path, fields, self.users.carrier, self.users.port)
+        self.arrays = self.users.open_arrays(fields)
 
     def __len__(self) -> int:
         return self.order.batches(len(self.users))
@@ -333,8 +366,8 @@ class BatchReader:
         Yields
         ------
         dict
-            Every field (B, ...), and `scene` and `user`, int64 (B,), as in the store. With `scenes_once` those of scenes
-            (S, ...), and `scene_row`, int64 (B,). Arrays are the caller's to keep.
+            Every field (B, ...), and `scene` and `user`, int64 (B,), as in the store; of several base stations `bs`.
+            With `scenes_once` those of scenes (S, ...), and `scene_row`, int64 (B,). Arrays are the caller's to keep.
 
         Raises
         ------
@@ -408,7 +441,8 @@ class BatchReader:
             for name, array in self.arrays.items()
             if is_per_user(array) or not self.scenes_once
         }
-        return batch | {"scene": np.empty(count, np.int64), "user": np.empty(count, np.int64)}
+        names = ("scene", "user", "bs") if self.users.links else ("scene", "user")
+        return batch | {name: np.empty(count, np.int64) for name in names}
 
     def _decode(
         self, epoch: int, pieces: list[NDArray[np.int64]], random: np.random.Generator, memory: Recycler
@@ -422,7 +456,7 @@ class BatchReader:
         scene, user = self.users.scene_index[chosen], self.users.user_index[chosen]
         scenes, row = np.unique(scene, return_inverse=True)
         read = read_scenes(self.arrays, scenes, memory, int(user.max()) + 1)
-        return _Window(scene, user, row, read, self.arrays)
+        return _Window(self.users.identity(scene), user, row, read, self.arrays)
 
     def _random(self, epoch: int, *purpose: int) -> np.random.Generator:
         """Random numbers of one purpose in an epoch."""
@@ -438,7 +472,7 @@ class _Window:
 
     def __init__(
         self,
-        scene: NDArray[np.int64],
+        identity: dict[str, NDArray[np.int64]],
         user: NDArray[np.int64],
         row: NDArray[np.int64],
         values: Batch,
@@ -455,8 +489,8 @@ class _Window:
             else:
                 self._tables[name] = value, row
                 self.scene_tables[name] = value
-        self._tables |= {name: (value, np.arange(len(value))) for name, value in (("scene", scene), ("user", user))}
-        self._length = len(scene)
+        self._tables |= {name: (value, np.arange(len(user))) for name, value in (*identity.items(), ("user", user))}
+        self._length = len(user)
 
     def __len__(self) -> int:
         return self._length

@@ -33,6 +33,7 @@ class _Lease(TypedDict, total=False):
 
     host: str
     pid: int
+    started: str
     beat: float
     released: bool
 
@@ -153,7 +154,15 @@ def _refusal(store: StorePath, holder: _Lease | None) -> str:
 
 def _me() -> _Lease:
     """Lease of this process, now."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "beat": time.time()}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "beat": time.time()}
+
+
+def _started(pid: int) -> str:
+    """When a process of this machine began, in the kernel's count; empty where it cannot be read."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def _alive(holder: _Lease) -> bool:
@@ -167,6 +176,10 @@ def _alive(holder: _Lease) -> bool:
             return False
         except PermissionError:
             pass  # it lives, as another user
+        # A container that is started again has the host name of before, and counts its processes from 1 again.
+        started = _started(int(holder["pid"]))
+        if started and started != (holder.get("started") or started):
+            return False
     return time.time() - float(holder.get("beat", 0)) < LEASE
 
 

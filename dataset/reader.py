@@ -8,6 +8,8 @@ import numpy as np
 import xarray as xr
 
 from wavecity.dataset.bands import DIMS, Carrier, Port, choose_band
+from wavecity.dataset.base_stations import GROUP as BASE_STATIONS
+from wavecity.dataset.base_stations import Links, chosen, name_of
 from wavecity.dataset.files import StorePath, location, open_group, outage, zarr_store
 from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.integrity import damages, named
@@ -138,6 +140,7 @@ def open_store(
     scenes: Sequence[str] | None = None,
     cities: Sequence[str] | None = None,
     version: int | None = None,
+    bs: Links | None = None,
     carrier: Carrier = None,
     port: Port = None,
 ) -> xr.Dataset:
@@ -151,7 +154,8 @@ def open_store(
     store : path or URL
         Folder of a build, of a version, or a `.zarr`.
     group : str, optional
-        `paths` for the path-level arrays; `trajectory` for users that move (coordinates `time`, `frequency`).
+        `paths` for the path-level arrays; `trajectory` for users that move (coordinates `time`, `frequency`); `radio_map`;
+        `bs` for the cells of several base stations.
     verify : bool
         Whether every byte is compared with the manifest, too.
     scenes : sequence of str, optional
@@ -160,6 +164,10 @@ def open_store(
         Only scenes of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    bs : int or "all", optional
+        Of several base stations the one whose links are read, or all of them along a dimension `bs`; then there is also
+        what the group `bs` has (`serving`, `sinr`, and coordinates `bs_position`, `bs_azimuth`). By default the links of
+        base station 0 and nothing else.
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all, along dimension `carrier`.
     port : str, optional
@@ -175,8 +183,9 @@ def open_store(
     Raises
     ------
     InputError
-        Not a store, a Zarr group that is not of this schema, or a store without that group, version, scene, city or
-        carrier, or with several carriers or ports of which none is named; files that are missing or are not what was written.
+        Not a store, a Zarr group that is not of this schema, or a store without that group, version, scene, city, base
+        station or carrier, or with several carriers or ports of which none is named; files that are missing or are not what
+        was written.
 
     Examples
     --------
@@ -184,6 +193,7 @@ def open_store(
     >>> train = data.isel(scene=(data["split"] == "train").values)
     >>> delays = open_store("helsinki", "paths")["delay"]
     >>> data.sel(scene="helsinki-0020")["path_gain"].groupby("los").mean()
+    >>> open_store("helsinki", bs="all").sel(bs=1)["csi"]
     """
     path = resolve(store, version)
     if path.name == "data.zarr":
@@ -193,25 +203,65 @@ def open_store(
             "paths": "build it with features.paths: true",
             "trajectory": "its users do not move: build it from a recipe with mobility",
             "radio_map": "build it with features.radio_map",
-        }.get(group, "there are paths, trajectory and radio_map")
+            BASE_STATIONS: "it has one base station; build it with scene.base_stations for more",
+        }.get(group, "there are paths, trajectory, radio_map and bs")
         raise InputError(msg)
-    try:
-        dataset: xr.Dataset = xr.open_zarr(zarr_store(path, read_only=True), group=group)
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        msg = f"{store}: cannot be read as a Wavecity store ({str(error).splitlines()[0]}); rebuild or name another"
-        raise InputError(msg) from error
+    dataset = _group_of(path, group, store)
     if group is None and ("csi" not in dataset or "schema_version" not in dataset.attrs):
         msg = f"{store}: a Zarr group, but not a finished Wavecity store (no csi or schema_version); name another"
         raise InputError(msg)
     coordinates = _scene_coordinates(path, group)
     opened: xr.Dataset = dataset.assign_coords(coordinates).assign_attrs(cf_attributes(dataset.attrs))
     opened = opened.drop_encoding()
+    if bs is not None:
+        opened = _links(opened, path, group, store, bs)
     if any(dim in opened.dims for dim in DIMS) or carrier is not None or port is not None:
         opened = choose_band(store, opened, attributes_of(open_group(path).attrs), carrier, port)
     if scenes is None and cities is None:
         return opened
     ids, places = (coordinates[name][1] if name in coordinates else None for name in ("scene", "city"))
     return opened.isel(scene=np.flatnonzero(rows_of(store, ids, places, scenes, cities)))
+
+
+def _group_of(path: StorePath, group: str | None, store: str | StorePath) -> xr.Dataset:
+    """Open one group of a store as it is; `store` is its name in messages."""
+    try:
+        found: xr.Dataset = xr.open_zarr(zarr_store(path, read_only=True), group=group)
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        msg = f"{store}: cannot be read as a Wavecity store ({str(error).splitlines()[0]}); rebuild or name another"
+        raise InputError(msg) from error
+    return found
+
+
+def _links(first: xr.Dataset, path: StorePath, group: str | None, store: str | StorePath, links: Links) -> xr.Dataset:
+    """A group of base station 0 as it is for other base stations, or for all; in the root group with the cells."""
+    root = xr.open_zarr(zarr_store(path, read_only=True), chunks=None)
+    numbers = chosen(store, attributes_of(root.attrs), links)
+    if group in ("radio_map", BASE_STATIONS):
+        msg = f"{store}: group {group!r} is not of single links; open it without bs"
+        raise InputError(msg)
+    if not (path / BASE_STATIONS / "zarr.json").is_file():
+        return first
+    views: list[xr.Dataset] = []
+    names: set[str] = set()
+    for number in numbers:
+        link = _group_of(path, name_of(number, group or "").rstrip("/"), store) if number else first
+        # What links do not have of their own, such as maps, is the store's.
+        own = {str(name): link[name].variable for name in link.data_vars}
+        names |= set(own) if number else set()
+        views.append(first.assign(own).drop_encoding())
+    if len(views) == 1:
+        found = views[0].assign_coords(bs=numbers[0])
+    else:
+        along = xr.Variable("bs", np.array(numbers))
+        found = xr.concat(views, along, sorted(names), "minimal", compat="override", join="override")
+    if group is not None:
+        return found
+    cells = _group_of(path, BASE_STATIONS, store).drop_encoding()
+    cells = cells.drop_vars(list(cells.coords)).isel(bs=numbers[0] if len(views) == 1 else slice(None))
+    places = {f"bs_{name}": cells[name].variable.load() for name in ("position", "azimuth")}
+    of_users = {name: cells[name].variable for name in cells.data_vars if name not in ("position", "azimuth")}
+    return found.assign(of_users).assign_coords(places)
 
 
 def _scene_coordinates(path: StorePath, group: str | None) -> dict[str, Coordinate]:

@@ -189,6 +189,16 @@ class RadioMapAttributes(TypedDict):
     receiver_height_m: float
 
 
+class BaseStationAttributes(TypedDict):
+    """Number of base stations, and what decides the cells."""
+
+    count: int
+    transmit_power_dbm: float
+    bandwidth_hz: float
+    noise_figure_db: float
+    hysteresis_db: float
+
+
 class BandAttributes(TypedDict, total=False):
     """Carriers, or pairs of ports, of a store that has several, in their order, with statistics as of the store."""
 
@@ -208,8 +218,8 @@ class ImportAttributes(TypedDict):
 
 
 class StoreAttributes(TypedDict, total=False):
-    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map`, `carriers`, `ports` and `imported`
-    where they apply.
+    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map`, `base_stations`, `carriers`,
+    `ports` and `imported` only where they apply.
     """
 
     title: str
@@ -234,6 +244,7 @@ class StoreAttributes(TypedDict, total=False):
     recipe: Content
     trajectory: TrajectoryAttributes
     radio_map: RadioMapAttributes
+    base_stations: BaseStationAttributes
     carriers: BandAttributes
     ports: BandAttributes
     # Of user and base station, where they are not V/V.
@@ -243,17 +254,9 @@ class StoreAttributes(TypedDict, total=False):
 
 # What is stored as JSON text, and as 0 or 1: NetCDF has neither objects nor truth values. Stores of schema 1 have both.
 OBJECTS = (
-    "conventions",
-    "statistics",
-    "array",
-    "recipe",
-    "trajectory",
-    "radio_map",
-    "carriers",
-    "ports",
-    "imported",
-    "receiver",
-)
+    "conventions", "statistics", "array", "recipe", "trajectory", "radio_map", "base_stations", "carriers", "ports",
+    "imported", "receiver",
+)  # fmt: skip
 FLAGS = ("los_traced", "polarisation_matched")
 
 

@@ -36,10 +36,12 @@ class FeatureSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out radio maps where there are none: what is written of such a recipe is as it was before there were any."""
+        """Leave out what is off: what is written of such a recipe is as it was before there was the option."""
         content: dict[str, object] = handler(self)
         if self.radio_map is None:
             content.pop("radio_map", None)
+        if self.interactions == "kinds":
+            content.pop("interactions", None)
         return content
 
 

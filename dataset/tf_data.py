@@ -8,6 +8,7 @@ import numpy as np
 
 from wavecity.dataset.arrays import Batch, is_per_user
 from wavecity.dataset.bands import Carrier, Port
+from wavecity.dataset.base_stations import Links
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.loader import BatchReader, Order, find_users
 from wavecity.geo.errors import InputError
@@ -33,6 +34,7 @@ def tf_dataset(
     scenes: Sequence[str] | None = None,
     cities: Sequence[str] | None = None,
     version: int | None = None,
+    bs: Links | None = None,
     carrier: Carrier = None,
     port: Port = None,
 ) -> "tf.data.Dataset":
@@ -69,6 +71,9 @@ def tf_dataset(
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    bs : int or "all", optional
+        Of several base stations the one whose links are the samples, or all of them; batches have `bs`, int64 (B,). By
+        default base station 0.
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
     port : str, optional
@@ -97,7 +102,7 @@ def tf_dataset(
         msg = f"tf_dataset needs TensorFlow ({error}): pip install 'wavecity[tensorflow]'"
         raise InputError(msg) from error
     order = Order(batch_size, seed, window, drop_last, rank, world)
-    users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier, port)
+    users = find_users(store, split, include_outage, verify, scenes, cities, version, bs, carrier, port)
     reader = BatchReader(users, fields, order)
 
     numbers = count(epoch)
@@ -111,7 +116,8 @@ def tf_dataset(
         name: tf.TensorSpec((rows, *array.shape[2 if is_per_user(array) else 1 :]), tf.as_dtype(array.dtype), name=None)
         for name, array in reader.arrays.items()
     }
-    signature |= {name: tf.TensorSpec((rows,), tf.as_dtype(np.dtype(np.int64))) for name in ("scene", "user")}
+    names = ("scene", "user", "bs") if reader.users.links else ("scene", "user")
+    signature |= {name: tf.TensorSpec((rows,), tf.as_dtype(np.dtype(np.int64))) for name in names}
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     if epochs is None:
         return dataset

@@ -13,8 +13,9 @@ import psutil
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from wavecity.dataset.arrays import is_per_user, open_arrays, read_scenes
+from wavecity.dataset.arrays import is_per_user, read_scenes
 from wavecity.dataset.bands import Carrier, Port
+from wavecity.dataset.base_stations import Links
 from wavecity.dataset.epochs import EpochCounter
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.impairments import Sample
@@ -67,6 +68,9 @@ class ChannelDataset(Dataset[Sample]):
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    bs : int or "all", optional
+        Of several base stations the one whose links are the samples, or all of them, each link a sample; it says `bs`.
+        Fields `bs/position` (3,) and `bs/azimuth` are of the sample's base station. By default base station 0.
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
     port : str, optional
@@ -76,6 +80,8 @@ class ChannelDataset(Dataset[Sample]):
     ----------
     scene_index, user_index : int64 (N,)
         Scene and user of every sample, as in the store.
+    bs_index : int64 (N,)
+        Base station of every sample.
     statistics, attrs : dict
         Train-split statistics and attributes of the store.
     preloaded : bool
@@ -99,18 +105,21 @@ class ChannelDataset(Dataset[Sample]):
         scenes: Sequence[str] | None = None,
         cities: Sequence[str] | None = None,
         version: int | None = None,
+        bs: Links | None = None,
         carrier: Carrier = None,
         port: Port = None,
     ) -> None:
-        users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier, port)
+        users = find_users(store, split, include_outage, verify, scenes, cities, version, bs, carrier, port)
         self._users = users
-        self.scene_index, self.user_index = users.scene_index, users.user_index
+        identity = users.identity(users.scene_index)
+        self.scene_index, self.user_index = identity["scene"], users.user_index
+        self.bs_index = identity.get("bs", np.zeros_like(users.scene_index))
         self.fields = tuple(fields)
         self.attrs = users.attrs
         self.statistics: dict[str, float] = dict(users.attrs["statistics"])
         self.transform = transform
         self._path = users.path
-        self._scenes, self._row = np.unique(self.scene_index, return_inverse=True)
+        self._scenes, self._row = np.unique(users.scene_index, return_inverse=True)
         self._open()
         size = sum(math.prod(self._shape(name)) * array.dtype.itemsize for name, array in self._arrays.items())
         self.preloaded = size <= MEMORY_SHARE * available_memory() if preload is None else preload
@@ -119,7 +128,7 @@ class ChannelDataset(Dataset[Sample]):
     def _open(self) -> None:
         """Open the arrays in this process, with an empty cache."""
         self._process = os.getpid()
-        self._arrays = open_arrays(self._path, self.fields, self._users.carrier, self._users.port)
+        self._arrays = self._users.open_arrays(self.fields)
         self._chunks: OrderedDict[tuple[str, int, int], Values] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
@@ -164,7 +173,7 @@ class ChannelDataset(Dataset[Sample]):
             # A forked worker: connections do not survive that.
             self._open()
         array = self._arrays[name]
-        scene, user = int(self.scene_index[index]), int(self.user_index[index])
+        scene, user = int(self._users.scene_index[index]), int(self.user_index[index])
         size = array.chunks[1] if is_per_user(array) else 0
         key = (name, scene, user // size if size else 0)
         if key not in self._chunks:
@@ -189,6 +198,8 @@ class ChannelDataset(Dataset[Sample]):
                 item[name] = self._read(name, index)
         item["scene"] = int(self.scene_index[index])
         item["user"] = int(self.user_index[index])
+        if self._users.links:
+            item["bs"] = int(self.bs_index[index])
         return self.transform(item) if self.transform else item
 
     def _facts(self) -> list[tuple[str, str]]:
@@ -259,6 +270,8 @@ class ShuffledChannels(IterableDataset[Made]):
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    bs : int or "all", optional
+        As of `ChannelDataset`; batches have `bs`, int64 (B,).
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
     port : str, optional
@@ -307,6 +320,7 @@ class ShuffledChannels(IterableDataset[Made]):
         scenes: Sequence[str] | None = None,
         cities: Sequence[str] | None = None,
         version: int | None = None,
+        bs: Links | None = None,
         carrier: Carrier = None,
         port: Port = None,
     ) -> None:
@@ -316,9 +330,8 @@ class ShuffledChannels(IterableDataset[Made]):
         if shared and not drop_last:
             msg = "shared: ranks have equal shares of full batches only; set drop_last=True"
             raise InputError(msg)
-        self.users = find_users(store, split, include_outage, verify, scenes, cities, version, carrier, port).spread(
-            limit
-        )
+        users = find_users(store, split, include_outage, verify, scenes, cities, version, bs, carrier, port)
+        self.users = users.spread(limit)
         self.attrs = self.users.attrs
         self.statistics: dict[str, float] = dict(self.attrs["statistics"])
         self.fields = tuple(fields)
@@ -328,7 +341,9 @@ class ShuffledChannels(IterableDataset[Made]):
         self._shared = shared
         self._limit = limit
         self._scenes_once = scenes_once
-        self._chosen = {"scenes": _as_list(scenes), "cities": _as_list(cities), "carrier": carrier, "port": port}
+        self._chosen = {
+            "scenes": _as_list(scenes), "cities": _as_list(cities), "bs": bs, "carrier": carrier, "port": port,
+        }  # fmt: skip
         self._timeout = timeout
         self._place = None if rank is None or world is None else (rank, world)
         self._epochs = EpochCounter()

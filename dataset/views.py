@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from wavecity.dataset.bands import Carrier, Port
+from wavecity.dataset.base_stations import Links
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.impairments import Chain, Noise, Observe, add_noise, observe
 from wavecity.dataset.metadata import SCENE_INDEX
@@ -43,12 +44,16 @@ _ORIENTATION: tuple[tuple[str, Literal["azimuth_deg", "downtilt_deg"]], ...] = (
 )
 
 
-def stored_csi(store: str | StorePath, carrier: Carrier = None, port: Port = None) -> xr.DataArray:
+def stored_csi(
+    store: str | StorePath, bs: Links | None = None, carrier: Carrier = None, port: Port = None
+) -> xr.DataArray:
     """The channels as they are stored, with the coordinates that `Noise` and `Observe` need.
 
     Parameters
     ----------
     store : path or URL
+    bs : int or "all", optional
+        Of several base stations the one whose links are meant, or all; as of `open_store`.
     carrier : float or "all", optional
         Of a store with several: the one with this frequency in Hz, or all.
     port : str, optional
@@ -57,14 +62,13 @@ def stored_csi(store: str | StorePath, carrier: Carrier = None, port: Port = Non
     Returns
     -------
     xarray.DataArray
-        complex64 (scene, user, x, y), lazy; with all carriers (scene, user, carrier, x, y), with all ports (scene, user,
-        port, x, y).
+        complex64 ([bs], scene, user, [carrier or port], x, y), lazy.
 
     Examples
     --------
     >>> noisy = Noise(snr_db=10.0)(stored_csi("helsinki"))
     """
-    data = open_store(store, carrier=carrier, port=port)
+    data = open_store(store, bs=bs, carrier=carrier, port=port)
     return _with_coordinates(data["csi"], data)
 
 
@@ -80,6 +84,7 @@ def derived_csi(
     subcarriers: int | None = None,
     bandwidth: float | None = None,
     normalize_delays: bool = False,
+    bs: Links | None = None,
     carrier: float | None = None,
     port: Port = None,
 ) -> xr.DataArray:
@@ -108,6 +113,9 @@ def derived_csi(
         Instead of `frequencies`: this many OFDM subcarriers, `bandwidth / subcarriers` Hz apart, around the carrier.
     normalize_delays : bool
         Count delays from each user's first path, as Sionna's `Paths.cfr` does by default.
+    bs : int or "all", optional
+        Of several base stations the one whose links are meant, each with its own panel's azimuth, or all (dimension `bs`);
+        as of `open_store`.
     carrier : float, optional
         Of a store with several: the one with this frequency in Hz.
     port : str, optional
@@ -116,7 +124,7 @@ def derived_csi(
     Returns
     -------
     xarray.DataArray
-        complex64 (scene, user, [rx], [time], [subcarrier], x, y), sqrt(power gain); a dask chunk is a stored one of
+        complex64 ([bs], scene, user, [rx], [time], [subcarrier], x, y), sqrt(power gain); a dask chunk is a stored one of
         paths, or some of its users. Coordinates `scene` (ids), `scene_number` and `user` (numbers in the store),
         `rx_column`, `rx_row`, `time` (s), `frequency` (of `subcarrier`, Hz from the carrier), the store's of each scene,
         and `power_cut`. Padding and users in outage are 0.
@@ -131,8 +139,14 @@ def derived_csi(
     >>> wide = derived_csi("helsinki", columns=8, rows=8, subcarriers=64, bandwidth=100e6)
     >>> scene = wide.isel(scene=0).compute()
     """
-    data, paths = open_store(store, carrier=carrier, port=port), _open_paths(store, carrier, port)
+    data, paths = open_store(store, bs=bs, carrier=carrier, port=port), _open_paths(store, bs, carrier, port)
     radio = radio_of_panel(store, attributes_of(data.attrs), {"columns": columns, "rows": rows, "spacing": spacing})
+    if "bs_azimuth" in data.coords:
+        # Instead of the panel the directions are turned: only what lies between them counts.
+        faces = data["bs_azimuth"]
+        turn = xr.DataArray(np.deg2rad(np.nan_to_num(radio.azimuth - faces.values)).astype(np.float32), dims=faces.dims)
+        turned = (paths["aod_azimuth"] + turn).transpose(*paths["aod_azimuth"].dims)
+        paths = paths.assign(aod_azimuth=turned)
     frequencies = band_offsets(frequencies, subcarriers, bandwidth, radio.frequency)
     axes = csi_axes(receiver, times, frequencies)
     asked = (("rx", receiver), ("time", times), ("subcarrier", frequencies))
@@ -196,12 +210,12 @@ def path_fields(
     return names + (["delay"] if frequencies is not None or normalize_delays else [])
 
 
-def _open_paths(store: str | StorePath, carrier: float | None, port: Port) -> xr.Dataset:
+def _open_paths(store: str | StorePath, bs: Links | None, carrier: float | None, port: Port) -> xr.Dataset:
     """Open the stored paths."""
     if "paths" not in open_group(resolve(store)):
         msg = f"{store}: stores no paths, so nothing can be derived; build it with features.paths: true"
         raise InputError(msg)
-    return open_store(store, "paths", carrier=carrier, port=port)
+    return open_store(store, "paths", bs=bs, carrier=carrier, port=port)
 
 
 def _in_blocks(paths: xr.Dataset, users: int) -> xr.Dataset:

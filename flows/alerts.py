@@ -1,4 +1,4 @@
-"""Alerts of a Prefect server as code: automations that notify when a run fails, hangs or publishes.
+"""Alerts of a Prefect server as code: automations that notify when a run fails, is lost or publishes.
 
     python -m wavecity.flows.alerts slack-webhook/operations
 
@@ -18,11 +18,13 @@ from prefect.automations import (
     SendNotification,
 )
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectNotFound
 
 from wavecity.geo.errors import InputError
 
-# Without a sign of life of its process for so long, a run counts as lost.
+# Without a sign of life of its process for so long, a run counts as lost, and is reported as crashed.
 SILENCE = timedelta(minutes=10)
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
@@ -69,7 +71,11 @@ def alerts(block: UUID, silence: timedelta = SILENCE) -> list[AutomationCore]:
         within=silence,
     )
     minutes = silence.total_seconds() / 60
-    found.append(_alert(block, "silent", silent, f"A run gave no sign of life for {minutes:g} min", OF_RUN))
+    lost = _alert(block, "silent", silent, f"A run gave no sign of life for {minutes:g} min", OF_RUN)
+    # Nobody else can: else it would be under way for ever.
+    message = f"No sign of life for {minutes:g} min: its machine, container or service was lost or stopped."
+    lost.actions.append(ChangeFlowRunState(state=StateType.CRASHED, message=message))
+    found.append(lost)
     stopped = EventTrigger(posture=Posture.Reactive, match=STORES, expect={"wavecity.gate.failed"}, threshold=1)
     text = OF_STORE + "{{ event.payload.message }}"
     found.append(_alert(block, "gate failed", stopped, "A quality gate stopped a version", text))

@@ -5,8 +5,8 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from shapely.errors import ShapelyError
 
 from wavecity.dataset.bands import at_first, bands_of, stack_bands
+from wavecity.dataset.base_stations import attributes_for, with_links
 from wavecity.dataset.buildings import write_buildings
 from wavecity.dataset.card.croissant import write_croissant
 from wavecity.dataset.card.maps import without_heights
@@ -39,6 +40,7 @@ from wavecity.flows.maps import at_hand
 from wavecity.flows.partial import Others, PartialPlan, join_partly, maps_of, tile_of, tile_record
 from wavecity.flows.recipe import Recipe
 from wavecity.flows.reuse import Arrays, Kept, Reuse, channels_key, load_kept, plan_reuse, scene_parts
+from wavecity.geo.base_stations import BaseStation, place_others
 from wavecity.geo.build import build_scene
 from wavecity.geo.cities import City, cities_of, slug
 from wavecity.geo.errors import CommandFailed, InputError, MapError, SceneError
@@ -343,6 +345,7 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath, retried: int = 0) -> 
         with_vertices=recipe.features.interactions == "positions",
         map_metrics=tuple(grid.metrics) if grid else (),
         map_cells=grid.cells(recipe.area.tile_size) if grid else 0,
+        base_stations=recipe.base_stations,
         carriers=len(recipe.radio.carriers or ()),
         ports=len(recipe.radio.ports) if len(recipe.radio.ports) > 1 else 0,
     )
@@ -517,13 +520,14 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None
     reason = job.reason or "files of the version before are damaged"
     try:
         scene = build_scene(tile, source, recipe.scene, recipe.users, recipe.seed, recipe.mobility)
+        others = place_others(scene, source, recipe.scene)
         stage, built = "raytrace", time.perf_counter()
-        key = channels_key(scene, recipe, code_of(recipe))
+        key = channels_key(scene, recipe, code_of(recipe), others)
         if job.kept and kept and job.kept.outcome.get("channels") == key:
             arrays = kept[0]
             origin = f"kept from {job.kept.version}: scene unchanged ({reason})"
         else:
-            arrays = _trace(scene, recipe) | _radio_map(scene, recipe)
+            arrays = _trace(scene, recipe, others) | _radio_map(scene, recipe)
             origin = f"traced: {reason}"
         _refuse_unserved(arrays, recipe)
     except InputError:
@@ -554,7 +558,8 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None
 
 def _refuse_unserved(arrays: Arrays, recipe: Recipe) -> None:
     """Refuse a scene with hardly any user that a path reaches, where the recipe says so."""
-    served = 1 - float(np.mean(at_first(arrays["outage"])))
+    heard = arrays["bs/serving"] >= 0 if "bs/serving" in arrays else ~at_first(arrays["outage"])
+    served = float(np.mean(heard))
     if recipe.scene.unserved == "refuse" and served < recipe.scene.min_served:
         msg = f"{served:.0%} of the users are served, below scene.min_served {recipe.scene.min_served:.0%}"
         raise SceneError(msg)
@@ -572,8 +577,25 @@ def _result(arrays: Arrays, buildings: "GeoDataFrame") -> Outcome:
     }
 
 
-def _trace(scene: Scene, recipe: Recipe) -> Arrays:
-    """Channels and features of a scene; the ray tracer is imported by the first one that needs it."""
+def _trace(scene: Scene, recipe: Recipe, others: Sequence[BaseStation | None] = ()) -> Arrays:
+    """Channels and features of a scene, with the links of other base stations than its first."""
+    first, wanted = _trace_link(scene, recipe), recipe.scene.base_stations
+    if wanted is None:
+        return first
+    links: list[Arrays | None] = []
+    for other in others:
+        if other is None:
+            links.append(None)
+            continue
+        turned = recipe.model_copy(update={"radio": recipe.radio.model_copy(update={"azimuth": other.azimuth})})
+        links.append(_trace_link(replace(scene, bs_position=other.position), turned))
+    known = [BaseStation(scene.bs_position, recipe.radio.azimuth), *others]
+    stations = [None if station is None else (station.position, station.azimuth) for station in known]
+    return with_links(first, links, stations, wanted, recipe.solver.gain_floor)
+
+
+def _trace_link(scene: Scene, recipe: Recipe) -> Arrays:
+    """Channels and features of a scene's base station; the ray tracer is imported by the first one that needs it."""
     from wavecity.raytrace import backend
 
     backend.prepare(threads=1)
@@ -629,6 +651,8 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         attributes["trajectory"] = trajectory_attributes(recipe.mobility)
     if (grid := recipe.features.radio_map) is not None:
         attributes["radio_map"] = {"spacing_m": grid.spacing, "receiver_height_m": grid.height}
+    if recipe.scene.base_stations is not None:
+        attributes["base_stations"] = attributes_for(recipe.scene.base_stations)
     scenes = [scene for receipt in draft.receipts() for scene in receipt["scenes"]]
     kept = plan.others.records if isinstance(plan, PartialPlan) else {}
     lineage: dict[str, object] = {

@@ -152,7 +152,8 @@ class BuildLog:
         left = self._seconds_left()
         seconds, size = self._clock() - self._begun + left, self._bytes * self._total / done
         whole = f"{duration(seconds)}, {size / 1e9:.3g} GB, {cost(self._core_seconds + self._workers * left)}"
-        return f"{self._progress()}. All {self._total:,} scenes take {whole}, with {self._workers} workers at the end"
+        workers = _many(self._workers, "worker", "workers")
+        return f"{self._progress()}. All {self._total:,} scenes take {whole}, with {workers} at the end"
 
     def left(self) -> str:
         """How long the rest will take, once a unit is done."""

@@ -13,44 +13,41 @@ if TYPE_CHECKING:
 # imports is listed here or in `NOT_DATA` (tests/flows/test_fingerprint.py).
 DATA = {
     "geo": (
-        "bbbike", "boxes", "build", "cities", "extract", "footprints", "gates", "guess", "height_file", "height_texts", "heights",
-        "mesh", "nested", "overpass", "overture", "plan", "polygons", "projection", "rasters", "reading", "rewriting", "rings",
-        "rows", "scene", "seeding", "settings", "sources", "streets", "tile_heights", "tiles", "trajectories", "users",
+        "bbbike", "boxes", "build", "cities", "extract", "footprints", "gates", "guess", "height_file", "height_texts",
+        "heights", "materials", "mesh", "nested", "overpass", "overture", "plan", "polygons", "projection", "rasters",
+        "reading", "rewriting", "rings", "rows", "scene", "seeding", "settings", "sources", "streets", "tile_heights", "tiles",
+        "trajectories", "users",
     ),
     "raytrace": (
-        "arrays", "bounce", "bounds", "chains", "channels", "clearance", "confirm", "device", "diffuse", "edges",
-        "elements", "evolve", "geometry", "lit", "moving", "pairs", "patches", "returning", "rows", "scattering", "settings",
+        "arrays", "bounce", "bounds", "chains", "channels", "clearance", "confirm", "device", "diffuse", "edges", "elements",
+        "evolve", "facades", "geometry", "lit", "moving", "pairs", "patches", "returning", "rows", "scattering", "settings",
         "simulate", "sionna_private", "solver", "surfaces", "touching", "utd", "world",
     ),
     "dataset": ("buildings", "distributions", "features", "schema", "statistics"),
 }  # fmt: skip
-# Modules of features that a recipe asks for, by its key below `features`: they count in datasets that have the feature.
-FEATURES = {"radio_map": {"raytrace": ("radio_map", "radio_map_settings")}}
+# Modules of what a recipe may ask for, by its key: they count in datasets that have it.
+FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
+    "radio_map": {"raytrace": ("radio_map", "radio_map_settings")},
+    "base_stations": {"geo": ("base_station_settings", "base_stations"), "dataset": ("base_stations",)},
+}
 # What a build imports besides: downloads, devices, how files are written. Maps are in the fingerprint by the hash of
 # their bytes.
 NOT_DATA = {
     "geo": ("download", "errors", "network"),
-    "raytrace": ("backend",),
+    "raytrace": ("backend", "recording"),
     "dataset": (
-        "bands",
-        "draft",
-        "files",
-        "fingerprints",
-        "integrity",
-        "layout",
-        "radio_maps",
-        "records",
-        "sharing",
+        "bands", "draft", "files", "fingerprints", "integrity", "layout", "materials", "radio_maps", "records", "sharing",
         "writer",
     ),
-}
+}  # fmt: skip
 # Raise it when data change through something else, e.g. a setting of the ray tracer's compiler.
 REVISION = 1
 
 
 def code_of(recipe: "Recipe") -> str:
     """`code_fingerprint` with the features that a recipe asks for."""
-    return code_fingerprint(tuple(name for name in FEATURES if getattr(recipe.features, name) is not None))
+    asked = {"radio_map": recipe.features.radio_map, "base_stations": recipe.scene.base_stations}
+    return code_fingerprint(tuple(name for name in FEATURES if asked[name] is not None))
 
 
 @cache

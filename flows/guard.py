@@ -5,6 +5,7 @@ Nor does the process of a deployed run, which would go on building, with nobody 
 (`wavecity.flows.watcher`) ends what the run leaves behind, and reports the run where its worker no longer can.
 """
 
+import atexit
 import os
 import select
 import signal
@@ -14,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 MARK = "WAVECITY_RUN"
 # In the environment of a deployed run's process.
@@ -60,7 +61,16 @@ def end_with_worker() -> None:
     # The worker may have gone while this process imported its code.
     gone = _nobody_reads((1, 2), 0)
     _KEPT.append(_watch("0" if gone else str(parent)))
+    atexit.register(_ends_by_itself, _KEPT[-1])
     threading.Thread(target=_end_after, args=(parent, gone), name="worker-watch", daemon=True).start()
+
+
+def _ends_by_itself(watcher: "subprocess.Popen[bytes]") -> None:
+    """Have the watcher know that nobody has killed this process."""
+    assert watcher.stdin is not None
+    with suppress(OSError):
+        watcher.stdin.write(b".")
+        watcher.stdin.flush()
 
 
 def _end_after(parent: int, gone: bool) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import PathPatch
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path as Outline
 from numpy.typing import NDArray
 
@@ -35,6 +37,8 @@ TITLES = {
     "best_beam": "best beam",
 }
 BUILDING, EDGE, BASE_STATION = "#d9d7d0", "#55524a", "#d4150c"
+# Hatched, so that no colour of a scale is taken for it.
+SILENT, SILENT_EDGE = "white", "#c9c9c9"
 
 
 def write_radio_map(
@@ -127,42 +131,62 @@ def write_archive(scene: Scene, found: RadioMap, path: Path) -> None:
 
 
 def draw(scene: Scene, found: RadioMap, path: Path) -> None:
-    """A picture: a map for each metric, buildings, base station, colour scale."""
+    """A picture: a map for each metric, buildings, base station, colour scale; cells that no path reaches are hatched."""
     count = len(found.values)
     columns = min(count, 3)
     rows = -(-count // columns)
-    figure = Figure(figsize=(5.6 * columns, 5.0 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(5.6 * columns, 4.6 * rows + 0.7), layout="constrained")
     for axes, (name, values) in zip(
         figure.subplots(rows, columns, squeeze=False).flat, found.values.items(), strict=False
     ):
-        _draw_one(axes, scene, name, values)
+        _draw_one(axes, scene, name, values, found.silent)
     for axes in figure.axes[: rows * columns][count:]:
         axes.set_axis_off()
     title = f"{scene.id}, {scene.city}: receivers {found.height:g} m above ground, cells of {found.spacing:g} m"
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    station = Line2D([], [], marker="^", color=BASE_STATION, markersize=9, markeredgecolor="white", linestyle="")
+    building = Patch(facecolor=BUILDING, edgecolor=EDGE, linewidth=0.5)
+    silent = Patch(facecolor=SILENT, edgecolor=SILENT_EDGE, hatch="////", linewidth=0)
+    names = ["base station", "building", "no path"]
+    figure.legend(
+        [station, building, silent], names, loc="lower left", ncols=3, fontsize=8, frameon=False, borderaxespad=0.1
+    )
     figure.text(0.995, 0.004, ATTRIBUTION, fontsize=7, ha="right", va="bottom", color="0.3")
-    figure.set_layout_engine("constrained", rect=(0, 0.02, 1, 0.98))
+    # Room for the line at the bottom.
+    low = 0.25 / figure.get_figheight()
+    figure.set_layout_engine("constrained", rect=(0, low, 1, 1 - low))
     figure.savefig(path, dpi=120, format="png")
 
 
-def _draw_one(axes: Axes, scene: Scene, name: str, values: NDArray[np.float32]) -> None:
+def _draw_one(axes: Axes, scene: Scene, name: str, values: NDArray[np.float32], silent: NDArray[np.bool_]) -> None:
     """One metric over its map."""
     half = scene.size / 2
     unit, called = METRICS[name][0], TITLES[name]
-    shown = np.where(values <= -199.0, np.nan, values) if name == "path_gain" else values
+    shown = values if name == "los" else np.where(silent, np.nan, values)
     known = shown[np.isfinite(shown)]
     low, high = np.quantile(known, [0.01, 0.99]) if len(known) else (0.0, 1.0)
+    colours = mpl.colormaps[COLOURS.get(name, "viridis")]
     if name in ("los", "n_paths"):
         low = 0.0
+    if name == "los":
+        high, colours = 1.0, ListedColormap(colours([0.15, 0.95]))
+    extent = (-half, half, -half, half)
+    # Cells whose middle is in a building reach a little out of it.
+    axes.imshow(np.where(np.isnan(values), 0.0, np.nan), extent=extent, cmap=ListedColormap([BUILDING]))
     image = axes.imshow(
         shown,
-        extent=(-half, half, -half, half),
-        cmap=mpl.colormaps[COLOURS.get(name, "viridis")],
+        extent=extent,
+        cmap=colours,
         vmin=low,
         vmax=max(high, low + 1e-6),
         interpolation="nearest",
     )
-    axes.set_facecolor("white")
+    axes.set_facecolor(SILENT)
+    around = PathPatch(
+        Outline([(-half, -half), (half, -half), (half, half), (-half, half), (-half, -half)]),
+        facecolor=SILENT, edgecolor=SILENT_EDGE, hatch="////", linewidth=0, zorder=-1,
+    )  # fmt: skip
+    axes.add_patch(around)
     for footprint in scene.buildings.geometry:
         for polygon in getattr(footprint, "geoms", [footprint]):
             rings = [polygon.exterior, *polygon.interiors]
@@ -174,8 +198,10 @@ def _draw_one(axes: Axes, scene: Scene, name: str, values: NDArray[np.float32]) 
     axes.plot(x, y, marker="^", color=BASE_STATION, markersize=10, markeredgecolor="white", clip_on=False, zorder=5)
     axes.set(xlim=(-half, half), ylim=(-half, half), xlabel="east, m", ylabel="north, m", title=called)
     axes.title.set_fontsize(10)
-    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85, extend="both" if name == "path_gain" else "neither")
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.9, extend="both" if name == "path_gain" else "neither")
     bar.set_label(called + (f", {unit}" if unit != "1" else ""))
+    if name == "los":
+        bar.set_ticks([0.25, 0.75], labels=["no", "yes"])
 
 
 def _rasterio() -> Any:

@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from wavecity.dataset.files import read_json
 from wavecity.dataset.settings import FeatureSettings, GateSettings, StoreSettings
 from wavecity.flows.yaml_text import parse, read_text, value_of
+from wavecity.geo.base_station_settings import SceneSettings
 from wavecity.geo.errors import InputError
-from wavecity.geo.settings import AreaSettings, MobilitySettings, SceneSettings, Settings, UserSettings
+from wavecity.geo.settings import AreaSettings, MobilitySettings, Settings, UserSettings
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 
@@ -96,6 +97,25 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _base_stations_stand_in_the_tile(self) -> "Recipe":
+        """Refuse base stations outside of the tile or under the ground."""
+        others = self.scene.base_stations
+        half = self.area.tile_size / 2
+        for x, y, z in others.positions if others else ():
+            if not (max(abs(x), abs(y)) <= half and z > 0):
+                msg = (
+                    f"scene.base_stations.positions: {x:g}, {y:g}, {z:g}: must lie in the tile, at most {half:g} m east "
+                    "and north of its centre either way, and above the ground"
+                )
+                raise ValueError(msg)
+        return self
+
+    @property
+    def base_stations(self) -> int:
+        """Number of base stations of a scene."""
+        return self.scene.base_stations.count if self.scene.base_stations else 1
+
+    @model_validator(mode="after")
     def _radio_maps_can_be_made(self) -> "Recipe":
         """Refuse radio maps that do not fit into a tile or into memory, or that cannot be traced."""
         grid = self.features.radio_map
@@ -127,12 +147,17 @@ class Recipe(Settings):
                 "radio.carriers: with two ports there is one carrier; set polarisation and user_polarisation to V or H"
             )
             raise ValueError(msg)
-        for name, asked in (("mobility", self.mobility), ("features.radio_map", self.features.radio_map)):
-            if self.radio.carriers and asked is not None:
-                msg = f"radio.carriers: {name} is of one carrier; set {name} to null, or radio.frequency instead of carriers"
+        single = {
+            "mobility": self.mobility,
+            "features.radio_map": self.features.radio_map,
+            "scene.base_stations": self.scene.base_stations,
+        }
+        for name in (name for name, asked in single.items() if asked is not None):
+            if self.radio.carriers:
+                msg = f"radio.carriers: {name} goes with one carrier; set {name} to null, or radio.frequency instead of carriers"
                 raise ValueError(msg)
-            if two and asked is not None:
-                msg = f"radio.polarisation: {name} is of one port at each end; set {name} to null, or polarisations to V or H"
+            if two:
+                msg = f"radio.polarisation: {name} goes with one port at each end; set {name} to null, or polarisations to V or H"
                 raise ValueError(msg)
         return self
 
@@ -150,6 +175,7 @@ class Recipe(Settings):
             msg += "make one of them smaller"
             raise ValueError(msg)
         size = 8 * self.mobility.steps * self.mobility.subcarriers * self.radio.columns * self.radio.rows
+        size *= self.base_stations
         unit = size * self.users.most * self.store.unit / 1e6
         if unit > MOST_TRAJECTORIES:
             msg = (
@@ -162,9 +188,9 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _units_fit_into_memory(self) -> "Recipe":
         """Refuse units of more channels than a worker can hold."""
-        sample = (12 if self.features.spectrum else 8) * self.radio.columns * self.radio.rows * len(self.radio.each)
-        sample *= len(self.radio.ports)
-        scene = sample * self.users.most / 1e6
+        sample = (12 if self.features.spectrum else 8) * self.radio.columns * self.radio.rows
+        sample *= len(self.radio.each) * len(self.radio.ports)
+        scene = sample * self.users.most * self.base_stations / 1e6
         if self.store.unit * scene > MOST_CHANNELS:
             fits = int(MOST_CHANNELS // scene)
             right = (

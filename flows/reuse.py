@@ -7,7 +7,7 @@ extract of a city leaves most tiles unchanged.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -21,6 +21,7 @@ from wavecity.dataset.publish import Version, latest
 from wavecity.dataset.records import Outcome
 from wavecity.dataset.stored_units import load_unit
 from wavecity.flows.recipe import Recipe
+from wavecity.geo.base_stations import BaseStation
 from wavecity.geo.cities import City
 from wavecity.geo.plan import Plan
 from wavecity.geo.scene import Scene
@@ -160,14 +161,17 @@ def inputs_of(lineage: Mapping[str, Any], city: str) -> dict[str, Any]:
     return dict(lineage.get("inputs", {}))
 
 
-def channels_key(scene: Scene, recipe: Recipe, code: str) -> str:
-    """Key of all that the tracer and the features are given."""
+def channels_key(scene: Scene, recipe: Recipe, code: str, others: Sequence[BaseStation | None] = ()) -> str:
+    """Key of all that the tracer and the features are given; `others` are base stations besides the scene's own."""
     digest = hashlib.sha256(scene.mesh.checksum.encode())
     tracks = (scene.tracks.position, scene.tracks.velocity, scene.tracks.kind) if scene.tracks else ()
     for values in (scene.height, scene.occupancy, scene.bs_position, scene.users, *tracks):
         digest.update(np.ascontiguousarray(values).tobytes())
     parts = scene_parts(recipe, code)
     settings = {name: parts["recipe"][name] for name in ("seed", "radio", "mobility", "solver", "features")}
+    if "base_stations" in parts["recipe"]["scene"]:
+        places = [other and [*other.position.tolist(), other.azimuth] for other in others]
+        settings["base_stations"] = {"settings": parts["recipe"]["scene"]["base_stations"], "places": places}
     return fingerprint_of(
         {"scene": digest.hexdigest(), "recipe": settings, "code": code, "versions": parts["versions"]}
     )

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wavecity.dataset.bands import dim_of, radio_text
+from wavecity.dataset.base_stations import cells_text, stations_text
 from wavecity.dataset.card.facts import trajectory_text
 from wavecity.dataset.card.maps import state_lines
 from wavecity.dataset.card.source import add_up, percent
@@ -269,6 +270,11 @@ def print_store(store: str) -> None:
     if "radio_map" in data.attrs:
         metrics = [str(name) for name in open_store(store, "radio_map").data_vars]
         table.add_row("radio maps", radio_map_text(attributes["radio_map"], metrics))
+    if "base_stations" in data.attrs:
+        cells = open_store(store, "bs")
+        table.add_row("base stations", stations_text(attributes["base_stations"]))
+        count = attributes["base_stations"]["count"]
+        table.add_row("cells", cells_text(cells["serving"].values, cells["sinr"].values, count))
     cities = lineage.get("cities", [])
     if "imported" in data.attrs:
         table.add_row("imported", attributes["conventions"]["imported"])

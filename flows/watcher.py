@@ -3,11 +3,13 @@
     python -m wavecity.flows.watcher MARK [WORKER]
 
 A process of its own, started by `wavecity.flows.guard`. Its standard input is a pipe whose other end the run alone holds: the
-kernel closes that when the run's process ends, however it ends.
+kernel closes that when the run's process ends, however it ends; what was written to it says that it was not killed.
 """
 
 import os
+import signal
 import sys
+import time
 from contextlib import suppress
 from uuid import UUID
 
@@ -16,6 +18,8 @@ import psutil
 from wavecity.flows.guard import DEPLOYED, MARK
 
 TRACKER = "multiprocessing.resource_tracker"
+# Seconds that a worker may take to stop once it has killed its runs; some four on a busy machine.
+STOP = 20.0
 MESSAGE = "The process of the run ended without a report, and so did its worker, which would have made one."
 
 
@@ -29,16 +33,18 @@ def main(mark: str, worker: str = "") -> None:
     worker : str
         Process id of the Prefect worker of a deployed run, 0 for one that has ended before.
     """
+    # systemd stops a unit by a SIGTERM to all of its processes: this one has still to report then.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Held from the start: later another process may have its number.
     parent = _process(int(worker or 0))
-    sys.stdin.buffer.read()
+    by_itself = bool(sys.stdin.buffer.read())
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             # Python's own tracker of resources ends with its process, and serves it beyond the block.
             if process.environ().get(MARK) == mark and TRACKER not in " ".join(process.cmdline()):
                 process.kill()
     # Without an address Prefect's client would start a server.
-    if worker and not _lives(parent) and "PREFECT_API_URL" in os.environ:
+    if worker and "PREFECT_API_URL" in os.environ and not (_lives(parent) if by_itself else _goes_on(parent)):
         report_crash(UUID(os.environ[DEPLOYED]))
 
 
@@ -60,6 +66,16 @@ def _process(pid: int) -> psutil.Process | None:
         return psutil.Process(pid) if pid else None
     except psutil.NoSuchProcess:
         return None
+
+
+def _goes_on(worker: psutil.Process | None) -> bool:
+    """Whether a worker lives, and will do so: one that was asked to stop kills its runs first, and reports none of them."""
+    deadline = time.monotonic() + STOP
+    while _lives(worker):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def _lives(process: psutil.Process | None) -> bool:

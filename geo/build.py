@@ -1,11 +1,13 @@
 """Tile -> `Scene`: the function of this package that the pipeline calls for every scene."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 from wavecity.geo.errors import SceneError
 from wavecity.geo.footprints import Footprints, built_between, tile_footprints
 from wavecity.geo.gates import check, limits, measure
 from wavecity.geo.heights import HeightSource
+from wavecity.geo.materials import materials_of
 from wavecity.geo.mesh import build_mesh
 from wavecity.geo.projection import local_crs
 from wavecity.geo.rasters import grid_length, height_map, occupancy_grid
@@ -61,6 +63,8 @@ def build_scene(
         msg = "no buildings"
         raise SceneError(msg)
     mesh = build_mesh(prints.buildings)
+    if scene.materials is not None:
+        mesh = replace(mesh, materials=materials_of(prints.buildings))
     heights = height_map(prints.buildings, tile.size, cells)
     position, shift = place_base_station(prints.buildings, tile.size, scene, prints.beyond)
     tracks = None

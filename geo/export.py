@@ -40,7 +40,8 @@ def export_mitsuba(scene: Scene, folder: Path, materials: Mapping[str, str]) -> 
     folder : Path
         Created if missing; files of the same names are replaced.
     materials : mapping
-        ITU material (`concrete`, `brick`, …) of `wall`, `roof` and `ground`. Undersides have the material of walls.
+        ITU material (`concrete`, `brick`, …) of `wall`, `roof` and `ground`. Undersides have the material of walls. Where
+        the scene has materials by building these come first; its windows are left out.
 
     Returns
     -------
@@ -64,6 +65,13 @@ def export_mitsuba(scene: Scene, folder: Path, materials: Mapping[str, str]) -> 
         raise InputError(msg)
     kind = {Surface.WALL: "wall", Surface.FLOOR: "wall", Surface.ROOF: "roof"}
     of_face = np.array([materials[kind[Surface(number)]] for number in scene.mesh.surface], dtype=np.str_)
+    if by_building := scene.mesh.materials:
+        named = {"wall": np.array(by_building.wall), "roof": np.array(by_building.roof)}
+        own = [
+            named[kind[Surface(number)]][row]
+            for number, row in zip(scene.mesh.surface, scene.mesh.building, strict=True)
+        ]
+        of_face = np.where(np.array(own, np.str_) == "", of_face, own)
     shapes = {
         f"buildings-{name}": (name, _used(scene.mesh.vertices, scene.mesh.faces[of_face == name]))
         for name in sorted(set(of_face.tolist()))
@@ -71,7 +79,7 @@ def export_mitsuba(scene: Scene, folder: Path, materials: Mapping[str, str]) -> 
     shapes["ground"] = materials["ground"], _ground(scene.size)
     (folder / "meshes").mkdir(parents=True, exist_ok=True)
     lines = ['<scene version="2.1.0">', f"    <!-- {scene.id}. {ATTRIBUTION} -->"]
-    for name in sorted(set(materials.values())):
+    for name in sorted({material for material, _ in shapes.values()}):
         lines += [
             f'    <bsdf type="itu-radio-material" id={quoteattr(name)}>',
             f'        <string name="type" value={quoteattr(name)}/>',

@@ -15,6 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wavecity.geo.errors import SceneError
 from wavecity.geo.heights import NEIGHBOUR_RADIUS, Height
+from wavecity.geo.materials import with_materials
 from wavecity.geo.nested import holders, let_both_stand
 from wavecity.geo.polygons import GRID, polygons, repair, simplify_together, unpinch
 from wavecity.geo.projection import cached_crs, local_crs, project, world_bounds
@@ -40,7 +41,8 @@ class Footprints:
     ----------
     buildings : geopandas.GeoDataFrame
         osm_type, osm_id, height, base (m), height_source, confidence, geometry: MultiPolygon in local metres, valid, on
-        a 1 mm grid, inside the tile. No two rows share volume. Ordered by type, id and base.
+        a 1 mm grid, inside the tile. No two rows share volume. Ordered by type, id and base. With `scene.materials` also
+        the columns of `wavecity.geo.materials.with_materials`.
     union : shapely geometry
         Built-up area, seen from above.
     coverage : float
@@ -156,6 +158,9 @@ def _resolve(
     outcomes.update({solid.feature: "used" for solid in solids})
 
     frame = _frame(solids, features, heights, cached_crs(local_crs(latitude, longitude)))
+    if settings.materials is not None:
+        areas = shapely.area(local)
+        frame = with_materials(frame, features, tags, parents, areas, settings.materials, settings.storey_height)
     union = shapely.union_all(frame.geometry.to_numpy(), grid_size=GRID) if len(frame) else Polygon()
     built = outlines.copy()
     built[large] = simplified

@@ -18,6 +18,23 @@ class Surface(IntEnum):
 
 
 @dataclass(frozen=True)
+class Materials:
+    """Radio materials of B buildings, where they differ from building to building.
+
+    Attributes
+    ----------
+    wall, roof : tuple of str (B,)
+        ITU-R P.2040 materials; empty for those of the recipe.
+    glass : tuple of float (B,)
+        Share of the walls that is windows.
+    """
+
+    wall: tuple[str, ...]
+    roof: tuple[str, ...]
+    glass: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Mesh:
     """All buildings of a scene as closed prisms with welded vertices.
 
@@ -31,19 +48,24 @@ class Mesh:
         Row of the face's building in `Scene.buildings`.
     surface : uint8 (F,)
         `Surface` of the face.
+    materials : Materials, optional
+        Of the buildings; without them each kind of surface has the recipe's.
     """
 
     vertices: NDArray[np.float64]
     faces: NDArray[np.int32]
     building: NDArray[np.int32]
     surface: NDArray[np.uint8]
+    materials: Materials | None = None
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the geometry: same mesh, same channels."""
+        """SHA-256 of the geometry, and of materials by building: same mesh, same channels."""
         digest = hashlib.sha256()
         for array in (self.vertices, self.faces, self.surface):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self.materials is not None:
+            digest.update(self.building.tobytes() + repr(self.materials).encode())
         return digest.hexdigest()
 
 
@@ -104,7 +126,8 @@ class Scene:
     users : float32 (U, 3)
         User antennas in m, scene frame; where users move, at the start.
     buildings : geopandas.GeoDataFrame
-        One row per building: osm_type, osm_id, height, base, height_source, confidence, geometry (local metres).
+        One row per building: osm_type, osm_id, height, base, height_source, confidence, geometry (local metres), and its
+        materials where the recipe wants them (`wavecity.geo.materials`).
     provenance : dict
         JSON-ready: map source, date, SHA-256, licence; mesh checksum; quality gates; shares of height sources.
     tracks : Trajectories, optional

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 
 class Settings(BaseModel):
@@ -151,6 +151,18 @@ class AreaSettings(Settings):
         return self
 
 
+class MaterialSettings(Settings):
+    """Materials by building. What is not known of a building is the recipe's (`radio.wall_material`, `.roof_material`)."""
+
+    tags: bool = Field(
+        True,
+        description="Walls as `building:facade:material` or `building:material` says, roofs as `roof:material` says.",
+    )
+    glass: bool = Field(
+        False, description="Windows in the walls of offices, shops, schools and the like, by ASHRAE 90.1's shares."
+    )
+
+
 class SceneSettings(Settings):
     """How a tile becomes a scene: heights, mesh, rasters, base station."""
 
@@ -178,6 +190,17 @@ class SceneSettings(Settings):
     bs_front: float = Field(
         10.0, ge=0, description="Least distance in m of a wall in front of the base station's panel."
     )
+    materials: MaterialSettings | None = Field(
+        None, description="Materials by building, with their sources; null: those of `radio` for all buildings."
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out materials where they are the recipe's: what is written of such a recipe is as before there were others."""
+        content: dict[str, object] = handler(self)
+        if self.materials is None:
+            content.pop("materials", None)
+        return content
 
 
 class UserSettings(Settings):

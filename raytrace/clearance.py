@@ -7,10 +7,11 @@ has its own rules. Only pairs that it would refuse are left out.
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.raytrace.device import Numbers, Vectors, dr, load_table, mi, positions
+from wavecity.raytrace.device import Numbers, Vectors, dr, load_packets, load_table, mi, packets, positions
 from wavecity.raytrace.edges import EDGE_OFFSET
 from wavecity.raytrace.elements import are_edges
 from wavecity.raytrace.pairs import PairFinder
+from wavecity.raytrace.surfaces import Surfaces
 from wavecity.raytrace.world import World
 
 # Metres at either end of a way in which nothing counts as an obstacle.
@@ -18,6 +19,8 @@ ENDS = 5e-3
 # Metres: what a way meets only within this of its line is left to the image method. Walls and roofs are grazed sideways
 # and from above: ways are moved in both directions at once.
 GRAZING = 2e-4
+# Metres: a triangle met so far from its sides is also met by ways moved by that.
+SOLID = 5 * GRAZING
 
 
 class Clearance:
@@ -42,6 +45,8 @@ class Clearance:
     ) -> None:
         self._scene, self._finder = world.scene.mi_scene, finder
         self._source = load_table(mi.Vector3f, source[None])
+        self._first_face = load_table(mi.UInt, world.first_face)
+        self._face = load_packets(*_normals_and_heights(world.surfaces))
         if finder.diffraction and elements is not None:
             row, position = np.nonzero(are_edges(world.surfaces, elements))
             away = np.zeros((len(elements), 3))
@@ -106,10 +111,40 @@ class Clearance:
         active &= length > 2 * ENDS
         across = dr.normalize(mi.Vector3f(direction.y + 1e-9, -direction.x, 0))
         aside = GRAZING * dr.normalize(across + dr.cross(direction, across))
-        is_open = ~active
-        for shift in (mi.Vector3f(0), aside, -aside):
-            ray = mi.Ray3f(mi.Point3f(start + ENDS * direction + shift), direction)
-            ray.time = dr.zeros(mi.Float, dr.width(length))
-            ray.maxt = length - 2 * ENDS
-            is_open |= ~self._scene.ray_test(ray, active=~is_open) & ~is_open
+        is_open, grazes = self._nothing_met(self._ray(start, direction, length), active)
+        is_open |= ~active
+        for shift in (aside, -aside):
+            ray = self._ray(start + shift, direction, length)
+            is_open |= ~self._scene.ray_test(ray, active=grazes & ~is_open) & grazes & ~is_open
         return is_open
+
+    def _ray(self, start: Vectors, direction: Vectors, length: Numbers) -> Vectors:
+        """Rays of this length, without their ends."""
+        ray = mi.Ray3f(mi.Point3f(start + ENDS * direction), direction)
+        ray.time = dr.zeros(mi.Float, dr.width(length))
+        ray.maxt = length - 2 * ENDS
+        return ray
+
+    def _nothing_met(self, ray: Vectors, active: Numbers) -> tuple[Numbers, Numbers]:
+        """Whether rays meet nothing; and, where they do, whether rays just as long a little to a side may do so."""
+        met = self._scene.ray_intersect_preliminary(ray, coherent=False, active=active)
+        meets = active & met.is_valid()
+        shape = dr.reinterpret_array(mi.UInt, met.shape)
+        face = dr.gather(mi.UInt, self._first_face, shape, meets) + met.prim_index
+        normal, height = packets(self._face, face, meets)
+        slope = dr.abs(dr.dot(normal, ray.d))
+        # How far the point is from the triangle's sides, and from the ray's ends, in m and as the ray sees it.
+        u, v = met.prim_uv
+        inside = slope * dr.minimum(
+            height * dr.minimum(dr.minimum(u, v), 1 - u - v), dr.minimum(met.t, ray.maxt - met.t)
+        )
+        return active & ~meets, meets & ~(inside > SOLID)
+
+
+def _normals_and_heights(surfaces: Surfaces) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Normal (F, 3) and smallest height (F,) in m of each triangle."""
+    corners = surfaces.vertices[surfaces.faces]
+    sides = np.roll(corners, -1, axis=1) - corners
+    normal = np.cross(sides[:, 0], sides[:, 1])
+    area = np.maximum(np.linalg.norm(normal, axis=1), 1e-12)
+    return normal / area[:, None], area / np.maximum(np.linalg.norm(sides, axis=2).max(axis=1), 1e-6)

@@ -10,7 +10,7 @@ from wavecity.raytrace import sionna_private as sionna
 from wavecity.raytrace.bounds import FieldBounds
 from wavecity.raytrace.chains import Chains
 from wavecity.raytrace.clearance import Clearance
-from wavecity.raytrace.device import Numbers, dr, load, load_rows, load_table, mi
+from wavecity.raytrace.device import Numbers, PathsBuffer, dr, load, load_rows, load_table, mi
 from wavecity.raytrace.elements import chain_buffer
 from wavecity.raytrace.geometry import Unfolded
 from wavecity.raytrace.pairs import PairFinder
@@ -86,10 +86,6 @@ class PairTest:
         if not len(chains) or not len(receivers):
             return
         self.finder = PairFinder(world.surfaces, unfolded, receivers, diffraction)
-        elements, swapped = chains.elements, chains.swapped
-        if diffraction:  # every chain again, with the faces of its edge exchanged
-            elements, swapped = np.concatenate([elements, elements]), np.concatenate([swapped, ~swapped])
-        self._buffer = chain_buffer(world, elements, swapped, diffraction)
 
     def plausible(self) -> Iterator[tuple[Numbers, Numbers, Numbers]]:
         """Pairs that geometry allows, in batches: chain, receiver, and 1 where the edge's faces are to be exchanged."""
@@ -104,15 +100,26 @@ class PairTest:
         self, chain: Numbers, receiver: Numbers, turned: Numbers
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
         """Chain and receiver (M,) of the pairs that are paths, and the faces (M, D) that they meet."""
+        number, row = np.unique(
+            (chain + turned * dr.opaque(mi.UInt, self._chains)).numpy().astype(np.int64), return_inverse=True
+        )
+        buffer, row = self._buffer(number), load(mi.UInt, row)
         found = []
-        row = chain + turned * dr.opaque(mi.UInt, self._chains)
         for low in range(0, dr.width(chain), self._images_at_once):
             count = min(self._images_at_once, dr.width(chain) - low)
             part = dr.arange(mi.UInt, count) + dr.opaque(mi.UInt, low)
             batch = dr.gather(mi.UInt, row, part), dr.gather(mi.UInt, receiver, part)
-            found.append(sionna.validate(self._world, self._buffer, *batch, *self._ends, *self._kinds))
-        chains, receivers, faces = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return chains % self._chains, receivers, faces
+            found.append(sionna.validate(self._world, buffer, *batch, *self._ends, *self._kinds))
+        rows, receivers, faces = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return number[rows] % self._chains, receivers, faces
+
+    def _buffer(self, number: NDArray[np.int64]) -> PathsBuffer:
+        """Chains for the image method; those of the second half of the numbers with the faces of their edge exchanged."""
+        # A table of one row would be compiled into the kernel.
+        number = number if len(number) > 1 else np.repeat(number, 2)
+        chain = number % self._chains
+        swapped = self._all.swapped[chain] ^ (number >= self._chains)
+        return chain_buffer(self._world, self._all.elements[chain], swapped, self._kinds[0])
 
     def confirm_all(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
         """`confirm` of all plausible pairs."""

@@ -5,6 +5,7 @@ are, and so are the number of rows when a vector array is taken apart, and wheth
 memory.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -36,6 +37,9 @@ Number = TypeVar("Number", bound=np.generic)
 
 # Bytes of a cache line and of the widest vector that kernels load.
 ALIGNMENT = 64
+
+# Columns whose tests are in one number of `crossed`, and the power of 2 that they are.
+BITS, SHIFT = 32, 5
 
 
 def load(kind: Any, values: ArrayLike) -> Any:
@@ -124,6 +128,62 @@ def positions(chosen: Numbers) -> Numbers:
     """
     found = dr.compress(chosen)
     return load(mi.UInt, np.repeat(found.numpy(), 2)) if dr.width(found) == 1 else found
+
+
+def crossed(
+    rows: int, columns: int, test_of: Callable[[Numbers], Callable[[Numbers], Numbers]]
+) -> tuple[Numbers, Numbers]:
+    """Pairs of a row and a column that pass a test, of all that there are.
+
+    What a row's tests need is gathered once for 32 columns, not for every pair: most of the time goes into gathering.
+
+    Parameters
+    ----------
+    rows, columns : int
+    test_of : callable
+        Takes rows (`mi.UInt`) and gives the test of as many columns: a mask.
+
+    Returns
+    -------
+    mi.UInt (N,), mi.UInt (N,)
+        Row and column, row by row.
+
+    Examples
+    --------
+    >>> rows, columns = crossed(3, 2, lambda row: lambda column: row == column)
+    >>> rows.numpy(), columns.numpy()
+    (array([0, 1], dtype=uint32), array([0, 1], dtype=uint32))
+    """
+    if not rows * columns:
+        return mi.UInt(), mi.UInt()
+    words = -(-columns // BITS)
+    width, last = dr.opaque(mi.UInt, words), dr.opaque(mi.UInt, columns - 1)
+    bits = dr.opaque(mi.UInt, min(columns, BITS))
+    index = dr.arange(mi.UInt, rows * words)
+    row = divided(index, words)
+    first, test = (index - row * width) * BITS, test_of(row)
+
+    def step(bit: Numbers, passed: Numbers) -> tuple[Numbers, Numbers]:
+        column = first + bit
+        passes = test(dr.minimum(column, last)) & (column <= last)
+        return bit + 1, dr.select(passes, passed | (mi.UInt(1) << bit), passed)
+
+    start = dr.zeros(mi.UInt, dr.width(index)), dr.zeros(mi.UInt, dr.width(index))
+    _, passed = dr.while_loop(start, lambda bit, _: bit < bits, step)
+    dr.eval(passed)
+    some = dr.compress(passed != 0)
+    if not dr.width(some):
+        return some, some
+    number = dr.arange(mi.UInt, dr.width(some) * BITS)
+    word = dr.gather(mi.UInt, passed, dr.gather(mi.UInt, some, number >> SHIFT))
+    chosen = (word >> (number & (BITS - 1))) & 1 != 0
+    dr.eval(chosen)
+    found = positions(chosen)
+    word = dr.gather(mi.UInt, some, found >> SHIFT)
+    row = divided(word, words)
+    column = (word - row * width) * BITS + (found & (BITS - 1))
+    dr.eval(row, column)
+    return row, column
 
 
 def _aligned(values: NDArray[Number]) -> NDArray[Number]:

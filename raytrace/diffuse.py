@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from wavecity.raytrace import sionna_private as sionna
 from wavecity.raytrace.device import SionnaPaths, rt
 from wavecity.raytrace.geometry import path_lengths
+from wavecity.raytrace.recording import recording
 from wavecity.raytrace.solver import ChainSolver, Paths, join
 from wavecity.raytrace.world import World
 
@@ -15,6 +16,7 @@ from wavecity.raytrace.world import World
 PATH_BYTES = 1000
 
 
+@recording
 def diffuse_paths(
     world: World,
     source: NDArray[np.float64],

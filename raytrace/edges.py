@@ -1,7 +1,7 @@
 """Rays that leave edges, over the whole Keller cones."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,7 @@ def keller_rays(
     return rays
 
 
-@cache
+@lru_cache(maxsize=64)
 def neighbours(count: int) -> NDArray[np.int64]:
     """The first points of the R2 sequence in an order along which successive ones are near each other.
 

@@ -110,12 +110,13 @@ def simulate_moving(
         chains = trace.chains(world, scene.bs_position, along)
         survey = Survey(
             scene.tracks.position.astype(np.float64),
-            lambda points: trace(world, scene.bs_position, points, orientation, radio.pattern, chains),
+            lambda points: trace(world, scene.bs_position, points, orientation, radio.pattern, chains),  # noqa: F821
             panel_axes(radio.azimuth, radio.downtilt)[1:],
         )
         first = survey.visit([(user, 0) for user in range(len(scene.users))])
         visible = line_of_sight(world, scene.bs_position, scene.users)
         survey.explore(mobility.waypoint, mobility.tolerance, wave)
+        del world
     channels = collect(first, visible, radio.frequency, solver, scene.tracks.velocity[:, 0].astype(np.float64))
     users, steps = scene.tracks.position.shape[:2]
     csi = np.zeros((users, steps, mobility.subcarriers, radio.columns, radio.rows), np.complex64)

@@ -5,10 +5,13 @@ around the plane's faces, and every edge between its ends; faces passed through 
 per cent go to the image method.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.raytrace.device import Numbers, Vectors, divided, dr, load_packets, load_table, mi, packets
+from wavecity.raytrace.device import Numbers, Vectors, crossed, dr, load_packets, load_table, mi, packets
 from wavecity.raytrace.geometry import Unfolded, edge_coordinates
 from wavecity.raytrace.surfaces import Surfaces
 
@@ -16,6 +19,47 @@ from wavecity.raytrace.surfaces import Surfaces
 SLACK = 0.02
 # Grazing incidence magnifies rounding; 1e-4 m across the plane become this much along it, divided by the sine.
 GRAZING_SLACK = 1e-4
+
+
+class Edge(NamedTuple):
+    """Edges, seen from the side where paths leave them: a point, the direction, and the source's image in them."""
+
+    origin: Vectors
+    along: Vectors
+    length: Numbers
+    # Where the image lies along the edge, and how far from its line.
+    foot: Numbers
+    height: Numbers
+
+    def place(self, at: Vectors) -> tuple[Numbers, Numbers]:
+        """Where the path to points diffracts, in m from the origin, and whether that is on the edge."""
+        ahead = at - self.origin
+        along_t = dr.dot(ahead, self.along)
+        away_t = dr.norm(ahead - along_t * self.along)
+        parameter = (self.foot * away_t + along_t * self.height) / dr.maximum(self.height + away_t, 1e-6)
+        return parameter, (parameter > -SLACK) & (parameter < self.length + SLACK)
+
+
+class Mirror(NamedTuple):
+    """Planes, and the rectangles around their faces."""
+
+    normal: Vectors
+    offset: Numbers
+    axes: tuple[Vectors, Vectors]
+    bounds: Vectors
+
+    def meet(self, at: Vectors, target: Vectors) -> tuple[Numbers, Vectors]:
+        """Whether the way from `at` to `target` meets them within the rectangle, and where."""
+        ahead = target - at
+        speed = dr.dot(self.normal, ahead)
+        time = (self.offset - dr.dot(self.normal, at)) / speed
+        met = at + time * ahead
+        slack = SLACK + GRAZING_SLACK * dr.norm(ahead) / dr.abs(speed)
+        u, v = (dr.dot(met, axis) for axis in self.axes)
+        low_u, high_u, low_v, high_v = self.bounds
+        inside = (u > low_u - slack) & (u < high_u + slack) & (v > low_v - slack) & (v < high_v + slack)
+        # The mirror lies between the receiver's side and the image; a receiver on the plane itself is no path.
+        return inside & (time > -1e-4) & (time < 1.0001), met
 
 
 class PairFinder:
@@ -68,22 +112,15 @@ class PairFinder:
             Where the source sees both faces, either may be the 0-face.
         """
         # Nearly all pairs fail at the element that the receiver looks at.
-        fits = self._meets_last(*self._pair(dr.arange(mi.UInt, (last - first) * self.count), first))
-        dr.eval(fits)
-        keep = dr.compress(fits)
-        if dr.width(keep) == 0:
-            return keep, keep, keep
-        chain, receiver = self._pair(keep, first)
-        dr.eval(chain, receiver)
+        row, receiver = crossed(last - first, self.count, lambda row: self._at_last(row + dr.opaque(mi.UInt, first)))
+        if dr.width(row) == 0:
+            return row, row, row
+        chain = row + dr.opaque(mi.UInt, first)
+        dr.eval(chain)
         fits, turned = self.plausible(chain, receiver)
         dr.eval(fits, turned)
         keep = dr.compress(fits)
         return dr.gather(mi.UInt, chain, keep), dr.gather(mi.UInt, receiver, keep), dr.gather(mi.UInt, turned, keep)
-
-    def _pair(self, number: Numbers, first: int) -> tuple[Numbers, Numbers]:
-        """Chain and receiver of pairs that are numbered chain by chain, from a first chain on."""
-        row = divided(number, self.count)
-        return row + dr.opaque(mi.UInt, first), number - row * dr.opaque(mi.UInt, self.count)
 
     def receiver(self, number: Numbers) -> Vectors:
         """Positions of receivers."""
@@ -105,20 +142,25 @@ class PairFinder:
         """Whether elements are edges."""
         return dr.gather(mi.Bool, self._edge, slot)
 
+    def edge(self, chain: Numbers) -> Edge:
+        """Edges of chains."""
+        (origin, foot), (along, height) = packets(self._origin, chain), packets(self._along, chain)
+        return Edge(origin, along, dr.gather(mi.Float, self._length, chain), foot, height)
+
+    def mirror(self, plane: Numbers, active: Numbers) -> Mirror:
+        """Mirrors by their number."""
+        normal, offset = packets(self._mirror, plane, active)
+        u, v = (packets(axis, plane, active)[0] for axis in self._axes)
+        return Mirror(normal, offset, (u, v), dr.gather(mi.Vector4f, self._bounds, plane, active))
+
     def beyond_edge(self, chain: Numbers, at: Vectors) -> Numbers:
         """Length of the way from the edge to points."""
-        parameter, _ = self.place_on_edge(chain, at)
-        return dr.norm(at - packets(self._origin, chain)[0] - parameter * packets(self._along, chain)[0])
+        edge = self.edge(chain)
+        return dr.norm(at - edge.origin - edge.place(at)[0] * edge.along)
 
     def place_on_edge(self, chain: Numbers, at: Vectors) -> tuple[Numbers, Numbers]:
         """Where on its edge the path to points diffracts, and whether that is between the ends (or there is no edge)."""
-        (origin, foot), (along, height) = packets(self._origin, chain), packets(self._along, chain)
-        ahead = at - origin
-        along_t = dr.dot(ahead, along)
-        away_t = dr.norm(ahead - along_t * along)
-        parameter = (foot * away_t + along_t * height) / dr.maximum(height + away_t, 1e-6)
-        length = dr.gather(mi.Float, self._length, chain)
-        return parameter, (parameter > -SLACK) & (parameter < length + SLACK)
+        return self.edge(chain).place(at)
 
     def aim_at(self, slot: Numbers, parameter: Numbers, active: Numbers) -> Vectors:
         """Point that the path runs towards at an element (`slot` in the tables of all chains' elements)."""
@@ -129,29 +171,26 @@ class PairFinder:
 
     def meets(self, plane: Numbers, at: Vectors, target: Vectors, active: Numbers) -> tuple[Numbers, Vectors, Vectors]:
         """Whether the way from `at` to `target` meets a mirror within the rectangle around its faces; where; and its normal."""
-        ahead = target - at
-        normal, offset = packets(self._mirror, plane, active)
-        speed = dr.dot(normal, ahead)
-        time = (offset - dr.dot(normal, at)) / speed
-        met = at + time * ahead
-        slack = SLACK + GRAZING_SLACK * dr.norm(ahead) / dr.abs(speed)
-        u, v = (dr.dot(met, packets(axis, plane, active)[0]) for axis in self._axes)
-        bounds = dr.gather(mi.Vector4f, self._bounds, plane, active)
-        inside = (u > bounds.x - slack) & (u < bounds.y + slack) & (v > bounds.z - slack) & (v < bounds.w + slack)
-        # The mirror lies between the receiver's side and the image; a receiver on the plane itself is no path.
-        return inside & (time > -1e-4) & (time < 1.0001), met, normal
+        mirror = self.mirror(plane, active)
+        inside, met = mirror.meet(at, target)
+        return inside, met, mirror.normal
 
-    def _meets_last(self, chain: Numbers, receiver: Numbers) -> Numbers:
-        """Whether each pair may be a path as far as the edge and the last element are concerned."""
-        at = self.receiver(receiver)
-        fits, parameter = mi.Bool(True), mi.Float(0)
-        if self.diffraction:
-            parameter, fits = self.place_on_edge(chain, at)
+    def _at_last(self, chain: Numbers) -> Callable[[Numbers], Numbers]:
+        """Test of receivers: whether they and these chains may be a path as far as edge and last element are concerned."""
         slot = self.last(chain)
-        plane = dr.gather(mi.Int, self._plane, slot, fits)
-        reflects = fits & (plane >= 0)
-        inside, _, _ = self.meets(plane, at, self.aim_at(slot, parameter, reflects), reflects)
-        return fits & (inside | ~reflects)
+        plane = self.plane(slot)
+        reflects = plane >= 0
+        mirror, (aim, _) = self.mirror(plane, reflects), packets(self._aim, slot, reflects)
+        if not self.diffraction:
+            return lambda receiver: mirror.meet(self.receiver(receiver), aim)[0] | ~reflects
+        edge, (slide, _) = self.edge(chain), packets(self._slide, slot, reflects)
+
+        def test(receiver: Numbers) -> Numbers:
+            at = self.receiver(receiver)
+            parameter, fits = edge.place(at)
+            return fits & (mirror.meet(at, aim + parameter * slide)[0] | ~reflects)
+
+        return test
 
     def plausible(self, chain: Numbers, receiver: Numbers) -> tuple[Numbers, Numbers]:
         """Whether each pair may be a path, and where the edge's faces are better exchanged (1, else 0)."""

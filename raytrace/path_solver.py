@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wavecity.raytrace import sionna_private as sionna
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT
 from wavecity.raytrace.device import PathsBuffer, SionnaPaths, SionnaScene, Vectors, dr, rt
+from wavecity.raytrace.recording import recording
 from wavecity.raytrace.solver import ChainSolver, Paths, path_buffer, unique_paths
 from wavecity.raytrace.world import World, world_of
 
@@ -62,6 +63,7 @@ class ChainPathSolver:
             raise ValueError(msg)
         self._loop_mode = mode
 
+    @recording
     def __call__(
         self,
         scene: SionnaScene,

@@ -42,14 +42,25 @@ class RadioMap:
     open : bool (rows, columns)
         Cells whose centre is not inside a building at the receivers' height.
     values : dict of float32 (rows, columns)
-        By metric (`radio_map_settings.METRICS`); nan inside buildings. Where no path arrives `path_gain` is the solver's
-        `gain_floor`.
+        By metric (`radio_map_settings.METRICS`); nan inside buildings. Where no path arrives `path_gain` is `floor`.
+    floor : float
+        The solver's `gain_floor` in dB.
     """
 
     spacing: float
     height: float
     open: NDArray[np.bool_]
     values: dict[str, NDArray[np.float32]]
+    floor: float = -200.0
+
+    @property
+    def silent(self) -> NDArray[np.bool_]:
+        """Open cells that no path reaches, as far as the metrics say."""
+        none = np.zeros_like(self.open)
+        for name, least in (("path_gain", self.floor), ("n_paths", 0), ("best_beam", -1)):
+            if name in self.values:
+                none |= self.values[name] <= least
+        return none
 
 
 def radio_map(
@@ -111,7 +122,8 @@ def radio_map(
             visible = line_of_sight(world, scene.bs_position, points[here])
             for name in settings.metrics:
                 values[name][rows[here], columns[here]] = _metric(name, paths, visible, radio, solver)
-    return RadioMap(settings.spacing, settings.height, ground, values)
+        del world
+    return RadioMap(settings.spacing, settings.height, ground, values, solver.gain_floor)
 
 
 def _in_buildings(mesh: Mesh, points: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from wavecity.raytrace.bounce import Rays, Search, merge
 from wavecity.raytrace.device import (
     Numbers,
     Vectors,
-    divided,
+    crossed,
     dr,
     load_packets,
     load_rows,
@@ -201,37 +201,43 @@ class _Joint:
     def clear(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Sequence and edge of the pairs whose path nothing blocks."""
         sequences, edges = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for sequence, edge in self._pairs_in_view():
-            for test in (self._has_place, self._meets_mirrors, self._is_clear):
-                sequence, edge = _those_that(test, sequence, edge)
+        for sequence, edge in self._pairs_in_place():
+            for test in (self._meets_mirrors, self._is_clear):
                 if not dr.width(edge):
                     break
+                sequence, edge = _those_that(test, sequence, edge)
             sequences.append(sequence.numpy().astype(np.int64))
             edges.append(edge.numpy().astype(np.int64))
         return np.concatenate(sequences), np.concatenate(edges)
 
-    def _pairs_in_view(self) -> Iterator[tuple[Numbers, Numbers]]:
-        """Sequences, and the edges of groups that may be seen in them."""
-        step = max(1, self.limit // self._groups)
+    def _pairs_in_place(self) -> Iterator[tuple[Numbers, Numbers]]:
+        """Sequences, and edges that may be seen in them and have a place for the path: first by groups, then one by one."""
+        step, size = max(1, self.limit // self._groups), 1 << GROUP_BITS
         for low in range(0, self.sequences, step):
-            index = dr.arange(mi.UInt, (min(low + step, self.sequences) - low) * self._groups)
-            row = divided(index, self._groups)
-            sequence, group = row + dr.opaque(mi.UInt, low), index - row * dr.opaque(mi.UInt, self._groups)
-            sequence, group = _those_that(self._may_see, sequence, group)
-            found = dr.width(group)
-            for first in range(0, found, max(1, self.limit >> GROUP_BITS)):
-                count = min(self.limit >> GROUP_BITS, found - first)
-                member = dr.arange(mi.UInt, count << GROUP_BITS)
-                pair = (member >> GROUP_BITS) + dr.opaque(mi.UInt, first)
-                place = (dr.gather(mi.UInt, group, pair) << GROUP_BITS) + (member & ((1 << GROUP_BITS) - 1))
-                edge = dr.gather(mi.UInt, self._order, place)
-                each = dr.gather(mi.UInt, sequence, pair)
-                dr.eval(each, edge)
-                yield each, edge
 
-    def _may_see(self, sequence: Numbers, group: Numbers) -> Numbers:
-        """Whether a group's sphere reaches into what the receiver's image sees through the mirror next to the edge."""
-        centre, radius = packets(self._sphere, group)
+            def views(row: Numbers, low: int = low) -> Callable[[Numbers], Numbers]:
+                return self._may_see(row + dr.opaque(mi.UInt, low))
+
+            row, group = crossed(min(low + step, self.sequences) - low, self._groups, views)
+            for first in range(0, dr.width(group), max(1, self.limit // size)):
+                pair = dr.arange(mi.UInt, min(self.limit // size, dr.width(group) - first)) + dr.opaque(mi.UInt, first)
+                sequence = dr.gather(mi.UInt, row, pair) + dr.opaque(mi.UInt, low)
+                members = dr.gather(mi.UInt, group, pair) << GROUP_BITS
+                dr.eval(sequence, members)
+
+                def places(
+                    at: Numbers, sequence: Numbers = sequence, members: Numbers = members
+                ) -> Callable[[Numbers], Numbers]:
+                    return self._has_place(dr.gather(mi.UInt, sequence, at), dr.gather(mi.UInt, members, at))
+
+                at, member = crossed(dr.width(pair), size, places)
+                edge = dr.gather(mi.UInt, self._order, dr.gather(mi.UInt, members, at) + member)
+                sequence = dr.gather(mi.UInt, sequence, at)
+                dr.eval(sequence, edge)
+                yield sequence, edge
+
+    def _may_see(self, sequence: Numbers) -> Callable[[Numbers], Numbers]:
+        """Test of groups: whether their spheres reach into what receivers' images see through the mirror next to the edge."""
         eye = packets(self._image[-1], sequence)[0]
         plane = dr.gather(mi.UInt, self._plane[-1], sequence)
         normal, offset = packets(self._mirror, plane)
@@ -246,34 +252,45 @@ class _Joint:
                 (bounds.x - SLACK, bounds.w + SLACK),
             )
         ]
-        middle, ahead = corners[0] + corners[2], centre - eye
-        # Beyond the mirror's plane, as seen from the image; and inside the four sides of the pyramid.
-        behind = dr.dot(normal, eye) - offset
-        sees = dr.sign(behind) * (dr.dot(normal, centre) - offset) < radius
-        for one, next_one in itertools.pairwise([*corners, corners[0]]):
-            side = dr.cross(one, next_one)
-            # A mirror seen edge-on has sides without a direction: nothing is sorted out by them.
-            inwards = dr.dot(side, ahead) * dr.sign(dr.dot(side, middle))
-            sees &= inwards > -radius * dr.norm(side)
-        return sees
+        middle, beyond = corners[0] + corners[2], dr.sign(dr.dot(normal, eye) - offset)
+        sides = [dr.cross(one, next_one) for one, next_one in itertools.pairwise([*corners, corners[0]])]
+        # A mirror seen edge-on has sides without a direction: nothing is sorted out by them.
+        sides = [(side * dr.sign(dr.dot(side, middle)), dr.norm(side)) for side in sides]
 
-    def _place(self, sequence: Numbers, edge: Numbers) -> tuple[Numbers, Vectors, Vectors, Numbers]:
+        def test(group: Numbers) -> Numbers:
+            centre, radius = packets(self._sphere, group)
+            ahead = centre - eye
+            # Beyond the mirror's plane, as seen from the image; and inside the four sides of the pyramid.
+            sees = beyond * (dr.dot(normal, centre) - offset) < radius
+            for inwards, length in sides:
+                sees &= dr.dot(inwards, ahead) > -radius * length
+            return sees
+
+        return test
+
+    def _place(self, image: Vectors, edge: Numbers) -> tuple[Numbers, Vectors, Vectors, Numbers]:
         """Where on the edge paths diffract; the way on to the receiver's image; its distance from the edge's line."""
         (origin, foot), (along, height) = packets(self._origin, edge), packets(self._along, edge)
         # Unrolled around the edge the way from source to image is straight (see `geometry.edge_parameter`).
-        ahead = packets(self._image[-1], sequence)[0] - origin
+        ahead = image - origin
         along_t = dr.dot(ahead, along)
         away_t = dr.norm(ahead - along_t * along)
         place = (foot * away_t + along_t * height) / dr.maximum(height + away_t, 1e-6)
         return place, origin + place * along, ahead - place * along, away_t
 
-    def _has_place(self, sequence: Numbers, edge: Numbers) -> Numbers:
-        """Whether that is between the edge's ends, and the path goes on outside the wedge."""
-        place, _, leaving, away = self._place(sequence, edge)
-        length = packets(self._away, edge)[1]
-        normal_0, normal_n = (packets(table, edge)[0] for table in self._normals)
-        fits = (place > 0) & (place < length) & (away > EDGE_OFFSET)
-        return fits & ((dr.dot(leaving, normal_0) > 0) | (dr.dot(leaving, normal_n) > 0))
+    def _has_place(self, sequence: Numbers, members: Numbers) -> Callable[[Numbers], Numbers]:
+        """Test of a group's members: whether that is between the edge's ends, and the path goes on outside the wedge."""
+        image, _ = packets(self._image[-1], sequence)
+
+        def test(member: Numbers) -> Numbers:
+            edge = dr.gather(mi.UInt, self._order, members + member)
+            place, _, leaving, away = self._place(image, edge)
+            length = packets(self._away, edge)[1]
+            normal_0, normal_n = (packets(table, edge)[0] for table in self._normals)
+            fits = (place > 0) & (place < length) & (away > EDGE_OFFSET)
+            return fits & ((dr.dot(leaving, normal_0) > 0) | (dr.dot(leaving, normal_n) > 0))
+
+        return test
 
     def _meets_mirrors(self, sequence: Numbers, edge: Numbers) -> Numbers:
         """Whether the path meets its mirrors."""
@@ -282,7 +299,7 @@ class _Joint:
     def _path(self, sequence: Numbers, edge: Numbers) -> tuple[Numbers, list[Vectors]]:
         """Whether the path meets its mirrors, and where: from the edge to the receiver, just off the faces."""
         fits = mi.Bool(True)
-        _, at, _, _ = self._place(sequence, edge)
+        _, at, _, _ = self._place(packets(self._image[-1], sequence)[0], edge)
         at += EDGE_OFFSET * packets(self._away, edge)[0]
         stops = [at]
         for position in reversed(range(self.mirrors)):

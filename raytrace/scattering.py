@@ -19,6 +19,7 @@ from wavecity.raytrace.device import dr, load, load_rows, load_table, mi
 from wavecity.raytrace.diffuse import no_paths
 from wavecity.raytrace.geometry import path_lengths
 from wavecity.raytrace.patches import LARGEST_IN_HALF_SHADOW, NODES, Patches, patches_of
+from wavecity.raytrace.recording import recording
 from wavecity.raytrace.solver import Paths
 from wavecity.raytrace.world import World
 
@@ -26,6 +27,7 @@ from wavecity.raytrace.world import World
 PAIR_BYTES = 1200
 
 
+@recording
 def scattered_paths(
     world: World,
     source: NDArray[np.float64],

@@ -16,7 +16,8 @@ from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.solver import ChainSolver, Paths, join, line_of_sight
 from wavecity.raytrace.world import build_world
 
-# Dr.Jit has one state per process: two scenes at once would mix, and wait for each other's kernels anyway.
+# Dr.Jit has one state per process: two scenes at once would mix, and wait for each other's kernels anyway. A scene also
+# ends within the block, not while another is traced (see `recording`).
 ONE_AT_A_TIME = threading.Lock()
 
 # Paths whose channels are computed at a time; each takes about 2 kB.
@@ -175,7 +176,9 @@ def trace_scene(
                     else diffuse_paths(one, *ends, trace, solver.diffuse_rays, *panel)
                 )
                 each[number] = join([each[number], scattered])
+            del one
         visible = line_of_sight(world, *ends)
+        del world
     return each, visible
 
 

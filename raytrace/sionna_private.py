@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.device import MitsubaScene, Numbers, SionnaScene, Vectors, dr, load, load_rows, mi, rt
+from wavecity.raytrace.recording import recording
 from wavecity.raytrace.utd import diffraction_matrix
 from wavecity.raytrace.world import World
 
@@ -194,6 +195,7 @@ class SingleRays:
         return self._scene.ray_intersect(ray, ray_flags=ray_flags, coherent=False, active=active)
 
 
+@recording
 def validate(
     world: World,
     chains: PathsBuffer,

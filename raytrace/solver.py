@@ -23,6 +23,7 @@ from wavecity.raytrace.confirm import PairTest
 from wavecity.raytrace.device import PathsBuffer, dr, load_rows, load_table, mi, rt
 from wavecity.raytrace.elements import are_edges, element_types, element_wedges
 from wavecity.raytrace.geometry import Unfolded, path_lengths, shortest_step, trace_back, unfold
+from wavecity.raytrace.recording import recording
 from wavecity.raytrace.rows import row_keys
 from wavecity.raytrace.surfaces import Surfaces
 from wavecity.raytrace.world import World
@@ -131,6 +132,7 @@ class ChainSolver:
     tolerance: float = 0.0
     max_paths: int = 32
 
+    @recording
     def __call__(
         self,
         world: World,
@@ -169,6 +171,7 @@ class ChainSolver:
         paths = paths.select(_carries(paths))
         return paths.select(unique_paths(world.surfaces, paths))
 
+    @recording
     def chains(self, world: World, source: NDArray[np.float64], receivers: ArrayLike | None = None) -> Chains:
         """Chains of a source: they serve any number of calls, best those with receivers near the ones given here."""
         return find_chains(
@@ -184,6 +187,7 @@ class ChainSolver:
             None if receivers is None else np.asarray(receivers, np.float64),
         )
 
+    @recording
     def trace(
         self, world: World, source: NDArray[np.float64], receivers: ArrayLike, chains: Chains | None = None
     ) -> Paths:
@@ -255,22 +259,26 @@ class ChainSolver:
         unfolded = unfold(surfaces, source, chains.elements, chains.swapped)
         test = self._pair_test(world, chains, unfolded, source, receivers)
         direct = self._direct(world, source, receivers, chains.elements.shape[1])
-        every = distinct = self._with_fields(world, source, receivers, panel, direct)
-        place = np.full(len(every), -1)
+        every = self._with_fields(world, source, receivers, panel, direct)
+        place, kept = np.full(len(every), -1), np.arange(len(every))
         pairs = test.bounded(unfolded, source, *panel)
         queue = Queues(pairs.receiver, pairs.power, len(receivers), self.max_paths, self.tolerance)
-        while len(tested := queue.take(distinct.receiver, _power(distinct))):
+        while len(tested := queue.take(every.receiver[kept], _power(every.coefficient[kept]))):
             found = test.confirm(*pairs.load(tested))
             new = _with_geometry(surfaces, source, receivers, chains, unfolded, *found)
             sound = _has_steps(new)
             new, chain = self._with_fields(world, source, receivers, panel, new.select(sound)), found[0][sound]
             carries = _carries(new)
-            place = np.concatenate([place, chain[carries]])
-            every = concatenate([every, new.select(carries)])
-            order = np.lexsort((place, every.receiver))
-            every, place = every.select(order), place[order]
-            distinct = every.select(unique_paths(surfaces, every))
-        return distinct
+            new, chain = new.select(carries), chain[carries]
+            every, place = concatenate([every, new]), np.concatenate([place, chain])
+            # Only receivers with new paths may have new duplicates.
+            changed = np.zeros(len(receivers), bool)
+            changed[new.receiver] = True
+            again = np.flatnonzero(changed[every.receiver])
+            again = again[np.lexsort((place[again], every.receiver[again]))]
+            distinct = again[unique_paths(surfaces, every.select(again))]
+            kept = np.concatenate([kept[~changed[every.receiver[kept]]], distinct])
+        return every.select(kept[np.argsort(every.receiver[kept], kind="stable")])
 
 
 def path_buffer(
@@ -304,6 +312,7 @@ def path_buffer(
     return sionna.make_buffer(world, paths.types, paths.faces, vertices, paths.receiver, source, wedges)
 
 
+@recording
 def line_of_sight(world: World, source: NDArray[np.float64], receivers: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Whether nothing stands between the source and each receiver.
 
@@ -343,11 +352,13 @@ def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:
     _, first = np.unique(row_keys(np.column_stack([paths.receiver, met]))[better], return_index=True)
     kept = np.sort(better[first])
 
-    paths, rank = paths.select(kept), np.argsort(np.argsort(kept + count * astray[kept]))
-    kind = (paths.types.astype(np.int64) * (sionna.DIFFRACTION + 1) ** np.arange(paths.types.shape[1])).sum(axis=1)
-    order = np.lexsort((paths.length, kind, paths.receiver))
-    receiver, kind, length = paths.receiver[order], kind[order], paths.length[order]
-    vertices, rank = paths.vertices[order], rank[order]
+    rank = np.argsort(np.argsort(kept + count * astray[kept]))
+    kind = (paths.types[kept].astype(np.int64) * (sionna.DIFFRACTION + 1) ** np.arange(paths.types.shape[1])).sum(
+        axis=1
+    )
+    order = np.lexsort((paths.length[kept], kind, paths.receiver[kept]))
+    at, kind, rank = kept[order], kind[order], rank[order]
+    receiver, length, vertices = paths.receiver[at], paths.length[at], paths.vertices[at]
     dropped = np.zeros(len(order), bool)
     # Lengths of duplicates differ by no more than their vertices can make them.
     reach = 2 * DUPLICATE_TOLERANCE * paths.types.shape[1]
@@ -363,12 +374,12 @@ def unique_paths(surfaces: Surfaces, paths: Paths) -> NDArray[np.int64]:
         )
         first_of_pair, second_of_pair = first_of_pair[same], second_of_pair[same]
         dropped[np.where(rank[first_of_pair] > rank[second_of_pair], first_of_pair, second_of_pair)] = True
-    return np.sort(kept[order[~dropped]])
+    return np.sort(at[~dropped])
 
 
-def _power(paths: Paths) -> NDArray[np.float64]:
-    """Power gain of each path."""
-    power: NDArray[np.float64] = np.abs(paths.coefficient.astype(np.complex128)) ** 2
+def _power(coefficient: NDArray[np.complex64]) -> NDArray[np.float64]:
+    """Power gain of paths."""
+    power: NDArray[np.float64] = np.abs(coefficient.astype(np.complex128)) ** 2
     return power
 
 

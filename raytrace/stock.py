@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from wavecity.raytrace import sionna_private as sionna
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT
 from wavecity.raytrace.device import Numbers, SionnaPaths, dr, rt
+from wavecity.raytrace.recording import recording
 from wavecity.raytrace.solver import DUPLICATE_TOLERANCE, Paths
 from wavecity.raytrace.world import World
 
@@ -107,6 +108,7 @@ def place_link(
         scene.add(rt.Receiver(f"user-{number}", [float(x) for x in user]))
 
 
+@recording
 def trace_link(world: World, corrected: bool = True, deterministic: bool = False, **options: Any) -> SionnaPaths:
     """Run `PathSolver` on the placed link, until coefficients and delays are computed.
 

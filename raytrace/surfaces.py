@@ -112,9 +112,7 @@ def survey(mesh: Mesh, size: float) -> Surfaces:
     size : float
         Edge of the tile in m.
     """
-    keep = ~((mesh.surface == Surface.FLOOR) & (mesh.vertices[mesh.faces, 2].max(axis=1) <= OFFSET_TOLERANCE))
-    area = _double_area(mesh.vertices, mesh.faces)
-    keep &= area > 0
+    keep = faces_that_count(mesh)
     corners = np.array([[-size, -size, 0], [size, -size, 0], [size, size, 0], [-size, size, 0]], np.float64)
     ground = np.array([[0, 1, 2], [0, 2, 3]], np.int32) + len(mesh.vertices)
     vertices = np.concatenate([mesh.vertices, corners])
@@ -123,6 +121,13 @@ def survey(mesh: Mesh, size: float) -> Surfaces:
     building = np.concatenate([mesh.building[keep], np.full(2, -1, np.int32)])
 
     return analyse(vertices, faces, kind, building, closed=True)
+
+
+def faces_that_count(mesh: Mesh) -> NDArray[np.bool_]:
+    """Which faces (F,) of a mesh `survey` keeps, in their order: neither floors on the ground nor faces without an area."""
+    floor = (mesh.surface == Surface.FLOOR) & (mesh.vertices[mesh.faces, 2].max(axis=1) <= OFFSET_TOLERANCE)
+    keep: NDArray[np.bool_] = ~floor & (_double_area(mesh.vertices, mesh.faces) > 0)
+    return keep
 
 
 def analyse(

@@ -9,7 +9,7 @@ faces as made of the illuminated one's material (its own approximation: it uses 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Mesh, Surface
 from wavecity.raytrace.device import Interaction, Numbers, SionnaScene, Vectors, dr, load, mi, rt
-from wavecity.raytrace.settings import RadioSettings
-from wavecity.raytrace.surfaces import GROUND, Surfaces, analyse, survey
+from wavecity.raytrace.facades import face_constants
+from wavecity.raytrace.settings import HIGHEST, Material, RadioSettings
+from wavecity.raytrace.surfaces import GROUND, Surfaces, analyse, faces_that_count, survey
 
 Result = TypeVar("Result")
 # A mesh of a Mitsuba scene.
@@ -177,7 +178,7 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     size : float
         Edge of the tile in m; the ground reaches half a tile further on every side.
     radio : RadioSettings
-        Frequency, or carriers, materials and polarisations.
+        Frequency, or carriers, polarisations, and materials where those of the buildings are not known.
 
     Raises
     ------
@@ -191,19 +192,10 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     214
     """
     surfaces = survey(mesh, size)
-    kinds = {
-        Surface.WALL: ("wall_material", radio.wall_material),
-        Surface.ROOF: ("roof_material", radio.roof_material),
-        # Undersides of elevated parts have the material of walls.
-        Surface.FLOOR: ("wall_material", radio.wall_material),
-        GROUND: ("ground_material", radio.ground_material),
-    }
     bands = []
     for carrier in radio.each:
-        properties = np.empty((GROUND + 1, 2))
-        for kind, (field, name) in kinds.items():
-            properties[kind] = material_properties(field, name, carrier.frequency)
-        bands += [Band(carrier.frequency, properties[surfaces.kind], ports) for ports in radio.ports]
+        constants = _constants(mesh, surfaces, radio, carrier.frequency)
+        bands += [Band(carrier.frequency, constants, ports) for ports in radio.ports]
     constants = bands[0].constants
     material = FaceMaterial(constants[:, 0], constants[:, 1], radio)
 
@@ -223,6 +215,33 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     several = tuple(bands) if len(bands) > 1 else ()
     polarisations = radio.user_polarisation, radio.polarisation
     return replace(_number_faces(surfaces, scene), constants=constants, bands=several, polarisations=polarisations)
+
+
+def _constants(mesh: Mesh, surfaces: Surfaces, radio: RadioSettings, frequency: float) -> NDArray[np.float64]:
+    """Relative permittivity and conductivity (S/m) of every face at a frequency, float64 (F, 2)."""
+    kinds = {
+        Surface.WALL: ("wall_material", radio.wall_material),
+        Surface.ROOF: ("roof_material", radio.roof_material),
+        # Undersides of elevated parts have the material of walls.
+        Surface.FLOOR: ("wall_material", radio.wall_material),
+        GROUND: ("ground_material", radio.ground_material),
+    }
+    properties = np.empty((GROUND + 1, 2))
+    for kind, (field, name) in kinds.items():
+        properties[kind] = material_properties(field, name, frequency)
+    constants: NDArray[np.float64] = properties[surfaces.kind]
+    if mesh.materials is not None:
+        kept = faces_that_count(mesh)
+        recipe = {kind: (float(properties[kind, 0]), float(properties[kind, 1])) for kind in Surface}
+        known = {
+            name: material_properties("frequency", name, frequency)
+            for name in get_args(Material)
+            if name not in HIGHEST or frequency < HIGHEST[name]
+        }
+        constants[: kept.sum()] = face_constants(
+            mesh.materials, mesh.building[kept], mesh.surface[kept], recipe, known, frequency
+        )
+    return constants
 
 
 def world_of(scene: SionnaScene) -> World:

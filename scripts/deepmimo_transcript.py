@@ -59,6 +59,8 @@ flat = channel.reshape(len(channel), -1).astype(np.csingle)
 np.hstack([flat.real, flat.imag]).reshape(len(channel), -1, 16).shape  # patches
 """
 
+TYPED = {"v4": V4, "v3": V3, "lwm": LWM}
+
 
 def typed(lines: str) -> None:
     """Print lines as they are typed, each with what Python answers; not what the packages say on the way."""
@@ -84,9 +86,9 @@ def main(store: str, scene: str) -> None:
             export_dataset(store, to, Path(temporary) / folder, scenes=[scene], array=array)
         os.symlink(Path(store).resolve(), Path(temporary) / "store")
         os.chdir(temporary)
-        for folder, lines in (("v4", V4), ("v3", V3), ("lwm", LWM)):
+        for folder, lines in TYPED.items():
             (name,) = (path.name for path in Path(folder).iterdir() if path.is_dir())
-            print(f"# {folder}")
+            print(f"{'' if folder == 'v4' else chr(10)}# {folder}")
             typed(lines.format(name=name, scene=scene))
 
 

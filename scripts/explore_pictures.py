@@ -1,6 +1,7 @@
-"""Pictures of every view of `wavecity explore` for its page of the documentation, each below 150 kB.
+"""Pictures of every view of `wavecity explore` for its page of the documentation, each below 200 kB.
 
-Usage: python scripts/explore_pictures.py STORE --scene ID --user N [--run RUN --run-store STORE --run-scene ID --run-user N]
+Usage: python scripts/explore_pictures.py STORE --scene ID --user N
+           [--run RUN --run-store STORE --run-scene ID --run-user N --run-camera PLACE]
            [--maps STORE --maps-scene ID] [--moving STORE] [--only NAME ...] [--out docs/howto]
 
 STORE is one of several cities; the others show what it lacks: a run of a path model, radio maps, users that move. Draws
@@ -23,7 +24,7 @@ from wavecity.dataset.reader import open_store
 from wavecity.flows.explore.server import serving
 from wavecity.flows.explore.site import make_site
 
-MOST = 150_000
+MOST = 200_000
 ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 QUIET = "!document.querySelector('.waiting') && document.querySelector('.traffic')?.dataset.busy === 'false'"
 DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -50,18 +51,19 @@ def pictures(given: argparse.Namespace) -> Iterator[Picture]:
     user = f"user={given.user}"
     yield Picture("world", store, "#/?los=40..100")
     yield Picture("city", store, f"#/city/{quote(city)}?by=los")
-    yield Picture("scene", store, f"{scene}?{user}", height=1000)
-    yield Picture("material", store, f"{scene}?buildings=material&users=gain", height=900)
+    yield Picture("scene", store, f"{scene}?{user}&path=1", selector=".card")
+    yield Picture("material", store, f"{scene}?buildings=material&users=gain", selector=".card")
     yield Picture("user", store, f"{scene}?{user}&path=3", selector=".user .grid")
     yield Picture("dark", store, f"{scene}?users=first&buildings=height", height=900, options={"color_scheme": "dark"})
     yield Picture("phone", store, f"{scene}?{user}", options=PHONE)
     if given.maps:
         view = f"#/scene/{quote(given.maps_scene)}?map=path_gain&users=none"
-        yield Picture("map", given.maps, view, height=900)
+        yield Picture("map", given.maps, view, selector=".card")
     if given.run:
         view = f"#/scene/{quote(given.run_scene)}?user={given.run_user}"
         yield Picture("rays", given.run_store, view, run=given.run, height=1030)
-        yield Picture("predictions", given.run_store, f"#/scene/{quote(given.run_scene)}?users=error", run=given.run)
+        seen = f"#/scene/{quote(given.run_scene)}?users=error&camera={given.run_camera}"
+        yield Picture("predictions", given.run_store, seen, run=given.run, selector=".card")
     if given.moving:
         ids = open_store(given.moving)["scene"].values
         yield Picture("moving", given.moving, f"#/scene/{quote(str(ids[0]))}?user=0&t=6&users=kind", selector=".user")
@@ -76,6 +78,8 @@ def draw(picture: Picture, browser: Any) -> Image.Image:
         page.goto(address + picture.view)
         page.wait_for_selector("h1")
         page.wait_for_function(QUIET)
+        # The head of the page stays on the screen otherwise, before what is shown.
+        page.add_style_tag(content="header { position: static !important }")
         page.evaluate(DRAWN)
         shown = page.locator(picture.selector).first if picture.selector else page
         content = shown.screenshot()
@@ -86,9 +90,10 @@ def draw(picture: Picture, browser: Any) -> Image.Image:
 def keep(image: Image.Image, path: Path) -> int:
     """Write a PNG of as many colours as fit; returns its bytes."""
     size = 0
-    for colours in (256, 128, 64):
+    for colours in (None, 256, 128, 64):
         content = io.BytesIO()
-        image.quantize(colours, dither=Image.Dither.NONE).save(content, "png", optimize=True)
+        kept = image.quantize(colours, dither=Image.Dither.NONE) if colours else image
+        kept.save(content, "png", optimize=True)
         size = len(content.getvalue())
         if size < MOST:
             path.write_bytes(content.getvalue())
@@ -106,6 +111,7 @@ def main() -> None:
     for name in ("run", "run-store", "run-scene", "maps", "maps-scene", "moving"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--run-user", type=int, default=0)
+    parser.add_argument("--run-camera", default="")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--out", type=Path, default=Path("docs/howto"))
     given = parser.parse_args()

@@ -11,6 +11,7 @@ import xarray as xr
 from wavecity.dataset.bands import radio_text
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, sha256_of, write_json
+from wavecity.dataset.materials import COLUMNS as MATERIALS
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import attributes_of
 from wavecity.dataset.schema import SCENE_FIELDS
@@ -64,7 +65,7 @@ CONTEXT = {
     "value": "cr:value",
 }
 # Groups that the arrays of a record set are in.
-PREFIXES = {"path": "paths/", "trajectory": "trajectory/", "radio_map": "radio_map/"}
+PREFIXES = {"path": "paths/", "trajectory": "trajectory/", "radio_map": "radio_map/", "bs": "bs/"}
 LICENCE_URL = "https://spdx.org/licenses/ODbL-1.0.html"
 COPYRIGHT_URL = "https://www.openstreetmap.org/copyright"
 # Complex numbers have no type of their own: they are pairs of floats, like their bytes.
@@ -135,8 +136,14 @@ def describe(folder: StorePath) -> Node:
     draft, data = load_draft(folder), open_store(folder, carrier="all", port="all")
     attributes = attributes_of(data.attrs)
     recipe, fingerprint = attributes.get("recipe", {}).get("name", ""), attributes["fingerprint"]
+    with_materials = attributes.get("recipe", {}).get("scene", {}).get("materials") is not None
     has_buildings = any(draft.buildings_path(unit).exists() for unit in range(draft.layout.units))
-    record_sets = [_splits(data), _scenes(), *([_buildings()] if has_buildings else []), *_arrays(data, "scene")]
+    record_sets = [
+        _splits(data),
+        _scenes(),
+        *([_buildings(with_materials)] if has_buildings else []),
+        *_arrays(data, "scene"),
+    ]
     record_sets += _arrays(data, "user")
     if draft.layout.with_paths:
         record_sets += _arrays(open_store(folder, "paths", carrier="all", port="all"), "path")
@@ -144,6 +151,8 @@ def describe(folder: StorePath) -> Node:
         record_sets += _arrays(open_store(folder, "trajectory"), "trajectory")
     if draft.layout.with_radio_map:
         record_sets += _arrays(open_store(folder, "radio_map"), "radio_map")
+    if draft.layout.base_stations > 1:
+        record_sets += _arrays(open_store(folder, "bs"), "bs")
     title = f"Wavecity channels{': ' * bool(recipe)}{recipe}"
     return {
         "@context": CONTEXT,
@@ -271,8 +280,13 @@ def _scenes() -> Node:
     return _record_set("scenes", "One record per scene, from the receipts.", fields, key={"@id": "scenes/scene_id"})
 
 
-def _buildings() -> Node:
+def _buildings(with_materials: bool) -> Node:
     """Record set of the buildings, from the GeoParquet files."""
+    more = {
+        name: ("sc:Float" if name == "glass_share" else "sc:Text", of)
+        for name, of in MATERIALS.items()
+        if with_materials
+    }
     fields = [
         _field(
             "buildings",
@@ -281,7 +295,7 @@ def _buildings() -> Node:
             meaning,
             source={"fileSet": {"@id": "buildings-files"}, "extract": {"column": name}},
         )
-        for name, (kind, meaning) in BUILDINGS.items()
+        for name, (kind, meaning) in (BUILDINGS | more).items()
     ]
     text = (
         "One record per building of a scene. The footprint is the GeoParquet column geometry in WGS84, and "
@@ -318,6 +332,7 @@ def _arrays(data: xr.Dataset, record: str) -> list[Node]:
         "path": "user of a scene, with all of the user's paths",
         "trajectory": "user of a scene, along the user's way",
         "radio_map": "scene, with a value for each cell of a grid over its tile",
+        "bs": "scene with several base stations, or user of it",
     }[record]
     text = f"Arrays of data.zarr, one record per {per}: a description, which Croissant loaders cannot read."
     return [_record_set(name, text, fields)] if fields else []

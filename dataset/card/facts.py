@@ -4,6 +4,7 @@ from collections import Counter
 from typing import TypedDict
 
 from wavecity.dataset.bands import band_names, carriers_text, frequencies_of, radio_text
+from wavecity.dataset.base_stations import SHARED, cells_text, stations_text
 from wavecity.dataset.card.source import Source, add_up, by_split, percent, places_of
 from wavecity.dataset.card.tables import (
     Table,
@@ -13,6 +14,7 @@ from wavecity.dataset.card.tables import (
     height_table,
     map_tables,
     maps_table,
+    material_table,
     outcome_tables,
     recipe_table,
     schema_table,
@@ -64,6 +66,7 @@ class Facts(TypedDict):
     users_table: Table
     distributions_table: Table
     heights_table: Table
+    materials_table: Table
     schema: Table
     files: dict[str, str]
     snippets: dict[str, str]
@@ -96,6 +99,7 @@ def gather_facts(source: Source) -> Facts:
         "users_table": users_table(users),
         "distributions_table": distribution_table(source.distributions["histograms"]),
         "heights_table": height_table(source),
+        "materials_table": material_table(source),
         "schema": schema_table(source),
         "files": FILES,
         "snippets": {"xarray": USE_XARRAY, "PyTorch": USE_TORCH},
@@ -121,9 +125,12 @@ def _summary(source: Source) -> str:
     held += ", the strongest paths with gain, delay and angles" * (source.paths is not None)
     held += ", the wideband channel along every user's way" * (source.trajectory is not None)
     held += ", a radio map of the open ground" * (source.radio_map is not None)
+    held += ", serving base station and SINR" * (source.base_stations is not None)
+    count = attributes["base_stations"]["count"] if "base_stations" in attributes else 1
+    stations = "one base station" if count == 1 else f"{count} base stations"
     return (
         f"Ray-traced wireless channels in real cities. Each scene is a tile of {attributes['tile_size_m']:g} m × "
-        f"{attributes['tile_size_m']:g} m cut from OpenStreetMap, with one base station of {array['columns']} × "
+        f"{attributes['tile_size_m']:g} m cut from OpenStreetMap, with {stations} of {array['columns']} × "
         f"{array['rows']} antennas at {radio_text(attributes)} and up to {sizes['user']} users. It "
         f"holds "
         f"{held}, the users' positions, and a height map of the buildings. The channels are simulated, not measured."
@@ -139,7 +146,7 @@ def _glance(source: Source, users: dict[str, Counter[str]]) -> list[tuple[str, s
     countries = {country for country in source.coordinate("country") if country}
     maps = source.lineage.get("maps", {}).values()
     dates = sorted(date[:10] for date in (of.get("map_date") for of in maps) if date)
-    raw = sum(value.nbytes for value in all_arrays(source).values())
+    raw = sum(value.nbytes for value in all_arrays(source).values()) + _link_bytes(source)
     quarantined = planned - status["done"]
     rows = [
         ("scenes", f"{status['done']:,}" + f" of {planned:,} planned" * bool(quarantined)),
@@ -154,6 +161,7 @@ def _glance(source: Source, users: dict[str, Counter[str]]) -> list[tuple[str, s
         ),
         ("trajectories", trajectory_text(attributes)),
         ("radio maps", maps_text(source)),
+        *_stations(source),
         ("tile", f"{attributes['tile_size_m']:g} m × {attributes['tile_size_m']:g} m"),
         ("size", f"{_bytes(folder_size(source.folder / 'data.zarr'))} stored, {_bytes(raw)} as arrays"),
         ("split by", attributes["split_by"]),
@@ -181,6 +189,24 @@ def maps_text(source: Source) -> str:
     return radio_map_text(source.attributes["radio_map"], [str(name) for name in source.radio_map.data_vars])
 
 
+def _stations(source: Source) -> list[tuple[str, str]]:
+    """Several base stations and their cells; nothing where there is one."""
+    if source.base_stations is None:
+        return []
+    attributes, cells = source.attributes["base_stations"], source.base_stations
+    served = cells_text(cells["serving"].values, cells["sinr"].values, attributes["count"])
+    return [("base stations", stations_text(attributes)), ("cells", served)]
+
+
+def _link_bytes(source: Source) -> int:
+    """Bytes of the links of all base stations but the first."""
+    if source.base_stations is None:
+        return 0
+    arrays = {name: array for name, array in all_arrays(source).items() if not name.startswith("bs/")}
+    links = (array for name, array in arrays.items() if array.dims[:2] == ("scene", "user") and name not in SHARED)
+    return (source.attributes["base_stations"]["count"] - 1) * sum(array.nbytes for array in links)
+
+
 def _steps(source: Source) -> list[str]:
     """How the data were made, step by step."""
     recipe, tile = source.recipe, source.attributes["tile_size_m"]
@@ -199,9 +225,13 @@ def _steps(source: Source) -> list[str]:
             f"Sionna RT traced paths of up to {solver['max_depth']} interactions ({on}) with {solver['rays']:,} rays; "
             f"walls are {radio['wall_material']}, roofs {radio['roof_material']}, the ground "
             f"{radio['ground_material']} "
-            "(ITU-R P.2040)."
+            f"(ITU-R P.2040){', save of buildings whose material is known' * bool(source.materials)}."
         )
     steps.append("The paths were summed as plane waves over the base station's array.")
+    if source.base_stations is not None:
+        steps.append(
+            "So were the links of all other base stations, each with a panel that faces the middle of the tile."
+        )
     if source.radio_map is not None:
         steps.append("Paths to the middle of every cell of a grid over the open ground were traced in the same way.")
     if source.trajectory is not None:
@@ -238,6 +268,11 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
         f"path above "
         "the gain floor.",
     ]
+    if source.base_stations is not None:
+        limits.append(
+            "Numbers, distributions and statistics are of the links of base station 0. SINR assumes that all base stations "
+            "transmit all the time, at one power, with one antenna."
+        )
     if recipe:
         solver = recipe["solver"]
         off = [kind for kind in ("diffraction", "refraction", "diffuse") if not solver[kind]]

@@ -14,6 +14,8 @@ from wavecity.dataset.buildings import LOCAL, WORLD
 from wavecity.dataset.distributions import Distributions
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, read_json
+from wavecity.dataset.materials import COLUMNS as MATERIAL_COLUMNS
+from wavecity.dataset.materials import has_materials
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import Lineage, Outcome, Receipt, StoreAttributes, attributes_of
 
@@ -33,6 +35,7 @@ class Source:
     paths: xr.Dataset | None
     trajectory: xr.Dataset | None
     radio_map: xr.Dataset | None
+    base_stations: xr.Dataset | None
     receipts: list[Receipt]
     lineage: Lineage
     distributions: Distributions
@@ -40,6 +43,8 @@ class Source:
     # By city the buildings by source of height, and the sum of their confidences by source.
     heights: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     confidence: Counter[str] = field(default_factory=Counter)
+    # Buildings by surface (wall, roof), material and its source, and those with windows; empty without materials by building.
+    materials: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     # By scene the outlines (n, 2) of its buildings, m from the tile's centre.
     outlines: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
 
@@ -78,6 +83,7 @@ def load_source(folder: StorePath) -> Source:
         paths=open_store(folder, "paths", carrier="all", port="all") if draft.layout.with_paths else None,
         trajectory=open_store(folder, "trajectory") if draft.layout.with_trajectory else None,
         radio_map=open_store(folder, "radio_map") if draft.layout.with_radio_map else None,
+        base_stations=open_store(folder, "bs") if draft.layout.base_stations > 1 else None,
         receipts=draft.receipts(),
         lineage=read_json(folder / "lineage.json") or Lineage(),
         distributions=read_json(folder / "distributions.json"),
@@ -104,6 +110,12 @@ def _read_buildings(path: StorePath, source: Source, city_of: dict[str, str], ou
     for scene, kind, worth in zip(scenes, sources, table["confidence"].to_pylist(), strict=True):
         source.heights[city_of[scene]][kind] += 1
         source.confidence[kind] += worth
+    if has_materials(file.schema_arrow.names):
+        columns = file.read(list(MATERIAL_COLUMNS)).to_pydict()
+        for surface in ("wall", "roof"):
+            pairs = zip(columns[f"{surface}_material"], columns[f"{surface}_material_source"], strict=True)
+            source.materials.update((surface, *pair) for pair in pairs)
+        source.materials.update(("window", "glass", kind) for kind in columns["glass_share_source"] if kind != "none")
     if outlined:
         for scene, shape in zip(scenes, shapely.from_wkb(table[metres].to_pylist()), strict=True):
             rings = [np.asarray(part.exterior.coords)[:, :2] for part in shapely.get_parts(shape)]

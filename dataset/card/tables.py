@@ -9,9 +9,11 @@ import numpy as np
 import xarray as xr
 
 from wavecity.dataset.bands import DIMS, statistics_of
+from wavecity.dataset.base_stations import base_station_specs
 from wavecity.dataset.card.maps import Field, totals
 from wavecity.dataset.card.source import SPLITS, Source, add_up, by_split, percent
 from wavecity.dataset.distributions import HISTOGRAMS, Histogram, SplitCounts
+from wavecity.dataset.materials import SOURCES as MATERIAL_SOURCES
 from wavecity.dataset.metadata import SCENE_INDEX
 from wavecity.dataset.radio_maps import RADIO_MAP_AXES, radio_map_specs
 from wavecity.dataset.records import MapRecord, StoreAttributes
@@ -169,6 +171,22 @@ def height_table(source: Source) -> Table:
     return Table(("source", "meaning", "buildings", "share", "mean confidence"), rows, (2, 3, 4), note=note)
 
 
+def material_table(source: Source) -> Table:
+    """Buildings by material of walls and roofs and by its source, and those with windows; no rows without such materials."""
+    radio = source.recipe.get("radio", {})
+    buildings = add_up(source.heights.values()).total()
+
+    def row(surface: str, material: str, kind: str) -> tuple[str, ...]:
+        count = source.materials[surface, material, kind]
+        meaning = MATERIAL_SOURCES.get(kind, "by building type (ASHRAE 90.1-2019, table G3.1.1-1)")
+        named = material or str(radio.get(f"{surface}_material", "that of the recipe"))
+        return surface, named, meaning, f"{count:,}", percent(count, buildings)
+
+    rows = [row(*key) for key in sorted(source.materials, key=lambda key: (key[0] == "window", key[0] == "roof", *key))]
+    note = "Walls with windows reflect as the mean of wall and glass, weighted by area."
+    return Table(("surface", "material", "source", "buildings", "share"), rows, (3, 4), note=note)
+
+
 def schema_table(source: Source) -> Table:
     """Every array with dimensions, shape, dtype, unit and meaning."""
     meanings = {field.name: field.long_name for field in SCENE_FIELDS}
@@ -270,7 +288,12 @@ def all_arrays(source: Source) -> dict[str, xr.DataArray]:
     if source.radio_map is not None:
         arrays |= {f"radio_map/{name}": array for name, array in source.radio_map.data_vars.items()}
         axes |= {f"radio_map/{axis.name}": source.radio_map[axis.name] for axis in RADIO_MAP_AXES}
-    order = [spec.name for spec in [*array_specs(trajectory=True, vertices=True), *radio_map_specs(tuple(METRICS))]]
+    if source.base_stations is not None:
+        # The links of other base stations are the same arrays again, below `bs/1`, `bs/2`, ...
+        arrays |= {f"bs/{name}": array for name, array in source.base_stations.data_vars.items()}
+    specs = array_specs(trajectory=True, vertices=True)
+    specs = [*specs, *base_station_specs(specs, 2), *radio_map_specs(tuple(METRICS))]
+    order = [spec.name for spec in specs]
     arrays = dict(sorted(arrays.items(), key=lambda item: order.index(item[0])))
     axes |= {dim: source.data[dim] for dim in DIMS if dim in source.data.dims}
     return arrays | axes | {field.name: source.data[field.name] for field in [*SCENE_FIELDS, SCENE_INDEX]}

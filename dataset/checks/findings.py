@@ -57,6 +57,12 @@ class Report:
         """Count a check that ran."""
         self.counts[check] += 1
 
+    def check(self, check: str, where: str, message: str) -> None:
+        """Count a check that ran, and add its finding unless the message is empty."""
+        self.ran(check)
+        if message:
+            self.add(check, where, message)
+
     def add(self, check: str, where: str, message: str) -> None:
         """Add a finding."""
         self.findings.append(Finding(check, where, message))

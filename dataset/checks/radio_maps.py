@@ -33,7 +33,7 @@ def _values(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
             return f"{name} is empty in other cells than {next(iter(maps))}"
         low, high, whole = _range(name, attrs)
         known = values[there]
-        wrong = (known < low) | (known > high) | ~np.isfinite(known) | (whole & (known % 1 != 0))
+        wrong = (known < low) | (known > high) | ~np.isfinite(known) | (whole & (np.rint(known) != known))
         if wrong.any():
             return f"{name} of {int(wrong.sum())} cells is not {'a whole number ' * whole}between {low:g} and {high:g}"
     if "path_gain" not in maps:

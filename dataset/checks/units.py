@@ -9,6 +9,7 @@ import numpy as np
 from wavecity.dataset.bands import at_band, attributes_at, band_names, dim_of
 from wavecity.dataset.buildings import read_buildings
 from wavecity.dataset.checks.bands import check_bands
+from wavecity.dataset.checks.base_stations import BASE_STATION_CHECKS, check_walls, is_missing, link_of
 from wavecity.dataset.checks.findings import Report
 from wavecity.dataset.checks.physics import SCENE_CHECKS
 from wavecity.dataset.checks.radio_maps import RADIO_MAP_CHECKS
@@ -16,6 +17,8 @@ from wavecity.dataset.checks.trajectories import TRAJECTORY_CHECKS
 from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import array_of, open_group, sha256_of
 from wavecity.dataset.fingerprints import array_checksum
+from wavecity.dataset.materials import COLUMNS as MATERIAL_COLUMNS
+from wavecity.dataset.materials import has_materials, wrong_materials
 from wavecity.dataset.records import Receipt, StoreAttributes, attributes_of
 from wavecity.dataset.schema import Arrays
 from wavecity.dataset.statistics import unit_statistics
@@ -86,36 +89,40 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
         gates = outcome.get("provenance", {}).get("gates", {})
         values["users_under_cover"] = np.asarray(gates.get("users_under_cover", 0))
         where = f"scene {outcome['scene_id']}"
+        theirs = None if buildings is None else buildings[buildings["scene_id"] == outcome["scene_id"]]
         checks = SCENE_CHECKS | (TRAJECTORY_CHECKS if draft.layout.with_trajectory else {})
-        checks |= RADIO_MAP_CHECKS if draft.layout.with_radio_map else {}
-        for at, its_values, its_attributes in _each_band(values, attributes):
-            for name, check in checks.items():
-                report.ran(name)
-                message = check(its_values, n_users, its_attributes)
-                if message:
-                    report.add(name, where + at, message)
+        for number in range(draft.layout.base_stations):
+            if is_missing(values, number):
+                continue
+            view, of_link = link_of(values, attributes, number)
+            here = where + f", bs {number}" * (number > 0)
+            for at, its_values, its_attributes in _each_band(view, of_link):
+                for name, check in checks.items():
+                    report.check(name, here + at, check(its_values, n_users, its_attributes))
+            if theirs is not None:
+                message = check_line_of_sight(
+                    theirs,
+                    view["user_position"][:n_users],
+                    np.asarray(of_link["bs_position_m"], np.float64),
+                    float(view["bs_shift"]),
+                    view["los"][:n_users],
+                )
+                report.check("los", here, message)
         if dim := dim_of(attributes):
-            report.ran(f"{dim}s")
-            message = check_bands(values, n_users, attributes)
-            if message:
-                report.add(f"{dim}s", where, message)
-        if buildings is not None:
-            report.ran("los")
-            theirs = buildings[buildings["scene_id"] == outcome["scene_id"]]
-            message = check_line_of_sight(
-                theirs,
-                values["user_position"][:n_users],
-                np.asarray(attributes["bs_position_m"], np.float64),
-                float(shifts[scene]),
-                values["los"][:n_users],
-            )
-            if message:
-                report.add("los", where, message)
-            if draft.layout.with_radio_map:
-                report.ran("radio map buildings")
-                message = check_footprints(theirs, values, attributes)
-                if message:
-                    report.add("radio map buildings", where, message)
+            report.check(f"{dim}s", where, check_bands(values, n_users, attributes))
+        if draft.layout.base_stations > 1:
+            for name, check in BASE_STATION_CHECKS.items():
+                report.check(name, where, check(values, n_users, attributes))
+            if theirs is not None:
+                report.check("base stations", where, check_walls(theirs, values["bs/position"]))
+        if theirs is not None and has_materials(theirs.columns):
+            message = wrong_materials(theirs[["osm_type", "osm_id", *MATERIAL_COLUMNS]].to_dict("records"))
+            report.check("materials", where, message)
+        if draft.layout.with_radio_map:
+            for name, check in RADIO_MAP_CHECKS.items():
+                report.check(name, where, check(values, n_users, attributes))
+            if theirs is not None:
+                report.check("radio map buildings", where, check_footprints(theirs, values, attributes))
     return report
 
 

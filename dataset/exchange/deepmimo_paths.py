@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wavecity.dataset.schema import Arrays
+from wavecity.geo.errors import InputError
 from wavecity.raytrace.arrays import direction, panel_axes
 from wavecity.raytrace.settings import RadioSettings
 
@@ -102,7 +103,7 @@ def from_deepmimo(
     Parameters
     ----------
     matrices : mapping
-        As `to_deepmimo` returns them, any float dtype.
+        As `to_deepmimo` returns them, any float dtype; `inter_pos` may be missing.
     radio : RadioSettings, optional
         The panel whose antenna (0, 0) the phases are of; None where they are those of the transmitter's position.
     max_paths : int
@@ -113,7 +114,13 @@ def from_deepmimo(
     Returns
     -------
     dict
-        The `paths/` arrays of the schema, strongest path first, and `path_gain` (U,) in dB, -inf without a path.
+        The `paths/` arrays of the schema, strongest path first, and `path_gain` (U,) in dB, -inf without a path;
+        `paths/vertices` where there is `inter_pos`.
+
+    Raises
+    ------
+    InputError
+        Interactions without a position.
     """
     values = {name: np.asarray(array, np.float64) for name, array in matrices.items()}
     there = np.isfinite(values["power"]) & np.isfinite(values["phase"]) & np.isfinite(values["delay"])
@@ -124,14 +131,35 @@ def from_deepmimo(
     if carrier is not None:
         phase -= 2 * np.pi * carrier * values["delay"]
     code = np.where(there, np.nan_to_num(values["inter"]), 0).astype(np.int64)
-    columns = {
+    columns: Arrays = {
         "paths/gain": np.where(there, 10 ** (values["power"] / 20) * np.exp(1j * phase), 0),
         "paths/delay": values["delay"],
         **angles,
         "paths/doppler": np.zeros(there.shape),
         "paths/interactions": _bounces(code),
     }
+    if "inter_pos" in values:
+        columns["paths/vertices"] = places_of(columns["paths/interactions"], values["inter_pos"])
     return strongest(columns, there, max_paths)
+
+
+def places_of(bounces: NDArray[np.int8], place: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Positions (U, P, B', 3) of the interactions (U, P, B) of paths, cut or filled up to B, 0 where there is none.
+
+    Raises
+    ------
+    InputError
+        Interactions without a position.
+    """
+    result = np.full((*bounces.shape, 3), np.nan)
+    depth = min(bounces.shape[-1], place.shape[2])
+    result[:, :, :depth] = place[:, :, :depth]
+    there = bounces != 0
+    lost = int((there & ~np.isfinite(result).all(-1)).sum())
+    if lost:
+        msg = f"{lost:,} of {int(there.sum()):,} interactions have no position; import without --interactions positions"
+        raise InputError(msg)
+    return np.where(there[..., None], result, 0)
 
 
 def strongest(columns: Mapping[str, NDArray[np.generic]], there: NDArray[np.bool_], max_paths: int) -> Arrays:

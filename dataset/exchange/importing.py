@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from wavecity.dataset.importing.channel_files import CELLS, PATCH
 from wavecity.dataset.importing.importer import USER_HEIGHT, ImportSettings, Source, import_sources
@@ -46,6 +46,24 @@ class PathSettings(ImportSettings):
         "auto",
         description="Whether phases include exp(-j 2 pi f delay). Auto: those of DeepMIMO's converter from Sionna do not.",
     )
+
+    interactions: Literal["kinds", "positions"] = Field(
+        "kinds",
+        description="What is stored of a path's interactions; positions: where they are, as well as their kinds.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out positions where they are not wanted: what is written of an import is as it was before there were any."""
+        content: dict[str, object] = handler(self)
+        if self.interactions == "kinds":
+            content.pop("interactions", None)
+        return content
+
+    @property
+    def positions(self) -> bool:
+        """Whether to store where interactions are."""
+        return self.interactions == "positions"
 
     def radio(self) -> RadioSettings:
         """The array.

@@ -139,7 +139,8 @@ class LinkSource:
 
     def checksum(self) -> str:
         """SHA-256 over all files of the link and the scene's objects."""
-        files = [self.link.params, *(self.link.path(key) for key in (*MATRICES, "rx_pos", "tx_pos"))]
+        keys = (*MATRICES, "rx_pos", "tx_pos", *(["inter_pos"] if self.settings.positions else []))
+        files = [self.link.params, *(self.link.path(key) for key in keys)]
         files += [path for path in (self.link.folder / name for name in _OBJECTS) if path.exists()]
         digest = hashlib.sha256()
         for path in files:
@@ -334,8 +335,14 @@ def _load(source: LinkSource) -> Arrays:
         and link.content["rt_params"].get("raytracer_name") == SIONNA
     )
     reference = None if origin is None else reference_of(origin["phase_reference"], settings.frequency)
-    paths = from_deepmimo(matrices, reference, settings.max_paths, settings.frequency if without else None)
     base = link.base()
+    if settings.positions:
+        matrices["inter_pos"] = _places(link) - base
+    try:
+        paths = from_deepmimo(matrices, reference, settings.max_paths, settings.frequency if without else None)
+    except InputError as error:
+        msg = f"{link}: {error}"
+        raise InputError(msg) from error
     arrays = scene_arrays(link.name, paths, users - base, settings)
     shift = source.facts().get("bs_shift", 0.0)
     place = np.array(source.frame.bs_position) + np.array([shift, 0.0, 0.0])
@@ -344,6 +351,15 @@ def _load(source: LinkSource) -> Arrays:
         return arrays
     scene = origin["scene"]
     return {**arrays, "split": np.array([scene["split"]]), "scene_id": np.array([scene["scene_id"]])}
+
+
+def _places(link: Link) -> NDArray[np.float64]:
+    """Positions of interactions (U, P, B, 3) in m, the scenario's frame."""
+    place, power = link.matrix("inter_pos"), link.matrix("power")
+    if place.ndim != 4 or place.shape[:2] != power.shape or place.shape[-1] != 3:
+        msg = f"{link}: inter_pos of {link.name} has shape {place.shape}, expected {(*power.shape, 'bounces', 3)}"
+        raise InputError(msg)
+    return place.astype(np.float64)
 
 
 def _triangles(folder: Path) -> NDArray[np.float64]:

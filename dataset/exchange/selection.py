@@ -123,6 +123,13 @@ def select(
     ['helsinki-0003', 'helsinki-0011']
     """
     data = open_store(store)
+    if "base_stations" in data.attrs:
+        count = attributes_of(data.attrs)["base_stations"]["count"]
+        msg = (
+            f"{store}: base_stations: has {count}, an export is of one; `wavecity subset {store} --out OUT "
+            "--fields csi,paths` makes a store of base station 0"
+        )
+        raise InputError(msg)
     listed = _scenes(data)
     done = [scene for scene in listed if str(data["status"].values[scene.row]) == "done"]
     wanted = {

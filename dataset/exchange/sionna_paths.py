@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from wavecity.dataset.exchange.deepmimo_paths import strongest
+from wavecity.dataset.exchange.deepmimo_paths import places_of, strongest
 from wavecity.dataset.exchange.importing import (
     PathSettings,
     checksum_of,
@@ -41,7 +41,9 @@ class Numbers(Protocol):
 
 
 class SionnaPaths(Protocol):
-    """Attributes of `sionna.rt.Paths` that are read, besides those in `COLUMNS`; R receivers, T transmitters, P paths.
+    """Attributes of `sionna.rt.Paths` that are read, with those in `COLUMNS`; R receivers, T transmitters, P paths.
+
+    `vertices` are read where they are to be stored.
 
     One antenna per end: then a synthetic array or not makes no difference but for axes of length 1.
     """
@@ -51,6 +53,7 @@ class SionnaPaths(Protocol):
     interactions: Numbers
     sources: Numbers
     targets: Numbers
+    vertices: Numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +184,10 @@ def _transmitters(name: str, paths: SionnaPaths, settings: PathSettings) -> list
     for sender in range(senders):
         own = {key: values[:, sender] for key, values in columns.items()}
         own |= {"paths/gain": gain[:, sender], "paths/interactions": bounces[:, sender]}
+        if settings.positions:
+            place = paths.vertices.numpy().reshape(-1, receivers, senders, count, 3)[:, :, sender]
+            seen = np.where(there[:, sender, :, None], bounces[:, sender], 0)
+            own["paths/vertices"] = places_of(seen, np.moveaxis(place, 0, 2) - sources[sender])
         label = name if senders == 1 else f"{name}-tx{sender}"
         parts.append((label, name, sources[sender], users, strongest(own, there[:, sender], settings.max_paths)))
     return parts

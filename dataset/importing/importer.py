@@ -252,7 +252,7 @@ def _plan(
     positions: dict[Source, Values] = {}
     paths = bounces = 0
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
-    known = {*LAYOUT, "paths/gain"}
+    known = {*LAYOUT, "paths/gain", "paths/vertices"}
     for file in files:
         arrays = file.load()
         known &= arrays.keys()
@@ -283,7 +283,8 @@ def _plan(
     unit = int(np.clip(UNIT_BYTES // (12 * users * columns * rows), 1, min(16, len(scenes))))
     chunk = StoreSettings().users_per_chunk
     sizes = (columns, rows, paths, bounces, cells, cells // PATCH)
-    layout = Layout(len(scenes), users, *sizes, unit, chunk, True, "paths/gain" in known, FLOOR)
+    vertices = "paths/vertices" in known
+    layout = Layout(len(scenes), users, *sizes, unit, chunk, True, "paths/gain" in known, FLOOR, with_vertices=vertices)
     return scenes, layout, known, positions
 
 

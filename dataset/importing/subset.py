@@ -28,7 +28,7 @@ from wavecity.dataset.writer import write_unit
 from wavecity.geo.errors import InputError
 
 # What a store may have or not; all else is in every store.
-OPTIONAL = ("spectrum", "paths", "trajectory", "radio_map")
+OPTIONAL = ("spectrum", "paths", "trajectory", "radio_map", "bs")
 # Attributes that follow from the content.
 COMPUTED = ("fingerprint", "schema_version", "statistics", "coordinates", "comment", "Conventions")
 # What `flows.reuse` knows a scene by: from a subset, which may lack arrays, nothing is taken over.
@@ -82,6 +82,7 @@ class _Part:
             subcarriers=layout.subcarriers if moving else 0,
             map_metrics=layout.map_metrics if maps else (),
             map_cells=layout.map_cells if maps else 0,
+            base_stations=layout.base_stations if "bs" in self.kept else 1,
             carriers=layout.carriers if self.band is None else 0,
             ports=layout.ports if self.band is None else 0,
         )
@@ -115,8 +116,9 @@ def subset(
     cities, splits, scenes : sequence of str, optional
         Names of cities, of splits, and ids of scenes or patterns such as `helsinki-*`: scenes that are in all three.
     fields : sequence of str, optional
-        Arrays to keep, as the readers name them. Of `spectrum`, `paths`, `trajectory` and `radio_map` those that are
-        not named are left out, a group as a whole; the others are in every store. All by default.
+        Arrays to keep, as the readers name them. Of `spectrum`, `paths`, `trajectory`, `radio_map` and `bs` (all base
+        stations but the first) those that are not named are left out, a group as a whole; the others are in every store.
+        All by default.
     version : int, optional
         Number of a published version; the latest by default.
     carrier : float, optional
@@ -277,10 +279,14 @@ def _write(draft: Draft, unit: int, part: _Part) -> None:
 def _attributes(part: _Part) -> StoreAttributes:
     """Attributes of the version that hold for a part of it, too."""
     attributes = attributes_of(open_group(part.source.data).attrs)
-    groups: tuple[Literal["trajectory", "radio_map"], ...] = ("trajectory", "radio_map")
-    for group in groups:
+    groups: dict[str, Literal["trajectory", "radio_map", "base_stations"]] = {
+        "trajectory": "trajectory",
+        "radio_map": "radio_map",
+        "bs": "base_stations",
+    }
+    for group, attribute in groups.items():
         if group not in part.kept:
-            attributes.pop(group, None)
+            attributes.pop(attribute, None)
             attributes["conventions"].pop(group, None)
     if part.band is not None:
         attributes = attributes_at(attributes, part.band)

@@ -4,6 +4,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -72,33 +73,45 @@ def prefect_server(folder: Path, database: str | None = None, port: int | None =
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """Run a PostgreSQL server with an empty database in a folder of its own; yields its URL for SQLAlchemy.
+def postgresql(folder: Path | None = None, port: int | None = None) -> Iterator[str]:
+    """Run a PostgreSQL server; yields its URL for SQLAlchemy.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        For its database, by default a temporary one; a server in the folder of an earlier one goes on from it.
+    port : int, optional
+        By default a free one.
 
     Raises
     ------
     InputError
         PostgreSQL is not installed, or this is root and there is no other account to run it.
     """
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="wavecity-postgresql-") as name, postgresql(Path(name), port) as url:
+            yield url
+        return
     initdb = _find_initdb()
     account = _account()
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="wavecity-postgresql-") as name:
-        folder, data = Path(name), Path(name) / "data"
+    port = port or free_port()
+    data = folder / "data"
+    if not data.exists():
         if account:
             shutil.chown(folder, account)
         subprocess.run(
             [initdb, "-D", data, "-U", "wavecity", "-A", "trust", "-E", "UTF8", "--locale=C"],
             check=True, capture_output=True, user=account, cwd=folder,
         )  # fmt: skip
-        command = [initdb.with_name("postgres"), "-D", data, "-p", str(port), "-k", folder]
-        command += ["-c", "listen_addresses=127.0.0.1"]
-        ready = [str(initdb.with_name("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(port)]
-        with _process(
-            [str(word) for word in command], folder / "postgresql.log", lambda: not subprocess.call(ready),
-            user=account, cwd=folder,
-        ):  # fmt: skip
-            yield f"postgresql+asyncpg://wavecity@127.0.0.1:{port}/postgres"
+    command = [initdb.with_name("postgres"), "-D", data, "-p", str(port), "-k", folder]
+    command += ["-c", "listen_addresses=127.0.0.1"]
+    ready = [str(initdb.with_name("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(port)]
+    # SIGINT, for at SIGTERM it would wait until nobody is connected.
+    with _process(
+        [str(word) for word in command], folder / "postgresql.log", lambda: not subprocess.call(ready),
+        user=account, cwd=folder, stop=signal.SIGINT,
+    ):  # fmt: skip
+        yield f"postgresql+asyncpg://wavecity@127.0.0.1:{port}/postgres"
 
 
 @contextmanager
@@ -126,8 +139,9 @@ def _process(
     env: Mapping[str, str] | None = None,
     user: str | None = None,
     cwd: Path | None = None,
+    stop: signal.Signals = signal.SIGTERM,
 ) -> Iterator[None]:
-    """Run a server for the block, which begins once it answers."""
+    """Run a server for the block, which begins once it answers; `stop` asks it to end."""
     with (
         log.open("a") as out,
         subprocess.Popen(command, stdout=out, stderr=out, env=env, user=user, cwd=cwd) as process,
@@ -141,7 +155,7 @@ def _process(
                 time.sleep(0.2)
             yield
         finally:
-            process.terminate()
+            process.send_signal(stop)
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:

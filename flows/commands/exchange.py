@@ -108,6 +108,11 @@ def export_dataset(
     type=click.Choice(["auto", "included", "missing"]),
     help="Whether phases have the carrier's; auto: not where DeepMIMO converted them from Sionna.",
 )
+@click.option(
+    "--interactions",
+    type=click.Choice(["kinds", "positions"]),
+    help="What is stored of a path's interactions; positions: where they are, too (default: kinds).",
+)
 @click.option("--tile-size", type=float, help="Edge of a scene's map in m (default: around all users).")
 @click.option("--bs-position", nargs=3, type=float, metavar="X Y Z", help="Base station on the map, m.")
 @click.option("--cells", type=int, help="Cells of the height map along an edge (default: 200).")

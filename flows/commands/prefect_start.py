@@ -2,11 +2,13 @@
 
 import importlib.util
 import os
+import queue
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from wavecity.geo.errors import CommandFailed, InputError
 
@@ -14,6 +16,8 @@ from wavecity.geo.errors import CommandFailed, InputError
 DEFAULTS = {
     # A failed flow prints its error once, as the command does; the server's own logs would only repeat it.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    # Nor does its client repeat, event by event, that the server is gone.
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
 }
 
 # In the message of a RuntimeError of Prefect's client.
@@ -54,6 +58,7 @@ def prefect_answers() -> Iterator[None]:
         unreachable = UNREACHABLE in str(error)
         if isinstance(error, RuntimeError) and not unreachable:
             raise
+        _drop_events()
         url = os.environ.get("PREFECT_API_URL")
         if isinstance(error, HTTPStatusError) and error.response.status_code == UNAUTHORIZED:
             msg = f"PREFECT_API_URL={url}: this server asks for a password: set PREFECT_API_AUTH_STRING to its USER:PASSWORD"
@@ -94,6 +99,21 @@ def _stop_own_server() -> None:
     if server.server_process is not None and server.server_process.poll() is None:
         EventsWorker.drain_all(timeout=10, at_exit=False)  # after its end every event would be retried
     server.stop()
+
+
+def _drop_events() -> None:
+    """Drop what still waits to be sent to a server that does not answer.
+
+    At the end of the process Prefect would try every event for seconds, one after the other.
+    """
+    from prefect.events.worker import EventsWorker
+
+    services: Any = EventsWorker
+    for worker in list(services._instances.values()):
+        with suppress(queue.Empty):
+            while True:
+                worker._queue.get_nowait()
+                worker._queue.task_done()
 
 
 def _own_database() -> str:

@@ -108,7 +108,8 @@ def publish(store: str, passed: tuple[str, ...]) -> None:
     "--fields",
     multiple=True,
     metavar="NAMES",
-    help="Of spectrum, paths and trajectory keep only these; all other arrays are in every store.",
+    help="Of spectrum, paths, trajectory, radio_map and bs (several base stations) keep only these; all other arrays are in "
+    "every store.",
 )
 @click.option("--carrier", type=float, metavar="HZ", help="Of several carriers only this one, e.g. 28.5e9.")
 @click.option("--port", metavar="NAME", help="Of several pairs of ports only this one, user/base station: H/V.")

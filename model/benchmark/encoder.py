@@ -106,7 +106,7 @@ class Encoder(Protocol):
     """
 
     def embed(self, batch: Batch) -> Any:
-        """Encode a batch: finite real numbers (B, d), NumPy or torch; d is the same for every batch, their scale is free."""
+        """Encode a batch: finite real numbers (B, d), NumPy or torch; d is the same for all of a task, their scale is free."""
 
 
 def load_encoder(name: str) -> Encoder:
@@ -169,7 +169,7 @@ def parameters_of(encoder: Encoder) -> int | None:
 
 @dataclass
 class Frozen:
-    """An encoder whose features heads are trained on, and the dataset that it looks at."""
+    """An encoder whose features the heads of a task are trained on, and the dataset that it looks at."""
 
     encoder: Encoder
     name: str  # For messages

@@ -94,10 +94,15 @@ def benchmark(
     found = _encoder_of(encoder) if isinstance(encoder, str | Path) else encoder
     data = data or load_data(str(store))
     protocol.check_cities(data)
-    frozen = Frozen(found, given, data, protocol.csi_patch)
+    marks = _marks(Frozen(found, given, data, protocol.csi_patch), protocol)
     result: Json = {
         "form": FORM,
-        "encoder": {"name": name or _short(given), "given_as": given, **_about(frozen, protocol)},
+        "encoder": {
+            "name": name or _short(given),
+            "given_as": given,
+            "parameters": parameters_of(found),
+            "marks": marks,
+        },
         "benchmark": {"name": protocol.name, "version": protocol.version, "sha256": protocol.sha256},
         "dataset": {
             "fingerprint": data.version,
@@ -114,11 +119,18 @@ def benchmark(
         if task in result["tasks"]:
             log.info("%s: %s is there", out, task)
             continue
+        # A new one: tasks show other numbers of antennas, on which the size of an embedding may depend.
+        frozen = Frozen(found, given, data, protocol.csi_patch)
         started = time.perf_counter()
         with stage(f"{task}: {result['encoder']['name']}"), torch.random.fork_rng(devices=[]):
             findings = RUN[task](frozen, protocol.evaluation, protocol.seed)
         seconds = round(time.perf_counter() - started, 1)
-        result["tasks"][task] = {"seconds": seconds, "figures": figures(findings.records), "facts": findings.facts}
+        result["tasks"][task] = {
+            "seconds": seconds,
+            "width": frozen.width,
+            "figures": figures(findings.records),
+            "facts": findings.facts,
+        }
         if out is not None:
             write_json(Path(out), result)
     return result
@@ -133,8 +145,8 @@ def _short(given: str) -> str:
     return given.rpartition(":")[2] if is_encoder_name(given) else Path(given).name
 
 
-def _about(frozen: Frozen, protocol: Protocol) -> Json:
-    """Width and size of an encoder, and some numbers that tell it from others: projections of a few users' embeddings."""
+def _marks(frozen: Frozen, protocol: Protocol) -> list[float]:
+    """Some numbers that tell an encoder from others: projections of a few users' embeddings."""
     samples = frozen.data.splits["test"]
     users = collate(samples.__getitems__(list(range(min(USERS, len(samples))))))
     shown = frozen.pilots(protocol.evaluation.localization.csi, protocol.seed)
@@ -142,12 +154,7 @@ def _about(frozen: Frozen, protocol: Protocol) -> Json:
     directions = np.random.default_rng(0).standard_normal((features.shape[1], DIRECTIONS)) / math.sqrt(
         features.shape[1]
     )
-    marks = (features @ directions).ravel()
-    return {
-        "width": frozen.width,
-        "parameters": parameters_of(frozen.encoder),
-        "marks": [float(f"{one:.6g}") for one in marks],
-    }
+    return [float(f"{one:.6g}") for one in (features @ directions).ravel()]
 
 
 def _held(out: Path, result: Json) -> Json:

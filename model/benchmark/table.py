@@ -95,7 +95,8 @@ def _encoders(results: Sequence[Json]) -> str:
     for one in results:
         of = one["encoder"]
         size = "-" if of["parameters"] is None else f"{of['parameters']:,}"
-        lines.append(f"| {of['name']} | `{of['given_as']}` | {of['width']:,} | {size} |")
+        widths = sorted({task["width"] for task in one["tasks"].values()})
+        lines.append(f"| {of['name']} | `{of['given_as']}` | {' or '.join(f'{d:,}' for d in widths)} | {size} |")
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.dataset.arrays import open_arrays, read_scenes
+from wavecity.dataset.base_stations import Links
 from wavecity.dataset.records import attributes_of
 from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.json_types import Json
@@ -23,6 +24,8 @@ from wavecity.model.data.users import Samples, Users, gather, geometry_from, man
 from wavecity.model.settings.training import ModelSettings
 
 FIELDS = ("csi", "user_position", "height", "occupancy", "bs_shift")
+# What else the links of several base stations need.
+STATION = ("bs/position", "bs/azimuth")
 # Users of a split that are looked at before training.
 CHECKED = 256
 # Bytes of maps that are looked at together.
@@ -38,6 +41,8 @@ class Snapshots(NamedTuple):
     height: Tensor  # float32 (S, rows, columns); m, row 0 = north
     occupancy: Tensor  # uint8 (S, patch_rows, patch_columns)
     bs_shift: Tensor  # float32 (S,); how far the base station was slid east, m
+    # float32 (S, 3); of several base stations where each stands, east and north in m, and its panel's azimuth in degrees
+    station: Tensor | None = None
 
 
 def snapshots(batch: dict[str, Tensor]) -> Snapshots:
@@ -49,7 +54,17 @@ def snapshots(batch: dict[str, Tensor]) -> Snapshots:
         batch["height"],
         batch["occupancy"],
         batch["bs_shift"].float().nan_to_num(),
+        torch.cat([batch["bs/position"][:, :2], batch["bs/azimuth"][:, None]], 1).float()
+        if STATION[0] in batch
+        else None,
     )
+
+
+def before_panel(position: Tensor, azimuth: Tensor) -> Tensor:
+    """Positions (B, 2) relative to base stations whose panels face `azimuth` (B,), as if all faced south, like the first."""
+    turn = torch.deg2rad(-90.0 - azimuth)
+    east, north = position.unbind(-1)
+    return torch.stack((east * turn.cos() - north * turn.sin(), east * turn.sin() + north * turn.cos()), -1)
 
 
 @dataclass(frozen=True)
@@ -75,10 +90,13 @@ class SnapshotData:
         return float(east), float(north)
 
 
-def load_snapshots(store: str, settings: ModelSettings) -> SnapshotData:
-    """Open a dataset for pretraining; refuses one without train or validation users, or that does not fit the model."""
+def load_snapshots(store: str, settings: ModelSettings, bs: Links | None = None) -> SnapshotData:
+    """Open a dataset for pretraining; refuses one without train or validation users, or that does not fit the model.
+
+    With `bs="all"` the links of all base stations are the samples.
+    """
     path, opened, statistics = open_wireless(store, trains=True)
-    splits = open_splits(store, path, ("train", "validation"), ("csi", "user_position"), preload=False)
+    splits = open_splits(store, path, ("train", "validation"), ("csi", "user_position"), preload=False, bs=bs)
     antennas, cells, patches = (opened[name].shape[-2:] for name in ("csi", "height", "occupancy"))
     geometry = geometry_from(store, antennas, cells, patches, settings)
     attributes = {**attributes_of(opened.attrs), "manifest": manifest_of(path)}

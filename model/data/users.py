@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wavecity.dataset import InputError
+from wavecity.dataset.base_stations import Links
 from wavecity.dataset.files import location, read_json
 from wavecity.dataset.records import attributes_of
 from wavecity.model.data.geometry import Geometry
@@ -147,12 +148,17 @@ def open_wireless(store: str, trains: bool) -> "tuple[str, xr.Dataset, Statistic
 
 
 def open_splits(
-    store: str, path: str, splits: Sequence[str], fields: Sequence[str], preload: bool | None = None
+    store: str,
+    path: str,
+    splits: Sequence[str],
+    fields: Sequence[str],
+    preload: bool | None = None,
+    bs: Links | None = None,
 ) -> "dict[str, ChannelDataset]":
-    """Users of some splits by index, `preload` as `ChannelDataset` has it; refuses a split without a user with a path."""
+    """Users of some splits by index, `preload` and `bs` as `ChannelDataset` has them; refuses one without a user with a path."""
     from wavecity.dataset.torch_data import ChannelDataset
 
-    samples = {split: ChannelDataset(path, split, fields, preload=preload) for split in splits}
+    samples = {split: ChannelDataset(path, split, fields, preload=preload, bs=bs) for split in splits}
     for split, users in samples.items():
         if not len(users):
             raise InputError(f"{store}: split {split!r} has scenes but no user with a path; build more scenes")

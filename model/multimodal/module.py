@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from wavecity.model.data.json_types import Json
-from wavecity.model.data.snapshots import SnapshotData, Snapshots
+from wavecity.model.data.snapshots import SnapshotData, Snapshots, before_panel
 from wavecity.model.data.users import ScenePatches, SceneTable
 from wavecity.model.multimodal import losses
 from wavecity.model.multimodal.inputs import loss_terms, prepare
@@ -144,6 +144,8 @@ class PretrainModule(MaskedPretraining):
         bs = scenes.bs[scene] if mirror is None else scenes.bs[scene] * _sign(mirror)
         drawn = draw_mask(plan, self.model.csi_patches, scenes.centres, bs, bs + position, scenes.size, rng)
         mask = drawn.to(self.device)
+        if batch.station is not None:
+            position = before_panel(position, batch.station[scene, 2])
         prepared = prepare(csi, position, scene, mask, scenes, mirror)
         outputs = self.model(prepared.inputs, mask)
         occupied = None if plan.csi_only else scenes.occupancy(scene, mirror)
@@ -151,9 +153,12 @@ class PretrainModule(MaskedPretraining):
 
     def _scenes(self, batch: Snapshots) -> ScenePatches:
         """Maps of the batch's scenes."""
-        bs = torch.tensor(self.bs, device=batch.bs_shift.device) + torch.stack(
-            (batch.bs_shift, torch.zeros_like(batch.bs_shift)), -1
-        )
+        if batch.station is not None:
+            bs = batch.station[:, :2]
+        else:
+            bs = torch.tensor(self.bs, device=batch.bs_shift.device) + torch.stack(
+                (batch.bs_shift, torch.zeros_like(batch.bs_shift)), -1
+            )
         table = SceneTable(batch.height, batch.occupancy, bs, self.tile_size, names=[], cities=[])
         return ScenePatches(table, self.settings, self.statistics, self.device)
 

@@ -61,37 +61,40 @@ class FrontCache:
 
     def fill(self, scenes: Iterable[int], draws: Sequence[Draw], workers: int = 0) -> None:
         """Compute what is missing, in so many processes (0: one for each core that may be used)."""
-        missing = [
-            (scene, draw)
-            for draw in draws
-            for scene in sorted(set(scenes))
-            if self.counts[scene] and not self.path(scene, draw).exists()
-        ]
+        missing: dict[int, list[Draw]] = {}
+        for scene in sorted(set(scenes)):
+            lacking = [draw for draw in draws if not self.path(scene, draw).exists()]
+            if self.counts[scene] and lacking:
+                missing[scene] = lacking
         if not missing:
             return
-        workers = min(workers or len(os.sched_getaffinity(0)), len(missing) // FEWEST)
+        files = sum(map(len, missing.values()))
+        workers = min(workers or len(os.sched_getaffinity(0)), files // FEWEST, len(missing))
         with stage("recover and follow waves", len(missing), "scenes") as progress:
             if workers < 2:
-                for scene, draw in missing:
-                    self.compute(scene, draw)
+                for scene, lacking in missing.items():
+                    self.compute(scene, lacking)
                     progress.advance()
                 return
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
-                jobs = [pool.submit(self.compute, scene, draw) for scene, draw in missing]
+                jobs = [pool.submit(self.compute, scene, lacking) for scene, lacking in missing.items()]
                 for job in as_completed(jobs):
                     job.result()
                     progress.advance()
 
-    def compute(self, scene: int, draw: Draw) -> None:
-        """Compute and keep the users of one scene; those without a path are zeros."""
-        noisy, noise, shown = self.seen(scene, draw)
-        count = len(noisy)
-        served = (noisy != 0).flatten(1).any(1)
-        found = front(noisy[served], shown, noise[served], surroundings(self.store, scene))
+    def compute(self, scene: int, draws: Iterable[Draw]) -> None:
+        """Compute and keep the users of one scene, whose walls are read once for all draws; those without a path are zeros."""
+        around = surroundings(self.store, scene)
+        for draw in draws:
+            noisy, noise, shown = self.seen(scene, draw)
+            served = (noisy != 0).flatten(1).any(1)
+            self._keep(scene, draw, front(noisy[served], shown, noise[served], around), served, shown)
+
+    def _keep(self, scene: int, draw: Draw, found: Fronts, served: Tensor, shown: Tensor) -> None:
         arrays = {}
         for name, value in vars(found).items():
-            whole = value.new_zeros(count, *value.shape[1:])
+            whole = value.new_zeros(len(served), *value.shape[1:])
             whole[served] = value
             arrays[name] = (whole.half() if name in HALVED else whole).numpy()
         arrays["shown"] = shown.numpy()

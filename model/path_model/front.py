@@ -11,7 +11,7 @@ from wavecity.model.data.noise import add_noise, gaussian
 from wavecity.model.data.tokens import squared, visible_antennas
 from wavecity.model.data.users import Rows
 from wavecity.model.multimodal.sparse import sparse_bayesian
-from wavecity.model.rays.consensus import POWER_WEIGHT, Estimate, consensus
+from wavecity.model.rays.consensus import CHUNK, NEVER, POWER_WEIGHT, Estimate, consensus, packed
 from wavecity.model.rays.follow import follow
 from wavecity.model.rays.surroundings import Surroundings
 from wavecity.model.rays.waves import Waves, recover
@@ -22,6 +22,8 @@ PLACES, APART = 32, 1.0
 RADII = (0.7, 2.0, 6.0)
 # Blur of the places when they are compared, m.
 BLUR = 1.5
+# Square of a distance to what is not there, m^2.
+FAR = 1e12
 # Features of a wave and of a place, in the order of `_wave_features` and `_places`.
 WAVE_FEATURES, PLACE_FEATURES = 16, 9
 # Up to so many visible antennas the first spectrum is that of sparse Bayesian learning, which costs their cube.
@@ -185,11 +187,10 @@ def front(csi: Tensor, shown: Tensor, noise: Tensor, scene: Surroundings) -> Fro
         Deterministic, and the same for a user whatever others are in the batch, up to rounding.
     """
     waves = recover(csi, shown, noise, scene.radio)
-    estimate = consensus(waves, scene)
     landing, features = _wave_features(waves, scene)
-    place, usable, prior, of_place = _places(waves, estimate, scene)
+    places = [_places(part, consensus(part, scene), scene) for part in waves.split(CHUNK)]
+    place, usable, prior, of_place, spread = (torch.cat(parts) for parts in zip(*places, strict=True))
     power = squared(csi[:, shown].to(torch.complex128)).mean(1).clamp_min(1e-300)
-    spread = estimate.covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-4).sqrt().nan_to_num(100.0)
     return Fronts(
         wave=features.float(),
         found=waves.found,
@@ -201,7 +202,7 @@ def front(csi: Tensor, shown: Tensor, noise: Tensor, scene: Surroundings) -> Fro
         place_features=of_place.float(),
         usable=usable,
         prior=prior.float(),
-        spread=spread.clamp_max(100.0).float(),
+        spread=spread.float(),
         log_spectrum=_spectrum(csi, shown, noise, waves, scene),
         shown=shown.expand(len(csi), -1, -1),
         noise=(10 * torch.log10((noise / power).clamp_min(1e-6))).float(),
@@ -242,31 +243,26 @@ def _wave_features(waves: Waves, scene: Surroundings) -> tuple[Tensor, Tensor]:
     return landing, torch.where(waves.found[..., None], features, 0.0)
 
 
-def _places(waves: Waves, found: Estimate, scene: Surroundings) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _places(waves: Waves, found: Estimate, scene: Surroundings) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Places (B, C, 2) on which the waves agree best, which are usable, how well, and their features (B, C, F).
 
-    The first is the physics' own estimate. Of places closer together than `APART` the best counts.
+    The first is the physics' own estimate, whose standard deviation (B,) is the last that is returned. Of places closer
+    together than `APART` the best counts.
     """
-    batch, most, _ = found.log_weight.shape
+    batch, _, held = found.log_weight.shape
     power = waves.gain.abs().square()
     weight = torch.where(
         found.log_weight.isfinite().any(2),
         (power / power.amax(1, keepdim=True).clamp_min(1e-300)) ** POWER_WEIGHT,
         0.0,
     )
-    own = torch.where(found.position.isnan(), 0.0, found.position)
-    points = torch.cat((own[:, None], found.landings.flatten(1, 2)), 1)  # (B, N, 2)
-    there = torch.cat((~found.position.isnan().any(1, keepdim=True), found.log_weight.isfinite().flatten(1)), 1)
-    west, south, east, north = scene.box
-    elsewhere = points.new_tensor(-math.log((east - west) * (north - south)))
-    score = torch.zeros(points.shape[:2], dtype=torch.float64, device=points.device)
-    near = score.new_zeros(batch, points.shape[1], len(RADII))
-    for wave in range(most):
-        apart = (points[:, :, None] - found.landings[:, None, wave]).square().sum(-1)  # (B, N, H)
-        says = (found.log_weight[:, None, wave] - apart / (2 * BLUR**2)).logsumexp(-1)
-        score += weight[:, wave, None] * torch.logaddexp(says, elsewhere)
-        nearest = torch.where(found.log_weight[:, None, wave].isfinite(), apart, torch.inf).amin(-1).sqrt()
-        near += (nearest[..., None] < nearest.new_tensor(RADII)) * weight[:, wave, None, None]
+    located = ~found.position.isnan().any(1, keepdim=True)
+    # The physics' own estimate, and then every landing that there is.
+    own = torch.where(located, found.position, 0.0)
+    landing, is_landing = packed(found.log_weight.isfinite().flatten(1))
+    points = torch.cat((own[:, None], found.landings.flatten(1, 2).gather(1, landing[..., None].expand(-1, -1, 2))), 1)
+    there = torch.cat((located, is_landing), 1)  # (B, N)
+    near, score = _agreement(points, found, weight, scene)
     score = torch.where(there, score, -torch.inf)
     prior = score - score.amax(1, keepdim=True)
     prior = torch.where(prior.isnan(), -torch.inf, prior)
@@ -276,21 +272,23 @@ def _places(waves: Waves, found: Estimate, scene: Surroundings) -> tuple[Tensor,
     for number in range(PLACES):
         index = first if not number else left.argmax(1)
         chosen.append(torch.where(left.isfinite().any(1) | (number == 0), index, -1))
-        apart = (points - points.gather(1, index[:, None, None].expand(-1, 1, 2))).norm(dim=2)
-        left = torch.where(apart < APART, -torch.inf, left)
+        apart = (points - points.gather(1, index[:, None, None].expand(-1, 1, 2))).square().sum(2)
+        left = torch.where(apart < APART**2, -torch.inf, left)
     index = torch.stack(chosen, 1)
     some = index >= 0
     index = index.clamp_min(0)
     usable = some & there.gather(1, index)
     place = points.gather(1, index[..., None].expand(-1, -1, 2)) * usable[..., None]
-    # Of the physics' own estimate: as if it were a wave's own place.
-    nothing = points.new_zeros(batch, 1)
-    own_weight = torch.cat((nothing, found.log_weight.flatten(1)), 1).gather(1, index)
-    edge = torch.cat((nothing, found.edges.flatten(1).double()), 1).gather(1, index)
+    # Of the physics' own estimate: as if it were of the strongest wave, with nothing else known.
+    is_own = index == 0
+    of = landing.gather(1, (index - 1).clamp_min(0))  # (B, C) among waves and places
+    own_weight, edge = (
+        torch.where(is_own, 0.0, values.flatten(1).gather(1, of).double()) for values in (found.log_weight, found.edges)
+    )
     level = (10 * torch.log10(power.clamp_min(1e-30)) + 110) / 20
-    of_wave = torch.cat((level[:, :1], level.repeat_interleave(found.log_weight.shape[2], 1)), 1).gather(1, index)
+    of_wave = level.gather(1, torch.where(is_own, 0, of // held))
     prior = torch.where(usable, prior.gather(1, index), 0.0).clamp_min(-30)
-    is_own = (torch.arange(PLACES, device=points.device) == 0).expand(batch, -1).double()
+    is_first = (torch.arange(PLACES, device=points.device) == 0).expand(batch, -1).double()
     features = torch.cat(
         (
             torch.stack(
@@ -299,8 +297,8 @@ def _places(waves: Waves, found: Estimate, scene: Surroundings) -> tuple[Tensor,
                     prior / 10,
                     edge,
                     of_wave,
-                    is_own,
-                    (found.agreeing[:, None] * is_own).nan_to_num(),
+                    is_first,
+                    (found.agreeing[:, None] * is_first).nan_to_num(),
                 ),
                 -1,
             ),
@@ -308,7 +306,36 @@ def _places(waves: Waves, found: Estimate, scene: Surroundings) -> tuple[Tensor,
         ),
         -1,
     )
-    return place, usable, prior, torch.where(usable[..., None], features, 0.0)
+    spread = found.covariance.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-4).sqrt().nan_to_num(100.0).clamp_max(100.0)
+    return place, usable, prior, torch.where(usable[..., None], features, 0.0), spread
+
+
+def _agreement(points: Tensor, found: Estimate, weight: Tensor, scene: Surroundings) -> tuple[Tensor, Tensor]:
+    """Of points (B, N, 2): weights of the waves with a place within each of `RADII` (B, N, 3), and how well all agree (B, N)."""
+    west, south, east, north = scene.box
+    elsewhere = -math.log((east - west) * (north - south))
+    exists = found.log_weight.isfinite()
+    counts = exists.sum(2)
+    # Squared distances are products of (|p|^2, 1, p) with (1, |q|^2, -2 q).
+    x, y = points.unbind(-1)
+    left = torch.stack((x * x + y * y, torch.ones_like(x), x, y), -1)
+    a, b = found.landings.unbind(-1)
+    away = torch.where(exists, a * a + b * b, FAR)
+    right = torch.stack((torch.ones_like(a), away, -2 * a, -2 * b), -2)  # (B, K, 4, H)
+    level = (found.log_weight - elsewhere).clamp_min(NEVER)
+    score = torch.zeros_like(x)
+    near = score.new_zeros(*x.shape, len(RADII))
+    radii = near.new_tensor(RADII).square()
+    for wave in range(counts.shape[1]):
+        places = int(counts[:, wave].max())
+        if not places:
+            score += weight[:, wave, None] * elsewhere
+            continue
+        apart = left @ right[:, wave, :, :places]  # (B, N, H)
+        near += (apart.amin(-1)[..., None] < radii) * weight[:, wave, None, None]
+        says = apart.mul_(-1 / (2 * BLUR**2)).add_(level[:, None, wave, :places]).exp_().sum(-1)
+        score += weight[:, wave, None] * (says.log1p() + elsewhere)
+    return near, score
 
 
 def _spectrum(csi: Tensor, shown: Tensor, noise: Tensor, waves: Waves, scene: Surroundings) -> Tensor:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wavecity.model.rays.edges import SAMPLES, curves
+from wavecity.model.rays.edges import SAMPLES, WALLS_AFTER, Departures, curves, departures
 from wavecity.model.rays.follow import Rays, march
 from wavecity.model.rays.radio import Radio
 from wavecity.model.rays.surroundings import Surroundings
+from wavecity.model.rays.walls import Walls
 from wavecity.model.rays.waves import Waves
 
 # Of the landing points beyond what the waves' covariance says, m: corners of the map, walls that are not flat.
@@ -26,6 +27,8 @@ AGREEING = 3.0
 KEPT, CHUNK = 128, 16
 # Directions of a wave that are less likely than its best by so much (logarithm) are not followed around edges: it takes long.
 UNLIKELY = 5.0
+# Logarithm of what does not happen: its exponential is 0.
+NEVER = -1e4
 # Standard deviations of a direction beyond this say nothing, radians.
 WIDEST = 0.05
 
@@ -60,13 +63,34 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Landing:
-    """H places each where one of R waves may come down, sorted by wave."""
+    """H places where one of R waves may come down."""
 
     wave: Tensor
     position: Tensor
     covariance: Tensor
     log_weight: Tensor
     edge: Tensor
+
+    @property
+    def density(self) -> Tensor:
+        """Logarithm of the density at each place itself, 1/m^2."""
+        return self.log_weight - self.covariance.det().log() / 2 - math.log(2 * math.pi)
+
+    def at(self, index: Tensor) -> "_Landing":
+        """Some of them."""
+        return _Landing(*(getattr(self, name)[index] for name in _Landing.__dataclass_fields__))
+
+    def within(self, box: tuple[float, float, float, float]) -> "_Landing":
+        """Those where a user can be."""
+        west, south, east, north = box
+        x, y = self.position.unbind(1)
+        inside = (x >= west) & (x <= east) & (y >= south) & (y <= north)
+        return self.at((inside & self.log_weight.isfinite()).nonzero()[:, 0])
+
+    def joined(self, other: "_Landing") -> "_Landing":
+        """These and others."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in _Landing.__dataclass_fields__)
+        return _Landing(*(torch.cat(pair) for pair in pairs))
 
 
 def consensus(waves: Waves, scene: Surroundings) -> Estimate:
@@ -119,7 +143,7 @@ def _consensus(waves: Waves, scene: Surroundings) -> Estimate:
 
 
 def _landings(waves: Waves, scene: Surroundings) -> _Landing:
-    """Every place where one of the waves may come down."""
+    """The places where the waves may come down; of each wave at least the likeliest `KEPT`."""
     radio, device = scene.radio, waves.gain.device
     walls = scene.walls.to(device)
     modes = waves.likelihood.shape[2]
@@ -136,38 +160,96 @@ def _landings(waves: Waves, scene: Surroundings) -> _Landing:
     unit = torch.eye(2, dtype=torch.float64, device=device)
 
     slope = landed.turned @ _spreading(direction, radio)
+    fits = _fits(gain - radio.friis(landed.length), WALL_LOSS * landed.bounces, landed.bounces > 0)
     points = _Landing(
         wave,
         landed.position,
         slope @ covariance @ slope.mT + MAP_ERROR**2 * unit,
-        prior + _fits(gain - radio.friis(landed.length), WALL_LOSS * landed.bounces, landed.bounces > 0),
+        torch.where(landed.reached, prior + fits, -torch.inf),
         torch.zeros_like(landed.reached),
     )
     # An azimuth moves by a cosine along the panel over that ahead of it, an elevation by a cosine downwards over the rest.
     ahead = (1 - direction.square().sum(1)).clamp_min(1e-6).sqrt()
     flat = (1 - direction[:, 1].square()).sqrt()
     spread = (covariance.diagonal(dim1=1, dim2=2).sqrt() / torch.stack((ahead, flat), 1)).clamp_max(WIDEST)
-    bent = curves(legs, rays.fall, spread, waves.likelihood.flatten()[ray] > -UNLIKELY, walls, radio)
-    across = (bent.spacing / 2).square() + (bent.blur * spread[bent.ray, 1]).square() + MAP_ERROR**2
+    worth = waves.likelihood.flatten()[ray] > -UNLIKELY
+    leaving = departures(legs, rays.fall, spread, worth, walls, radio)
+    across = (leaving.spacing / 2).square() + (leaving.blur * spread[leaving.ray, 1]).square() + MAP_ERROR**2
     # The wave left by one of the cone's directions, of which walls and the building itself take some away.
-    share = -bent.mismatch.square() / 2 - math.log(SAMPLES)
-    sampled = _Landing(
-        wave[bent.ray],
-        bent.position,
-        across[:, None, None] * unit,
-        prior[bent.ray]
-        + share
-        + _fits(gain[bent.ray] - radio.friis(bent.length), WALL_LOSS * bent.walls - bent.level, True),
-        torch.ones_like(bent.ray, dtype=torch.bool),
-    )
-    west, south, east, north = scene.box
-    both = _Landing(*(torch.cat((getattr(points, n), getattr(sampled, n))) for n in _Landing.__dataclass_fields__))
-    x, y = both.position.unbind(1)
-    reached = torch.cat((landed.reached, torch.ones_like(bent.ray, dtype=torch.bool)))
-    keep = reached & (x >= west) & (x <= east) & (y >= south) & (y <= north) & both.log_weight.isfinite()
-    order = keep.nonzero()[:, 0]
-    order = order[both.wave[order].argsort(stable=True)]
-    return _Landing(*(getattr(both, name)[order] for name in _Landing.__dataclass_fields__))
+    share = prior[leaving.ray] - leaving.mismatch.square() / 2 - math.log(SAMPLES)
+    over = gain[leaving.ray] - radio.friis(leaving.length) - leaving.level
+    stronger = over + leaving.level >= STRONGER
+    share = torch.where(stronger, -torch.inf, share)
+    return _with_curves(points.within(scene.box), leaving, wave[leaving.ray], across, share, over, scene, walls)
+
+
+def _with_curves(
+    kept: _Landing,
+    leaving: Departures,
+    wave: Tensor,
+    across: Tensor,
+    share: Tensor,
+    over: Tensor,
+    scene: Surroundings,
+    walls: Walls,
+) -> _Landing:
+    """Landings together with those around edges that are among the likeliest of their wave.
+
+    Rays are followed in the order of what they can be worth at best, as long as that is more than a wave has already:
+    everything but the place and the walls on the way is known before, and following takes long.
+
+    Parameters
+    ----------
+    kept : _Landing
+    leaving : Departures
+        (S,)
+    wave, across, share, over : (S,)
+        Of the departures: the wave, the variance of a landing in m^2, the logarithm of the weight before levels count, and
+        the level over what the way leaves without walls, dB.
+    """
+    walls_after = torch.arange(WALLS_AFTER + 1, device=over.device)[:, None]
+    at_best = share + _level_fits(over, leaving.before + walls_after).amax(0) - (2 * math.pi * across).log()
+    waiting = at_best.isfinite().nonzero()[:, 0]
+    waiting = waiting[_ranked(wave[waiting], at_best[waiting])[0]]
+    size = KEPT
+    while len(waiting):
+        some = _rank(wave[waiting]) < size
+        now, waiting = waiting[some], waiting[~some]
+        found = curves(leaving.at(now), walls, scene.radio)
+        now = now[found.sample]
+        unit = torch.eye(2, dtype=torch.float64, device=over.device)
+        landed = _Landing(
+            wave[now],
+            found.position,
+            across[now, None, None] * unit,
+            share[now] + _level_fits(over[now], found.walls),
+            torch.ones_like(now, dtype=torch.bool),
+        )
+        kept = kept.joined(landed.within(scene.box))
+        order, rank = _ranked(kept.wave, kept.density)
+        last = order[rank == KEPT - 1]
+        least = over.new_full((int(wave.max()) + 1,), -torch.inf)
+        least[kept.wave[last]] = kept.density[last]
+        waiting = waiting[at_best[waiting] > least[wave[waiting]]]
+        size *= 2
+    return kept
+
+
+def _level_fits(over: Tensor, walls: Tensor) -> Tensor:
+    """Logarithm of how well levels over what an edge leaves, dB, fit so many walls on the way."""
+    return -((over + WALL_LOSS * walls) / SPREAD).square() / 2 - math.log(SPREAD)
+
+
+def _ranked(wave: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Order by wave and, the greatest first, by value; and which of its wave each then is, from 0."""
+    order = value.argsort(descending=True, stable=True)
+    order = order[wave[order].argsort(stable=True)]
+    return order, _rank(wave[order])
+
+
+def _rank(wave: Tensor) -> Tensor:
+    """Which of its wave each one is, of sorted waves, from 0."""
+    return torch.arange(len(wave), device=wave.device) - torch.searchsorted(wave, wave)
 
 
 def _fits(over_friis: Tensor, loss: Tensor, scattered: Tensor | bool) -> Tensor:
@@ -192,13 +274,10 @@ def _spreading(direction: Tensor, radio: Radio) -> Tensor:
 
 def _by_wave(found: _Landing, waves: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The likeliest places of each wave: (R, H, 2), covariances (R, H, 2, 2), log weights (R, H) and edges (R, H)."""
-    density = found.log_weight - found.covariance.det().log() / 2 - math.log(2 * math.pi)
-    order = density.argsort(descending=True, stable=True)
-    order = order[found.wave[order].argsort(stable=True)]
+    density = found.density
+    order, rank = _ranked(found.wave, density)
+    order, rank = order[rank < KEPT], rank[rank < KEPT]
     wave = found.wave[order]
-    first = torch.searchsorted(wave, torch.arange(waves, device=wave.device))
-    rank = torch.arange(len(wave), device=wave.device) - first[wave]
-    order, wave, rank = order[rank < KEPT], wave[rank < KEPT], rank[rank < KEPT]
     most = int(rank.max()) + 1 if len(rank) else 1
     place = torch.zeros(waves, most, 2, dtype=torch.float64, device=wave.device)
     spread = torch.eye(2, dtype=torch.float64, device=wave.device).repeat(waves, most, 1, 1)
@@ -209,6 +288,14 @@ def _by_wave(found: _Landing, waves: int) -> tuple[Tensor, Tensor, Tensor, Tenso
     return place, spread, weight, edge
 
 
+def packed(usable: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of what is usable of (B, N), in order, as many as the most of a row; and which of them are meant, (B, C)."""
+    counts = usable.sum(1, keepdim=True)
+    most = max(int(counts.max()), 1)
+    index = (~usable).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    return index, torch.arange(most, device=usable.device) < counts
+
+
 def _agree(
     place: Tensor, covariance: Tensor, log_weight: Tensor, weight: Tensor, box: tuple[float, float, float, float]
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -217,21 +304,26 @@ def _agree(
     rows = torch.arange(batch, device=place.device)
     precision = torch.linalg.inv(covariance)
     usable = log_weight.isfinite()
+    counts = usable.sum(2)
     west, south, east, north = box
     elsewhere = -math.log((east - west) * (north - south))
-    points = place.flatten(1, 2)  # every place is a candidate
-    score = torch.zeros(points.shape[:2], dtype=torch.float64, device=place.device)
-    distances = []
+    # Every place is a candidate. Logarithms of Gaussians are quadratic forms: products of squares and places with coefficients.
+    index, there = packed(usable.flatten(1))
+    points = place.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 2))
+    x, y = points.unbind(-1)
+    squares = torch.stack((x * x, 2 * x * y, y * y, x, y, torch.ones_like(x)), -1)  # (B, C, 6)
+    linear = (precision @ place[..., None])[..., 0]
+    level = (log_weight - elsewhere).clamp_min(NEVER) - (linear * place).sum(-1) / 2
+    parts = (precision[..., 0, 0], precision[..., 0, 1], precision[..., 1, 1])
+    forms = torch.stack((*(-part / 2 for part in parts), linear[..., 0], linear[..., 1], level), -2)  # (B, K, 6, H)
+    score = torch.zeros_like(x)
     for wave in range(most):
-        apart = points[:, :, None] - place[:, None, wave]  # (B, C, H, 2)
-        first, second = apart.unbind(-1)
-        p = precision[:, None, wave]
-        away = p[..., 0, 0] * first.square() + 2 * p[..., 0, 1] * first * second + p[..., 1, 1] * second.square()
-        says = torch.logaddexp((log_weight[:, None, wave] - away / 2).logsumexp(-1), away.new_tensor(elsewhere))
-        score += weight[:, None, wave] * says
-        distances.append(away)
-    best = torch.where(usable.flatten(1), score, -torch.inf).argmax(1)
-    away = torch.stack([distance[rows, best] for distance in distances], 1)  # (B, K, H)
+        most_places = int(counts[:, wave].max())
+        says = (squares @ forms[:, wave, :, :most_places]).exp_().sum(-1)
+        score += weight[:, wave, None] * (says.log1p() + elsewhere)
+    best = index.gather(1, torch.where(there, score, -torch.inf).argmax(1, keepdim=True))[:, 0]
+    apart = place.flatten(1, 2)[rows, best][:, None, None] - place
+    away = ((precision @ apart[..., None])[..., 0] * apart).sum(-1)  # (B, K, H)
 
     near = (away < AGREEING**2) & usable
     agrees = near.any(2)

@@ -39,7 +39,8 @@ class Dictionary:
         self.x_axis = torch.arange(self.columns, dtype=torch.float64, device=device) - (self.columns - 1) / 2
         self.y_axis = torch.arange(self.rows, dtype=torch.float64, device=device) - (self.rows - 1) / 2
         index = shown.nonzero(as_tuple=True)
-        self.x, self.y = self.x_axis[index[0]], self.y_axis[index[1]]
+        self.column, self.row = index
+        self.x, self.y = self.x_axis[self.column], self.y_axis[self.row]
         along_x = torch.fft.fftfreq(OVERSAMPLING * self.columns, dtype=torch.float64, device=device) / radio.spacing
         along_y = torch.fft.fftfreq(OVERSAMPLING * self.rows, dtype=torch.float64, device=device) / radio.spacing
         self.bins = torch.stack(torch.meshgrid(along_x, along_y, indexing="ij"), -1).flatten(0, 1)
@@ -47,8 +48,17 @@ class Dictionary:
 
     def _wave(self, east: Tensor, down: Tensor) -> Tensor:
         """Plane waves (B, K) on the visible antennas, (B, M, K)."""
-        phase = self.x[:, None] * east[:, None] + self.y[:, None] * down[:, None]
-        return torch.polar(torch.ones_like(phase), self.turn * phase)
+        phases = [
+            self.turn * axis[:, None] * cosine[:, None] for axis, cosine in ((self.x_axis, east), (self.y_axis, down))
+        ]
+        along_x, along_y = (torch.polar(torch.ones_like(phase), phase) for phase in phases)
+        return along_x[:, self.column] * along_y[:, self.row]
+
+    def pairs(self, direction: Tensor, bounced: Tensor) -> Tensor:
+        """Atoms (B, M, K) of directions (B, K, 2)."""
+        east, down = direction[..., 0], direction[..., 1]
+        ratio, shrunk, steeper = self.radio.ground_bounce(down.clamp_min(FLATTEST))
+        return self._wave(east, down) + self._wave(east * shrunk, steeper) * (ratio * bounced)[:, None]
 
     def atoms(self, direction: Tensor, bounced: Tensor) -> tuple[Tensor, Tensor]:
         """Atoms (B, M, K), and their derivatives by both direction cosines (B, M, K, 2)."""
@@ -167,10 +177,19 @@ class Dictionary:
         along_x = _wave(-self.turn * east[..., None] * self.x_axis)[:, None] @ panels.to(
             torch.complex64
         )  # (B, P, C or 1, y)
-        along_y = _wave(-self.turn * down[..., None] * self.y_axis)  # (B, C, y)
-        if east.shape[1] == 1:
-            return along_x[:, :, 0] @ along_y.mT
-        return (along_x * along_y[:, None]).sum(-1)
+        if east.shape[1] > 1:
+            return (along_x * _wave(-self.turn * down[..., None] * self.y_axis)[:, None]).sum(-1)
+        # Antennas as far above the middle as below it share a cosine and, but for its sign, a sine.
+        half = self.rows // 2
+        above, below = along_x[:, :, 0, half:], along_x[:, :, 0].flip(-1)[..., half:]
+        even, odd = above + below, above - below
+        if self.rows % 2:
+            even[..., 0] /= 2
+        phase = (self.turn * down[:, None] * self.y_axis[half:, None]).float()  # (B, y / 2, C)
+        cosine, sine = phase.cos(), phase.sin()
+        real = torch.cat((even.real, even.imag), 1) @ cosine
+        imaginary = torch.cat((odd.imag, -odd.real), 1) @ sine
+        return torch.complex(*(real + imaginary).chunk(2, 1))
 
 
 def _steps(reach: float, step: float, like: Tensor) -> Tensor:

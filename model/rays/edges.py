@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wavecity.model.rays.follow import Landings, Leg, Rays, march
+from wavecity.model.rays.follow import Leg, Rays, march
 from wavecity.model.rays.radio import Radio
 from wavecity.model.rays.walls import Walls
 
@@ -28,21 +28,23 @@ LEAST_FALL = 0.03
 
 
 @dataclass(frozen=True)
-class Curves:
-    """Sampled landing points of diffracted waves.
+class Departures:
+    """Rays that leave edges, and what is known of their landings before they are followed.
+
+    How far a ray comes does not depend on the walls that mirror it.
 
     Attributes
     ----------
     ray : int64 (S,)
-        Which of the rays.
-    position : float64 (S, 2)
-        Relative to the base station, m.
+        By which of the waves' rays.
+    rays : Rays
+        (S,) on their way.
     length : float64 (S,)
         Of the whole way, m.
     level : float64 (S,)
         Over Friis at that length as far as the edge goes: ITU-R P.526's knife edge, dB.
-    walls : int64 (S,)
-        On the way.
+    before : int64 (S,)
+        Walls on the way to the edge.
     spacing : float64 (S,)
         Between neighbours on the curve, m.
     blur : float64 (S,)
@@ -52,13 +54,37 @@ class Curves:
     """
 
     ray: Tensor
-    position: Tensor
+    rays: Rays
     length: Tensor
     level: Tensor
-    walls: Tensor
+    before: Tensor
     spacing: Tensor
     blur: Tensor
     mismatch: Tensor
+
+    def at(self, index: Tensor) -> "Departures":
+        """Some of them."""
+        parts = {name: value[index] for name, value in vars(self).items() if name != "rays"}
+        return Departures(rays=self.rays.at(index), **parts)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Sampled landing points of diffracted waves.
+
+    Attributes
+    ----------
+    sample : int64 (S,)
+        Which of the departures.
+    position : float64 (S, 2)
+        Relative to the base station, m.
+    walls : int64 (S,)
+        On the way.
+    """
+
+    sample: Tensor
+    position: Tensor
+    walls: Tensor
 
 
 @dataclass(frozen=True)
@@ -76,8 +102,8 @@ class _Meetings:
     mismatch: Tensor
 
 
-def curves(legs: list[Leg], fall: Tensor, spread: Tensor, worth: Tensor, walls: Walls, radio: Radio) -> Curves:
-    """Landing points of waves by way of one edge each.
+def departures(legs: list[Leg], fall: Tensor, spread: Tensor, worth: Tensor, walls: Walls, radio: Radio) -> Departures:
+    """Rays by which waves leave the edges that they pass closely.
 
     Parameters
     ----------
@@ -94,20 +120,26 @@ def curves(legs: list[Leg], fall: Tensor, spread: Tensor, worth: Tensor, walls: 
 
     Returns
     -------
-    Curves
+    Departures
     """
     if not legs:
         nothing = fall.new_zeros(0)
-        whole = nothing.long()
-        return Curves(whole, nothing.view(0, 2), nothing, nothing, whole, nothing, nothing, nothing)
+        whole, flat = nothing.long(), nothing.view(0, 2)
+        rays = Rays(flat, flat, nothing, nothing)
+        return Departures(whole, rays, nothing, nothing, whole, nothing, nothing, nothing)
     met = [
         _meet(leg.of(worth[leg.ray]), number, fall, spread, walls)
         for number, leg in enumerate(legs[: WALLS_BEFORE + 1])
     ]
     meetings = _Meetings(*(torch.cat([getattr(part, name) for part in met]) for name in _Meetings.__dataclass_fields__))
-    rays, of, angle, deflection = _leave(meetings, fall, walls)
-    landed, _ = march(rays, walls, radio.user_height, WALLS_AFTER)
-    return _sampled(meetings, of, angle, deflection, landed, rays, fall, radio)
+    return _leave(meetings, fall, walls, radio)
+
+
+def curves(leaving: Departures, walls: Walls, radio: Radio) -> Curves:
+    """Where rays that have left edges come down; those that do not are left out."""
+    landed, _ = march(leaving.rays, walls, radio.user_height, WALLS_AFTER)
+    sample = landed.reached.nonzero()[:, 0]
+    return Curves(sample, landed.position[sample], leaving.before[sample] + landed.bounces[sample])
 
 
 def _meet(leg: Leg, number: int, fall: Tensor, spread: Tensor, walls: Walls) -> _Meetings:
@@ -185,8 +217,8 @@ def _nearest(mismatch: Tensor) -> tuple[Tensor, Tensor]:
     return row, column[row, place]
 
 
-def _leave(met: _Meetings, fall: Tensor, walls: Walls) -> tuple[Rays, Tensor, Tensor, Tensor]:
-    """Rays on the cones outside the buildings; their meeting, angle on the cone and deflection in radians."""
+def _leave(met: _Meetings, fall: Tensor, walls: Walls, radio: Radio) -> Departures:
+    """Rays on the cones outside the buildings."""
     angle = torch.arange(SAMPLES, dtype=torch.float64, device=fall.device) * (2 * math.pi / SAMPLES)
     slope = fall[met.ray]  # (M,)
     level = 1 / (1 + slope.square()).sqrt()
@@ -213,38 +245,29 @@ def _leave(met: _Meetings, fall: Tensor, walls: Walls) -> tuple[Rays, Tensor, Te
     heading = leaving[of, sample, :2] / plan[of, sample, None]
     deflection = (leaving[of, sample] * arriving[of]).sum(1).clamp(-1, 1).acos()
     rays = Rays(met.place[of] + 1e-3 * heading, heading, met.level[of], falls[of, sample])
-    return rays, of, angle[sample], deflection
+    return _measured(met, of, angle[sample], deflection, rays, fall, radio)
 
 
-def _sampled(
-    met: _Meetings,
-    of: Tensor,
-    angle: Tensor,
-    deflection: Tensor,
-    landed: Landings,
-    rays: Rays,
-    fall: Tensor,
-    radio: Radio,
-) -> Curves:
-    index = landed.reached.nonzero()[:, 0]
-    of = of[index]
+def _measured(
+    met: _Meetings, of: Tensor, angle: Tensor, deflection: Tensor, rays: Rays, fall: Tensor, radio: Radio
+) -> Departures:
+    """Lengths, levels and spacings of rays that leave meetings `of`, at an angle on the cone, deflected by so much."""
     before = met.gone[of] * (1 + fall[met.ray[of]].square()).sqrt()
-    after = landed.length[index]
-    falls = rays.fall[index]
-    flat = after / (1 + falls.square()).sqrt()
+    flat = (rays.level - radio.user_height) / rays.fall
+    after = flat * (1 + rays.fall.square()).sqrt()
     corner, arriving = met.corner[of], fall[met.ray[of]]
     # A corner's curve is a circle. Of a roof's cone the directions make equal angles around the edge, and the steeper cut the
     # ground closer together.
-    sine = angle[index].sin().abs().clamp_min(1e-6)
-    cone = falls / (1 + falls.square()).sqrt() / sine  # sine of half the cone's opening
-    apart = torch.where(corner, flat, after * (cone.square() + (angle[index].cos() / sine).square()).sqrt())
+    sine = angle.sin().abs().clamp_min(1e-6)
+    cone = rays.fall / (1 + rays.fall.square()).sqrt() / sine  # sine of half the cone's opening
+    apart = torch.where(corner, flat, after * (cone.square() + (angle.cos() / sine).square()).sqrt())
     total = met.gone[of] + flat
-    return Curves(
+    return Departures(
         ray=met.ray[of],
-        position=landed.position[index],
+        rays=rays,
         length=before + after,
-        level=knife_edge(deflection[index], before, after, radio.wavelength),
-        walls=met.before[of] + landed.bounces[index],
+        level=knife_edge(deflection, before, after, radio.wavelength),
+        before=met.before[of],
         spacing=apart * (2 * math.pi / SAMPLES),
         # The circle's radius is what is left of the whole way, which the elevation decides.
         blur=torch.where(corner, total / arriving.clamp_min(LEAST_FALL) * (1 + arriving.square()), total),

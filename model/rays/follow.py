@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wavecity.model.rays.radio import Radio
-from wavecity.model.rays.walls import Walls
+from wavecity.model.rays.walls import Blocks, Walls
 
 # A path of more mirrorings than this has lost its power.
 BOUNCES = 5
@@ -14,8 +14,10 @@ BOUNCES = 5
 CLOSE = 1e-6
 # A ray that loses less than this a metre does not come down by itself.
 RISES = 1e-4
+# Margin around a block of walls, m.
+AROUND = 1e-3
 # Rays times walls at a time: what fits a core's cache takes half the time of what does not.
-CHUNK = 100_000
+CHUNK = 400_000
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def _march(rays: Rays, walls: Walls, user_height: float, most: int) -> tuple[Lan
             break
         here = Rays(place[index], heading[index], level[index], fall[index])
         left = torch.where(here.fall > RISES, (here.level - user_height) / here.fall.clamp_min(RISES), torch.inf)
-        way, wall = first_wall(here, walls)
+        way, wall = first_wall(here, walls, left)
         legs.append(Leg(index, here, gone[index], torch.minimum(way, left)))
         lands = (way >= left) & left.isfinite()
         landed[index] = lands
@@ -195,8 +197,15 @@ def _indoors(rays: Rays, walls: Walls) -> Tensor:
     return way.isfinite() & ((rays.heading * walls.normal[wall]).sum(1) > 0)
 
 
-def first_wall(rays: Rays, walls: Walls) -> tuple[Tensor, Tensor]:
+def first_wall(rays: Rays, walls: Walls, reach: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The first wall that a ray meets between its base and its top.
+
+    Parameters
+    ----------
+    rays : Rays
+    walls : Walls
+    reach : float64 (R,), optional
+        Of walls beyond it nothing has to be said, m.
 
     Returns
     -------
@@ -205,14 +214,39 @@ def first_wall(rays: Rays, walls: Walls) -> tuple[Tensor, Tensor]:
     wall : int64 (R,)
         Which one; 0 where there is none.
     """
-    place, heading = rays.place, rays.heading
-    start, along = walls.start - place[:, None], walls.end - walls.start  # (R, W, 2), (W, 2)
-    east, north = heading[:, 0, None], heading[:, 1, None]
-    cross = east * along[:, 1] - north * along[:, 0]
+    blocks = walls.blocks
+    ray, block = _near_blocks(rays, blocks, reach)
+    x, y = (blocks.start_x[block] - rays.place[ray, :1]), (blocks.start_y[block] - rays.place[ray, 1:])  # (P, BLOCK)
+    along_x, along_y = blocks.along_x[block], blocks.along_y[block]
+    east, north = rays.heading[ray, :1], rays.heading[ray, 1:]
+    cross = east * along_y - north * along_x
     meets = cross.abs() > 1e-12
     cross = torch.where(meets, cross, 1.0)
-    way = (start[..., 0] * along[:, 1] - start[..., 1] * along[:, 0]) / cross
-    share = (start[..., 0] * north - start[..., 1] * east) / cross
-    height = rays.level[:, None] - way * rays.fall[:, None]
-    meets &= (way > CLOSE) & (share >= 0) & (share <= 1) & (height >= walls.base) & (height <= walls.top)
-    return torch.where(meets, way, torch.inf).min(1)
+    way = (x * along_y - y * along_x) / cross
+    share = (x * north - y * east) / cross
+    height = rays.level[ray, None] - way * rays.fall[ray, None]
+    meets &= (
+        (way > CLOSE) & (share >= 0) & (share <= 1) & (height >= blocks.base[block]) & (height <= blocks.top[block])
+    )
+    pair = meets.nonzero(as_tuple=True)
+    ray, wall, way = ray[pair[0]], blocks.wall[block[pair[0]], pair[1]], way[pair]
+    nearest = torch.full_like(rays.fall, torch.inf).scatter_reduce(0, ray, way, "amin")
+    # Of walls at the same place, the first.
+    first = way == nearest[ray]
+    which = ray.new_full((len(nearest),), len(walls.top)).scatter_reduce(0, ray[first], wall[first], "amin")
+    return nearest, torch.where(nearest.isfinite(), which, 0)
+
+
+def _near_blocks(rays: Rays, blocks: Blocks, reach: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Pairs of a ray and a block that it may meet a wall of."""
+    side = torch.stack((rays.heading[:, 1], -rays.heading[:, 0]), 1)
+    aside = side @ blocks.centre.mT - (rays.place * side).sum(1, keepdim=True)  # (R, N)
+    ahead = rays.heading @ blocks.centre.mT - (rays.place * rays.heading).sum(1, keepdim=True)
+    radius = blocks.radius + AROUND
+    near = (aside.abs_() <= radius) & (ahead >= -radius)
+    if reach is not None:
+        near &= ahead <= reach[:, None] + radius
+    # Where a ray that comes down leaves a block it is lowest.
+    near &= (ahead + radius) * rays.fall[:, None].clamp_min(0) >= rays.level[:, None] - blocks.highest - AROUND
+    ray, block = near.nonzero(as_tuple=True)
+    return ray, block

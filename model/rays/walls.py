@@ -2,11 +2,42 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+# Walls of a block.
+BLOCK = 8
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Neighbouring walls in N blocks of `BLOCK`, so that most need not be looked at.
+
+    Attributes
+    ----------
+    wall : int64 (N, BLOCK)
+        Which walls; the last block is filled up with its last.
+    start_x, start_y, along_x, along_y, base, top : float64 (N, BLOCK)
+        Theirs: where they start, how they run, m.
+    centre : float64 (N, 2)
+    radius, highest : float64 (N,)
+        Of a circle around a block in plan view, and its highest top, m.
+    """
+
+    wall: Tensor
+    start_x: Tensor
+    start_y: Tensor
+    along_x: Tensor
+    along_y: Tensor
+    base: Tensor
+    top: Tensor
+    centre: Tensor
+    radius: Tensor
+    highest: Tensor
 
 
 @dataclass(frozen=True)
@@ -72,9 +103,45 @@ class Walls:
         along = self.end - self.start
         return torch.stack((along[:, 1], -along[:, 0]), 1) / along.norm(dim=1, keepdim=True)
 
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The walls in blocks."""
+        middle = (self.start + self.end) / 2
+        order = _along_curve(middle)
+        more = -len(order) % BLOCK
+        wall = torch.cat((order, order[-1:].expand(more))).view(-1, BLOCK)
+        ends = torch.cat((self.start[wall], self.end[wall]), 1)  # (N, 2 BLOCK, 2)
+        centre = (ends.amin(1) + ends.amax(1)) / 2
+        along = self.end - self.start
+        start_x, start_y, along_x, along_y, base, top = (
+            part[wall].contiguous() for part in (*self.start.T, *along.T, self.base, self.top)
+        )
+        return Blocks(
+            wall=wall,
+            start_x=start_x,
+            start_y=start_y,
+            along_x=along_x,
+            along_y=along_y,
+            base=base,
+            top=top,
+            centre=centre,
+            radius=(ends - centre[:, None]).norm(dim=2).amax(1),
+            highest=top.amax(1),
+        )
+
     def to(self, device: torch.device) -> "Walls":
         """The same walls on another device."""
+        if self.start.device == device:
+            return self  # with its blocks
         return Walls(*(part.to(device) for part in (self.start, self.end, self.base, self.top, self.previous)))
+
+
+def _along_curve(points: Tensor) -> Tensor:
+    """Order of points (N, 2) along Morton's curve: neighbours in it are neighbours in the plane."""
+    low, high = points.amin(0), points.amax(0)
+    cell = ((points - low) / (high - low).clamp_min(1e-9) * 1023).long()  # (N, 2), ten bits each
+    place = sum(((cell >> bit) & 1) << (2 * bit + torch.arange(2, device=points.device)) for bit in range(10))
+    return torch.as_tensor(place).sum(1).argsort(stable=True)
 
 
 def _area(points: NDArray[np.float64]) -> float:

@@ -75,7 +75,7 @@ class Waves:
         """The whole channel that the waves make up, complex64 (B, x, y)."""
         dictionary = Dictionary(torch.ones(columns, rows, dtype=torch.bool, device=self.gain.device), radio)
         parts = [
-            (dictionary.atoms(direction, bounced)[0] @ gain[..., None])[..., 0]
+            (dictionary.pairs(direction, bounced) @ gain[..., None])[..., 0]
             for direction, bounced, gain in zip(
                 self.direction.split(CHUNK), self.bounced.split(CHUNK), self.gain.split(CHUNK), strict=True
             )
@@ -162,7 +162,7 @@ class _Search:
 
     def _basis(self, without: int | None) -> Tensor:
         """Orthonormal basis (B, M, P) of the waves found so far, or of all but one of them."""
-        atoms = self.dictionary.atoms(self.direction, self.bounced)[0] * self.found[:, None]
+        atoms = self.dictionary.pairs(self.direction, self.bounced) * self.found[:, None]
         kept = [wave for wave in range(atoms.shape[2]) if wave != without]
         left, size, _ = torch.linalg.svd(atoms[..., kept], full_matrices=False)
         return left * (size > 1e-4 * math.sqrt(atoms.shape[1]))[:, None]

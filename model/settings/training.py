@@ -6,7 +6,7 @@ is silent.
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from wavecity.dataset.settings import Settings
 from wavecity.model.settings.bounds import Count, Natural, Probability, Rate, Rates, Ratio, Shares
@@ -344,3 +344,29 @@ class TrainingSettings(Settings):
         description="Where curves go beside the CSV files that the report is drawn from; `tensorboard` and `wandb` are "
         "packages of their own. WANDB_MODE=offline keeps W&B on this machine.",
     )
+    links: Literal["first", "all"] = Field(
+        "first",
+        description="Of a dataset with several base stations, whose links the multi-modal model is pretrained on: those of the "
+        "first, or all, each a sample with its location turned to where its panel faces. `all` needs augment.mirror: false.",
+    )
+
+    @model_validator(mode="after")
+    def _all_links_can_be_read(self) -> "TrainingSettings":
+        """Refuse all links where they are not read, or a mirror that not every panel faces along."""
+        if self.links == "all" and self.backbone != "multimodal":
+            msg = (
+                f"links is all, but backbone {self.backbone} reads those of the first base station; set links to first"
+            )
+            raise ValueError(msg)
+        if self.links == "all" and self.augment.mirror:
+            msg = "links is all, but augment.mirror needs panels that face south; set augment.mirror to false"
+            raise ValueError(msg)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out `links` where it is the default: what is written of such settings is as it was before."""
+        content: dict[str, object] = handler(self)
+        if self.links == "first":
+            content.pop("links", None)
+        return content

@@ -27,7 +27,7 @@ from wavecity.model.training.run_folder import changed_keys, weights_sha256
 from wavecity.model.training.trainer import cpu_threads
 
 # Raised when records or arrays of a task change: results of before are then made anew.
-RESULTS = 7
+RESULTS = 8
 
 Data = WirelessData | TemporalData
 
@@ -166,6 +166,8 @@ def _run(
     data: Data | None,
 ) -> tuple[str, Findings]:
     """Load model and data and run a task; returns the dataset's name too."""
+    if spec.without_model:
+        return store, spec.run(store, settings, seed)
     if spec.backbone == "temporal":
         temporal, trained_with, _ = load_temporal_model(run, checkpoint)
         trajectories = data if isinstance(data, TemporalData) else load_temporal(store, spec.splits)

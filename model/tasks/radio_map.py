@@ -13,8 +13,7 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.dataset.radio_map_data import RadioMapDataset
-from wavecity.model.data.trajectories import TemporalData
-from wavecity.model.data.users import WirelessData, evenly
+from wavecity.model.data.users import evenly
 from wavecity.model.learning.radio_maps import (
     FLOOR,
     Cells,
@@ -195,28 +194,16 @@ def _trainer(
     return prepare
 
 
-def _of_users(model: object, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
-    """The task of a model of single snapshots."""
-    return radio_map(data.name, settings, seed)
-
-
-def _of_trajectories(
-    model: object, trained_with: object, data: TemporalData, settings: EvaluationSettings, seed: int
-) -> Findings:
-    """The task of the temporal model."""
-    return radio_map(data.name, settings, seed)
-
-
 BACKBONES: tuple[Backbone, ...] = ("multimodal", "temporal", "rays")
 SPECS = tuple(
     TaskSpec(
         TASK,
         backbone,
         "Radio maps",
-        _of_trajectories if backbone == "temporal" else _of_users,
+        radio_map,
         frozenset({"heads"}),
         (Method.KRIGING, Method.RBF, Method.DISTANCE_FIT),
-        splits=("test",),
+        without_model=True,
     )
     for backbone in BACKBONES
 )

@@ -32,6 +32,8 @@ class TaskSpec:
     other_data: Callable[[EvaluationSettings], list[str]] = lambda _: []
     # Whether claims and figures stand in a section of their own in the report, whatever the model's paper
     own_section: bool = False
+    # Whether the run's own model has no part in it: then `run` takes (store, settings, seed), and any dataset will do
+    without_model: bool = False
 
     @property
     def figures(self) -> list[PaperFigure]:

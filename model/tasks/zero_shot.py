@@ -33,6 +33,7 @@ from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
 from wavecity.model.tasks.reconstruction import fingerprint
 from wavecity.model.tasks.spec import TaskSpec
+from wavecity.model.tasks.zero_shot_rates import calibration, sum_rates
 
 TASK: TaskName = "zero-shot"
 # Bit of a stored interaction that stands for an edge.
@@ -58,7 +59,9 @@ def zero_shot(predictor: PathPredictor, data: WirelessData, settings: Evaluation
     scores, hidden = predictor.occupancy(test, draw, settings.scene_mask)
     records = _location(predictor, data, test, kinds, found, draw, config)
     records += _csi(predictor, test, found, draw, settings)
-    records += _beams(predictor, test, replace(draw, patches=config.beam_patches))
+    records += _beams(predictor, test, replace(draw, patches=config.beam_patches), data, settings)
+    every = {"all": torch.ones(len(test), dtype=torch.bool)}
+    groups = every | {kind: torch.from_numpy(kinds == number) for number, kind in enumerate(KINDS)}
     facts: Facts = {
         "test_users": len(test),
         "test_scenes": len(test.scene.unique()),
@@ -68,7 +71,13 @@ def zero_shot(predictor: PathPredictor, data: WirelessData, settings: Evaluation
         "patches": config.patches,
         "beam_patches": config.beam_patches,
         "told_besides_csi": "footprints with heights, heights of both ends, material of the ground, power of the noise",
+        **calibration(found.location, test.position, groups, seed),
     }
+    if not any(record.metric is Metric.MU_RATE for record in records):
+        facts["not possible: sum-rate"] = (
+            f"channels without their level, or no scene with {settings.mu_mimo.cluster} users; give "
+            "training.evaluation.mu_mimo.cluster fewer"
+        )
     occupancy = _occupancy(scores, hidden, data.scenes, test, draw, settings.scene_mask)
     if occupancy:
         records += occupancy
@@ -231,7 +240,10 @@ def _csi(
     ]  # fmt: skip
 
 
-def _beams(predictor: PathPredictor, test: Links, draw: Draw) -> list[Record]:
+def _beams(
+    predictor: PathPredictor, test: Links, draw: Draw, data: WirelessData, settings: EvaluationSettings
+) -> list[Record]:
+    """Accuracies of the best beams, and the sum-rates of clusters of users who are served with the first of them."""
     found = predictor.predict(test, draw)
     fronts = predictor.cache.users(test.scene, test.user, draw)
     noisy, shown = seen_by(predictor, test, draw)
@@ -245,13 +257,16 @@ def _beams(predictor: PathPredictor, test: Links, draw: Draw) -> list[Record]:
         Method.OMP_4_BEAM: omp(noisy, shown, FEW_PATHS)[1],
     }
     where = Condition(csi_masked=1 - float(shown.float().mean()))
-    return [
-        Record(
-            metric, method, 100 * top_k_hits(beams_of_spectrum(power), label, k), draw.seed, len(test), condition=where
-        )
+    scores = {method: beams_of_spectrum(power) for method, power in spectra.items()}
+    records = [
+        Record(metric, method, 100 * top_k_hits(score, label, k), draw.seed, len(test), condition=where)
         for metric, k in ((Metric.BEAM_TOP1, 1), (Metric.BEAM_TOP5, 5))
-        for method, power in spectra.items()
+        for method, score in scores.items()
     ]
+    # Of normalised channels no rate follows from a power budget.
+    if data.attributes.get("imported", {}).get("level") == "normalised":
+        return records
+    return records + sum_rates(test.csi, test.scene, scores, where, settings.mu_mimo, draw.seed)
 
 
 def _occupancy(
@@ -283,10 +298,11 @@ SPECS = (
         "rays",
         "Without a label",
         zero_shot,
-        frozenset({"batch_size", "zero_shot", "scene_mask", "omp_atoms", "spectra_shown"}),
+        frozenset({"batch_size", "zero_shot", "scene_mask", "omp_atoms", "spectra_shown", "mu_mimo"}),
         (
             Method.PHYSICS, Method.KNN_TRAINING, Method.MEAN_TRAINING, Method.WAVES, Method.OMP, Method.ZEROS,
-            Method.SBL_BEAM, Method.OMP_4_BEAM, Method.ZERO_FILLED_BEAM, Method.NEIGHBOUR_MEAN, Method.PREVALENCE,
+            Method.SBL_BEAM, Method.OMP_4_BEAM, Method.ZERO_FILLED_BEAM, Method.EXHAUSTIVE_SEARCH,
+            Method.NEIGHBOUR_MEAN, Method.PREVALENCE,
         ),
     ),
 )  # fmt: skip

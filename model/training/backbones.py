@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wavecity.dataset import InputError
+from wavecity.dataset.base_stations import Links
 from wavecity.dataset.lightning_data import ChannelDataModule
 from wavecity.dataset.loader import find_users, units_within
 from wavecity.dataset.torch_data import BatchTransform
 from wavecity.model.data.json_types import Json
-from wavecity.model.data.snapshots import FIELDS, SnapshotData, check_snapshots, load_snapshots, snapshots
+from wavecity.model.data.snapshots import FIELDS, STATION, SnapshotData, check_snapshots, load_snapshots, snapshots
 from wavecity.model.data.trajectories import CSI, TemporalData, channels, check_temporal, load_temporal
 from wavecity.model.multimodal.module import PretrainModule
 from wavecity.model.path_model.cache import FrontCache
@@ -28,14 +29,20 @@ FEWEST_UNITS = 4
 
 
 def training_batches(
-    store: str, fields: Sequence[str], transform: BatchTransform, settings: TrainingSettings, seed: int
+    store: str,
+    fields: Sequence[str],
+    transform: BatchTransform,
+    settings: TrainingSettings,
+    seed: int,
+    bs: Links | None = None,
 ) -> ChannelDataModule:
     """Batches of the train split, and of at most `validation_users` of the validation split.
 
     Order and exact resumption are those of `wavecity.dataset`. All devices together train on what one would train on.
-    `fields` are arrays of the store; `transform` makes the model's batch of the loader's dict of tensors.
+    `fields` are arrays of the store; `transform` makes the model's batch of the loader's dict of tensors; `bs` as of the
+    readers.
     """
-    users = find_users(store, "train")
+    users = find_users(store, "train", bs=bs)
     return ChannelDataModule(
         store,
         fields,
@@ -49,6 +56,7 @@ def training_batches(
         evaluation_batch_size=settings.evaluation.batch_size,
         scenes_once=True,
         transform=transform,
+        bs=bs,
     )
 
 
@@ -72,7 +80,7 @@ class Multimodal:
     @classmethod
     def load(cls, store: str, settings: TrainingSettings) -> "Multimodal":
         """Open a dataset; see `load_snapshots`."""
-        return cls(load_snapshots(store, settings.model), settings)
+        return cls(load_snapshots(store, settings.model, "all" if settings.links == "all" else None), settings)
 
     def check(self) -> None:
         """Refuse data that would train nonsense, and to mirror a world whose panel faces across the mirror's axis."""
@@ -89,6 +97,8 @@ class Multimodal:
 
     def batches(self, seed: int) -> ChannelDataModule:
         """Batches of the train and validation splits: `Snapshots`."""
+        if self.settings.links == "all":
+            return training_batches(self.data.path, (*FIELDS, *STATION), snapshots, self.settings, seed, "all")
         return training_batches(self.data.path, FIELDS, snapshots, self.settings, seed)
 
     def module(self, steps_per_epoch: int, seed: int, card: Json) -> PretrainModule:

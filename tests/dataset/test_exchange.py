@@ -2,6 +2,8 @@
 
 import gc
 import json
+import re
+import runpy
 import shutil
 import tarfile
 import weakref
@@ -381,3 +383,19 @@ def test_two_exports_do_not_write_into_one_folder(paths_store, tmp_path):
         yield from items
 
     assert export_dataset(str(paths_store), "mat", out, progress=other).written == 4
+
+
+def test_the_page_has_what_the_script_types():
+    """The script executes every line with the real packages; the page shows them with what they answered."""
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "howto" / "exchange.md").read_text(encoding="utf-8")
+    shown = page.split("```pycon\n")[1].split("```")[0]
+    (scene,) = set(re.findall(r'scene="([\w-]+)"', shown))
+    script = runpy.run_path(str(root / "scripts" / "deepmimo_transcript.py"))
+    for part in shown.split("\n\n"):
+        folder, *lines = part.strip().splitlines()
+        typed = [line.removeprefix(">>> ") for line in lines if line.startswith(">>> ")]
+        text = script["TYPED"][folder.removeprefix("# ")].format(name=scene, scene=scene)
+        assert typed == text.strip().splitlines()
+    # In dB: the bound of the tests.
+    assert [int(line) < -90 for line in shown.splitlines() if line.startswith("-")] == [True, True]

@@ -409,3 +409,73 @@ def test_a_scenario_names_its_ray_tracer_and_no_other(tmp_path, v4):
     export_dataset(str(tmp_path / "store"), "deepmimo", tmp_path / "out")
     for folder, name in ((tmp_path / "out" / "town", "not stated"), (v4 / "alba-0001", "Sionna Ray Tracing")):
         assert json.loads((folder / "params.json").read_text())["rt_params"]["raytracer_name"] == name
+
+
+# --- Places of interactions -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bounces", [1, 4])
+def test_places_of_interactions_come_with_a_scenario_when_asked_for(tmp_path, bounces):
+    """The mirror's point on the ground, whose way is that of the delay; in the axes of any length."""
+    truth = write_scenario(tmp_path / "in" / "town")
+    ground = truth["position"] * (TX[2] / (TX[2] + 1.5))  # by the intercept theorem
+    ground[:, 2] = -TX[2]
+    place = np.full((12, 2, bounces, 3), np.nan)
+    place[:-1, 1, 0] = ground[:-1] + TX
+    path = tmp_path / "in" / "town" / "inter_pos_t000_tx000_r001.npz"
+    options = {"columns": 2, "rows": 2, "split": "test"}
+    for given, message in ((None, "no inter_pos_t000_tx000_r001"), (0 * place + np.nan, "11 of 11 interactions have no"),
+                           (place[..., :2], r"inter_pos of town has shape .*, expected \(12, 2, 'bounces', 3\)")):  # fmt: skip
+        if given is not None:
+            np.savez_compressed(path, inter_pos=given.astype(np.float32))
+        with pytest.raises(InputError, match=message):
+            import_scenarios([tmp_path / "in"], str(tmp_path / "store"), {**options, "interactions": "positions"})
+    assert not (tmp_path / "store" / "latest.zarr").exists()
+    np.savez_compressed(path, inter_pos=place.astype(np.float32))
+    ended = wavecity("import-dataset", tmp_path / "in", "--out", tmp_path / "store", "--columns", "2", "--rows", "2",
+                     "--split", "test", "--interactions", "positions")  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    paths = open_store(tmp_path / "store", "paths").isel(scene=0)
+    found, kinds = paths.vertices.values, paths.interactions.values
+    assert kinds[:, :, 0].tolist() == [[0, 1]] * 11 + [[0, 0]]
+    np.testing.assert_allclose(found[:-1, 1, 0], ground[:-1], atol=1e-4)
+    assert not found[kinds == 0].any()
+    import_scenarios([tmp_path / "in"], str(tmp_path / "without"), options)
+    assert "vertices" not in open_store(tmp_path / "without", "paths")
+
+
+def test_places_of_interactions_that_do_not_fit_the_delays_are_refused(tmp_path):
+    write_scenario(tmp_path / "in" / "town")
+    path = tmp_path / "in" / "town" / "inter_pos_t000_tx000_r001.npz"
+    np.savez_compressed(path, inter_pos=np.ones((12, 2, 1, 3), np.float32))
+    options = {"columns": 2, "rows": 2, "split": "test", "interactions": "positions"}
+    with pytest.raises(InputError, match="11 paths are not as long over their vertices as their delay says"):
+        import_scenarios([tmp_path / "in"], str(tmp_path / "store"), options)
+
+
+def test_places_of_interactions_come_with_paths_of_sionna_when_asked_for(tmp_path):
+    paths, _, _ = sionna_like()
+    sources, targets = (values.numpy().T for values in (paths.sources, paths.targets))
+    share = sources[:, 2] / (sources[:, 2] + 1.5)
+    ground = sources + (targets[:, None] - sources) * share[:, None]
+    ground[..., 2] = 0
+    place = np.zeros((2, 9, 2, 2, 3))
+    place[0, :, :, 1] = ground
+    paths.vertices = Numbers(place.astype(np.float32))
+    settings = PathSettings(frequency=CARRIER, columns=4, rows=3, split="test", interactions="positions")
+    version = import_paths({"yard": paths}, str(tmp_path / "store"), settings)
+    result = validate(version.folder)
+    assert result.ok, result.findings
+    stored = open_store(tmp_path / "store", "paths")
+    for sender in range(2):
+        users = range(9 - sender)  # the last one has no path of the second
+        found = stored.vertices.values[sender, users, 1, 0]
+        np.testing.assert_allclose(found, ground[users, sender] - sources[sender], atol=1e-4)
+        assert not stored.vertices.values[sender][stored.interactions.values[sender] == 0].any()
+
+
+def test_what_is_written_of_an_import_without_places_is_as_before_there_were_any():
+    plain = PathSettings(frequency=CARRIER)
+    assert "interactions" not in plain.model_dump(mode="json")
+    asked = PathSettings(frequency=CARRIER, interactions="positions")
+    assert PathSettings.model_validate(asked.model_dump(mode="json")) == asked

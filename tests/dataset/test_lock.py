@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -90,14 +91,39 @@ def other_host(store, beat):
 
 
 def test_a_holder_elsewhere_counts_while_it_beats(store):
-    import time
-
     other_host(store, time.time())
     with pytest.raises(InputError, match="process 1 on elsewhere"), builder_lock(store):
         pass
     other_host(store, time.time() - 2 * lock.LEASE)
     with builder_lock(store) as mine:
         assert mine.number == 6
+
+
+@pytest.mark.parametrize(
+    ("known", "busy"), [({"started": "1"}, False), ({}, True), ({"started": ""}, True), (None, True)]
+)
+def test_another_process_of_the_same_number_is_not_the_holder(tmp_path, known, busy):
+    """As in a container that is started again; leases of earlier versions do not say when their process began."""
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": str(lock._started(os.getpid()))}
+    given = mine if known is None else {"host": mine["host"], "pid": mine["pid"], **known}
+    (tmp_path / ".staging").mkdir()
+    (tmp_path / ".staging" / "lease-000005.json").write_text(json.dumps({**given, "beat": time.time()}))
+    if busy:
+        with pytest.raises(InputError, match=f"process {os.getpid()} on "), builder_lock(tmp_path):
+            pass
+    else:
+        with builder_lock(tmp_path) as held:
+            assert held.number == 6
+
+
+def test_the_start_of_a_process_is_the_kernels():
+    import psutil
+
+    ticks = int(lock._started(os.getpid()))
+    assert psutil.boot_time() + ticks / os.sysconf("SC_CLK_TCK") == pytest.approx(
+        psutil.Process().create_time(), abs=0.1
+    )
+    assert lock._started(2**22 + 1) == ""  # beyond the largest number that the kernel gives
 
 
 def test_who_was_suspended_for_too_long_is_told(store):

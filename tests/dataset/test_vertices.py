@@ -1,5 +1,6 @@
 """Places of interactions (`features.interactions: positions`): in the store, its checks, its copies, and DeepMIMO's hands."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,12 @@ from exchange_store import BASE, BOUNCES, PATHS, build_paths_store, put_vertices
 from wavecity.dataset.card.tables import all_arrays
 from wavecity.dataset.checks.physics import SCENE_CHECKS
 from wavecity.dataset.exchange.exporter import export_dataset
+from wavecity.dataset.exchange.scenarios import import_scenarios
 from wavecity.dataset.importing.subset import subset
 from wavecity.dataset.preview.paths import strongest_paths
+from wavecity.dataset.publish import latest
 from wavecity.dataset.reader import open_store
+from wavecity.flows.recipe import Recipe, load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +65,8 @@ def test_a_subset_keeps_the_places_and_cards_list_them(store: Path, tmp_path: Pa
         open_store(tmp_path / "part", "paths").sel(scene="alba-0002")["vertices"].values[:6],
         values(1)["paths/vertices"],
     )
-    opened = [open_store(tmp_path / "part"), open_store(tmp_path / "part", "paths"), None]
-    source = SimpleNamespace(**dict(zip(("data", "paths", "trajectory"), opened, strict=True)))
+    parts = {"data": open_store(tmp_path / "part"), "paths": open_store(tmp_path / "part", "paths")}
+    source = SimpleNamespace(**parts, trajectory=None, radio_map=None)
     assert "paths/vertices" in all_arrays(source)  # type: ignore[arg-type]
 
 
@@ -127,8 +131,35 @@ def test_a_preview_draws_the_stored_way(store: Path) -> None:
         np.testing.assert_allclose(line, right, atol=1e-6)
 
 
+def test_without_them_nothing_has_changed(store: Path, toy_store: Path) -> None:
+    """Neither what is written of a recipe, nor a store's files and metadata."""
+    plain, asked = load_recipe("quickstart"), load_recipe("quickstart", ("features.interactions=positions",))
+    assert plain.model_dump(mode="json")["features"] == {"spectrum": True, "paths": True}
+    assert plain == load_recipe("quickstart", ("features.interactions=kinds",))
+    assert asked.data_parts()["features"] == {"spectrum": True, "paths": True, "interactions": "positions"}
+    assert Recipe.model_validate(asked.model_dump(mode="json")) == asked
+    layouts = [json.loads((latest(path).folder / "draft.json").read_text())["layout"] for path in (store, toy_store)]
+    assert layouts[0].keys() - layouts[1].keys() == {"with_vertices"}
+    with_places, without = [
+        (latest(path).folder / "data.zarr" / "zarr.json").read_text() for path in (store, toy_store)
+    ]
+    assert "paths/vertices" in with_places
+    assert "vertices" not in without
+
+
 def test_places_without_paths_are_refused_in_one_line(tmp_path: Path) -> None:
     done = wavecity("plan", "quickstart", "--set", "features.interactions=positions", "--set", "features.paths=false")
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("wavecity: ")]
     assert "features.interactions is positions, but features.paths is false; set it to true" in line
+
+
+def test_places_go_through_deepmimo_and_come_back(scenarios: Path, tmp_path: Path) -> None:
+    import_scenarios([scenarios], str(tmp_path / "back"), {"interactions": "positions"})
+    back = open_store(tmp_path / "back", "paths")
+    for row, name in ((0, "alba-0001"), (4, "Zug-0001")):
+        arrays, users = values(row), 5 + row
+        there = arrays["paths/interactions"] != 0
+        found = back.sel(scene=name)["vertices"].values[:users]
+        np.testing.assert_allclose(found[there], arrays["paths/vertices"][there], atol=2e-5)
+        assert not found[~there].any()

@@ -5,11 +5,12 @@ import json
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+import psutil
 from processes import Finished, Process, finished, process, wait_until
 from small import SMALL
 
@@ -92,6 +93,9 @@ def pool_worker(environment: dict[str, str], pool: str, log: Path) -> Iterator[P
     command = [PREFECT, "worker", "start", "--pool", pool, "--type", "process"]
     with process(command, log, environment, ROOT) as started:
         yield started
+        # A run that has ended for the server may still be closing; a worker that stops would kill it.
+        with suppress(psutil.NoSuchProcess):
+            psutil.wait_procs(psutil.Process(started.pid).children(), timeout=30)
 
 
 def deploy(server: dict[str, str]) -> None:

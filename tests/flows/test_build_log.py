@@ -140,6 +140,8 @@ def test_the_forecast_of_a_running_build(tmp_path: Path, monkeypatch: pytest.Mon
         "6 of 12 scenes, 4.5 MB, 0.0015 scenes/s, about 65 min left. All 12 scenes take 2 h 05 min, 0.009 GB, "
         f"{(3600 + 7800) / 3600:.1f} core-hours ({(3600 + 7800) / 3600 / 2:.2f} EUR), with 2 workers at the end"
     )
+    log.workers(1)
+    assert log.forecast().endswith(", with 1 worker at the end")
 
 
 @pytest.mark.parametrize("price", ["cheap", "EUR 0.04"])

@@ -1,9 +1,11 @@
 """Images, compose file and Kubernetes files as far as they can be judged without an engine."""
 
 import asyncio
+import copy
 import json
 import re
 import shlex
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -14,6 +16,7 @@ import yaml
 from aiobotocore.session import get_session
 from dask.config import get as read_config
 from prefect.server.schemas.actions import WorkPoolCreate
+from prefect.utilities.templating import apply_values
 from processes import finished
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,6 +222,28 @@ def test_prefect_accepts_the_job_template(pool: str) -> None:
     assert image.endswith("-cuda" if pool == "gpu-pool" else "-cpu")
 
 
+@pytest.mark.system
+@pytest.mark.parametrize("version", ["1.28", "1.34"])
+def test_manifests_and_jobs_fit_the_schema_of_kubernetes(version: str) -> None:
+    """Strictly: a key that Kubernetes does not know is an error."""
+    judge = pytest.importorskip("kubernetes_validate")
+    jobs = []
+    for template in TEMPLATES.values():
+        given = {name: variable.get("default") for name, variable in template["variables"]["properties"].items()}
+        given |= {"command": ["prefect", "flow-run", "execute"], "name": "run", "labels": {}, "annotations": {}}
+        given["env"] = [{"name": "PREFECT__FLOW_RUN_ID", "value": "1"}]  # as prefect-kubernetes writes it
+        jobs.append(apply_values(template["job_configuration"], given)["job_manifest"])
+    for document in MANIFESTS + jobs:
+        judge.validate(document, version, strict=True)
+    (worker,) = (
+        each for each in MANIFESTS if each["metadata"]["name"] == "dask-worker" and each["kind"] == "Deployment"
+    )
+    worker = copy.deepcopy(worker)
+    worker["spec"]["template"]["spec"]["containers"][0]["volumeMount"] = []
+    with pytest.raises(judge.ValidationError, match="volumeMount"):
+        judge.validate(worker, version, strict=True)
+
+
 @pytest.mark.parametrize("name", pods())
 def test_pods_are_confined(name: str) -> None:
     pod = pods()[name]
@@ -329,3 +354,25 @@ def test_network_policies_let_in_who_connects_and_nobody_else() -> None:
         "dask-scheduler": ({"dask-worker", "wavecity-run"}, [8786]),
         "dask-worker": ({"dask-scheduler", "dask-worker", "wavecity-run"}, []),
     }
+
+
+@pytest.mark.system
+def test_systemd_accepts_the_unit_of_the_docs(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze in PATH")
+    page = (ROOT / "docs" / "operations" / "deploy.md").read_text(encoding="utf-8")
+    (unit,) = re.findall(r"^```ini\n# /etc/systemd/system/(\S+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    name, text = unit
+    program = "/srv/wavecity/.venv/bin/prefect"
+    assert f"ExecStart={program} worker start " in text
+    file = tmp_path / name
+    file.write_text(text.replace(program, str(BIN / "prefect")))
+    checked = finished(["systemd-analyze", "verify", "--man=no", file])
+    assert (checked.returncode, checked.stderr) == (0, "")
+    # An unknown key is no error of its own.
+    file.write_text(file.read_text().replace("Restart=", "Restrt="))
+    assert "Restrt" in finished(["systemd-analyze", "verify", "--man=no", file]).stderr
+    # All processes are asked to end: the run, and its watcher that reports it.
+    assert "KillMode" not in text
+    words = shlex.split(text.partition("ExecStart=")[2].splitlines()[0])
+    assert words[1:] == SERVICES["cpu-worker"]["command"][1:]

@@ -44,6 +44,7 @@ def test_the_world_shows_cities_scenes_and_distributions(look: Opened, toy_store
     page = look.go("#/")
     data = open_store(toy_store)
     assert look.text("h1") == "Wavecity channels"
+    assert "Loading" not in look.text("body")
     assert "6 scenes" in look.text(".lead")
     assert f"{int(data.n_users.sum())} users" in look.text(".lead")
     assert page.locator(".map .city circle").count() == 1
@@ -343,7 +344,8 @@ def zeros(path: Path) -> None:
     [
         ("data.zarr/csi/c/0/0/0/0", Path.unlink, "Cannot show the channel. data.zarr/csi/c/0/0/0/0 is missing"),
         ("data.zarr/csi/c/0/0/0/0", zeros, "Cannot show the channel. data.zarr/csi/c/0/0/0/0 is damaged"),
-        ("data.zarr/paths/gain/c/0/0/0", Path.unlink, "data.zarr/paths/gain/c/0/0/0 is missing"),
+        ("data.zarr/paths/gain/c/0/0/0", Path.unlink, "Cannot show the paths. data.zarr/paths/gain/c/0/0/0 is missing"),
+        ("data.zarr/los/c/0/0", zeros, "Cannot show the users of the scene. data.zarr/los/c/0/0 is damaged"),
         ("buildings/unit-00000.parquet", Path.unlink, "Cannot show the buildings. buildings/unit-00000.parquet is missing"),
         ("buildings/unit-00000.parquet", lambda path: path.write_bytes(b"PAR1"), "Cannot show the buildings."),
     ],
@@ -356,7 +358,10 @@ def test_a_damaged_file_is_said_where_it_would_be_shown(
     with serving(site) as address, opened(chromium, address) as look:
         page = look.go("#/scene/toy-0000?user=1")
         page.wait_for_function("text => document.body.innerText.includes(text)", arg=said)
-        if "paths" not in name:
+        if "paths" in name:
+            assert "Cannot show all that is known of the users. data.zarr/paths/gain/c/0/0/0" in look.text()
+            assert page.locator("figure:has-text('Spatial spectrum') image").count() > 0
+        elif "los" not in name:
             assert page.locator(".paths tbody tr").count() == 1
         look.go("#/scene/toy-0004?user=1")
         assert page.locator("main .problem").count() == 0

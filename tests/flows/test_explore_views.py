@@ -37,6 +37,7 @@ CELLS, SPACING = 20, 10.0
 
 def pixel(page: Any, east: float, north: float) -> tuple[int, int]:
     """Where a place on the ground is on the screen, from above."""
+    page.locator("canvas").scroll_into_view_if_needed()
     box = page.locator("canvas").bounding_box()
     scale = box["height"] / 2 / (FAR * HALF_VIEW)
     return round(box["x"] + box["width"] / 2 + east * scale), round(box["y"] + box["height"] / 2 - north * scale)
@@ -44,9 +45,10 @@ def pixel(page: Any, east: float, north: float) -> tuple[int, int]:
 
 def colours(page: Any, *places: tuple[float, float]) -> list[NDArray[np.int64]]:
     """Colours that the scene has at places on the ground."""
+    at = [pixel(page, *place) for place in places]
     page.evaluate(DRAWN)
     picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
-    return [picture[y, x] for x, y in (pixel(page, *place) for place in places)]
+    return [picture[y, x] for x, y in at]
 
 
 def colour(text: str) -> NDArray[np.int64]:
@@ -71,8 +73,12 @@ def radio_store(tmp_path: Path) -> Path:
     gain[:, block] = gain[3] = np.nan
     seen = np.where(np.isnan(gain), np.nan, gain == -70).astype(np.float32)
     beam = np.where(np.isnan(gain), np.nan, np.where(gain == -200, -1, 31 * 32 + 5)).astype(np.float32)
+    # 0 both where one path arrives and where none does.
+    spread = np.where(np.isnan(gain), np.nan, np.where(gain == -70, 40, 0)).astype(np.float32)
     group = open_group(draft.data, "r+").create_group("radio_map")
-    for name, values, units in (("path_gain", gain, "dB"), ("los", seen, "1"), ("best_beam", beam, "1")):
+    for name, values, units in (
+        ("path_gain", gain, "dB"), ("los", seen, "1"), ("delay_spread", spread, "ns"), ("best_beam", beam, "1"),
+    ):  # fmt: skip
         array = group.create_array(
             name, shape=values.shape, shards=(2, CELLS, CELLS), chunks=(1, CELLS, CELLS), dtype="float32",
             fill_value=np.nan, dimension_names=("scene", "map_row", "map_column"),
@@ -89,10 +95,10 @@ def test_a_radio_map_lies_on_the_ground_where_its_cells_are(chromium: Any, radio
         page = look.go(f"#/scene/toy-0000?map=path_gain&users=none&{ABOVE}")
         page.wait_for_function("document.querySelector('canvas')?.dataset.map === 'path_gain'")
         strong, weak, silent, roof = colours(page, (55, 45), (-55, -45), (-55, -95), (-60, 45))
-        # The ends of magma, the colour of outage, and no map where a building stands.
+        # The ends of magma, grey, and no map where a building stands.
         np.testing.assert_allclose(strong, colour("#fcfdbf"), atol=8)
         np.testing.assert_allclose(weak, colour("#000004"), atol=8)
-        np.testing.assert_allclose(silent, colour("#5f6770"), atol=8)
+        np.testing.assert_allclose(silent, colour("#b4b9be"), atol=8)
         assert min(np.abs(roof - other).max() for other in (strong, weak, silent)) > 30
         key = look.text(".keys").replace("\xa0", " ")
         assert "Ground: path gain" in key
@@ -114,7 +120,7 @@ def test_every_metric_of_a_radio_map_can_be_chosen_and_its_code_copied(chromium:
         choice = page.locator("label:has-text('Ground by') select")
         # Only those that the store has.
         assert choice.locator("option").all_inner_texts() == [
-            "nothing", "path gain", "line of sight", "best beam, horizontal index",
+            "nothing", "path gain", "line of sight", "RMS delay spread", "best beam, horizontal index",
         ]  # fmt: skip
         choice.select_option("los")
         page.wait_for_function("document.querySelector('canvas').dataset.map === 'los'")
@@ -128,6 +134,13 @@ def test_every_metric_of_a_radio_map_can_be_chosen_and_its_code_copied(chromium:
         exec(page.inner_text("main > .code pre[data-code='xarray']"), names)
         values = zarr.open_array(radio_store / "data.zarr/radio_map/los", mode="r")[4]
         np.testing.assert_array_equal(names["radio_map"], values)
+        choice.select_option("delay_spread")
+        page.wait_for_function("document.querySelector('canvas').dataset.map === 'delay_spread'")
+        page.select_option("label:has-text('Users by') select", "none")
+        long, short, silent = colours(page, (55, 45), (-55, -45), (-55, -95))
+        for shown, expected in ((long, "#fde725"), (short, "#440154"), (silent, "#b4b9be")):
+            np.testing.assert_allclose(shown, colour(expected), atol=8)
+        assert f"no path: {100 * 20 / 388:.1f} % of the cells" in look.text(".keys").replace("\xa0", " ")
         choice.select_option("best_beam")
         page.wait_for_function("document.querySelector('canvas').dataset.map === 'best_beam'")
         choice.select_option("")
@@ -224,14 +237,15 @@ def green(page: Any) -> int:
 
 def test_progress_counts_the_arrays_that_are_there(chromium: Any, toy: str) -> None:
     held: list[Any] = []
+    released = False
     with opened(chromium, toy) as look:
-        look.page.route("**/best_beam/c/**", held.append)
+        look.page.route("**/best_beam/c/**", lambda route: route.continue_() if released else held.append(route))
         look.page.goto(toy + "#/scene/toy-0000")
         # Seven of eight.
         look.page.wait_for_selector("text=Loading the users of the scene … 87 %")
         assert look.page.get_attribute(".waiting progress", "value") == "87"
-        look.page.unroute("**/best_beam/c/**")
-        for route in held:
+        released = True
+        for route in list(held):
             route.continue_()
         look.ready()
         assert look.page.locator(".users tbody tr").count() == 8
@@ -254,8 +268,8 @@ def test_progress_counts_the_bytes_of_what_arrives(chromium: Any, toy: str) -> N
 
     with mock.patch.object(_Handler, "_write", halting), opened(chromium, toy) as look:
         look.page.goto(toy + "#/scene/toy-0000?user=1")
-        waiting = look.page.wait_for_selector(":text-matches('Loading the channel … (49|50) %')")
-        assert waiting
+        waiting = "[...document.querySelectorAll('.waiting')].some(one => /channel …\\s+(49|50) %/.test(one.innerText))"
+        look.page.wait_for_function(waiting)
         go_on.set()
         look.ready()
         assert look.page.locator("figure:has-text('Spatial spectrum') image").count() > 0
@@ -329,8 +343,8 @@ def test_fingers_turn_enlarge_and_choose_in_a_scene(phone: Opened, toy_store: Pa
 
 
 def field_of_view(box: dict[str, float]) -> float:
-    """Tangent of half the vertical field of view: a narrow screen sees as much to the sides as a square one."""
-    return float(HALF_VIEW * max(1, box["height"] / box["width"]))
+    """Tangent of half the vertical field of view: a narrow screen sees the whole scene from side to side."""
+    return float(HALF_VIEW * max(1, 1.4 * box["height"] / box["width"]))
 
 
 def test_two_fingers_enlarge_a_map_and_one_moves_the_page(phone: Opened) -> None:
@@ -371,6 +385,29 @@ def test_a_link_shows_a_scene_from_the_same_side(look: Opened) -> None:
     page.wait_for_function("location.hash.includes('camera=270,89.9')")
     page.click("text=From the south")
     page.wait_for_function("!location.hash.includes('camera=')")
+
+
+@pytest.mark.parametrize("size", [(1280, 900), (390, 844), (820, 1180)])
+def test_a_scene_is_seen_whole_at_first(chromium: Any, toy: str, size: tuple[int, int]) -> None:
+    """Nothing of it reaches the edge of the canvas, and it fills at least half of it from side to side."""
+    with opened(chromium, toy, viewport={"width": size[0], "height": size[1]}) as look:
+        page = look.go("#/scene/toy-0000")
+        page.wait_for_function("document.querySelector('canvas').dataset.drawn > 0")
+        page.evaluate(DRAWN)
+        picture = np.asarray(Image.open(io.BytesIO(page.locator("canvas").screenshot())).convert("RGB")).astype(int)
+        drawn = np.abs(picture - picture[8, 8]).max(-1) > 8
+        # Corners are round.
+        edges = [drawn[3, 20:-20], drawn[-4, 20:-20], drawn[20:-20, 3], drawn[20:-20, -4]]
+        assert not any(edge.any() for edge in edges)
+        assert max(np.ptp(np.flatnonzero(drawn.any(0))) / size[0], np.ptp(np.flatnonzero(drawn.any(1))) / size[1]) > 0.5
+
+
+def test_places_in_the_south_and_west_are_written_so(chromium: Any, toy_store: Path) -> None:
+    site = make_site(toy_store)
+    scenes = {**site.index["scenes"], "latitude": [-22.9] * 6, "longitude": [-43.2] * 6}
+    with serving(replace(site, index={**site.index, "scenes": scenes})) as address, opened(chromium, address) as look:
+        look.go("#/scene/toy-0000")
+        assert "22.90000° S, 43.20000° W" in look.text(".lead")
 
 
 # Accessibility

@@ -20,6 +20,7 @@ STAGES = (
     "geo.sources",
     "geo.plan",
     "geo.build",
+    "geo.base_stations",
     "raytrace.simulate",
     "raytrace.moving",
     "raytrace.radio_map",

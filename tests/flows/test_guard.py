@@ -1,7 +1,10 @@
 """Processes of a run end with it, and a deployed run with its worker."""
 
 import os
+import re
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -24,7 +27,7 @@ if sys.argv[1] == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 below = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, start_new_session=True)
 print(below.pid, flush=True)
-while True:
+while sys.argv[1] != "short":
     print("a line of its log", flush=True)
     time.sleep(0.05)
 '''
@@ -35,6 +38,28 @@ for line in started.stdout:
     pass
 signal.pause()
 """
+
+
+def test_a_run_that_ends_by_itself_needs_no_watcher_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However its worker ends later: no report is made, which would fail here for want of a server."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # the discard port, where nothing listens
+    command = [sys.executable, "-c", WORKER, DEPLOYED, "short", "0"]
+    with process(command, tmp_path / "log", cwd=ROOT, stdout=PIPE) as worker:
+        assert worker.stdout is not None
+        run, _ = (int(pid) for pid in worker.stdout.readline().split())
+        with suppress(psutil.NoSuchProcess):
+            wait_until(lambda: not alive(psutil.Process(run)), 60)
+        wait_until(lambda: not watchers_of(worker.pid), 60)
+
+
+def watchers_of(worker: int) -> list[psutil.Process]:
+    """Watchers of runs of a worker."""
+    found = []
+    for each in psutil.process_iter():
+        with suppress(psutil.Error):
+            if each.cmdline()[2:3] == ["wavecity.flows.watcher"] and each.cmdline()[-1] == str(worker):
+                found.append(each)
+    return found
 
 
 @pytest.mark.parametrize("kind", ["polite", "stubborn"])
@@ -55,20 +80,31 @@ def test_the_watcher_reports_what_nobody_else_can(deployed_server: dict[str, str
     server = deployed_server
     deployment = ask(server, "deployments/name/build-dataset/quickstart")
 
-    def killed(state: str, kind: str, *victims: str) -> str:
-        """State of a run that was in another one when these processes were killed, all at once."""
+    def killed(state: str, kind: str, *victims: str, how: signal.Signals = signal.SIGKILL, stops: bool = False) -> str:
+        """State of a run that was in another one when these processes were killed or asked to end, all at once.
+
+        `stops`: and its worker once the watcher has ended what the run left.
+        """
         run = ask(server, f"deployments/{deployment['id']}/create_flow_run", {})["id"]
         ask(server, f"flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
         command = [sys.executable, "-c", WORKER, DEPLOYED, kind, run]
         with process(command, tmp_path / "log", server, ROOT, stdout=PIPE) as worker:
             assert worker.stdout is not None
-            flow = psutil.Process(int(worker.stdout.readline().split()[0]))
+            flow, below = (psutil.Process(int(pid)) for pid in worker.stdout.readline().split())
             (watcher,) = (each for each in flow.children() if "wavecity.flows.watcher" in each.cmdline())
-            chosen = [{"worker": psutil.Process(worker.pid), "run": flow}[name] for name in victims]
+            wait_until(lambda: ignores_sigterm(watcher), 60)
+            family = {"worker": psutil.Process(worker.pid), "run": flow, "watcher": watcher}
+            chosen = [family[name] for name in victims]
             for each in chosen:
                 each.suspend()
             for each in chosen:
-                each.kill()
+                each.send_signal(how)
+            for each in chosen:
+                with suppress(psutil.NoSuchProcess):
+                    each.resume()
+            if stops:
+                wait_until(lambda: not alive(below), 60)
+                worker.kill()
             assert psutil.wait_procs([watcher], timeout=120)[1] == []
         return str(ask(server, f"flow_runs/{run}")["state_type"])
 
@@ -76,9 +112,20 @@ def test_the_watcher_reports_what_nobody_else_can(deployed_server: dict[str, str
     assert killed("RUNNING", "stubborn", "worker") == "CRASHED"
     assert killed("PENDING", "polite", "worker") == "CRASHED"
     assert killed("RUNNING", "polite", "worker", "run") == "CRASHED"
+    # As systemd stops a unit.
+    assert killed("RUNNING", "polite", "worker", "run", "watcher", how=signal.SIGTERM) == "CRASHED"
+    # Its worker stops: it has killed the run, and makes no report.
+    assert killed("RUNNING", "polite", "run", stops=True) == "CRASHED"
     # It has ended before; its worker will report it.
     assert killed("COMPLETED", "polite", "worker", "run") == "COMPLETED"
     assert killed("RUNNING", "polite", "run") == "RUNNING"
+
+
+def ignores_sigterm(process: psutil.Process) -> bool:
+    """Whether a process has come so far: until then it is Python that starts."""
+    found = re.search(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    assert found
+    return bool(int(found[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def alive(process: psutil.Process) -> bool:

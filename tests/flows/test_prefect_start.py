@@ -1,16 +1,24 @@
 """A command that needs Prefect says that it waits for the server."""
 
+import asyncio
 import os
+import threading
 from pathlib import Path
+from typing import ClassVar
 
+import httpx
 import pytest
+from prefect.events import Event
+from prefect.events.clients import EventsClient
+from prefect.events.worker import EventsWorker
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from processes import python
 
 from wavecity.dataset import progress
+from wavecity.flows.commands import prefect_start
 from wavecity.flows.commands.prefect_start import prefect_answers
-from wavecity.geo.errors import InputError
+from wavecity.geo.errors import CommandFailed, InputError
 
 
 def test_the_start_of_the_server_is_a_stage(
@@ -41,6 +49,33 @@ def test_a_configured_server_that_does_not_answer_is_named(
     with settings, pytest.raises(InputError, match=message), prefect_answers():
         pytest.fail("the flow began without a server")
     assert capsys.readouterr().err == "connect to the Prefect server\n"
+
+
+class Stuck(EventsClient):
+    """Has its first event in hand for as long as the test wants."""
+
+    taken, released = threading.Event(), threading.Event()
+    sent: ClassVar[list[str]] = []
+
+    async def _emit(self, event: Event) -> None:
+        self.taken.set()
+        await asyncio.to_thread(self.released.wait)
+        self.sent.append(event.event)
+
+
+def test_what_a_lost_server_has_not_got_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the end of the process waits for each of them in turn, as long as the client tries."""
+    monkeypatch.setattr(prefect_start, "wait_for_server", lambda: None)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        worker = EventsWorker.instance(Stuck)
+        for number in range(30):
+            worker.send(Event(event=f"unit-{number}", resource={"prefect.resource.id": "wavecity.store.small"}))
+        assert Stuck.taken.wait(30)
+        with pytest.raises(CommandFailed, match="the Prefect server stopped answering"), prefect_answers():
+            raise httpx.ConnectError("connection refused")
+        Stuck.released.set()
+        worker.drain()
+    assert Stuck.sent == ["unit-0"]
 
 
 TWO_RUNS = """

@@ -12,19 +12,20 @@ from wavecity.flows import build
 from wavecity.flows.commands.build import RADIO_METRICS
 from wavecity.flows.radio_maps import TITLES
 from wavecity.flows.recipe import load_recipe
+from wavecity.raytrace.radio_map import RadioMap
 from wavecity.raytrace.radio_map_settings import METRICS
 
 SCENE = "helsinki-0020"
 QUICK = ("--set", "solver.rays=20000", "--set", "solver.max_depth=1", "--set", "solver.diffraction=false")
 
 
-def test_files_lie_in_the_right_place_and_say_whose_map_it_is(tmp_path: Path) -> None:
+def test_files_lie_in_the_right_place_and_say_whose_map_it_is(tmp_path: Path, maps: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     outs = [argument for ending in ("tif", "png", "npz") for argument in ("--out", tmp_path / f"map.{ending}")]
     metrics = ("--metric", "path_gain", "--metric", "los", "--spacing", "5")
-    result = wavecity("radio-map", "quickstart", "--scene", SCENE, *QUICK, *metrics, *outs, "--maps", tmp_path / "maps")
+    result = wavecity("radio-map", "quickstart", "--scene", SCENE, *QUICK, *metrics, *outs, "--maps", maps)
     assert result.returncode == 0, result.stderr
-    plan = build.plan_scenes(load_recipe("quickstart"), tmp_path / "maps")
+    plan = build.plan_scenes(load_recipe("quickstart"), maps)
     (tile,) = [tile for tile in plan.accepted if tile.id == SCENE]
     archive = np.load(tmp_path / "map.npz")
     with rasterio.open(tmp_path / "map.tif") as file:
@@ -59,8 +60,8 @@ def test_files_lie_in_the_right_place_and_say_whose_map_it_is(tmp_path: Path) ->
         ),
     ],
 )
-def test_wrong_input_is_one_line(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
-    result = wavecity("radio-map", "quickstart", "--scene", SCENE, *arguments, cwd=tmp_path)
+def test_wrong_input_is_one_line(tmp_path: Path, maps: Path, arguments: tuple[str, ...], words: str) -> None:
+    result = wavecity("radio-map", "quickstart", "--scene", SCENE, *arguments, "--maps", maps, cwd=tmp_path)
     assert result.returncode == 2, result.stdout
     assert words in result.stderr
     assert list(tmp_path.iterdir()) == []
@@ -68,3 +69,16 @@ def test_wrong_input_is_one_line(tmp_path: Path, arguments: tuple[str, ...], wor
 
 def test_the_command_knows_all_metrics() -> None:
     assert RADIO_METRICS == tuple(METRICS) == tuple(TITLES)
+
+
+def test_pictures_tell_cells_without_a_path_from_weak_ones() -> None:
+    values = {
+        "path_gain": np.array([[-150, -90], [np.nan, -150]], np.float32),
+        "los": np.array([[0, 1], [np.nan, 0]], np.float32),
+    }
+    found = RadioMap(1.0, 1.5, np.isfinite(values["los"]), values, floor=-150.0)
+    np.testing.assert_array_equal(found.silent, [[True, False], [False, True]])
+    alone = RadioMap(1.0, 1.5, found.open, {"los": values["los"]}, floor=-150.0)
+    assert not alone.silent.any()
+    counted = RadioMap(1.0, 1.5, found.open, {"n_paths": np.array([[0, 2], [np.nan, 0]], np.float32)}, floor=-150.0)
+    np.testing.assert_array_equal(counted.silent, found.silent)

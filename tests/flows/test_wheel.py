@@ -71,8 +71,10 @@ def environment(shared: Callable[[str, Callable[[Path], object]], Path]) -> Path
         venv.create(folder / "venv")
         (file,) = folder.glob("*.whl")
         with zipfile.ZipFile(file) as archive:
-            tops = {name.split("/")[0] for name in archive.namelist()}
-        assert {top for top in tops if not top.endswith(".dist-info")} == {"wavecity"}
+            names = archive.namelist()
+        assert {top for top in {name.split("/")[0] for name in names} if not top.endswith(".dist-info")} == {"wavecity"}
+        for checkpoint in (ROOT / "model" / "checkpoints").glob("*.ckpt"):
+            assert f"wavecity/model/checkpoints/{checkpoint.name}" in names
         python = str(folder / "venv" / "bin" / "python")
         installed = finished([*pip, "--python", python, "install", "--quiet", "--no-deps", "--no-index", str(file)])
         assert installed.returncode == 0, installed.stderr

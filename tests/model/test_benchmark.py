@@ -195,6 +195,19 @@ def test_features_stand_in_the_order_of_the_users_and_in_no_unit(small):
     torch.testing.assert_close(found[0][:, 1] / found[0][0, 1], mixed.scene / mixed.scene[0])
 
 
+def test_an_embedding_may_grow_with_the_antennas_that_a_task_shows(small):
+    """Two tasks in one call give the figures of each by itself."""
+    heads = {"seeds": 1, "steps": 5, "learning_rates": [0.01], "finetune_steps": 0}
+    mu_mimo = {"csi": 0.5, "snr": 10.0, "cluster": 4, "ratios": [0.2]}
+    settings = protocol(heads=heads, localization={"csi": 0.25, "labels": [10]}, mu_mimo=mu_mimo)
+    both = benchmark(RawCsi(), "", ["localization", "mu-mimo"], protocol=settings, data=small)
+    # A quarter and a half of 64 antennas, real and imaginary parts and the level.
+    assert [both["tasks"][task]["width"] for task in ("localization", "mu-mimo")] == [33, 65]
+    assert "| RawCsi | `RawCsi` | 33 or 65 | - |" in table.tables_of([both])
+    alone = benchmark(RawCsi(), "", ["mu-mimo"], protocol=settings, data=small)
+    assert alone["tasks"]["mu-mimo"]["figures"] == both["tasks"]["mu-mimo"]["figures"]
+
+
 def test_our_own_runs_get_the_results_of_our_own_evaluation(linked, data, tiny):
     """The same code, users, labels, noise and seeds: the values are those that `wavecity evaluate` gives."""
     evaluation = tiny.evaluation.model_dump()
@@ -220,7 +233,7 @@ def test_our_own_runs_get_the_results_of_our_own_evaluation(linked, data, tiny):
             ]
             assert measured == pytest.approx(ours, rel=1e-3)
     assert found["encoder"]["parameters"] == sum(weight.numel() for weight in model.parameters())
-    assert found["encoder"]["width"] == trained_with.model.width
+    assert found["tasks"]["localization"]["width"] == trained_with.model.width
 
 
 MODULE = """
@@ -312,9 +325,10 @@ def test_the_command_runs_all_tasks_once_and_goes_on(folder, toy_store, monkeypa
     result = json.loads((folder / "level.json").read_text())
     assert set(result["tasks"]) == {"localization", "cross-localization", "mu-mimo", "su-mimo"}
     assert result["encoder"]["name"] == "Level"
-    assert (result["encoder"]["width"], result["encoder"]["parameters"]) == (1, None)
+    assert result["encoder"]["parameters"] is None
     assert result["dataset"]["fingerprint"] == wavecity.open_store(toy_store).attrs["fingerprint"]
     for task in result["tasks"].values():
+        assert task["width"] == 1
         for figure in task["figures"]:
             values = list(figure["values"].values())
             assert np.isfinite(values).all()
@@ -355,7 +369,7 @@ def test_an_encoder_that_changed_under_its_name_is_another_one(folder, toy_store
     [
         ("encoders_of_mine:Row", "embed returned shape (4,), expected (4, d)"),
         ("encoders_of_mine:Few", "embed returned shape (3, 2), expected (4, d)"),
-        ("encoders_of_mine:Growing", "embed returned 3 numbers for each user, but 2 before"),
+        ("encoders_of_mine:Growing", "embed returned 4 numbers for each user, but 3 before"),
         ("encoders_of_mine:Infinite", "values that are not finite, of 4 of 4 users"),
         ("encoders_of_mine:Complex", "embed returned complex64, expected real numbers (4, d)"),
         ("encoders_of_mine:Failing", "NameError: name 'undefined' is not defined; encoders_of_mine.py, line 44"),
@@ -430,10 +444,10 @@ def results(name, value, **changes):
     mean = {**figure, "method": "mean_labelled", "mean": 50.0, "values": {"0": 50.0, "1": 50.0}}
     content = {
         "form": runs.FORM,
-        "encoder": {"name": name, "given_as": f"mine:{name}", "width": 3, "parameters": 1234, "marks": []},
+        "encoder": {"name": name, "given_as": f"mine:{name}", "parameters": 1234, "marks": []},
         "benchmark": {"name": "small", "version": 1, "sha256": "a" * 64},
         "dataset": {"fingerprint": "b" * 64, "attribution": "© OpenStreetMap contributors"},
-        "tasks": {"localization": {"figures": [figure, mean]}},
+        "tasks": {"localization": {"width": 3, "figures": [figure, mean]}},
     }
     return content | changes
 
@@ -476,7 +490,7 @@ def test_the_pages_encoder_runs(small):
     names = {}
     exec(code, names)
     found = benchmark(names["Strongest"](), "", ["mu-mimo"], protocol=protocol(), data=small)
-    assert (found["encoder"]["name"], found["encoder"]["width"]) == ("Strongest", 3)
+    assert (found["encoder"]["name"], found["tasks"]["mu-mimo"]["width"]) == ("Strongest", 3)
     listed = PAGE.read_text(encoding="utf-8").split("field of the batch")[1].split("\n\n")[0]
     given = {one.name for one in dataclasses.fields(wavecity.Batch)} - {"store", "scene"}
     assert set(re.findall(r"^\| `(\w+)` \|", listed, re.MULTILINE)) == given | {"footprints"}

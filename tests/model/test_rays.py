@@ -5,14 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import shapely
 import torch
 
 import wavecity
 from wavecity.dataset import InputError
 from wavecity.model.data.noise import gaussian
+from wavecity.model.rays import consensus as agreement
 from wavecity.model.rays.consensus import consensus
-from wavecity.model.rays.edges import curves, knife_edge
-from wavecity.model.rays.follow import Rays, follow, march
+from wavecity.model.rays.dictionary import Dictionary
+from wavecity.model.rays.edges import Curves, Departures, curves, departures, knife_edge
+from wavecity.model.rays.follow import Rays, first_wall, follow, march
 from wavecity.model.rays.locate import locate
 from wavecity.model.rays.radio import SPEED_OF_LIGHT, Radio, permittivity
 from wavecity.model.rays.surroundings import Surroundings, radio_of, surroundings
@@ -242,6 +245,16 @@ def keller(source: np.ndarray, user: np.ndarray, start: np.ndarray, end: np.ndar
     return points[np.argmin(np.linalg.norm(points - source, axis=1) + np.linalg.norm(points - user, axis=1))]
 
 
+def around_edges(direction: torch.Tensor, walls: Walls) -> tuple[Departures, Curves]:
+    """What of the wave of a direction (1, 2) comes down behind edges."""
+    rays = Rays.leaving(direction, RADIO)
+    _, legs = march(rays, walls, 1.5)
+    spread, every = torch.full((1, 2), 1e-5, dtype=torch.float64), torch.ones(1, dtype=torch.bool)
+    leaving = departures(legs, rays.fall, spread, every, walls, RADIO)
+    found = curves(leaving, walls, RADIO)
+    return leaving.at(found.sample), found
+
+
 BLOCK = [[5, -80], [45, -80], [45, -40], [5, -40], [5, -80]]
 
 
@@ -258,24 +271,20 @@ def test_the_curve_around_an_edge_leads_to_the_user(height, start, end, user) ->
     source, user, start, end = (np.array(point, float) for point in ([0, 0, 15], user, start, end))
     point = keller(source, user, start, end)
     direction = torch.from_numpy(cosines(point[None]))
-    rays = Rays.leaving(direction, RADIO)
-    _, legs = march(rays, walls, 1.5)
-    bent = curves(legs, rays.fall, torch.full((1, 2), 1e-5, dtype=torch.float64), torch.ones(1) > 0, walls, RADIO)
-    apart = np.linalg.norm(bent.position.numpy() - user[:2], axis=1)
+    bent, curve = around_edges(direction, walls)
+    apart = np.linalg.norm(curve.position.numpy() - user[:2], axis=1)
     nearest = int(apart.argmin())
     assert apart[nearest] < bent.spacing[nearest]
     way = np.linalg.norm(point - source) + np.linalg.norm(point - user)
     assert bent.length[nearest].item() == pytest.approx(way, abs=bent.spacing[nearest].item())
-    assert bent.walls[nearest] == 0
+    assert curve.walls[nearest] == 0
     assert not bent.ray.any()
 
 
 def test_no_ray_goes_from_an_edge_through_its_own_house() -> None:
     walls = Walls.of_rings([(BLOCK, True)], [0.0], [20.0])
-    rays = Rays.leaving(torch.from_numpy(cosines(np.array([[5.0, -40.0, 6.0]]))), RADIO)
-    _, legs = march(rays, walls, 1.5)
-    bent = curves(legs, rays.fall, torch.full((1, 2), 1e-5, dtype=torch.float64), torch.ones(1) > 0, walls, RADIO)
-    x, y = bent.position.T
+    _, curve = around_edges(torch.from_numpy(cosines(np.array([[5.0, -40.0, 6.0]]))), walls)
+    x, y = curve.position.T
     assert len(x) > 10
     assert not ((x > 5) & (x < 45) & (y > -80) & (y < -40)).any()
     # What is behind the house from that corner is reached by none of its rays.
@@ -286,24 +295,18 @@ def test_no_ray_goes_from_an_edge_through_its_own_house() -> None:
 def test_neighbours_of_a_curve_are_as_far_apart_as_it_says(height: float, point: list[float]) -> None:
     walls = Walls.of_rings([(BLOCK, True)], [0.0], [height])
     direction = torch.from_numpy(cosines(np.array([point])))
-
-    def bent(towards: torch.Tensor):
-        rays = Rays.leaving(towards, RADIO)
-        _, legs = march(rays, walls, 1.5)
-        return curves(legs, rays.fall, torch.full((1, 2), 1e-5, dtype=torch.float64), torch.ones(1) > 0, walls, RADIO)
-
-    curve = bent(direction)
+    bent, curve = around_edges(direction, walls)
     apart = (curve.position[1:] - curve.position[:-1]).norm(dim=1)
-    between = (curve.spacing[1:] + curve.spacing[:-1]) / 2
+    between = (bent.spacing[1:] + bent.spacing[:-1]) / 2
     near = (apart < 3 * apart.median()) & (curve.walls[1:] == 0) & (curve.walls[:-1] == 0)
     assert near.sum() > 5
     assert (apart[near] / between[near]).median().item() == pytest.approx(1, abs=0.15)
     if height > 15:  # around the corner: the circle's radius follows the elevation
         elevation = math.asin(direction[0, 1].item()) + 1e-5
         east = direction[0, 0].item() * math.cos(elevation) / math.cos(elevation - 1e-5)
-        moved = bent(torch.tensor([[east, math.sin(elevation)]], dtype=torch.float64))
+        _, moved = around_edges(torch.tensor([[east, math.sin(elevation)]], dtype=torch.float64), walls)
         step = (moved.position - curve.position).norm(dim=1) / 1e-5
-        assert step.numpy() == pytest.approx(curve.blur.numpy(), rel=0.02)
+        assert step.numpy() == pytest.approx(bent.blur.numpy(), rel=0.02)
 
 
 def test_two_edges_say_where_a_user_in_shadow_is() -> None:
@@ -427,3 +430,118 @@ def test_any_array_will_do_and_silent_users_are_nowhere() -> None:
     assert found.position[0].isnan().all()
     assert found.covariance[0].isnan().all()
     assert found.position[1].numpy() == pytest.approx([4, -60], abs=0.2)
+
+
+def town(seed: int, count: int) -> Walls:
+    """So many square houses, turned, of different heights, some on others."""
+    rng = np.random.default_rng(seed)
+    rings, base, top = [], [], []
+    for _ in range(count):
+        middle, angle, half = rng.uniform([-100, -200], [100, -10]), rng.uniform(0, math.pi), rng.uniform(2, 9)
+        corners = half * math.sqrt(2) * np.exp(1j * (angle + np.pi / 2 * np.arange(5)))
+        rings.append((np.stack((corners.real, corners.imag), 1) + middle, True))
+        low = rng.choice([0.0, 0.0, 4.0])
+        base.append(low)
+        top.append(low + rng.uniform(3, 25))
+    return Walls.of_rings(rings, base, top)
+
+
+def test_the_first_wall_is_that_of_shapely() -> None:
+    walls, rng = town(0, 60), np.random.default_rng(1)
+    angle = torch.from_numpy(rng.uniform(0, 2 * math.pi, 80))
+    rays = Rays(
+        torch.from_numpy(rng.uniform([-100, -200], [100, 0], (80, 2))),
+        torch.stack((angle.cos(), angle.sin()), 1),
+        torch.from_numpy(rng.uniform(2, 20, 80)),
+        torch.from_numpy(rng.uniform(-0.1, 0.3, 80)),
+    )
+    way, wall = first_wall(rays, walls)
+    segments = shapely.linestrings(torch.stack((walls.start, walls.end), 1).numpy())
+    met = 0
+    for ray in range(80):
+        place, heading = rays.place[ray].numpy(), rays.heading[ray].numpy()
+        crossing = shapely.intersection(segments, shapely.LineString([place, place + 1000 * heading]))
+        apart = np.array(
+            [np.inf if point.is_empty else np.hypot(point.x - place[0], point.y - place[1]) for point in crossing]
+        )
+        level = rays.level[ray].item() - np.where(np.isinf(apart), 0, apart) * rays.fall[ray].item()
+        apart[(level < walls.base.numpy()) | (level > walls.top.numpy())] = np.inf
+        assert way[ray].item() == pytest.approx(apart.min(), abs=1e-6)
+        if np.isfinite(apart.min()):
+            assert wall[ray] == apart.argmin()
+            met += 1
+    assert 20 < met < 80
+    # Only what is nearer than `reach` has to be found.
+    reach = torch.where(way.isfinite(), way + 0.01, 5.0)
+    torch.testing.assert_close(first_wall(rays, walls, reach)[0], way)
+
+
+def test_the_likeliest_landings_are_those_of_all_rays(monkeypatch) -> None:
+    rng = np.random.default_rng(2)
+    scene = Surroundings(town(3, 60), RADIO, (-100.0, -200.0, 100.0, 0.0))
+    way = rng.uniform([-0.5, 0.06], [0.5, 0.2], (4, 2))
+    waves = replace(known(way, [-30.0, -40.0, -20.0, -35.0], sigma=3e-3))
+    monkeypatch.setattr(agreement, "KEPT", 12)
+    found = consensus(waves, scene)
+    assert found.edges.any()
+    assert int(found.log_weight.isfinite().sum(2).max()) == 12
+    monkeypatch.setattr(agreement, "KEPT", 10**6)
+    every = consensus(waves, scene)
+    kept = found.log_weight.shape[2]
+    assert every.log_weight.shape[2] > kept
+    torch.testing.assert_close(every.log_weight[:, :, :kept], found.log_weight)
+    torch.testing.assert_close(every.landings[:, :, :kept], found.landings)
+
+
+def test_a_place_scores_what_the_mixtures_say() -> None:
+    rng = np.random.default_rng(4)
+    place = rng.uniform([-50, -150], [50, -20], (1, 3, 6, 2))
+    root = rng.normal(0, 2, (1, 3, 6, 2, 2))
+    covariance = root @ np.swapaxes(root, -1, -2) + 0.25 * np.eye(2)
+    log_weight, weight = rng.normal(-3, 2, (1, 3, 6)), np.array([[1.0, 0.5, 0.2]])
+    log_weight[0, 1, 4:] = -np.inf
+    place[0, 1, 0] = place[0, 0, 2] + 0.3
+    best = (-np.inf, None)
+    for wave, at in np.ndindex(3, 6):
+        if np.isinf(log_weight[0, wave, at]):
+            continue
+        score = 0.0
+        for other in range(3):
+            apart = place[0, wave, at] - place[0, other]
+            away = np.einsum("hi,hij,hj->h", apart, np.linalg.inv(covariance[0, other]), apart)
+            score += weight[0, other] * np.log(np.exp(log_weight[0, other] - away / 2).sum() + 1 / (100 * 200))
+        best = max(best, (score, (wave, at)))
+    parts = [torch.from_numpy(part) for part in (place, covariance, log_weight, weight)]
+    position, spread, share = agreement._agree(*parts, (-50.0, -200.0, 50.0, 0.0))
+    # The average of what agrees with the best, weighted by precision.
+    total, pulled, agreeing = np.zeros((2, 2)), np.zeros(2), 0.0
+    for other in range(3):
+        apart = place[0][best[1]] - place[0, other]
+        precision = np.linalg.inv(covariance[0, other])
+        away = np.einsum("hi,hij,hj->h", apart, precision, apart)
+        near = np.where((away < 9) & np.isfinite(log_weight[0, other]), log_weight[0, other] - away / 2, -np.inf)
+        if np.isfinite(near.max()):
+            total += precision[near.argmax()]
+            pulled += precision[near.argmax()] @ place[0, other, near.argmax()]
+            agreeing += weight[0, other]
+    assert position[0].numpy() == pytest.approx(np.linalg.solve(total, pulled), abs=1e-8)
+    assert spread[0].numpy() == pytest.approx(np.linalg.inv(total), abs=1e-8)
+    assert share.item() == pytest.approx(agreeing / 1.7)
+
+
+@pytest.mark.parametrize("rows", [8, 9])
+def test_products_of_waves_with_panels_are_sums_over_antennas(rows: int) -> None:
+    rng = np.random.default_rng(6)
+    dictionary = Dictionary(torch.from_numpy(rng.random((6, rows)) < 0.6), RADIO)
+    panels = rng.normal(size=(2, 3, 6, rows)) + 1j * rng.normal(size=(2, 3, 6, rows))
+    x, y = np.arange(6) - 2.5, np.arange(rows) - (rows - 1) / 2
+    down = rng.uniform(-0.5, 0.9, (2, 5))
+    for count in (1, 5):
+        east = rng.uniform(-0.5, 0.5, (2, count))
+        found = dictionary._correlate(*(torch.from_numpy(part) for part in (panels, east, down)))
+        wave_x = np.exp(-1j * np.pi * x * np.broadcast_to(east, (2, 5))[..., None])
+        wave_y = np.exp(-1j * np.pi * y * down[..., None])
+        assert found.numpy() == pytest.approx(np.einsum("bpxy,bcx,bcy->bpc", panels, wave_x, wave_y), abs=1e-4)
+    direction = torch.from_numpy(rng.uniform([-0.5, 0.1], [0.5, 0.6], (2, 4, 2)))
+    bounced = torch.from_numpy(rng.random((2, 4)) < 0.5)
+    torch.testing.assert_close(dictionary.pairs(direction, bounced), dictionary.atoms(direction, bounced)[0])

@@ -1,6 +1,8 @@
 """Checkpoints in half precision: half the size, the same model within what half precision holds, nothing of this machine."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,3 +53,28 @@ def test_a_name_means_a_shipped_checkpoint_unless_a_folder_has_it(linked, tmp_pa
     (tmp_path / "tiny-one").mkdir()
     with pytest.raises(InputError, match="no readable checkpoint"):
         wavecity.load("tiny-one")
+
+
+def test_what_comes_with_the_package_is_loaded_by_its_name(tmp_path, monkeypatch):
+    """A file for each kind of encoder, small, of open data, without a trace of where it was trained; none needs a network."""
+    monkeypatch.chdir(tmp_path)
+    assert {"small", "small-wavecity", "small-rays"} <= set(checkpoint.shipped())
+    for name, path in checkpoint.shipped().items():
+        assert path.stat().st_size < 3e6
+        model = wavecity.load(name)
+        assert model.card["precision"] == "float16"
+        assert model.card["data"]["licence"] == "ODbL-1.0"
+        assert "OpenStreetMap" in model.card["data"]["attribution"]
+        assert not re.search(r"(?<![\w.])/(tmp|home|root|work)/", json.dumps(model.card))
+    model = wavecity.load("small")
+    rng = np.random.default_rng(0)
+    samples = (1e-5 * (rng.standard_normal((3, 32, 32)) + 1j * rng.standard_normal((3, 32, 32)))).astype(np.complex64)
+    features = model.embed(samples, np.zeros((200, 200), np.float32))
+    assert features.shape == (3, model.settings.model.width)
+    assert np.isfinite(features).all()
+
+
+def test_the_page_lists_what_comes_with_the_package():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "howto" / "models.md").read_text(encoding="utf-8")
+    listed = re.findall(r'^\| `wavecity\.load\("([\w-]+)"\)` \|', page, re.MULTILINE)
+    assert sorted(listed) == sorted(checkpoint.shipped())

@@ -33,3 +33,18 @@ def test_channels_of_imported_paths_are_sionnas_cfr(tmp_path: Path) -> None:
     error = np.linalg.norm(store.csi.values.reshape(20, -1) - cfr, axis=1)[served] / size[served]
     assert error.max() < 2e-2
     np.testing.assert_array_equal(store.outage.values, ~served)
+
+
+def test_the_vertices_of_sionnas_paths_are_where_their_delays_say(tmp_path: Path) -> None:
+    """Publishing compares the way over them with every delay; here its first stop with the direction of departure."""
+    users, world = users_around(BLOCKS, 20), world_of(BLOCKS)
+    settings = PathSettings(frequency=FREQUENCY, columns=2, rows=2, split="test", interactions="positions")
+    import_paths({"blocks": stock_paths(world, SOURCE, users)}, str(tmp_path / "store"), settings)
+    paths = open_store(tmp_path / "store", "paths").isel(scene=0).load()
+    bounced = paths.interactions.values[..., 0] != 0
+    assert bounced.sum() > 8
+    first = paths.vertices.values[bounced][:, 0].astype(float)
+    zenith, azimuth = (paths[f"aod_{name}"].values[bounced].astype(float) for name in ("zenith", "azimuth"))
+    away = np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)], -1)
+    assert (np.linalg.norm(np.cross(first, away), axis=1) < 1e-3 * np.linalg.norm(first, axis=1)).all()
+    assert ((first * away).sum(1) > 0).all()

@@ -39,12 +39,9 @@ export const materialOf = (name?: string): Category => ({
 /** Kinds of users; Okabe and Ito's, as those of statuses. */
 export const KINDS = ["#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#f0e442"];
 
-/** No path, in maps and of users. */
-export const SILENT = "#5f6770";
-
 export const STATUSES = ["line of sight", "reflected or diffracted only", "outage"];
 /** With shapes of their own, so that they are told apart without colours. */
-export const STATUS_COLOURS = ["#0072b2", "#e69f00", SILENT];
+export const STATUS_COLOURS = ["#0072b2", "#e69f00", "#5f6770"];
 
 /** Gains of paths as lines on the ground: the stronger, the further from its colour. */
 export const pathColour = (dark: boolean) => (share: number) =>

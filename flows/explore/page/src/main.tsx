@@ -124,4 +124,6 @@ function Theme() {
   );
 }
 
-render(<App />, document.getElementById("page") as HTMLElement);
+const page = document.getElementById("page") as HTMLElement;
+page.replaceChildren(); // what stood there until this ran
+render(<App />, page);

@@ -138,6 +138,12 @@ export function shown(value: number | null | undefined, digits = 1, unit = ""): 
   return text.replace("-", "−") + (unit ? `\u00a0${unit}` : "");
 }
 
+/** Degrees north and east, as maps write them. */
+export function coordinates(latitude: number, longitude: number): string {
+  const one = (value: number, [plus, minus]: string) => `${shown(Math.abs(value), 5)}° ${value < 0 ? minus : plus}`;
+  return `${one(latitude, "NS")}, ${one(longitude, "EW")}`;
+}
+
 export function bytesShown(bytes: number): string {
   return bytes < 1e6 ? `${shown(bytes / 1e3, 0)} kB` : `${shown(bytes / 1e6, 1)} MB`;
 }

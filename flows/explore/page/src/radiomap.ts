@@ -1,7 +1,7 @@
 // Radio maps: what a receiver would have anywhere on the open ground of a scene, as a picture of the ground.
 
 import { interpolateMagma, interpolateViridis, rgb } from "d3";
-import { type Category, cyclic, SILENT, STATUS_COLOURS } from "./colours";
+import { type Category, cyclic, STATUS_COLOURS, UNKNOWN } from "./colours";
 import type { Index, Scene } from "./index";
 import { quantile } from "./numbers";
 import type { Version } from "./store";
@@ -15,8 +15,8 @@ export interface Metric {
   digits: number;
   /** From a stored value to what is shown. */
   of: (value: number) => number;
-  /** Whether a stored value says that no path arrives. */
-  silent: (value: number) => boolean;
+  /** Whether a stored value says that no path arrives; other metrics of the store say it where this one cannot. */
+  silent?: (value: number) => boolean;
   /** Colour of the share of the scale; amounts have their ends in the values, others here. */
   colour: (share: number) => string;
   range?: [number, number];
@@ -24,14 +24,13 @@ export interface Metric {
   kinds?: Category[];
 }
 
-const nowhere = () => false;
 const same = (value: number) => value;
 
 /** The metrics that a store has. */
 export function metricsOf(index: Index): Metric[] {
   const floor = index.attributes.recipe?.solver?.gain_floor ?? -200;
   const { columns, rows } = index.attributes.array;
-  const amount = { unit: "", digits: 0, of: same, silent: nowhere, colour: interpolateViridis };
+  const amount = { unit: "", digits: 0, of: same, colour: interpolateViridis };
   const all: Metric[] = [
     {
       ...amount,
@@ -78,11 +77,13 @@ export interface RadioMap {
   /** Of a cell, and of the receivers above ground, m. */
   spacing: number;
   height: number;
+  /** Whether no path arrives at a cell. */
+  silent: boolean[];
   /** Ends of the scale of colours. */
   range: [number, number];
-  /** Of the cells outside buildings: how many, and the shares that have no path. */
+  /** Of the cells outside buildings: how many, and how many of them have a path. */
   open: number;
-  silent: number;
+  heard: number;
   median: number;
 }
 
@@ -90,8 +91,12 @@ export async function loadRadioMap(version: Version, scene: Scene, metric: Metri
   const name = `${GROUP}/${metric.key}`;
   const [{ data, shape }, attributes] = await Promise.all([version.read(name, scene.row), version.attributes(name)]);
   const [rows, columns] = shape;
-  const open = Array.from(data).filter((value) => !Number.isNaN(value));
-  const heard = open.filter((value) => !metric.silent(value)).map(metric.of);
+  // A spread of 0 is one of a single path, or of none.
+  const knows = metric.silent || metric.kinds ? metric : (metricsOf(version.index).find((one) => one.silent) ?? metric);
+  const known = knows === metric ? data : (await version.read(`${GROUP}/${knows.key}`, scene.row)).data;
+  const silent = Array.from(known, (value) => knows.silent?.(value) ?? false);
+  const open = Array.from(data, Number).filter((value) => !Number.isNaN(value));
+  const heard = Array.from(data, metric.of).filter((value, cell) => !Number.isNaN(value) && !silent[cell]);
   // A few odd cells would take the colours from all others.
   const range = metric.range ?? (heard.length ? [quantile(heard, 0.02), quantile(heard, 0.98)] : [0, 1]);
   return {
@@ -102,29 +107,32 @@ export async function loadRadioMap(version: Version, scene: Scene, metric: Metri
     spacing: Number(attributes.spacing_m ?? version.index.attributes.tile_size_m / columns),
     height: Number(attributes.receiver_height_m ?? Number.NaN),
     range: [range[0], range[1] > range[0] ? range[1] : range[0] + 1],
+    silent,
     open: open.length,
-    silent: open.length ? 1 - heard.length / open.length : 0,
+    heard: heard.length,
     median: quantile(heard, 0.5),
   };
 }
 
-/** Value at a place of the scene, m east and north of its middle; NaN outside and inside buildings. */
-export function valueAt({ data, rows, columns, spacing }: RadioMap, east: number, north: number): number {
+/** The cell at a place of the scene, m east and north of its middle; null outside and inside buildings. */
+export function cellAt({ data, rows, columns, spacing }: RadioMap, east: number, north: number): number | null {
   const [column, row] = [Math.floor(east / spacing + columns / 2), Math.floor(rows / 2 - north / spacing)];
-  return column >= 0 && column < columns && row >= 0 && row < rows ? data[row * columns + column] : Number.NaN;
+  if (column < 0 || column >= columns || row < 0 || row >= rows) return null;
+  const cell = row * columns + column;
+  return Number.isNaN(data[cell]) ? null : cell;
 }
 
 /** The map as a picture with a pixel for each cell; cells inside buildings are transparent. */
-export function pictureOf({ metric, data, rows, columns, range }: RadioMap): ImageData {
+export function pictureOf({ metric, data, silent, rows, columns, range }: RadioMap): ImageData {
   const picture = new ImageData(columns, rows);
   const [low, high] = range;
   const colours = Array.from({ length: 256 }, (_, i) => rgb(metric.colour(i / 255)));
-  const silent = rgb(SILENT);
+  const grey = rgb(UNKNOWN); // lighter than users in outage, who stand on it
   for (let cell = 0; cell < rows * columns; cell++) {
     const value = data[cell];
     if (Number.isNaN(value)) continue;
     const share = Math.min(1, Math.max(0, (metric.of(value) - low) / (high - low)));
-    const { r, g, b } = metric.silent(value) ? silent : colours[Math.round(255 * share)];
+    const { r, g, b } = silent[cell] ? grey : colours[Math.round(255 * share)];
     picture.data.set([r, g, b, 255], 4 * cell);
   }
   return picture;

@@ -32,6 +32,8 @@ export interface SceneData {
   /** Of the run, for users whose predictions were kept whole. */
   kept: Kept[];
   masked: number;
+  /** What could not be read, in words; users are shown without it. */
+  lost: string[];
 }
 
 export function baseOf(index: Index, scene: Scene): Point {
@@ -58,13 +60,25 @@ const ARRAYS = [
   "trajectory/kind",
 ];
 
+/** Those without which there are no users to show. */
+const NEEDED = ["user_position", "path_gain", "los", "outage"];
+
 /** Arrays that a scene is made of. */
 export const sceneParts = (version: Version) => ARRAYS.filter((name) => version.has(name));
 
 export async function loadScene(version: Version, scene: Scene): Promise<SceneData> {
   const { index } = version;
-  const read = (name: string): Promise<Values | null> =>
-    version.has(name) ? version.read(name, scene.row) : Promise.resolve(null);
+  const lost: string[] = [];
+  const read = async (name: string): Promise<Values | null> => {
+    if (!version.has(name)) return null;
+    try {
+      return await version.read(name, scene.row);
+    } catch (error) {
+      if (NEEDED.includes(name)) throw error;
+      lost.push(error instanceof Error ? error.message : String(error));
+      return null;
+    }
+  };
   const [place, gain, los, outage, beam, count, coefficients, delay, kind] = await Promise.all(ARRAYS.map(read));
   const base = baseOf(index, scene);
   const most = delay ? delay.shape[1] : 0;
@@ -102,7 +116,7 @@ export async function loadScene(version: Version, scene: Scene): Promise<SceneDa
     user.physics = at(own.physics?.[i]);
     user.followed = own.rays?.[number]?.map((wave) => ({ ...wave, points: wave.points.map((to) => plus(base, to)) }));
   });
-  return { base, users, kept: own?.shown ?? [], masked: predictions?.masked ?? 0 };
+  return { base, users, kept: own?.shown ?? [], masked: predictions?.masked ?? 0, lost };
 }
 
 const errorOf = (user: User, place?: Point) => (place ? distance(place, user.place) : Number.NaN);

@@ -76,6 +76,9 @@ const SHAPES = [
   () => new TetrahedronGeometry(1.4),
 ];
 
+/** How much wider than high a scene looks from aside. */
+const WIDE = 1.4;
+
 /** Everything that is drawn; it draws anew only when something has changed. */
 export class Stage {
   private readonly renderer: WebGLRenderer;
@@ -152,7 +155,9 @@ export class Stage {
   look(camera: string | null): void {
     const numbers = (camera ?? "").split(",").map(Number);
     const known = numbers.length === 5 && numbers.every(Number.isFinite);
-    const [azimuth, elevation, far, x, y] = known ? numbers : [249, 38, 1.42 * this.size, 0, -0.03 * this.size];
+    const [azimuth, elevation, far, x, y] = known
+      ? numbers
+      : [249, 38, 1.5 * this.size, -0.03 * this.size, -0.07 * this.size];
     const [a, e] = [(azimuth * Math.PI) / 180, (Math.min(89.9, Math.max(2, elevation)) * Math.PI) / 180];
     this.controls.target.set(x, y, 0);
     this.camera.position.set(
@@ -421,8 +426,9 @@ export class Stage {
     this.renderer.setPixelRatio(Math.min(2, window.devicePixelRatio));
     this.renderer.setSize(width, height, false);
     this.camera.aspect = width / height;
-    // A narrow screen sees as much to the sides.
-    this.camera.fov = width < height ? (2 * Math.atan((Math.tan(Math.PI / 9) * height) / width) * 180) / Math.PI : 40;
+    // A narrow screen sees the whole scene from side to side.
+    const half = Math.tan(Math.PI / 9) * Math.max(1, (WIDE * height) / width);
+    this.camera.fov = (2 * Math.atan(half) * 180) / Math.PI;
     this.camera.updateProjectionMatrix();
     this.draw();
   }

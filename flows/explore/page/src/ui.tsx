@@ -127,7 +127,9 @@ export function Card(props: {
   title: string;
   note?: ComponentChildren;
   name?: string;
+  /** As wide as the page, or as two cards. */
   wide?: boolean;
+  double?: boolean;
   children: ComponentChildren;
 }) {
   const { index } = usePage();
@@ -138,7 +140,7 @@ export function Card(props: {
     if (svgs.length && props.name) void saver(svgs, props.name, index.attributes.attribution);
   };
   return (
-    <figure class={props.wide ? "card wide" : "card"} ref={card}>
+    <figure class={`card ${props.wide ? "wide" : ""} ${props.double ? "double" : ""}`} ref={card}>
       <figcaption>
         <Heading>{props.title}</Heading>
         {props.name && (

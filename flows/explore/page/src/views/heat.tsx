@@ -11,7 +11,7 @@ const NARROW = 3;
 /** A grid in colours, with its axes and scale. */
 export function Heat(props: {
   values: Grid;
-  unit: string;
+  unit?: string;
   label: string;
   axes: [string, string];
   offset?: [number, number];
@@ -55,8 +55,11 @@ export function Heat(props: {
           clamp: true,
           interpolate: (props.cyclic ? cyclic : amount) as never,
           legend: true,
-          label: unit,
-          width: Math.min(240, width - 20),
+          label: unit ? `${label}, ${unit}` : label,
+          width: Math.min(280, width - 20),
+          // Room for half a number at either end.
+          marginLeft: 16,
+          marginRight: 16,
         },
         marks: [
           Plot.raster(data, {

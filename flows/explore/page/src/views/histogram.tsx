@@ -1,7 +1,7 @@
 // Distribution of one measure over the scenes; a range that is brushed, or typed, filters all views.
 
 import * as Plot from "@observablehq/plot";
-import { brushX, nice, select } from "d3";
+import { brushX, format, nice, select } from "d3";
 import { useLayoutEffect } from "preact/hooks";
 import { formatRange, parseRange } from "../address";
 import { type Measure, shownValue } from "../filters";
@@ -12,6 +12,8 @@ import { Card, change, usePage, useWidth } from "../ui";
 const HEIGHT = 118;
 const BINS = 25;
 const MARGINS = { top: 6, right: 12, bottom: 24, left: 40 };
+
+const shortCount = format("~s");
 
 export function Histogram({ measure, scenes, chosen }: { measure: Measure; scenes: Scene[]; chosen: Scene[] }) {
   const { address } = usePage();
@@ -42,7 +44,7 @@ export function Histogram({ measure, scenes, chosen }: { measure: Measure; scene
       marginLeft: MARGINS.left,
       style: { background: "none", fontSize: "12px" },
       x: { domain, label: null, ticks: Math.max(3, Math.floor(width / 70)) },
-      y: { label: null, ticks: 3, tickFormat: "~s" },
+      y: { label: null, ticks: 3, tickFormat: (count: number) => (Number.isInteger(count) ? shortCount(count) : "") },
       ariaLabel: `${measure.label}: distribution over ${scenes.length} scenes`,
       marks: [
         Plot.rectY(all, bars("var(--faint)")),

@@ -6,14 +6,14 @@ import {
   type Category,
   KINDS,
   materialOf,
-  SILENT,
   STATUS_COLOURS,
   STATUSES,
   sourceOf,
+  UNKNOWN,
 } from "../colours";
 import type { Recipe } from "../index";
 import { plural, shown } from "../numbers";
-import type { Metric, RadioMap } from "../radiomap";
+import type { RadioMap } from "../radiomap";
 import type { Field, SceneData } from "../scenedata";
 import type { Building } from "../store";
 import { Legend, Ramp, usePage } from "../ui";
@@ -24,9 +24,10 @@ export function materialsOf(recipe?: Recipe): [Category, Category, Category] {
   return [materialOf(wall_material), materialOf(roof_material), materialOf(ground_material)];
 }
 
-/** A value of a radio map in words. */
-export function said(metric: Metric, value: number): string {
-  if (metric.silent(value)) return "no path";
+/** What a radio map has in a cell, in words. */
+export function said({ metric, data, silent }: RadioMap, cell: number): string {
+  if (silent[cell]) return "no path";
+  const value = data[cell];
   return (
     metric.kinds?.[value > 0.5 ? 0 : 1].label ??
     `${metric.label}: ${shown(metric.of(value), metric.digits, metric.unit)}`
@@ -98,9 +99,9 @@ export function Key(props: {
 }
 
 function MapKey({ map }: { map: RadioMap }) {
-  const { metric, range, spacing, height, open, silent, median } = map;
+  const { metric, range, spacing, height, open, heard, median } = map;
   const { label, unit, digits, kinds } = metric;
-  const none = { colour: SILENT, label: `no path: ${shown(100 * silent, 1)} % of the cells` };
+  const none = { colour: UNKNOWN, label: `no path: ${shown(100 * (1 - heard / open), 1)} % of the cells` };
   return (
     <div>
       <h3>Ground: {label}</h3>
@@ -114,7 +115,7 @@ function MapKey({ map }: { map: RadioMap }) {
           high={shown(range[1], digits, unit)}
         />
       )}
-      {silent > 0 && <Legend entries={[none]} />}
+      {heard < open && <Legend entries={[none]} />}
       <p class="note">
         {!kinds && !metric.range && open > 0 && `Median ${shown(median, digits, unit)}. `}
         At {shown(height, 1, "m")} above ground, in {plural(open, "cell")} of {shown(spacing, 1, "m")} outside

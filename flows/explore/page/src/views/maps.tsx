@@ -283,11 +283,12 @@ export function CityMap({ city, scenes, chosen }: { city: string; scenes: Scene[
   const bar = niceLength(90 / (layout.scale * transform.k));
   const pixels = bar * layout.scale * transform.k;
   const overlapping = layout.places.size > 1;
+  const crossed = scenes.some((scene) => scene.status === "quarantined");
   return (
     <Card
       title={`Tiles of ${city}`}
       name={`tiles-${city}`}
-      note="Choose a tile to see its scene; crossed ones are quarantined."
+      note={`Choose a tile to see its scene${crossed ? "; crossed ones are quarantined" : ""}.`}
     >
       <ColourChoice colouring={colouring} />
       <div ref={element}>

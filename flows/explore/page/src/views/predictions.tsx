@@ -70,7 +70,7 @@ export function KeptCards({ scene, data, user }: { scene: Scene; data: SceneData
         <Heat
           values={spectrum}
           unit="dB above the mean"
-          label="predicted spectrum"
+          label="power"
           axes={["kx", "ky"]}
           offset={[-half[0], -half[1]]}
           depth={50}
@@ -85,9 +85,8 @@ export function KeptCards({ scene, data, user }: { scene: Scene; data: SceneData
         >
           <Heat
             values={grid(side, side, (x, y) => patches[y][x] ?? Number.NaN)}
-            unit="probability"
+            label="probability that it is built"
             range={[0, 1]}
-            label="predicted occupancy"
             axes={["patch to the east", "patch to the south"]}
           />
         </Card>
@@ -97,9 +96,8 @@ export function KeptCards({ scene, data, user }: { scene: Scene; data: SceneData
           {truth.value ? (
             <Heat
               values={grid(side, side, (x, y) => truth.value?.data[y * side + x] ?? Number.NaN)}
-              unit="built"
+              label="built"
               range={[0, 1]}
-              label="occupancy"
               axes={["patch to the east", "patch to the south"]}
             />
           ) : (

@@ -5,7 +5,7 @@ import { useMemo } from "preact/hooks";
 import { codeOfScene } from "../code";
 import { STATUSES } from "../colours";
 import type { Scene } from "../index";
-import { plural, shown } from "../numbers";
+import { coordinates, plural, shown } from "../numbers";
 import { type Field, fieldsOf, loadScene, type SceneData, sceneParts } from "../scenedata";
 import { Card, Code, change, useLoaded, usePage, Waiting } from "../ui";
 import { UserView } from "./user";
@@ -28,12 +28,7 @@ export function SceneView({ scene }: { scene: Scene | undefined }) {
       <p class="lead">
         {[scene.city, scene.country].filter(Boolean).join(", ")}
         {scene.split && `, split ${scene.split}`}
-        {scene.latitude !== null && scene.longitude !== null && (
-          <>
-            {", "}
-            {shown(scene.latitude, 5)}° N, {shown(scene.longitude, 5)}° E
-          </>
-        )}
+        {scene.latitude !== null && scene.longitude !== null && `, ${coordinates(scene.latitude, scene.longitude)}`}
       </p>
     </>
   );
@@ -72,6 +67,11 @@ function Opened({ scene }: { scene: Scene }) {
       <Suspense fallback={<p class="waiting">Loading the 3D view …</p>}>
         <Stage scene={scene} data={data} user={user} fields={fields} />
       </Suspense>
+      {data?.lost.map((what) => (
+        <p class="problem" role="alert" key={what}>
+          <strong>Cannot show all that is known of the users.</strong> {what}
+        </p>
+      ))}
       {data && <UserPicker data={data} fields={fields} chosen={number} />}
       {data && text !== null && !user && (
         <p class="problem" role="alert">

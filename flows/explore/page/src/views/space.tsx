@@ -7,7 +7,7 @@ import type { Scene } from "../index";
 import { plural, quantile, shown } from "../numbers";
 import { describe, rebuild } from "../paths";
 import { colourOf, saveCanvasPng } from "../pictures";
-import { GROUP, loadRadioMap, metricsOf, pictureOf, valueAt } from "../radiomap";
+import { cellAt, GROUP, loadRadioMap, metricsOf, pictureOf } from "../radiomap";
 import { baseOf, boresightOf, type Field, type SceneData, type User } from "../scenedata";
 import { type Surface, surfaceOf } from "../solids";
 import { type Pointed, Stage } from "../stage";
@@ -76,7 +76,8 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
     };
   }, []);
   useEffect(() => {
-    if (camera !== looked.current) stage?.look(camera);
+    if (!stage) return;
+    if (camera !== looked.current) stage.look(camera);
     looked.current = camera;
   }, [stage, camera]);
   useEffect(() => {
@@ -134,7 +135,7 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
     saveCanvasPng(stage.picture(), name, index.attributes.attribution, note);
   };
   const hovered = hover && hover.user !== null ? data?.users[hover.user] : undefined;
-  const cell = map.value && hover?.ground ? valueAt(map.value, ...hover.ground) : Number.NaN;
+  const cell = map.value && hover?.ground ? cellAt(map.value, ...hover.ground) : null;
   return (
     <Card title="In 3D" wide>
       <div class="maptools">
@@ -202,16 +203,16 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
             aria-label={`Scene ${scene.id} in 3D: arrow keys turn it, plus and minus zoom`}
           />
           {hovered && hover && (
-            <p class="hint" style={{ left: `${hover.x + 14}px`, top: `${hover.y + 10}px` }}>
+            <p class="hint" style={besides(hover, canvas.current)}>
               <strong>user {hovered.number}</strong>: {STATUSES[hovered.status]}
               <br />
               {shown(hovered.gain, 1, "dB")}, {shown(hovered.distance, 0, "m")}
               {!Number.isNaN(hovered.paths) && `, ${plural(hovered.paths, "path")}`}
             </p>
           )}
-          {metric && hover?.ground && !Number.isNaN(cell) && (
-            <p class="hint" style={{ left: `${hover.x + 14}px`, top: `${hover.y + 10}px` }}>
-              {said(metric, cell)}
+          {map.value && hover?.ground && cell !== null && (
+            <p class="hint" style={besides(hover, canvas.current)}>
+              {said(map.value, cell)}
               <br />
               {shown(hover.ground[0], 0)}, {shown(hover.ground[1], 0, "m")}
             </p>
@@ -348,6 +349,12 @@ function gainsOf(paths: { gain: number }[]): [number, number] {
 }
 
 const isDark = () => getComputedStyle(document.documentElement).colorScheme === "dark";
+
+/** Where the words about what is pointed at stand: on the side that has room. */
+function besides({ x, y }: Pointed, canvas: HTMLCanvasElement | null): Record<string, string> {
+  const left = x > (canvas?.clientWidth ?? 0) / 2;
+  return { left: `${x + (left ? -14 : 14)}px`, top: `${y + 10}px`, transform: left ? "translateX(-100%)" : "none" };
+}
 
 function trianglesOf(surfaces: Surface[]): Float64Array {
   const total = surfaces.reduce((sum, { walls, roofs }) => sum + walls.length + roofs.length, 0);

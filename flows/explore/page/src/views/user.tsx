@@ -155,15 +155,10 @@ function ChannelCards(props: { channel: Loaded<Snapshot>; scene: Scene; user: Us
         name={`${name}-magnitude`}
         note={step === null ? undefined : "In the middle of the band."}
       >
-        <Heat
-          values={grids.magnitude}
-          unit="dB"
-          label="power gain of every antenna"
-          axes={["antenna x", "antenna y"]}
-        />
+        <Heat values={grids.magnitude} unit="dB" label="power gain" axes={["antenna x", "antenna y"]} />
       </Card>
       <Card title="Channel: phase" name={`${name}-phase`}>
-        <Heat values={grids.phase} unit="°" label="phase of every antenna" axes={["antenna x", "antenna y"]} cyclic />
+        <Heat values={grids.phase} unit="°" label="phase" axes={["antenna x", "antenna y"]} cyclic />
       </Card>
       <Card
         title="Spatial spectrum"
@@ -177,7 +172,7 @@ function ChannelCards(props: { channel: Loaded<Snapshot>; scene: Scene; user: Us
         <Heat
           values={grids.spectrum}
           unit="dB"
-          label="spatial spectrum"
+          label="power"
           axes={["kx", "ky"]}
           offset={[-Math.floor(columns / 2), -Math.floor(rows / 2)]}
           depth={50}
@@ -259,12 +254,12 @@ function PathCards(props: {
   const moves = rows.some(({ doppler }) => doppler !== 0);
   return (
     <>
-      <Card title="Delay profile" name={`${name}-delays`}>
+      <Card title="Delay profile" name={`${name}-delays`} double>
         <Chart
           label="gain of every path over its delay"
           keys={[paths.value, chosen]}
           make={() => ({
-            height: 260,
+            height: 330,
             marginLeft: 48,
             marginBottom: 38,
             x: { label: "delay, ns", grid: true, domain: [1e9 * first - margin, 1e9 * last + margin] },
@@ -306,14 +301,14 @@ function PathCards(props: {
               <tr>
                 {[
                   "Path",
-                  "Gain, dB",
-                  "Phase, °",
-                  "Delay, ns",
-                  "Length, m",
-                  "Departure zenith, °",
-                  "azimuth, °",
-                  "Arrival zenith, °",
-                  "azimuth, °",
+                  "Gain,\u00a0dB",
+                  "Phase,\u00a0°",
+                  "Delay,\u00a0ns",
+                  "Length,\u00a0m",
+                  "Departure zenith,\u00a0°",
+                  "azimuth,\u00a0°",
+                  "Arrival zenith,\u00a0°",
+                  "azimuth,\u00a0°",
                 ].map((label, i) => (
                   <th key={`${label}${i}`} class="number">
                     {label}
