@@ -64,11 +64,18 @@ def location(where: str | StorePath) -> StorePath:
     return path
 
 
+def lists(folder: StorePath) -> bool:
+    """Whether the files of a folder can be listed: a web server's cannot, and what it lacks is found when it is read."""
+    return isinstance(folder, Path) or folder.protocol not in ("http", "https")
+
+
 def zarr_store(path: StorePath, read_only: bool = False) -> Store:
     """Zarr store of a place, for `zarr.open_group` and `xarray.open_zarr`."""
     if isinstance(path, Path):
         return zarr.storage.LocalStore(path, read_only=read_only)
     options = {**path.storage_options, "use_listings_cache": False}
+    if not lists(path):
+        del options["use_listings_cache"]  # which zarrs refuses for the web
     return zarr.storage.FsspecStore.from_url(str(path), storage_options=options, read_only=read_only)
 
 

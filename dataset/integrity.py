@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from wavecity.dataset.files import StorePath, sha256_of
+from wavecity.dataset.files import StorePath, lists, sha256_of
 
 # How many files a message names.
 NAMED = 3
@@ -47,7 +47,7 @@ def damages(
     dict
         Name -> what is wrong with it, "is missing".
     """
-    found = sizes_of(folder, sums)
+    found = sizes_of(folder, sums) if lists(folder) else {name: sizes.get(name, 0) for name in sums}
     wrong = {name: "is missing" for name in sums if name not in found}
     for name, size in found.items():
         if size != sizes.get(name, size):

@@ -10,7 +10,7 @@ import xarray as xr
 from wavecity.dataset.bands import DIMS, Carrier, Port, choose_band
 from wavecity.dataset.base_stations import GROUP as BASE_STATIONS
 from wavecity.dataset.base_stations import Links, chosen, name_of
-from wavecity.dataset.files import StorePath, location, open_group, outage, zarr_store
+from wavecity.dataset.files import StorePath, lists, location, open_group, outage, zarr_store
 from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.integrity import damages, named
 from wavecity.dataset.metadata import GROUP_FIELDS, SCENE_INDEX
@@ -48,7 +48,7 @@ def resolve(store: str | StorePath, version: int | None = None) -> StorePath:
     """
     path = location(store)
     try:
-        if not path.exists():
+        if lists(path) and not path.exists():
             msg = f"{store}: no such store; name the folder or URL given to `--out` of a build, or a .zarr folder"
             raise InputError(msg)
         if version is not None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from processes import process, tail, wait_until
 
 from wavecity.dataset.reader import open_store, resolve
+from wavecity.dataset.torch_data import ChannelDataset
 from wavecity.flows.explore.index import index_bytes, make_index
 from wavecity.flows.explore.predictions import Arrays
 from wavecity.flows.explore.server import range_of, serving
@@ -383,6 +384,11 @@ def test_the_command_serves_until_it_is_interrupted(toy_store: Path, tmp_path: P
     with process([PROGRAM, "explore", toy_store, "--no-browser"], log, os.environ) as started:
         found = wait_until(lambda: re.search(r"http://127\.0\.0\.1:\d+/", log.read_text()), 60, lambda: tail(log))
         assert ask(found[0], "explore.json")[0] == 200
+        # As "Copy code" reads data on a web server, which lists no files.
+        users = ChannelDataset(f"{found[0]}data/", split="test")
+        csi = open_store(toy_store).csi.values[users.scene_index[3], users.user_index[3]]
+        np.testing.assert_array_equal(users[3]["csi"], csi)
+        np.testing.assert_array_equal(open_store(f"{found[0]}data/").scene_id, open_store(toy_store).scene_id)
         started.send_signal(signal.SIGINT)
         assert started.wait(60) == 0
     assert "ended" in log.read_text()

@@ -375,6 +375,20 @@ def test_a_link_shows_the_same_part_of_the_map(look: Opened) -> None:
     assert "scale(1)" in page.get_attribute(".map g", "transform")
 
 
+def test_the_wheel_enlarges_maps_and_scenes(look: Opened) -> None:
+    page = look.go("#/")
+    page.locator(".map").scroll_into_view_if_needed()
+    page.locator(".map").hover()
+    page.mouse.wheel(0, -300)
+    page.wait_for_function("location.hash.includes('zoom=')")
+    assert float(re.search(r"zoom=([\d.]+)", page.url).group(1)) > 1.2
+    page = look.go("#/scene/toy-0000?camera=270,60,300,0,0")
+    page.locator("canvas").hover()
+    page.mouse.wheel(0, -300)
+    page.wait_for_function("!location.hash.includes('camera=270,60,300,')")
+    assert camera(page)[2] < 290
+
+
 def test_a_link_shows_a_scene_from_the_same_side(look: Opened) -> None:
     page = look.go("#/scene/toy-0000?camera=200.0,50.0,250.0,10.0,-20.0")
     page.focus("canvas")

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from processes import python
 from wavecity.geo.build import build_scene
 from wavecity.geo.errors import InputError
 from wavecity.geo.export import export_gltf, export_mitsuba
-from wavecity.geo.scene import Scene, Surface
+from wavecity.geo.scene import Materials, Scene, Surface
 from wavecity.geo.settings import AreaSettings, SceneSettings, SplitSettings, UserSettings
 from wavecity.geo.sources import Source
 from wavecity.geo.tiles import plan_tiles
@@ -139,3 +140,13 @@ def test_wrong_input(scene: Scene, tmp_path: Path) -> None:
 def test_export_needs_no_ray_tracer() -> None:
     code = "import sys, geo.export; print(sorted({'sionna', 'mitsuba', 'drjit'} & set(sys.modules)))"
     assert python(code) == "[]"
+
+
+def test_materials_of_buildings_come_before_the_recipes(scene: Scene, tmp_path: Path) -> None:
+    count = len(scene.buildings)
+    own = Materials(wall=("brick",) + ("",) * (count - 1), roof=("",) * count, glass=(0.0,) * count)
+    export_mitsuba(replace(scene, mesh=replace(scene.mesh, materials=own)), tmp_path, ALIKE)
+    header = (tmp_path / "meshes" / "buildings-brick.ply").read_bytes().split(b"end_header")[0].decode()
+    walls = (scene.mesh.building == 0) & (scene.mesh.surface != Surface.ROOF)
+    assert f"element face {walls.sum()}" in header
+    assert '<ref id="brick" name="bsdf"/>' in (tmp_path / "scene.xml").read_text(encoding="utf-8")
