@@ -168,49 +168,54 @@ def _measures(
     for start in track(range(0, len(users), step), "summarise scenes", unit="blocks"):
         stop = min(start + step, len(users))
         values = {name: _read(root, name, start, stop, unit, lost) for name in names}
-        for row in range(stop - start):
-            number = users[start + row]
-            one = {name: block[row] for name, block in values.items()}
-            scene = {name: array[:number] for name, array in one.items() if array is not None}
-            for name, value in _summary(scene, number).items():
-                columns[name].append(_number(value, 3 if name in ("los", "outage") else 1))
+        for name, numbers in _summaries(values, np.asarray(users[start:stop])).items():
+            columns[name] += [_number(value, 3 if name in ("los", "outage") else 1) for value in numbers.tolist()]
     return columns
 
 
 def _read(
     root: zarr.Group, name: str, start: int, stop: int, unit: int, lost: set[tuple[str, int]]
-) -> list[NDArray[Any] | None]:
-    """Values of scenes, by unit where not all of them can be read."""
+) -> NDArray[np.float64]:
+    """Values of scenes (scenes, users), by unit where not all of them can be read; NaN where they cannot."""
     array = array_of(root, name)
     units = range(start // unit, -(-stop // unit))
     if not any((name, number) in lost for number in units):
         try:
-            return list(np.asarray(array[start:stop]))
+            return np.asarray(array[start:stop], np.float64)
         except Exception:  # what decoders raise is of many kinds
             if len(units) == 1:
-                return [None] * (stop - start)
+                return np.full((stop - start, array.shape[1]), np.nan)
     elif len(units) == 1:
-        return [None] * (stop - start)
+        return np.full((stop - start, array.shape[1]), np.nan)
     parts = [_read(root, name, max(start, i * unit), min(stop, (i + 1) * unit), unit, lost) for i in units]
-    return [values for part in parts for values in part]
+    return np.concatenate(parts)
 
 
-def _summary(scene: dict[str, NDArray[Any]], number: int) -> dict[str, float]:
-    """Numbers of one scene's users; NaN where there are none."""
-    nothing = math.nan
-    found = dict.fromkeys(("los", "outage", "gain", "gain_low", "gain_high", "paths"), nothing)
-    if not number:
-        return found
-    for name in ("los", "outage"):
-        if name in scene:
-            found[name] = float(scene[name].mean())
-    heard = ~scene["outage"] if "outage" in scene else np.zeros(number, bool)
-    if heard.any() and "path_gain" in scene:
-        low, middle, high = np.percentile(scene["path_gain"][heard], [10, 50, 90])
-        found |= {"gain_low": float(low), "gain": float(middle), "gain_high": float(high)}
-    if heard.any() and PATHS in scene:
-        found["paths"] = float(np.median(scene[PATHS][heard]))
+def _summaries(values: dict[str, NDArray[np.float64]], users: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Numbers of the users of each scene; NaN where there are none, or where they cannot be read."""
+    there = np.arange(values["los"].shape[1]) < users[:, None]
+    heard = there & (values["outage"] == 0)
+    found = {name: _mean(values[name], there) for name in ("los", "outage")}
+    for name, share in (("gain_low", 0.1), ("gain", 0.5), ("gain_high", 0.9)):
+        found[name] = _quantile(values["path_gain"], heard, share)
+    found["paths"] = _quantile(values[PATHS], heard, 0.5) if PATHS in values else np.full(len(users), np.nan)
     return found
+
+
+def _mean(values: NDArray[np.float64], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean of the chosen values of each row."""
+    with np.errstate(invalid="ignore"):
+        return np.where(chosen, values, 0).sum(1) / chosen.sum(1)
+
+
+def _quantile(values: NDArray[np.float64], chosen: NDArray[np.bool_], share: float) -> NDArray[np.float64]:
+    """Quantile of the chosen values of each row, interpolated linearly; `np.nanquantile` goes row by row."""
+    rising = np.sort(np.where(chosen, values, np.inf), axis=1)
+    last = np.maximum(chosen.sum(1) - 1, 0)
+    low = np.floor(share * last).astype(int)
+    rows, high = np.arange(len(values)), np.minimum(low + 1, last)
+    found: NDArray[np.float64] = rising[rows, low] + (share * last - low) * (rising[rows, high] - rising[rows, low])
+    return np.where(chosen.any(1), found, np.nan)
 
 
 def _absent(files: dict[str, str], units: int) -> dict[str, list[int]]:
