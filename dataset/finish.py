@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import zarr
@@ -117,7 +116,7 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
             attributes = {**attributes, "carriers": {**attributes["carriers"], "statistics": every}}
         else:
             attributes = {**attributes, "ports": {**attributes["ports"], "statistics": every}}
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "title": "Wavecity channels",
         "Conventions": "CF-1.11",
         "schema_version": STORE_SCHEMA,

@@ -102,7 +102,9 @@ def test_torch_readers_read_one_carrier_or_all(store: Path) -> None:
 
 
 def test_views_are_of_one_carrier(store: Path) -> None:
-    np.testing.assert_array_equal(stored_csi(store, LOW).values, wavecity.open_store(store, carrier=LOW).csi.values)
+    np.testing.assert_array_equal(
+        stored_csi(store, carrier=LOW).values, wavecity.open_store(store, carrier=LOW).csi.values
+    )
     csi = derived_csi(store, carrier=LOW)
     assert csi.attrs["frequency_hz"] == LOW
     gain = wavecity.open_store(store, "paths", carrier=LOW)["gain"].values[0, 0, 0]

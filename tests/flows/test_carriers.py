@@ -55,7 +55,9 @@ def test_a_store_of_two_carriers_has_the_channels_of_both(tmp_path: Path) -> Non
     assert build.published(recipe, build.plan_scenes(recipe, tmp_path), tmp_path / "store") == version
 
 
-@pytest.mark.parametrize("section", ["mobility={steps: 4}", "features.radio_map={spacing: 2}", "scene.base_stations=corners"])
+@pytest.mark.parametrize(
+    "section", ["mobility={steps: 4}", "features.radio_map={spacing: 2}", "scene.base_stations=corners"]
+)
 def test_what_goes_with_one_carrier_refuses_several(section: str) -> None:
     with pytest.raises(InputError, match=f"radio.carriers: {section.split('=')[0]} goes with one carrier"):
         load_recipe("quickstart", ("radio.carriers=[28.5e9,3.5e9]", section))
