@@ -1,6 +1,6 @@
 """Several carriers at once: each has what a run of its own gives."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from raytrace_helpers import BLOCKS, scene_of, users_around
 from test_raytrace_bounded import random_blocks
 
 from wavecity.geo.errors import InputError
-from wavecity.geo.scene import Scene
+from wavecity.geo.scene import Materials, Scene
 from wavecity.raytrace.bounds import Queue, Queues
 from wavecity.raytrace.channels import Channels
 from wavecity.raytrace.radio_map import radio_map
@@ -129,3 +129,16 @@ def test_what_knows_one_carrier_refuses_several(scene: Scene) -> None:
             run(scene, RADIO, solver, 0)
     with pytest.raises(InputError, match="one carrier is needed"):
         radio_map(scene, RADIO, solver, RadioMapSettings(), 0)
+
+
+def test_materials_of_buildings_are_those_at_each_carrier() -> None:
+    """Brick has a model up to 40 GHz: above it the recipe's material takes its place, at that carrier only."""
+    walls = Materials(wall=("brick",) * len(BLOCKS), roof=("",) * len(BLOCKS), glass=(0.3,) * len(BLOCKS))
+    scene = scene_of(BLOCKS, users_around(BLOCKS, 12))
+    scene = replace(scene, mesh=replace(scene.mesh, materials=walls))
+    solver = SolverSettings(rays=20_000, max_depth=1)
+    radio = RADIO.model_copy(update={"wall_material": "concrete"})
+    for one, (channels, _) in zip(radio.each, simulate_bands(scene, radio, solver, 0), strict=True):
+        np.testing.assert_array_equal(channels.gain, simulate(scene, one, solver, 0).gain)
+    bare = replace(scene, mesh=replace(scene.mesh, materials=None))
+    assert (channels.gain != simulate(bare, one, solver, 0).gain).any()  # windows are there
