@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from wavecity.dataset.bands import CARRIER, DIMS, PORT, with_bands
 from wavecity.dataset.base_stations import base_station_specs
 from wavecity.dataset.radio_maps import radio_map_specs
 from wavecity.dataset.records import Content
@@ -22,7 +23,7 @@ class Layout:
     """Sizes of the store's dimensions and its sharding.
 
     Without `steps` its users do not move; without `map_metrics` its scenes have no radio maps. `base_stations` counts the
-    first one.
+    first one. Without `carriers` there is one, without `ports` one pair; there are several of one of these three at most.
     """
 
     scenes: int
@@ -44,6 +45,8 @@ class Layout:
     map_metrics: tuple[str, ...] = ()
     map_cells: int = 0
     base_stations: int = 1
+    carriers: int = 0
+    ports: int = 0
 
     @classmethod
     def of(cls, content: Content) -> Self:
@@ -59,6 +62,9 @@ class Layout:
             del content["map_metrics"], content["map_cells"]
         if self.base_stations == 1:
             del content["base_stations"]
+        for name in ("carriers", "ports"):
+            if not content[name]:
+                del content[name]
         return content
 
     @property
@@ -72,6 +78,11 @@ class Layout:
         return bool(self.map_metrics)
 
     @property
+    def bands(self) -> int:
+        """Number of carriers, or of pairs of ports, where there are several; else 0."""
+        return self.carriers or self.ports
+
+    @property
     def units(self) -> int:
         """Number of units."""
         return -(-self.scenes // self.unit)
@@ -80,6 +91,7 @@ class Layout:
         """Arrays that units write."""
         parts = self.with_spectrum, self.with_paths, self.gain_floor, self.with_trajectory, self.with_vertices
         specs = array_specs(*parts)
+        specs = with_bands(specs, CARRIER if self.carriers else PORT) if self.bands else specs
         return specs + base_station_specs(specs, self.base_stations) + radio_map_specs(self.map_metrics)
 
     def shape(self, spec: ArraySpec) -> tuple[int, ...]:
@@ -103,6 +115,8 @@ class Layout:
             "map_row": self.map_cells,
             "map_column": self.map_cells,
             "bs": self.base_stations,
+            CARRIER: self.carriers,
+            PORT: self.ports,
         }
         return tuple(sizes[dim] for dim in spec.dims)
 
@@ -114,7 +128,7 @@ class Layout:
         """Chunk of an array inside a shard: few users of a scene where samples are large, else a whole scene or unit.
 
         Every chunk costs a reader some 0.1 ms of Python whatever its size: a flag per user in chunks of 64 users took
-        30 times as long to read as in chunks of a unit.
+        30 times as long to read as in chunks of a unit. Where it is not small, a chunk is of one carrier, or pair of ports.
         """
         shape = self.shape(spec)
         item = np.dtype(spec.dtype).itemsize
@@ -122,8 +136,13 @@ class Layout:
             users = min(max(1, TRAJECTORY_CHUNK // (item * math.prod(shape[2:]))), self.users_per_chunk, shape[1])
             return 1, users, *shape[2:]
         if {"x", "kx"} & set(spec.dims):
-            return 1, min(self.users_per_chunk, shape[1]), *shape[2:]
-        return self.unit if item * math.prod(shape[1:]) * self.unit <= SMALL else 1, *shape[1:]
+            return 1, min(self.users_per_chunk, shape[1]), *self._of_one_band(spec)[2:]
+        small = item * math.prod(shape[1:]) * self.unit <= SMALL
+        return (self.unit, *shape[1:]) if small else (1, *self._of_one_band(spec)[1:])
+
+    def _of_one_band(self, spec: ArraySpec) -> tuple[int, ...]:
+        """Shape of one array at one carrier, or pair of ports."""
+        return tuple(1 if dim in DIMS else size for dim, size in zip(spec.dims, self.shape(spec), strict=True))
 
     def shard(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shard of an array: a unit's scenes, in whole chunks, so that the user axis is rounded up."""

@@ -36,7 +36,8 @@ NOT_DATA = {
     "geo": ("download", "errors", "network"),
     "raytrace": ("backend", "recording"),
     "dataset": (
-        "draft", "files", "fingerprints", "integrity", "layout", "materials", "radio_maps", "records", "sharing", "writer",
+        "bands", "draft", "files", "fingerprints", "integrity", "layout", "materials", "radio_maps", "records", "sharing",
+        "writer",
     ),
 }  # fmt: skip
 # Raise it when data change through something else, e.g. a setting of the ray tracer's compiler.

@@ -33,7 +33,9 @@ def _friis(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
     direct = (arrays["paths/gain"][users] != 0) & ~arrays["paths/interactions"][users].any(-1)
     # Among paths that were cut the direct one may be, behind an element pattern's null.
     missing = ~direct.any(1) & (arrays["paths/power_cut"][users] == 0)
-    if missing.any():
+    # So may a user's antenna be, to the polarisation of the direct path.
+    same = len(set(attrs.get("polarisations", "V/V").split("/"))) == 1
+    if same and missing.any():
         return f"{int(missing.sum())} users are labelled LoS without a direct path"
     users, direct = users[direct.any(1)], direct[direct.any(1)]
     distance = np.linalg.norm(arrays["user_position"][users], axis=-1)

@@ -123,7 +123,7 @@ def test_only_the_named_city_is_looked_at(store: Path, traced: list[str], monkey
     """Its new map is used; the map of the other one may be gone, and the code another one."""
     town(store.parent / "Btown.osm", 20)
     (store.parent / "Aville.osm").unlink()
-    monkeypatch.setattr(build, "code_fingerprint", lambda: "newer")
+    monkeypatch.setattr(build, "code_of", lambda recipe: "newer")
     monkeypatch.setattr(partial, "code_fingerprint", lambda: "newer")
     first, recipe = versions(store)[0], recipe_of(store.parent)
     second = run(recipe, store, ("Btown",))
