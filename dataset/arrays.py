@@ -11,19 +11,25 @@ from zarr.buffer.cpu import NDBuffer
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.types import ArrayV3
 
+from wavecity.dataset.bands import DIMS, Carrier, Port, index_of
 from wavecity.dataset.base_stations import name_of
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.reader import resolve
+from wavecity.dataset.records import attributes_of
 from wavecity.dataset.recycler import Recycler
 from wavecity.dataset.schema import Arrays, Values
 from wavecity.geo.errors import InputError
 
 # Users in the first axis, of every array.
 Batch: TypeAlias = Arrays
+# What is selected of an array along its first dimensions.
+Selection: TypeAlias = tuple[int | slice, ...]
 
 
-def open_arrays(store: str | StorePath, fields: Sequence[str], links: int = 0) -> dict[str, ArrayV3]:
-    """Open arrays for fast reading of whole scenes.
+def open_arrays(
+    store: str | StorePath, fields: Sequence[str], links: int = 0, carrier: Carrier = None, port: Port = None
+) -> dict[str, ArrayV3]:
+    """Open arrays for fast reading of whole scenes; of one `carrier` or `port`, or of all, as of `open_store`.
 
     With `links`, the number of the store's base stations, each array holds the links of all of them one after the other:
     scene s of base station k is scene `k * scenes + s` (`LinkArray`).
@@ -34,7 +40,7 @@ def open_arrays(store: str | StorePath, fields: Sequence[str], links: int = 0) -
     Raises
     ------
     InputError
-        No such array.
+        No such array, or no such carrier, or several of which none is named.
 
     Examples
     --------
@@ -43,11 +49,8 @@ def open_arrays(store: str | StorePath, fields: Sequence[str], links: int = 0) -
     (2, 200, 200)
     """
     # By its name: a connection to object storage that was opened before a fork cannot be used after it.
-    known = {
-        name: array
-        for name, array in open_group(resolve(str(store))).members(max_depth=1)
-        if isinstance(array, zarr.Array)
-    }
+    root = open_group(resolve(str(store)))
+    known = {name: array for name, array in root.members(max_depth=1) if isinstance(array, zarr.Array)}
     for field in fields:
         if field not in known or known[field].dtype.kind not in "biufc":
             numeric = sorted(name for name, array in known.items() if array.dtype.kind in "biufc")
@@ -55,7 +58,14 @@ def open_arrays(store: str | StorePath, fields: Sequence[str], links: int = 0) -
             raise InputError(msg)
     if links:
         return _of_links(store, fields, known, links)
-    return _fast({field: known[field] for field in fields})
+    opened = _fast({field: known[field] for field in fields})
+    if carrier is None and port is None and not any(map(_has_bands, opened.values())):
+        return opened
+    index = index_of(store, attributes_of(root.attrs.asdict()), carrier, port)
+    if index is None:
+        return opened
+    alone = {name: cast(ArrayV3, AtBand(array, index)) for name, array in opened.items() if _has_bands(array)}
+    return opened | alone
 
 
 def _fast(arrays: dict[str, ArrayV3]) -> dict[str, ArrayV3]:
@@ -108,8 +118,11 @@ class LinkArray:
         self.shape, self.dims = (len(parts) * self._scenes, *first.shape[rest:]), (*dims[:1], *dims[rest:])
         self.dtype, self.attrs, self.shards, self.chunks = first.dtype, first.attrs, first.shards, first.chunks
 
-    def __getitem__(self, key: int | tuple[int, slice]) -> Values:
-        """One scene of one base station, and of its users some."""
+    def __getitem__(self, key: int | slice | tuple[int, slice]) -> Values:
+        """All scenes, or some, of all base stations; or one scene of one base station, and of its users some."""
+        if isinstance(key, slice):
+            parts = [part[:, number] if self._by_station else part[:] for number, part in enumerate(self._parts)]
+            return np.concatenate([np.asarray(part) for part in parts])[key]
         scene, users = key if isinstance(key, tuple) else (key, slice(None))
         number, row = divmod(int(scene), self._scenes)
         return np.asarray(self._parts[number][row, number if self._by_station else users])
@@ -143,6 +156,46 @@ def _made_again(array: ArrayV3) -> ArrayV3:
     return zarr.Array(zarr.AsyncArray(made.metadata, made.store_path, made.config))
 
 
+class AtBand:
+    """An array of a store at one of its carriers, or pairs of ports, as if it had no other.
+
+    It has as much of a Zarr array as readers use.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        (scene, user, carrier or port, ...)
+    index : int
+        Number of the carrier, or the pair.
+    """
+
+    def __init__(self, array: ArrayV3, index: int) -> None:
+        self._array, self._index = array, index
+        self.dtype, self.attrs, self.name = array.dtype, array.attrs, array.name
+        self.dims = tuple(dim for dim in dims_of(array) if dim not in DIMS)
+        self.shape = array.shape[:2] + array.shape[3:]
+        self.chunks = array.chunks[:2] + array.chunks[3:]
+        self.shards = None if array.shards is None else array.shards[:2] + array.shards[3:]
+
+    def __getitem__(self, key: Selection | int | slice) -> Values:
+        return np.asarray(self._array[self._all_of(key)])
+
+    def get_basic_selection(self, key: Selection, *, out: NDBuffer | None = None) -> object:
+        """See `zarr.Array.get_basic_selection`."""
+        return self._array.get_basic_selection(self._all_of(key), out=out)
+
+    def _all_of(self, key: Selection | int | slice) -> Selection:
+        """A selection of scenes and users in the array with all of them."""
+        given = key if isinstance(key, tuple) else (key,)
+        scene, user, *rest = (*given, slice(None))[: max(2, len(given))]
+        return (scene, user, self._index, *rest)
+
+
+def _has_bands(array: ArrayV3) -> bool:
+    """Whether an array has a dimension `carrier` or `port`."""
+    return any(dim in DIMS for dim in dims_of(array))
+
+
 def is_per_user(array: ArrayV3) -> bool:
     """Whether an array has a user axis, or holds one value for all users of a scene."""
     return dims_of(array)[1:2] == ("user",)
@@ -150,7 +203,7 @@ def is_per_user(array: ArrayV3) -> bool:
 
 def dims_of(array: ArrayV3) -> tuple[str | None, ...]:
     """Names of an array's dimensions; nothing where it has none."""
-    if (dims := getattr(array, "dims", None)) is not None:  # a `LinkArray`
+    if (dims := getattr(array, "dims", None)) is not None:  # a `LinkArray` or an `AtBand`
         return tuple(dims)
     metadata = array.metadata
     return tuple(metadata.dimension_names or ()) if isinstance(metadata, ArrayV3Metadata) else ()

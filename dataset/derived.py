@@ -7,6 +7,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike
 
+from wavecity.dataset.bands import Port
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.impairments import Sample, like
 from wavecity.dataset.reader import open_store
@@ -43,6 +44,10 @@ class DerivedCsi:
         Count delays from each user's first path.
     keep_paths : bool
         Whether the path arrays stay in the sample.
+    carrier : float, optional
+        Of a store with several: the one that the reader reads, in Hz.
+    port : str, optional
+        Of a store with several pairs of ports: the one that the reader reads, or `all`.
 
     Attributes
     ----------
@@ -79,9 +84,11 @@ class DerivedCsi:
         bandwidth: float | None = None,
         normalize_delays: bool = False,
         keep_paths: bool = False,
+        carrier: float | None = None,
+        port: Port = None,
     ) -> None:
-        open_store(store, "paths")  # refuses a store without them
-        attributes = attributes_of(open_store(store).attrs)
+        open_store(store, "paths", carrier=carrier, port=port)  # refuses a store without them
+        attributes = attributes_of(open_store(store, carrier=carrier, port=port).attrs)
         self.radio = radio_of_panel(store, attributes, {"columns": columns, "rows": rows, "spacing": spacing})
         self.receiver = receiver
         self.times = None if times is None else np.asarray(times, np.float64)

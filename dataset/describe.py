@@ -6,6 +6,7 @@ from typing import TypedDict
 import numpy as np
 import xarray as xr
 
+from wavecity.dataset.bands import DIMS, band_names, carriers_text, frequencies_of
 from wavecity.dataset.files import StorePath, folder_size, read_json
 from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.reader import open_store, resolve
@@ -53,6 +54,8 @@ class Description(TypedDict):
     splits: dict[str, Split]
     split_by: str
     frequency_hz: float
+    carriers_hz: list[float]
+    ports: list[str]
     array: dict[str, float]
     fields: list[Field]
     statistics: dict[str, float]
@@ -85,7 +88,7 @@ def describe(store: str | StorePath, version: int | None = None) -> Description:
     ['csi', 'spectrum', 'height']
     """
     path = resolve(store, version)
-    data = open_store(path)
+    data = open_store(path, carrier="all", port="all")
     attributes = attributes_of(data.attrs)
     groups = {
         "": data,
@@ -122,6 +125,8 @@ def describe(store: str | StorePath, version: int | None = None) -> Description:
         "splits": _splits(data),
         "split_by": attributes.get("split_by", ""),
         "frequency_hz": float(attributes.get("frequency_hz", float("nan"))),
+        "carriers_hz": frequencies_of(attributes) if "frequency_hz" in attributes else [],
+        "ports": band_names(attributes) if "ports" in attributes else [],
         "array": {name: float(value) for name, value in attributes.get("array", {}).items()},  # type: ignore[arg-type]
         "fields": fields,
         "statistics": attributes.get("statistics", {}),
@@ -138,11 +143,12 @@ def description_text(of: Description) -> str:
     """
     published = f", published {of['published']}" if of["published"] else ", not published"
     panel = of["array"]
+    ports = f"ports {', '.join(of['ports'])} (user/base station), " if of["ports"] else ""
     lines = [
         f"{of['title']}: {of['store']}",
         f"{of['version']}{published}, {size_text(of['bytes'])}, schema {of['schema_version']}, "
         f"fingerprint {of['fingerprint'][:16]}",
-        f"{of['frequency_hz'] / 1e9:g} GHz, {panel['columns']:g} x {panel['rows']:g} antennas, "
+        f"{carriers_text(of['carriers_hz'])}, {ports}{panel['columns']:g} x {panel['rows']:g} antennas, "
         f"{panel['spacing_wavelengths']:g} wavelengths apart",
         "scenes: " + ", ".join(f"{count:,} {name}" for name, count in of["scenes"].items()),
         "",
@@ -191,7 +197,7 @@ def size_text(size: float) -> str:
 def _group(path: StorePath, name: str) -> xr.Dataset | None:
     """A group below the root, where the store has it."""
     try:
-        return open_store(path, name)
+        return open_store(path, name, carrier="all", port="all")
     except InputError:
         return None
 
@@ -215,7 +221,9 @@ def _splits(data: xr.Dataset) -> dict[str, Split]:
     """The splits in their usual order."""
     splits, n_users = data["split"].values.astype(str), data["n_users"].values
     real = np.arange(data.sizes["user"]) < n_users[:, None]
-    served = (real & ~data["outage"].values.astype(bool)).sum(1)
+    # With several carriers or ports those with a path at the first one.
+    outage = data["outage"].isel(dict.fromkeys(DIMS, 0), missing_dims="ignore").values.astype(bool)
+    served = (real & ~outage).sum(1)
     cities = data["city"].values.astype(str) if "city" in data else np.full(len(splits), "")
     found: dict[str, Split] = {}
     for name in sorted(set(splits.tolist()), key=lambda name: (SPLITS.index(name) if name in SPLITS else 9, name)):

@@ -3,12 +3,13 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from wavecity.dataset.bands import CARRIER, PORT
+from wavecity.dataset.bands import CONVENTIONS as OF_BANDS
 from wavecity.dataset.base_stations import CONVENTION as BASE_STATION_CONVENTION
 from wavecity.dataset.base_stations import GROUP as BASE_STATIONS
 from wavecity.dataset.base_stations import name_of
@@ -36,6 +37,10 @@ from wavecity.dataset.statistics import merge_statistics
 from wavecity.dataset.vegetation import CONVENTION as VEGETATION_CONVENTION
 from wavecity.raytrace.channels import subcarrier_frequencies
 
+# The coordinates of dimensions `carrier` and `port`, in the root group and in `paths`.
+CARRIER_AXIS = TrajectoryAxis(CARRIER, CARRIER, "Hz", "carrier frequency")
+PORT_AXIS = TrajectoryAxis(PORT, PORT, "1", "polarisation of user and base station")
+
 # What is written after the manifest; each carries its own checksum.
 UNSEALED = ("manifest.json", "validation.json", "published.json")
 # Where those look who copy a store with a tool of theirs; `comment` is CF's name for such a text.
@@ -56,7 +61,8 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
         All units done.
     attributes : dict
         More attributes of the root group (frequency, array, recipe). Where users move, `trajectory` has at least
-        `interval_s` and `subcarrier_spacing_hz`; where scenes have radio maps, there is `radio_map`.
+        `interval_s` and `subcarrier_spacing_hz`; where scenes have radio maps, there is `radio_map`; where there are
+        several carriers or pairs of ports, `carriers` or `ports` (`bands.bands_of`).
     lineage : dict
         Map, code and package versions, for `lineage.json` (`records.Lineage`).
 
@@ -105,7 +111,15 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
         conventions = conventions | {GROUP: RADIO_MAP_CONVENTION}
         for metric in draft.layout.map_metrics:
             root[f"{GROUP}/{metric}"].attrs.update(cf_attributes(attributes["radio_map"]))
-    content: dict[str, Any] = {
+    if draft.layout.bands:
+        dim = CARRIER if draft.layout.carriers else PORT
+        conventions = conventions | {dim: OF_BANDS[dim]}
+        every = [merge_statistics(list(units)) for units in zip(*(unit["bands"] for unit in receipts), strict=True)]
+        if draft.layout.carriers:
+            attributes = {**attributes, "carriers": {**attributes["carriers"], "statistics": every}}
+        else:
+            attributes = {**attributes, "ports": {**attributes["ports"], "statistics": every}}
+    content: dict[str, object] = {
         "title": "Wavecity channels",
         "Conventions": "CF-1.11",
         "schema_version": STORE_SCHEMA,
@@ -158,25 +172,33 @@ def trajectory_axes(layout: Layout, trajectory: TrajectoryAttributes) -> dict[st
     }
 
 
-def group_axes(layout: Layout, attributes: StoreAttributes) -> dict[str, tuple[TrajectoryAxis, NDArray[np.float64]]]:
+def group_axes(layout: Layout, attributes: StoreAttributes) -> dict[str, tuple[TrajectoryAxis, Values]]:
     """Coordinates of groups along other dimensions than `scene`, with their values, by their name in the store."""
-    axes: dict[str, tuple[TrajectoryAxis, NDArray[np.float64]]] = {}
+    axes: dict[str, tuple[TrajectoryAxis, Values]] = {}
     if layout.with_trajectory:
         values = trajectory_axes(layout, attributes["trajectory"])
         axes |= {f"trajectory/{axis.name}": (axis, values[axis.name]) for axis in TRAJECTORY_AXES}
     if layout.with_radio_map:
         values = radio_map_axes(layout.map_cells, attributes["radio_map"]["spacing_m"])
         axes |= {f"{GROUP}/{axis.name}": (axis, values[axis.name]) for axis in RADIO_MAP_AXES}
+    if layout.bands:
+        along: tuple[TrajectoryAxis, Values] = (
+            (CARRIER_AXIS, np.asarray(attributes["carriers"]["frequencies_hz"], np.float64))
+            if layout.carriers
+            else (PORT_AXIS, np.asarray(attributes["ports"]["names"], object))
+        )
+        dim = along[0].name
+        axes |= {dim: along} | ({f"paths/{dim}": along} if layout.with_paths else {})
     return axes
 
 
-def _write_axes(root: zarr.Group, axes: Mapping[str, tuple[TrajectoryAxis, NDArray[np.float64]]]) -> None:
+def _write_axes(root: zarr.Group, axes: Mapping[str, tuple[TrajectoryAxis, Values]]) -> None:
     """Write coordinates of groups."""
     for name, (axis, values) in axes.items():
         array = root.create_array(
             name,
             shape=values.shape,
-            dtype="float64",
+            dtype=str if values.dtype == object else "float64",
             dimension_names=(axis.dim,),
             overwrite=True,
             attributes={"units": axis.units, "long_name": axis.long_name},

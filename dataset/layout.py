@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from wavecity.dataset.bands import CARRIER, DIMS, PORT, with_bands
 from wavecity.dataset.base_stations import base_station_specs
 from wavecity.dataset.radio_maps import radio_map_specs
 from wavecity.dataset.records import Content
@@ -23,7 +24,7 @@ class Layout:
     """Sizes of the store's dimensions and its sharding.
 
     Without `steps` its users do not move; without `map_metrics` its scenes have no radio maps. `base_stations` counts the
-    first one.
+    first one. Without `carriers` there is one, without `ports` one pair; there are several of one of these three at most.
     """
 
     scenes: int
@@ -46,6 +47,8 @@ class Layout:
     map_cells: int = 0
     base_stations: int = 1
     with_vegetation: bool = False
+    carriers: int = 0
+    ports: int = 0
 
     @classmethod
     def of(cls, content: Content) -> Self:
@@ -63,6 +66,9 @@ class Layout:
             del content["base_stations"]
         if not self.with_vegetation:
             del content["with_vegetation"]
+        for name in ("carriers", "ports"):
+            if not content[name]:
+                del content[name]
         return content
 
     @property
@@ -76,6 +82,11 @@ class Layout:
         return bool(self.map_metrics)
 
     @property
+    def bands(self) -> int:
+        """Number of carriers, or of pairs of ports, where there are several; else 0."""
+        return self.carriers or self.ports
+
+    @property
     def units(self) -> int:
         """Number of units."""
         return -(-self.scenes // self.unit)
@@ -84,6 +95,7 @@ class Layout:
         """Arrays that units write."""
         parts = self.with_spectrum, self.with_paths, self.gain_floor, self.with_trajectory, self.with_vertices
         specs = array_specs(*parts) + vegetation_specs(self.with_vegetation and self.with_paths)
+        specs = with_bands(specs, CARRIER if self.carriers else PORT) if self.bands else specs
         return specs + base_station_specs(specs, self.base_stations) + radio_map_specs(self.map_metrics)
 
     def shape(self, spec: ArraySpec) -> tuple[int, ...]:
@@ -107,6 +119,8 @@ class Layout:
             "map_row": self.map_cells,
             "map_column": self.map_cells,
             "bs": self.base_stations,
+            CARRIER: self.carriers,
+            PORT: self.ports,
         }
         return tuple(sizes[dim] for dim in spec.dims)
 
@@ -118,7 +132,7 @@ class Layout:
         """Chunk of an array inside a shard: few users of a scene where samples are large, else a whole scene or unit.
 
         Every chunk costs a reader some 0.1 ms of Python whatever its size: a flag per user in chunks of 64 users took
-        30 times as long to read as in chunks of a unit.
+        30 times as long to read as in chunks of a unit. Where it is not small, a chunk is of one carrier, or pair of ports.
         """
         shape = self.shape(spec)
         item = np.dtype(spec.dtype).itemsize
@@ -126,8 +140,13 @@ class Layout:
             users = min(max(1, TRAJECTORY_CHUNK // (item * math.prod(shape[2:]))), self.users_per_chunk, shape[1])
             return 1, users, *shape[2:]
         if {"x", "kx"} & set(spec.dims):
-            return 1, min(self.users_per_chunk, shape[1]), *shape[2:]
-        return self.unit if item * math.prod(shape[1:]) * self.unit <= SMALL else 1, *shape[1:]
+            return 1, min(self.users_per_chunk, shape[1]), *self._of_one_band(spec)[2:]
+        small = item * math.prod(shape[1:]) * self.unit <= SMALL
+        return (self.unit, *shape[1:]) if small else (1, *self._of_one_band(spec)[1:])
+
+    def _of_one_band(self, spec: ArraySpec) -> tuple[int, ...]:
+        """Shape of one array at one carrier, or pair of ports."""
+        return tuple(1 if dim in DIMS else size for dim, size in zip(spec.dims, self.shape(spec), strict=True))
 
     def shard(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shard of an array: a unit's scenes, in whole chunks, so that the user axis is rounded up."""

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.base_stations import Links
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.reprs import plain, table
@@ -60,6 +61,10 @@ class ChannelDataModule(LightningDataModule):
         Number of a published version; the latest by default.
     bs : int or "all", optional
         Of several base stations the one whose links are the samples, or all of them (`ShuffledChannels`).
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Raises
     ------
@@ -89,6 +94,8 @@ class ChannelDataModule(LightningDataModule):
         cities: Sequence[str] | None = None,
         version: int | None = None,
         bs: Links | None = None,
+        carrier: Carrier = None,
+        port: Port = None,
     ) -> None:
         super().__init__()
         self.store = store
@@ -104,6 +111,8 @@ class ChannelDataModule(LightningDataModule):
             "cities": cities,
             "version": version,
             "bs": bs,
+            "carrier": carrier,
+            "port": port,
         }
         self._train_options = {"batch_size": batch_size, "drop_last": drop_last, "shared": shared}
         self._shared = shared
@@ -117,7 +126,9 @@ class ChannelDataModule(LightningDataModule):
     def _facts(self) -> list[tuple[str, str]]:
         """What it shows of itself; nothing is opened for it."""
         chosen = [
-            f"{name}={self._options[name]!r}" for name in ("scenes", "cities", "version", "bs") if self._options[name]
+            f"{name}={self._options[name]!r}"
+            for name in ("scenes", "cities", "version", "bs", "carrier", "port")
+            if self._options[name]
         ]
         return [
             ("store", str(self.store)),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zarr.types import ArrayV3
 
 from wavecity.dataset.arrays import Batch, is_per_user, open_arrays, read_scenes
+from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.base_stations import Links, chosen
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.reader import open_store, resolve
@@ -55,6 +56,10 @@ class Users:
         Number of the store's base stations where they were asked for; 0: the links of base station 0 are read.
     scenes : int
         Of the store.
+    carrier : float, "all" or None
+        Which carrier is read, of a store with several.
+    port : str or None
+        Which pair of ports, of a store with several.
     """
 
     path: StorePath
@@ -66,12 +71,18 @@ class Users:
     cities: NDArray[np.str_] = field(default_factory=lambda: np.array([], str))
     links: int = 0
     scenes: int = 0
+    carrier: Carrier = None
+    port: Port = None
 
     def identity(self, scene_index: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """`scene` as in the store, and with `links` the number `bs` of the base station."""
         if not self.links:
             return {"scene": scene_index}
         return {"scene": scene_index % self.scenes, "bs": scene_index // self.scenes}
+
+    def open_arrays(self, fields: Sequence[str]) -> dict[str, ArrayV3]:
+        """Arrays of the links, carriers and ports that are read."""
+        return open_arrays(self.path, fields, self.links, self.carrier, self.port)
 
     def __len__(self) -> int:
         return len(self.scene_index)
@@ -157,6 +168,8 @@ def find_users(
     cities: Sequence[str] | None = None,
     version: int | None = None,
     bs: Links | None = None,
+    carrier: Carrier = None,
+    port: Port = None,
 ) -> Users:
     """Look up the users of a split.
 
@@ -176,15 +189,19 @@ def find_users(
         Number of a published version; the latest by default.
     bs : int or "all", optional
         Of several base stations the one whose links are the samples, or all of them; by default base station 0.
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all; then a user counts who has a path at any.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, or `all`.
 
     Raises
     ------
     InputError
-        Not a store, files of it are missing or damaged, no such version, scene, city or base station, or a split without
-        scenes.
+        Not a store, files of it are missing or damaged, no such version, scene, city, base station or carrier, or a
+        split without scenes.
     """
     path = resolve(store, version)
-    data = open_store(path, verify=verify)
+    data = open_store(path, verify=verify, carrier=carrier, port=port)
     splits = data["split"].values.astype(str)
     n_users = data["n_users"].values
     wanted = np.ones(len(splits), bool)
@@ -205,10 +222,11 @@ def find_users(
     if links and numbers:
         rows = (np.array(numbers)[:, None] * count + rows).ravel()
     real = np.arange(data.sizes["user"]) < n_users[rows % count, None]
-    outage = open_arrays(path, ("outage",), links)["outage"]
+    outage = open_arrays(path, ("outage",), links, carrier, port)["outage"]
     if not include_outage:
         # The whole array at once: it is small, and zarr takes milliseconds for every request.
-        real &= ~read_scenes({"outage": outage}, np.arange(outage.shape[0]))["outage"][rows]
+        lost = np.asarray(outage[:])[rows]
+        real &= ~(lost if lost.ndim == 2 else lost.all(axis=2))
     row, user_index = np.nonzero(real)
     scene_index = rows[row]
     shard = (outage.shards or outage.chunks)[0]
@@ -223,6 +241,8 @@ def find_users(
         data["city"].values.astype(str) if "city" in data.coords else np.array([], str),
         links,
         count,
+        carrier,
+        port,
     )
 
 
@@ -231,7 +251,7 @@ def units_within(users: Users, fields: Sequence[str], size: int) -> int:
 
     As a `window` (see `Order`) it mixes as many users as the memory allows, in a small store all of them.
     """
-    arrays = open_arrays(users.path, fields, users.links)
+    arrays = users.open_arrays(fields)
     most = int(users.user_index.max(initial=0)) + 1
     scene = sum(
         array.dtype.itemsize * (most * math.prod(array.shape[2:]) if is_per_user(array) else math.prod(array.shape[1:]))
@@ -287,7 +307,7 @@ class BatchReader:
     def _open(self, fields: Sequence[str]) -> None:
         """Open the arrays in this process."""
         self._process = os.getpid()
-        self.arrays = open_arrays(self.users.path, fields, self.users.links)
+        self.arrays = self.users.open_arrays(fields)
 
     def __len__(self) -> int:
         return self.order.batches(len(self.users))

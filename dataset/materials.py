@@ -1,7 +1,6 @@
 """Radio materials by building in a store: the columns of its tables of buildings, and what they mean."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 # Columns that tables of buildings have with `scene.materials`, and their meaning.
 COLUMNS = {
@@ -27,7 +26,7 @@ def has_materials(columns: Iterable[str]) -> bool:
     return set(COLUMNS) <= set(columns)
 
 
-def wrong_materials(rows: Iterable[Mapping[str, Any]]) -> str:
+def wrong_materials(rows: Iterable[Mapping[str, str | float]]) -> str:
     """What contradicts itself in the materials of buildings: one line, or nothing.
 
     Parameters
@@ -48,7 +47,7 @@ def wrong_materials(rows: Iterable[Mapping[str, Any]]) -> str:
             stated = material in MATERIALS and source in ("tag", "building")
             if not stated and (material, source) != ("", "recipe"):
                 return f"{surface} of {name}: material {material!r} of source {source!r}"
-        share = row["glass_share"]
+        share = float(row["glass_share"])
         bare = row["wall_material"] in ("metal", "glass")
         if not 0 <= share <= (0 if bare else MOST_GLASS) or (share > 0) != (
             row.get("glass_share_source", "none") == "type"

@@ -7,9 +7,10 @@ from typing import TypeAlias
 import numpy as np
 import xarray as xr
 
+from wavecity.dataset.bands import DIMS, Carrier, Port, choose_band
 from wavecity.dataset.base_stations import GROUP as BASE_STATIONS
 from wavecity.dataset.base_stations import Links, chosen, name_of
-from wavecity.dataset.files import StorePath, lists, location, outage, zarr_store
+from wavecity.dataset.files import StorePath, lists, location, open_group, outage, zarr_store
 from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.integrity import damages, named
 from wavecity.dataset.metadata import GROUP_FIELDS, SCENE_INDEX
@@ -140,6 +141,8 @@ def open_store(
     cities: Sequence[str] | None = None,
     version: int | None = None,
     bs: Links | None = None,
+    carrier: Carrier = None,
+    port: Port = None,
 ) -> xr.Dataset:
     """Open the published version lazily.
 
@@ -165,6 +168,10 @@ def open_store(
         Of several base stations the one whose links are read, or all of them along a dimension `bs`; then there is also
         what the group `bs` has (`serving`, `sinr`, and coordinates `bs_position`, `bs_azimuth`). By default the links of
         base station 0 and nothing else.
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all, along dimension `carrier`.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, e.g. `H/V`; or `all`.
 
     Returns
     -------
@@ -176,8 +183,9 @@ def open_store(
     Raises
     ------
     InputError
-        Not a store, a Zarr group that is not of this schema, or a store without that group, version, scene, city or base
-        station; files that are missing or are not what was written.
+        Not a store, a Zarr group that is not of this schema, or a store without that group, version, scene, city, base
+        station or carrier, or with several carriers or ports of which none is named; files that are missing or are not what
+        was written.
 
     Examples
     --------
@@ -207,6 +215,8 @@ def open_store(
     opened = opened.drop_encoding()
     if bs is not None:
         opened = _links(opened, path, group, store, bs)
+    if any(dim in opened.dims for dim in DIMS) or carrier is not None or port is not None:
+        opened = choose_band(store, opened, attributes_of(open_group(path).attrs), carrier, port)
     if scenes is None and cities is None:
         return opened
     ids, places = (coordinates[name][1] if name in coordinates else None for name in ("scene", "city"))

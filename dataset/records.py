@@ -46,9 +46,10 @@ class Outcome(TypedDict, total=False):
 
 
 class ReceiptExtra(TypedDict, total=False):
-    """What the maker of a unit adds to its receipt."""
+    """What not every receipt has: what the maker of a unit adds, and `statistics` at each of several bands."""
 
     seed: int
+    bands: list[dict[str, float]]
 
 
 class Receipt(ReceiptExtra):
@@ -205,6 +206,14 @@ class VegetationAttributes(TypedDict):
     largest_loss_db: float
 
 
+class BandAttributes(TypedDict, total=False):
+    """Carriers, or pairs of ports, of a store that has several, in their order, with statistics as of the store."""
+
+    frequencies_hz: list[float]
+    names: list[str]
+    statistics: list[dict[str, float]]
+
+
 class ImportAttributes(TypedDict):
     """Where imported channels come from, and what is not known of them."""
 
@@ -216,8 +225,8 @@ class ImportAttributes(TypedDict):
 
 
 class StoreAttributes(TypedDict, total=False):
-    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map`, `base_stations`, `vegetation` and
-    `imported` only where they apply.
+    """Attributes of a store's root group, decoded; `recipe`, `trajectory`, `radio_map`, `base_stations`, `vegetation`,
+    `carriers`, `ports` and `imported` only where they apply.
     """
 
     title: str
@@ -244,12 +253,17 @@ class StoreAttributes(TypedDict, total=False):
     radio_map: RadioMapAttributes
     base_stations: BaseStationAttributes
     vegetation: VegetationAttributes
+    carriers: BandAttributes
+    ports: BandAttributes
+    # Of user and base station, where they are not V/V.
+    polarisations: str
     imported: ImportAttributes
 
 
 # What is stored as JSON text, and as 0 or 1: NetCDF has neither objects nor truth values. Stores of schema 1 have both.
 OBJECTS = (
-    "conventions", "statistics", "array", "recipe", "trajectory", "radio_map", "base_stations", "vegetation",
+    "conventions", "statistics", "array", "recipe", "trajectory", "radio_map", "base_stations", "carriers", "ports",
+    "vegetation",
     "imported", "receiver",
 )  # fmt: skip
 FLAGS = ("los_traced", "polarisation_matched")

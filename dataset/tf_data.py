@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wavecity.dataset.arrays import Batch, is_per_user
+from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.base_stations import Links
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.loader import BatchReader, Order, find_users
@@ -34,6 +35,8 @@ def tf_dataset(
     cities: Sequence[str] | None = None,
     version: int | None = None,
     bs: Links | None = None,
+    carrier: Carrier = None,
+    port: Port = None,
 ) -> "tf.data.Dataset":
     """Shuffled batches of one split, decoded shard by shard, in the order of `wavecity.dataset.loader`.
 
@@ -71,6 +74,10 @@ def tf_dataset(
     bs : int or "all", optional
         Of several base stations the one whose links are the samples, or all of them; batches have `bs`, int64 (B,). By
         default base station 0.
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Returns
     -------
@@ -95,7 +102,8 @@ def tf_dataset(
         msg = f"tf_dataset needs TensorFlow ({error}): pip install 'wavecity[tensorflow]'"
         raise InputError(msg) from error
     order = Order(batch_size, seed, window, drop_last, rank, world)
-    reader = BatchReader(find_users(store, split, include_outage, verify, scenes, cities, version, bs), fields, order)
+    users = find_users(store, split, include_outage, verify, scenes, cities, version, bs, carrier, port)
+    reader = BatchReader(users, fields, order)
 
     numbers = count(epoch)
 

@@ -13,7 +13,8 @@ import psutil
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from wavecity.dataset.arrays import is_per_user, open_arrays, read_scenes
+from wavecity.dataset.arrays import is_per_user, read_scenes
+from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.base_stations import Links
 from wavecity.dataset.epochs import EpochCounter
 from wavecity.dataset.files import StorePath
@@ -70,6 +71,10 @@ class ChannelDataset(Dataset[Sample]):
     bs : int or "all", optional
         Of several base stations the one whose links are the samples, or all of them, each link a sample; it says `bs`.
         Fields `bs/position` (3,) and `bs/azimuth` are of the sample's base station. By default base station 0.
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Attributes
     ----------
@@ -84,8 +89,8 @@ class ChannelDataset(Dataset[Sample]):
     Raises
     ------
     InputError
-        Not a store, files of it are missing or damaged, no such version, scene or city, a split without scenes, or no such
-        array.
+        Not a store, files of it are missing or damaged, no such version, scene, city or carrier, a split without
+        scenes, or no such array.
     """
 
     def __init__(
@@ -101,8 +106,10 @@ class ChannelDataset(Dataset[Sample]):
         cities: Sequence[str] | None = None,
         version: int | None = None,
         bs: Links | None = None,
+        carrier: Carrier = None,
+        port: Port = None,
     ) -> None:
-        users = find_users(store, split, include_outage, verify, scenes, cities, version, bs)
+        users = find_users(store, split, include_outage, verify, scenes, cities, version, bs, carrier, port)
         self._users = users
         identity = users.identity(users.scene_index)
         self.scene_index, self.user_index = identity["scene"], users.user_index
@@ -121,7 +128,7 @@ class ChannelDataset(Dataset[Sample]):
     def _open(self) -> None:
         """Open the arrays in this process, with an empty cache."""
         self._process = os.getpid()
-        self._arrays = open_arrays(self._path, self.fields, self._users.links)
+        self._arrays = self._users.open_arrays(self.fields)
         self._chunks: OrderedDict[tuple[str, int, int], Values] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
@@ -265,6 +272,10 @@ class ShuffledChannels(IterableDataset[Made]):
         Number of a published version; the latest by default.
     bs : int or "all", optional
         As of `ChannelDataset`; batches have `bs`, int64 (B,).
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all, of which samples have an axis.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Attributes
     ----------
@@ -275,8 +286,8 @@ class ShuffledChannels(IterableDataset[Made]):
     Raises
     ------
     InputError
-        Not a store, files of it are missing or damaged, no such version, scene or city, a split without scenes, or no such
-        array.
+        Not a store, files of it are missing or damaged, no such version, scene, city or carrier, a split without
+        scenes, or no such array.
 
     Examples
     --------
@@ -310,6 +321,8 @@ class ShuffledChannels(IterableDataset[Made]):
         cities: Sequence[str] | None = None,
         version: int | None = None,
         bs: Links | None = None,
+        carrier: Carrier = None,
+        port: Port = None,
     ) -> None:
         if (rank is None) != (world is None):
             msg = f"rank {rank}, world {world}: give both or none"
@@ -317,7 +330,8 @@ class ShuffledChannels(IterableDataset[Made]):
         if shared and not drop_last:
             msg = "shared: ranks have equal shares of full batches only; set drop_last=True"
             raise InputError(msg)
-        self.users = find_users(store, split, include_outage, verify, scenes, cities, version, bs).spread(limit)
+        users = find_users(store, split, include_outage, verify, scenes, cities, version, bs, carrier, port)
+        self.users = users.spread(limit)
         self.attrs = self.users.attrs
         self.statistics: dict[str, float] = dict(self.attrs["statistics"])
         self.fields = tuple(fields)
@@ -327,7 +341,9 @@ class ShuffledChannels(IterableDataset[Made]):
         self._shared = shared
         self._limit = limit
         self._scenes_once = scenes_once
-        self._chosen = {"scenes": _as_list(scenes), "cities": _as_list(cities), "bs": bs}
+        self._chosen = {
+            "scenes": _as_list(scenes), "cities": _as_list(cities), "bs": bs, "carrier": carrier, "port": port,
+        }  # fmt: skip
         self._timeout = timeout
         self._place = None if rank is None or world is None else (rank, world)
         self._epochs = EpochCounter()

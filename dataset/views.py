@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
+from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.base_stations import Links
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.impairments import Chain, Noise, Observe, add_noise, observe
@@ -43,7 +44,9 @@ _ORIENTATION: tuple[tuple[str, Literal["azimuth_deg", "downtilt_deg"]], ...] = (
 )
 
 
-def stored_csi(store: str | StorePath, bs: Links | None = None) -> xr.DataArray:
+def stored_csi(
+    store: str | StorePath, bs: Links | None = None, carrier: Carrier = None, port: Port = None
+) -> xr.DataArray:
     """The channels as they are stored, with the coordinates that `Noise` and `Observe` need.
 
     Parameters
@@ -51,17 +54,21 @@ def stored_csi(store: str | StorePath, bs: Links | None = None) -> xr.DataArray:
     store : path or URL
     bs : int or "all", optional
         Of several base stations the one whose links are meant, or all; as of `open_store`.
+    carrier : float or "all", optional
+        Of a store with several: the one with this frequency in Hz, or all.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Returns
     -------
     xarray.DataArray
-        complex64 ([bs], scene, user, x, y), lazy.
+        complex64 ([bs], scene, user, [carrier or port], x, y), lazy.
 
     Examples
     --------
     >>> noisy = Noise(snr_db=10.0)(stored_csi("helsinki"))
     """
-    data = open_store(store, bs=bs)
+    data = open_store(store, bs=bs, carrier=carrier, port=port)
     return _with_coordinates(data["csi"], data)
 
 
@@ -78,6 +85,8 @@ def derived_csi(
     bandwidth: float | None = None,
     normalize_delays: bool = False,
     bs: Links | None = None,
+    carrier: float | None = None,
+    port: Port = None,
 ) -> xr.DataArray:
     """Channels of any array, band and time from the stored paths, by `wavecity.raytrace.channels.csi`.
 
@@ -107,6 +116,10 @@ def derived_csi(
     bs : int or "all", optional
         Of several base stations the one whose links are meant, each with its own panel's azimuth, or all (dimension `bs`);
         as of `open_store`.
+    carrier : float, optional
+        Of a store with several: the one with this frequency in Hz.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station, or `all`.
 
     Returns
     -------
@@ -126,7 +139,7 @@ def derived_csi(
     >>> wide = derived_csi("helsinki", columns=8, rows=8, subcarriers=64, bandwidth=100e6)
     >>> scene = wide.isel(scene=0).compute()
     """
-    data, paths = open_store(store, bs=bs), _open_paths(store, bs)
+    data, paths = open_store(store, bs=bs, carrier=carrier, port=port), _open_paths(store, bs, carrier, port)
     radio = radio_of_panel(store, attributes_of(data.attrs), {"columns": columns, "rows": rows, "spacing": spacing})
     if "bs_azimuth" in data.coords:
         # Instead of the panel the directions are turned: only what lies between them counts.
@@ -197,12 +210,12 @@ def path_fields(
     return names + (["delay"] if frequencies is not None or normalize_delays else [])
 
 
-def _open_paths(store: str | StorePath, bs: Links | None) -> xr.Dataset:
+def _open_paths(store: str | StorePath, bs: Links | None, carrier: float | None, port: Port) -> xr.Dataset:
     """Open the stored paths."""
     if "paths" not in open_group(resolve(store)):
         msg = f"{store}: stores no paths, so nothing can be derived; build it with features.paths: true"
         raise InputError(msg)
-    return open_store(store, "paths", bs=bs)
+    return open_store(store, "paths", bs=bs, carrier=carrier, port=port)
 
 
 def _in_blocks(paths: xr.Dataset, users: int) -> xr.Dataset:

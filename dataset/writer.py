@@ -12,6 +12,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import Buffer
 from zarr.types import ArrayV3
 
+from wavecity.dataset.bands import at_band
 from wavecity.dataset.distributions import unit_distributions
 from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import array_of, remove_folder, write_json, zarr_store
@@ -111,6 +112,13 @@ def write_unit(
     if buildings.exists():
         name, content = f"buildings/{buildings.name}", buildings.read_bytes()
         files[name], sizes[name] = hashlib.sha256(content).hexdigest(), len(content)
+    splits = [outcome["split"] for outcome in outcomes]
+    # At every carrier or pair of ports, where there are several; what is counted once is at the first one.
+    each = [
+        [None if arrays is None else at_band(arrays, number) for arrays in scenes]
+        for number in range(draft.layout.bands)
+    ] or [list(scenes)]
+    statistics = [unit_statistics(alone, splits) for alone in each]
     receipt: Receipt = {
         "fingerprint": draft.fingerprint,
         "unit": unit,
@@ -118,12 +126,14 @@ def write_unit(
         "sha256": sums,
         "files": files,
         "sizes": sizes,
-        "statistics": unit_statistics(scenes, [outcome["split"] for outcome in outcomes]),
-        "distributions": unit_distributions(scenes, [outcome["split"] for outcome in outcomes]),
+        "statistics": statistics[0],
+        "distributions": unit_distributions(each[0], splits),
         "versions": package_versions(),
         "seconds_write": round(time.perf_counter() - start, 3),
         **extra,
     }
+    if draft.layout.bands:
+        receipt["bands"] = statistics
     write_json(draft.receipt_path(unit), receipt)
     return receipt
 

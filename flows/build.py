@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from shapely.errors import ShapelyError
 
+from wavecity.dataset.bands import at_first, bands_of, stack_bands
 from wavecity.dataset.base_stations import attributes_for, with_links
 from wavecity.dataset.buildings import write_buildings
 from wavecity.dataset.card.croissant import write_croissant
@@ -351,6 +352,8 @@ def draft_of(recipe: Recipe, plan: Plan, store: StorePath, retried: int = 0) -> 
         map_cells=grid.cells(recipe.area.tile_size) if grid else 0,
         base_stations=recipe.base_stations,
         with_vegetation=recipe.scene.vegetation is not None,
+        carriers=len(recipe.radio.carriers or ()),
+        ports=len(recipe.radio.ports) if len(recipe.radio.ports) > 1 else 0,
     )
     return open_draft(store, _tried_again(dataset_fingerprint(recipe, plan), retried), layout)
 
@@ -562,7 +565,8 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None
 
 def _refuse_unserved(arrays: Arrays, recipe: Recipe) -> None:
     """Refuse a scene with hardly any user that a path reaches, where the recipe says so."""
-    served = float(np.mean(arrays["bs/serving"] >= 0 if "bs/serving" in arrays else ~arrays["outage"]))
+    heard = arrays["bs/serving"] >= 0 if "bs/serving" in arrays else ~at_first(arrays["outage"])
+    served = float(np.mean(heard))
     if recipe.scene.unserved == "refuse" and served < recipe.scene.min_served:
         msg = f"{served:.0%} of the users are served, below scene.min_served {recipe.scene.min_served:.0%}"
         raise SceneError(msg)
@@ -573,7 +577,7 @@ def _result(arrays: Arrays, buildings: "GeoDataFrame") -> Outcome:
     return {
         "status": "done",
         "n_users": len(arrays["csi"]),
-        "n_outage": int(arrays["outage"].sum()),
+        "n_outage": int(at_first(arrays["outage"]).sum()),
         "n_los": int(arrays["los"].sum()),
         "channel_checksum": channel_checksum(arrays),
         "heights_from": {kind: int(count) for kind, count in sorted(buildings["height_source"].value_counts().items())},
@@ -608,9 +612,11 @@ def _trace_link(scene: Scene, recipe: Recipe) -> Arrays:
 
         moving = simulate_moving(scene, recipe.radio, recipe.solver, recipe.mobility, recipe.seed)
         return scene_arrays(scene, moving.channels, csi(moving.channels, recipe.radio), moving.csi)
-    from wavecity.raytrace.simulate import simulate_csi
+    from wavecity.raytrace.simulate import simulate_bands
 
-    return scene_arrays(scene, *simulate_csi(scene, recipe.radio, recipe.solver, recipe.seed))
+    found = simulate_bands(scene, recipe.radio, recipe.solver, recipe.seed)
+    each = [scene_arrays(scene, channels, csi) for channels, csi in found]
+    return stack_bands(each) if len(each) > 1 else each[0]
 
 
 def _radio_map(scene: Scene, recipe: Recipe) -> Arrays:
@@ -637,7 +643,9 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         "element_pattern": radio.pattern,
         "element_gain_max_db": ELEMENT_GAIN[radio.pattern],
         "los_traced": recipe.solver.los,
-        "polarisation_matched": radio.downtilt == 0,
+        "polarisation_matched": radio.downtilt == 0
+        # Of two ports each pair says for itself whether it is.
+        and (len(radio.ports) > 1 or radio.polarisation == radio.user_polarisation),
         "array": {"columns": radio.columns, "rows": radio.rows, "spacing_wavelengths": radio.spacing},
         "bs_position_m": [0.0, recipe.area.tile_size / 2, recipe.scene.bs_height],
         "tile_size_m": recipe.area.tile_size,
@@ -645,6 +653,7 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
         "split_by": recipe.area.split.by,
         "recipe": recipe.model_dump(mode="json"),
     }
+    attributes.update(bands_of(radio))
     if recipe.mobility is not None:
         attributes["trajectory"] = trajectory_attributes(recipe.mobility)
     if (grid := recipe.features.radio_map) is not None:

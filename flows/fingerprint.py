@@ -37,7 +37,7 @@ NOT_DATA = {
     "geo": ("download", "errors", "network"),
     "raytrace": ("backend", "recording"),
     "dataset": (
-        "draft", "files", "fingerprints", "integrity", "layout", "materials", "radio_maps", "records", "sharing",
+        "bands", "draft", "files", "fingerprints", "integrity", "layout", "materials", "radio_maps", "records", "sharing",
         "vegetation", "writer",
     ),
 }  # fmt: skip

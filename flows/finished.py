@@ -43,7 +43,7 @@ def find(recipe: Recipe, run: Path, maps: Path | None) -> Version | None:
     version = build.up_to_date(recipe, run / "store", maps or map_folder(run / "store"))
     if version is None or _state(recipe, version, run) != known:
         return None
-    open_store(version.data)  # refuses a store that lacks something
+    open_store(version.data, carrier="all", port="all")  # refuses a store that lacks something
     return version
 
 

@@ -115,7 +115,7 @@ def measure(
 
 def limits_of(folder: StorePath) -> GateSettings:
     """Limits of the recipe that a draft was finished with; none for imported channels, which have no recipe."""
-    recipe = attributes_of(open_store(folder).attrs).get("recipe", {})
+    recipe = attributes_of(open_store(folder, carrier="all", port="all").attrs).get("recipe", {})
     return GateSettings.model_validate(recipe.get("gates", {}))
 
 

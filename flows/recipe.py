@@ -150,6 +150,30 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _carriers_can_be_traced(self) -> "Recipe":
+        """Refuse what is made at one carrier and between one pair of ports only."""
+        two = len(self.radio.ports) > 1
+        if self.radio.carriers and two:
+            msg = (
+                "radio.carriers: with two ports there is one carrier; set polarisation and user_polarisation to V or H"
+            )
+            raise ValueError(msg)
+        single = {
+            "mobility": self.mobility,
+            "features.radio_map": self.features.radio_map,
+            "scene.base_stations": self.scene.base_stations,
+            "scene.vegetation": self.scene.vegetation,
+        }
+        for name in (name for name, asked in single.items() if asked is not None):
+            if self.radio.carriers:
+                msg = f"radio.carriers: {name} goes with one carrier; set {name} to null, or radio.frequency instead of carriers"
+                raise ValueError(msg)
+            if two:
+                msg = f"radio.polarisation: {name} goes with one port at each end; set {name} to null, or polarisations to V or H"
+                raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _ways_can_be_followed(self) -> "Recipe":
         """Refuse trajectories that cannot be traced or do not fit into memory."""
         if self.mobility is None:
@@ -177,6 +201,7 @@ class Recipe(Settings):
     def _units_fit_into_memory(self) -> "Recipe":
         """Refuse units of more channels than a worker can hold."""
         sample = (12 if self.features.spectrum else 8) * self.radio.columns * self.radio.rows
+        sample *= len(self.radio.each) * len(self.radio.ports)
         scene = sample * self.users.most * self.base_stations / 1e6
         if self.store.unit * scene > MOST_CHANNELS:
             fits = int(MOST_CHANNELS // scene)

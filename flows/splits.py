@@ -35,13 +35,24 @@ def empty_splits(recipe: Recipe, plan: Plan | None = None) -> list[str]:
 
 
 def refuse_untrainable(recipe: Recipe, plan: Plan | None = None) -> None:
-    """Refuse a run without scenes to train on, or to validate with.
+    """Refuse a run without scenes to train on, or to validate with, or of several carriers, of which models know one.
 
     Raises
     ------
     InputError
-        It names the splits, and how many scenes there are.
+        It names the splits, and how many scenes there are; or the carriers.
     """
+    if recipe.radio.carriers or len(recipe.radio.ports) > 1:
+        key, what, option = (
+            ("carriers", "carrier", "carrier HZ")
+            if recipe.radio.carriers
+            else ("polarisation", "pair of ports", "port NAME")
+        )
+        msg = (
+            f"radio.{key}: models are trained on one {what}; make the dataset with `wavecity build`, a store of one of them "
+            f"with `wavecity subset STORE --{option}`, and train on that with `wavecity pretrain`"
+        )
+        raise InputError(msg)
     counts = scenes_by_split(recipe, plan)
     lacking = [name for name in TRAINED_ON if not counts[name]]
     if lacking:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 from rich.table import Table
 
+from wavecity.dataset.bands import dim_of, radio_text
 from wavecity.dataset.base_stations import cells_text, stations_text
 from wavecity.dataset.card.facts import trajectory_text
 from wavecity.dataset.card.maps import state_lines
@@ -129,7 +130,7 @@ def print_run(run: Path) -> None:
     """
     version = latest(run / "store")
     assert version is not None
-    data = open_store(version.data)
+    data = open_store(version.data, carrier="all", port="all")
     done = int((data["status"] == "done").sum())
     size = f"{done:,} scenes, {int(data['n_users'].sum()):,} users, dataset v{version.number}"
     found = [headline(run, task) for task in TASKS]
@@ -244,7 +245,7 @@ def print_validation(validation: Validation) -> None:
 
 def print_store(store: str) -> None:
     """Sizes, scenes by split and outcome, height provenance, statistics, lineage, versions."""
-    data = open_store(store)
+    data = open_store(store, carrier="all", port="all")
     attributes = attributes_of(data.attrs)
     folder = resolve(store).parent
     lineage = read_json(folder / "lineage.json") or {}
@@ -258,6 +259,8 @@ def print_store(store: str) -> None:
     table.add_row("scenes by split", _counts(data["split"].values))
     table.add_row("scenes by outcome", _counts(data["status"].values))
     table.add_row("users", f"{int(data['n_users'].sum())}, {int(data['los'].sum())} with line of sight")
+    if dim := dim_of(attributes):
+        table.add_row(f"{dim}s", f"{radio_text(attributes)}; what follows is at the first")
     table.add_row("heights from", _height_sources(folder))
     for name, value in attributes["statistics"].items():
         label, unit = STATISTICS.get(name, (name.replace("_", " "), ""))
@@ -351,7 +354,7 @@ def copy_card(store: str, target: Path) -> Path:
         raise InputError(msg)
     card = resolve(store).parent / names[target.suffix]
     if not card.exists():
-        imported = "imported" in open_store(store).attrs
+        imported = "imported" in open_store(store, carrier="all", port="all").attrs
         msg = f"{store}: its version has no {card.name}; " + (
             "imported channels have none" if imported else "build the store again"
         )
@@ -391,7 +394,7 @@ def publish_newest(store: str, passed: Collection[str] = ()) -> Version:
             _check_bytes(draft)
             _check_gates(draft, latest(place), passed)
             # Imported channels have no recipe.
-            recipe = attributes_of(open_store(draft).attrs).get("recipe", {})
+            recipe = attributes_of(open_store(draft, carrier="all", port="all").attrs).get("recipe", {})
             settings = recipe.get("store") or StoreSettings().model_dump()
             return publish(place, draft, settings["keep"], settings["grace"])
         assert version is not None

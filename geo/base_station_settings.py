@@ -4,7 +4,9 @@ Apart from `wavecity.geo.settings`, which every dataset depends on: a dataset wi
 there were more (`wavecity.flows.fingerprint`).
 """
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from typing import ClassVar
+
+from pydantic import Field, field_validator, model_validator
 
 from wavecity.geo import settings
 from wavecity.geo.settings import Settings
@@ -72,10 +74,4 @@ class SceneSettings(settings.SceneSettings):
             return named[value]
         return value
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out base stations where there is one: what is written of such a recipe is as it was before."""
-        content: dict[str, object] = handler(self)
-        if self.base_stations is None:
-            content.pop("base_stations", None)
-        return content
+    OPTIONAL: ClassVar[tuple[str, ...]] = (*settings.SceneSettings.OPTIONAL, "base_stations")

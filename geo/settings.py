@@ -1,6 +1,6 @@
 """What a recipe says about maps, scenes and users (units, bounds and meaning of every field)."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -194,13 +194,14 @@ class SceneSettings(Settings):
         None, description="Materials by building, with their sources; null: those of `radio` for all buildings."
     )
 
+    # Written only where they are on: what is written of another recipe is as it was before there were any.
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("materials",)
+
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out materials where they are the recipe's: what is written of such a recipe is as before there were others."""
+        """Leave out what is optional and off."""
         content: dict[str, object] = handler(self)
-        if self.materials is None:
-            content.pop("materials", None)
-        return content
+        return {name: value for name, value in content.items() if value is not None or name not in self.OPTIONAL}
 
 
 class UserSettings(Settings):

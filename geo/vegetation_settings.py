@@ -4,13 +4,12 @@ Apart from `wavecity.geo.settings`, which every dataset depends on: a dataset wi
 was any (`wavecity.flows.fingerprint`).
 """
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from typing import ClassVar
+
+from pydantic import Field
 
 from wavecity.geo import base_station_settings
 from wavecity.geo.settings import Settings
-
-# Sections of `scene` that are left out where they are off.
-OPTIONAL = ("materials", "base_stations", "vegetation")
 
 
 def lacks_vegetation(source: str) -> bool:
@@ -61,8 +60,4 @@ class SceneSettings(base_station_settings.SceneSettings):
         None, description="Trees and woods that weaken the paths through them; null: none."
     )
 
-    @model_serializer(mode="wrap")
-    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out sections that are off: what is written of such a recipe is as it was before there were any."""
-        content: dict[str, object] = handler(self)
-        return {name: value for name, value in content.items() if value is not None or name not in OPTIONAL}
+    OPTIONAL: ClassVar[tuple[str, ...]] = (*base_station_settings.SceneSettings.OPTIONAL, "vegetation")

@@ -190,6 +190,45 @@ def _one_material(
     return np.where(least == most, least, materials - 1)
 
 
+class Queues:
+    """`Queue` of every band: which pairs any of them wants to test next, each pair once.
+
+    So nothing that matters in any band (carrier, pair of ports) is left out.
+
+    Parameters
+    ----------
+    receiver : int64 (N,)
+        Of each pair.
+    power : float64 (N,) or (N, bands)
+        Bounds.
+    receivers, kept, tolerance
+        As of `Queue`.
+    """
+
+    def __init__(
+        self, receiver: NDArray[np.int64], power: NDArray[np.float64], receivers: int, kept: int, tolerance: float
+    ) -> None:
+        self._queues = [Queue(receiver, column, receivers, kept, tolerance) for column in _columns(power)]
+        self._taken = np.zeros(len(receiver), bool)
+
+    def take(self, receiver: NDArray[np.int64], power: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Positions of pairs to test, none when all is done; `receiver` (M,) and `power` (M,) or (M, bands) are those of
+        the paths found so far, each once.
+        """
+        while True:
+            columns = zip(self._queues, _columns(power), strict=True)
+            wanted = np.concatenate([queue.take(receiver, column) for queue, column in columns])
+            new = np.unique(wanted[~self._taken[wanted]])
+            self._taken[new] = True
+            if len(new) or not len(wanted):
+                return new
+
+
+def _columns(power: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Power (N,) in every band."""
+    return [power] if power.ndim == 1 else list(power.T)
+
+
 class Queue:
     """Which pairs to test next: for every receiver those with the largest bounds, until the rest cannot matter.
 

@@ -98,7 +98,7 @@ class DeparturePaths(Protocol):
 
 
 class ReceiverSettings(Settings):
-    """A user's receiving panel: isotropic elements, upright and vertically polarised.
+    """A user's receiving panel: isotropic elements, upright, with the polarisation that was traced.
 
     That is the element whose response the path gains hold, whichever way the panel looks: azimuth and downtilt move the
     elements and turn nothing else. (Sionna turns the polarisation of a tilted receiver too.)

@@ -32,8 +32,8 @@ class BoundedPairs:
     receiver : int64 (N,)
     turned : uint32 (N,)
         1 where the edge's faces are to be exchanged.
-    power : float64 (N,)
-        Largest power gain that the pair may have.
+    power : float64 (N,) or (N, C)
+        Largest power gain that the pair may have, in each of C bands where the world has several.
     """
 
     chain: NDArray[np.uint32]
@@ -132,14 +132,19 @@ class PairTest:
         self, unfolded: Unfolded, source: NDArray[np.float64], orientation: tuple[float, float, float], pattern: str
     ) -> BoundedPairs:
         """Plausible pairs with clear ways, and bounds of their power; arguments as of `bounds.FieldBounds`."""
-        bounds = FieldBounds(self._world, self.finder, unfolded, self._all, source, orientation, pattern)
+        each = [
+            FieldBounds(world, self.finder, unfolded, self._all, source, orientation, pattern)
+            for world in self._world.each()
+        ]
+        shape = (len(each),) if self._world.bands else ()
         clearance = Clearance(self._world, self.finder, source, self._all.elements)
         number = np.empty(0, np.uint32)
-        parts = [(number, number, number, np.empty(0))]
+        parts = [(number, number, number, np.empty((0, *shape)))]
         for batch in self.plausible():
             pairs = batch if unfolded.passes.any() else clearance.clear(*batch)
             if dr.width(pairs[0]):
                 chain, receiver, turned = (numbers.numpy() for numbers in pairs)
-                parts.append((chain, receiver, turned, bounds(*pairs[:2])))
-        chain, receiver, turned, power = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return BoundedPairs(chain, receiver.astype(np.int64), turned, power)
+                power = np.stack([bounds(*pairs[:2]) for bounds in each], axis=1)
+                parts.append((chain, receiver, turned, power.reshape(-1, *shape)))
+        chain, receiver, turned, powers = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return BoundedPairs(chain, receiver.astype(np.int64), turned, powers)

@@ -38,7 +38,7 @@ def diffuse_paths(
     source : float64 (3,)
         Metres.
     receivers : float (R, 3)
-        Metres. Isotropic, vertically polarised.
+        Metres. Isotropic, with the polarisation of the world.
     solver : ChainSolver
         Depth, the other kinds of interaction, seed and memory.
     rays : int
@@ -70,8 +70,9 @@ def _stock(
 ) -> SionnaPaths:
     """Paths of the stock solver with diffuse reflection."""
     scene = world.scene
-    scene.tx_array = rt.PlanarArray(num_rows=1, num_cols=1, pattern=pattern, polarization="V")
-    scene.rx_array = rt.PlanarArray(num_rows=1, num_cols=1, pattern="iso", polarization="V")
+    user, bs = world.polarisations
+    scene.tx_array = rt.PlanarArray(num_rows=1, num_cols=1, pattern=pattern, polarization=bs)
+    scene.rx_array = rt.PlanarArray(num_rows=1, num_cols=1, pattern="iso", polarization=user)
     names = ["source", *(f"receiver-{number}" for number in range(len(receivers)))]
     place = [float(value) for value in source]
     scene.add(rt.Transmitter(names[0], place, orientation=[float(angle) for angle in orientation]))
@@ -115,8 +116,9 @@ def _as_paths(
     faces = world.first_face[np.where(types != sionna.NONE, shape, world.shape[0])] + primitive
     faces = np.where(types != sionna.NONE, faces, -1).astype(np.int32)
     length, departure, arrival = path_lengths(source, vertices, types != sionna.NONE, receivers[row[0]])
-    coefficient = (paths.a[0].numpy() + 1j * paths.a[1].numpy())[:, 0, 0, 0][row]
-    return Paths(
+    user, bs = world.ports
+    coefficient = (paths.a[0].numpy() + 1j * paths.a[1].numpy())[:, user, 0, bs][row]
+    found = Paths(
         row[0].astype(np.int64) + first,
         types,
         vertices,
@@ -127,6 +129,8 @@ def _as_paths(
         arrival,
         coefficient.astype(np.complex64),
     )
+    # A path of which another port has a field.
+    return found.select(found.coefficient != 0)
 
 
 def no_paths(depth: int) -> Paths:

@@ -26,7 +26,7 @@ from wavecity.raytrace.arrays import panel_axes
 from wavecity.raytrace.channels import Channels, subcarrier_frequencies
 from wavecity.raytrace.evolve import Bundle, Evolved, Wave, between, beyond, common, unshared_power
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
-from wavecity.raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation
+from wavecity.raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation, refuse_several
 from wavecity.raytrace.solver import Paths, line_of_sight
 from wavecity.raytrace.vegetation import path_losses, weakened
 from wavecity.raytrace.world import build_world
@@ -81,7 +81,8 @@ def simulate_moving(
     Raises
     ------
     InputError
-        Diffuse scattering, whose paths cannot be followed; a scene without tracks; and what `simulate` raises.
+        Several carriers or ports; diffuse scattering, whose paths cannot be followed; a scene without tracks; and what
+        `simulate` raises.
 
     Examples
     --------
@@ -89,6 +90,7 @@ def simulate_moving(
     >>> moving.csi.shape  # user, time, subcarrier, x, y
     (83, 32, 64, 32, 32)
     """
+    refuse_several(radio, "leave mobility out, or name one frequency and V or H")
     if solver.diffuse:
         msg = (
             "solver.diffuse is true, but diffuse paths cannot be followed along a route; set it to false, or leave "

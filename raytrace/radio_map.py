@@ -18,7 +18,7 @@ from wavecity.raytrace.arrays import SPEED_OF_LIGHT, best_beam
 from wavecity.raytrace.channels import Channels, csi
 from wavecity.raytrace.radio_map_settings import Metric, RadioMapSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
-from wavecity.raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation
+from wavecity.raytrace.simulate import ONE_AT_A_TIME, chain_solver, collect, panel_orientation, refuse_several
 from wavecity.raytrace.solver import Paths, line_of_sight
 from wavecity.raytrace.vegetation import weakened
 from wavecity.raytrace.world import build_world
@@ -89,7 +89,7 @@ def radio_map(
     Raises
     ------
     InputError
-        The spacing does not divide the tile, or the solver scatters.
+        The spacing does not divide the tile, there are several carriers or ports, or the solver scatters.
 
     Examples
     --------
@@ -101,6 +101,7 @@ def radio_map(
         count = settings.cells(scene.size)
     except ValueError as error:
         raise InputError(str(error)) from error
+    refuse_several(radio, "make a radio map of each, with radio.frequency and V or H")
     if solver.diffuse:
         msg = "solver.diffuse is true, but radio maps have no diffuse paths; set it to false"
         raise InputError(msg)

@@ -48,11 +48,11 @@ def scattered_paths(
     source : float64 (3,)
         Metres.
     receivers : float (R, 3)
-        Metres. Isotropic, vertically polarised.
+        Metres. Isotropic, with the polarisation of the world.
     orientation : tuple
         Of the source's element, radians (azimuth, downtilt, slant).
     pattern : str
-        Sionna's name of the source's element pattern; vertical polarisation.
+        Sionna's name of the source's element pattern, with the polarisation of the world.
     depth : int
         Width of the result's tables, at least 1.
     memory : int

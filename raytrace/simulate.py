@@ -51,8 +51,8 @@ def simulate(
     Raises
     ------
     InputError
-        Velocities of another shape, a material without a model at the frequency, no usable LLVM, or a Sionna RT of
-        another series.
+        Velocities of another shape, several carriers or ports, a material without a model at the frequency, no usable LLVM, or a
+        Sionna RT of another series.
 
     Examples
     --------
@@ -60,12 +60,13 @@ def simulate(
     >>> channels.gain.shape  # (user, path)
     (83, 32)
     """
+    refuse_several(radio, "simulate: trace them with simulate_bands")
     if velocities is not None:
         velocities, expected = np.asarray(velocities, np.float64), (len(scene.users), 3)
         if velocities.shape != expected or not np.isfinite(velocities).all():
             msg = f"velocities: shape {velocities.shape}; finite m/s of shape {expected}, one row per user, are needed"
             raise InputError(msg)
-    paths, visible = trace_scene(scene, radio, solver, seed)
+    (paths,), visible = trace_scene(scene, radio, solver, seed)
     paths, loss = weakened(scene.vegetation, scene.bs_position, scene.users, paths, radio.frequency)
     return collect(paths, visible, radio.frequency, solver, velocities, loss)
 
@@ -93,7 +94,52 @@ def simulate_csi(
     InputError
         As `simulate`.
     """
-    paths, visible = trace_scene(scene, radio, solver, seed)
+    refuse_several(radio, "simulate_csi: trace them with simulate_bands")
+    (found,) = simulate_bands(scene, radio, solver, seed)
+    return found
+
+
+def simulate_bands(
+    scene: Scene, radio: RadioSettings, solver: SolverSettings, seed: int
+) -> list[tuple[Channels, NDArray[np.complex64]]]:
+    """`simulate_csi` at every carrier and between every two ports: paths are found once, and only their fields are computed
+    at each.
+
+    Without `solver.tolerance` each has the paths of a run of its own. With it none of these is missing; there are some more,
+    which another one asked for.
+
+    Parameters
+    ----------
+    scene, radio, solver, seed
+        As of `simulate`, with `radio.carriers`, or polarisations with two ports.
+
+    Returns
+    -------
+    list of (Channels, complex64 (U, columns, rows))
+        Carrier by carrier, in the order of `radio.ports`. A path that several of them keep has the same delay and angles in
+        all, to the bit.
+
+    Raises
+    ------
+    InputError
+        As `simulate`.
+
+    Examples
+    --------
+    >>> radio = RadioSettings(carriers=[3.5e9, 28.5e9])
+    >>> low, high = simulate_bands(scene, radio, SolverSettings(), seed=0)
+    >>> (low[0].path_gain - high[0].path_gain).round(1)[:2]
+    array([18.2, 18.2], dtype=float32)
+    """
+    each, visible = trace_scene(scene, radio, solver, seed)
+    bands = [one for one in radio.each for _ in radio.ports]
+    return [_channels(scene, paths, visible, one, solver) for paths, one in zip(each, bands, strict=True)]
+
+
+def _channels(
+    scene: Scene, paths: Paths, visible: NDArray[np.bool_], radio: RadioSettings, solver: SolverSettings
+) -> tuple[Channels, NDArray[np.complex64]]:
+    """Channels of one carrier behind the scene's vegetation, path level and of the panel."""
     paths, loss = weakened(scene.vegetation, scene.bs_position, scene.users, paths, radio.frequency)
     channels = collect(paths, visible, radio.frequency, solver, loss=loss)
     if not (solver.diffuse and solver.diffuse_method == "patches"):
@@ -103,24 +149,43 @@ def simulate_csi(
     return channels, csi(everything, radio, batch=max(1, PATHS_AT_ONCE // most))
 
 
+def refuse_several(radio: RadioSettings, remedy: str) -> None:
+    """Raise `InputError` where there are several carriers, or pairs of ports."""
+    if radio.carriers:
+        names = ", ".join(f"{carrier / 1e9:g}" for carrier in radio.carriers)
+        msg = f"radio.carriers are {names} GHz, but one carrier is needed; {remedy}"
+        raise InputError(msg)
+    if len(radio.ports) > 1:
+        ends = f"{radio.user_polarisation} of users and {radio.polarisation} of the base station"
+        msg = f"radio: {ends} are {len(radio.ports)} pairs of ports, but one is needed; {remedy}"
+        raise InputError(msg)
+
+
 def trace_scene(
     scene: Scene, radio: RadioSettings, solver: SolverSettings, seed: int
-) -> tuple[Paths, NDArray[np.bool_]]:
-    """All paths of a scene, without its vegetation, and which users see the base station; arguments as of `simulate`."""
+) -> tuple[list[Paths], NDArray[np.bool_]]:
+    """All paths of a scene in every band, without its vegetation, and which users see the base station.
+
+    Arguments as of `simulate`.
+    """
     trace, panel = chain_solver(solver, seed), (panel_orientation(radio), radio.pattern)
     with ONE_AT_A_TIME:
         world = build_world(scene.mesh, scene.size, radio)
-        paths = trace(world, scene.bs_position, scene.users, *panel)
+        ends = scene.bs_position, scene.users
+        each = trace(world, *ends, *panel).by_band()
         if solver.diffuse and solver.max_depth:
-            if solver.diffuse_method == "patches":
-                ends = scene.bs_position, scene.users
-                scattered = scattered_paths(world, *ends, *panel, solver.max_depth, solver.memory)
-            else:
-                scattered = diffuse_paths(world, scene.bs_position, scene.users, trace, solver.diffuse_rays, *panel)
-            paths = join([paths, scattered])
-        visible = line_of_sight(world, scene.bs_position, scene.users)
+            patches = solver.diffuse_method == "patches"
+            for number, one in enumerate(world.each()):
+                scattered = (
+                    scattered_paths(one, *ends, *panel, solver.max_depth, solver.memory)
+                    if patches
+                    else diffuse_paths(one, *ends, trace, solver.diffuse_rays, *panel)
+                )
+                each[number] = join([each[number], scattered])
+            del one
+        visible = line_of_sight(world, *ends)
         del world
-    return paths, visible
+    return each, visible
 
 
 def chain_solver(solver: SolverSettings, seed: int) -> ChainSolver:

@@ -271,15 +271,17 @@ def coefficients(
     orientation : tuple
         Of the source's element, radians (azimuth, downtilt, slant).
     pattern : str
-        The source's element pattern, vertically polarised; receivers are isotropic.
+        The source's element pattern; receivers are isotropic. Their polarisations and ports are those of the world.
     diffraction : bool
 
     Returns
     -------
     complex64 (N,)
     """
-    transmit = rt.PlanarArray(num_rows=1, num_cols=1, pattern=pattern, polarization="V").antenna_pattern.patterns
-    receive = rt.PlanarArray(num_rows=1, num_cols=1, pattern="iso", polarization="V").antenna_pattern.patterns
+    receive, transmit = (
+        [rt.PlanarArray(num_rows=1, num_cols=1, pattern=of, polarization=polarisation).antenna_pattern.patterns[port]]
+        for of, polarisation, port in zip(("iso", pattern), world.polarisations, world.ports, strict=True)
+    )
     turned = load_rows(mi.Point3f, np.array([orientation]))
     upright = dr.zeros(mi.Point3f, dr.width(receivers))
     solved = fields(world.scene, paths, source, receivers, turned, upright, transmit, receive, diffraction)

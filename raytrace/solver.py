@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wavecity.raytrace import sionna_private as sionna
-from wavecity.raytrace.bounds import Queue
+from wavecity.raytrace.bounds import Queues
 from wavecity.raytrace.chains import Chains, find_chains
 from wavecity.raytrace.confirm import PairTest
 from wavecity.raytrace.device import PathsBuffer, dr, load_rows, load_table, mi, rt
@@ -58,8 +58,9 @@ class Paths:
         Metres.
     departure, arrival : float64 (N, 3)
         Unit vectors at the source and at the receiver, both away from it.
-    coefficient : complex64 (N,)
-        sqrt(power gain) between the two elements, without the carrier phase exp(-j 2 pi f delay).
+    coefficient : complex64 (N,) or (N, C)
+        sqrt(power gain) between the two elements, without the carrier phase exp(-j 2 pi f delay); at each of C bands
+        (carriers, pairs of ports) where the world has several.
     """
 
     receiver: NDArray[np.int64]
@@ -78,6 +79,12 @@ class Paths:
     def select(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "Paths":
         """The paths at these positions (or under this mask)."""
         return Paths(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    def by_band(self) -> "list[Paths]":
+        """The paths that each band has; all of them where there is one."""
+        if self.coefficient.ndim == 1:
+            return [self]
+        return [replace(self, coefficient=column).select(column != 0) for column in self.coefficient.T]
 
 
 @dataclass(frozen=True)
@@ -140,14 +147,15 @@ class ChainSolver:
         Parameters
         ----------
         world : World
+            With several bands all are traced at once: paths are found once, and the tolerance holds at each.
         source : float64 (3,)
             Metres.
         receivers : float (R, 3)
-            Metres. Isotropic, vertically polarised.
+            Metres. Isotropic, with the polarisation of the world.
         orientation : tuple
             Of the source's element, radians (azimuth, downtilt, slant).
         pattern : str
-            Sionna's name of the source's element pattern; vertical polarisation.
+            Sionna's name of the source's element pattern, with the polarisation of the world.
         chains : Chains, optional
             Of this world and source (see `chains`); found anew unless given.
         """
@@ -160,7 +168,7 @@ class ChainSolver:
         paths = self._with_fields(world, source, receivers, (orientation, pattern), paths)
         # Nothing arrives where an element pattern has a null. Of two edges in one place only one may carry a field, so
         # that duplicates are removed last.
-        paths = paths.select(paths.coefficient != 0)
+        paths = paths.select(_carries(paths))
         return paths.select(unique_paths(world.surfaces, paths))
 
     @recording
@@ -230,12 +238,13 @@ class ChainSolver:
     ) -> Paths:
         """Paths with their coefficients."""
         if not len(paths):
-            return paths
+            return replace(paths, coefficient=np.zeros((0, len(world.bands)), np.complex64)) if world.bands else paths
         if len(paths) == 1:  # for which kernels would be compiled anew
             return self._with_fields(world, source, receivers, panel, concatenate([paths, paths])).select(np.array([0]))
         buffer = path_buffer(world, paths, receivers, self.diffraction)
         ends = load_rows(mi.Point3f, source), load_table(mi.Point3f, receivers)
-        return replace(paths, coefficient=sionna.coefficients(world, buffer, *ends, *panel, self.diffraction))
+        each = [sionna.coefficients(one, buffer, *ends, *panel, self.diffraction) for one in world.each()]
+        return replace(paths, coefficient=np.stack(each, axis=1) if world.bands else each[0])
 
     def _strongest(
         self,
@@ -253,13 +262,13 @@ class ChainSolver:
         every = self._with_fields(world, source, receivers, panel, direct)
         place, kept = np.full(len(every), -1), np.arange(len(every))
         pairs = test.bounded(unfolded, source, *panel)
-        queue = Queue(pairs.receiver, pairs.power, len(receivers), self.max_paths, self.tolerance)
+        queue = Queues(pairs.receiver, pairs.power, len(receivers), self.max_paths, self.tolerance)
         while len(tested := queue.take(every.receiver[kept], _power(every.coefficient[kept]))):
             found = test.confirm(*pairs.load(tested))
             new = _with_geometry(surfaces, source, receivers, chains, unfolded, *found)
             sound = _has_steps(new)
             new, chain = self._with_fields(world, source, receivers, panel, new.select(sound)), found[0][sound]
-            carries = new.coefficient != 0
+            carries = _carries(new)
             new, chain = new.select(carries), chain[carries]
             every, place = concatenate([every, new]), np.concatenate([place, chain])
             # Only receivers with new paths may have new duplicates.
@@ -372,6 +381,12 @@ def _power(coefficient: NDArray[np.complex64]) -> NDArray[np.float64]:
     """Power gain of paths."""
     power: NDArray[np.float64] = np.abs(coefficient.astype(np.complex128)) ** 2
     return power
+
+
+def _carries(paths: Paths) -> NDArray[np.bool_]:
+    """Which paths have a field, in any band."""
+    there: NDArray[np.bool_] = paths.coefficient != 0
+    return there if there.ndim == 1 else np.asarray(there.any(axis=1))
 
 
 def _has_steps(paths: Paths) -> NDArray[np.bool_]:

@@ -7,7 +7,7 @@ that Dr.Jit's kernels are compiled once. Where an edge joins two materials, Sion
 faces as made of the illuminated one's material (its own approximation: it uses the material of one face only).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar, get_args
 
@@ -61,6 +61,10 @@ class FaceMaterial(rt.RadioMaterial):
             scattering_pattern=radio.scattering_pattern,
             **lobes[radio.scattering_pattern],
         )
+        self.set_constants(permittivity, conductivity)
+
+    def set_constants(self, permittivity: NDArray[np.float64], conductivity: NDArray[np.float64]) -> None:
+        """Give the faces other constants, those at another carrier."""
         self._face_permittivity = load(mi.Float, permittivity)
         self._face_conductivity = load(mi.Float, conductivity)
 
@@ -93,6 +97,25 @@ class FaceMaterial(rt.RadioMaterial):
 
 
 @dataclass(frozen=True)
+class Band:
+    """A carrier and a pair of ports: what the fields of a path depend on besides its geometry.
+
+    Attributes
+    ----------
+    frequency : float
+        Hz.
+    constants : float64 (F, 2)
+        Relative permittivity and conductivity (S/m) of each face at it.
+    ports : tuple of int
+        Port of the user, and of the base station.
+    """
+
+    frequency: float
+    constants: NDArray[np.float64]
+    ports: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class World:
     """A scene ready for tracing.
 
@@ -108,6 +131,12 @@ class World:
         By registry number: the first face of the shape.
     constants : float64 (F, 2), optional
         Relative permittivity and conductivity (S/m) of each face; None where they are not known.
+    bands : tuple of Band
+        Where there are several carriers or pairs of ports: what differs between them, carrier by carrier.
+    polarisations : tuple of str
+        Sionna's names of those of users and base station.
+    ports : tuple of int
+        Port of users and base station whose fields are computed.
     """
 
     surfaces: Surfaces
@@ -116,6 +145,21 @@ class World:
     primitive: NDArray[np.uint32]
     first_face: NDArray[np.uint32]
     constants: NDArray[np.float64] | None = None
+    bands: tuple[Band, ...] = ()
+    polarisations: tuple[str, str] = ("V", "V")
+    ports: tuple[int, int] = (0, 0)
+
+    def each(self) -> "Iterator[World]":
+        """Give the world with every band; only the last one given may be used, for they have one scene, whose materials and
+        frequency are set.
+        """
+        for band in self.bands:
+            (shape,) = self.scene.mi_scene.shapes()
+            shape.bsdf().set_constants(*band.constants.T)
+            self.scene.frequency = band.frequency
+            yield replace(self, constants=band.constants, ports=band.ports, bands=())
+        if not self.bands:
+            yield self
 
     def faces(self, shape: NDArray[np.integer], primitive: NDArray[np.integer]) -> NDArray[np.int32]:
         """Numbers of faces that Sionna names by shape and primitive; -1 where it says that there is none."""
@@ -134,12 +178,12 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     size : float
         Edge of the tile in m; the ground reaches half a tile further on every side.
     radio : RadioSettings
-        Frequency, and materials where those of the buildings are not known.
+        Frequency, or carriers, polarisations, and materials where those of the buildings are not known.
 
     Raises
     ------
     InputError
-        A material is not defined at the frequency.
+        A material is not defined at a frequency.
 
     Examples
     --------
@@ -148,28 +192,11 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
     214
     """
     surfaces = survey(mesh, size)
-    kinds = {
-        Surface.WALL: ("wall_material", radio.wall_material),
-        Surface.ROOF: ("roof_material", radio.roof_material),
-        # Undersides of elevated parts have the material of walls.
-        Surface.FLOOR: ("wall_material", radio.wall_material),
-        GROUND: ("ground_material", radio.ground_material),
-    }
-    properties = np.empty((GROUND + 1, 2))
-    for kind, (field, name) in kinds.items():
-        properties[kind] = material_properties(field, name, radio.frequency)
-    constants = properties[surfaces.kind]
-    if mesh.materials is not None:
-        kept = faces_that_count(mesh)
-        recipe = {kind: (float(properties[kind, 0]), float(properties[kind, 1])) for kind in Surface}
-        known = {
-            name: material_properties("frequency", name, radio.frequency)
-            for name in get_args(Material)
-            if name not in HIGHEST or radio.frequency < HIGHEST[name]
-        }
-        constants[: kept.sum()] = face_constants(
-            mesh.materials, mesh.building[kept], mesh.surface[kept], recipe, known, radio.frequency
-        )
+    bands = []
+    for carrier in radio.each:
+        constants = _constants(mesh, surfaces, radio, carrier.frequency)
+        bands += [Band(carrier.frequency, constants, ports) for ports in radio.ports]
+    constants = bands[0].constants
     material = FaceMaterial(constants[:, 0], constants[:, 1], radio)
 
     props = mi.Properties()
@@ -185,7 +212,36 @@ def build_world(mesh: Mesh, size: float, radio: RadioSettings) -> World:
 
     scene = rt.Scene(mi.load_dict({"type": "scene", "city": shape}))
     scene.frequency = radio.frequency
-    return replace(_number_faces(surfaces, scene), constants=constants)
+    several = tuple(bands) if len(bands) > 1 else ()
+    polarisations = radio.user_polarisation, radio.polarisation
+    return replace(_number_faces(surfaces, scene), constants=constants, bands=several, polarisations=polarisations)
+
+
+def _constants(mesh: Mesh, surfaces: Surfaces, radio: RadioSettings, frequency: float) -> NDArray[np.float64]:
+    """Relative permittivity and conductivity (S/m) of every face at a frequency, float64 (F, 2)."""
+    kinds = {
+        Surface.WALL: ("wall_material", radio.wall_material),
+        Surface.ROOF: ("roof_material", radio.roof_material),
+        # Undersides of elevated parts have the material of walls.
+        Surface.FLOOR: ("wall_material", radio.wall_material),
+        GROUND: ("ground_material", radio.ground_material),
+    }
+    properties = np.empty((GROUND + 1, 2))
+    for kind, (field, name) in kinds.items():
+        properties[kind] = material_properties(field, name, frequency)
+    constants: NDArray[np.float64] = properties[surfaces.kind]
+    if mesh.materials is not None:
+        kept = faces_that_count(mesh)
+        recipe = {kind: (float(properties[kind, 0]), float(properties[kind, 1])) for kind in Surface}
+        known = {
+            name: material_properties("frequency", name, frequency)
+            for name in get_args(Material)
+            if name not in HIGHEST or frequency < HIGHEST[name]
+        }
+        constants[: kept.sum()] = face_constants(
+            mesh.materials, mesh.building[kept], mesh.surface[kept], recipe, known, frequency
+        )
+    return constants
 
 
 def world_of(scene: SionnaScene) -> World:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import xarray as xr
 
+from wavecity.dataset.bands import radio_text
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, sha256_of, write_json
 from wavecity.dataset.materials import COLUMNS as MATERIALS
@@ -132,7 +133,7 @@ def describe(folder: StorePath) -> Node:
     InputError
         It holds no finished version.
     """
-    draft, data = load_draft(folder), open_store(folder)
+    draft, data = load_draft(folder), open_store(folder, carrier="all", port="all")
     attributes = attributes_of(data.attrs)
     recipe, fingerprint = attributes.get("recipe", {}).get("name", ""), attributes["fingerprint"]
     with_materials = attributes.get("recipe", {}).get("scene", {}).get("materials") is not None
@@ -145,7 +146,7 @@ def describe(folder: StorePath) -> Node:
     ]
     record_sets += _arrays(data, "user")
     if draft.layout.with_paths:
-        record_sets += _arrays(open_store(folder, "paths"), "path")
+        record_sets += _arrays(open_store(folder, "paths", carrier="all", port="all"), "path")
     if draft.layout.with_trajectory:
         record_sets += _arrays(open_store(folder, "trajectory"), "trajectory")
     if draft.layout.with_radio_map:
@@ -191,7 +192,7 @@ def _description(data: xr.Dataset) -> str:
         f"Simulated wireless channels of {data.sizes['scene']:,} scenes: tiles of {attributes['tile_size_m']:g} m "
         f"cut from "
         f"OpenStreetMap, each with a base station of {array['columns']} x {array['rows']} antennas at "
-        f"{attributes['frequency_hz'] / 1e9:g} GHz and up to {data.sizes['user']:,} users, traced with Sionna RT. "
+        f"{radio_text(attributes)} and up to {data.sizes['user']:,} users, traced with Sionna RT. "
         "The arrays are Zarr v3, which Croissant loaders do not read: their record sets (those whose names end in "
         "-arrays) "
         "describe type, shape, unit and files, but cannot be loaded; open data.zarr with xarray or zarr. The record "

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import TypedDict
 
+from wavecity.dataset.bands import band_names, carriers_text, frequencies_of, radio_text
 from wavecity.dataset.base_stations import SHARED, cells_text, stations_text
 from wavecity.dataset.card.source import Source, add_up, by_split, percent, places_of
 from wavecity.dataset.card.tables import (
@@ -104,7 +105,7 @@ def gather_facts(source: Source) -> Facts:
         "files": FILES,
         "snippets": {"xarray": USE_XARRAY, "PyTorch": USE_TORCH},
         "conventions": attributes["conventions"],
-        "statistics": statistics_table(attributes["statistics"]),
+        "statistics": statistics_table(attributes),
         "steps": _steps(source),
         "recipe_table": recipe_table(source.recipe),
         "maps_table": maps_table(source.lineage.get("maps", {})),
@@ -131,7 +132,7 @@ def _summary(source: Source) -> str:
     return (
         f"Ray-traced wireless channels in real cities. Each scene is a tile of {attributes['tile_size_m']:g} m × "
         f"{attributes['tile_size_m']:g} m cut from OpenStreetMap, with {stations} of {array['columns']} × "
-        f"{array['rows']} antennas at {attributes['frequency_hz'] / 1e9:g} GHz and up to {sizes['user']} users. It "
+        f"{array['rows']} antennas at {radio_text(attributes)} and up to {sizes['user']} users. It "
         f"holds "
         f"{held}, the users' positions, and a height map of the buildings. The channels are simulated, not measured."
     )
@@ -152,7 +153,8 @@ def _glance(source: Source, users: dict[str, Counter[str]]) -> list[tuple[str, s
         ("scenes", f"{status['done']:,}" + f" of {planned:,} planned" * bool(quarantined)),
         ("users", f"{sum(sum(counts.values()) for counts in users.values()):,}"),
         ("cities", _plural(len(places), "city", "cities") + " in " + _plural(len(countries), "country", "countries")),
-        ("carrier", f"{attributes['frequency_hz'] / 1e9:g} GHz"),
+        ("carriers" if "carriers" in attributes else "carrier", carriers_text(frequencies_of(attributes))),
+        ("ports", ", ".join(band_names(attributes)) + " (user/base station)" if "ports" in attributes else ""),
         (
             "array",
             f"{array['columns']} × {array['rows']}, {array['spacing_wavelengths']:g} λ apart, "
@@ -280,7 +282,14 @@ def _limits(source: Source, users: dict[str, Counter[str]]) -> list[str]:
         + " vehicles, people or street furniture. "
         "Buildings outside the tile are missing, so none of them blocks or reflects.",
         "Plane waves over the array: no near-field curvature, no coupling of the elements.",
-        f"The channel is that of one carrier, {attributes['frequency_hz'] / 1e9:g} GHz"
+        (
+            f"The channels are those of the carriers {carriers_text(frequencies_of(attributes))}, each with a panel whose "
+            "spacing is in its wavelengths; tables and pictures are of the first"
+            if "carriers" in attributes
+            else f"The channels are those between two ports at {radio_text(attributes)}; pictures are of the first pair"
+            if "ports" in attributes
+            else f"The channel is that of one carrier, {attributes['frequency_hz'] / 1e9:g} GHz"
+        )
         + ("; other bands and times can be derived from the paths." if source.paths is not None else ".")
         + " trajectory/csi has its own band." * (source.trajectory is not None),
         f"{percent(people['outage'], people.total())} of the users are in outage: the traced mechanisms found no "

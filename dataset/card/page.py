@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from wavecity.dataset.bands import at_band, dim_of
 from wavecity.dataset.card.facts import Facts, gather_facts
 from wavecity.dataset.card.pictures import (
     Example,
@@ -150,6 +151,8 @@ def _examples(source: Source) -> tuple[list[Example], list[tuple[str, NDArray[np
             count = n_users[index]
             names = ("height", "user_position", "path_gain", "los", "outage")
             arrays = {name: np.asarray(array_of(root, name)[index]) for name in names}
+            if dim_of(attributes):
+                arrays = at_band(arrays, 0)
             base = np.array([x + shifts[index], y])
             gain, los, outage = (arrays[name][:count] for name in ("path_gain", "los", "outage"))
             users = arrays["user_position"][:count, :2] + base
@@ -159,6 +162,7 @@ def _examples(source: Source) -> tuple[list[Example], list[tuple[str, NDArray[np
                 if chosen.any() and kind not in spectra:
                     user = int(np.flatnonzero(chosen)[gain[chosen].argmax()])
                     csi = np.asarray(array_of(root, "csi")[index, user])
+                    csi = csi[0] if dim_of(attributes) else csi
                     spectra[kind] = (f"{ids[index]}, user {user}, {kind}", spectrum(csi))
     return examples, list(spectra.values())
 

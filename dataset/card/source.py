@@ -79,8 +79,8 @@ def load_source(folder: StorePath) -> Source:
     draft = load_draft(folder)
     source = Source(
         folder=folder,
-        data=open_store(folder),
-        paths=open_store(folder, "paths") if draft.layout.with_paths else None,
+        data=open_store(folder, carrier="all", port="all"),
+        paths=open_store(folder, "paths", carrier="all", port="all") if draft.layout.with_paths else None,
         trajectory=open_store(folder, "trajectory") if draft.layout.with_trajectory else None,
         radio_map=open_store(folder, "radio_map") if draft.layout.with_radio_map else None,
         base_stations=open_store(folder, "bs") if draft.layout.base_stations > 1 else None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from wavecity.dataset.bands import DIMS, statistics_of
 from wavecity.dataset.base_stations import base_station_specs
 from wavecity.dataset.card.maps import Field, totals
 from wavecity.dataset.card.source import SPLITS, Source, add_up, by_split, percent
@@ -15,7 +16,7 @@ from wavecity.dataset.distributions import HISTOGRAMS, Histogram, SplitCounts
 from wavecity.dataset.materials import SOURCES as MATERIAL_SOURCES
 from wavecity.dataset.metadata import SCENE_INDEX
 from wavecity.dataset.radio_maps import RADIO_MAP_AXES, radio_map_specs
-from wavecity.dataset.records import MapRecord
+from wavecity.dataset.records import MapRecord, StoreAttributes
 from wavecity.dataset.schema import SCENE_FIELDS, TRAJECTORY_AXES, array_specs
 from wavecity.dataset.vegetation import vegetation_specs
 from wavecity.raytrace.radio_map_settings import METRICS
@@ -207,13 +208,19 @@ def schema_table(source: Source) -> Table:
     return Table(("array", "dimensions", "shape", "dtype", "unit", "meaning"), rows)
 
 
-def statistics_table(statistics: Mapping[str, float]) -> Table:
-    """Statistics for normalisation."""
+def statistics_table(attributes: StoreAttributes) -> Table:
+    """Statistics for normalisation, at every carrier or pair of ports where there are several."""
+    bands = statistics_of(attributes)
+    each = list(bands.values())
     rows = [
-        (name, f"{value:,}" if isinstance(value, int) else f"{value:.6g}", STATISTICS.get(name, ""))
-        for name, value in statistics.items()
+        (
+            name,
+            *(f"{of[name]:,}" if isinstance(of[name], int) else f"{of[name]:.6g}" for of in each),
+            STATISTICS.get(name, ""),
+        )
+        for name in attributes["statistics"]
     ]
-    return Table(("statistic", "value", "meaning"), rows, (1,))
+    return Table(("statistic", *bands, "meaning"), rows, tuple(range(1, len(each) + 1)))
 
 
 def recipe_table(recipe: Mapping[str, object]) -> Table:
@@ -289,6 +296,7 @@ def all_arrays(source: Source) -> dict[str, xr.DataArray]:
     specs = [*specs, *base_station_specs(specs, 2), *radio_map_specs(tuple(METRICS))]
     order = [spec.name for spec in specs]
     arrays = dict(sorted(arrays.items(), key=lambda item: order.index(item[0])))
+    axes |= {dim: source.data[dim] for dim in DIMS if dim in source.data.dims}
     return arrays | axes | {field.name: source.data[field.name] for field in [*SCENE_FIELDS, SCENE_INDEX]}
 
 

@@ -41,7 +41,9 @@ def _friis(arrays: Arrays, n_users: int, attrs: StoreAttributes) -> str:
         # A direct path far down in crowns may be cut without a share of the power that float32 can hold.
         missing &= arrays["paths/n_paths"][users] <= direct.shape[1]
         gains = gains * np.power(10.0, arrays[LOSS][users].astype(np.float64) / 20)
-    if missing.any():
+    # So may a user's antenna be, to the polarisation of the direct path.
+    same = len(set(attrs.get("polarisations", "V/V").split("/"))) == 1
+    if same and missing.any():
         return f"{int(missing.sum())} users are labelled LoS without a direct path"
     gains, users, direct = gains[direct.any(1)], users[direct.any(1)], direct[direct.any(1)]
     distance = np.linalg.norm(arrays["user_position"][users], axis=-1)

@@ -1,11 +1,14 @@
 """Checks of one unit: its files, its values against the receipt, and every scene of it."""
 
 import importlib.util
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wavecity.dataset.bands import at_band, attributes_at, band_names, dim_of
 from wavecity.dataset.buildings import read_buildings
+from wavecity.dataset.checks.bands import check_bands
 from wavecity.dataset.checks.base_stations import BASE_STATION_CHECKS, check_walls, is_missing, link_of
 from wavecity.dataset.checks.findings import Report
 from wavecity.dataset.checks.physics import SCENE_CHECKS
@@ -17,7 +20,7 @@ from wavecity.dataset.files import array_of, open_group, sha256_of
 from wavecity.dataset.fingerprints import array_checksum
 from wavecity.dataset.materials import COLUMNS as MATERIAL_COLUMNS
 from wavecity.dataset.materials import has_materials, wrong_materials
-from wavecity.dataset.records import Receipt, attributes_of
+from wavecity.dataset.records import Receipt, StoreAttributes, attributes_of
 from wavecity.dataset.schema import Arrays
 from wavecity.dataset.statistics import unit_statistics
 
@@ -70,7 +73,7 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
     root = open_group(draft.data)
     attributes = attributes_of(root.attrs)
     shifts = np.asarray(array_of(root, "bs_shift")[:])
-    _check_unit_statistics(receipt, arrays, unit, report)
+    _check_unit_statistics(receipt, arrays, unit, draft.layout.bands, report)
     buildings = _buildings(draft, unit)
     if buildings is not None:
         # Needs shapely, as the table needs geopandas.
@@ -94,8 +97,9 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
                 continue
             view, of_link = link_of(values, attributes, number)
             here = where + f", bs {number}" * (number > 0)
-            for name, check in checks.items():
-                report.check(name, here, check(view, n_users, of_link))
+            for at, its_values, its_attributes in _each_band(view, of_link):
+                for name, check in checks.items():
+                    report.check(name, here + at, check(its_values, n_users, its_attributes))
             if theirs is not None:
                 message = check_line_of_sight(
                     theirs,
@@ -105,6 +109,8 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
                     view["los"][:n_users],
                 )
                 report.check("los", here, message)
+        if dim := dim_of(attributes):
+            report.check(f"{dim}s", where, check_bands(values, n_users, attributes))
         if draft.layout.base_stations > 1:
             for name, check in BASE_STATION_CHECKS.items():
                 report.check(name, where, check(values, n_users, attributes))
@@ -124,6 +130,15 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
             if theirs is not None:
                 report.check("radio map buildings", where, check_footprints(theirs, values, attributes))
     return report
+
+
+def _each_band(values: Arrays, attributes: StoreAttributes) -> Iterator[tuple[str, Arrays, StoreAttributes]]:
+    """Values of a scene and attributes of the store at every carrier or pair of ports, and a word that says at which."""
+    names = band_names(attributes)
+    for number, name in enumerate(names):
+        yield f" at {name}", at_band(values, number), attributes_at(attributes, number)
+    if not names:
+        yield "", values, attributes
 
 
 def _read_unit(draft: Draft, unit: int, receipt: Receipt, damaged: set[str], report: Report) -> Arrays:
@@ -148,7 +163,7 @@ def _read_unit(draft: Draft, unit: int, receipt: Receipt, damaged: set[str], rep
     return arrays
 
 
-def _check_unit_statistics(receipt: Receipt, arrays: Arrays, unit: int, report: Report) -> None:
+def _check_unit_statistics(receipt: Receipt, arrays: Arrays, unit: int, bands: int, report: Report) -> None:
     """The receipt's sums over the train users follow from the stored values."""
     report.ran("statistics")
     scenes: list[Arrays | None] = [
@@ -161,8 +176,12 @@ def _check_unit_statistics(receipt: Receipt, arrays: Arrays, unit: int, report: 
         else None
         for row, outcome in enumerate(receipt["scenes"])
     ]
-    found = unit_statistics(scenes, [outcome["split"] for outcome in receipt["scenes"]])
-    if any(not np.isclose(found[name], value, 1e-9, 1e-30) for name, value in receipt["statistics"].items()):
+    splits = [outcome["split"] for outcome in receipt["scenes"]]
+    each = [[None if scene is None else at_band(scene, number) for scene in scenes] for number in range(bands)]
+    found = [unit_statistics(alone, splits) for alone in each or [scenes]]
+    stated = [receipt["statistics"], *receipt.get("bands", [])]
+    pairs = zip([found[0], *found] if bands else found, stated, strict=True)
+    if any(not np.isclose(one[name], value, 1e-9, 1e-30) for one, said in pairs for name, value in said.items()):
         report.add("statistics", f"unit {unit}", "the receipt's statistics do not follow from the stored values")
 
 

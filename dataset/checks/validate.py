@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from wavecity.dataset.bands import statistics_of
 from wavecity.dataset.checks.findings import Report, Validation
 from wavecity.dataset.checks.units import NO_GEOMETRY, check_file, check_unit, check_unit_files, has_geometry
 from wavecity.dataset.draft import Draft, load_draft
@@ -207,6 +208,11 @@ def _check_totals(draft: Draft, report: Report) -> None:
     found = read_json(draft.folder / "statistics.json")
     if not isinstance(found, dict) or any(not np.isclose(found.get(k, np.nan), v, 1e-9) for k, v in merged.items()):
         report.add("statistics", "statistics.json", "not the sum of the units' statistics")
+    if draft.layout.bands:
+        stated = statistics_of(attributes_of(open_group(draft.data).attrs))
+        every = [merge_statistics(list(units)) for units in zip(*(unit["bands"] for unit in receipts), strict=True)]
+        if list(stated.values()) != every:
+            report.add("statistics", "data.zarr, carriers or ports", "not the sum of the units' statistics")
 
 
 def _check_splits(scenes: Arrays, draft: Draft, report: Report) -> None:

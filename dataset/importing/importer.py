@@ -200,7 +200,7 @@ def import_sources(
     """
     place = location(store)
     before = latest(place)
-    if before is not None and "imported" not in open_store(before.folder).attrs:
+    if before is not None and "imported" not in open_store(before.folder, carrier="all", port="all").attrs:
         msg = f"{store}: holds a dataset that was built from a recipe; name another store"
         raise InputError(msg)
     scenes, layout, known, positions = _plan(files, settings)

@@ -6,9 +6,11 @@ from typing import Literal, cast
 
 import numpy as np
 
+from wavecity.dataset.bands import at_band, attributes_at, index_of
 from wavecity.dataset.buildings import write_buildings
 from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.draft import Draft, load_draft, open_draft
+from wavecity.dataset.features import channel_checksum
 from wavecity.dataset.files import StorePath, location, make_folder, open_group, read_json
 from wavecity.dataset.fingerprints import fingerprint_of, package_versions
 from wavecity.dataset.finish import finish_draft, seal
@@ -47,12 +49,15 @@ class _Part:
         Of these scenes.
     kept : tuple of str
         Of `OPTIONAL`.
+    band : int, optional
+        Number of the only carrier, or pair of ports, that is taken.
     """
 
     source: Draft
     rows: tuple[int, ...]
     outcomes: list[Outcome]
     kept: tuple[str, ...]
+    band: int | None = None
 
     @property
     def origin(self) -> str:
@@ -78,6 +83,8 @@ class _Part:
             map_metrics=layout.map_metrics if maps else (),
             map_cells=layout.map_cells if maps else 0,
             base_stations=layout.base_stations if "bs" in self.kept else 1,
+            carriers=layout.carriers if self.band is None else 0,
+            ports=layout.ports if self.band is None else 0,
         )
 
 
@@ -90,6 +97,8 @@ def subset(
     scenes: Sequence[str] | None = None,
     fields: Sequence[str] | None = None,
     version: int | None = None,
+    carrier: float | None = None,
+    port: str | None = None,
     progress: Tracker = iter,
 ) -> Version:
     """Write some scenes of a store, with some of its arrays, as a store of its own.
@@ -112,6 +121,10 @@ def subset(
         All by default.
     version : int, optional
         Number of a published version; the latest by default.
+    carrier : float, optional
+        Of several carriers only the one with this frequency in Hz; all by default.
+    port : str, optional
+        Of several pairs of ports only the one of this name, user/base station; all by default.
     progress : callable
         Wraps the iteration over units, e.g. a progress bar.
 
@@ -123,7 +136,7 @@ def subset(
     Raises
     ------
     InputError
-        Not a whole store, or damaged; no such scene, city, split, array or version; `out` holds another dataset.
+        Not a whole store, or damaged; no such scene, city, split, array, version, carrier or port; `out` holds another dataset.
 
     Examples
     --------
@@ -135,10 +148,19 @@ def subset(
     source = load_draft(folder)
     every = [outcome for receipt in source.receipts() for outcome in receipt["scenes"]]
     rows = _rows(store, every, cities, splits, scenes)
-    part = _Part(source, rows, [every[row] for row in rows], _kept(store, source.layout, fields))
+    attributes = attributes_of(open_group(source.data).attrs)
+    at = index_of(store, attributes, "all" if carrier is None else carrier, port or "all")
+    part = _Part(source, rows, [every[row] for row in rows], _kept(store, source.layout, fields), at)
     card = _card_of(folder)
     ids = [outcome["scene_id"] for outcome in part.outcomes]
-    made_of = {"subset of": source.fingerprint, "scenes": ids, "kept": part.kept, "schema": STORE_SCHEMA}
+    made_of: dict[str, object] = {
+        "subset of": source.fingerprint,
+        "scenes": ids,
+        "kept": part.kept,
+        "schema": STORE_SCHEMA,
+    }
+    if at is not None:
+        made_of["band"] = at
     fingerprint = fingerprint_of({**made_of, "versions": package_versions()})
     place = location(out)
     refuse_run_folder(place)
@@ -230,7 +252,6 @@ def _write(draft: Draft, unit: int, part: _Part) -> None:
     outcomes: list[Outcome] = []
     for row, outcome in zip(rows, part.outcomes[here.start : here.stop], strict=True):
         known = {key: value for key, value in outcome.items() if key not in REUSE}
-        outcomes.append(cast(Outcome, known | {"origin": part.origin}))
         its_unit = row // part.source.layout.unit
         found = load_unit(part.source, its_unit, names)
         if found is None:
@@ -240,7 +261,12 @@ def _write(draft: Draft, unit: int, part: _Part) -> None:
             raise InputError(msg)
         arrays, buildings = found
         at, count = row - part.source.layout.scenes_of(its_unit).start, outcome["n_users"]
-        scenes.append({name: arrays[name][at, :count] if name in per_user else arrays[name][at] for name in names})
+        taken = {name: arrays[name][at, :count] if name in per_user else arrays[name][at] for name in names}
+        if part.band is not None:
+            taken = at_band(taken, part.band)
+            known |= {"channel_checksum": channel_checksum(taken), "n_outage": int(taken["outage"].sum())}
+        scenes.append(taken)
+        outcomes.append(cast(Outcome, known | {"origin": part.origin}))
         if buildings is not None:
             table = buildings[buildings["scene_id"] == outcome["scene_id"]]
             tables.append((table, outcome["latitude"], outcome["longitude"]))
@@ -262,6 +288,8 @@ def _attributes(part: _Part) -> StoreAttributes:
         if group not in part.kept:
             attributes.pop(attribute, None)
             attributes["conventions"].pop(group, None)
+    if part.band is not None:
+        attributes = attributes_at(attributes, part.band)
     for name in COMPUTED:
         attributes.pop(name, None)  # type: ignore[misc]
     return attributes

@@ -11,7 +11,9 @@ from wavecity.geo.errors import InputError
 SUFFIXES = (".png", ".html", ".glb")
 
 
-def draw_scene(store: str | StorePath, scene_id: str, out: Path) -> Path:
+def draw_scene(
+    store: str | StorePath, scene_id: str, out: Path, carrier: float | None = None, port: str | None = None
+) -> Path:
     """Draw one scene: buildings by the source of their height, base station, users, and their strongest paths.
 
     Parameters
@@ -22,6 +24,10 @@ def draw_scene(store: str | StorePath, scene_id: str, out: Path) -> Path:
         E.g. `helsinki-0007`.
     out : Path
         Its suffix chooses: `.png` (3D view and plan), `.html` (interactive, needs no network), `.glb` (glTF).
+    carrier : float, optional
+        Of a store with several: the one with this frequency in Hz.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station.
 
     Raises
     ------
@@ -39,7 +45,7 @@ def draw_scene(store: str | StorePath, scene_id: str, out: Path) -> Path:
     if out.is_dir():
         msg = f"--out {out}: is a folder; name a file"
         raise InputError(msg)
-    view = load_view(store, scene_id)
+    view = load_view(store, scene_id, carrier=carrier, port=port)
     make_folder(out.parent)
     with atomic_path(out) as temporary:
         if suffix == ".png":

@@ -115,7 +115,13 @@ class View:
         return f"{note}."
 
 
-def load_view(store: str | StorePath, scene_id: str, max_paths: int = MAX_PATHS) -> View:
+def load_view(
+    store: str | StorePath,
+    scene_id: str,
+    max_paths: int = MAX_PATHS,
+    carrier: float | None = None,
+    port: str | None = None,
+) -> View:
     """Read what a preview needs of one scene.
 
     Parameters
@@ -126,6 +132,10 @@ def load_view(store: str | StorePath, scene_id: str, max_paths: int = MAX_PATHS)
         E.g. `helsinki-0007`.
     max_paths : int
         How many users get their strongest path drawn, at most; evenly picked.
+    carrier : float, optional
+        Of a store with several: the one with this frequency in Hz.
+    port : str, optional
+        Of a store with several pairs of ports: the one of this name, user/base station.
 
     Raises
     ------
@@ -138,7 +148,7 @@ def load_view(store: str | StorePath, scene_id: str, max_paths: int = MAX_PATHS)
     {'line of sight': 67, 'reflected or diffracted only': 12, 'outage': 4}
     """
     folder = resolve(store).parent
-    data = open_store(store)
+    data = open_store(store, carrier=carrier, port=port)
     row = _find_scene(store, data["scene_id"].values.astype(str), data["status"].values.astype(str), scene_id)
     scene = data.isel(scene=row).load()
     draft = load_draft(folder)
@@ -162,7 +172,10 @@ def load_view(store: str | StorePath, scene_id: str, max_paths: int = MAX_PATHS)
     if draft.layout.with_paths:
         table = {
             str(name): array.values[:n]
-            for name, array in open_store(store, "paths").isel(scene=row).load().data_vars.items()
+            for name, array in open_store(store, "paths", carrier=carrier, port=port)
+            .isel(scene=row)
+            .load()
+            .data_vars.items()
         }
         n_paths = table["n_paths"].astype(np.int64)
         paths = strongest_paths(table, base, users, status, triangles, max_paths)

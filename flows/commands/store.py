@@ -70,9 +70,12 @@ def describe(store: str, as_json: bool, version: int | None) -> None:
 @click.argument("store", type=address)
 @click.option("--scene", "scene_id", required=True, help="Id of the scene, e.g. helsinki-0007.")
 @click.option("--out", type=path, required=True, help="FILE.png, .html (interactive, offline) or .glb (glTF).")
-def preview(store: str, scene_id: str, out: Path) -> None:
+@click.option("--carrier", type=float, metavar="HZ", help="Of several carriers the one that is drawn, e.g. 28.5e9.")
+@click.option("--port", metavar="NAME", help="Of several pairs of ports the one that is drawn, user/base station: H/V.")
+def preview(store: str, scene_id: str, out: Path, carrier: float | None, port: str | None) -> None:
     """Draw a scene of a store: buildings by source of height, base station, users, their strongest paths."""
-    click.echo(f"wrote {import_extra('wavecity.dataset.preview.output', 'generate').draw_scene(store, scene_id, out)}")
+    output = import_extra("wavecity.dataset.preview.output", "generate")
+    click.echo(f"wrote {output.draw_scene(store, scene_id, out, carrier, port)}")
 
 
 @click.command(cls=SpokenCommand)
@@ -108,6 +111,8 @@ def publish(store: str, passed: tuple[str, ...]) -> None:
     help="Of spectrum, paths, trajectory, radio_map and bs (several base stations) keep only these; all other arrays are in "
     "every store.",
 )
+@click.option("--carrier", type=float, metavar="HZ", help="Of several carriers only this one, e.g. 28.5e9.")
+@click.option("--port", metavar="NAME", help="Of several pairs of ports only this one, user/base station: H/V.")
 @click.option("--version", type=click.IntRange(1), help="Number of the version (default: the published one).")
 def subset(
     store: str,
@@ -116,6 +121,8 @@ def subset(
     splits: tuple[str, ...],
     scenes: tuple[str, ...],
     fields: tuple[str, ...],
+    carrier: float | None,
+    port: str | None,
     version: int | None,
 ) -> None:
     """Write a part of a store as a store of its own; continues where it was when killed."""
@@ -130,6 +137,8 @@ def subset(
         scenes=_names(scenes),
         fields=_names(fields),
         version=version,
+        carrier=carrier,
+        port=port,
         progress=lambda units: track(units, "subset", unit="units"),
     )
     click.echo(f"published v{made.number}, {folder_size(made.folder) / 1e6:.1f} MB: {made.data}")

@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from wavecity.dataset.bands import index_of
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import StorePath, array_of, open_group, read_json
 from wavecity.dataset.integrity import damages
@@ -73,6 +74,7 @@ def make_index(store: str | StorePath) -> dict[str, Any]:
     except (OSError, KeyError, ValueError, TypeError) as error:
         msg = f"{store}: cannot be read as a finished Wavecity store ({error}); build it again, or name another"
         raise InputError(msg) from error
+    index_of(store, attributes, None)  # refuses several carriers or ports
     unit = draft.layout.unit
     receipts = draft.all_receipts()
     outcomes: list[Outcome] = []

@@ -365,6 +365,6 @@ def test_scenes_without_outage_paths_or_reflections_can_be_drawn_too(toy_store, 
     from dataclasses import replace
 
     silent = replace(view, paths=[], n_paths=None, status=np.full(len(view.users), 2), gain=view.gain * 0 - 200)
-    monkeypatch.setattr("wavecity.dataset.preview.output.load_view", lambda *_: silent)
+    monkeypatch.setattr("wavecity.dataset.preview.output.load_view", lambda *_, **__: silent)
     assert draw_scene(toy_store, "toy-0001", tmp_path / f"b.{suffix}").stat().st_size > 1000
     assert "keeps no paths" in silent.path_note

@@ -66,7 +66,7 @@ def test_a_subset_keeps_the_places_and_cards_list_them(store: Path, tmp_path: Pa
         values(1)["paths/vertices"],
     )
     parts = {"data": open_store(tmp_path / "part"), "paths": open_store(tmp_path / "part", "paths")}
-    source = SimpleNamespace(**parts, trajectory=None, radio_map=None)
+    source = SimpleNamespace(**parts, trajectory=None, radio_map=None, base_stations=None)
     assert "paths/vertices" in all_arrays(source)  # type: ignore[arg-type]
 
 

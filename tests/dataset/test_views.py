@@ -147,6 +147,7 @@ def plane_waves(paths):
         gain=gain,
         **{name: values.astype(np.float32) for name, values in table.items()},
         interactions=np.zeros((len(paths), most, 1), np.int8),
+        vertices=np.zeros((len(paths), most, 1, 3), np.float32),
         n_paths=(gain != 0).sum(1).astype(np.int32),
         power_cut=np.zeros(len(paths), np.float32),
         path_gain=np.where(power > 0, 10 * np.log10(np.maximum(power, 1e-30)), -200).astype(np.float32),

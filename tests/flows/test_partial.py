@@ -104,7 +104,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of what is traced."""
     found: list[str] = []
     real = build._trace
-    monkeypatch.setattr(build, "_trace", lambda scene, recipe: found.append(scene.id) or real(scene, recipe))
+    monkeypatch.setattr(build, "_trace", lambda scene, *given: found.append(scene.id) or real(scene, *given))
     return found
 
 
@@ -123,8 +123,8 @@ def test_only_the_named_city_is_looked_at(store: Path, traced: list[str], monkey
     """Its new map is used; the map of the other one may be gone, and the code another one."""
     town(store.parent / "Btown.osm", 20)
     (store.parent / "Aville.osm").unlink()
-    monkeypatch.setattr(build, "code_fingerprint", lambda: "newer")
-    monkeypatch.setattr(partial, "code_fingerprint", lambda: "newer")
+    monkeypatch.setattr(build, "code_of", lambda recipe: "newer")
+    monkeypatch.setattr(partial, "code_of", lambda recipe: "newer")
     first, recipe = versions(store)[0], recipe_of(store.parent)
     second = run(recipe, store, ("Btown",))
     assert second.number == 2
@@ -300,8 +300,8 @@ def test_quarantined_scenes_of_a_version_are_tried_again_as_a_new_one(
     town(tmp_path / "Btown.osm", 20)
     recipe, trace, unlucky = recipe_of(tmp_path), build._trace, ["btown"]
 
-    def with_bad_luck(scene: Any, recipe: Recipe) -> Any:
-        arrays = trace(scene, recipe)
+    def with_bad_luck(scene: Any, *given: Any) -> Any:
+        arrays = trace(scene, *given)
         if any(scene.id.startswith(name) for name in unlucky):
             raise RuntimeError("out of luck")
         return arrays

@@ -48,7 +48,7 @@ def test_data_parts_leave_training_and_retention_out():
     ("override", "words"),
     [
         ("radio.colums=16", "unknown key 'radio.colums'; did you mean radio.columns?"),
-        ("radio.size=16", "unknown key 'radio.size'; known there: frequency, columns"),
+        ("radio.size=16", "unknown key 'radio.size'; known there: frequency, carriers, columns"),
         (
             "localization.labels=[20]",
             "unknown key 'localization.labels'; did you mean training.evaluation.localization.labels?",

@@ -67,7 +67,7 @@ def no_tracing(monkeypatch):
     """Counts what is traced from here on."""
     traced = []
     real = build._trace
-    monkeypatch.setattr(build, "_trace", lambda scene, recipe: traced.append(scene.id) or real(scene, recipe))
+    monkeypatch.setattr(build, "_trace", lambda scene, *given: traced.append(scene.id) or real(scene, *given))
     return traced
 
 

@@ -16,7 +16,7 @@ from wavecity.raytrace.moving import simulate_moving
 from wavecity.raytrace.radio_map import radio_map
 from wavecity.raytrace.radio_map_settings import RadioMapSettings
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
-from wavecity.raytrace.simulate import simulate, simulate_csi
+from wavecity.raytrace.simulate import simulate, simulate_bands, simulate_csi
 from wavecity.raytrace.vegetation import depth_in_crowns, excess_loss, largest_loss, specific_attenuation
 
 Crown = tuple[Any, float, float, float]
@@ -181,6 +181,18 @@ def test_without_constants_they_are_those_at_the_carrier() -> None:
     most, depth = 1.15 * 3500**0.43, sampled((SHADE,), np.array([[plain.bs_position, USERS[0]]]))[0]
     assert found.vegetation_loss[0].max() >= most * (1 - np.exp(-0.7 * depth / most)) - 0.02
     assert found.vegetation_loss[0, 0] == pytest.approx(most * (1 - np.exp(-0.7 * depth / most)), abs=0.02)
+
+
+def test_each_carrier_loses_what_it_would_alone() -> None:
+    plain, _ = scenes()
+    green = replace(plain, vegetation=vegetation(SHADE))
+    bands = simulate_bands(green, RadioSettings(carriers=[3.5e9, 28.5e9], columns=2, rows=2), SOLVER, 0)
+    for carrier, (found, _) in zip((3.5e9, 28.5e9), bands, strict=True):
+        alone, _ = simulate_csi(green, RadioSettings(frequency=carrier, columns=2, rows=2), SOLVER, 0)
+        assert isinstance(found, WeakenedChannels)
+        assert isinstance(alone, WeakenedChannels)
+        np.testing.assert_array_equal(found.vegetation_loss, alone.vegetation_loss)
+        np.testing.assert_allclose(found.path_gain, alone.path_gain, atol=1e-4)
 
 
 def test_users_that_move_past_a_tree() -> None:
