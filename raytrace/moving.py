@@ -115,6 +115,7 @@ def simulate_moving(
                 scene.vegetation,
                 scene.bs_position,
                 points,
+                # ruff does not see that this is called before `world` is deleted below.
                 trace(world, scene.bs_position, points, orientation, radio.pattern, chains),  # noqa: F821
                 radio.frequency,
             )[0],

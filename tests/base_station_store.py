@@ -1,4 +1,4 @@
-"""A small store with several base stations from a cheap generator: free space beside the block of `toy`, users that move."""
+"""A small store with several base stations from a cheap generator: free space next to the block of `toy`, users that move."""
 
 from dataclasses import replace
 

@@ -123,7 +123,7 @@ SHADE = tree(0, -35, 3, 1, 9)
 
 
 def scenes() -> Any:
-    """A house aside, a base station, a user behind a tree and one beside it."""
+    """A house out of the way, a base station, a user behind a tree and one in the open."""
     plain = scene_of([(box(-60, -10, 20, 20), 12.0)], np.array(USERS))
     return plain, replace(plain, vegetation=vegetation(SHADE, attenuation=1.5, largest_loss=20.0))
 
@@ -144,7 +144,7 @@ def test_a_user_behind_a_tree() -> None:
     ratio = after.gain[0, direct_after] / before.gain[0, direct_before]
     assert -20 * np.log10(abs(ratio)) == pytest.approx(expected, abs=0.02)
     assert abs(np.angle(ratio)) < 1e-5  # the phase is the same
-    # All paths of the user behind it, from their gains; the user beside it has lost nothing.
+    # All paths of the user behind it, from their gains; the one in the open has lost nothing.
     power = (np.abs(after.gain.astype(complex)) ** 2).sum(axis=1)
     np.testing.assert_allclose(after.path_gain, 10 * np.log10(power), atol=1e-4)
     assert after.path_gain[0] < before.path_gain[0] - 1
