@@ -56,19 +56,19 @@ def open_arrays(
             numeric = sorted(name for name, array in known.items() if array.dtype.kind in "biufc")
             msg = f"{store}: no array {field!r}; it has {', '.join(numeric)}"
             raise InputError(msg)
-    if links:
-        return _of_links(store, fields, known, links)
-    opened = _fast({field: known[field] for field in fields})
-    if carrier is None and port is None and not any(map(_has_bands, opened.values())):
-        return opened
-    index = index_of(store, attributes_of(root.attrs.asdict()), carrier, port)
-    if index is None:
-        return opened
-    alone = {name: cast(ArrayV3, AtBand(array, index)) for name, array in opened.items() if _has_bands(array)}
-    return opened | alone
+    opened = {
+        field: _fast(_of_links(store, root, field, known[field], links) if links else [known[field]])
+        for field in fields
+    }
+    several = any(_has_bands(array) for parts in opened.values() for array in parts)
+    if several or carrier is not None or port is not None:
+        index = index_of(store, attributes_of(root.attrs.asdict()), carrier, port)
+        if index is not None:
+            opened = {field: [_at_band(array, index) for array in parts] for field, parts in opened.items()}
+    return {field: cast(ArrayV3, LinkArray(parts)) if links else parts[0] for field, parts in opened.items()}
 
 
-def _fast(arrays: dict[str, ArrayV3]) -> dict[str, ArrayV3]:
+def _fast(arrays: list[ArrayV3]) -> list[ArrayV3]:
     """The same arrays, decoded by package `zarrs` where it is installed."""
     try:
         from zarrs import ZarrsCodecPipeline
@@ -78,25 +78,22 @@ def _fast(arrays: dict[str, ArrayV3]) -> dict[str, ArrayV3]:
     # An array takes its pipeline, and the pipeline its number of threads, when it is made. zarrs decodes at least
     # `chunk_concurrent_minimum` shards at a time in its pool, whatever the number of threads.
     with zarr.config.set(_ZARRS):
-        return {name: _made_again(array) for name, array in arrays.items()}
+        return [_made_again(array) for array in arrays]
 
 
-def _of_links(
-    store: str | StorePath, fields: Sequence[str], known: dict[str, ArrayV3], links: int
-) -> dict[str, ArrayV3]:
-    """Arrays of all base stations (`LinkArray`)."""
-    root = open_group(resolve(str(store)))
-    found = {}
-    for field in fields:
-        if field.startswith("radio_map/"):
-            msg = f"{store}: {field}: radio maps are of base station 0; leave the field or bs out"
-            raise InputError(msg)
-        # What links do not have of their own, such as maps, is the store's.
-        parts = [root.get(name_of(number, field)) for number in range(links)]
-        arrays = {str(number): part for number, part in enumerate(parts) if isinstance(part, zarr.Array)}
-        of_link = _fast({**{str(number): known[field] for number in range(links)}, **arrays})
-        found[field] = cast(ArrayV3, LinkArray([of_link[str(number)] for number in range(links)]))
-    return found
+def _of_links(store: str | StorePath, root: zarr.Group, field: str, first: ArrayV3, links: int) -> list[ArrayV3]:
+    """A field of all base stations, of which `first` is that of base station 0."""
+    if field.startswith("radio_map/"):
+        msg = f"{store}: {field}: radio maps are of base station 0; leave the field or bs out"
+        raise InputError(msg)
+    parts = [root.get(name_of(number, field)) for number in range(links)]
+    # What links do not have of their own, such as maps, is the store's.
+    return [cast(ArrayV3, part) if isinstance(part, zarr.Array) else first for part in parts]
+
+
+def _at_band(array: ArrayV3, index: int) -> ArrayV3:
+    """An array at one of its bands (`AtBand`); as it is, where it has none."""
+    return cast(ArrayV3, AtBand(array, index)) if _has_bands(array) else array
 
 
 class LinkArray:
@@ -164,7 +161,7 @@ class AtBand:
     Parameters
     ----------
     array : zarr.Array
-        (scene, user, carrier or port, ...)
+        (scene, user, carrier or port, ...), or (scene, carrier or port, ...) of a radio map.
     index : int
         Number of the carrier, or the pair.
     """
@@ -172,10 +169,11 @@ class AtBand:
     def __init__(self, array: ArrayV3, index: int) -> None:
         self._array, self._index = array, index
         self.dtype, self.attrs, self.name = array.dtype, array.attrs, array.name
-        self.dims = tuple(dim for dim in dims_of(array) if dim not in DIMS)
-        self.shape = array.shape[:2] + array.shape[3:]
-        self.chunks = array.chunks[:2] + array.chunks[3:]
-        self.shards = None if array.shards is None else array.shards[:2] + array.shards[3:]
+        dims = dims_of(array)
+        self._axis = next(place for place, dim in enumerate(dims) if dim in DIMS)
+        self.dims = dims[: self._axis] + dims[self._axis + 1 :]
+        self.shape, self.chunks = self._without(array.shape), self._without(array.chunks)
+        self.shards = None if array.shards is None else self._without(array.shards)
 
     def __getitem__(self, key: Selection | int | slice) -> Values:
         return np.asarray(self._array[self._all_of(key)])
@@ -184,11 +182,15 @@ class AtBand:
         """See `zarr.Array.get_basic_selection`."""
         return self._array.get_basic_selection(self._all_of(key), out=out)
 
+    def _without(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Sizes without that of the bands."""
+        return sizes[: self._axis] + sizes[self._axis + 1 :]
+
     def _all_of(self, key: Selection | int | slice) -> Selection:
-        """A selection of scenes and users in the array with all of them."""
+        """A selection along the first dimensions, in the array with all bands."""
         given = key if isinstance(key, tuple) else (key,)
-        scene, user, *rest = (*given, slice(None))[: max(2, len(given))]
-        return (scene, user, self._index, *rest)
+        given = (*given, *[slice(None)] * (self._axis - len(given)))
+        return (*given[: self._axis], self._index, *given[self._axis :])
 
 
 def _has_bands(array: ArrayV3) -> bool:

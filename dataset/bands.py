@@ -1,9 +1,11 @@
 """Several carriers, or pairs of ports, in one store: which arrays have values at each, and the choice of one.
 
-Along dimension `carrier` or `port`, the third after scene and user, an array has what a store of that carrier, or of those
-two ports, alone would have. A store has one of these dimensions at most; an entry along it is called a band.
+Along dimension `carrier` or `port`, which comes after scene and user (in radio maps after the scene), an array has what a
+store of that carrier, or of those two ports, alone would have. A store has one of these dimensions at most; an entry along
+it is called a band.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
@@ -40,24 +42,35 @@ CONVENTIONS = {
 }
 # Relative difference of two frequencies that are the same.
 SAME = 1e-6
+# Groups of which all arrays follow from fields, but for the geometry in them; and the arrays that do in the others.
+OF_FIELDS = ("paths/", "radio_map/")
+GEOMETRY = ("radio_map/los",)
+SINGLE = (
+    "csi", "spectrum", "path_gain", "outage", "best_beam", "trajectory/csi",
+    "bs/serving", "bs/sinr", "bs/serving_along", "bs/handovers",
+)  # fmt: skip
 
 
 def per_band(name: str) -> bool:
-    """Whether an array has values at every band: all that follows from fields.
+    """Whether an array has values at every band: all that follows from fields, of any base station.
 
     Examples
     --------
-    >>> per_band("paths/delay"), per_band("los")
-    (True, False)
+    >>> per_band("paths/delay"), per_band("bs/1/csi"), per_band("los"), per_band("bs/position")
+    (True, True, False, False)
     """
-    return name.startswith("paths/") or name in ("csi", "spectrum", "path_gain", "outage", "best_beam")
+    of_link = re.sub(r"^bs/\d+/", "", name)
+    return of_link in SINGLE or (of_link.startswith(OF_FIELDS) and of_link not in GEOMETRY)
 
 
 def with_bands(specs: Sequence[ArraySpec], dim: str) -> list[ArraySpec]:
     """Arrays of a store with several bands along a dimension, from those of a store with one."""
-    return [
-        replace(spec, dims=(*spec.dims[:2], dim, *spec.dims[2:])) if per_band(spec.name) else spec for spec in specs
-    ]
+    found = []
+    for spec in specs:
+        first = 2 if spec.dims[1] == "user" else 1
+        dims = (*spec.dims[:first], dim, *spec.dims[first:])
+        found.append(replace(spec, dims=dims) if per_band(spec.name) else spec)
+    return found
 
 
 def stack_bands(each: Sequence[Arrays]) -> Arrays:
@@ -66,27 +79,41 @@ def stack_bands(each: Sequence[Arrays]) -> Arrays:
     Parameters
     ----------
     each : sequence of dict
-        Of `features.scene_arrays`, in the order of the bands.
+        Of `features.scene_arrays`, or radio maps, in the order of the bands.
 
     Returns
     -------
     dict
-        (user, band, ...) where an array depends on it.
+        (user, band, ...) where an array depends on it; of radio maps (band, ...).
     """
     return {
-        name: np.stack([arrays[name] for arrays in each], axis=1) if per_band(name) else values
+        name: np.stack([arrays[name] for arrays in each], axis=_axis(name)) if per_band(name) else values
         for name, values in each[0].items()
     }
 
 
 def at_band(arrays: Mapping[str, Values], index: int) -> Arrays:
     """Arrays of a scene at one of its bands; the reverse of `stack_bands`."""
-    return {name: values[:, index] if per_band(name) else values for name, values in arrays.items()}
+    return {
+        name: np.moveaxis(values, _axis(name), 0)[index] if per_band(name) else values
+        for name, values in arrays.items()
+    }
+
+
+def _axis(name: str) -> int:
+    """Axis of the bands in an array of a scene."""
+    return 0 if name.startswith("radio_map/") else 1
 
 
 def at_first(values: Values) -> Values:
     """Values (user,) of users that are counted once: with several bands (user, band) those at the first one."""
     return values if values.ndim == 1 else values[:, 0]
+
+
+def at_first_band(data: xr.Dataset) -> xr.Dataset:
+    """A group of a store at the first of its bands, where it has several."""
+    first: xr.Dataset = data.isel(dict.fromkeys(DIMS, 0), missing_dims="ignore")
+    return first
 
 
 def port_names(radio: RadioSettings) -> list[str]:
@@ -166,7 +193,10 @@ def attributes_at(attributes: StoreAttributes, index: int) -> StoreAttributes:
     if statistics:
         alone["statistics"] = statistics[index]
     if "carriers" in alone:
-        alone["frequency_hz"] = alone.pop("carriers")["frequencies_hz"][index]
+        carriers = alone.pop("carriers")
+        alone["frequency_hz"] = carriers["frequencies_hz"][index]
+        if "vegetation" in carriers:
+            alone["vegetation"] = carriers["vegetation"][index]
         if "radio" in alone.get("recipe", {}):
             radio = {name: value for name, value in alone["recipe"]["radio"].items() if name != "carriers"}
             alone["recipe"] = {**alone["recipe"], "radio": {**radio, "frequency": alone["frequency_hz"]}}

@@ -133,12 +133,12 @@ def with_links(
     settings: BaseStationSettings,
     gain_floor: float,
 ) -> Arrays:
-    """Every per-unit array of a scene with several base stations.
+    """Every per-unit array of a scene with several base stations; with several bands the cells are found at each.
 
     Parameters
     ----------
     first : dict
-        Arrays of base station 0 (`features.scene_arrays`).
+        Arrays of base station 0 (`features.scene_arrays`, or `bands.stack_bands` of these).
     others : sequence of dict
         Of the others; None for one that found no place.
     stations : sequence of (float (3,), float)
@@ -167,9 +167,10 @@ def with_links(
     arrays["bs/serving"] = serving_cell(gain)
     arrays["bs/sinr"] = sinr(gain, settings.power_dbm, settings.bandwidth, settings.noise_figure)
     if moving:
-        power = np.array([np.mean(np.abs(view["trajectory/csi"]) ** 2, axis=(2, 3, 4), dtype=float) for view in views])
-        along = cells_along(power, settings.hysteresis)
-        arrays |= {"bs/serving_along": along, "bs/handovers": handovers(along)}
+        along = (np.abs(view["trajectory/csi"]) ** 2 for view in views)
+        power = np.array([np.mean(values, axis=(-3, -2, -1), dtype=float) for values in along])
+        serving = cells_along(power, settings.hysteresis)
+        arrays |= {"bs/serving_along": serving, "bs/handovers": handovers(serving)}
     return arrays
 
 
@@ -215,11 +216,17 @@ def cells_along(power: NDArray[np.float64], hysteresis: float) -> NDArray[np.int
 
     Parameters
     ----------
-    power : float64 (B, U, T)
+    power : float64 (B, ..., T)
         0 where nothing is heard.
     hysteresis : float
         dB by which another must be stronger than the serving one.
+
+    Returns
+    -------
+    int8 (..., T)
     """
+    shape = power.shape[1:]
+    power = power.reshape(len(power), -1, shape[-1])
     strongest = np.where(power.any(0), power.argmax(0), -1)
     serving = strongest.copy()
     user = np.arange(power.shape[1])
@@ -228,7 +235,7 @@ def cells_along(power: NDArray[np.float64], hysteresis: float) -> NDArray[np.int
         own = np.where(before >= 0, power[before, user, step], 0)
         stays = (own > 0) & (power[:, :, step].max(0) <= own * 10 ** (hysteresis / 10))
         serving[:, step] = np.where(stays, before, strongest[:, step])
-    return serving.astype(np.int8)
+    return serving.reshape(shape).astype(np.int8)
 
 
 def handovers(serving: NDArray[np.int8]) -> NDArray[np.int16]:

@@ -128,7 +128,9 @@ class DerivedCsi:
         faces = np.asarray(sample["bs/azimuth"], np.float64)
         if "scene_row" in sample:
             faces = faces[np.asarray(sample["scene_row"])]
-        return np.asarray(azimuth + np.deg2rad(self.radio.azimuth - faces)[..., None], np.float32)
+        turn = np.deg2rad(self.radio.azimuth - faces)
+        # The same for all paths, and for all pairs of ports.
+        return np.asarray(azimuth + turn.reshape(turn.shape + (1,) * (azimuth.ndim - turn.ndim)), np.float32)
 
     def __repr__(self) -> str:
         radio = self.radio

@@ -6,7 +6,7 @@ from typing import TypedDict
 import numpy as np
 import xarray as xr
 
-from wavecity.dataset.bands import DIMS, band_names, carriers_text, frequencies_of
+from wavecity.dataset.bands import at_first_band, band_names, carriers_text, frequencies_of
 from wavecity.dataset.files import StorePath, folder_size, read_json
 from wavecity.dataset.fingerprints import read_sealed
 from wavecity.dataset.reader import open_store, resolve
@@ -222,7 +222,7 @@ def _splits(data: xr.Dataset) -> dict[str, Split]:
     splits, n_users = data["split"].values.astype(str), data["n_users"].values
     real = np.arange(data.sizes["user"]) < n_users[:, None]
     # With several carriers or ports those with a path at the first one.
-    outage = data["outage"].isel(dict.fromkeys(DIMS, 0), missing_dims="ignore").values.astype(bool)
+    outage = at_first_band(data[["outage"]])["outage"].values.astype(bool)
     served = (real & ~outage).sum(1)
     cities = data["city"].values.astype(str) if "city" in data else np.full(len(splits), "")
     found: dict[str, Split] = {}

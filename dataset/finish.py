@@ -37,7 +37,7 @@ from wavecity.dataset.statistics import merge_statistics
 from wavecity.dataset.vegetation import CONVENTION as VEGETATION_CONVENTION
 from wavecity.raytrace.channels import subcarrier_frequencies
 
-# The coordinates of dimensions `carrier` and `port`, in the root group and in `paths`.
+# The coordinates of dimensions `carrier` and `port`, in every group.
 CARRIER_AXIS = TrajectoryAxis(CARRIER, CARRIER, "Hz", "carrier frequency")
 PORT_AXIS = TrajectoryAxis(PORT, PORT, "1", "polarisation of user and base station")
 
@@ -98,7 +98,7 @@ def finish_draft(draft: Draft, attributes: StoreAttributes, lineage: Mapping[str
     _write_axes(root, axes)
     for group in groups(draft.layout):
         # xarray takes what this attribute names as coordinates.
-        theirs = [axis for name, (axis, _) in axes.items() if name.startswith(f"{group}/")]
+        theirs = [axis for name, (axis, _) in axes.items() if name.rpartition("/")[0] == group]
         root[group].attrs["coordinates"] = " ".join(field.name for field in [*GROUP_FIELDS, *theirs])
     conventions = CONVENTIONS
     if draft.layout.with_trajectory:
@@ -188,7 +188,7 @@ def group_axes(layout: Layout, attributes: StoreAttributes) -> dict[str, tuple[T
             else (PORT_AXIS, np.asarray(attributes["ports"]["names"], object))
         )
         dim = along[0].name
-        axes |= {dim: along} | ({f"paths/{dim}": along} if layout.with_paths else {})
+        axes |= {f"{group}/{dim}".lstrip("/"): along for group in ["", *groups(layout)]}
     return axes
 
 

@@ -24,7 +24,7 @@ class Layout:
     """Sizes of the store's dimensions and its sharding.
 
     Without `steps` its users do not move; without `map_metrics` its scenes have no radio maps. `base_stations` counts the
-    first one. Without `carriers` there is one, without `ports` one pair; there are several of one of these three at most.
+    first one. Without `carriers` there is one, without `ports` one pair; there are several of one of these two at most.
     """
 
     scenes: int
@@ -95,8 +95,8 @@ class Layout:
         """Arrays that units write."""
         parts = self.with_spectrum, self.with_paths, self.gain_floor, self.with_trajectory, self.with_vertices
         specs = array_specs(*parts) + vegetation_specs(self.with_vegetation and self.with_paths)
-        specs = with_bands(specs, CARRIER if self.carriers else PORT) if self.bands else specs
-        return specs + base_station_specs(specs, self.base_stations) + radio_map_specs(self.map_metrics)
+        specs += base_station_specs(specs, self.base_stations) + radio_map_specs(self.map_metrics)
+        return with_bands(specs, CARRIER if self.carriers else PORT) if self.bands else specs
 
     def shape(self, spec: ArraySpec) -> tuple[int, ...]:
         """Shape of one array."""
@@ -137,8 +137,9 @@ class Layout:
         shape = self.shape(spec)
         item = np.dtype(spec.dtype).itemsize
         if "subcarrier" in spec.dims:
-            users = min(max(1, TRAJECTORY_CHUNK // (item * math.prod(shape[2:]))), self.users_per_chunk, shape[1])
-            return 1, users, *shape[2:]
+            rest = self._of_one_band(spec)[2:]
+            users = min(max(1, TRAJECTORY_CHUNK // (item * math.prod(rest))), self.users_per_chunk, shape[1])
+            return 1, users, *rest
         if {"x", "kx"} & set(spec.dims):
             return 1, min(self.users_per_chunk, shape[1]), *self._of_one_band(spec)[2:]
         small = item * math.prod(shape[1:]) * self.unit <= SMALL

@@ -42,6 +42,8 @@ class RadioMapDataset(Dataset[Sample]):
         Only these scenes, by id or a pattern such as `helsinki-*`, and only those of these cities.
     version : int, optional
         Number of a published version; the latest by default.
+    carrier : float, optional
+        Of a store with several: the one with this frequency in Hz.
 
     Attributes
     ----------
@@ -56,8 +58,8 @@ class RadioMapDataset(Dataset[Sample]):
     Raises
     ------
     InputError
-        Not a store or one without radio maps, files of it are missing or damaged, no such version, scene, city or metric, or
-        a split without scenes.
+        Not a store or one without radio maps, files of it are missing or damaged, no such version, scene, city, metric or
+        carrier, or a split without scenes.
 
     Examples
     --------
@@ -76,10 +78,11 @@ class RadioMapDataset(Dataset[Sample]):
         scenes: Sequence[str] | None = None,
         cities: Sequence[str] | None = None,
         version: int | None = None,
+        carrier: float | None = None,
     ) -> None:
         path = resolve(store, version)
-        root = open_store(path, verify=verify)
-        known = [str(name) for name in open_store(path, GROUP).data_vars]
+        root = open_store(path, verify=verify, carrier=carrier)
+        known = [str(name) for name in open_store(path, GROUP, carrier=carrier).data_vars]
         self.metrics = tuple(known if metrics is None else metrics)
         for name in self.metrics:
             if name not in known:
@@ -99,13 +102,14 @@ class RadioMapDataset(Dataset[Sample]):
         shift = root["bs_shift"].values[self.scene_index].astype(np.float64)
         place = np.asarray(self.attrs["bs_position_m"], np.float64) + np.outer(shift, [1.0, 0.0, 0.0])
         self._bs_position = torch.from_numpy(place.astype(np.float32))
-        self._path = path
+        self._path, self._carrier = path, carrier
         self._open()
 
     def _open(self) -> None:
         """Open the arrays in this process: connections do not survive a fork."""
         self._process = os.getpid()
-        self._arrays = open_arrays(self._path, ("height", *(f"{GROUP}/{name}" for name in self.metrics)))
+        fields = ("height", *(f"{GROUP}/{name}" for name in self.metrics))
+        self._arrays = open_arrays(self._path, fields, carrier=self._carrier)
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_arrays"}

@@ -207,11 +207,14 @@ class VegetationAttributes(TypedDict):
 
 
 class BandAttributes(TypedDict, total=False):
-    """Carriers, or pairs of ports, of a store that has several, in their order, with statistics as of the store."""
+    """Carriers, or pairs of ports, of a store that has several, in their order, with statistics as of the store; of carriers
+    also what paths lose in vegetation, where there is any.
+    """
 
     frequencies_hz: list[float]
     names: list[str]
     statistics: list[dict[str, float]]
+    vegetation: list[VegetationAttributes]
 
 
 class ImportAttributes(TypedDict):

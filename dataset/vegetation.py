@@ -44,10 +44,20 @@ def crowns_text(attributes: VegetationAttributes, outcomes: Iterable[Outcome]) -
     """
     found = [outcome["provenance"]["vegetation"]["crowns"] for outcome in outcomes if _has_crowns(outcome)]
     counts = {kind: sum(of[kind] for of in found) for kind in KINDS}
-    constants = f"{attributes['attenuation_db_per_m']:.3g} dB/m, at most {attributes['largest_loss_db']:.3g} dB"
     kinds = ", ".join(f"{counts[kind]:,} {name}" for kind, name in KINDS.items())
     each = sum(counts.values()) / max(len(found), 1)
-    return f"{kinds} in {len(found):,} scenes ({each:.1f} a scene); {constants}"
+    return f"{kinds} in {len(found):,} scenes ({each:.1f} a scene); {constants_text(attributes)}"
+
+
+def constants_text(attributes: VegetationAttributes) -> str:
+    """Constants of the loss.
+
+    Examples
+    --------
+    >>> constants_text(vegetation_attributes(5.7, 94.7))
+    '5.7 dB/m, at most 94.7 dB'
+    """
+    return f"{attributes['attenuation_db_per_m']:.3g} dB/m, at most {attributes['largest_loss_db']:.3g} dB"
 
 
 def _has_crowns(outcome: Outcome) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 from rich.table import Table
 
-from wavecity.dataset.bands import dim_of, radio_text
+from wavecity.dataset.bands import at_first_band, dim_of, radio_text
 from wavecity.dataset.base_stations import cells_text, stations_text
 from wavecity.dataset.card.facts import trajectory_text
 from wavecity.dataset.card.maps import state_lines
@@ -268,10 +268,10 @@ def print_store(store: str) -> None:
     if "trajectory" in data.attrs:
         table.add_row("trajectories", trajectory_text(attributes))
     if "radio_map" in data.attrs:
-        metrics = [str(name) for name in open_store(store, "radio_map").data_vars]
+        metrics = [str(name) for name in open_store(store, "radio_map", carrier="all", port="all").data_vars]
         table.add_row("radio maps", radio_map_text(attributes["radio_map"], metrics))
     if "base_stations" in data.attrs:
-        cells = open_store(store, "bs")
+        cells = at_first_band(open_store(store, "bs", carrier="all", port="all"))
         table.add_row("base stations", stations_text(attributes["base_stations"]))
         count = attributes["base_stations"]["count"]
         table.add_row("cells", cells_text(cells["serving"].values, cells["sinr"].values, count))

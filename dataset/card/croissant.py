@@ -148,11 +148,11 @@ def describe(folder: StorePath) -> Node:
     if draft.layout.with_paths:
         record_sets += _arrays(open_store(folder, "paths", carrier="all", port="all"), "path")
     if draft.layout.with_trajectory:
-        record_sets += _arrays(open_store(folder, "trajectory"), "trajectory")
+        record_sets += _arrays(open_store(folder, "trajectory", carrier="all", port="all"), "trajectory")
     if draft.layout.with_radio_map:
-        record_sets += _arrays(open_store(folder, "radio_map"), "radio_map")
+        record_sets += _arrays(open_store(folder, "radio_map", carrier="all", port="all"), "radio_map")
     if draft.layout.base_stations > 1:
-        record_sets += _arrays(open_store(folder, "bs"), "bs")
+        record_sets += _arrays(open_store(folder, "bs", carrier="all", port="all"), "bs")
     title = f"Wavecity channels{': ' * bool(recipe)}{recipe}"
     return {
         "@context": CONTEXT,

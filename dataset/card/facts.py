@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import TypedDict
 
-from wavecity.dataset.bands import band_names, carriers_text, frequencies_of, radio_text
+from wavecity.dataset.bands import at_first_band, band_names, carriers_text, frequencies_of, radio_text
 from wavecity.dataset.base_stations import SHARED, cells_text, stations_text
 from wavecity.dataset.card.source import Source, add_up, by_split, percent, places_of
 from wavecity.dataset.card.tables import (
@@ -24,7 +24,7 @@ from wavecity.dataset.card.tables import (
 from wavecity.dataset.files import folder_size
 from wavecity.dataset.radio_maps import radio_map_text
 from wavecity.dataset.records import StoreAttributes
-from wavecity.dataset.vegetation import behind_text, crowns_text
+from wavecity.dataset.vegetation import behind_text, constants_text, crowns_text
 
 FILES = {
     "data.zarr": "the arrays, Zarr v3; group paths holds the single paths",
@@ -195,7 +195,7 @@ def _stations(source: Source) -> list[tuple[str, str]]:
     """Several base stations and their cells; nothing where there is one."""
     if source.base_stations is None:
         return []
-    attributes, cells = source.attributes["base_stations"], source.base_stations
+    attributes, cells = source.attributes["base_stations"], at_first_band(source.base_stations)
     served = cells_text(cells["serving"].values, cells["sinr"].values, attributes["count"])
     return [("base stations", stations_text(attributes)), ("cells", served)]
 
@@ -206,8 +206,11 @@ def _vegetation(source: Source) -> list[tuple[str, str]]:
         return []
     outcomes = (outcome for receipt in source.receipts for outcome in receipt["scenes"])
     rows = [("crowns", crowns_text(source.attributes["vegetation"], outcomes))]
+    if len(each := source.attributes.get("carriers", {}).get("vegetation", [])) > 1:
+        of_carriers = zip(band_names(source.attributes), each, strict=True)
+        rows.append(("loss in crowns", "; ".join(f"{name}: {constants_text(of)}" for name, of in of_carriers)))
     if source.paths is not None:
-        first = source.paths[["vegetation_loss", "gain"]].isel(path=slice(1)).compute()
+        first = at_first_band(source.paths[["vegetation_loss", "gain"]]).isel(path=slice(1)).compute()
         rows.append(
             ("strongest path through crowns", behind_text(first["vegetation_loss"].values, first["gain"].values))
         )

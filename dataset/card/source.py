@@ -79,11 +79,11 @@ def load_source(folder: StorePath) -> Source:
     draft = load_draft(folder)
     source = Source(
         folder=folder,
-        data=open_store(folder, carrier="all", port="all"),
-        paths=open_store(folder, "paths", carrier="all", port="all") if draft.layout.with_paths else None,
-        trajectory=open_store(folder, "trajectory") if draft.layout.with_trajectory else None,
-        radio_map=open_store(folder, "radio_map") if draft.layout.with_radio_map else None,
-        base_stations=open_store(folder, "bs") if draft.layout.base_stations > 1 else None,
+        data=_every(folder),
+        paths=_every(folder, "paths") if draft.layout.with_paths else None,
+        trajectory=_every(folder, "trajectory") if draft.layout.with_trajectory else None,
+        radio_map=_every(folder, "radio_map") if draft.layout.with_radio_map else None,
+        base_stations=_every(folder, "bs") if draft.layout.base_stations > 1 else None,
         receipts=draft.receipts(),
         lineage=read_json(folder / "lineage.json") or Lineage(),
         distributions=read_json(folder / "distributions.json"),
@@ -96,6 +96,11 @@ def load_source(folder: StorePath) -> Source:
         if path.exists():
             _read_buildings(path, source, city_of, outlined)
     return source
+
+
+def _every(folder: StorePath, group: str | None = None) -> xr.Dataset:
+    """A group of a store, at all carriers or pairs of ports."""
+    return open_store(folder, group, carrier="all", port="all")
 
 
 def _read_buildings(path: StorePath, source: Source, city_of: dict[str, str], outlined: bool) -> None:

@@ -1,7 +1,7 @@
 """Checks of one unit: its files, its values against the receipt, and every scene of it."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ from wavecity.dataset.buildings import read_buildings
 from wavecity.dataset.checks.bands import check_bands
 from wavecity.dataset.checks.base_stations import BASE_STATION_CHECKS, check_walls, is_missing, link_of
 from wavecity.dataset.checks.findings import Report
-from wavecity.dataset.checks.physics import SCENE_CHECKS
+from wavecity.dataset.checks.physics import SCENE_CHECKS, SceneCheck
 from wavecity.dataset.checks.radio_maps import RADIO_MAP_CHECKS
 from wavecity.dataset.checks.trajectories import TRAJECTORY_CHECKS
 from wavecity.dataset.checks.vegetation import VEGETATION_CHECKS
@@ -93,13 +93,15 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
         theirs = None if buildings is None else buildings[buildings["scene_id"] == outcome["scene_id"]]
         checks = SCENE_CHECKS | (TRAJECTORY_CHECKS if draft.layout.with_trajectory else {})
         for number in range(draft.layout.base_stations):
-            if is_missing(values, number):
-                continue
             view, of_link = link_of(values, attributes, number)
             here = where + f", bs {number}" * (number > 0)
-            for at, its_values, its_attributes in _each_band(view, of_link):
-                for name, check in checks.items():
-                    report.check(name, here + at, check(its_values, n_users, its_attributes))
+            if draft.layout.with_vegetation and draft.layout.with_paths:
+                _run(VEGETATION_CHECKS, here, view, n_users, of_link, report)
+            if is_missing(values, number):
+                continue
+            _run(checks, here, view, n_users, of_link, report)
+            if dim := dim_of(attributes):
+                report.check(f"{dim}s", here, check_bands(view, n_users, of_link))
             if theirs is not None:
                 message = check_line_of_sight(
                     theirs,
@@ -109,27 +111,34 @@ def check_unit(draft: Draft, listed: tuple[int, dict[str, str]]) -> Report:
                     view["los"][:n_users],
                 )
                 report.check("los", here, message)
-        if dim := dim_of(attributes):
-            report.check(f"{dim}s", where, check_bands(values, n_users, attributes))
         if draft.layout.base_stations > 1:
-            for name, check in BASE_STATION_CHECKS.items():
-                report.check(name, where, check(values, n_users, attributes))
+            _run(BASE_STATION_CHECKS, where, values, n_users, attributes, report)
             if theirs is not None:
                 report.check("base stations", where, check_walls(theirs, values["bs/position"]))
         if theirs is not None and has_materials(theirs.columns):
             message = wrong_materials(theirs[["osm_type", "osm_id", *MATERIAL_COLUMNS]].to_dict("records"))
             report.check("materials", where, message)
-        if draft.layout.with_vegetation and draft.layout.with_paths:
-            for number in range(draft.layout.base_stations):
-                view, of_link = link_of(values, attributes, number)
-                for name, check in VEGETATION_CHECKS.items():
-                    report.check(name, where + f", bs {number}" * (number > 0), check(view, n_users, of_link))
         if draft.layout.with_radio_map:
-            for name, check in RADIO_MAP_CHECKS.items():
-                report.check(name, where, check(values, n_users, attributes))
+            _run(RADIO_MAP_CHECKS, where, values, n_users, attributes, report)
             if theirs is not None:
-                report.check("radio map buildings", where, check_footprints(theirs, values, attributes))
+                for at, its_values, its_attributes in _each_band(values, attributes):
+                    message = check_footprints(theirs, its_values, its_attributes)
+                    report.check("radio map buildings", where + at, message)
     return report
+
+
+def _run(
+    checks: Mapping[str, SceneCheck],
+    where: str,
+    values: Arrays,
+    n_users: int,
+    attributes: StoreAttributes,
+    report: Report,
+) -> None:
+    """Make checks of a scene, or of its links to one base station, at every carrier or pair of ports."""
+    for at, its_values, its_attributes in _each_band(values, attributes):
+        for name, check in checks.items():
+            report.check(name, where + at, check(its_values, n_users, its_attributes))
 
 
 def _each_band(values: Arrays, attributes: StoreAttributes) -> Iterator[tuple[str, Arrays, StoreAttributes]]:
