@@ -8,7 +8,7 @@ from wavecity.dataset.files import files_below, read_json, sha256_of, write_json
 from wavecity.dataset.fingerprints import fingerprint_of
 from wavecity.dataset.publish import Version
 from wavecity.dataset.reader import open_store
-from wavecity.flows import build
+from wavecity.flows.drafts import up_to_date
 from wavecity.flows.maps import map_folder
 from wavecity.flows.recipe import Recipe
 from wavecity.model.settings.tasks import TASKS
@@ -40,7 +40,7 @@ def find(recipe: Recipe, run: Path, maps: Path | None) -> Version | None:
     known = read_json(run / RECORD)
     if known is None:
         return None
-    version = build.up_to_date(recipe, run / "store", maps or map_folder(run / "store"))
+    version = up_to_date(recipe, run / "store", maps or map_folder(run / "store"))
     if version is None or _state(recipe, version, run) != known:
         return None
     open_store(version.data, carrier="all", port="all")  # refuses a store that lacks something

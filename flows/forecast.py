@@ -11,12 +11,13 @@ from distributed import Client, as_completed
 from wavecity.dataset.draft import Draft
 from wavecity.dataset.files import files_below
 from wavecity.dataset.progress import stage
-from wavecity.flows import build
-from wavecity.flows.build import Job
 from wavecity.flows.build_log import duration, effort
 from wavecity.flows.cluster import compute
 from wavecity.flows.cost import cost
+from wavecity.flows.drafts import draft_of, reuse_of
+from wavecity.flows.publishing import check_and_publish, finish
 from wavecity.flows.recipe import Recipe
+from wavecity.flows.units import Job, jobs_of, run_unit, sources_of
 from wavecity.geo.errors import InputError
 from wavecity.geo.plan import Plan
 from wavecity.geo.sources import Source
@@ -104,15 +105,15 @@ def forecast(recipe: Recipe, plan: Plan, workers: int | None = None, rate: float
     small = recipe.model_copy(update={"store": recipe.store.model_copy(update={"unit": UNIT})})
     count, begun = workers or os.cpu_count() or 1, time.monotonic()
     with tempfile.TemporaryDirectory() as folder, compute(count) as client:
-        draft = build.draft_of(small, few, Path(folder) / "store")
+        draft = draft_of(small, few, Path(folder) / "store")
         times = _build_units(client, draft, few, small)
         store = Path(folder) / "store"
         traced = _size(store)
         first = min(end for _, end, _, _ in times) - begun
         begun = time.monotonic()
         with stage("forecast: validate"):
-            build.finish(draft, small, few)
-            build.check_and_publish(draft, small, store)
+            finish(draft, small, few)
+            check_and_publish(draft, small, store)
         checked = (time.monotonic() - begun) / len(few.accepted)
         rest = _size(store) - traced
     # Cities differ in their buildings, and the sample may not be quite like the whole.
@@ -148,11 +149,11 @@ def plan_of_some(plan: Plan, count: int) -> Plan:
 
 def _build_units(client: Client, draft: Draft, plan: Plan, recipe: Recipe) -> list[tuple[int, float, float, float]]:
     """Worker, end, seconds and effort of each unit, in the order in which they end."""
-    reuse = build.reuse_of(recipe, plan, draft.folder.parent.parent)
+    reuse = reuse_of(recipe, plan, draft.folder.parent.parent)
     futures = []
     for unit in range(draft.layout.units):
-        jobs = build.jobs_of(draft, unit, plan, reuse)
-        needed = build.sources_of(jobs, plan)
+        jobs = jobs_of(draft, unit, plan, reuse)
+        needed = sources_of(jobs, plan)
         futures.append(client.submit(_timed, draft, unit, jobs, needed, recipe, pure=False))
     done = []
     with stage("forecast: trace", len(plan.accepted), "scenes") as bar:
@@ -168,7 +169,7 @@ def _timed(
 ) -> tuple[int, float, float, list[Job]]:
     """Build a unit: worker, end, seconds and its jobs."""
     start = time.monotonic()
-    build.run_unit(draft, unit, jobs, sources, recipe)
+    run_unit(draft, unit, jobs, sources, recipe)
     end = time.monotonic()
     return os.getpid(), end, end - start, jobs
 

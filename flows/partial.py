@@ -5,7 +5,7 @@ made of scenes of several states of the code: then it has a fingerprint of its o
 which state (`kept`). Where nothing but the named cities has changed it is the version that a whole build would have made.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, cast
@@ -18,6 +18,7 @@ from wavecity.dataset.fingerprints import fingerprint_of
 from wavecity.dataset.publish import Version, latest
 from wavecity.dataset.records import CityRecord, KeptRecord, Lineage, MapRecord, attributes_of
 from wavecity.flows.fingerprint import code_of
+from wavecity.flows.plan_records import tile_of
 from wavecity.flows.recipe import Recipe
 from wavecity.flows.reuse import Kept, Reuse, SceneParts, differences, inputs_of, scene_parts
 from wavecity.geo.cities import City, cities_of
@@ -214,16 +215,6 @@ def maps_of(plan: Plan) -> dict[str, MapRecord]:
         return here
     known = plan.others.maps | here
     return {city.city.name: known[city.city.name] for city in plan.cities if city.city.name in known}
-
-
-def tile_of(record: Mapping[str, Any]) -> Tile:
-    """A tile from its record (`tile_record`)."""
-    return Tile(**{**record, "coverage": float("nan") if record["coverage"] is None else record["coverage"]})
-
-
-def tile_record(tile: Tile) -> dict[str, object]:
-    """A tile's outcome, JSON-ready: what was not computed, as for tiles that were not needed, is null."""
-    return {name: None if value != value else value for name, value in vars(tile).items()}
 
 
 def _as_planned(city: City, record: CityRecord) -> City:

@@ -1,137 +1,57 @@
 """The whole system, top to bottom: recipe -> plan -> units -> validated, published version -> checkpoint -> report.
 
-Prefect wraps the plain functions of `wavecity.flows.build` and `model`: it shows, schedules and retries. Receipts and
+Prefect wraps plain functions, of `wavecity.flows` and `model`: it shows, schedules and retries. Receipts and
 fingerprints decide what is done, so a second run recomputes nothing.
 """
 
 import os
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
-from distributed import Client
-from distributed.client import FutureCancelledError
-from prefect import Task, flow, get_run_logger, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.events import emit_event
-from prefect.futures import as_completed
-from prefect.states import Cancelled
-from prefect.task_runners import ThreadPoolTaskRunner
-from pydantic import Field
 
-from wavecity.dataset.checks.validate import Each
+from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.draft import Draft, load_draft
-from wavecity.dataset.files import StorePath, location, make_folder, outage, read_json, remove_folder, write_json
-from wavecity.dataset.lock import Lock
+from wavecity.dataset.files import StorePath, location, make_folder, read_json, remove_folder, write_json
 from wavecity.dataset.progress import say, stage, track
 from wavecity.dataset.publish import Version, latest, make_latest, pointed_at
-from wavecity.dataset.reader import open_store, resolve
-from wavecity.dataset.records import Receipt
-from wavecity.flows import artifacts, build, finished, gates
+from wavecity.dataset.reader import resolve
+from wavecity.flows import artifacts, finished, gates, publishing
+from wavecity.flows.announce import Published, announce_exceeded_gates, announce_version
 from wavecity.flows.build_log import BuildLog
-from wavecity.flows.cluster import compute, result_of
+from wavecity.flows.cluster import compute
+from wavecity.flows.dispatch import RUNNER, cluster_map, plan_on_cluster, run_units
+from wavecity.flows.drafts import draft_of, published, quarantined_of, reuse_of
 from wavecity.flows.gates import GateName
 from wavecity.flows.guard import end_with_worker
 from wavecity.flows.maps import map_folder, share_maps
 from wavecity.flows.metrics import measured
 from wavecity.flows.partial import Others, named_cities, others_of
+from wavecity.flows.planning import refuse_missing_maps
 from wavecity.flows.recipe import Recipe, recipe_of_run
-from wavecity.flows.reuse import Reuse
-from wavecity.flows.run_checks import refuse_other_run, refuse_unfit_model, tasks_of, warnings_of
+from wavecity.flows.run_checks import refuse_other_run, refuse_unfit_model
 from wavecity.flows.run_log import shorten_errors
 from wavecity.flows.splits import refuse_untrainable, warning_of
+from wavecity.flows.training import evaluate_all, report, train
 from wavecity.flows.turns import WhenBusy, await_turn, cancelled_if_busy, turn
-from wavecity.geo.cities import City, cities_of
+from wavecity.geo.cities import cities_of
 from wavecity.geo.errors import InputError, MapError
-from wavecity.geo.plan import CityPlan, Plan, Servers
-from wavecity.geo.settings import Settings
-from wavecity.geo.sources import Source, refresh_city
-from wavecity.model.data.feasible import NotPossible, sizes_of
+from wavecity.geo.plan import Servers
+from wavecity.geo.sources import refresh_city
 from wavecity.model.settings.tasks import TaskName
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 # Before anything else of a deployed run, whose process Prefect starts with nothing but this module.
 shorten_errors()
 end_with_worker()
 
-# One thread per unit in flight: it only waits for Dask. To mypy no thread pool is a runner as `flow` declares it.
-RUNNER: Any = ThreadPoolTaskRunner(max_workers=32)
-
-# Message of a unit that was under way when its run ended.
-ENDED = "the run ended before this unit did"
-
-# As `build.run_unit`: writes a unit and gives its receipt.
-RunUnit = Callable[..., Receipt]
-
-
-def _can_pass(task: Task[..., object], run: TaskRun, state: State[object]) -> bool:
-    """Retry after a broken connection, of the store as well; never after bad geometry or wrong input.
-
-    Nor after killed workers: Dask has tried the unit on several.
-    """
-    try:
-        state.result()
-    except (ConnectionError, TimeoutError):
-        return True
-    except Exception as error:
-        return bool(outage(error))
-    return False
-
-
-@task(
-    retries=2,
-    retry_delay_seconds=5,
-    retry_condition_fn=_can_pass,
-    task_run_name="unit-{unit}",
-    cache_policy=NO_CACHE,
-)
-def build_unit(
-    client: Client,
-    draft: Draft,
-    unit: int,
-    jobs: list[build.Job],
-    sources: dict[str, Source],
-    recipe: Recipe,
-    run_unit: RunUnit,
-) -> Receipt | State[Receipt]:
-    """Hand one unit to Dask and wait for its receipt; `Cancelled` if the run ends meanwhile."""
-    try:
-        future = client.submit(run_unit, draft, unit, jobs, sources, recipe, pure=False)
-        try:
-            return cast(Receipt, result_of(client, future, f"unit {unit}"))
-        finally:
-            future.release()
-    except Exception as error:
-        # A client that is closed, at whichever moment, fails in many ways: it sends nothing, and knows of no workers.
-        if client.status in ("closing", "closed"):
-            return Cancelled(message=ENDED)
-        if not isinstance(error, FutureCancelledError):
-            raise
-        if error.reason == "scheduler-connection-lost":
-            msg = "--dask: the scheduler is gone; start one, with its workers, and run the same command to go on"
-            raise InputError(msg) from error
-        return Cancelled(message=ENDED)
-
-
 # Receipts and fingerprints decide what is done, never Prefect's cache; clients and locks cannot be hashed for its key.
-plan_scenes = task(name="plan", cache_policy=NO_CACHE)(build.plan_scenes)
-finish = task(name="finish", cache_policy=NO_CACHE)(build.finish)
+finish = task(name="finish", cache_policy=NO_CACHE)(publishing.finish)
 measure_gates = task(name="gates", cache_policy=NO_CACHE)(gates.measure)
-check_and_publish = task(name="validate-and-publish", cache_policy=NO_CACHE)(build.check_and_publish)
-
-
-class Published(Settings):
-    """A published version, as the event hands it to training."""
-
-    store: str = Field(description="Store: folder or URL, as the builder names it.")
-    version: str = Field(description="Its version, e.g. v3.")
-    data: str = Field(description="Zarr group of the version.")
-    fingerprint: str = Field(description="Fingerprint of recipe, maps, code and packages.")
-    manifest: str = Field(description="SHA-256 of the version's manifest: of all its bytes.")
+check_and_publish = task(name="validate-and-publish", cache_policy=NO_CACHE)(publishing.check_and_publish)
 
 
 @flow(name="build-dataset", task_runner=RUNNER)
@@ -204,12 +124,12 @@ def build_dataset(
     await_turn(place, when_busy, logger.info)
     folder = maps or map_folder(place)
     named = named_cities(recipe, cities, "cities")
-    build.refuse_missing_maps(recipe, folder, named)
+    refuse_missing_maps(recipe, folder, named)
     others = others_of(recipe, named, place) if named else None
     if refresh:
         _refresh_maps(recipe, folder, named_cities(recipe, refresh_cities, "refresh_cities") or named)
     with stage("build 1/4: plan"):
-        plan = _plan(recipe, folder, workers, dask, others)
+        plan = plan_on_cluster(recipe, folder, workers, dask, others)
     if trained:
         refuse_untrainable(recipe, plan)
     if warning := warning_of(recipe, plan):
@@ -224,8 +144,8 @@ def build_dataset(
         )
     log = BuildLog(logger, place)
     log.planned(plan)
-    known = build.published(recipe, plan, place)
-    lost = build.quarantined_of(load_draft(known.folder)) if known and retry_quarantined else []
+    known = published(recipe, plan, place)
+    lost = quarantined_of(load_draft(known.folder)) if known and retry_quarantined else []
     if known and not lost and (known.folder.name == pointed_at(place) or not point):
         logger.info("version v%d is up to date, nothing to do", known.number)
         say(f"build: v{known.number} is up to date{', without a quarantined scene' * retry_quarantined}")
@@ -237,8 +157,8 @@ def build_dataset(
         if known and not lost:
             return known
         _refuse_other_latest(others, place)
-        reuse = build.reuse_of(recipe, plan, place)
-        draft = build.draft_of(recipe, plan, place, known.number if known else 0)
+        reuse = reuse_of(recipe, plan, place)
+        draft = draft_of(recipe, plan, place, known.number if known else 0)
         _discard_damaged(draft, verify)
         if retry_quarantined and (again := draft.discard_quarantined() or lost):
             logger.info("tried again: %s quarantined before", ", ".join(again))
@@ -252,9 +172,9 @@ def build_dataset(
 
             def complete(missing: list[int]) -> Version:
                 if missing:
-                    _run_units(client, draft, missing, plan, reuse, recipe, lock, log=log)
+                    run_units(client, draft, missing, plan, reuse, recipe, lock, log=log)
                 lock.check()
-                if known and len(build.quarantined_of(draft)) >= len(lost):
+                if known and len(quarantined_of(draft)) >= len(lost):
                     logger.warning(
                         "v%d stays: its %d quarantined scenes are quarantined again", known.number, len(lost)
                     )
@@ -264,11 +184,11 @@ def build_dataset(
                 with stage("build 3/4: statistics and card"):
                     finish(draft, recipe, plan)
                 _refuse_by_gates(draft, recipe, place, pass_gates)
-                return check_and_publish(draft, recipe, place, validated, _on_cluster(client), point)
+                return check_and_publish(draft, recipe, place, validated, cluster_map(client), point)
 
             try:
                 version = complete(missing)
-            except build.CheckFailed:
+            except CheckFailed:
                 # Bytes of a finished unit may have changed where it lies; what is wrong for another reason stays wrong.
                 if not _discard_damaged(draft, verify=True):
                     raise
@@ -304,11 +224,7 @@ def _refuse_by_gates(draft: Draft, recipe: Recipe, place: StorePath, passed: Col
             get_run_logger().warning("gate %s is overridden: %s %.3g", gate.name, gate.what, gate.value)
     if any(gate.exceeded for gate in measured):
         error = gates.GateFailed(measured, draft.folder)
-        emit_event(
-            "wavecity.gate.failed",
-            resource={"prefect.resource.id": f"wavecity.store.{recipe.name}", "prefect.resource.name": str(place)},
-            payload={"gates": [gate.name for gate in error.gates], "message": str(error)},
-        )
+        announce_exceeded_gates(recipe, place, error)
         raise error
 
 
@@ -318,23 +234,6 @@ def _discard_damaged(draft: Draft, verify: bool) -> bool:
     for line in damaged:
         get_run_logger().warning("finished, but damaged since, so it is built again: %s", line)
     return bool(damaged)
-
-
-def announce_version(recipe: Recipe, version: Version) -> Published:
-    """Emit the event that starts training where a deployment is triggered by it (see `prefect.yaml`)."""
-    published = Published(
-        store=str(version.store),
-        version=version.folder.name,
-        data=str(version.data),
-        fingerprint=version.fingerprint,
-        manifest=read_json(version.folder / "manifest.json")["sha256"],
-    )
-    emit_event(
-        "wavecity.dataset.published",
-        resource={"prefect.resource.id": f"wavecity.store.{recipe.name}", "prefect.resource.name": str(version.store)},
-        payload={"recipe": recipe.model_dump(mode="json"), "dataset": published.model_dump(mode="json")},
-    )
-    return published
 
 
 def _refresh_maps(recipe: Recipe, folder: Path, only: Collection[str] = ()) -> None:
@@ -350,109 +249,6 @@ def _refresh_maps(recipe: Recipe, folder: Path, only: Collection[str] = ()) -> N
         except MapError as error:
             servers.note(city, getattr(error, "server", ""), str(error))
             logger.warning("%s", error)
-
-
-def _on_cluster(client: Client) -> Each:
-    """`map` on the cluster: results in order, each released once it is used."""
-
-    def each(job: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        futures = deque(client.map(job, list(items), pure=False))
-        while futures:
-            yield futures.popleft().result()
-
-    return each
-
-
-def _plan(recipe: Recipe, maps: Path, workers: int | None, dask: str | None, others: Others | None = None) -> Plan:
-    """Plan all cities but those that are kept, several at once on the cluster."""
-    named = [city for city in cities_of(recipe.area) if not others or city.name not in others.plans]
-    if len(named) == 1:
-        return plan_scenes(recipe, maps, others=others)
-    with compute(workers, dask) as client:
-        # So many that none waits while one of them takes long, so few that a silent server is not asked for all its cities.
-        ahead = 4 * max(len(client.scheduler_info()["workers"]), 1)
-        wanted = sum(city.scenes > 0 for city in named)
-
-        def each(job: Callable[[City], CityPlan], cities: Iterable[City]) -> Iterator[CityPlan]:
-            futures: deque[Any] = deque()
-            with stage("plan", wanted, "cities") as bar:
-                for city in cities:
-                    futures.append(client.submit(job, city, pure=False))
-                    if len(futures) >= ahead:
-                        yield futures.popleft().result()
-                        bar.advance()
-                while futures:
-                    yield futures.popleft().result()
-                    bar.advance()
-
-        return plan_scenes(recipe, maps, each, others)
-
-
-def _run_units(
-    client: Client,
-    draft: Draft,
-    missing: list[int],
-    plan: Plan,
-    reuse: Reuse,
-    recipe: Recipe,
-    lock: Lock,
-    run_unit: RunUnit = build.run_unit,
-    log: BuildLog | None = None,
-) -> None:
-    """Run all missing units on the cluster, one Prefect task each, and wait for them."""
-    futures = {}
-    progress = artifacts.Progress(draft.layout.units, draft.layout.units - len(missing), recipe.name)
-    scenes = sum(len(draft.layout.scenes_of(unit)) for unit in missing)
-    with stage("build 2/4: trace", scenes, "scenes") as bar:
-        if log is not None:
-            log.workers(len(client.nthreads()))
-        for unit in missing:
-            jobs = build.jobs_of(draft, unit, plan, reuse)
-            futures[build_unit.submit(client, draft, unit, jobs, build.sources_of(jobs, plan), recipe, run_unit)] = unit
-        for future in as_completed(list(futures)):
-            receipt = cast(Receipt, future.result())  # `Cancelled` raises
-            lock.check()
-            if log is not None:
-                log.workers(len(client.nthreads()))
-                log.unit(receipt)
-            progress.advance(log.forecast() if log else "")
-            bar.advance(len(draft.layout.scenes_of(futures[future])), log.left() if log else "")
-
-
-@task(name="pretrain", cache_policy=NO_CACHE)
-def pretrain(recipe: Recipe, store: StorePath, out: Path, overwrite: bool = False) -> Path:
-    """Dataset version -> checkpoint; a finished training is not repeated, another one in the folder is refused."""
-    from wavecity.model.training.pretrain import pretrain as train
-
-    with stage("pretrain"):
-        checkpoint = train(str(store), recipe.training, out, recipe.seed, overwrite)
-    artifacts.show_training(out, recipe.name)
-    return checkpoint
-
-
-@task(name="evaluate", task_run_name="evaluate-{name}", cache_policy=NO_CACHE)
-def evaluate(run: Path, store: StorePath, name: Any, recipe: Recipe) -> dict[str, Any]:
-    """One downstream task of a pretrained model, compared with its baselines; or why it is not possible, as `not_possible`."""
-    from wavecity.model.tasks.evaluate import evaluate as run_task
-    from wavecity.model.tasks.evaluate import note_not_possible
-
-    try:
-        return run_task(run, str(store), name, recipe.training, recipe.seed)
-    except NotPossible as error:
-        get_run_logger().warning("%s", error)
-        note_not_possible(run, name, str(error))
-        return {"task": name, "not_possible": str(error)}
-
-
-@task(name="report", cache_policy=NO_CACHE)
-def report(run: Path, recipe_name: str) -> Path:
-    """Run folder -> one self-contained HTML page."""
-    from wavecity.model.report.page import write_report
-
-    with stage("report"):
-        page = write_report(run)
-    artifacts.show_report(page, recipe_name)
-    return page
 
 
 @flow(name="train-and-evaluate")
@@ -483,7 +279,7 @@ def train_and_evaluate(
         msg = f"{folder}: manifest {str(manifest.get('sha256'))[:12]} is not that announced, {dataset.manifest[:12]}"
         raise InputError(msg)
     out = out or Path(os.environ.get("WAVECITY_RUNS", "runs")) / recipe.name / dataset.version
-    return _train(recipe, location(dataset.data), out, overwrite)
+    return train(recipe, location(dataset.data), out, overwrite)
 
 
 @flow(name="evaluate-run")
@@ -499,35 +295,8 @@ def evaluate_run(run: Path, store: str, tasks: list[TaskName]) -> dict[str, str]
     tasks : list of str
     """
     recipe = recipe_of_run(run)
-    left_out = _evaluate(run, location(store), tasks, recipe)
+    left_out = evaluate_all(run, location(store), tasks, recipe)
     return {"report": str(report(run, recipe.name)), "run": str(run), **left_out}
-
-
-def _train(recipe: Recipe, data: StorePath, out: Path, overwrite: bool) -> dict[str, str]:
-    """Pretrain on a version, evaluate the tasks of the recipe, and write the report."""
-    from wavecity.model.training.pretrain import refuse_other_training
-
-    make_folder(out)
-    if not overwrite:
-        refuse_other_training(out, recipe.training, recipe.seed, str(open_store(data).attrs.get("fingerprint", "")))
-    write_json(out / "recipe.json", recipe.model_dump(mode="json"))
-    for warning in warnings_of(recipe, sizes_of(str(data))):
-        get_run_logger().warning(warning)
-        say(f"warning: {warning}")
-    pretrain(recipe, data, out, overwrite)
-    left_out = _evaluate(out, data, tasks_of(recipe), recipe)
-    return {"report": str(report(out, recipe.name)), "run": str(out), **left_out}
-
-
-def _evaluate(run: Path, store: StorePath, tasks: Iterable[TaskName], recipe: Recipe) -> dict[str, str]:
-    """Evaluate every task; those that were not possible, with their reasons."""
-    names, reasons = list(tasks), []
-    for number, name in enumerate(names, 1):
-        with stage(f"evaluate {number}/{len(names)}: {name}"):
-            result = evaluate(run, store, name, recipe)
-        if "not_possible" in result:
-            reasons.append(result["not_possible"])
-    return {"not_possible": "; ".join(reasons)} if reasons else {}
 
 
 @flow(name="wavecity")
@@ -570,12 +339,12 @@ def run_recipe(
     if not overwrite:
         refuse_other_run(recipe, out)
     refuse_unfit_model(recipe)
-    build.refuse_missing_maps(recipe, maps or map_folder(out / "store"))
+    refuse_missing_maps(recipe, maps or map_folder(out / "store"))
     write_json(out / "recipe.json", recipe.model_dump(mode="json"))
     store = str(out / "store")
     version = build_dataset(
         recipe, store, workers, dask, maps, announce=False, trained=True, when_busy=when_busy, pass_gates=pass_gates
     )
-    result = {**_train(recipe, version.data, out, overwrite), "store": store}
+    result = {**train(recipe, version.data, out, overwrite), "store": store}
     finished.record(recipe, version, out)
     return result

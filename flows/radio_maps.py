@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from wavecity.dataset.files import atomic_path
 from wavecity.dataset.progress import track
-from wavecity.flows.build import scene_of
 from wavecity.flows.recipe import Recipe
+from wavecity.flows.scenes import scene_of
 from wavecity.geo.errors import InputError
 from wavecity.geo.extract import LICENCE
 from wavecity.geo.scene import Scene

@@ -20,26 +20,28 @@ RULES = "scene.base_stations={rooftops: 1, street: 1, positions: [[0, 0, 40]]}"
 
 def trace(scenes: int, maps: Path, station: int | None, changes: tuple[str, ...]) -> None:
     """Trace scenes with all base stations, or one of them; prints the seconds that took."""
-    from wavecity.flows import build
+    from wavecity.flows.planning import plan_scenes
     from wavecity.flows.recipe import load_recipe
+    from wavecity.flows.scenes import scene_of
+    from wavecity.flows.tracing import trace, trace_link
     from wavecity.geo.base_stations import place_others
 
     recipe = load_recipe("quickstart", (RULES, *changes))
-    plan = build.plan_scenes(recipe, maps)
+    plan = plan_scenes(recipe, maps)
     before, made, users = used(), 0.0, 0
     for tile in plan.accepted[:scenes]:
         start = used()
-        scene = build.scene_of(recipe, tile.id, maps)
+        scene = scene_of(recipe, tile.id, maps)
         others = place_others(scene, plan.sources[tile.city], recipe.scene)
         made += used() - start
         users += len(scene.users)
         if station is None:
-            build._trace(scene, recipe, others)
+            trace(scene, recipe, others)
         elif station == 0:
-            build._trace_link(scene, recipe)
+            trace_link(scene, recipe)
         elif other := others[station - 1]:
             turned = recipe.model_copy(update={"radio": recipe.radio.model_copy(update={"azimuth": other.azimuth})})
-            build._trace_link(replace(scene, bs_position=other.position), turned)
+            trace_link(replace(scene, bs_position=other.position), turned)
     took = {"all": used(), "imports and plan": before, "scenes": made, "links": used() - before - made}
     print(json.dumps(took | {"users": users}))
 

@@ -31,9 +31,12 @@ from shapely.geometry.base import BaseGeometry
 from wavecity.dataset.checks.findings import CheckFailed
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import read_json, write_json
-from wavecity.flows import build
+from wavecity.flows.drafts import draft_of, reuse_of
+from wavecity.flows.planning import plan_one_city, plan_scenes
+from wavecity.flows.publishing import check_and_publish, finish
 from wavecity.flows.recipe import Recipe, parse_recipe
-from wavecity.geo.cities import MAP_SUFFIXES, slug
+from wavecity.flows.units import jobs_of, run_unit
+from wavecity.geo.cities import MAP_SUFFIXES, cities_of, slug
 from wavecity.geo.errors import InputError, MapError
 from wavecity.geo.extract import find_helsinki
 from wavecity.geo.footprints import Footprints, tile_footprints
@@ -182,7 +185,7 @@ def recipe_of(path: Path, stride: int, scenes: int) -> Recipe:
 def plan_all(path: Path, stride: int, folder: Path, scenes: int = 1_000_000) -> CityPlan:
     """Plan of a map, its reading included."""
     recipe = recipe_of(path, stride, scenes)
-    return build.plan_one_city(build.cities_of(recipe.area)[0], recipe, folder / "maps")
+    return plan_one_city(cities_of(recipe.area)[0], recipe, folder / "maps")
 
 
 def compare(raw: RawMap, source: Source, tiles: list[Tile], found: Prints) -> Result:
@@ -244,13 +247,13 @@ def build_store(path: Path, folder: Path) -> Result:
     recipe = recipe_of(path, stride, SCENES)
     start = time.perf_counter()
     try:
-        plan = build.plan_scenes(recipe, folder / "maps")
-        draft = build.draft_of(recipe, plan, folder / "store")
-        reuse = build.reuse_of(recipe, plan, folder / "store")
+        plan = plan_scenes(recipe, folder / "maps")
+        draft = draft_of(recipe, plan, folder / "store")
+        reuse = reuse_of(recipe, plan, folder / "store")
         for unit in draft.missing():
-            build.run_unit(draft, unit, build.jobs_of(draft, unit, plan, reuse), plan.sources, recipe)
-        build.finish(draft, recipe, plan)
-        version = build.check_and_publish(draft, recipe, folder / "store")
+            run_unit(draft, unit, jobs_of(draft, unit, plan, reuse), plan.sources, recipe)
+        finish(draft, recipe, plan)
+        version = check_and_publish(draft, recipe, folder / "store")
     except (InputError, MapError) as error:
         return {"stride": stride, "build_problem": str(error)}
     except CheckFailed as error:

@@ -63,7 +63,7 @@ def maps(shared: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """Folder of fetched maps that holds the packaged Helsinki, read and planned."""
 
     def make(folder: Path) -> None:
-        from wavecity.flows.build import plan_scenes
+        from wavecity.flows.planning import plan_scenes
         from wavecity.flows.recipe import load_recipe
 
         plan_scenes(load_recipe("quickstart"), folder)

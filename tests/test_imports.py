@@ -37,7 +37,7 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # `from wavecity.flows import build` imports a module, `from wavecity.dataset import InputError` a name.
+            # `from wavecity.flows import planning` imports a module, `from wavecity.dataset import InputError` a name.
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return {name.removeprefix("wavecity.") for name in names}
 

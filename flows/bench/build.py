@@ -31,14 +31,18 @@ from prefect import flow
 from wavecity.dataset.features import channel_checksum, scene_arrays
 from wavecity.dataset.lock import builder_lock
 from wavecity.dataset.progress import track
-from wavecity.flows import build, pipeline
+from wavecity.flows import pipeline
 from wavecity.flows.bench.measure import environment, median, print_figures, rotated, table_of
 from wavecity.flows.bench.orchestrate import store_below
 from wavecity.flows.bench.prefect_server import client_of, prefect_server
 from wavecity.flows.cluster import compute
+from wavecity.flows.dispatch import RUNNER, cluster_map, run_units
+from wavecity.flows.drafts import draft_of, reuse_of
+from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import Recipe, load_recipe
 from wavecity.flows.reuse import Arrays
 from wavecity.flows.tables import console
+from wavecity.flows.units import jobs_of, run_unit
 from wavecity.geo.build import build_scene
 from wavecity.geo.errors import SceneError
 from wavecity.geo.plan import Plan
@@ -117,7 +121,7 @@ def run(options: Options) -> dict[str, object]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wavecity-bench-")))
         start = time.perf_counter()
-        plan = build.plan_scenes(recipe, folder / "maps")
+        plan = plan_scenes(recipe, folder / "maps")
         plan_seconds = time.perf_counter() - start
         stack.enter_context(client_of(stack.enter_context(prefect_server(folder))))
         runs: dict[str, list[Run]] = {side: [] for side in SIDES}
@@ -210,26 +214,26 @@ def _trace(tile: Tile, source: Source, recipe: Recipe) -> Arrays | None:
 def run_build(recipe: Recipe, plan: Plan, store: Path, workers: int) -> Run:
     """The pipeline's steps from the plan to the published version."""
 
-    @flow(name="bench-build", task_runner=pipeline.RUNNER)
+    @flow(name="bench-build", task_runner=RUNNER)
     def real_build() -> Run:
         run = Run()
         with builder_lock(store) as lock:
-            reuse = build.reuse_of(recipe, plan, store)
-            draft = build.draft_of(recipe, plan, store)
+            reuse = reuse_of(recipe, plan, store)
+            draft = draft_of(recipe, plan, store)
             start = time.perf_counter()
             with compute(workers) as client:
                 client.wait_for_workers(workers)
                 started = time.perf_counter()
                 warm_up(client, recipe, plan, store)
                 warm = time.perf_counter()
-                pipeline._run_units(client, draft, draft.missing(), plan, reuse, recipe, lock)
+                run_units(client, draft, draft.missing(), plan, reuse, recipe, lock)
                 built = time.perf_counter()
                 lock.check()
                 pipeline.finish(draft, recipe, plan)
                 finished = time.perf_counter()
                 # Published, it lies elsewhere.
                 receipts = draft.receipts()
-                each = pipeline._on_cluster(client)
+                each = cluster_map(client)
                 pipeline.check_and_publish(draft, recipe, store, each=each)
                 published = time.perf_counter()
         run.start_seconds, run.warm_seconds, run.units_seconds = started - start, warm - started, built - warm
@@ -247,11 +251,9 @@ def warm_up(client: Client, recipe: Recipe, plan: Plan, store: Path) -> None:
     futures = []
     for number, worker in enumerate(client.scheduler_info()["workers"]):
         own = store / f"warm-{number}"
-        draft = build.draft_of(recipe, plan, own)
-        jobs = build.jobs_of(draft, 0, plan, build.reuse_of(recipe, plan, own))
-        futures.append(
-            client.submit(build.run_unit, draft, 0, jobs, plan.sources, recipe, pure=False, workers=[worker])
-        )
+        draft = draft_of(recipe, plan, own)
+        jobs = jobs_of(draft, 0, plan, reuse_of(recipe, plan, own))
+        futures.append(client.submit(run_unit, draft, 0, jobs, plan.sources, recipe, pure=False, workers=[worker]))
     for future in futures:
         future.result()
 

@@ -14,8 +14,8 @@ from wavecity.dataset.files import array_of, open_group
 from wavecity.dataset.fingerprints import array_checksum
 from wavecity.dataset.records import Outcome, Receipt
 from wavecity.dataset.writer import write_unit
-from wavecity.flows.build import Job
 from wavecity.flows.recipe import Recipe
+from wavecity.flows.units import Job
 from wavecity.geo.sources import Source
 
 
@@ -46,7 +46,7 @@ def null_scene(job: Job, seconds: float) -> Outcome:
 def null_unit(
     draft: Draft, unit: int, jobs: list[Job], sources: dict[str, Source], recipe: Recipe, seconds: float = 0.0
 ) -> Receipt:
-    """In place of `build.run_unit`: sleep `seconds` per scene, write the unit's small arrays, leave its receipt."""
+    """In place of `units.run_unit`: sleep `seconds` per scene, write the unit's small arrays, leave its receipt."""
     done = draft.receipt(unit)
     if done is not None:
         return done

@@ -37,13 +37,16 @@ from wavecity.dataset.draft import Draft
 from wavecity.dataset.lock import builder_lock
 from wavecity.dataset.progress import track
 from wavecity.dataset.records import Outcome
-from wavecity.flows import build, pipeline
+from wavecity.flows import pipeline
 from wavecity.flows.bench.measure import environment, median, print_figures, rotated, table_of
 from wavecity.flows.bench.null import null_scene, null_unit, warm_up, wrong_units
 from wavecity.flows.bench.prefect_server import client_of, post, postgresql, prefect_server
 from wavecity.flows.cluster import compute
+from wavecity.flows.dispatch import RUNNER, run_units
+from wavecity.flows.drafts import draft_of, reuse_of
 from wavecity.flows.recipe import Recipe, load_recipe
 from wavecity.flows.tables import console
+from wavecity.flows.units import Job, jobs_of
 from wavecity.geo.cities import City
 from wavecity.geo.plan import CityPlan, Plan
 from wavecity.geo.sources import open_source
@@ -238,19 +241,19 @@ def make_case(scenes: int, unit: int, maps: Path, api: str) -> Case:
 def run_ours(case: Case, store: Path, workers: int, seconds: float, check: int) -> Run:
     """Run the pipeline's steps from plan to sealed draft, with scenes that sleep `seconds`, and count the records."""
 
-    @flow(name="bench-orchestrate", task_runner=pipeline.RUNNER)
+    @flow(name="bench-orchestrate", task_runner=RUNNER)
     def null_build() -> tuple[Run, Draft, dict[int, float]]:
         run = Run(len(case.plan.accepted), flow_run=str(flow_run.id))
         with builder_lock(store) as lock:
             start = time.perf_counter()
-            reuse = build.reuse_of(case.recipe, case.plan, store)
-            draft = build.draft_of(case.recipe, case.plan, store)
+            reuse = reuse_of(case.recipe, case.plan, store)
+            draft = draft_of(case.recipe, case.plan, store)
             missing = draft.missing()
             run.draft_seconds = time.perf_counter() - start
             with _workers(workers, run) as client:
                 before, start = _cpu(), time.perf_counter()
                 null = partial(null_unit, seconds=seconds)
-                pipeline._run_units(client, draft, missing, case.plan, reuse, case.recipe, lock, null)
+                run_units(client, draft, missing, case.plan, reuse, case.recipe, lock, null)
                 run.units_seconds = time.perf_counter() - start
                 # Workers are gone later.
                 after = _cpu()
@@ -275,12 +278,12 @@ def run_ours(case: Case, store: Path, workers: int, seconds: float, check: int) 
 def run_dask_units(case: Case, store: Path, workers: int) -> Run:
     """The same units without Prefect; their arguments are prepared before the clock starts."""
     run = Run(len(case.plan.accepted))
-    reuse = build.reuse_of(case.recipe, case.plan, store)
-    draft = build.draft_of(case.recipe, case.plan, store)
+    reuse = reuse_of(case.recipe, case.plan, store)
+    draft = draft_of(case.recipe, case.plan, store)
     sources = case.plan.sources
     work = []
     for unit in range(draft.layout.units):
-        jobs = build.jobs_of(draft, unit, case.plan, reuse)
+        jobs = jobs_of(draft, unit, case.plan, reuse)
         work.append((unit, jobs, {job.tile.city: sources[job.tile.city] for job in jobs}))
     with _workers(workers, run) as client:
         start = time.perf_counter()
@@ -304,7 +307,7 @@ def run_prefect_map(case: Case, store: Path, workers: int) -> Run:
     """One Prefect task per scene, in threads as ours."""
 
     @task(task_run_name="scene-{job.tile.id}")
-    def build_scene(client: Client, job: build.Job) -> Outcome:
+    def build_scene(client: Client, job: Job) -> Outcome:
         future = client.submit(null_scene, job, 0.0, pure=False)
         try:
             outcome: Outcome = future.result()
@@ -312,7 +315,7 @@ def run_prefect_map(case: Case, store: Path, workers: int) -> Run:
             future.release()
         return outcome
 
-    @flow(name="bench-map", task_runner=pipeline.RUNNER)
+    @flow(name="bench-map", task_runner=RUNNER)
     def null_map() -> Run:
         run, jobs = Run(len(case.plan.accepted), flow_run=str(flow_run.id)), _jobs(case, store)
         with _workers(workers, run) as client:
@@ -327,10 +330,10 @@ def run_prefect_map(case: Case, store: Path, workers: int) -> Run:
     return run
 
 
-def _jobs(case: Case, store: Path) -> list[build.Job]:
+def _jobs(case: Case, store: Path) -> list[Job]:
     """Jobs of all accepted tiles, as a build makes them."""
-    reuse = build.reuse_of(case.recipe, case.plan, store)
-    return [build.Job(tile, reuse.inputs[tile.id], None, reuse.reasons[tile.id]) for tile in case.plan.accepted]
+    reuse = reuse_of(case.recipe, case.plan, store)
+    return [Job(tile, reuse.inputs[tile.id], None, reuse.reasons[tile.id]) for tile in case.plan.accepted]
 
 
 def _collect(futures: list[Future]) -> None:

@@ -24,12 +24,15 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from numpy.typing import NDArray
 
 from wavecity.dataset.progress import Stage, stage, track
-from wavecity.flows import build
 from wavecity.flows.bench.measure import apart, environment, median, table_of
 from wavecity.flows.bench.memory import peak_memory
 from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
+from wavecity.flows.drafts import draft_of, reuse_of
+from wavecity.flows.planning import plan_scenes
+from wavecity.flows.publishing import check_and_publish, finish
 from wavecity.flows.recipe import load_recipe
 from wavecity.flows.tables import console
+from wavecity.flows.units import jobs_of, run_unit
 from wavecity.model.data.snapshots import Snapshots
 from wavecity.model.multimodal.module import PretrainModule
 from wavecity.model.multimodal.network import count_parameters
@@ -144,13 +147,13 @@ def bench_settings(training: TrainingSettings, options: Options) -> TrainingSett
 def build_store(folder: Path, scenes: int) -> Path:
     """Build and publish the quickstart's dataset with fewer scenes, in this process; returns the store."""
     recipe = load_recipe("quickstart", (f"area.scenes={scenes}",))
-    plan = build.plan_scenes(recipe, folder / "maps")
-    reuse = build.reuse_of(recipe, plan, folder)
-    draft = build.draft_of(recipe, plan, folder)
+    plan = plan_scenes(recipe, folder / "maps")
+    reuse = reuse_of(recipe, plan, folder)
+    draft = draft_of(recipe, plan, folder)
     for unit in track(range(draft.layout.units), "store", unit="units"):
-        build.run_unit(draft, unit, build.jobs_of(draft, unit, plan, reuse), plan.sources, recipe)
-    build.finish(draft, recipe, plan)
-    build.check_and_publish(draft, recipe, folder)
+        run_unit(draft, unit, jobs_of(draft, unit, plan, reuse), plan.sources, recipe)
+    finish(draft, recipe, plan)
+    check_and_publish(draft, recipe, folder)
     return folder
 
 

@@ -79,7 +79,7 @@ def run(
         else:
             import_extra("wavecity.flows.splits", "generate").refuse_untrainable(loaded)
             folder = maps or import_extra("wavecity.flows.maps", "generate").map_folder(out / "store")
-            import_extra("wavecity.flows.build", "generate").refuse_missing_maps(loaded, folder)
+            import_extra("wavecity.flows.planning", "generate").refuse_missing_maps(loaded, folder)
             warn_of(loaded)
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate,train")
@@ -134,15 +134,15 @@ def plan(
         msg = f"--{'workers' if workers else 'rate'} is for --forecast only"
         raise InputError(msg)
     loaded = load_recipe(recipe, overrides)
-    build = import_extra("wavecity.flows.build", "generate")
+    planning = import_extra("wavecity.flows.planning", "generate")
     warn_of(loaded)
     with tempfile.TemporaryDirectory() as cache:
-        planned = build.show_plan(loaded, maps or Path(cache), fetch, _city_bar)
+        planned = planning.show_plan(loaded, maps or Path(cache), fetch, _city_bar)
         print_plan(planned, every)
         if warning := import_extra("wavecity.flows.splits", "generate").warning_of(loaded, planned):
             click.echo(f"warning: {warning}", err=True)
         if json_path:
-            write_json(json_path, build.plan_record(planned))
+            write_json(json_path, import_extra("wavecity.flows.plan_records", "generate").plan_record(planned))
             click.echo(f"wrote {json_path}")
         if png:
             click.echo(f"wrote {import_extra('wavecity.flows.map_picture', 'generate').draw_plan(planned, png)}")
@@ -212,11 +212,11 @@ def build(
         partial = import_extra("wavecity.flows.partial", "generate")
         named = tuple(partial.named_cities(loaded, [cities] if cities else [], "--cities"))
         every = verify or retry_quarantined or named
-        version = None if every else import_extra("wavecity.flows.build", "generate").up_to_date(loaded, place, folder)
+        version = None if every else import_extra("wavecity.flows.drafts", "generate").up_to_date(loaded, place, folder)
         if version:
             say(f"nothing to do: v{version.number} is of this recipe, map and code")
         else:
-            import_extra("wavecity.flows.build", "generate").refuse_missing_maps(loaded, folder, named)
+            import_extra("wavecity.flows.planning", "generate").refuse_missing_maps(loaded, folder, named)
             with stage("load Prefect"):
                 pipeline = import_extra("wavecity.flows.pipeline", "generate")
             with import_extra("wavecity.flows.guard", "generate").no_orphans(), prefect_answers():
@@ -240,9 +240,9 @@ def export(recipe: str, scene_id: str, out: Path, overrides: tuple[str, ...], ma
     from wavecity.flows.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)
-    module = import_extra("wavecity.flows.build", "generate")
+    scenes = import_extra("wavecity.flows.scenes", "generate")
     with tempfile.TemporaryDirectory() as cache:
-        for written in module.export_scene(loaded, scene_id, out, maps or Path(cache)):
+        for written in scenes.export_scene(loaded, scene_id, out, maps or Path(cache)):
             click.echo(f"wrote {written}")
 
 

@@ -24,9 +24,13 @@ from wavecity.dataset.importing.subset import subset
 from wavecity.dataset.publish import latest
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import attributes_of
-from wavecity.flows import build, fingerprint
+from wavecity.flows import fingerprint
+from wavecity.flows.drafts import draft_of, reuse_of
 from wavecity.flows.fingerprint import FEATURES, code_fingerprint, code_of, fingerprint_below
+from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import Recipe, load_recipe
+from wavecity.flows.scenes import scene_of
+from wavecity.flows.units import jobs_of, run_unit
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.radio_map_settings import METRICS
 from wavecity.raytrace.simulate import simulate
@@ -55,7 +59,7 @@ def toy(shared):
 
 def test_cells_are_what_the_path_solver_gives_a_user_there(store: Path, maps: Path) -> None:
     stored, recipe = open_store(store, "radio_map").load(), small()
-    scene = build.scene_of(recipe, str(stored["scene"].values[1]), maps)
+    scene = scene_of(recipe, str(stored["scene"].values[1]), maps)
     here = stored.isel(scene=1)
     ground = np.isfinite(here["path_gain"].values)
     users = centres(40)[ground]
@@ -187,10 +191,10 @@ def test_parts_of_a_store_keep_them_or_leave_them_out(toy: Path, tmp_path: Path)
 
 def units_of(recipe: Recipe, store: Path, maps: Path) -> tuple[dict[str, str], zarr.Group]:
     """Origins of the scenes of a draft with all its units, and its radio maps."""
-    plan = build.plan_scenes(recipe, maps)
-    reuse, draft = build.reuse_of(recipe, plan, store), build.draft_of(recipe, plan, store)
+    plan = plan_scenes(recipe, maps)
+    reuse, draft = reuse_of(recipe, plan, store), draft_of(recipe, plan, store)
     for unit in draft.missing():
-        build.run_unit(draft, unit, build.jobs_of(draft, unit, plan, reuse), plan.sources, recipe)
+        run_unit(draft, unit, jobs_of(draft, unit, plan, reuse), plan.sources, recipe)
     scenes = [scene for receipt in draft.receipts() for scene in receipt["scenes"]]
     group = zarr.open_group(draft.folder / "data.zarr", mode="r")["radio_map"]
     return {scene["scene_id"]: scene["origin"] for scene in scenes}, group

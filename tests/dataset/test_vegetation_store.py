@@ -23,9 +23,11 @@ from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import attributes_of
 from wavecity.dataset.schema import Arrays
 from wavecity.dataset.vegetation import LOSS, vegetation_attributes
-from wavecity.flows.build import channels_key, code_of, scene_of
+from wavecity.flows.fingerprint import code_of
 from wavecity.flows.radio_maps import CROWN, draw
 from wavecity.flows.recipe import Recipe, load_recipe
+from wavecity.flows.reuse import channels_key
+from wavecity.flows.scenes import scene_of
 from wavecity.raytrace.radio_map import RadioMap
 
 TOWN: list[Building] = [

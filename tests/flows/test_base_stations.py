@@ -17,8 +17,9 @@ from wavecity.dataset.publish import latest
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.torch_data import ChannelDataset, ShuffledChannels
 from wavecity.dataset.views import derived_csi
-from wavecity.flows import build
+from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import Recipe
+from wavecity.flows.scenes import scene_of
 from wavecity.geo.base_stations import place_others
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.simulate import simulate_csi
@@ -44,8 +45,8 @@ def test_each_link_is_a_build_with_that_base_station_alone(store: Path, maps: Pa
     """Traced by itself, with a panel turned to where the store says that it faces."""
     recipe, every = small(**SEVERAL), open_store(store, bs="all")
     scene_id = str(every["scene"].values[0])
-    scene = build.scene_of(recipe, scene_id, maps)
-    source = build.plan_scenes(recipe, maps).sources["Helsinki"]
+    scene = scene_of(recipe, scene_id, maps)
+    source = plan_scenes(recipe, maps).sources["Helsinki"]
     others = place_others(scene, source, recipe.scene)
     assert [other is None for other in others] == [False, False]
     for number, other in enumerate([None, *others]):

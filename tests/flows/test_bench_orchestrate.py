@@ -9,11 +9,12 @@ import pytest
 from command import wavecity, wavecity_process
 
 from wavecity.dataset.files import read_json, write_json
-from wavecity.flows import build
 from wavecity.flows.bench import orchestrate, prefect_server
 from wavecity.flows.bench.measure import rotated
 from wavecity.flows.bench.null import null_unit, wrong_units
 from wavecity.flows.bench.orchestrate import Run
+from wavecity.flows.drafts import draft_of, reuse_of
+from wavecity.flows.units import jobs_of
 from wavecity.geo.errors import InputError
 
 
@@ -89,10 +90,10 @@ def test_a_null_unit_is_held_against_its_receipt(tmp_path):
     case = orchestrate.make_case(10, 4, tmp_path / "maps", "")
     assert [len(city.tiles) for city in case.plan.cities] == [10]
     store = tmp_path / "store"
-    reuse = build.reuse_of(case.recipe, case.plan, store)
-    draft = build.draft_of(case.recipe, case.plan, store)
+    reuse = reuse_of(case.recipe, case.plan, store)
+    draft = draft_of(case.recipe, case.plan, store)
     for unit in draft.missing():
-        receipt = null_unit(draft, unit, build.jobs_of(draft, unit, case.plan, reuse), {}, case.recipe)
+        receipt = null_unit(draft, unit, jobs_of(draft, unit, case.plan, reuse), {}, case.recipe)
         assert [scene["status"] for scene in receipt["scenes"]] == ["done"] * len(draft.layout.scenes_of(unit))
     assert (draft.missing(), wrong_units(draft, [0, 1, 2])) == ([], [])
     altered = read_json(draft.receipt_path(1))

@@ -8,8 +8,11 @@ from builds import build_version, recipe_with
 from command import wavecity as command
 
 import wavecity
-from wavecity.flows import build
+from wavecity.flows import publishing
+from wavecity.flows.drafts import published
+from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import load_recipe
+from wavecity.flows.scenes import scene_of
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.simulate import simulate_csi
 
@@ -37,14 +40,14 @@ def test_a_recipe_without_carriers_is_written_as_before() -> None:
 
 
 def test_a_store_of_two_carriers_has_the_channels_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "write_card", lambda *_: None)
+    monkeypatch.setattr(publishing, "write_card", lambda *_: None)
     recipe = recipe_with("quickstart", ONE_SCENE)
     version = build_version(recipe, tmp_path / "store", tmp_path)
     assert version is not None
     every = wavecity.open_store(tmp_path / "store", carrier="all")
     assert every.csi.sizes["carrier"] == 2
     name = str(every.scene.values[0])
-    scene = build.scene_of(recipe, name, tmp_path)
+    scene = scene_of(recipe, name, tmp_path)
     for radio in recipe.radio.each:
         data = wavecity.open_store(tmp_path / "store", carrier=radio.frequency)
         channels, csi = simulate_csi(scene, radio, recipe.solver, recipe.seed)
@@ -53,7 +56,7 @@ def test_a_store_of_two_carriers_has_the_channels_of_both(tmp_path: Path, monkey
         paths = wavecity.open_store(tmp_path / "store", "paths", carrier=radio.frequency)
         np.testing.assert_array_equal(paths.gain.values[0, : len(csi)], channels.gain)
     # The same recipe again: nothing is traced, and nothing published.
-    assert build.published(recipe, build.plan_scenes(recipe, tmp_path), tmp_path / "store") == version
+    assert published(recipe, plan_scenes(recipe, tmp_path), tmp_path / "store") == version
 
 
 @pytest.mark.parametrize(
@@ -79,12 +82,12 @@ def test_a_recipe_with_vertical_polarisation_is_written_as_before() -> None:
 
 
 def test_a_store_of_two_ports_has_the_channels_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "write_card", lambda *_: None)
+    monkeypatch.setattr(publishing, "write_card", lambda *_: None)
     changes = {"radio.carriers": "null", "radio.user_polarisation": "VH", "solver.max_depth": 1}
     recipe = recipe_with("quickstart", ONE_SCENE | changes)
     assert build_version(recipe, tmp_path / "store", tmp_path) is not None
     every = wavecity.open_store(tmp_path / "store", port="all")
-    scene = build.scene_of(recipe, str(every.scene.values[0]), tmp_path)
+    scene = scene_of(recipe, str(every.scene.values[0]), tmp_path)
     for polarisation in ("V", "H"):
         radio = recipe.radio.model_copy(update={"user_polarisation": polarisation})
         data = wavecity.open_store(tmp_path / "store", port=f"{polarisation}/V")

@@ -20,7 +20,7 @@ from servers import DASK
 from wavecity.flows import cluster
 from wavecity.flows.bench.prefect_server import free_port
 from wavecity.flows.cluster import compute, result_of
-from wavecity.flows.pipeline import build_unit
+from wavecity.flows.dispatch import build_unit
 from wavecity.geo.errors import CommandFailed, InputError
 
 

@@ -13,7 +13,7 @@ from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.draft import load_draft, open_draft
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.reader import open_store
-from wavecity.flows import build, pipeline
+from wavecity.flows import pipeline, publishing
 from wavecity.flows.recipe import load_recipe
 
 SHARD = "data.zarr/csi/c/1/0/0/0"
@@ -43,18 +43,22 @@ def parts(monkeypatch, tmp_path):
         yield SimpleNamespace(check=lambda: None)
 
     for module, name, part in (
-        (pipeline, "_plan", lambda *_: SimpleNamespace(short=[], accepted=TILES, sources={}, tiles=[], cities=[])),
-        (build, "published", lambda *_: None),
-        (build, "reuse_of", lambda *_: None),
-        (build, "draft_of", draft_of),
+        (
+            pipeline,
+            "plan_on_cluster",
+            lambda *_: SimpleNamespace(short=[], accepted=TILES, sources={}, tiles=[], cities=[]),
+        ),
+        (pipeline, "published", lambda *_: None),
+        (pipeline, "reuse_of", lambda *_: None),
+        (pipeline, "draft_of", draft_of),
         (pipeline, "share_maps", lambda *_: None),
         (pipeline, "compute", lambda *_: nullcontext()),
         (pipeline, "turn", lock),
-        (pipeline, "_run_units", run_units),
+        (pipeline, "run_units", run_units),
         (pipeline, "finish", finish),
         (pipeline, "_refuse_by_gates", lambda *_: None),
-        (pipeline, "check_and_publish", build.check_and_publish),
-        (pipeline, "_on_cluster", lambda client: map),
+        (pipeline, "check_and_publish", publishing.check_and_publish),
+        (pipeline, "cluster_map", lambda client: map),
         (pipeline, "get_run_logger", lambda: logging.getLogger("build")),
         (pipeline.artifacts, "show_version", lambda *_: None),
     ):

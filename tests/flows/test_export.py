@@ -6,7 +6,7 @@ import numpy as np
 import trimesh
 from command import wavecity
 
-from wavecity.flows import build
+from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import load_recipe
 from wavecity.geo.build import build_scene
 
@@ -17,7 +17,7 @@ def test_a_scene_for_sionna_and_for_viewers(tmp_path: Path) -> None:
     result = wavecity("export", "quickstart", "--scene", "helsinki-0020", "--out", tmp_path / "scene")
     assert result.returncode == 0, result.stderr
     recipe = load_recipe("quickstart")
-    plan = build.plan_scenes(recipe, tmp_path)
+    plan = plan_scenes(recipe, tmp_path)
     (tile,) = [tile for tile in plan.accepted if tile.id == "helsinki-0020"]
     scene = build_scene(tile, plan.sources["Helsinki"], recipe.scene, recipe.users, recipe.seed)
     box = rt.load_scene(str(tmp_path / "scene" / "scene.xml")).mi_scene.bbox()

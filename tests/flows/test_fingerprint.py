@@ -9,13 +9,13 @@ import pytest
 from processes import finished
 from test_imports import imports
 
-from wavecity.flows import build
+from wavecity.flows import drafts
 from wavecity.flows.fingerprint import DATA, FEATURES, NOT_DATA, code_fingerprint, fingerprint_below
 from wavecity.flows.recipe import load_recipe
 from wavecity.flows.reuse import scene_parts
 
 ROOT = Path(__file__).resolve().parents[2]
-# What `flows.build` hands a scene to, in the order in which it happens.
+# What a build hands a scene to, in the order in which it happens.
 STAGES = (
     "geo.sources",
     "geo.plan",
@@ -98,7 +98,7 @@ def test_another_version_of_python_finds_the_same(version: str) -> None:
 def test_other_metadata_make_another_version_and_leave_the_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenes are taken over where their parts are the same (`wavecity.flows.reuse`)."""
     recipe, plan = load_recipe("quickstart"), SimpleNamespace(sources={})
-    before, scene = build.dataset_fingerprint(recipe, plan), scene_parts(recipe, code_fingerprint())
-    monkeypatch.setattr(build, "STORE_SCHEMA", "1.99")
-    assert build.dataset_fingerprint(recipe, plan) != before
+    before, scene = drafts.dataset_fingerprint(recipe, plan), scene_parts(recipe, code_fingerprint())
+    monkeypatch.setattr(drafts, "STORE_SCHEMA", "1.99")
+    assert drafts.dataset_fingerprint(recipe, plan) != before
     assert scene_parts(recipe, code_fingerprint()) == scene

@@ -12,8 +12,10 @@ from geo_maps import box, osm_xml
 from toy import build_store, make_layout
 
 from wavecity.dataset.publish import Version
-from wavecity.flows import build, finished
+from wavecity.flows import finished
 from wavecity.flows.cli import cli
+from wavecity.flows.drafts import dataset_fingerprint
+from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import Recipe, load_recipe
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Record, write_records
@@ -41,9 +43,9 @@ def run(tmp_path: Path) -> tuple[Path, Recipe, Version]:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"name": "town", "area": area}))
     recipe = load_recipe(str(tmp_path / "recipe.yaml"))
     folder = tmp_path / "run"
-    plan = build.plan_scenes(recipe, folder / "store" / "maps")
+    plan = plan_scenes(recipe, folder / "store" / "maps")
     layout = make_layout(scenes=2, unit=2, users=12)
-    version = build_store(folder / "store", layout, build.dataset_fingerprint(recipe, plan))
+    version = build_store(folder / "store", layout, dataset_fingerprint(recipe, plan))
     for name in ("recipe.json", "pretrain.json", "report.html", "checkpoints/last.ckpt", "results/localization.json"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(RESULT))

@@ -7,8 +7,8 @@ import pytest
 from command import wavecity, wavecity_process
 
 from wavecity.dataset.files import files_below
-from wavecity.flows.build import show_plan
 from wavecity.flows.forecast import Forecast, plan_of_some, seconds_per_effort
+from wavecity.flows.planning import show_plan
 from wavecity.flows.recipe import load_recipe
 from wavecity.geo.plan import Plan
 from wavecity.geo.settings import SplitSettings

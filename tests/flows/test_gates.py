@@ -17,7 +17,7 @@ from wavecity.dataset.draft import load_draft, open_draft
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.publish import latest
 from wavecity.dataset.settings import GateSettings
-from wavecity.flows import gates, pipeline
+from wavecity.flows import announce, gates, pipeline
 from wavecity.flows.commands.options import gate_option
 from wavecity.flows.gates import GATES, Gate, GateFailed, drift_of, measure
 from wavecity.flows.recipe import load_recipe
@@ -123,7 +123,7 @@ def test_the_pipeline_shows_the_gates_and_stops(
     events: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(pipeline, "measure_gates", gates.measure)
     monkeypatch.setattr(pipeline.artifacts, "show_gates", lambda found, recipe: shown.extend(found))
-    monkeypatch.setattr(pipeline, "emit_event", lambda name, **content: events.append((name, content)))
+    monkeypatch.setattr(announce, "emit_event", lambda name, **content: events.append((name, content)))
     monkeypatch.setattr(pipeline, "get_run_logger", lambda: logging.getLogger("build"))
     draft, recipe = load_draft(folder), load_recipe("quickstart", ("gates.outage=0",))
     with pytest.raises(GateFailed, match=r"above gates\.outage 0; the draft stays"):

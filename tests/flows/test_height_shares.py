@@ -11,8 +11,8 @@ from shapely import box
 from wavecity.dataset.card.source import load_source
 from wavecity.dataset.card.tables import height_table
 from wavecity.dataset.files import atomic_path
-from wavecity.flows.build import _result
 from wavecity.flows.tables import _height_sources
+from wavecity.flows.units import _result
 
 
 def buildings_of(scene_id):

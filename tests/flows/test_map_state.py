@@ -7,7 +7,7 @@ from command import wavecity
 from geo_maps import box, osm_xml
 
 from wavecity.dataset.card.maps import state_lines
-from wavecity.flows.build import plan_scenes
+from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import load_recipe
 
 WAY = '<way id="9000" version="1"><nd ref="1"/><nd ref="2"/><nd ref="1"/><tag k="building" v="yes"/></way>'

@@ -18,10 +18,14 @@ from wavecity.dataset.draft import Draft, load_draft
 from wavecity.dataset.files import read_json
 from wavecity.dataset.publish import Version, latest, pointed_at, versions
 from wavecity.dataset.reader import open_store
-from wavecity.flows import backfill, build, partial, pipeline
+from wavecity.flows import backfill, drafts, partial, pipeline, publishing, units
 from wavecity.flows.backfill import oldest_first, with_map
+from wavecity.flows.drafts import draft_of, published, reuse_of
 from wavecity.flows.partial import named_cities, others_of
+from wavecity.flows.planning import plan_scenes
+from wavecity.flows.publishing import check_and_publish, finish
 from wavecity.flows.recipe import Recipe, parse_recipe
+from wavecity.flows.units import jobs_of, run_unit, sources_of
 from wavecity.geo.errors import CommandFailed, InputError
 
 NAMES = ("Aville", "Btown", "Ceton, D.C.")
@@ -65,16 +69,16 @@ def run(recipe: Recipe, store: Path, named: tuple[str, ...] = ()) -> Version:
     """Build all cities, or some, by the plain functions."""
     maps = store.parent / "maps"
     others = others_of(recipe, named, store) if named else None
-    plan = build.plan_scenes(recipe, maps, others=others)
-    known = build.published(recipe, plan, store)
+    plan = plan_scenes(recipe, maps, others=others)
+    known = published(recipe, plan, store)
     if known:
         return known
-    reuse, draft = build.reuse_of(recipe, plan, store), build.draft_of(recipe, plan, store)
+    reuse, draft = reuse_of(recipe, plan, store), draft_of(recipe, plan, store)
     for unit in draft.missing():
-        jobs = build.jobs_of(draft, unit, plan, reuse)
-        build.run_unit(draft, unit, jobs, build.sources_of(jobs, plan), recipe)
-    build.finish(draft, recipe, plan)
-    return build.check_and_publish(draft, recipe, store)
+        jobs = jobs_of(draft, unit, plan, reuse)
+        run_unit(draft, unit, jobs, sources_of(jobs, plan), recipe)
+    finish(draft, recipe, plan)
+    return check_and_publish(draft, recipe, store)
 
 
 def scenes(version: Version) -> dict[str, dict[str, Any]]:
@@ -96,15 +100,15 @@ def shards(version: Version, unit: int) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def without_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "write_card", lambda *_: None)
+    monkeypatch.setattr(publishing, "write_card", lambda *_: None)
 
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of what is traced."""
     found: list[str] = []
-    real = build._trace
-    monkeypatch.setattr(build, "_trace", lambda scene, *given: found.append(scene.id) or real(scene, *given))
+    real = units.trace
+    monkeypatch.setattr(units, "trace", lambda scene, *given: found.append(scene.id) or real(scene, *given))
     return found
 
 
@@ -123,8 +127,8 @@ def test_only_the_named_city_is_looked_at(store: Path, traced: list[str], monkey
     """Its new map is used; the map of the other one may be gone, and the code another one."""
     town(store.parent / "Btown.osm", 20)
     (store.parent / "Aville.osm").unlink()
-    monkeypatch.setattr(build, "code_of", lambda recipe: "newer")
-    monkeypatch.setattr(partial, "code_of", lambda recipe: "newer")
+    for module in (drafts, partial, publishing, units):
+        monkeypatch.setattr(module, "code_of", lambda recipe: "newer")
     first, recipe = versions(store)[0], recipe_of(store.parent)
     second = run(recipe, store, ("Btown",))
     assert second.number == 2
@@ -260,19 +264,18 @@ def flow(store: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         client: Any, draft: Draft, missing: list[int], plan: Any, reuse: Any, recipe: Recipe, *_: Any, log: Any = None
     ) -> None:
         for unit in missing:
-            jobs = build.jobs_of(draft, unit, plan, reuse)
-            build.run_unit(draft, unit, jobs, build.sources_of(jobs, plan), recipe)
+            jobs = jobs_of(draft, unit, plan, reuse)
+            run_unit(draft, unit, jobs, sources_of(jobs, plan), recipe)
 
     for name, part in (
         ("compute", lambda *_: nullcontext()),
         ("turn", lock),
-        ("_run_units", run_units),
-        ("plan_scenes", build.plan_scenes),
-        ("_plan", lambda recipe, maps, workers, dask, others: build.plan_scenes(recipe, maps, others=others)),
-        ("finish", build.finish),
+        ("run_units", run_units),
+        ("plan_on_cluster", lambda recipe, maps, workers, dask, others: plan_scenes(recipe, maps, others=others)),
+        ("finish", finish),
         ("_refuse_by_gates", lambda *_: None),
-        ("check_and_publish", build.check_and_publish),
-        ("_on_cluster", lambda client: map),
+        ("check_and_publish", check_and_publish),
+        ("cluster_map", lambda client: map),
         ("get_run_logger", lambda: logging.getLogger("build")),
     ):
         monkeypatch.setattr(pipeline, name, part)
@@ -298,7 +301,7 @@ def test_quarantined_scenes_of_a_version_are_tried_again_as_a_new_one(
 ) -> None:  # fmt: skip
     caplog.set_level(logging.INFO)
     town(tmp_path / "Btown.osm", 20)
-    recipe, trace, unlucky = recipe_of(tmp_path), build._trace, ["btown"]
+    recipe, trace, unlucky = recipe_of(tmp_path), units.trace, ["btown"]
 
     def with_bad_luck(scene: Any, *given: Any) -> Any:
         arrays = trace(scene, *given)
@@ -306,7 +309,7 @@ def test_quarantined_scenes_of_a_version_are_tried_again_as_a_new_one(
             raise RuntimeError("out of luck")
         return arrays
 
-    monkeypatch.setattr(build, "_trace", with_bad_luck)
+    monkeypatch.setattr(units, "trace", with_bad_luck)
     second = flow(recipe)
     lost = [key for key, scene in scenes(second).items() if scene["status"] != "done"]
     assert len(lost) == 2

@@ -11,9 +11,13 @@ from processes import python
 from small import SET, SMALL
 
 from wavecity.dataset.reader import open_store
-from wavecity.flows.pipeline import tasks_of
+from wavecity.flows import units
+from wavecity.flows.drafts import draft_of, reuse_of
+from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import load_recipe
-from wavecity.geo.errors import InputError
+from wavecity.flows.run_checks import tasks_of
+from wavecity.flows.units import jobs_of, run_unit
+from wavecity.geo.errors import InputError, SceneError
 
 
 @pytest.fixture(scope="module")
@@ -207,21 +211,19 @@ def test_a_task_that_is_not_possible_is_reported_and_the_others_go_on(run, tmp_p
 @pytest.mark.system
 def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
     """One process here against two there; units redone after a kill are the same too."""
-    from wavecity.flows import build
-
     out, _ = run
     recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
-    plan = build.plan_scenes(recipe, tmp_path / "maps")
-    draft = build.draft_of(recipe, plan, tmp_path / "store")
+    plan = plan_scenes(recipe, tmp_path / "maps")
+    draft = draft_of(recipe, plan, tmp_path / "store")
     code = (
-        "import sys, pickle; from wavecity.flows import build\n"
+        "import sys, pickle; from wavecity.flows.units import run_unit\n"
         "draft, jobs, sources, recipe = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "build.run_unit(draft, 0, jobs, sources, recipe)"
+        "run_unit(draft, 0, jobs, sources, recipe)"
     )
     import pickle
 
     job = tmp_path / "job.pickle"
-    jobs = build.jobs_of(draft, 0, plan, build.reuse_of(recipe, plan, tmp_path / "store"))
+    jobs = jobs_of(draft, 0, plan, reuse_of(recipe, plan, tmp_path / "store"))
     job.write_bytes(pickle.dumps((draft, jobs, plan.sources, recipe)))
     python(code, job)
     published = open_store(out / "store")
@@ -245,21 +247,19 @@ def test_input_that_is_wrong_for_every_scene_stops_the_build(tmp_path):
 
 
 def test_a_scene_that_fails_is_quarantined_and_the_others_go_on(tmp_path, monkeypatch):
-    from wavecity.flows import build
-
     recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
-    plan = build.plan_scenes(recipe, tmp_path / "maps")
-    draft = build.draft_of(recipe, plan, tmp_path / "store")
-    real = build.build_scene
+    plan = plan_scenes(recipe, tmp_path / "maps")
+    draft = draft_of(recipe, plan, tmp_path / "store")
+    real = units.build_scene
 
     def fail_first(tile, *arguments):
         if tile.id == plan.accepted[0].id:
-            raise build.SceneError("walls cross")
+            raise SceneError("walls cross")
         return real(tile, *arguments)
 
-    monkeypatch.setattr(build, "build_scene", fail_first)
-    jobs = build.jobs_of(draft, 0, plan, build.reuse_of(recipe, plan, tmp_path / "store"))
-    receipt = build.run_unit(draft, 0, jobs, plan.sources, recipe)
+    monkeypatch.setattr(units, "build_scene", fail_first)
+    jobs = jobs_of(draft, 0, plan, reuse_of(recipe, plan, tmp_path / "store"))
+    receipt = run_unit(draft, 0, jobs, plan.sources, recipe)
     assert [scene["status"] for scene in receipt["scenes"]] == ["quarantined", "done"]
     assert receipt["scenes"][0]["stage"] == "scene"
     assert "walls cross" in receipt["scenes"][0]["reason"]
@@ -268,14 +268,12 @@ def test_a_scene_that_fails_is_quarantined_and_the_others_go_on(tmp_path, monkey
 
 def test_a_unit_handed_out_again_after_its_receipt_is_not_done_again(tmp_path, monkeypatch):
     """As Dask does when a worker is killed between its last write and its answer."""
-    from wavecity.flows import build
-
     recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
-    plan = build.plan_scenes(recipe, tmp_path / "maps")
-    draft = build.draft_of(recipe, plan, tmp_path / "store")
-    jobs = build.jobs_of(draft, 0, plan, build.reuse_of(recipe, plan, tmp_path / "store"))
-    first = build.run_unit(draft, 0, jobs, plan.sources, recipe)
+    plan = plan_scenes(recipe, tmp_path / "maps")
+    draft = draft_of(recipe, plan, tmp_path / "store")
+    jobs = jobs_of(draft, 0, plan, reuse_of(recipe, plan, tmp_path / "store"))
+    first = run_unit(draft, 0, jobs, plan.sources, recipe)
     before = snapshot(tmp_path / "store")
-    monkeypatch.setattr(build, "build_scene", lambda *_: pytest.fail("built again"))
-    assert build.run_unit(draft, 0, jobs, plan.sources, recipe) == first
+    monkeypatch.setattr(units, "build_scene", lambda *_: pytest.fail("built again"))
+    assert run_unit(draft, 0, jobs, plan.sources, recipe) == first
     assert snapshot(tmp_path / "store") == before

@@ -12,7 +12,8 @@ import xarray as xr
 import yaml
 from command import wavecity, wavecity_process
 
-from wavecity.flows import build
+from wavecity.flows.drafts import dataset_fingerprint
+from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import load_recipe
 from wavecity.geo.extract import find_helsinki
 
@@ -42,7 +43,7 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_city_is_planned_once(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(str(recipe_file))
-    first = build.plan_scenes(recipe, tmp_path)
+    first = plan_scenes(recipe, tmp_path)
     assert [city.state for city in first.cities] == ["ready", "ready", "missing"]
     assert len(list((tmp_path / "plans").glob("*.json"))) == 2
 
@@ -51,12 +52,12 @@ def test_a_city_is_planned_once(recipe_file: Path, tmp_path: Path, monkeypatch: 
         raise AssertionError(msg)
 
     monkeypatch.setattr("wavecity.geo.tiles.qualify", never)
-    again = build.plan_scenes(recipe, tmp_path)
+    again = plan_scenes(recipe, tmp_path)
     assert repr([city.tiles for city in again.cities]) == repr([city.tiles for city in first.cities])
-    assert build.dataset_fingerprint(recipe, again) == build.dataset_fingerprint(recipe, first)
+    assert dataset_fingerprint(recipe, again) == dataset_fingerprint(recipe, first)
     # Another seed is another plan.
     with pytest.raises(AssertionError, match="planned again"):
-        build.plan_scenes(recipe.model_copy(update={"seed": 1}), tmp_path)
+        plan_scenes(recipe.model_copy(update={"seed": 1}), tmp_path)
 
 
 @pytest.mark.system

@@ -8,8 +8,8 @@ from command import wavecity
 from PIL import Image
 from pyproj import Geod, Transformer
 
-from wavecity.flows import build
 from wavecity.flows.commands.build import RADIO_METRICS
+from wavecity.flows.planning import plan_scenes
 from wavecity.flows.radio_maps import TITLES
 from wavecity.flows.recipe import load_recipe
 from wavecity.raytrace.radio_map import RadioMap
@@ -25,7 +25,7 @@ def test_files_lie_in_the_right_place_and_say_whose_map_it_is(tmp_path: Path, ma
     metrics = ("--metric", "path_gain", "--metric", "los", "--spacing", "5")
     result = wavecity("radio-map", "quickstart", "--scene", SCENE, *QUICK, *metrics, *outs, "--maps", maps)
     assert result.returncode == 0, result.stderr
-    plan = build.plan_scenes(load_recipe("quickstart"), maps)
+    plan = plan_scenes(load_recipe("quickstart"), maps)
     (tile,) = [tile for tile in plan.accepted if tile.id == SCENE]
     archive = np.load(tmp_path / "map.npz")
     with rasterio.open(tmp_path / "map.tif") as file:

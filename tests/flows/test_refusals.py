@@ -15,12 +15,15 @@ from toy import build_store, make_layout
 
 from wavecity.dataset.files import read_json, write_json
 from wavecity.dataset.publish import latest
-from wavecity.flows import build
+from wavecity.flows import planning, units
 from wavecity.flows.commands.options import nothing_left
-from wavecity.flows.recipe import load_recipe
+from wavecity.flows.drafts import reuse_of
+from wavecity.flows.planning import plan_scenes
+from wavecity.flows.recipe import Recipe, load_recipe
 from wavecity.flows.run_checks import refuse_unfit_model
 from wavecity.flows.splits import empty_splits, refuse_untrainable
 from wavecity.flows.tables import print_shortfalls
+from wavecity.flows.units import Job
 from wavecity.geo import network
 from wavecity.geo.cities import cities_of
 from wavecity.geo.errors import InputError
@@ -125,7 +128,7 @@ def test_a_run_without_scenes_to_train_on_is_refused(folder: Path) -> None:
     assert set(empty_splits(few)) == {"train", "validation", "test"} - set(_splits(few, used))
 
 
-def _splits(recipe: build.Recipe, names: set[str]) -> list[str]:
+def _splits(recipe: Recipe, names: set[str]) -> list[str]:
     """Splits of some cities by the plan itself, without maps."""
     from wavecity.geo.plan import join_plans, plan_one
 
@@ -165,12 +168,12 @@ def test_a_misspelt_file_of_one_city_is_an_error(folder: Path) -> None:
     result = wavecity("plan", "two.yaml", cwd=folder)
     refused(result, "Other: twon.osm: no such file; did you mean town.osm?", "area.allow_missing")
     with pytest.raises(InputError, match=r"Other: .*did you mean town\.osm"):
-        build.plan_scenes(_in(folder, TWO), folder / "maps")
-    plan = build.plan_scenes(_in(folder, TWO.replace("scenes: 2", "scenes: 2\n  allow_missing: true")), folder / "maps")
+        plan_scenes(_in(folder, TWO), folder / "maps")
+    plan = plan_scenes(_in(folder, TWO.replace("scenes: 2", "scenes: 2\n  allow_missing: true")), folder / "maps")
     assert [city.state for city in plan.cities] == ["ready", "missing"]
 
 
-def _in(folder: Path, text: str) -> build.Recipe:
+def _in(folder: Path, text: str) -> Recipe:
     (folder / "some.yaml").write_text(text.replace("source: t", f"source: {folder}/t"))
     return load_recipe(str(folder / "some.yaml"))
 
@@ -192,13 +195,13 @@ def test_a_server_that_does_not_answer_is_given_up(
     server = f"http://127.0.0.1:{silent_port}/{{city}}.osm.pbf"
     recipe = load_recipe("temporal", (f"area.source={server}", "area.scenes=6"))
     with pytest.raises(InputError, match=r"none of the other 5 cities; after 3 of them no more were tried"):
-        build.plan_scenes(recipe, folder)
+        plan_scenes(recipe, folder)
     attempts = len(waits)
     assert attempts == 12  # four waits of each of three cities
     (here,) = [city.model_copy(update={"source": "helsinki"}) for city in recipe.area.cities if city.name == "Helsinki"]
     cities = [*recipe.area.cities[:9], here]
     some = recipe.model_copy(update={"area": recipe.area.model_copy(update={"cities": tuple(cities), "scenes": 10})})
-    plan = build.plan_scenes(some, folder)
+    plan = plan_scenes(some, folder)
     assert [city.problem[:9] for city in plan.cities[3:9]] == ["not tried"] * 6
     assert f"127.0.0.1:{silent_port} did not answer for 3 cities" in plan.cities[8].problem
     assert len(waits) == 2 * attempts
@@ -207,15 +210,15 @@ def test_a_server_that_does_not_answer_is_given_up(
 def test_maps_of_cities_without_scenes_are_not_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three cities with room for one scene only the first map is opened."""
     opened: list[str] = []
-    real = build.open_city
+    real = planning.open_city
 
     def open_city(city, *rest):
         opened.append(city.name)
         return real(city, *rest)
 
-    monkeypatch.setattr(build, "open_city", open_city)
+    monkeypatch.setattr(planning, "open_city", open_city)
     text = TWO.replace("twon.osm", "http://127.0.0.1:1/other.osm.pbf").replace("scenes: 2", "scenes: 1")
-    plan = build.plan_scenes(_in(folder, text), folder / "maps")
+    plan = plan_scenes(_in(folder, text), folder / "maps")
     assert set(opened) == {"Town"}
     assert [city.state for city in plan.cities] == ["ready", "not needed"]
     assert plan.short == []
@@ -251,16 +254,16 @@ def test_scenes_where_hardly_anybody_is_served(
     folder: Path, monkeypatch: pytest.MonkeyPatch, unserved: str, status: str
 ) -> None:
     recipe = _in(folder, RECIPE + f"scene: {{min_served: 0.2, unserved: {unserved}}}\n")
-    plan = build.plan_scenes(recipe, folder / "maps")
+    plan = plan_scenes(recipe, folder / "maps")
     outage = np.ones(10, dtype=bool)
     outage[0] = False
     arrays = {"csi": np.zeros((10, 2, 2), np.complex64), "outage": outage, "los": ~outage}
-    monkeypatch.setattr(build, "_trace", lambda *_: arrays)
-    monkeypatch.setattr(build, "channel_checksum", lambda _: "")
-    reuse = build.reuse_of(recipe, plan, folder / "store")
+    monkeypatch.setattr(units, "trace", lambda *_: arrays)
+    monkeypatch.setattr(units, "channel_checksum", lambda _: "")
+    reuse = reuse_of(recipe, plan, folder / "store")
     (tile,) = plan.accepted
-    job = build.Job(tile, reuse.inputs[tile.id], None, "first")
-    _, outcome, _ = build._run_scene(job, plan.sources["Town"], recipe)
+    job = Job(tile, reuse.inputs[tile.id], None, "first")
+    _, outcome, _ = units._run_scene(job, plan.sources["Town"], recipe)
     assert outcome["status"] == status
     if status == "quarantined":
         assert outcome["reason"] == "SceneError: 10% of the users are served, below scene.min_served 20%"
@@ -307,7 +310,7 @@ def test_a_full_disk_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch, 
             msg = "a worker failed"
             raise ExceptionGroup(msg, [RuntimeError("x")]) from error
 
-    monkeypatch.setattr("wavecity.flows.build.show_plan", full)
+    monkeypatch.setattr("wavecity.flows.planning.show_plan", full)
     result = wavecity("plan", "mine.yaml", cwd=folder)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("wavecity: the disk is full (store/data.zarr); make room")
@@ -329,7 +332,7 @@ def test_other_errors_are_no_full_disks(folder: Path, monkeypatch: pytest.Monkey
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("wavecity.flows.build.show_plan", broken)
+    monkeypatch.setattr("wavecity.flows.planning.show_plan", broken)
     with pytest.raises(OSError, match="Input/output"):
         wavecity("plan", "mine.yaml", cwd=folder)
 
@@ -356,7 +359,7 @@ def test_a_missing_map_is_refused_before_prefect_is_started(
 
 def test_what_a_schema_can_say_is_in_that_of_the_recipe() -> None:
     """Prefect checks parameters by it, before a run exists."""
-    schema = build.Recipe.model_json_schema()["properties"]
+    schema = Recipe.model_json_schema()["properties"]
     for name in ("quickstart", None):
         jsonschema.validate(name, schema["base"])
     with pytest.raises(jsonschema.ValidationError, match=r"'nope' is not one of .*'quickstart'"):

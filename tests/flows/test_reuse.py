@@ -12,7 +12,7 @@ from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import files_below
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import attributes_of
-from wavecity.flows import build
+from wavecity.flows import publishing, units
 from wavecity.flows.recipe import Recipe, parse_recipe
 
 # 4 x 4 tiles of 200 m with five tagged blocks each.
@@ -59,15 +59,15 @@ def shards(version) -> dict[str, bytes]:
 @pytest.fixture(autouse=True)
 def without_a_card(monkeypatch):
     """Its pictures take longer than all the rest; it has tests of its own."""
-    monkeypatch.setattr(build, "write_card", lambda *_: None)
+    monkeypatch.setattr(publishing, "write_card", lambda *_: None)
 
 
 @pytest.fixture
 def no_tracing(monkeypatch):
     """Counts what is traced from here on."""
     traced = []
-    real = build._trace
-    monkeypatch.setattr(build, "_trace", lambda scene, *given: traced.append(scene.id) or real(scene, *given))
+    real = units.trace
+    monkeypatch.setattr(units, "trace", lambda scene, *given: traced.append(scene.id) or real(scene, *given))
     return traced
 
 

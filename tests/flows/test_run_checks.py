@@ -9,9 +9,10 @@ import pytest
 import zarr
 
 from wavecity.dataset.publish import latest
-from wavecity.flows import pipeline
+from wavecity.flows import pipeline, training
+from wavecity.flows.announce import Published
 from wavecity.flows.cli import cli
-from wavecity.flows.pipeline import Published, train_and_evaluate
+from wavecity.flows.pipeline import train_and_evaluate
 from wavecity.flows.recipe import load_recipe
 from wavecity.flows.run_checks import planned_sizes, refuse_other_run, warnings_of
 from wavecity.geo.errors import InputError
@@ -160,9 +161,9 @@ def test_a_task_that_is_not_possible_does_not_end_the_run(monkeypatch, tmp_path)
     monkeypatch.setattr(
         "wavecity.model.tasks.evaluate.note_not_possible", lambda run, name, why: notes.append((name, why))
     )
-    monkeypatch.setattr(pipeline, "get_run_logger", lambda: logging.getLogger("test"))
-    monkeypatch.setattr(pipeline, "evaluate", pipeline.evaluate.fn)
-    left_out = pipeline._evaluate(tmp_path, tmp_path, ["localization", "mu-mimo"], load_recipe("quickstart"))
+    monkeypatch.setattr(training, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(training, "evaluate", training.evaluate.fn)
+    left_out = training.evaluate_all(tmp_path, tmp_path, ["localization", "mu-mimo"], load_recipe("quickstart"))
     assert notes == [("localization", "localization is not possible: too few")]
     assert left_out == {"not_possible": "localization is not possible: too few"}
 

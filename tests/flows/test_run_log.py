@@ -10,7 +10,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.states import Failed
 from pydantic import ValidationError
 
-from wavecity.flows.pipeline import _can_pass, build_unit
+from wavecity.flows.dispatch import _can_pass, build_unit
 from wavecity.flows.recipe import Recipe
 from wavecity.flows.run_log import LOGGERS, one_line, shorten_errors
 from wavecity.geo.errors import InputError, MapError

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import shapely
 
-from wavecity.flows import build
+from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import Recipe, load_recipe
+from wavecity.flows.scenes import scene_of
 from wavecity.geo.base_station_settings import SceneSettings
 from wavecity.geo.base_stations import APART, BaseStation, place_others, turned_sector
 from wavecity.geo.errors import InputError
@@ -89,10 +90,10 @@ def recipe(*changes: str) -> Recipe:
 def test_real_tiles(maps: Path) -> None:
     """All rules at once: in the tile, clear of walls, apart; users, buildings and the first where they are without."""
     asked = recipe("scene.base_stations={corners: true, rooftops: 3, street: 3}")
-    plan, missing = build.plan_scenes(asked, maps), 0
+    plan, missing = plan_scenes(asked, maps), 0
     for tile in plan.accepted[:3]:
-        alone = build.scene_of(recipe(), tile.id, maps)
-        scene = build.scene_of(asked, tile.id, maps)
+        alone = scene_of(recipe(), tile.id, maps)
+        scene = scene_of(asked, tile.id, maps)
         np.testing.assert_array_equal(scene.users, alone.users)
         np.testing.assert_array_equal(scene.bs_position, alone.bs_position)
         assert scene.mesh.checksum == alone.mesh.checksum

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from geo_maps import box, osm_xml
 
-from wavecity.flows.build import show_plan
+from wavecity.flows.planning import show_plan
 from wavecity.flows.recipe import load_recipe
 from wavecity.geo import bbbike
 from wavecity.geo.cities import cities_of, slug, source_of, world_cities

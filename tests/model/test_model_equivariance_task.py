@@ -464,8 +464,8 @@ def test_results_depend_on_their_own_settings_only(run, data, tiny, tmp_path, mo
 
 
 def test_it_runs_only_where_it_is_asked_for_with_either_model():
-    from wavecity.flows.pipeline import tasks_of
     from wavecity.flows.recipe import load_recipe
+    from wavecity.flows.run_checks import tasks_of
 
     for backbone, usual in (("multimodal", "reconstruction"), ("temporal", "prediction")):
         model = f"training.backbone={backbone}"

@@ -353,8 +353,8 @@ def test_a_task_of_the_other_model_is_refused_in_one_line(run, result, settings,
 
 
 def test_a_recipe_has_the_tasks_of_its_model():
-    from wavecity.flows.pipeline import tasks_of
     from wavecity.flows.recipe import load_recipe
+    from wavecity.flows.run_checks import tasks_of
     from wavecity.model.settings.tasks import TASKS
 
     recipe = load_recipe("quickstart")
