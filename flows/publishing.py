@@ -57,7 +57,10 @@ def finish(draft: Draft, recipe: Recipe, plan: Plan) -> None:
     if recipe.scene.base_stations is not None:
         attributes["base_stations"] = attributes_for(recipe.scene.base_stations)
     if (plants := recipe.scene.vegetation) is not None:
-        attributes["vegetation"] = vegetation_attributes(*constants_of(plants, radio.frequency))
+        each = [vegetation_attributes(*constants_of(plants, one.frequency)) for one in radio.each]
+        attributes["vegetation"] = each[0]
+        if radio.carriers:
+            attributes["carriers"]["vegetation"] = each
     scenes = [scene for receipt in draft.receipts() for scene in receipt["scenes"]]
     kept = plan.others.records if isinstance(plan, PartialPlan) else {}
     lineage: dict[str, object] = {

@@ -140,7 +140,7 @@ class Recipe(Settings):
         if self.solver.diffuse:
             msg = "solver.diffuse is true, but radio maps have no diffuse paths; set it to false, or features.radio_map to null"
             raise ValueError(msg)
-        unit = 4 * cells**2 * len(grid.metrics) * self.store.unit / 1e6
+        unit = 4 * cells**2 * len(grid.metrics) * len(self.radio.each) * self.store.unit / 1e6
         if unit > MOST_MAPS:
             msg = (
                 f"radio maps of a unit would take {unit:,.0f} MB, more than {MOST_MAPS:,}: make features.radio_map.spacing "
@@ -150,25 +150,17 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _carriers_can_be_traced(self) -> "Recipe":
-        """Refuse what is made at one carrier and between one pair of ports only."""
-        two = len(self.radio.ports) > 1
-        if self.radio.carriers and two:
+    def _ports_can_be_traced(self) -> "Recipe":
+        """Refuse what is made between one pair of ports only."""
+        if len(self.radio.ports) == 1:
+            return self
+        if self.radio.carriers:
             msg = (
                 "radio.carriers: with two ports there is one carrier; set polarisation and user_polarisation to V or H"
             )
             raise ValueError(msg)
-        single = {
-            "mobility": self.mobility,
-            "features.radio_map": self.features.radio_map,
-            "scene.base_stations": self.scene.base_stations,
-            "scene.vegetation": self.scene.vegetation,
-        }
-        for name in (name for name, asked in single.items() if asked is not None):
-            if self.radio.carriers:
-                msg = f"radio.carriers: {name} goes with one carrier; set {name} to null, or radio.frequency instead of carriers"
-                raise ValueError(msg)
-            if two:
+        for name, asked in {"mobility": self.mobility, "features.radio_map": self.features.radio_map}.items():
+            if asked is not None:
                 msg = f"radio.polarisation: {name} goes with one port at each end; set {name} to null, or polarisations to V or H"
                 raise ValueError(msg)
         return self
@@ -182,12 +174,14 @@ class Recipe(Settings):
             msg = "solver.diffuse is true, but diffuse paths cannot be followed along a way; set it to false, or mobility to null"
             raise ValueError(msg)
         band = self.mobility.subcarriers * self.mobility.subcarrier_spacing
-        if band > WIDEST_BAND * self.radio.frequency:
-            msg = f"mobility.subcarriers x subcarrier_spacing is {band / 1e6:g} MHz, above {WIDEST_BAND:.0%} of radio.frequency; "
+        carriers = self.radio.carriers or (self.radio.frequency,)
+        if band > WIDEST_BAND * min(carriers):
+            of = "the lowest of radio.carriers" if self.radio.carriers else "radio.frequency"
+            msg = f"mobility.subcarriers x subcarrier_spacing is {band / 1e6:g} MHz, above {WIDEST_BAND:.0%} of {of}; "
             msg += "make one of them smaller"
             raise ValueError(msg)
         size = 8 * self.mobility.steps * self.mobility.subcarriers * self.radio.columns * self.radio.rows
-        size *= self.base_stations
+        size *= self.base_stations * len(carriers)
         unit = size * self.users.most * self.store.unit / 1e6
         if unit > MOST_TRAJECTORIES:
             msg = (

@@ -39,21 +39,31 @@ def trace_link(scene: Scene, recipe: Recipe) -> Arrays:
         from wavecity.raytrace.channels import csi
         from wavecity.raytrace.moving import simulate_moving
 
-        moving = simulate_moving(scene, recipe.radio, recipe.solver, recipe.mobility, recipe.seed)
-        return scene_arrays(scene, moving.channels, csi(moving.channels, recipe.radio), moving.csi)
+        each = []
+        # Each carrier in a run of its own: which snapshots need tracing differs between them.
+        for radio in recipe.radio.each:
+            moving = simulate_moving(scene, radio, recipe.solver, recipe.mobility, recipe.seed)
+            each.append(scene_arrays(scene, moving.channels, csi(moving.channels, radio), moving.csi))
+        return _stacked(each)
     from wavecity.raytrace.simulate import simulate_bands
 
     found = simulate_bands(scene, recipe.radio, recipe.solver, recipe.seed)
-    each = [scene_arrays(scene, channels, csi) for channels, csi in found]
-    return stack_bands(each) if len(each) > 1 else each[0]
+    return _stacked([scene_arrays(scene, channels, csi) for channels, csi in found])
 
 
 def trace_radio_map(scene: Scene, recipe: Recipe) -> Arrays:
-    """Radio map of a scene, of the base station and by the solver of its users; nothing where the recipe wants none."""
+    """Radio map of a scene at every carrier, of the base station and by the solver of its users; nothing where the recipe
+    wants none.
+    """
     settings = recipe.features.radio_map
     if settings is None:
         return {}
     from wavecity.raytrace.radio_map import radio_map
 
-    found = radio_map(scene, recipe.radio, recipe.solver, settings, recipe.seed)
-    return {f"{GROUP}/{name}": values for name, values in found.values.items()}
+    each = [radio_map(scene, radio, recipe.solver, settings, recipe.seed).values for radio in recipe.radio.each]
+    return _stacked([{f"{GROUP}/{name}": values for name, values in found.items()} for found in each])
+
+
+def _stacked(each: Sequence[Arrays]) -> Arrays:
+    """Arrays of a scene from those at each of its carriers or pairs of ports; as they are, where there is one."""
+    return stack_bands(each) if len(each) > 1 else each[0]

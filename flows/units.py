@@ -205,8 +205,8 @@ def _run_scene(job: Job, source: Source, recipe: Recipe) -> "tuple[Arrays | None
 
 def _refuse_unserved(arrays: Arrays, recipe: Recipe) -> None:
     """Refuse a scene with hardly any user that a path reaches, where the recipe says so."""
-    heard = arrays["bs/serving"] >= 0 if "bs/serving" in arrays else ~at_first(arrays["outage"])
-    served = float(np.mean(heard))
+    heard = arrays["bs/serving"] >= 0 if "bs/serving" in arrays else ~arrays["outage"]
+    served = float(np.mean(at_first(heard)))
     if recipe.scene.unserved == "refuse" and served < recipe.scene.min_served:
         msg = f"{served:.0%} of the users are served, below scene.min_served {recipe.scene.min_served:.0%}"
         raise SceneError(msg)

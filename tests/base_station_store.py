@@ -1,5 +1,6 @@
 """A small store with several base stations from a cheap generator: free space next to the block of `toy`, users that move."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import geopandas as gpd
@@ -7,10 +8,11 @@ import numpy as np
 import toy
 from shapely import box
 
+from wavecity.dataset.bands import stack_bands
 from wavecity.dataset.base_stations import attributes_for, with_links
 from wavecity.dataset.checks.line_of_sight import blocked_users
 from wavecity.dataset.checks.validate import validate
-from wavecity.dataset.draft import open_draft
+from wavecity.dataset.draft import Draft, open_draft
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.publish import Version, publish
@@ -35,11 +37,11 @@ ATTRIBUTES = toy.ATTRIBUTES | {
 }
 
 
-def channels(way: np.ndarray, azimuth: float, frequency: float) -> np.ndarray:
+def channels(way: np.ndarray, azimuth: float, carrier: float, offset: float = 0.0) -> np.ndarray:
     """Free-space channels (..., x, y) of users `way` (..., 3) from the base station, of a panel that faces `azimuth`."""
     distance = np.linalg.norm(way, axis=-1)
-    gain = SPEED_OF_LIGHT / (4 * np.pi * toy.FREQUENCY * distance)
-    gain = gain * np.exp(-2j * np.pi * frequency * distance / SPEED_OF_LIGHT)
+    gain = SPEED_OF_LIGHT / (4 * np.pi * carrier * distance)
+    gain = gain * np.exp(-2j * np.pi * (carrier + offset) * distance / SPEED_OF_LIGHT)
     # Along the panel's horizontal axis, and along its vertical one.
     across = np.array([-np.sin(np.deg2rad(azimuth)), np.cos(np.deg2rad(azimuth)), 0])
     kx, ky = 0.5 * (way @ across) / distance, -0.5 * way[..., 2] / distance
@@ -47,11 +49,18 @@ def channels(way: np.ndarray, azimuth: float, frequency: float) -> np.ndarray:
     return gain[..., None, None] * np.exp(2j * np.pi * phase)
 
 
-def link(users: np.ndarray, velocity: np.ndarray, station: np.ndarray, azimuth: float, moving: bool) -> dict:
+def link(
+    users: np.ndarray,
+    velocity: np.ndarray,
+    station: np.ndarray,
+    azimuth: float,
+    moving: bool,
+    carrier: float = toy.FREQUENCY,
+) -> dict:
     """Arrays of the links from one base station to users (U, 3) in the scene's frame."""
     way = (users - station).astype(np.float32)
     hidden = blocked_users(BLOCK, users, station).blocked
-    csi = channels(way.astype(float), azimuth, toy.FREQUENCY) * ~hidden[:, None, None]
+    csi = channels(way.astype(float), azimuth, carrier) * ~hidden[:, None, None]
     csi = csi.astype(np.complex64)
     count = len(users)
     distance = np.linalg.norm(way.astype(float), axis=-1)
@@ -71,7 +80,7 @@ def link(users: np.ndarray, velocity: np.ndarray, station: np.ndarray, azimuth: 
     if moving:
         time = INTERVAL * np.arange(STEPS)
         ways = way[:, None] + velocity[:, None] * time[:, None]
-        band = [channels(ways, azimuth, toy.FREQUENCY + offset) for offset in (-SPACING, 0.0)]
+        band = [channels(ways, azimuth, carrier, offset) for offset in (-SPACING, 0.0)]
         along = np.stack(band, axis=2) * ~hidden[:, None, None, None, None]
         arrays |= {
             "trajectory/csi": along.astype(np.complex64),
@@ -86,8 +95,8 @@ def station_of(scene: int, number: int) -> tuple[np.ndarray, float] | None:
     return None if number == 2 and scene % 2 else STATIONS[number]
 
 
-def make_scene(scene: int, n_users: int, moving: bool = False) -> dict[str, np.ndarray]:
-    """Arrays of a scene with all base stations."""
+def make_links(scene: int, n_users: int, moving: bool = False, carrier: float = toy.FREQUENCY) -> list[dict | None]:
+    """Arrays of the links of all base stations of a scene at a carrier, with the maps; None where one found no place."""
     random = np.random.default_rng(scene)
     first = toy.make_arrays(random, n_users)
     users = first["user_position"].astype(float) + toy.BASE
@@ -95,32 +104,50 @@ def make_scene(scene: int, n_users: int, moving: bool = False) -> dict[str, np.n
     angle = random.uniform(0, 2 * np.pi, n_users)
     speed = random.uniform(0.5, 1, n_users) * np.array(TRAJECTORY["fastest_mps"])[np.arange(n_users) % 3]
     velocity = speed[:, None] * np.column_stack([np.cos(angle), np.sin(angle), 0 * angle])
-    stations = [station_of(scene, number) for number in range(3)]
-    links = [station and link(users, velocity, *station, moving) for station in stations]
     maps = {name: first[name] for name in ("height", "occupancy")}
-    return with_links(maps | links[0], links[1:], stations, SETTINGS, -200.0)
+    stations = (station_of(scene, number) for number in range(3))
+    return [station and maps | link(users, velocity, *station, moving, carrier) for station in stations]
 
 
-def build_links_store(store: StorePath, moving: bool = False) -> Version:
-    """Four scenes in two units."""
-    layout = toy.make_layout(scenes=4)
-    steps = STEPS if moving else 0
+def make_scene(
+    scene: int, n_users: int, moving: bool = False, carriers: Sequence[float] = (toy.FREQUENCY,)
+) -> dict[str, np.ndarray]:
+    """Arrays of a scene with all base stations, at one carrier or several."""
+    each = zip(*(make_links(scene, n_users, moving, carrier) for carrier in carriers), strict=True)
+    links = [of[0] if len(of) == 1 or of[0] is None else stack_bands(of) for of in each]
+    stations = [station_of(scene, number) for number in range(3)]
+    return with_links(links[0], links[1:], stations, SETTINGS, -200.0)
+
+
+def make_links_draft(store: StorePath, moving: bool = False, carriers: Sequence[float] = (toy.FREQUENCY,)) -> Draft:
+    """Four scenes in two units, as a draft."""
+    several = len(carriers) if len(carriers) > 1 else 0
     layout = replace(
-        layout, columns=SIDE, rows=SIDE, base_stations=3, steps=steps, subcarriers=SUBCARRIERS if moving else 0
-    )
-    draft = open_draft(store, f"abcdef0123456789000{moving:d}", layout)
+        toy.make_layout(scenes=4), columns=SIDE, rows=SIDE, base_stations=3, steps=STEPS if moving else 0,
+        subcarriers=SUBCARRIERS if moving else 0, carriers=several,
+    )  # fmt: skip
+    draft = open_draft(store, f"abcdef012345678900{several:d}{moving:d}", layout)
     for unit in draft.missing():
         scenes, outcomes = [], []
         for scene in draft.layout.scenes_of(unit):
             outcome = {"scene_id": f"toy-{scene:04d}", "city": "Toy", "country": "FI", "latitude": 60.0}
             outcome |= {"longitude": 25.0, "split": ("train", "train", "validation", "test")[scene]}
             outcome |= {"n_users": 8 + scene, "status": "done", "bs_shift": 0.0}
-            scenes.append(make_scene(scene, 8 + scene, moving))
+            scenes.append(make_scene(scene, 8 + scene, moving, carriers))
             outcomes.append(outcome)
         toy.write_buildings(draft.buildings_path(unit), outcomes)
         write_unit(draft, unit, scenes, outcomes, {"seed": 0})
-    finish_draft(draft, ATTRIBUTES | ({"trajectory": TRAJECTORY} if moving else {}), {"map": {"name": "toy"}})
+    attributes = ATTRIBUTES | ({"trajectory": TRAJECTORY} if moving else {})
+    if several:
+        attributes |= {"frequency_hz": carriers[0], "carriers": {"frequencies_hz": list(carriers)}}
+    finish_draft(draft, attributes, {"map": {"name": "toy"}})
     seal(draft)
+    return draft
+
+
+def build_links_store(store: StorePath, moving: bool = False, carriers: Sequence[float] = (toy.FREQUENCY,)) -> Version:
+    """The same, published."""
+    draft = make_links_draft(store, moving, carriers)
     result = validate(draft.folder)
     assert result.ok, result.findings
     return publish(store, draft.folder, keep=2)

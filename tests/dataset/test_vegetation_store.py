@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from builds import build_version, recipe_with
-from geo_maps import Building, Street, box, osm_xml
+from town import write_town
 
 from wavecity.dataset.checks.physics import SCENE_CHECKS
 from wavecity.dataset.checks.validate import validate
@@ -30,14 +30,6 @@ from wavecity.flows.reuse import channels_key
 from wavecity.flows.scenes import scene_of
 from wavecity.raytrace.radio_map import RadioMap
 
-TOWN: list[Building] = [
-    (box(-70, 20, -30, 60), {"building": "yes", "height": "20"}),
-    (box(-70, -60, -30, -20), {"building": "yes", "height": "9"}),
-    (box(30, -60, 70, -20), {"building": "yes", "height": "9"}),
-    (box(30, 20, 70, 60), {"building": "yes", "height": "12"}),
-    (box(-15, -100, 25, -70), {"natural": "wood", "height": "12"}),
-]
-ROW: list[Street] = [([(-20.0, 10.0), (60.0, 10.0)], {"natural": "tree_row", "diameter_crown": "7"})]
 SMALL = {
     "area.scenes": 1, "area.split.by": "scene", "area.split.validation": 0, "area.split.test": 0, "users.minimum": 30,
     "users.maximum": 30, "radio.columns": 4, "radio.rows": 4, "solver.rays": 20_000, "solver.max_depth": 1,
@@ -54,7 +46,7 @@ def recipe_in(folder: Path, **changes: object) -> Recipe:
 @pytest.fixture(scope="module")
 def built(shared) -> Path:
     def build(folder: Path) -> None:
-        (folder / "town.osm").write_text(osm_xml(TOWN, 110.0, ROW), encoding="utf-8")
+        write_town(folder / "town.osm")
         build_version(recipe_in(folder), folder / "store", folder / "maps")
 
     folder: Path = shared("vegetation", build)

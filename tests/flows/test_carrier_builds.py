@@ -59,14 +59,6 @@ def test_a_store_of_two_carriers_has_the_channels_of_both(tmp_path: Path, monkey
     assert published(recipe, plan_scenes(recipe, tmp_path), tmp_path / "store") == version
 
 
-@pytest.mark.parametrize(
-    "section", ["mobility={steps: 4}", "features.radio_map={spacing: 2}", "scene.base_stations=corners"]
-)
-def test_what_goes_with_one_carrier_refuses_several(section: str) -> None:
-    with pytest.raises(InputError, match=f"radio.carriers: {section.split('=')[0]} goes with one carrier"):
-        load_recipe("quickstart", ("radio.carriers=[28.5e9,3.5e9]", section))
-
-
 def test_a_run_of_several_carriers_is_refused_before_it_begins(tmp_path: Path) -> None:
     done = command("run", "quickstart", "--out", tmp_path / "run", "--set", "radio.carriers=[28.5e9,3.5e9]")
     assert done.returncode == 2
@@ -102,12 +94,16 @@ def test_a_store_of_two_ports_has_the_channels_of_both(tmp_path: Path, monkeypat
         (("radio.polarisation=VH", "radio.carriers=[28.5e9,3.5e9]"), "with two ports there is one carrier"),
         (("radio.polarisation=VH", "mobility={steps: 4}"), "mobility goes with one port at each end"),
         (
-            ("radio.polarisation=VH", "scene.base_stations=corners"),
-            "scene.base_stations goes with one port at each end",
+            ("radio.polarisation=VH", "features.radio_map={spacing: 2}"),
+            "features.radio_map goes with one port at each end",
+        ),
+        (
+            ("radio.carriers=[28.5e9,3.5e9]", "mobility={subcarriers: 1000}"),
+            "subcarrier_spacing is 480 MHz, above 10% of the lowest of radio.carriers",
         ),
         (("radio.polarisation=X",), "radio.polarisation = 'X'"),
     ],
 )
-def test_what_ports_do_not_go_with_is_refused(changes: tuple[str, ...], said: str) -> None:
+def test_what_carriers_and_ports_do_not_go_with_is_refused(changes: tuple[str, ...], said: str) -> None:
     with pytest.raises(InputError, match=said):
         load_recipe("quickstart", changes)

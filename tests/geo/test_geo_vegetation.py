@@ -189,9 +189,6 @@ def test_maps_without_trees_are_refused(town: SimpleNamespace) -> None:
             load_recipe("quickstart", (f"area.source={source}", *place))
         with pytest.raises(InputError, match="holds no trees"):
             open_vegetation(town.plain, replace(cities_of(town.area)[0], source=source), town.folder)
-    for key in ("radio.carriers=[3.5e9, 28.5e9]", "radio.polarisation=VH"):
-        with pytest.raises(InputError, match=r"scene\.vegetation goes with one"):
-            load_recipe("quickstart", (key, "scene.vegetation={}"))
     with pytest.raises(ValidationError, match="crown_base"):
         VegetationSettings(crown_base=1.0)
 
