@@ -4,6 +4,8 @@ import json
 import sys
 
 import pytest
+import toy
+from base_station_store import build_links_store
 from processes import python
 
 from wavecity.dataset import InputError
@@ -39,6 +41,29 @@ print(json.dumps({
     "endless": endless, "power": power, "full": [list(part) for part in [full.element_spec["los"].shape]],
     "full_sizes": [len(batch["los"]) for batch in full],
 }))
+"""
+
+
+LINKS = """
+import json, sys
+import numpy as np
+from wavecity.dataset.tf_data import tf_dataset
+
+store, low, high = sys.argv[1], 3.5e9, 28.5e9
+fields = ("csi", "user_position", "height", "bs/position", "bs/azimuth", "bs/serving", "paths/delay")
+cases = {
+    "all": {"bs": "all", "carrier": low}, "one": {"bs": 2, "carrier": high}, "both": {"bs": 1, "carrier": "all"},
+    "none": {"carrier": high},
+}
+said = {}
+for name, chosen in cases.items():
+    data = tf_dataset(store, "train", fields if "bs" in chosen else ("csi",), batch_size=5, seed=1, **chosen)
+    said[name] = {key: [list(part.shape), part.dtype.name] for key, part in data.element_spec.items()}
+    batches = list(data.as_numpy_iterator())
+    assert [len(batch["csi"]) for batch in batches[:-1]] == [5] * (int(data.cardinality()) - 1)
+    values = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+    np.savez(f"{sys.argv[2]}/{name}.npz", **{key.replace("/", "-"): value for key, value in values.items()})
+print(json.dumps(said))
 """
 
 
@@ -97,6 +122,40 @@ def test_every_user_once_an_epoch(answers):
     # Twelve batches of an endless dataset: three epochs.
     assert said["endless"][:30] == said["two"]
     assert len(said["endless"]) == 45
+
+
+def test_links_of_any_base_station_and_carrier(shared, tmp_path):
+    """Every link once, with its base station; one carrier, or an axis of all."""
+    import numpy as np
+
+    carriers = [3.5e9, toy.FREQUENCY]
+    folder = shared("toy-link-carriers", lambda folder: build_links_store(folder / "store", carriers=carriers))
+    said = json.loads(python(LINKS, folder / "store", tmp_path).splitlines()[-1])
+    assert said["all"]["csi"] == [[None, 4, 4], "complex64"]
+    assert said["both"]["csi"] == [[None, 2, 4, 4], "complex64"]
+    assert said["all"]["bs"] == said["all"]["scene"] == [[None], "int64"]
+    assert said["all"]["bs/position"] == [[None, 3], "float64"]
+    assert said["none"].keys() == {"csi", "scene", "user"}
+    data = open_store(folder / "store", bs="all", carrier="all").load()
+    delay = open_store(folder / "store", "paths", bs="all", carrier="all")["delay"].load()
+    heard = ~data["outage"].values[:, :2]
+    numbers = {"all": [0, 1, 2], "one": [2], "both": [1], "none": [0]}
+    bands = {"all": 0, "one": 1, "both": slice(None), "none": 1}
+    for name in said:
+        values, band = dict(np.load(tmp_path / f"{name}.npz")), bands[name]
+        bs, scene, user = values.get("bs", np.zeros_like(values["scene"])), values["scene"], values["user"]
+        # Geometry decides who is heard, so that it is the same at both carriers.
+        wanted = [(k, *place) for k in numbers[name] for place in np.argwhere(heard[k, ..., 0]).tolist()]
+        assert sorted(zip(bs.tolist(), scene.tolist(), user.tolist(), strict=True)) == wanted
+        np.testing.assert_array_equal(values["csi"], data["csi"].values[bs, scene, user][:, band])
+        if name == "none":
+            continue
+        np.testing.assert_array_equal(values["paths-delay"], delay.values[bs, scene, user][:, band])
+        np.testing.assert_array_equal(values["user_position"], data["user_position"].values[bs, scene, user])
+        np.testing.assert_array_equal(values["height"], data["height"].values[scene])
+        np.testing.assert_array_equal(values["bs-position"], data["bs_position"].values[scene, bs])
+        np.testing.assert_array_equal(values["bs-azimuth"], data["bs_azimuth"].values[scene, bs])
+        np.testing.assert_array_equal(values["bs-serving"], data["serving"].values[scene, user][:, band])
 
 
 def test_without_tensorflow_the_extra_is_named(toy_store, monkeypatch):
