@@ -413,13 +413,14 @@ def test_a_batch_gets_what_its_samples_get(toy_store, transform, wide):
 
 def test_the_torch_readers_take_them(toy_store):
     torch_data = pytest.importorskip("wavecity.dataset.torch_data")
+    torch_batches = pytest.importorskip("wavecity.dataset.torch_batches")
     view = Chain((Noise(10.0, 5), Observe(0.25, "patches", 5)))
     expected = view(stored_csi(toy_store)).load()
     for sample in torch_data.ChannelDataset(toy_store, fields=("csi",), transform=view):
         target = expected.isel(scene=sample["scene"], user=sample["user"])
         np.testing.assert_array_equal(sample["csi"].numpy(), target.values)
         np.testing.assert_array_equal(sample["observed"].numpy(), target["observed"].values)
-    for batch in torch_data.ShuffledChannels(toy_store, fields=("csi",), batch_size=7, transform=view):
+    for batch in torch_batches.ShuffledChannels(toy_store, fields=("csi",), batch_size=7, transform=view):
         pairs = (xr.DataArray(batch[name].numpy(), dims="sample") for name in ("scene", "user"))
         target = expected.isel(dict(zip(("scene", "user"), pairs, strict=True)))
         np.testing.assert_array_equal(batch["csi"].numpy(), target.values)
@@ -509,10 +510,11 @@ def test_wrong_noise_and_masks_give_one_line(toy_store, make, message):
 def readers(folder, view, **options):
     """Samples of the map-style reader and of the stream, by scene and user."""
     torch_data = pytest.importorskip("wavecity.dataset.torch_data")
+    torch_batches = pytest.importorskip("wavecity.dataset.torch_batches")
     users = torch_data.ChannelDataset(folder, "train", fields=view.fields, transform=view, **options)
     yield {(sample["scene"], sample["user"]): sample for sample in users}
     streamed = {}
-    for batch in torch_data.ShuffledChannels(folder, "train", fields=view.fields, batch_size=7, transform=view):
+    for batch in torch_batches.ShuffledChannels(folder, "train", fields=view.fields, batch_size=7, transform=view):
         for row, place in enumerate(zip(batch["scene"].tolist(), batch["user"].tolist(), strict=True)):
             streamed[place] = {name: value[row] for name, value in batch.items()}
     yield streamed
