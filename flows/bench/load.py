@@ -39,7 +39,7 @@ from wavecity.dataset.recycler import Recycler
 from wavecity.dataset.users import Users, find_users
 from wavecity.dataset.writer import write_unit
 from wavecity.flows.bench.measure import environment, median, table_of
-from wavecity.flows.tables import console
+from wavecity.flows.console import console
 from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Scene
 from wavecity.raytrace.settings import RadioSettings, SolverSettings

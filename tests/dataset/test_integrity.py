@@ -21,7 +21,7 @@ from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.torch_batches import ShuffledChannels
 from wavecity.dataset.torch_data import ChannelDataset
 from wavecity.dataset.users import find_users
-from wavecity.flows.tables import publish_newest
+from wavecity.flows.manual_publish import publish_newest
 
 SHARD = "data.zarr/csi/c/1/0/0/0"
 READERS = {
