@@ -2,7 +2,7 @@
 
 The sides take turns within every round, each with Dask workers of its own that have imported what a unit needs:
 
-- ours: a flow with the pipeline's own steps, among them `_run_units`: one Prefect task per unit, recorded by a server;
+- ours: a flow with the pipeline's own steps, among them `run_units`: one Prefect task per unit, recorded by a server;
 - dask_units: the same units handed to Dask by `client.submit`, without Prefect;
 - dask_scenes: `client.submit` for every scene; nothing is written;
 - prefect_map: `task.map`, one Prefect task per scene that hands it to Dask; nothing is written.
