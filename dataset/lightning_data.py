@@ -10,7 +10,8 @@ from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.base_stations import Links
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.reprs import plain, table
-from wavecity.dataset.torch_data import FIELDS, BatchTransform, Made, ShuffledChannels, State
+from wavecity.dataset.torch_batches import BatchTransform, Made, ShuffledChannels, State
+from wavecity.dataset.torch_data import FIELDS
 
 # Arguments of a reader or a loader by name.
 Options: TypeAlias = dict[str, Any]

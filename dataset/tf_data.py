@@ -10,7 +10,8 @@ from wavecity.dataset.arrays import Batch, is_per_user
 from wavecity.dataset.bands import Carrier, Port
 from wavecity.dataset.base_stations import Links
 from wavecity.dataset.files import StorePath
-from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.loader import BatchReader, Order
+from wavecity.dataset.users import find_users
 from wavecity.geo.errors import InputError
 
 if TYPE_CHECKING:

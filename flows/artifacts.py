@@ -20,7 +20,7 @@ from wavecity.dataset.draft import load_draft
 from wavecity.dataset.files import read_json
 from wavecity.dataset.publish import Version
 from wavecity.flows.gates import Gate
-from wavecity.flows.tables import headline
+from wavecity.flows.result_tables import headline
 from wavecity.model.settings.tasks import TASKS
 
 

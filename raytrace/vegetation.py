@@ -4,7 +4,7 @@ A path keeps its way, its polarisation and its phase: crowns neither scatter nor
 segments inside crowns; where crowns overlap they count once.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -129,17 +129,12 @@ def depth_in_crowns(vegetation: Vegetation, points: NDArray[np.float64]) -> NDAr
     count, corners = points.shape[:2]
     start, end = points[:, :-1].reshape(-1, 3), points[:, 1:].reshape(-1, 3)
     depth = np.zeros(len(start))
-    crowns = vegetation.crowns
-    base, top, radius = (crowns[name].to_numpy(np.float64) for name in ("base", "top", "radius"))
-    shape = crowns.geometry.to_numpy()
-    is_wood = np.isnan(radius)
+    is_wood = vegetation.crowns["radius"].isna().to_numpy()
     parts = ((~is_wood, _in_cylinders), (is_wood, _in_prisms))
-    known = [(inside, mask, _index_of(shape[mask], radius[mask])) for mask, inside in parts if mask.any()]
+    known = [(inside, _crowns_of(vegetation, chosen)) for chosen, inside in parts if chosen.any()]
     for low in range(0, len(start), AT_ONCE):
         one, other = start[low : low + AT_ONCE], end[low : low + AT_ONCE]
-        found = [
-            inside(one, other, shape[mask], radius[mask], base[mask], top[mask], index) for inside, mask, index in known
-        ]
+        found = [inside(one, other, crowns) for inside, crowns in known]
         if found:
             segment, first, last = (np.concatenate(column) for column in zip(*found, strict=True))
             share = union_of(segment, first, last, len(one))
@@ -151,52 +146,51 @@ def depth_in_crowns(vegetation: Vegetation, points: NDArray[np.float64]) -> NDAr
 Stays = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
 
-def _index_of(shape: NDArray[np.object_], radius: NDArray[np.float64]) -> shapely.STRtree:
-    """Index of crowns seen from above: squares around trees, areas of woods."""
+@dataclass(frozen=True)
+class _Crowns:
+    """Crowns of one kind: trees, points with a radius; or woods, areas whose radius is nan."""
+
+    shape: NDArray[np.object_]
+    radius: NDArray[np.float64]
+    base: NDArray[np.float64]
+    top: NDArray[np.float64]
+    # Of what is seen from above: squares around trees, areas of woods.
+    index: shapely.STRtree
+
+
+def _crowns_of(vegetation: Vegetation, chosen: NDArray[np.bool_]) -> _Crowns:
+    """The chosen crowns, with their index."""
+    crowns = vegetation.crowns[chosen]
+    shape = crowns.geometry.to_numpy()
+    base, top, radius = (crowns[name].to_numpy(np.float64) for name in ("base", "top", "radius"))
     west, south, east, north = shapely.bounds(shape).T
     around = np.nan_to_num(radius)
     squares = shapely.box(west - around, south - around, east + around, north + around)
-    return shapely.STRtree(np.where(np.isnan(radius), shape, squares))
+    return _Crowns(shape, radius, base, top, shapely.STRtree(np.where(np.isnan(radius), shape, squares)))
 
 
-def _in_cylinders(
-    start: NDArray[np.float64],
-    end: NDArray[np.float64],
-    shape: NDArray[np.object_],
-    radius: NDArray[np.float64],
-    base: NDArray[np.float64],
-    top: NDArray[np.float64],
-    index: shapely.STRtree,
-) -> Stays:
+def _in_cylinders(start: NDArray[np.float64], end: NDArray[np.float64], trees: _Crowns) -> Stays:
     """Where segments are in the crowns of trees."""
-    segment, tree = index.query(_seen_from_above(start, end), predicate="intersects")
+    segment, tree = trees.index.query(_seen_from_above(start, end), predicate="intersects")
     way = (end - start)[segment]
-    off = start[segment, :2] - shapely.get_coordinates(shape)[tree]
+    off = start[segment, :2] - shapely.get_coordinates(trees.shape)[tree]
     # |off + t way|^2 = radius^2
     square = (way[:, :2] ** 2).sum(axis=1)
     half = (off * way[:, :2]).sum(axis=1)
-    rest = (off**2).sum(axis=1) - radius[tree] ** 2
+    rest = (off**2).sum(axis=1) - trees.radius[tree] ** 2
     root = np.sqrt(np.maximum(half**2 - square * rest, 0))
     moves = square > 0
     divisor = np.where(moves, square, 1)
     # A vertical segment is inside all along its way, or not at all.
     enter = np.where(moves, (-half - root) / divisor, np.where(rest < 0, 0, 1))
     leave = np.where(moves, (-half + root) / divisor, np.where(rest < 0, 1, 0))
-    return _between_heights(segment, enter, leave, start, end, base[tree], top[tree])
+    return _between_heights((segment, enter, leave), start, end, trees.base[tree], trees.top[tree])
 
 
-def _in_prisms(
-    start: NDArray[np.float64],
-    end: NDArray[np.float64],
-    shape: NDArray[np.object_],
-    radius: NDArray[np.float64],
-    base: NDArray[np.float64],
-    top: NDArray[np.float64],
-    index: shapely.STRtree,
-) -> Stays:
+def _in_prisms(start: NDArray[np.float64], end: NDArray[np.float64], woods: _Crowns) -> Stays:
     """Where segments are in woods."""
     lines = _seen_from_above(start, end)
-    segment, wood = index.query(lines, predicate="intersects")
+    segment, wood = woods.index.query(lines, predicate="intersects")
     way = (end - start)[segment, :2]
     square = (way**2).sum(axis=1)
     moves = square > 0
@@ -204,7 +198,7 @@ def _in_prisms(
     segment, wood = np.concatenate([segment[moves], segment[upright]]), np.concatenate([wood[moves], wood[upright]])
     crossing = int(moves.sum())
     pieces, of = shapely.get_parts(
-        shapely.intersection(lines[segment[:crossing]], shape[wood[:crossing]]), return_index=True
+        shapely.intersection(lines[segment[:crossing]], woods.shape[wood[:crossing]]), return_index=True
     )
     places, piece = shapely.get_coordinates(pieces, return_index=True)
     along = ((places - start[segment[of[piece]], :2]) * way[moves][of[piece]]).sum(axis=1) / square[moves][of[piece]]
@@ -213,7 +207,7 @@ def _in_prisms(
     np.maximum.at(leave, piece, along)
     row = np.concatenate([of, np.arange(crossing, len(segment))])
     enter, leave = np.concatenate([enter, np.zeros(len(upright))]), np.concatenate([leave, np.ones(len(upright))])
-    return _between_heights(segment[row], enter, leave, start, end, base[wood[row]], top[wood[row]])
+    return _between_heights((segment[row], enter, leave), start, end, woods.base[wood[row]], woods.top[wood[row]])
 
 
 def _seen_from_above(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.object_]:
@@ -223,15 +217,14 @@ def _seen_from_above(start: NDArray[np.float64], end: NDArray[np.float64]) -> ND
 
 
 def _between_heights(
-    segment: NDArray[np.int64],
-    enter: NDArray[np.float64],
-    leave: NDArray[np.float64],
+    stays: Stays,
     start: NDArray[np.float64],
     end: NDArray[np.float64],
     base: NDArray[np.float64],
     top: NDArray[np.float64],
 ) -> Stays:
-    """The part of stays that lies between two heights, and on the segment."""
+    """The part of stays that is between the base and top of their crowns, and on the segment."""
+    segment, enter, leave = stays
     below, rise = start[segment, 2], (end - start)[segment, 2]
     climbs = rise != 0
     divisor = np.where(climbs, rise, 1)

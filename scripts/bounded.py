@@ -8,15 +8,13 @@ same: as many, with the same interactions, delays within 1e-12 s and gains withi
 first --timed tiles, and the median of the rounds' CPU times is printed.
 """
 
-import argparse
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from real_tiles import scenes_of, tracing_parser
 
-from wavecity.flows.bench.scenes import SEED, pick_scenes
+from wavecity.flows.bench.scenes import SEED
 from wavecity.geo.scene import Scene
 from wavecity.raytrace import backend
 from wavecity.raytrace.channels import Channels
@@ -52,22 +50,12 @@ def run(scene: Scene, solver: SolverSettings) -> tuple[Channels, float]:
 
 def main() -> None:
     """Compare, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiles", type=int, default=40)
-    parser.add_argument("--map", action="append", dest="maps")
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--rays", type=int, default=1_000_000)
-    parser.add_argument("--users", type=int, default=400)
+    parser = tracing_parser(__doc__, tiles=40)
     parser.add_argument("--tolerance", type=float, default=SolverSettings().tolerance)
-    parser.add_argument("--no-diffraction", action="store_true")
     parser.add_argument("--timed", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cache", type=Path)
     options = parser.parse_args()
     backend.prepare(threads=1)
-    with tempfile.TemporaryDirectory() as folder:
-        cache = options.cache or Path(folder)
-        scenes = pick_scenes(tuple(options.maps or ["helsinki"]), options.tiles, options.users, cache)
+    scenes = scenes_of(options, options.users)
     bounded = SolverSettings(
         max_depth=options.depth,
         rays=options.rays,

@@ -7,14 +7,12 @@ CPU seconds of paths, fields and channels of 32 x 32 antennas, one thread, warm;
 with those of a run of each carrier by itself.
 """
 
-import argparse
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
+from real_tiles import scenes_of, tracing_parser
 
-from wavecity.flows.bench.scenes import SEED, pick_scenes
+from wavecity.flows.bench.scenes import SEED
 from wavecity.raytrace import backend
 from wavecity.raytrace.settings import RadioSettings, SolverSettings
 from wavecity.raytrace.simulate import simulate_bands
@@ -24,20 +22,9 @@ CARRIERS = (28.5e9, 3.5e9, 60e9)
 
 def main() -> None:
     """Compare, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiles", type=int, default=4)
-    parser.add_argument("--map", action="append", dest="maps")
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--rays", type=int, default=1_000_000)
-    parser.add_argument("--users", type=int, default=400)
-    parser.add_argument("--no-diffraction", action="store_true")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cache", type=Path)
-    options = parser.parse_args()
+    options = tracing_parser(__doc__, tiles=4).parse_args()
     backend.prepare(threads=1)
-    with tempfile.TemporaryDirectory() as folder:
-        cache = options.cache or Path(folder)
-        scenes = pick_scenes(tuple(options.maps or ["helsinki"]), options.tiles, options.users, cache)
+    scenes = scenes_of(options, options.users)
     solver = SolverSettings(max_depth=options.depth, rays=options.rays, diffraction=not options.no_diffraction)
     radios = [RadioSettings(carriers=CARRIERS[:count]) for count in (1, 2, 3)]
 

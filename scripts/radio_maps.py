@@ -10,14 +10,14 @@ two threads at most; CPU seconds, kernels compiled before.
 """
 
 import argparse
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from real_tiles import scenes_of
 
-from wavecity.flows.bench.scenes import SEED, pick_scenes
+from wavecity.flows.bench.scenes import SEED
 from wavecity.geo.scene import Scene
 from wavecity.raytrace import backend
 from wavecity.raytrace.device import rt
@@ -86,24 +86,23 @@ def main() -> None:
     options = parser.parse_args()
     backend.prepare()
     solver = SolverSettings(max_depth=options.depth, diffraction=False)
-    with tempfile.TemporaryDirectory() as folder:
-        scenes = pick_scenes(tuple(options.maps or ["helsinki"]), options.tiles, 400, options.cache or Path(folder))
-        print("| tile | solver | CPU, s | mean, dB | median, dB | 90 %, dB | no path, % |")
-        print("|---|---|---:|---:|---:|---:|---:|")
-        for number, scene in enumerate(scenes):
-            if number == 0:
-                ours(scene, solver, options.spacing)
-            fine, _ = ours(scene, solver, options.spacing / FINER)
-            cells = fine.reshape(len(fine) // FINER, FINER, -1, FINER)
-            truth = cells.mean((1, 3))
-            power, seconds = ours(scene, solver, options.spacing)
-            shown = np.isfinite(truth) & (np.nan_to_num(truth) > 0) & np.isfinite(power)
-            print(f"| {scene.id} | ours | {seconds:.1f} | {error(power, truth, shown)} |", flush=True)
-            world = build_world(scene.mesh, scene.size, RadioSettings())
-            theirs(world, scene, options.depth, options.spacing, 10_000, SEED)
-            for samples in options.samples:
-                power, seconds = theirs(world, scene, options.depth, options.spacing, int(samples), SEED)
-                print(f"| | Sionna, {samples:.0e} rays | {seconds:.1f} | {error(power, truth, shown)} |", flush=True)
+    scenes = scenes_of(options, 400)
+    print("| tile | solver | CPU, s | mean, dB | median, dB | 90 %, dB | no path, % |")
+    print("|---|---|---:|---:|---:|---:|---:|")
+    for number, scene in enumerate(scenes):
+        if number == 0:
+            ours(scene, solver, options.spacing)
+        fine, _ = ours(scene, solver, options.spacing / FINER)
+        cells = fine.reshape(len(fine) // FINER, FINER, -1, FINER)
+        truth = cells.mean((1, 3))
+        power, seconds = ours(scene, solver, options.spacing)
+        shown = np.isfinite(truth) & (np.nan_to_num(truth) > 0) & np.isfinite(power)
+        print(f"| {scene.id} | ours | {seconds:.1f} | {error(power, truth, shown)} |", flush=True)
+        world = build_world(scene.mesh, scene.size, RadioSettings())
+        theirs(world, scene, options.depth, options.spacing, 10_000, SEED)
+        for samples in options.samples:
+            power, seconds = theirs(world, scene, options.depth, options.spacing, int(samples), SEED)
+            print(f"| | Sionna, {samples:.0e} rays | {seconds:.1f} | {error(power, truth, shown)} |", flush=True)
 
 
 if __name__ == "__main__":

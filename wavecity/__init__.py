@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from wavecity.dataset.radio_map_data import RadioMapDataset
     from wavecity.dataset.reader import open_store
     from wavecity.dataset.records import attributes_of
-    from wavecity.dataset.torch_data import ChannelDataset, ShuffledChannels
+    from wavecity.dataset.torch_batches import ShuffledChannels
+    from wavecity.dataset.torch_data import ChannelDataset
     from wavecity.flows.pipeline import build_dataset as build
     from wavecity.flows.recipe import Recipe, load_recipe
     from wavecity.geo.errors import InputError
@@ -68,7 +69,7 @@ _PUBLIC = {
     "InputError": ("wavecity.geo.errors", "InputError"),
     "RadioMapDataset": ("wavecity.dataset.radio_map_data", "RadioMapDataset"),
     "Recipe": ("wavecity.flows.recipe", "Recipe"),
-    "ShuffledChannels": ("wavecity.dataset.torch_data", "ShuffledChannels"),
+    "ShuffledChannels": ("wavecity.dataset.torch_batches", "ShuffledChannels"),
     "attributes_of": ("wavecity.dataset.records", "attributes_of"),
     "benchmark": ("wavecity.model.benchmark.run", "benchmark"),
     "build": ("wavecity.flows.pipeline", "build_dataset"),

@@ -29,7 +29,7 @@ from torch import Tensor
 from wavecity.dataset.progress import track
 from wavecity.flows.bench.measure import apart, environment, median, table_of
 from wavecity.flows.bench.memory import peak_memory
-from wavecity.flows.tables import console
+from wavecity.flows.console import console
 from wavecity.geo.errors import InputError
 from wavecity.model.settings.temporal import TemporalModelSettings
 from wavecity.model.temporal.attention import dense_attention, sparse_attention

@@ -36,12 +36,12 @@ from wavecity.flows.bench.measure import environment, median, print_figures, rot
 from wavecity.flows.bench.orchestrate import store_below
 from wavecity.flows.bench.prefect_server import client_of, prefect_server
 from wavecity.flows.cluster import compute
+from wavecity.flows.console import console
 from wavecity.flows.dispatch import RUNNER, cluster_map, run_units
 from wavecity.flows.drafts import draft_of, reuse_of
 from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import Recipe, load_recipe
 from wavecity.flows.reuse import Arrays
-from wavecity.flows.tables import console
 from wavecity.flows.units import jobs_of, run_unit
 from wavecity.geo.build import build_scene
 from wavecity.geo.errors import SceneError

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavecity.flows.bench.measure import table_of
-from wavecity.flows.tables import console
+from wavecity.flows.console import console
 from wavecity.geo.scene import Scene
 from wavecity.raytrace import patches
 from wavecity.raytrace.device import rt

@@ -19,7 +19,7 @@ from osmium.osm.types import OSMEntity
 from wavecity.dataset.progress import say, track
 from wavecity.flows.bench import geo_reference
 from wavecity.flows.bench.measure import area_of, environment, named_by_option, print_figures, table_of, timed
-from wavecity.flows.tables import console
+from wavecity.flows.console import console
 from wavecity.geo.build import build_scene
 from wavecity.geo.errors import InputError, SceneError
 from wavecity.geo.extract import find_helsinki

@@ -32,13 +32,14 @@ from wavecity.dataset.features import scene_arrays
 from wavecity.dataset.files import array_of, open_group
 from wavecity.dataset.finish import finish_draft
 from wavecity.dataset.layout import Layout
-from wavecity.dataset.loader import BatchReader, Order, Users, find_users
+from wavecity.dataset.loader import BatchReader, Order
 from wavecity.dataset.progress import stage, track
 from wavecity.dataset.records import Outcome
 from wavecity.dataset.recycler import Recycler
+from wavecity.dataset.users import Users, find_users
 from wavecity.dataset.writer import write_unit
 from wavecity.flows.bench.measure import environment, median, table_of
-from wavecity.flows.tables import console
+from wavecity.flows.console import console
 from wavecity.geo.errors import InputError
 from wavecity.geo.scene import Scene
 from wavecity.raytrace.settings import RadioSettings, SolverSettings

@@ -14,7 +14,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from wavecity.flows.tables import console
+from wavecity.flows.console import console
 from wavecity.geo.errors import InputError
 from wavecity.geo.settings import AreaSettings, SplitSettings
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from wavecity.dataset.progress import say, track
 from wavecity.flows.bench.measure import environment, table_of, timed
+from wavecity.flows.console import console
 from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import Recipe, load_recipe
-from wavecity.flows.tables import console
 from wavecity.geo.build import build_scene
 from wavecity.geo.errors import SceneError
 from wavecity.geo.scene import Mover, Scene

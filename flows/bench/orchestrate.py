@@ -2,7 +2,7 @@
 
 The sides take turns within every round, each with Dask workers of its own that have imported what a unit needs:
 
-- ours: a flow with the pipeline's own steps, among them `_run_units`: one Prefect task per unit, recorded by a server;
+- ours: a flow with the pipeline's own steps, among them `run_units`: one Prefect task per unit, recorded by a server;
 - dask_units: the same units handed to Dask by `client.submit`, without Prefect;
 - dask_scenes: `client.submit` for every scene; nothing is written;
 - prefect_map: `task.map`, one Prefect task per scene that hands it to Dask; nothing is written.
@@ -42,10 +42,10 @@ from wavecity.flows.bench.measure import environment, median, print_figures, rot
 from wavecity.flows.bench.null import null_scene, null_unit, warm_up, wrong_units
 from wavecity.flows.bench.prefect_server import client_of, post, postgresql, prefect_server
 from wavecity.flows.cluster import compute
+from wavecity.flows.console import console
 from wavecity.flows.dispatch import RUNNER, run_units
 from wavecity.flows.drafts import draft_of, reuse_of
 from wavecity.flows.recipe import Recipe, load_recipe
-from wavecity.flows.tables import console
 from wavecity.flows.units import Job, jobs_of
 from wavecity.geo.cities import City
 from wavecity.geo.plan import CityPlan, Plan

@@ -25,7 +25,7 @@ from wavecity.flows.bench.measure import environment, median, print_figures, tab
 from wavecity.flows.bench.scenes import SEED, pick_scenes
 from wavecity.flows.bench.stage import measure_stage
 from wavecity.flows.bench.stock_modes import WARM_RAYS, ModeFigures, measure_modes, print_modes
-from wavecity.flows.tables import console
+from wavecity.flows.console import console
 from wavecity.geo.scene import Scene
 from wavecity.raytrace import backend
 from wavecity.raytrace.chains import find_chains

@@ -15,7 +15,7 @@ from wavecity.flows.bench.kernels import Kernels
 from wavecity.flows.bench.measure import apart, table_of
 from wavecity.flows.bench.memory import peak_memory
 from wavecity.flows.bench.scenes import SEED
-from wavecity.flows.tables import console
+from wavecity.flows.console import console
 from wavecity.geo.scene import Scene
 from wavecity.raytrace import backend
 from wavecity.raytrace.settings import RadioSettings

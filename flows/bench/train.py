@@ -27,11 +27,11 @@ from wavecity.dataset.progress import Stage, stage, track
 from wavecity.flows.bench.measure import apart, environment, median, table_of
 from wavecity.flows.bench.memory import peak_memory
 from wavecity.flows.bench.train_reference import FullLengthModel, PlainLoop
+from wavecity.flows.console import console
 from wavecity.flows.drafts import draft_of, reuse_of
 from wavecity.flows.planning import plan_scenes
 from wavecity.flows.publishing import check_and_publish, finish
 from wavecity.flows.recipe import load_recipe
-from wavecity.flows.tables import console
 from wavecity.flows.units import jobs_of, run_unit
 from wavecity.model.data.snapshots import Snapshots
 from wavecity.model.multimodal.module import PretrainModule

@@ -65,8 +65,8 @@ def run(
     from wavecity.dataset.files import make_folder
     from wavecity.dataset.progress import say, stage
     from wavecity.flows.recipe import load_recipe
+    from wavecity.flows.result_tables import print_run
     from wavecity.flows.run_checks import refuse_other_run
-    from wavecity.flows.tables import print_run
 
     loaded = load_recipe(recipe, overrides)
     out = out or Path("runs") / loaded.name
@@ -122,7 +122,7 @@ def plan(
     """
     from wavecity.dataset.files import write_json
     from wavecity.flows.recipe import load_recipe
-    from wavecity.flows.tables import print_plan
+    from wavecity.flows.recipe_tables import print_plan
 
     if png and png.suffix.lower() != ".png":
         msg = f"--png {png}: name a file that ends in .png"
@@ -199,7 +199,7 @@ def build(
     from wavecity.dataset.progress import say, stage
     from wavecity.dataset.reader import refuse_run_folder
     from wavecity.flows.recipe import load_recipe
-    from wavecity.flows.tables import print_origins, print_shortfalls
+    from wavecity.flows.store_tables import print_origins, print_shortfalls
 
     if scenes:
         overrides = (*overrides, f"area.scenes={scenes}")

@@ -91,7 +91,7 @@ def evaluate(run_folder: Path, name: str, data: str, overrides: tuple[str, ...],
         return
     from wavecity.dataset.progress import stage
     from wavecity.flows.recipe import recipe_of_run
-    from wavecity.flows.tables import print_result, rows_of_result
+    from wavecity.flows.result_tables import print_result, rows_of_result
 
     recipe, own = recipe_of_run(run_folder, overrides), recipe_of_run(run_folder)
     with stage(f"evaluate {name}"):

@@ -39,6 +39,6 @@ def completion(shell: str) -> None:
 def show_recipe(recipe: str, section: str, overrides: tuple[str, ...]) -> None:
     """List the keys of a recipe with their values and meanings, all or those of a SECTION such as `solver`."""
     from wavecity.flows.recipe import load_recipe
-    from wavecity.flows.tables import print_keys
+    from wavecity.flows.recipe_tables import print_keys
 
     print_keys(load_recipe(recipe, overrides), section)

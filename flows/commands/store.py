@@ -22,7 +22,7 @@ def validate(store: str, workers: int | None) -> None:
     from wavecity.dataset.draft import load_draft
     from wavecity.dataset.progress import track
     from wavecity.dataset.reader import resolve
-    from wavecity.flows.tables import print_validation
+    from wavecity.flows.store_tables import print_validation
 
     units = load_draft(resolve(store).parent).layout.units
     # A process takes some seconds to start: as long as it checks a few units.
@@ -38,7 +38,7 @@ def validate(store: str, workers: int | None) -> None:
 @click.option("--card", type=path, help="Copy the dataset card to FILE.html or .md, or its Croissant to .json.")
 def inspect(store: str, scenes: bool, card: Path | None) -> None:
     """Sizes, scenes, cities, splits, height provenance, outcomes and lineage of a store."""
-    from wavecity.flows.tables import copy_card, print_scenes, print_store
+    from wavecity.flows.store_tables import copy_card, print_scenes, print_store
 
     print_store(store)
     if scenes:
@@ -83,7 +83,7 @@ def preview(store: str, scene_id: str, out: Path, carrier: float | None, port: s
 @gate_option
 def publish(store: str, passed: tuple[str, ...]) -> None:
     """Publish the newest validated draft of a store, within the quality gates of its recipe."""
-    from wavecity.flows.tables import publish_newest
+    from wavecity.flows.manual_publish import publish_newest
 
     version = publish_newest(store, passed)
     click.echo(f"published v{version.number}: {version.data}")

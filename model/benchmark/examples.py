@@ -16,7 +16,8 @@ from wavecity.model.data.users import height_patches
 from wavecity.model.multimodal.inference import physc_of
 from wavecity.model.multimodal.sparse import sparse_bayesian
 from wavecity.model.rays.surroundings import Surroundings, surroundings
-from wavecity.model.training.load import Pretrained, PretrainedRays, PretrainedTemporal, load
+from wavecity.model.training.load import load
+from wavecity.model.training.pretrained import Pretrained, PretrainedRays, PretrainedTemporal
 from wavecity.model.transformer import seeded_weights
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from wavecity.dataset import InputError
 from wavecity.dataset.base_stations import Links
 from wavecity.dataset.lightning_data import ChannelDataModule
-from wavecity.dataset.loader import find_users, units_within
-from wavecity.dataset.torch_data import BatchTransform
+from wavecity.dataset.loader import units_within
+from wavecity.dataset.torch_batches import BatchTransform
+from wavecity.dataset.users import find_users
 from wavecity.model.data.json_types import Json
 from wavecity.model.data.snapshots import FIELDS, STATION, SnapshotData, check_snapshots, load_snapshots, snapshots
 from wavecity.model.data.trajectories import CSI, TemporalData, channels, check_temporal, load_temporal

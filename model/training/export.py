@@ -24,7 +24,8 @@ from wavecity.model.multimodal.network import FoundationModel, Inputs
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.training.checkpoint import weights_of
 from wavecity.model.training.export_rays import DeployedPathModel, path_metadata_of
-from wavecity.model.training.load import Pretrained, load_model, load_rays_model
+from wavecity.model.training.load import load_model, load_rays_model
+from wavecity.model.training.pretrained import Pretrained
 
 # Name of the metadata within a `.pt2`.
 EXTRA_FILE = "metadata.json"

@@ -11,7 +11,7 @@ from wavecity.model.path_model.front import PLACE_FEATURES, PLACES, WAVE_FEATURE
 from wavecity.model.path_model.maps import Sites
 from wavecity.model.path_model.network import PathModel
 from wavecity.model.rays.waves import WAVES
-from wavecity.model.training.load import PretrainedRays
+from wavecity.model.training.pretrained import PretrainedRays
 
 # Name, sizes after the batch, unit and meaning of what `front` gives and of the maps; `x`, `y`, `cells` are the data's.
 INPUTS: tuple[tuple[str, tuple[int | str, ...], str, str], ...] = (

@@ -25,7 +25,7 @@ except ImportError as error:
     raise InputError(msg) from error
 
 if TYPE_CHECKING:
-    from wavecity.model.training.load import Pretrained, PretrainedRays, PretrainedTemporal
+    from wavecity.model.training.pretrained import Pretrained, PretrainedRays, PretrainedTemporal
 
     AnyPretrained = Pretrained | PretrainedTemporal | PretrainedRays
 

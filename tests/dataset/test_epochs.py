@@ -14,8 +14,10 @@ from torch_runs import pairs_of
 from toy import build_store, make_layout
 
 from wavecity.dataset.epochs import EpochCounter
-from wavecity.dataset.loader import BatchReader, Order, find_users
-from wavecity.dataset.torch_data import ChannelDataModule, ShuffledChannels
+from wavecity.dataset.lightning_data import ChannelDataModule
+from wavecity.dataset.loader import BatchReader, Order
+from wavecity.dataset.torch_batches import ShuffledChannels
+from wavecity.dataset.users import find_users
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*worker process", "ignore:.*`IterableDataset` has `__len__`")
 BATCH = 5

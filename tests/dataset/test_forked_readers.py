@@ -13,9 +13,11 @@ from torch_runs import pairs_of
 
 from wavecity.dataset import loader
 from wavecity.dataset.arrays import open_arrays
-from wavecity.dataset.loader import BatchReader, Order, Stalled, find_users
+from wavecity.dataset.loader import BatchReader, Order, Stalled
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.torch_data import ChannelDataset, ShuffledChannels
+from wavecity.dataset.torch_batches import ShuffledChannels
+from wavecity.dataset.torch_data import ChannelDataset
+from wavecity.dataset.users import find_users
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*worker process", "ignore:.*`IterableDataset` has `__len__`")
 UNITS = (1, 2, 4)

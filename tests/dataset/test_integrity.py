@@ -15,11 +15,13 @@ from wavecity.dataset.draft import load_draft, open_draft
 from wavecity.dataset.files import location, remove_folder
 from wavecity.dataset.fingerprints import read_sealed, write_sealed
 from wavecity.dataset.finish import finish_draft, seal
-from wavecity.dataset.loader import find_users
+from wavecity.dataset.lightning_data import ChannelDataModule
 from wavecity.dataset.publish import pointed_at
 from wavecity.dataset.reader import open_store, resolve
-from wavecity.dataset.torch_data import ChannelDataModule, ChannelDataset, ShuffledChannels
-from wavecity.flows.tables import publish_newest
+from wavecity.dataset.torch_batches import ShuffledChannels
+from wavecity.dataset.torch_data import ChannelDataset
+from wavecity.dataset.users import find_users
+from wavecity.flows.manual_publish import publish_newest
 
 SHARD = "data.zarr/csi/c/1/0/0/0"
 READERS = {

@@ -30,7 +30,8 @@ from wavecity.dataset.preview.scene import load_view
 from wavecity.dataset.publish import latest
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import attributes_of
-from wavecity.dataset.torch_data import ChannelDataset, ShuffledChannels
+from wavecity.dataset.torch_batches import ShuffledChannels
+from wavecity.dataset.torch_data import ChannelDataset
 from wavecity.flows.explore.index import make_index
 from wavecity.flows.fingerprint import FEATURES, code_fingerprint, code_of, fingerprint_below
 from wavecity.flows.recipe import load_recipe

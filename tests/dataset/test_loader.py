@@ -14,8 +14,9 @@ from processes import wait_until
 from toy import build_store, make_layout
 
 from wavecity.dataset import InputError, loader
-from wavecity.dataset.loader import BatchReader, Order, find_users, units_within
+from wavecity.dataset.loader import BatchReader, Order, units_within
 from wavecity.dataset.recycler import Recycler
+from wavecity.dataset.users import find_users
 
 
 @pytest.fixture(scope="module")

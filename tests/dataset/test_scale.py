@@ -16,9 +16,10 @@ from synthetic_scale import Scale, build_units, make_arrays, make_plan
 from wavecity.dataset.checks.validate import processes, validate
 from wavecity.dataset.draft import open_draft
 from wavecity.dataset.finish import finish_draft, seal
-from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.loader import BatchReader, Order
 from wavecity.dataset.publish import latest, publish
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.users import find_users
 from wavecity.dataset.views import add_noise, derived_csi
 
 SMALL = Scale(scenes=200, cities=8, users=16, columns=16, rows=16)
@@ -159,7 +160,8 @@ import json, re, resource, sys, time
 from pathlib import Path
 import dask.array, xarray
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.loader import BatchReader, Order
+from wavecity.dataset.users import find_users
 
 def peak():
     # Linux hands the parent's ru_maxrss down to a new program; VmHWM starts anew.

@@ -14,8 +14,10 @@ from torch_runs import double, fit, pairs_of, run_rank
 from toy import build_store, make_layout
 
 from wavecity.dataset import InputError, torch_data
+from wavecity.dataset.lightning_data import ChannelDataModule
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.torch_data import CACHED_CHUNKS, ChannelDataModule, ChannelDataset, ShuffledChannels
+from wavecity.dataset.torch_batches import ShuffledChannels
+from wavecity.dataset.torch_data import CACHED_CHUNKS, ChannelDataset
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*worker process", "ignore:.*`IterableDataset` has `__len__`"),

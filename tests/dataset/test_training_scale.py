@@ -10,7 +10,7 @@ from synthetic_scale import Scale, build_units, make_plan
 from wavecity.dataset.checks.validate import processes
 from wavecity.dataset.draft import open_draft
 from wavecity.dataset.finish import finish_draft
-from wavecity.dataset.loader import find_users
+from wavecity.dataset.users import find_users
 
 MILLION = Scale(scenes=5_000, cities=100, users=399, columns=4, rows=4)
 LIMIT = 2 * 10**9

@@ -20,11 +20,12 @@ from wavecity.dataset.exchange.exporter import export_dataset
 from wavecity.dataset.fingerprints import array_checksum
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
-from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.loader import BatchReader, Order
 from wavecity.dataset.publish import publish
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import attributes_of
 from wavecity.dataset.torch_data import ChannelDataset
+from wavecity.dataset.users import find_users
 from wavecity.dataset.writer import write_unit
 
 STEPS, SUBCARRIERS, INTERVAL, SPACING = 6, 4, 1e-3, 1e6

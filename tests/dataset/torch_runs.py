@@ -10,7 +10,8 @@ import torch.distributed
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from wavecity.dataset.torch_data import ChannelDataModule, ShuffledChannels
+from wavecity.dataset.lightning_data import ChannelDataModule
+from wavecity.dataset.torch_batches import ShuffledChannels
 
 Pairs = list[tuple[int, int]]
 

@@ -1,5 +1,6 @@
 """Pages in a real browser: a browser for each test, and what is asked of a page of `wavecity explore`."""
 
+import io
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from wavecity.flows.explore.server import serving
 from wavecity.flows.explore.site import make_site
@@ -98,3 +102,27 @@ def look(chromium: Any, toy: str) -> Iterator[Opened]:
 
 def number(text: str) -> float:
     return float(text.replace("−", "-").replace(",", "").split()[0])
+
+
+# The camera above the middle of a tile of 200 m, and the tangent of half its field of view.
+ABOVE, FAR, HALF_VIEW = "camera=270,89.9,324,0,0", 324.0, np.tan(np.radians(20))
+
+
+def pixel(page: Any, east: float, north: float) -> tuple[int, int]:
+    """Where a place on the ground is on the screen, from above."""
+    page.locator("canvas").scroll_into_view_if_needed()
+    box = page.locator("canvas").bounding_box()
+    scale = box["height"] / 2 / (FAR * HALF_VIEW)
+    return round(box["x"] + box["width"] / 2 + east * scale), round(box["y"] + box["height"] / 2 - north * scale)
+
+
+def colours(page: Any, *places: tuple[float, float]) -> list[NDArray[np.int64]]:
+    """Colours that the scene has at places on the ground."""
+    at = [pixel(page, *place) for place in places]
+    page.evaluate(DRAWN)
+    picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
+    return [picture[y, x] for x, y in at]
+
+
+def colour(text: str) -> NDArray[np.int64]:
+    return np.array([int(text[at : at + 2], 16) for at in (1, 3, 5)])

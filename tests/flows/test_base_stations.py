@@ -15,7 +15,8 @@ from wavecity.dataset.derived import DerivedCsi
 from wavecity.dataset.draft import load_draft
 from wavecity.dataset.publish import latest
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.torch_data import ChannelDataset, ShuffledChannels
+from wavecity.dataset.torch_batches import ShuffledChannels
+from wavecity.dataset.torch_data import ChannelDataset
 from wavecity.dataset.views import derived_csi
 from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import Recipe

@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wavecity.dataset.loader import BatchReader, Order, find_users
+from wavecity.dataset.loader import BatchReader, Order
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.recycler import Recycler
+from wavecity.dataset.users import find_users
 from wavecity.flows.bench import load
 from wavecity.geo.errors import InputError
 

@@ -16,8 +16,9 @@ from toy import build_store, make_layout
 
 from wavecity.dataset.records import attributes_of
 from wavecity.flows import cli as command_line
-from wavecity.flows import tables
 from wavecity.flows.cli import cli
+from wavecity.flows.recipe_tables import print_plan
+from wavecity.flows.result_tables import print_result
 from wavecity.geo.cities import City
 from wavecity.geo.errors import InputError
 from wavecity.geo.plan import CityPlan, Plan
@@ -210,7 +211,7 @@ def town() -> CityPlan:
 
 
 def test_tiles_that_were_not_needed_are_not_called_rejected(town: CityPlan, capsys: pytest.CaptureFixture[str]) -> None:
-    tables.print_plan(Plan([town]))
+    print_plan(Plan([town]))
     lines = capsys.readouterr().out.splitlines()
     assert "rejected: coverage below 10 % 1" in lines
     assert "not needed, so not looked at: 1" in lines
@@ -219,11 +220,11 @@ def test_tiles_that_were_not_needed_are_not_called_rejected(town: CityPlan, caps
 def test_only_tiles_that_were_looked_at_are_listed(town: CityPlan, capsys: pytest.CaptureFixture[str]) -> None:
     empty = replace(town.tiles[2], id="town-3", reason="no buildings")
     plan = Plan([replace(town, tiles=[*town.tiles, empty])])
-    tables.print_plan(plan)
+    print_plan(plan)
     assert listed(capsys.readouterr().out) == ["town-0", "town-1"]
-    tables.print_plan(plan, every=True)
+    print_plan(plan, every=True)
     assert listed(capsys.readouterr().out) == ["town-0", "town-1", "town-2", "town-3"]
-    tables.print_plan(Plan([replace(town, tiles=[empty])]))
+    print_plan(Plan([replace(town, tiles=[empty])]))
     shown = capsys.readouterr().out
     assert not listed(shown)
     assert "latitude" not in shown
@@ -275,7 +276,7 @@ def test_a_result_says_what_was_swept(capsys: pytest.CaptureFixture[str], tmp_pa
     ]
     write_records(tmp_path / "t.parquet", records, "localization", "c", "v")
     result = {"task": "localization", "seeds": 1, "seconds": 2.0, "facts": {}, "table": "t.parquet"}
-    tables.print_result(result, tmp_path)
+    print_result(result, tmp_path)
     shown = capsys.readouterr().out
     for words in (
         "6 labels",

@@ -11,7 +11,7 @@ from shapely import box
 from wavecity.dataset.card.source import load_source
 from wavecity.dataset.card.tables import height_table
 from wavecity.dataset.files import atomic_path
-from wavecity.flows.tables import _height_sources
+from wavecity.flows.store_tables import _height_sources
 from wavecity.flows.units import _result
 
 

@@ -22,7 +22,7 @@ from wavecity.flows.planning import plan_scenes
 from wavecity.flows.recipe import Recipe, load_recipe
 from wavecity.flows.run_checks import refuse_unfit_model
 from wavecity.flows.splits import empty_splits, refuse_untrainable
-from wavecity.flows.tables import print_shortfalls
+from wavecity.flows.store_tables import print_shortfalls
 from wavecity.flows.units import Job
 from wavecity.geo import network
 from wavecity.geo.cities import cities_of

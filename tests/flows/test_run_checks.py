@@ -71,7 +71,7 @@ def test_run_goes_on_in_a_folder_of_its_own_or_with_overwrite(run, monkeypatch, 
 
     monkeypatch.setattr(pipeline, "run_recipe", started)
     monkeypatch.setattr("wavecity.flows.commands.prefect_start.wait_for_server", lambda: None)
-    monkeypatch.setattr("wavecity.flows.tables.print_run", lambda out: print("done", out))
+    monkeypatch.setattr("wavecity.flows.result_tables.print_run", lambda out: print("done", out))
     # Evaluation is no part of the training, retention none of the data.
     same = with_sets(*TINY, "training.evaluation.heads.seeds=5", "store.keep=2")
     run_command("run", "quickstart", "--out", run, *same)

@@ -1,8 +1,11 @@
 """A small store for the path model: users of the toy scenes in line of sight of a panel of 8 x 8 antennas."""
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
+import pytest
+import torch
 import toy
 
 from wavecity.dataset.checks.validate import validate
@@ -10,11 +13,14 @@ from wavecity.dataset.draft import open_draft
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.layout import Layout
 from wavecity.dataset.publish import publish
+from wavecity.dataset.reader import open_store
 from wavecity.dataset.writer import write_unit
+from wavecity.model.path_model.front import Draw
 
 EDGE = 8
 SPLITS = ("train", "train", "validation", "test")
 USERS = 9
+FULL = Draw(seed=1, patches=4)  # all antennas, no noise
 RECIPE = {"name": "street", "radio": {"ground_material": "concrete"}, "users": {"height": 1.5}}
 
 
@@ -79,3 +85,23 @@ def settings_of(**rays: object) -> object:
             "threads": 1,
         }
     )
+
+
+@pytest.fixture(scope="module")
+def street_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return build(str(tmp_path_factory.mktemp("street") / "store"))
+
+
+@pytest.fixture(scope="module")
+def street_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of the module's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def seen(store: str, scene: int = 0) -> tuple[torch.Tensor, np.ndarray]:
+    """Channels and positions of a scene's users with a path."""
+    data = open_store(store).isel(scene=scene)
+    served = ~data.outage.values
+    return torch.from_numpy(data.csi.values[served]), data.user_position.values[served][:, :2]

@@ -157,7 +157,7 @@ def untrained(backbone: str) -> tuple[Any, str]:
     from wavecity.model.rays.radio import Radio
     from wavecity.model.settings.training import TrainingSettings
     from wavecity.model.temporal.network import TemporalModel
-    from wavecity.model.training import load
+    from wavecity.model.training.pretrained import PretrainedRays, PretrainedTemporal
 
     small = {"width": 8, "layers": 1, "heads": 2}
     parts = {
@@ -170,11 +170,11 @@ def untrained(backbone: str) -> tuple[Any, str]:
         moving = {"interval_s": 1e-3, "subcarriers": 16, "subcarrier_spacing_hz": 480e3}
         card |= {"grid": [6, 8, 4], "trajectory": moving}
         network = TemporalModel(settings.temporal.model, (6, 8, 4)).eval()
-        return load.PretrainedTemporal(network, settings, card), "complex (N, snapshots, 16, 8)"
+        return PretrainedTemporal(network, settings, card), "complex (N, snapshots, 16, 8)"
     geometry, radio = Geometry(8, 8, 200, 20), Radio(28.5e9, 0.5, 15.0, 1.5, 5 - 0.2j)
     card |= {"geometry": vars(geometry), "radio": radio.to_dict(), "tile_size": 200.0}
     network = PathModel(settings.rays.model, geometry, radio).eval()
-    return load.PretrainedRays(network, settings, card), "complex (N, 8, 8)"
+    return PretrainedRays(network, settings, card), "complex (N, 8, 8)"
 
 
 @pytest.mark.parametrize("backbone", ["temporal", "rays"])

@@ -16,8 +16,9 @@ from wavecity.model.multimodal.inference import Predictor
 from wavecity.model.multimodal.inputs import prepare
 from wavecity.model.multimodal.masking import Mask
 from wavecity.model.settings.training import TrainingSettings
-from wavecity.model.training.load import PretrainedTemporal, load_model, load_temporal_model
+from wavecity.model.training.load import load_model, load_temporal_model
 from wavecity.model.training.pretrain import pretrain
+from wavecity.model.training.pretrained import PretrainedTemporal
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The path model: what it is shown, what it says, how it is trained, kept, exported and evaluated."""
+"""The path model: what it says, how it is trained, kept, exported and evaluated."""
 
 import json
 import math
@@ -10,6 +10,7 @@ import pytest
 import street
 import torch
 from lightning.pytorch.callbacks import Callback
+from street import FULL, seen
 
 import wavecity
 import wavecity.model.training.pretrain as training
@@ -18,16 +19,11 @@ from wavecity.model.benchmark.encoder import Batch, Frozen
 from wavecity.model.benchmark.examples import OurRun
 from wavecity.model.data.users import gather, load_data
 from wavecity.model.path_model.cache import FrontCache
-from wavecity.model.path_model.followed import ways
-from wavecity.model.path_model.front import Draw, front
+from wavecity.model.path_model.front import Draw
 from wavecity.model.path_model.maps import Sites, centres, evidence
-from wavecity.model.path_model.mixture import Mixture
 from wavecity.model.path_model.module import Links, links, masked_occupancy, weighted
-from wavecity.model.path_model.network import channel_of, fourier, turned
-from wavecity.model.rays.radio import Radio
-from wavecity.model.rays.surroundings import Surroundings, surroundings
-from wavecity.model.rays.walls import Walls
-from wavecity.model.rays.waves import recover
+from wavecity.model.path_model.network import fourier, turned
+from wavecity.model.rays.surroundings import surroundings
 from wavecity.model.results.records import read_records
 from wavecity.model.settings.rays import RaysModelSettings
 from wavecity.model.settings.training import TrainingSettings
@@ -38,19 +34,7 @@ from wavecity.model.training.export_rays import DeployedPathModel
 from wavecity.model.training.load import load_rays_model
 from wavecity.model.training.run_folder import CHECKPOINT, pretrain_fingerprint
 
-FULL = Draw(seed=1, patches=4)  # all antennas of 8 x 8, no noise
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache_folder(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return street.build(str(tmp_path_factory.mktemp("street") / "store"))
+pytestmark = pytest.mark.usefixtures("street_cache")
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +43,15 @@ def settings():
 
 
 @pytest.fixture(scope="module")
-def finished(store, settings, tmp_path_factory):
+def finished(street_store, settings, tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
-    training.pretrain(store, settings, run, seed=3)
+    training.pretrain(street_store, settings, run, seed=3)
     return run
 
 
 @pytest.fixture(scope="module")
-def backbone(store, settings):
-    return Rays.load(store, settings)
+def backbone(street_store, settings):
+    return Rays.load(street_store, settings)
 
 
 @pytest.fixture(scope="module")
@@ -84,126 +68,6 @@ def module(backbone):
 
 def weights(run):
     return torch.load(run / CHECKPOINT, weights_only=True)["state_dict"]
-
-
-def seen(store, scene=0):
-    """Channels and positions of a scene's users with a path."""
-    data = wavecity.open_store(store).isel(scene=scene)
-    served = ~data.outage.values
-    return torch.from_numpy(data.csi.values[served]), data.user_position.values[served][:, :2]
-
-
-def test_the_place_of_a_user_in_sight_is_among_those_shown(store):
-    csi, position = seen(store)
-    every = torch.ones(8, 8, dtype=torch.bool)
-    found = front(csi, every, torch.zeros(len(csi)), surroundings(store, 0))
-    apart = (found.place - torch.from_numpy(position)[:, None]).norm(dim=2)
-    nearest = torch.where(found.usable, apart, torch.inf).amin(1)
-    assert float(nearest.median()) < 1.0
-    # No two are at one place.
-    between = torch.cdist(found.place, found.place) + 1e3 * torch.eye(found.place.shape[1])
-    both = found.usable[:, :, None] & found.usable[:, None]
-    assert float(between[both].min()) > 0.99
-    assert (found.prior.amax(1) == 0).all()
-
-
-def test_a_user_is_shown_the_same_alone_and_among_others(store):
-    csi, _ = seen(store)
-    every, scene = torch.ones(8, 8, dtype=torch.bool), surroundings(store, 0)
-    together = front(csi, every, torch.zeros(len(csi)), scene)
-    alone = front(csi[2:3], every, torch.zeros(1), scene)
-    for name, value in vars(alone).items():
-        assert torch.allclose(value[0].to(torch.complex128), vars(together)[name][2].to(torch.complex128), atol=1e-4), (
-            name
-        )
-
-
-def test_fronts_are_kept_and_made_again_for_other_data_or_code(store, tmp_path, monkeypatch):
-    cache = FrontCache(store, 4, tmp_path)
-    cache.fill([0, 1], [FULL])
-    before = cache.path(0, FULL).stat().st_mtime_ns
-    again = FrontCache(store, 4, tmp_path)
-    again.fill([0, 1], [FULL])
-    assert again.path(0, FULL).stat().st_mtime_ns == before
-    # A user without a path has none, others have the waves that `recover` finds.
-    users = cache.users(torch.tensor([1, 0, 1]), torch.tensor([8, 2, 2]), FULL)
-    assert users.found.any(1).tolist() == [False, True, True]
-    csi, _ = seen(store, 1)
-    every = torch.ones(8, 8, dtype=torch.bool)
-    waves = recover(csi, every, torch.zeros(len(csi)), surroundings(store, 1).radio)
-    assert torch.allclose(users.direction[2], waves.direction[2].float(), atol=1e-6)
-    monkeypatch.setattr("wavecity.model.path_model.cache.code", lambda: "of another version")
-    assert FrontCache(store, 4, tmp_path).folder != cache.folder
-    assert FrontCache(store, 2, tmp_path).folder != cache.folder
-    assert not list(tmp_path.rglob("*.partial"))
-
-
-@pytest.mark.system
-def test_processes_find_what_one_finds(store, tmp_path):
-    draws = [replace(FULL, number=number) for number in (1, 2)]
-    one, two = FrontCache(store, 4, tmp_path / "one"), FrontCache(store, 4, tmp_path / "two")
-    one.fill(range(4), draws, workers=1)
-    two.fill(range(4), draws, workers=2)  # eight files: four a process
-    for draw in draws:
-        for scene in range(4):
-            assert one.path(scene, draw).read_bytes() == two.path(scene, draw).read_bytes()
-
-
-def test_draws_show_from_three_patches_to_all_and_differ_by_scene():
-    shown = torch.stack([Draw(0, number=number).shown(scene, 32, 32, 4) for number in (1, 2) for scene in range(40)])
-    counts = shown.sum((1, 2)) // 16
-    assert int(counts.min()) >= 3
-    assert int(counts.max()) <= 64
-    assert len(counts.unique()) > 20
-    assert 8 < float(counts.float().median()) < 24  # few as likely as many
-    csi = torch.ones(200, 4, 4, dtype=torch.complex64)
-    noisy, power = Draw(0, number=1).noisy(csi, 0)
-    assert float((noisy - csi).abs().square().mean()) == pytest.approx(float(power.mean()), rel=0.1)
-    assert 0.05 < float((power == 0).double().mean()) < 0.2
-
-
-def mixture_of(count, seed=0):
-    draws = torch.Generator().manual_seed(seed)
-    weight = torch.randn(count, 5, generator=draws).log_softmax(1)
-    centre = 30 * torch.randn(count, 5, 2, generator=draws)
-    return Mixture(weight, centre, torch.randn(count, 5, generator=draws))
-
-
-def test_the_density_of_a_mixture_integrates_to_one():
-    axis = torch.arange(-150, 150, 0.5)
-    points = torch.cartesian_prod(axis, axis)[None]
-    assert float(mixture_of(1).log_density(points).exp().sum()) * 0.25 == pytest.approx(1, abs=0.03)
-
-
-def test_a_region_holds_the_share_that_it_states():
-    """Where users are drawn from the mixtures themselves."""
-    mixture = mixture_of(1500)
-    truth = mixture.sample(1, np.random.default_rng(1))[:, 0]
-    for share in (0.5, 0.9):
-        held = mixture.holds(truth, share, np.random.default_rng(2)).double().mean()
-        assert float(held) == pytest.approx(share, abs=3 * math.sqrt(share * (1 - share) / 1500) + 0.01)
-
-
-def test_the_likelihood_is_calibrated():
-    """Its best scale is that from which the users' distances were drawn."""
-    rng = np.random.default_rng(0)
-    truth = torch.from_numpy(rng.gamma(2.0, 3.0, 4000))[:, None, None] * torch.tensor([1.0, 0.0])
-    scales = torch.linspace(1, 6, 51).log()
-
-    def likelihood(log_scale):
-        one = Mixture(torch.zeros(1, 1), torch.zeros(1, 1, 2), log_scale.view(1, 1))
-        return float(one.log_density(truth.float().view(1, -1, 2)).mean())
-
-    assert float(scales[np.argmax([likelihood(scale) for scale in scales])].exp()) == pytest.approx(3.0, abs=0.15)
-
-
-def test_the_best_guess_is_where_most_of_the_mixture_is():
-    centre = torch.tensor([[[0.0, 0.0], [50.0, 0.0], [50.3, 0.0], [90.0, 0.0]]])
-    # The heaviest is spread wide, and two are close together.
-    found = Mixture(
-        torch.tensor([[0.3, 0.2, 0.2, 0.3]]).log(), centre, torch.tensor([[0.0, 0.0, 0.0, 30.0]]).clamp_max(4)
-    )
-    assert found.best()[0, 0] in (50.0, pytest.approx(50.3))
 
 
 def permuted(fronts, rng):
@@ -341,22 +205,6 @@ def test_the_evidence_shows_where_a_reflection_must_have_been(batch, module):
     assert float(drawn[0, 3].max()) == 0  # no direct wave
 
 
-def test_gated_waves_are_the_recovered_channel(store):
-    csi, _ = seen(store)
-    every, scene = torch.ones(8, 8, dtype=torch.bool), surroundings(store, 0)
-    found = front(csi, every, torch.zeros(len(csi)), scene)
-    whole = channel_of(found, found.found.float(), scene.radio)
-    waves = recover(csi, every, torch.zeros(len(csi)), scene.radio)
-    expected = waves.channel(scene.radio, 8, 8)
-    assert float((whole - expected).abs().max() / expected.abs().max()) < 1e-3
-    # And that of a mirrored world is the channel with its columns in reverse order.
-    mirrored = channel_of(found.mirrored(), found.found.float(), scene.radio)
-    assert torch.allclose(mirrored, whole.flip(1), atol=1e-3 * float(whole.abs().max()))
-    power = torch.fft.fft2(whole).abs().square()
-    other = torch.fft.fft2(whole.flip(1)).abs().square()
-    assert torch.allclose(power.flip(-2).roll(1, -2), other, rtol=1e-3, atol=1e-3 * float(power.max()))
-
-
 def test_a_run_leaves_what_the_other_models_leave(finished, settings):
     summary = json.loads((finished / "pretrain.json").read_text())
     assert summary["steps"] == 2 * (16 // 4)
@@ -383,7 +231,7 @@ class KillAt(Callback):
             raise Killed
 
 
-def test_resuming_gives_the_weights_of_an_uninterrupted_run(finished, store, settings, tmp_path, monkeypatch):
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(finished, street_store, settings, tmp_path, monkeypatch):
     often = settings.model_copy(update={"checkpoint_minutes": 1e-7})
     make = training.make_trainer
 
@@ -395,8 +243,8 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(finished, store, set
     with monkeypatch.context() as patch:
         patch.setattr(training, "make_trainer", killing)
         with pytest.raises(Killed):
-            training.pretrain(store, often, tmp_path, seed=3)
-    training.pretrain(store, often, tmp_path, seed=3)
+            training.pretrain(street_store, often, tmp_path, seed=3)
+    training.pretrain(street_store, often, tmp_path, seed=3)
     one, two = weights(tmp_path), weights(finished)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -435,16 +283,16 @@ def test_sizes_that_do_not_divide_are_refused():
         RaysModelSettings(width=30)
 
 
-def test_a_loaded_model_predicts_what_the_training_one_does(finished, store, backbone):
+def test_a_loaded_model_predicts_what_the_training_one_does(finished, street_store, backbone):
     """From channels and the map alone, as a user has them."""
     run = wavecity.load(str(finished))
-    csi, _ = seen(store)
-    data = wavecity.open_store(store).isel(scene=0)
-    every, scene = np.ones((8, 8), bool), surroundings(store, 0)
+    csi, _ = seen(street_store)
+    data = wavecity.open_store(street_store).isel(scene=0)
+    every, scene = np.ones((8, 8), bool), surroundings(street_store, 0)
     outputs = run.predict(csi, every, scene, data.height.values)
     embedded = run.embed(csi.numpy(), every, scene, data.height.values)
     assert embedded == pytest.approx(outputs.physc.numpy())
-    cache = FrontCache(store, 4)
+    cache = FrontCache(street_store, 4)
     cache.fill([0], [FULL])
     served = torch.arange(len(csi))
     bs = torch.tensor([[0.0, 100.0]]).expand(len(csi), -1)
@@ -464,19 +312,19 @@ def test_a_loaded_model_predicts_what_the_training_one_does(finished, store, bac
         ({"csi": np.ones((2, 8, 8))}, "expected complex numbers"),
     ],
 )
-def test_what_the_model_does_not_take_is_refused(finished, store, changes, message):
-    given = {"csi": np.ones((2, 8, 8), complex), "shown": np.ones((8, 8), bool), "scene": surroundings(store, 0)}
+def test_what_the_model_does_not_take_is_refused(finished, street_store, changes, message):
+    given = {"csi": np.ones((2, 8, 8), complex), "shown": np.ones((8, 8), bool), "scene": surroundings(street_store, 0)}
     given |= {"height": np.zeros((200, 200))} | changes
     with pytest.raises(InputError, match=message):
         wavecity.load(str(finished)).predict(**given)
 
 
-def test_another_models_run_is_refused_and_another_radio(finished, store, settings, tmp_path):
+def test_another_models_run_is_refused_and_another_radio(finished, street_store, settings, tmp_path):
     from wavecity.model.training.load import load_model
 
     with pytest.raises(InputError, match=r"a rays model; a run with training\.backbone multimodal is needed"):
         load_model(finished)
-    scene = surroundings(store, 0)
+    scene = surroundings(street_store, 0)
     other = replace(scene, radio=replace(scene.radio, user_height=1.0))
     with pytest.raises(InputError, match="the model was trained with"):
         wavecity.load(str(finished)).predict(
@@ -524,8 +372,8 @@ def evaluated(settings, **zero_shot):
     return settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"zero_shot": own})})
 
 
-def test_the_evaluation_compares_on_the_same_users(finished, store, settings):
-    result = evaluate(finished, store, "zero-shot", evaluated(settings), 3)
+def test_the_evaluation_compares_on_the_same_users(finished, street_store, settings):
+    result = evaluate(finished, street_store, "zero-shot", evaluated(settings), 3)
     records = read_records(finished / result["table"], "zero-shot")
     assert {record.n for record in records if record.metric.value != "mu_rate"} == {8}
     # All eight make one cluster.
@@ -548,9 +396,9 @@ def test_the_evaluation_compares_on_the_same_users(finished, store, settings):
     assert values["beam_top5", "sbl_beam"] >= values["beam_top1", "sbl_beam"]
 
 
-def test_all_splits_can_be_tested_and_neighbours_stand_elsewhere(finished, store, settings):
+def test_all_splits_can_be_tested_and_neighbours_stand_elsewhere(finished, street_store, settings):
     every = evaluated(settings, splits=("train", "validation", "test"))
-    result = evaluate(finished, store, "zero-shot", every, 3, own=(settings, 3))
+    result = evaluate(finished, street_store, "zero-shot", every, 3, own=(settings, 3))
     assert result["facts"]["test_users"] == 32
     values = {
         record.method.value: record.value
@@ -560,8 +408,8 @@ def test_all_splits_can_be_tested_and_neighbours_stand_elsewhere(finished, store
     assert values["knn_training"] > 1  # a user would find himself
 
 
-def test_a_batch_says_whose_it_is(batch, store):
-    data = wavecity.open_store(store)
+def test_a_batch_says_whose_it_is(batch, street_store):
+    data = wavecity.open_store(street_store)
     assert isinstance(batch, Links)
     for row, (scene, user) in enumerate(zip(batch.scene.tolist(), batch.user.tolist(), strict=True)):
         assert np.array_equal(batch.snapshots.csi[row].numpy(), data.csi.values[scene, user])
@@ -569,8 +417,8 @@ def test_a_batch_says_whose_it_is(batch, store):
     assert os.environ["XDG_CACHE_HOME"]
 
 
-def test_the_benchmark_gives_the_model_the_footprints_the_map_and_each_users_noise(finished, store):
-    data = load_data(store)
+def test_the_benchmark_gives_the_model_the_footprints_the_map_and_each_users_noise(finished, street_store):
+    data = load_data(street_store)
     users = gather(data.splits["test"]).at(torch.tensor([0, 3, 5]))
     # Without noise the weakest waves of 8 x 8 antennas are those of rounding, which depends on the others of a batch.
     noise = users.csi.abs().square().mean((1, 2)).double() * torch.tensor([0.03, 0.1, 0.3])
@@ -580,39 +428,13 @@ def test_the_benchmark_gives_the_model_the_footprints_the_map_and_each_users_noi
     model, height, row = wavecity.load(str(finished)), data.scenes.height[3], int(users.scene[0])
     for user in range(3):
         alone = slice(user, user + 1)
-        expected = model.embed(users.csi[alone], shown, surroundings(store, row), height, float(noise[user]))
+        expected = model.embed(users.csi[alone], shown, surroundings(street_store, row), height, float(noise[user]))
         assert torch.allclose(found[alone], expected, atol=1e-4)
-    assert Batch(*[None] * 6, store=store, scene=row).footprints.total_bounds.tolist() == [-80, 25, -40, 60]
+    assert Batch(*[None] * 6, store=street_store, scene=row).footprints.total_bounds.tolist() == [-80, 25, -40, 60]
 
 
-# Ways of waves, for pictures
-
-
-def test_a_way_turns_where_the_image_of_the_base_station_says():
-    """One wall to the east, by reflecting the base station in it; and a building in whose roof a wave ends."""
-    east = [[20, -200], [20, 50], [30, 50], [30, -200], [20, -200]]
-    walls = Walls.of_rings([(east, True)], [0.0], [40.0])
-    scene = Surroundings(walls, Radio(28.5e9, 0.5, 15.0, 1.5, 5.24 - 0.4j), (-100, -200, 100, 0))
-    user, image = np.array([5.0, -80.0, -13.5]), np.array([40.0, 0.0, 0.0])
-    bounce = image + (user - image) * (image[0] - 20) / (image[0] - user[0])
-    cosines = [bounce / np.linalg.norm(bounce), user / np.linalg.norm(user), np.array([0.0, -1.0, 0.2])]
-    direction = torch.tensor(np.array([[to[0], -to[2]] for to in cosines]))
-    corners, lands = ways(direction, scene)
-    assert lands.tolist() == [True, True, False]
-    np.testing.assert_allclose(corners[0, :3], [[0, 0, 0], bounce, user], atol=1e-3)
-    assert corners[0, 3:].isnan().all()
-    np.testing.assert_allclose(corners[1, :2], [[0, 0, 0], user], atol=1e-3)
-    # One that rises and meets nothing: a short piece.
-    assert float(corners[2, 1, :2].norm()) == pytest.approx(15.0)
-    assert float(corners[2, 1, 2]) == pytest.approx(15 * 0.2, rel=0.05)
-    # A shed 2.5 m high that the wave passes 3 m above the ground, and in which it comes down.
-    low = [[-30, -70], [30, -70], [30, -60], [-30, -60], [-30, -70]]
-    shed = replace(scene, walls=Walls.of_rings([(low, True)], [0.0], [2.5]))
-    assert ways(torch.tensor([[0.0, 0.2 / math.sqrt(1.04)]]), shed)[1].tolist() == [False]
-
-
-def test_the_evaluation_keeps_the_ways_of_every_users_waves(finished, store, settings):
-    result = evaluate(finished, store, "zero-shot", evaluated(settings), 3)
+def test_the_evaluation_keeps_the_ways_of_every_users_waves(finished, street_store, settings):
+    result = evaluate(finished, street_store, "zero-shot", evaluated(settings), 3)
     with np.load((finished / result["table"]).with_suffix(".npz")) as arrays:
         kept = dict(arrays.items())
     true, corners, gain = kept["location_true"], kept["ray_corners"], kept["ray_gain"]
