@@ -1,6 +1,8 @@
 """Vegetation in a store: what crowns take from every path."""
 
+import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -48,6 +50,46 @@ def crowns_text(attributes: VegetationAttributes, outcomes: Iterable[Outcome]) -
     kinds = ", ".join(f"{counts[kind]:,} {name}" for kind, name in KINDS.items())
     each = sum(counts.values()) / max(len(found), 1)
     return f"{kinds} in {len(found):,} scenes ({each:.1f} a scene); {constants}"
+
+
+@dataclass(frozen=True)
+class Crown:
+    """A crown as it is drawn.
+
+    Attributes
+    ----------
+    base, top : float
+        In m above the ground.
+    radius : float
+        Of a tree, in m; NaN for a wood.
+    rings : list of float64 (N, 2)
+        A tree's place in m in the scene's frame, (1, 2); or the rings of a wood's area, the outer one first.
+    """
+
+    base: float
+    top: float
+    radius: float
+    rings: list[Values]
+
+
+def crowns_of(outcome: Outcome) -> list[Crown]:
+    """Crowns of a scene by its receipt; none without vegetation, and of versions that did not keep their shapes.
+
+    Examples
+    --------
+    >>> shapes = {"trees": "[[12.5,-3.0,3.0,3.0,10.0]]", "woods": "[]"}
+    >>> crowns_of({"provenance": {"vegetation": {"shapes": shapes}}})[0].top
+    10.0
+    """
+    shapes = outcome.get("provenance", {}).get("vegetation", {}).get("shapes")
+    if shapes is None:
+        return []
+    trees = [Crown(base, top, radius, [np.array([[x, y]])]) for x, y, radius, base, top in json.loads(shapes["trees"])]
+    woods = [
+        Crown(base, top, np.nan, [np.array(ring, np.float64) for ring in rings])
+        for base, top, rings in json.loads(shapes["woods"])
+    ]
+    return [*trees, *woods]
 
 
 def _has_crowns(outcome: Outcome) -> bool:
