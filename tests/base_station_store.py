@@ -14,6 +14,7 @@ from wavecity.dataset.draft import open_draft
 from wavecity.dataset.files import StorePath
 from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.publish import Version, publish
+from wavecity.dataset.vegetation import vegetation_attributes
 from wavecity.dataset.writer import write_unit
 from wavecity.geo.base_station_settings import BaseStationSettings
 from wavecity.raytrace.arrays import SPEED_OF_LIGHT, best_beam, spectrum
@@ -29,6 +30,13 @@ TRAJECTORY = {
     "interval_s": INTERVAL, "steps": STEPS, "subcarriers": SUBCARRIERS, "subcarrier_spacing_hz": SPACING,
     "fastest_mps": [2.0, 15.0, 7.0],
 }  # fmt: skip
+# Three trees and a wood with a clearing, on open ground; what they take is not traced.
+SHAPES = {
+    "trees": "[[60.0,-60.0,4.0,3.0,10.0],[40.0,-60.0,6.0,4.0,14.0],[-60.0,-40.0,3.0,2.0,8.0]]",
+    "woods": "[[0.0,12.0,[[[-60,-90],[-20,-90],[-20,-50],[-60,-50],[-60,-90]],"
+    "[[-50,-80],[-50,-60],[-30,-60],[-30,-80],[-50,-80]]]]]",
+}
+CROWN_LOSS = 6.0
 ATTRIBUTES = toy.ATTRIBUTES | {
     "array": {"columns": SIDE, "rows": SIDE, "spacing_wavelengths": 0.5},
     "base_stations": attributes_for(SETTINGS),
@@ -47,11 +55,15 @@ def channels(way: np.ndarray, azimuth: float, frequency: float) -> np.ndarray:
     return gain[..., None, None] * np.exp(2j * np.pi * phase)
 
 
-def link(users: np.ndarray, velocity: np.ndarray, station: np.ndarray, azimuth: float, moving: bool) -> dict:
-    """Arrays of the links from one base station to users (U, 3) in the scene's frame."""
+def link(
+    users: np.ndarray, velocity: np.ndarray, station: np.ndarray, azimuth: float, moving: bool, crowns: bool = False
+) -> dict:
+    """Arrays of the links from one base station to users (U, 3) in the scene's frame; with `crowns` in those of even users."""
     way = (users - station).astype(np.float32)
     hidden = blocked_users(BLOCK, users, station).blocked
-    csi = channels(way.astype(float), azimuth, toy.FREQUENCY) * ~hidden[:, None, None]
+    lost = np.where((np.arange(len(users)) % 2 == 0) & crowns & ~hidden, CROWN_LOSS, 0.0)
+    weaker = 10 ** (-lost / 20)[:, None, None]
+    csi = channels(way.astype(float), azimuth, toy.FREQUENCY) * ~hidden[:, None, None] * weaker
     csi = csi.astype(np.complex64)
     count = len(users)
     distance = np.linalg.norm(way.astype(float), axis=-1)
@@ -68,11 +80,13 @@ def link(users: np.ndarray, velocity: np.ndarray, station: np.ndarray, azimuth: 
         arrays[f"paths/{name}"] = np.zeros((count, 3), np.complex64 if name == "gain" else np.float32)
     arrays["paths/gain"][:, 0] = gain
     arrays["paths/delay"][:, 0] = np.where(hidden, 0, distance / SPEED_OF_LIGHT)
+    if crowns:
+        arrays["paths/vegetation_loss"] = np.stack([lost, 0 * lost, 0 * lost], axis=1).astype(np.float32)
     if moving:
         time = INTERVAL * np.arange(STEPS)
         ways = way[:, None] + velocity[:, None] * time[:, None]
         band = [channels(ways, azimuth, toy.FREQUENCY + offset) for offset in (-SPACING, 0.0)]
-        along = np.stack(band, axis=2) * ~hidden[:, None, None, None, None]
+        along = np.stack(band, axis=2) * ~hidden[:, None, None, None, None] * weaker[:, None, None]
         arrays |= {
             "trajectory/csi": along.astype(np.complex64),
             "trajectory/position": ways.astype(np.float32),
@@ -86,7 +100,7 @@ def station_of(scene: int, number: int) -> tuple[np.ndarray, float] | None:
     return None if number == 2 and scene % 2 else STATIONS[number]
 
 
-def make_scene(scene: int, n_users: int, moving: bool = False) -> dict[str, np.ndarray]:
+def make_scene(scene: int, n_users: int, moving: bool = False, crowns: bool = False) -> dict[str, np.ndarray]:
     """Arrays of a scene with all base stations."""
     random = np.random.default_rng(scene)
     first = toy.make_arrays(random, n_users)
@@ -96,30 +110,40 @@ def make_scene(scene: int, n_users: int, moving: bool = False) -> dict[str, np.n
     speed = random.uniform(0.5, 1, n_users) * np.array(TRAJECTORY["fastest_mps"])[np.arange(n_users) % 3]
     velocity = speed[:, None] * np.column_stack([np.cos(angle), np.sin(angle), 0 * angle])
     stations = [station_of(scene, number) for number in range(3)]
-    links = [station and link(users, velocity, *station, moving) for station in stations]
+    links = [station and link(users, velocity, *station, moving, crowns) for station in stations]
     maps = {name: first[name] for name in ("height", "occupancy")}
     return with_links(maps | links[0], links[1:], stations, SETTINGS, -200.0)
 
 
-def build_links_store(store: StorePath, moving: bool = False) -> Version:
-    """Four scenes in two units."""
+def build_links_store(store: StorePath, moving: bool = False, crowns: bool = False) -> Version:
+    """Four scenes in two units; with `crowns` those of three trees and a wood in each."""
     layout = toy.make_layout(scenes=4)
     steps = STEPS if moving else 0
     layout = replace(
-        layout, columns=SIDE, rows=SIDE, base_stations=3, steps=steps, subcarriers=SUBCARRIERS if moving else 0
+        layout,
+        columns=SIDE,
+        rows=SIDE,
+        base_stations=3,
+        steps=steps,
+        subcarriers=SUBCARRIERS if moving else 0,
+        with_vegetation=crowns,
     )
-    draft = open_draft(store, f"abcdef0123456789000{moving:d}", layout)
+    draft = open_draft(store, f"abcdef012345678900{crowns:d}{moving:d}", layout)
     for unit in draft.missing():
         scenes, outcomes = [], []
         for scene in draft.layout.scenes_of(unit):
             outcome = {"scene_id": f"toy-{scene:04d}", "city": "Toy", "country": "FI", "latitude": 60.0}
             outcome |= {"longitude": 25.0, "split": ("train", "train", "validation", "test")[scene]}
             outcome |= {"n_users": 8 + scene, "status": "done", "bs_shift": 0.0}
-            scenes.append(make_scene(scene, 8 + scene, moving))
+            if crowns:
+                outcome["provenance"] = {"vegetation": {"crowns": {"tree": 3, "row": 0, "wood": 1}, "shapes": SHAPES}}
+            scenes.append(make_scene(scene, 8 + scene, moving, crowns))
             outcomes.append(outcome)
         toy.write_buildings(draft.buildings_path(unit), outcomes)
         write_unit(draft, unit, scenes, outcomes, {"seed": 0})
-    finish_draft(draft, ATTRIBUTES | ({"trajectory": TRAJECTORY} if moving else {}), {"map": {"name": "toy"}})
+    attributes = ATTRIBUTES | ({"trajectory": TRAJECTORY} if moving else {})
+    attributes |= {"vegetation": vegetation_attributes(5.7, 94.7)} if crowns else {}
+    finish_draft(draft, attributes, {"map": {"name": "toy"}})
     seal(draft)
     result = validate(draft.folder)
     assert result.ok, result.findings
