@@ -12,6 +12,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.types import ArrayV3
 
 from wavecity.dataset.bands import DIMS, Carrier, Port, index_of
+from wavecity.dataset.base_stations import GROUP as BASE_STATIONS
 from wavecity.dataset.base_stations import name_of
 from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.reader import resolve
@@ -51,6 +52,11 @@ def open_arrays(
     # By its name: a connection to object storage that was opened before a fork cannot be used after it.
     root = open_group(resolve(str(store)))
     known = {name: array for name, array in root.members(max_depth=1) if isinstance(array, zarr.Array)}
+    # Those of other base stations lie deeper, such as `bs/1/csi`.
+    deeper = {
+        field: root.get(field) for field in fields if field not in known and field.startswith(f"{BASE_STATIONS}/")
+    }
+    known |= {name: array for name, array in deeper.items() if isinstance(array, zarr.Array)}
     for field in fields:
         if field not in known or known[field].dtype.kind not in "biufc":
             numeric = sorted(name for name, array in known.items() if array.dtype.kind in "biufc")

@@ -150,7 +150,7 @@ def with_links(
     """
     moving = "trajectory/csi" in first
     known_specs = array_specs(True, True, gain_floor, moving, True) + vegetation_specs(LOSS in first)
-    specs = [spec for spec in known_specs if is_of_link(spec)]
+    specs = [spec for spec in known_specs if is_of_link(spec) and spec.name in first]
     arrays = dict(first)
     for number, link in enumerate(others, 1):
         for spec in specs:

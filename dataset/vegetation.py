@@ -1,6 +1,8 @@
 """Vegetation in a store: what crowns take from every path."""
 
+import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -58,6 +60,46 @@ def constants_text(attributes: VegetationAttributes) -> str:
     '5.7 dB/m, at most 94.7 dB'
     """
     return f"{attributes['attenuation_db_per_m']:.3g} dB/m, at most {attributes['largest_loss_db']:.3g} dB"
+
+
+@dataclass(frozen=True)
+class Crown:
+    """A crown as it is drawn.
+
+    Attributes
+    ----------
+    base, top : float
+        In m above the ground.
+    radius : float
+        Of a tree, in m; NaN for a wood.
+    rings : list of float64 (N, 2)
+        A tree's place in m in the scene's frame, (1, 2); or the rings of a wood's area, the outer one first.
+    """
+
+    base: float
+    top: float
+    radius: float
+    rings: list[Values]
+
+
+def crowns_of(outcome: Outcome) -> list[Crown]:
+    """Crowns of a scene by its receipt; none without vegetation, and of versions that did not keep their shapes.
+
+    Examples
+    --------
+    >>> shapes = {"trees": "[[12.5,-3.0,3.0,3.0,10.0]]", "woods": "[]"}
+    >>> crowns_of({"provenance": {"vegetation": {"shapes": shapes}}})[0].top
+    10.0
+    """
+    shapes = outcome.get("provenance", {}).get("vegetation", {}).get("shapes")
+    if shapes is None:
+        return []
+    trees = [Crown(base, top, radius, [np.array([[x, y]])]) for x, y, radius, base, top in json.loads(shapes["trees"])]
+    woods = [
+        Crown(base, top, np.nan, [np.array(ring, np.float64) for ring in rings])
+        for base, top, rings in json.loads(shapes["woods"])
+    ]
+    return [*trees, *woods]
 
 
 def _has_crowns(outcome: Outcome) -> bool:

@@ -231,9 +231,33 @@ def with_vegetation(scene: Scene, source: Source, settings: VegetationSettings |
         "crowns": {kind: int((crowns["kind"] == kind).sum()) for kind in KINDS},
         "heights": dict(sorted(Counter(crowns["height_source"]).items())),
         "diameters": dict(sorted(Counter(crowns["diameter_source"][crowns["kind"] != "wood"]).items())),
+        "shapes": shapes_of(crowns),
     }
     vegetation = Vegetation(crowns, settings.attenuation, settings.largest_loss)
     return replace(scene, vegetation=vegetation, provenance={**scene.provenance, "vegetation": counts})
+
+
+def shapes_of(crowns: gpd.GeoDataFrame) -> dict[str, str]:
+    """Crowns for drawings, to a centimetre, as JSON text: receipts have a line for each number of other JSON.
+
+    `trees` lists east, north, radius, base and top of each in m; `woods` base, top and the rings of their area, the outer
+    one first.
+
+    Examples
+    --------
+    >>> shapes_of(scene.vegetation.crowns)
+    {'trees': '[[12.5,-3.0,3.0,3.0,10.0]]', 'woods': '[]'}
+    """
+    columns = (crowns[name] for name in ("radius", "base", "top"))
+    trees: list[list[float]] = []
+    woods: list[list[object]] = []
+    for shape, radius, base, top in zip(crowns.geometry, *columns, strict=True):
+        if isinstance(shape, shapely.Point):
+            trees.append(np.round([shape.x, shape.y, radius, base, top], 2).tolist())
+        else:
+            rings = [shape.exterior, *shape.interiors]
+            woods.append([round(base, 2), round(top, 2), [np.round(ring.coords, 2).tolist() for ring in rings]])
+    return {name: json.dumps(each, separators=(",", ":")) for name, each in (("trees", trees), ("woods", woods))}
 
 
 def crowns_of(scene: Scene, source: Source, settings: VegetationSettings) -> gpd.GeoDataFrame:

@@ -11,11 +11,16 @@ CARRIER = 3.5e9
 TX = np.array([50.0, 80.0, 12.0])
 
 
-def write_scenario(folder: Path, users: int = 12, tx: np.ndarray = TX, ending: str = "npz", **rt_params) -> dict:
+def write_scenario(
+    folder: Path, users: int = 12, tx: np.ndarray = TX, ending: str = "npz", rx: np.ndarray | None = None, **rt_params
+) -> dict:
     """A scenario as another ray tracer leaves it: line of sight, ground reflection; the last user has no path."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(users)
-    rx = tx + np.column_stack([rng.uniform(-70, 90, users), rng.uniform(-120, 60, users), np.full(users, 1.5 - tx[2])])
+    if rx is None:
+        rx = tx + np.column_stack(
+            [rng.uniform(-70, 90, users), rng.uniform(-120, 60, users), np.full(users, 1.5 - tx[2])]
+        )
     image = rx * [1, 1, -1]
     ways = np.stack([rx - tx, image - tx], 1)
     length = np.linalg.norm(ways, axis=-1)

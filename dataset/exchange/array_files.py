@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +92,7 @@ class Hdf5:
                     value if isinstance(value, str | float | int) else json.dumps(value, ensure_ascii=False)
                 )
         temporary.rename(out / WHOLE)
-        listed = ", ".join(f"`{name}`" for name in selection.fields)
+        listed = ", ".join(f"`{name}`" for name in selection.arrays)
         return "\n".join(
             [
                 "# HDF5",
@@ -106,12 +107,15 @@ class Hdf5:
                 f'with h5py.File("{WHOLE}") as file:',
                 '    test = file["split"].asstr()[:] == "test"',
                 '    users = file["n_users"][:]  # the rest of the user axis is padding',
-                f'    first = file["{selection.fields[0]}"][0, : users[0]]',
+                f'    first = file["{next(iter(selection.arrays))}"][0, : users[0]]',
                 "```",
                 "",
                 f"Arrays: {listed}. Axes are the labels of their dimensions, units and meaning are attributes; conventions "
                 "and licence are attributes of the file, as JSON where they are not text.",
                 "",
+                *_station_lines(
+                    selection, "Arrays of base station k after the first are `bs/k/...`, e.g. `bs/{number}/csi`"
+                ),
             ]
         )
 
@@ -132,12 +136,15 @@ class Matlab:
         if len(set(names)) < len(names):
             msg = f"{selection.store}: two scenes would have the same file; export them apart with --scenes"
             raise InputError(msg)
+        sizes: Counter[str] = Counter()
         for field, array in selection.arrays.items():
-            size = array.dtype.itemsize * math.prod(_shape(selection, array)[1:])
-            if size > LARGEST:
+            # A struct is one variable, with all of its fields.
+            variable = field.split("/")[0]
+            sizes[variable] += array.dtype.itemsize * math.prod(_shape(selection, array)[1:])
+            if sizes[variable] > LARGEST:
                 msg = (
-                    f"{selection.store}: {field} of a scene has {size / 1e9:.1f} GB, a MATLAB file holds 2; use --to hdf5, "
-                    "or leave it out with --fields"
+                    f"{selection.store}: {variable} of a scene has {sizes[variable] / 1e9:.1f} GB, a variable of a MATLAB file "
+                    "holds 2; use --to hdf5, or leave arrays out with --fields"
                 )
                 raise InputError(msg)
         return [Item(f"{name}.mat", (scene,)) for name, scene in zip(names, selection.scenes, strict=True)]
@@ -152,12 +159,15 @@ class Matlab:
             *groups, last = name.split("/")
             place = content
             for group in groups:
-                place = place.setdefault(group, {})
+                # Names of fields begin with a letter in MATLAB.
+                place = place.setdefault(f"bs{group}" if group.isdecimal() else group, {})
             place[last] = values
         about: Content = {name: selection.attributes[name] for name in ("frequency_hz", "bs_position_m", "tile_size_m")}
         about["bs_position_m"] = np.asarray(about["bs_position_m"], np.float64)
         text = {name: selection.attributes[name] for name in ("attribution", "licence")}
         conventions = json.dumps(selection.attributes["conventions"], ensure_ascii=False)
+        if selection.has_several:
+            text["base_station_settings"] = json.dumps(selection.attributes["base_stations"])
         if "trajectory" in selection.attributes:
             text["trajectory_settings"] = json.dumps(selection.attributes["trajectory"], ensure_ascii=False)
         array = dict(selection.attributes["array"])
@@ -181,10 +191,27 @@ class Matlab:
                 "Arrays have the names, units and conventions of the dataset, without padding; those of group `paths` are "
                 "fields of the struct `paths`.",
                 "",
+                *_station_lines(
+                    selection,
+                    "Arrays of base station k after the first are in `bs.bsk`, e.g. `scene.bs.bs{number}.csi`",
+                ),
                 *scene_lines(items),
                 "",
             ]
         )
+
+
+def _station_lines(selection: Selection, where: str) -> list[str]:
+    """Where the links of several base stations are; `where` names a `number`."""
+    if not selection.has_several:
+        return []
+    number = max(max(selection.numbers), 1)
+    numbers = ", ".join(map(str, selection.numbers))
+    return [
+        f"Links of base stations {numbers}. {where.format(number=number)}; `user_position` is relative to the base station. "
+        "Group `bs` has positions, azimuths and cells of all base stations; one that found no place has position NaN.",
+        "",
+    ]
 
 
 def _shape(selection: Selection, array: "ArrayV3") -> tuple[int, ...]:

@@ -9,8 +9,18 @@ import numpy as np
 from wavecity.dataset.exchange.deepmimo_paths import rotation, to_deepmimo
 from wavecity.dataset.exchange.deepmimo_v4 import array_settings
 from wavecity.dataset.exchange.exporter import Item
-from wavecity.dataset.exchange.scenario_files import about, base_station, plain_name, scenario_items, scene_lines
-from wavecity.dataset.exchange.selection import Selection, needed, with_paths
+from wavecity.dataset.exchange.scenario_files import (
+    about,
+    plain_name,
+    radio_of,
+    scenario_items,
+    scene_lines,
+    several_lines,
+)
+from wavecity.dataset.exchange.selection import Scene, Selection, Station, needed, with_paths
+from wavecity.dataset.records import Content
+from wavecity.dataset.schema import Arrays
+from wavecity.raytrace.settings import RadioSettings
 
 # Rows of a path's column in a v3 file; then 1 for the line of sight.
 ROWS = ("phase", "delay", "power", "aoa_az", "aoa_el", "aod_az", "aod_el")
@@ -39,9 +49,32 @@ class Scenarios:
         from scipy.io import savemat
 
         (scene,) = item.scenes
-        values = selection.read(scene)
-        matrices = to_deepmimo(values, self.radio)
-        base = base_station(selection, scene)
+        path.mkdir()
+        links: list[tuple[Station, Arrays]] = []
+        for number, station in enumerate(selection.stations(scene), 1):
+            values = selection.read(scene, station.number)
+            savemat(
+                path / f"BS{number}_UE_0-{scene.users}.mat", self._users(scene, station, values), do_compression=True
+            )
+            links.append((station, {name: values[name] for name in ("height", "paths/power_cut")}))
+        params = {
+            "carrier_freq": self.radio.frequency,
+            "transmit_power": 0.0,
+            "num_BS": len(links),
+            # A single row of users: first row, last row, users in a row.
+            "user_grids": np.array([[1, 1, scene.users]]),
+            "doppler_available": 0,
+            "dual_polar_available": 0,
+            "version": 3,
+            "attribution": selection.attributes["attribution"],
+            "licence": selection.attributes["licence"],
+            "wavecity": json.dumps(about(selection, scene, self.radio, links), ensure_ascii=False),
+        }
+        savemat(path / "params.mat", params)
+
+    def _users(self, scene: Scene, station: Station, values: Arrays) -> Content:
+        """Variables of the file of a base station."""
+        matrices = to_deepmimo(values, radio_of(self.radio, station))
         channels = np.empty((1, scene.users), object)
         for user in range(scene.users):
             there = np.isfinite(matrices["power"][user])
@@ -53,34 +86,19 @@ class Scenarios:
             loss = -20 * np.log10(np.abs(amplitude))
         position = values["user_position"].astype(np.float64)
         distance = np.linalg.norm(position, axis=1)
-        path.mkdir()
-        users = {
+        return {
             "channels": channels,
-            "rx_locs": np.column_stack([position + base, distance, loss]),
-            "tx_loc": base,
+            "rx_locs": np.column_stack([position + station.position, distance, loss]),
+            "tx_loc": station.position,
         }
-        savemat(path / f"BS1_UE_0-{scene.users}.mat", users, do_compression=True)
-        params = {
-            "carrier_freq": self.radio.frequency,
-            "transmit_power": 0.0,
-            "num_BS": 1,
-            # A single row of users: first row, last row, users in a row.
-            "user_grids": np.array([[1, 1, scene.users]]),
-            "doppler_available": 0,
-            "dual_polar_available": 0,
-            "version": 3,
-            "attribution": selection.attributes["attribution"],
-            "licence": selection.attributes["licence"],
-            "wavecity": json.dumps(about(selection, scene, self.radio, values), ensure_ascii=False),
-        }
-        savemat(path / "params.mat", params)
 
     def finish(self, selection: Selection, items: Sequence[Item], out: Path) -> str:
         """The rows of LWM's table, and the page that says how to load the scenarios."""
         rows = {item.name: {"n_rows": 1, "n_per_row": item.scenes[0].users} for item in items}
         (out / TABLE).write_text(json.dumps(rows, indent=1), encoding="utf-8")
         radio = self.radio
-        paths = max(array.shape[2] for name, array in selection.arrays.items() if name == "paths/gain")
+        paths = next(array.shape[2] for name, array in selection.arrays.items() if name.endswith("paths/gain"))
+        first = selection.stations(items[0].scenes[0])
         return "\n".join(
             [
                 "# DeepMIMO v3 scenarios",
@@ -98,12 +116,14 @@ class Scenarios:
                 f'settings["num_paths"] = {paths}',
                 f'settings["bs_antenna"]["shape"] = np.array([{radio.columns}, {radio.rows}])',
                 f'settings["bs_antenna"]["spacing"] = {radio.spacing}',
-                f'settings["bs_antenna"]["rotation"] = np.array({rotation(radio)})',
+                f'settings["bs_antenna"]["rotation"] = np.array({rotation(radio_of(radio, first[0]))})',
                 'settings["ue_antenna"]["shape"] = np.array([1, 1])',
                 'settings["enable_BS2BS"] = False',
                 'channel = DeepMIMOv3.generate_data(settings)[0]["user"]["channel"]  # (user, 1, antenna, subcarrier)',
                 "```",
                 "",
+                *several_lines(selection),
+                *(_all_lines(radio, first) if len(first) > 1 else []),
                 f"Phases are those of antenna (0, 0) of an array of {radio.columns} x {radio.rows} antennas, "
                 f"{radio.spacing} wavelengths apart; export again with --array for another. Antennas are counted along the "
                 "row first, rows from the bottom up. DeepMIMO divides by the square root of the number of subcarriers.",
@@ -111,13 +131,29 @@ class Scenarios:
                 "## LWM",
                 "",
                 f"Add the rows of `{TABLE}` to LWM's table of scenarios (`row_column_users`), use base station 1, and "
-                f"replace its rotation of -135 degrees by {rotation(radio)}. LWM has an array of 32 x 1: export with "
-                "`--array 32x1`.",
+                f"replace its rotation of -135 degrees by {rotation(radio_of(radio, first[0]))}. LWM has an array of 32 x 1: "
+                "export with `--array 32x1`.",
                 "",
                 *scene_lines(items),
                 "",
             ]
         )
+
+
+def _all_lines(radio: RadioSettings, stations: Sequence[Station]) -> list[str]:
+    """How to load all base stations of the first scenario."""
+    turned = ", ".join(str(rotation(radio_of(radio, station))) for station in stations)
+    return [
+        "DeepMIMO counts them from 1 on. Channels of all of the first scenario:",
+        "",
+        "```python",
+        f'settings["active_BS"] = np.arange(1, {len(stations) + 1})',
+        f"rotations = [{turned}]",
+        'settings["bs_antenna"] = [{**settings["bs_antenna"], "rotation": np.array(one)} for one in rotations]',
+        'channels = [link["user"]["channel"] for link in DeepMIMOv3.generate_data(settings)]',
+        "```",
+        "",
+    ]
 
 
 def v3_name(scene: str) -> str:

@@ -17,8 +17,15 @@ from wavecity.dataset.buildings import read_buildings
 from wavecity.dataset.exchange.blocks import GROUND, ROOF, WALL, Block, ground, prism
 from wavecity.dataset.exchange.deepmimo_paths import EXACT_DIGITS, csi_of, rereferenced, rotation, to_deepmimo
 from wavecity.dataset.exchange.exporter import Item
-from wavecity.dataset.exchange.scenario_files import about, base_station, plain_name, scenario_items, scene_lines
-from wavecity.dataset.exchange.selection import PATH_FIELDS, Scene, Selection, needed, with_paths
+from wavecity.dataset.exchange.scenario_files import (
+    about,
+    plain_name,
+    radio_of,
+    scenario_items,
+    scene_lines,
+    several_lines,
+)
+from wavecity.dataset.exchange.selection import PATH_FIELDS, Scene, Selection, Station, needed, with_paths
 from wavecity.dataset.files import read_json
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import Content, attributes_of
@@ -28,8 +35,8 @@ from wavecity.geo.errors import InputError
 from wavecity.raytrace.settings import RadioSettings
 
 FIELDS = (*PATH_FIELDS, "paths/power_cut", "user_position", "height")
-# Sets of transmitters and receivers, and the end of a matrix's file name.
-TX, RX, SUFFIX = 0, 1, "t000_tx000_r001"
+# Sets of transmitters and receivers.
+TX, RX = 0, 1
 # Version of DeepMIMO whose files these are.
 VERSION = "4.0.5"
 # DeepMIMO's own defaults: OFDM subcarriers of which the first, at the carrier, is selected.
@@ -54,6 +61,7 @@ class LoadedScenario(Protocol):
     aod_el: NDArray[np.floating]
     aod_az: NDArray[np.floating]
     rt_params: Content
+    txrx: Content
 
     def compute_channels(self, params: object = None, **options: object) -> NDArray[np.complexfloating]:
         """Compute channels of all users."""
@@ -78,23 +86,32 @@ class Scenarios:
     def write(self, selection: Selection, item: Item, path: Path) -> None:
         """Write a scenario's folder."""
         (scene,) = item.scenes
-        values = selection.read(scene)
         blocks = scene_blocks(selection, scene)
         path.mkdir()
-        base = base_station(selection, scene)
-        matrices = path_matrices(values, self.radio, base)
-        matrices["rx_pos"] = (values["user_position"] + base).astype(np.float32)
-        matrices["tx_pos"] = base[None].astype(np.float32)
-        for name, matrix in matrices.items():
-            _save(path / f"{name}_{SUFFIX}.npz", {name: matrix})
+        links: list[tuple[Station, Arrays]] = []
+        reached: list[NDArray[np.bool_]] = []
+        for tx, station in enumerate(selection.stations(scene)):
+            values = selection.read(scene, station.number)
+            matrices = path_matrices(values, radio_of(self.radio, station), station.position)
+            matrices["rx_pos"] = (values["user_position"] + station.position).astype(np.float32)
+            matrices["tx_pos"] = station.position[None].astype(np.float32)
+            for name, matrix in matrices.items():
+                _save(path / f"{name}_{suffix(TX, tx, RX)}.npz", {name: matrix})
+            # What the description needs of a link, without the paths themselves.
+            links.append(
+                (station, {name: values[name] for name in ("height", "paths/power_cut", "paths/interactions")})
+            )
+            reached.append(np.isfinite(matrices["power"][:, 0]))
         _write_blocks(path, blocks)
-        params = _params(selection, scene, self.radio, values, matrices, blocks)
+        params = _params(selection, scene, self.radio, links, np.array(reached), blocks)
         (path / "params.json").write_text(json.dumps(params, indent=1, ensure_ascii=False), encoding="utf-8")
 
     def finish(self, selection: Selection, items: Sequence[Item], out: Path) -> str:
         """The page that says how to load the scenarios."""
         radio, attributes = self.radio, selection.attributes
-        paths = max(array.shape[2] for name, array in selection.arrays.items() if name == "paths/gain")
+        paths = next(array.shape[2] for name, array in selection.arrays.items() if name.endswith("paths/gain"))
+        first = selection.stations(items[0].scenes[0])
+        loaded = f'dm.load("{items[0].name}", max_paths={paths})'
         return "\n".join(
             [
                 "# DeepMIMO v4 scenarios",
@@ -106,9 +123,13 @@ class Scenarios:
                 "import numpy as np",
                 "",
                 f'dm.config.set("scenarios_folder", "{out.resolve()}")',
-                f'scenario = dm.load("{items[0].name}", max_paths={paths})  # DeepMIMO loads 25 paths by default',
+                *(
+                    [f"links = {loaded}  # DeepMIMO loads 25 paths by default", "scenario = links[0]  # a transmitter"]
+                    if len(first) > 1
+                    else [f"scenario = {loaded}  # DeepMIMO loads 25 paths by default"]
+                ),
                 f'array = {{"shape": [{radio.columns}, {radio.rows}], "spacing": {radio.spacing}, '
-                f'"rotation": {rotation(radio)}}}',
+                f'"rotation": {rotation(radio_of(radio, first[0]))}}}',
                 f"channel = scenario.compute_channels(dm.ChannelParameters(num_paths={paths}, bs_antenna=array))",
                 "",
                 "# The same as csi of the dataset, (user, x, y), with y downwards and sqrt(power gain):",
@@ -116,6 +137,7 @@ class Scenarios:
                 f"csi = csi * np.sqrt({SUBCARRIERS})  # DeepMIMO divides by it",
                 "```",
                 "",
+                *several_lines(selection),
                 f"Phases are those of antenna (0, 0) of an array of {radio.columns} x {radio.rows} antennas, "
                 f"{radio.spacing} wavelengths apart. For channels of another array:",
                 "",
@@ -198,7 +220,8 @@ def scenario_csi(
     Parameters
     ----------
     scenario : deepmimo.Dataset
-        From `deepmimo.load(..., max_paths=...)` of a scenario that was exported from a store.
+        From `deepmimo.load(..., max_paths=...)` of a scenario that was exported from a store; of one with several base
+        stations one of its links, `deepmimo.load(...)[0]`.
     columns, rows : int, optional
         Size of the base station's array; that of the export unless given.
     spacing : float, optional
@@ -214,7 +237,7 @@ def scenario_csi(
     Raises
     ------
     InputError
-        The scenario was not exported from a store.
+        The scenario was not exported from a store, or it is not a single link.
 
     Examples
     --------
@@ -222,11 +245,15 @@ def scenario_csi(
     >>> scenario_csi(scenario, columns=8, rows=4).shape
     (83, 8, 4)
     """
+    if links := vars(scenario).get("datasets"):
+        msg = f"scenario_csi: the scenario has {len(links)} links; give one of them, e.g. scenario[0]"
+        raise InputError(msg)
     origin = dict(scenario.rt_params).get("raw_params", {}).get("wavecity")
     if origin is None:
         msg = "scenario_csi: the scenario was not exported from a store, so nobody says what its phases refer to"
         raise InputError(msg)
-    written = reference_of(origin["phase_reference"], float(scenario.rt_params["frequency"]))
+    tx = int(dict(scenario.txrx)["tx_idx"]) if "base_stations" in origin else 0
+    written = reference_of(origin, float(scenario.rt_params["frequency"]), tx)
     changes = {"columns": columns, "rows": rows, "spacing": spacing}
     radio = written.model_copy(update={name: value for name, value in changes.items() if value is not None})
     paths = int(scenario.phase.shape[1])
@@ -245,16 +272,22 @@ def scenario_csi(
     return csi if subcarriers is not None else csi[:, 0]
 
 
-def reference_of(reference: Content, frequency: float) -> RadioSettings:
-    """The array of a scenario's `phase_reference`."""
+def reference_of(origin: Content, frequency: float, tx: int = 0) -> RadioSettings:
+    """The array that the phases of a transmitter belong to, by what a scenario says of its origin."""
+    reference, several = origin["phase_reference"], origin.get("base_stations")
     return RadioSettings(
         frequency=frequency,
         columns=reference["columns"],
         rows=reference["rows"],
         spacing=reference["spacing_wavelengths"],
-        azimuth=reference["azimuth_deg"],
+        azimuth=several["transmitters"][tx]["azimuth_deg"] if several else reference["azimuth_deg"],
         downtilt=reference["downtilt_deg"],
     )
+
+
+def suffix(tx_set: int, tx: int, rx_set: int) -> str:
+    """End of the name of a matrix's file."""
+    return f"t{tx_set:03}_tx{tx:03}_r{rx_set:03}"
 
 
 def _save(path: Path, arrays: Mapping[str, Values]) -> None:
@@ -280,18 +313,17 @@ def _params(
     selection: Selection,
     scene: Scene,
     radio: RadioSettings,
-    values: Arrays,
-    matrices: Arrays,
+    links: Sequence[tuple[Station, Arrays]],
+    reached: NDArray[np.bool_],
     blocks: Sequence[Block],
 ) -> Content:
-    """Content of `params.json`."""
+    """Content of `params.json`; `reached` (transmitter, user) says who has a path."""
     solver = selection.attributes.get("recipe", {}).get("solver", {})
     # Paths that were imported are another ray tracer's, whose name no store has.
     traced = "imported" not in selection.attributes
     versions = (read_json(selection.folder / "lineage.json") or {}).get("versions", {})
-    depth = values["paths/interactions"].shape[-1]
+    depth = links[0][1]["paths/interactions"].shape[-1]
     triangles = sum(len(block.faces) for block in blocks)
-    reached = int(np.isfinite(matrices["power"][:, 0]).sum()) if len(matrices["power"]) else 0
     return {
         "version": VERSION,
         "rt_params": {
@@ -318,11 +350,17 @@ def _params(
             "ray_casting_range_el": 180.0,
             "gps_bbox": _box(selection, scene),
             # Kept by `deepmimo.load`, as no other key of ours would be.
-            "raw_params": {"wavecity": about(selection, scene, radio, values)},
+            "raw_params": {"wavecity": about(selection, scene, radio, links)},
         },
         "txrx_sets": {
-            "txrx_set_0": _points("base station", TX, is_tx=True, count=1, active=min(reached, 1)),
-            "txrx_set_1": _points("users", RX, is_tx=False, count=scene.users, active=reached),
+            "txrx_set_0": _points(
+                "base stations" if selection.has_several else "base station",
+                TX,
+                is_tx=True,
+                count=len(links),
+                active=int(reached.any(1).sum()),
+            ),
+            "txrx_set_1": _points("users", RX, is_tx=False, count=scene.users, active=int(reached.any(0).sum())),
         },
         "scene": {
             "num_scenes": 1,

@@ -77,6 +77,7 @@ def export_dataset(
     cities: Sequence[str] = (),
     splits: Sequence[str] = (),
     scenes: Sequence[str] = (),
+    bs: Sequence[int] = (),
     fields: Sequence[str] | None = None,
     array: str | None = None,
     progress: Tracker = iter,
@@ -96,6 +97,8 @@ def export_dataset(
         Folder: new, empty, or of the same export.
     cities, splits, scenes : sequences of str
         Names; empty for all.
+    bs : sequence of int
+        Numbers of the base stations whose links are exported; empty for all.
     fields : sequence of str, optional
         Arrays, for the formats that are not DeepMIMO's.
     array : str, optional
@@ -119,7 +122,7 @@ def export_dataset(
     >>> export_dataset("helsinki", "hdf5", Path("helsinki-hdf5"), splits=["test"])
     """
     form, names = _format(store, to, fields, array)
-    selection = select(store, names, cities, splits, scenes)
+    selection = select(store, names, cities, splits, scenes, bs)
     # Refuses arrays that the store does not have before anything is written.
     _ = selection.arrays
     items = form.items(selection)
@@ -130,6 +133,8 @@ def export_dataset(
         "scenes": [scene.id for scene in selection.scenes],
         "settings": form.settings(),
     }
+    if selection.has_several:
+        content["base_stations"] = list(selection.numbers)
     record = {
         "format": to,
         "attribution": selection.attributes["attribution"],
@@ -183,7 +188,7 @@ def _format(
     if array is not None:
         msg = f"--array is for {', '.join(scenarios)}; {to} has the channels of the store's own array"
         raise InputError(msg)
-    return others[to](), tar_files.FIELDS if to == "webdataset" and fields is None else fields
+    return others[to](), tar_files.fields_of(store) if to == "webdataset" and fields is None else fields
 
 
 def _refuse_other(out: Path, record: dict[str, object]) -> None:

@@ -128,7 +128,8 @@ def frame_around(
     if heights[high] - heights[low] > SAME_HEIGHT:
         msg = (
             f"{high}: its base station is at {heights[high]:g} m, that of {low} at {heights[low]:g} m; a store has one "
-            "height: import them into separate stores (--transmitters chooses)"
+            "height for the first one of all scenes: import them into separate stores (--transmitters chooses), or as base "
+            "stations of one scene (--links)"
         )
         raise InputError(msg)
     if settings.bs_position is not None:
@@ -144,7 +145,32 @@ def frame_around(
     return Frame(float(edge), (float(-middle[0]), float(-middle[1]), heights[high] or USER_HEIGHT))
 
 
-def scene_arrays(name: str, paths: Arrays, position: NDArray[np.floating], settings: PathSettings) -> Arrays:
+def chosen_users(name: str, heard: NDArray[np.bool_], settings: PathSettings) -> NDArray[np.int64]:
+    """Users (N,) of a scene that are imported; `heard` (U,) says who has a path.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    chosen = np.flatnonzero(heard) if settings.reached else np.arange(len(heard))
+    if settings.users is not None and len(chosen) > settings.users:
+        rng = np.random.default_rng([settings.seed, *name.encode()])
+        chosen = np.sort(rng.choice(chosen, settings.users, replace=False))
+    if not len(chosen):
+        msg = f"{name}: no user has a path; leave it out"
+        raise InputError(msg)
+    return chosen
+
+
+def scene_arrays(
+    name: str,
+    paths: Arrays,
+    position: NDArray[np.floating],
+    settings: PathSettings,
+    chosen: NDArray[np.int64] | None = None,
+    azimuth: float | None = None,
+) -> Arrays:
     """Arrays of a source from the paths of its users.
 
     Parameters
@@ -156,25 +182,25 @@ def scene_arrays(name: str, paths: Arrays, position: NDArray[np.floating], setti
     position : float (U, 3)
         Relative to the base station, m.
     settings : PathSettings
+    chosen : int (N,), optional
+        The users that are imported; by default as of `chosen_users`.
+    azimuth : float, optional
+        Where the panel faces, degrees from east; by default as the settings say.
 
     Returns
     -------
     dict
         As `importer.Source.load` has to return them, without a map.
     """
-    chosen = np.flatnonzero(np.isfinite(paths["path_gain"])) if settings.reached else np.arange(len(position))
-    if settings.users is not None and len(chosen) > settings.users:
-        rng = np.random.default_rng([settings.seed, *name.encode()])
-        chosen = np.sort(rng.choice(chosen, settings.users, replace=False))
-    if not len(chosen):
-        msg = f"{name}: no user has a path; leave it out"
-        raise InputError(msg)
+    if chosen is None:
+        chosen = chosen_users(name, np.isfinite(paths["path_gain"]), settings)
     arrays: Arrays = {key: values[chosen] for key, values in paths.items()}
     table = SimpleNamespace(**{key.removeprefix("paths/"): values for key, values in arrays.items()})
     there = arrays["paths/gain"] != 0
+    radio = settings.radio()
     return {
         **arrays,
-        "csi": csi(table, settings.radio()),
+        "csi": csi(table, radio if azimuth is None else radio.model_copy(update={"azimuth": azimuth})),
         "user_position": np.asarray(position, np.float64)[chosen],
         "los": (there & ~arrays["paths/interactions"].any(-1)).any(1),
     }

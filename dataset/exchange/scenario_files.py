@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from wavecity.dataset.exchange.selection import Scene, Selection
+from wavecity.dataset.exchange.selection import Scene, Selection, Station
 from wavecity.dataset.records import Content
 from wavecity.dataset.schema import Arrays
 from wavecity.geo.errors import InputError
@@ -22,6 +21,11 @@ def scenario_items(selection: Selection, names: dict[str, str]) -> "list[Item]":
     """One folder for each scene; `names` are the folders by scene id."""
     from wavecity.dataset.exchange.exporter import Item
 
+    none = next((scene.id for scene in selection.scenes if not selection.stations(scene)), None)
+    if none is not None:
+        numbers = list(map(str, selection.numbers))
+        msg = f"--bs {','.join(numbers)}: scene {none!r} has no base station {' or '.join(numbers)}; choose others with --scenes"
+        raise InputError(msg)
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
     if twice:
         ids = [scene for scene, name in names.items() if name == twice[0]]
@@ -35,15 +39,21 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^\w-]", "-", text.lower(), flags=re.ASCII)
 
 
-def base_station(selection: Selection, scene: Scene) -> NDArray[np.float64]:
-    """Position of a scene's base station in m, scene frame."""
-    x, y, z = selection.attributes["bs_position_m"]
-    return np.array([x + scene.bs_shift, y, z], np.float64)
+def radio_of(radio: RadioSettings, station: Station) -> RadioSettings:
+    """The array of an export as it stands at a base station."""
+    return radio if station.azimuth is None else radio.model_copy(update={"azimuth": station.azimuth})
 
 
-def about(selection: Selection, scene: Scene, radio: RadioSettings, values: Arrays) -> Content:
-    """What a scenario says of its origin: licence, the scene, and the array that its phases belong to."""
+def about(selection: Selection, scene: Scene, radio: RadioSettings, links: Sequence[tuple[Station, Arrays]]) -> Content:
+    """What a scenario says of its origin: licence, the scene, and the array that its phases belong to.
+
+    Of several base stations each has an array of its own, which faces its azimuth.
+    """
     attributes = selection.attributes
+    several = {"settings": attributes["base_stations"], "transmitters": [station.facts() for station, _ in links]} if (
+        selection.has_several
+    ) else None  # fmt: skip
+    values = links[0][1]
     return {
         "attribution": attributes["attribution"],
         "licence": attributes["licence"],
@@ -64,8 +74,21 @@ def about(selection: Selection, scene: Scene, radio: RadioSettings, values: Arra
             "azimuth_deg": radio.azimuth,
             "downtilt_deg": radio.downtilt,
         },
-        "largest_power_cut": float(np.max(values["paths/power_cut"], initial=0)),
+        "largest_power_cut": max(float(np.max(arrays["paths/power_cut"], initial=0)) for _, arrays in links),
+        **({"base_stations": several} if several else {}),
     }
+
+
+def several_lines(selection: Selection) -> list[str]:
+    """What a page says of the transmitters of a store with several base stations."""
+    if not selection.has_several:
+        return []
+    numbers = ", ".join(map(str, selection.numbers))
+    return [
+        f"Transmitters are base stations {numbers} of the dataset in this order, without those that found no place in a "
+        "scene. Each has an array of its own, which faces its azimuth.",
+        "",
+    ]
 
 
 def scene_lines(items: "Sequence[Item]") -> list[str]:

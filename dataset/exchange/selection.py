@@ -10,9 +10,12 @@ from types import ModuleType
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from zarr.types import ArrayV3
 
 from wavecity.dataset.arrays import is_per_user, open_arrays, read_scenes
+from wavecity.dataset.base_stations import GROUP as BASE_STATIONS
+from wavecity.dataset.base_stations import SHARED, name_of
 from wavecity.dataset.files import StorePath, read_json
 from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.records import Content, StoreAttributes, attributes_of
@@ -55,6 +58,29 @@ class Scene:
         return facts
 
 
+@dataclass(frozen=True, eq=False)
+class Station:
+    """A base station of a scene.
+
+    Attributes
+    ----------
+    number : int
+        In the store.
+    position : float64 (3,)
+        In m in the scene's frame.
+    azimuth : float, optional
+        Where its panel faces, degrees from east; None in a store with one base station, whose attributes say it.
+    """
+
+    number: int
+    position: NDArray[np.float64]
+    azimuth: float | None = None
+
+    def facts(self) -> Content:
+        """For JSON."""
+        return {"number": self.number, "position_m": self.position.tolist(), "azimuth_deg": self.azimuth}
+
+
 @dataclass(frozen=True)
 class Selection:
     """Scenes of a store in its order, and the arrays that are exported of each.
@@ -71,6 +97,9 @@ class Selection:
         Of the store's root group.
     scenes : list of Scene
     fields : tuple of str
+        Names as in a store with one base station, and those of group `bs`.
+    numbers : tuple of int
+        Of the base stations whose links are exported.
     """
 
     store: str
@@ -79,19 +108,55 @@ class Selection:
     attributes: StoreAttributes
     scenes: list[Scene]
     fields: tuple[str, ...]
+    numbers: tuple[int, ...] = (0,)
+
+    @property
+    def has_several(self) -> bool:
+        """Whether the store has several base stations."""
+        return "base_stations" in self.attributes
 
     @cached_property
     def arrays(self) -> dict[str, ArrayV3]:
-        """The exported arrays, opened for fast reading."""
-        return open_arrays(self.store, self.fields)
+        """The exported arrays by their names in the store, opened for fast reading."""
+        first = open_arrays(self.store, self.fields)
+        if not self.has_several:
+            return first
+        names = [[name_of(number, field) for number in self.numbers] if _is_of_link(field, first[field]) else [field]
+                 for field in self.fields]  # fmt: skip
+        return open_arrays(self.store, [name for each in names for name in each])
 
-    def read(self, scene: Scene) -> Arrays:
-        """Values of a scene by array, users without padding."""
-        values = read_scenes(self.arrays, np.array([scene.row]))
+    def link_arrays(self, number: int) -> dict[str, ArrayV3]:
+        """Arrays of the links of a base station, by the names that a store of one has; radio maps are of the first alone."""
+        fields = [field for field in self.fields if not number or not field.startswith("radio_map/")]
+        names = {field: name_of(number, field) for field in fields}
+        return {field: self.arrays[name if name in self.arrays else field] for field, name in names.items()}
+
+    def read(self, scene: Scene, number: int | None = None) -> Arrays:
+        """Values of a scene by array, users without padding; of one base station as of `link_arrays`."""
+        arrays = self.arrays if number is None else self.link_arrays(number)
+        values = read_scenes(arrays, np.array([scene.row]))
         return {
-            name: array[0, : scene.users] if is_per_user(self.arrays[name]) else array[0]
-            for name, array in values.items()
+            name: array[0, : scene.users] if is_per_user(arrays[name]) else array[0] for name, array in values.items()
         }
+
+    def stations(self, scene: Scene) -> list[Station]:
+        """The exported base stations of a scene, without those that found no place in it."""
+        x, y, z = self.attributes["bs_position_m"]
+        first = np.array([x + scene.bs_shift, y, z], np.float64)
+        if not self.has_several:
+            return [Station(0, first)]
+        position, azimuth = self._places
+        return [
+            Station(number, position[scene.row, number] if number else first, float(azimuth[scene.row, number]))
+            for number in self.numbers
+            if np.isfinite(position[scene.row, number]).all()
+        ]
+
+    @cached_property
+    def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Positions and azimuths of the base stations of all scenes of the store."""
+        group = open_store(self.store, BASE_STATIONS)
+        return group["position"].values, group["azimuth"].values
 
 
 def select(
@@ -100,8 +165,9 @@ def select(
     cities: Iterable[str] = (),
     splits: Iterable[str] = (),
     scenes: Iterable[str] = (),
+    bs: Sequence[int] = (),
 ) -> Selection:
-    """Choose scenes and arrays of a store; quarantined scenes are left out.
+    """Choose scenes, base stations and arrays of a store; quarantined scenes are left out.
 
     Parameters
     ----------
@@ -111,6 +177,8 @@ def select(
         Names of arrays; all numeric ones but the spectra by default, which follow from the channels.
     cities, splits, scenes : iterables of str
         Names; empty for all. A scene must be in all three.
+    bs : sequence of int
+        Numbers of base stations; empty for all.
 
     Raises
     ------
@@ -123,13 +191,7 @@ def select(
     ['helsinki-0003', 'helsinki-0011']
     """
     data = open_store(store)
-    if "base_stations" in data.attrs:
-        count = attributes_of(data.attrs)["base_stations"]["count"]
-        msg = (
-            f"{store}: base_stations: has {count}, an export is of one; `wavecity subset {store} --out OUT "
-            "--fields csi,paths` makes a store of base station 0"
-        )
-        raise InputError(msg)
+    numbers = _numbers(store, attributes_of(data.attrs), bs)
     listed = _scenes(data)
     done = [scene for scene in listed if str(data["status"].values[scene.row]) == "done"]
     wanted = {
@@ -154,7 +216,18 @@ def select(
     attributes = attributes_of(data.attrs)
     identity = manifest["sha256"] if isinstance(manifest, dict) and "sha256" in manifest else data.attrs["fingerprint"]
     names = _fields(store, data, fields)
-    return Selection(store, path.parent, str(identity), attributes, chosen, names)
+    return Selection(store, path.parent, str(identity), attributes, chosen, names, numbers)
+
+
+def _numbers(store: str, attributes: StoreAttributes, asked: Sequence[int]) -> tuple[int, ...]:
+    """Numbers of the base stations that are exported, in their order; all unless some are asked for."""
+    count = attributes["base_stations"]["count"] if "base_stations" in attributes else 1
+    for number in asked:
+        if not 0 <= number < count:
+            few = "has one base station, 0" if count == 1 else f"has base stations 0 to {count - 1}"
+            msg = f"--bs {number}: {store} {few}"
+            raise InputError(msg)
+    return tuple(sorted(set(asked))) or tuple(range(count))
 
 
 def with_paths(store: str) -> None:
@@ -220,7 +293,7 @@ def _known_scenes(store: str, names: Iterable[str], listed: Sequence[Scene], don
 def _fields(store: str, data: xr.Dataset, asked: Sequence[str] | None) -> tuple[str, ...]:
     """Arrays that are exported: those asked for, else all numeric ones but the spectra, which follow from the channels."""
     there = [str(name) for name in data.data_vars if data[name].dtype.kind in "biufc"]
-    for group in ("paths", "trajectory", "radio_map"):
+    for group in ("paths", "trajectory", "radio_map", BASE_STATIONS):
         with suppress(InputError):
             there += [f"{group}/{name}" for name in open_store(store, group).data_vars]
     if asked is None:
@@ -232,3 +305,8 @@ def _fields(store: str, data: xr.Dataset, asked: Sequence[str] | None) -> tuple[
             msg = f"{store}: no array {name!r}; {hint}"
             raise InputError(msg)
     return tuple(asked)
+
+
+def _is_of_link(field: str, array: ArrayV3) -> bool:
+    """Whether each base station has an array of its own by this name."""
+    return is_per_user(array) and field not in SHARED and not field.startswith(f"{BASE_STATIONS}/")

@@ -1,4 +1,4 @@
-"""A store as tar shards that WebDataset reads: one sample for each user.
+"""A store as tar shards that WebDataset reads: one sample for each user, of several base stations one for each link.
 
 Written with Python's own tarfile: WebDataset's writer would import torch, and puts the time into every member.
 """
@@ -15,7 +15,8 @@ import numpy as np
 
 from wavecity.dataset.arrays import is_per_user
 from wavecity.dataset.exchange.exporter import Item
-from wavecity.dataset.exchange.selection import SPLITS, Scene, Selection
+from wavecity.dataset.exchange.selection import SPLITS, Scene, Selection, Station
+from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import Content
 from wavecity.dataset.schema import Values
 from wavecity.geo.errors import InputError
@@ -41,7 +42,7 @@ class Tar:
             msg = f"{selection.store}: two scenes would have the keys {twice[0]}-...; export them apart with --scenes"
             raise InputError(msg)
         sample = sum(int(np.prod(_user_shape(array.shape, is_per_user(array)))) * array.dtype.itemsize
-                     for array in selection.arrays.values())  # fmt: skip
+                     for number in selection.numbers for array in selection.link_arrays(number).values())  # fmt: skip
         items = []
         for split in (*SPLITS, *sorted({scene.split for scene in selection.scenes} - set(SPLITS))):
             for number, scenes in enumerate(_shards(selection.scenes, split, sample)):
@@ -50,21 +51,11 @@ class Tar:
 
     def write(self, selection: Selection, item: Item, path: Path) -> None:
         """Write a shard, a scene at a time."""
-        about = {name: selection.attributes[name] for name in ("attribution", "licence")}
+        about: Content = {name: selection.attributes[name] for name in ("attribution", "licence")}
         with tarfile.open(path, "w") as tar:
             for scene in item.scenes:
-                values = selection.read(scene)
-                per_user = {name: is_per_user(selection.arrays[name]) for name in values}
-                for user in range(scene.users):
-                    key = f"{_key(scene)}-{user:05d}"
-                    facts: Content = {**scene.facts(), "user": user, **about}
-                    for name, array in values.items():
-                        value = array[user] if per_user[name] else array
-                        if value.ndim:
-                            _add(tar, f"{key}.{name.replace('/', '_')}.npy", _npy(value))
-                        else:
-                            facts[name] = value.item()
-                    _add(tar, f"{key}.json", json.dumps(facts, ensure_ascii=False).encode())
+                for station in selection.stations(scene):
+                    _add_link(tar, selection, scene, station, about)
 
     def finish(self, selection: Selection, items: Sequence[Item], out: Path) -> str:
         """The page that says how to read the shards."""
@@ -72,7 +63,8 @@ class Tar:
         split, count = next(iter(shards.items()))
         users = dict.fromkeys(shards, 0)
         for item in items:
-            users[item.name.rsplit("-", 1)[0]] += sum(scene.users for scene in item.scenes)
+            samples = sum(scene.users * len(selection.stations(scene)) for scene in item.scenes)
+            users[item.name.rsplit("-", 1)[0]] += samples
         first = next((name.replace("/", "_") for name in selection.fields if name == "csi"), selection.fields[0])
         return "\n".join(
             [
@@ -87,17 +79,44 @@ class Tar:
                 f'data = wds.WebDataset(urls, shardshuffle={count}).shuffle(1000).decode().to_tuple("{first}.npy", "json")',
                 "```",
                 "",
-                "A sample is a user; its JSON has the scene, city, split and single values. Conventions are those of the "
+                f"A sample is a {'link of a user and a base station' if selection.has_several else 'user'}; its JSON has the "
+                f"scene, city, split{', base station' * selection.has_several} and single values. Conventions are those of the "
                 "dataset:",
                 "",
                 *(f"- {name}: {text}" for name, text in selection.attributes["conventions"].items()),
                 "",
-                "| split | shards | users |",
+                f"| split | shards | {'samples' if selection.has_several else 'users'} |",
                 "|---|---|---|",
                 *(f"| {name} | {shards[name]} | {users[name]} |" for name in shards),
                 "",
             ]
         )
+
+
+def fields_of(store: str) -> tuple[str, ...]:
+    """Arrays unless others are asked for; of several base stations with the one that serves the user."""
+    return (*FIELDS, *["bs/serving"] * ("base_stations" in open_store(store).attrs))
+
+
+def _add_link(tar: tarfile.TarFile, selection: Selection, scene: Scene, station: Station, about: Content) -> None:
+    """Add a sample for each user of a base station."""
+    arrays = selection.link_arrays(station.number)
+    values = selection.read(scene, station.number)
+    per_user = {name: is_per_user(arrays[name]) for name in values}
+    of_link: Content = {}
+    if selection.has_several:
+        known = station.facts()
+        of_link = {"bs": known["number"], "bs_position_m": known["position_m"], "bs_azimuth_deg": known["azimuth_deg"]}
+    for user in range(scene.users):
+        key = f"{_key(scene)}-{user:05d}" + f"-bs{station.number}" * selection.has_several
+        facts: Content = {**scene.facts(), "user": user, **of_link, **about}
+        for name, array in values.items():
+            value = array[user] if per_user[name] else array
+            if value.ndim:
+                _add(tar, f"{key}.{name.replace('/', '_')}.npy", _npy(value))
+            else:
+                facts[name] = value.item()
+        _add(tar, f"{key}.json", json.dumps(facts, ensure_ascii=False).encode())
 
 
 def _shards(scenes: Sequence[Scene], split: str, sample: int) -> Iterator[list[Scene]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from wavecity.dataset.base_stations import link_view, with_links
 from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.draft import open_draft
 from wavecity.dataset.files import location, make_folder, remove_folder, sha256_of
@@ -26,10 +27,11 @@ from wavecity.dataset.metadata import STORE_SCHEMA
 from wavecity.dataset.progress import Tracker
 from wavecity.dataset.publish import Version, latest, make_latest, publish, versions
 from wavecity.dataset.reader import open_store
-from wavecity.dataset.records import Outcome, StoreAttributes
+from wavecity.dataset.records import BaseStationAttributes, Outcome, StoreAttributes
 from wavecity.dataset.schema import CONVENTIONS, Arrays, Values
 from wavecity.dataset.settings import Settings, StoreSettings
 from wavecity.dataset.writer import write_unit
+from wavecity.geo.base_station_settings import BaseStationSettings
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.arrays import best_beam, spectrum
 
@@ -89,7 +91,10 @@ class Source(Protocol):
         """Name of its scene, unless the arrays have another."""
 
     def load(self) -> Arrays:
-        """Arrays as of `load_channels`, with `paths/gain`, ... as in a store where there are paths; asked for often."""
+        """Arrays as of `load_channels`, with `paths/gain`, ... as in a store where there are paths; asked for often.
+
+        Of several base stations also `bs/k/csi`, ... of the others, `bs/position` and `bs/azimuth`, as in a store.
+        """
 
     def checksum(self) -> str:
         """SHA-256 of its content."""
@@ -196,7 +201,8 @@ def import_sources(
     store, settings, progress
         As of `import_channels`.
     known_attributes : dict, optional
-        Attributes of the store that the sources know better than `settings`; JSON.
+        Attributes of the store that the sources know better than `settings`; JSON. `base_stations` where sources have
+        several.
     """
     place = location(store)
     before = latest(place)
@@ -210,6 +216,7 @@ def import_sources(
     content: list[object] = [IMPORTER, STORE_SCHEMA, settings.model_dump(mode="json"), list(sums.items())]
     content += [package_versions(), *([known_attributes] if known_attributes else [])]
     fingerprint = fingerprint_of(content)
+    cells = (known_attributes or {}).get("base_stations")
     defaults = StoreSettings()
     make_folder(place)
     with builder_lock(place):
@@ -220,7 +227,7 @@ def import_sources(
         draft = open_draft(place, fingerprint, layout)
         for unit in progress(draft.missing()):
             rows = [scenes[row] for row in layout.scenes_of(unit)]
-            arrays = [_scene_arrays(scene, settings, base, layout) for scene in rows]
+            arrays = [_scene_arrays(scene, settings, layout, cells) for scene in rows]
             outcomes = [_outcome(scene, values, settings, base) for scene, values in zip(rows, arrays, strict=True)]
             write_unit(draft, unit, arrays, outcomes, {"seed": settings.seed})
         by_user = len({(scene.file, scene.number) for scene in scenes}) < len(scenes)
@@ -251,15 +258,17 @@ def _plan(
     found: list[_Found] = []
     positions: dict[Source, Values] = {}
     paths = bounces = 0
+    stations = 1
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
     known = {*LAYOUT, "paths/gain", "paths/vertices"}
     for file in files:
         arrays = file.load()
         known &= arrays.keys()
         positions[file] = arrays["user_position"] + [file.facts().get("bs_shift", 0.0), 0.0, 0.0]
-        if "paths/gain" in arrays:
-            paths = max(paths, arrays["paths/gain"].shape[1])
-            bounces = max(bounces, arrays["paths/interactions"].shape[2])
+        stations = max(stations, len(arrays.get("bs/position", ())))
+        for name, values in arrays.items():
+            if name.endswith("paths/interactions"):
+                paths, bounces = max(paths, values.shape[1]), max(bounces, values.shape[2])
         height = arrays.get("height", np.zeros((CELLS, CELLS)))
         for name, shape in (("csi", arrays["csi"].shape[1:]), ("height", height.shape[-2:])):
             first, other = shapes.setdefault(name, (file.name, shape))
@@ -280,11 +289,12 @@ def _plan(
         raise InputError(msg)
     (columns, rows), (cells, _) = shapes["csi"][1], shapes["height"][1]
     users = max(len(scene.users) for scene in scenes)
-    unit = int(np.clip(UNIT_BYTES // (12 * users * columns * rows), 1, min(16, len(scenes))))
+    unit = int(np.clip(UNIT_BYTES // (12 * users * columns * rows * stations), 1, min(16, len(scenes))))
     chunk = StoreSettings().users_per_chunk
     sizes = (columns, rows, paths, bounces, cells, cells // PATCH)
     vertices = "paths/vertices" in known
-    layout = Layout(len(scenes), users, *sizes, unit, chunk, True, "paths/gain" in known, FLOOR, with_vertices=vertices)
+    layout = Layout(len(scenes), users, *sizes, unit, chunk, True, "paths/gain" in known, FLOOR, with_vertices=vertices,
+                    base_stations=stations)  # fmt: skip
     return scenes, layout, known, positions
 
 
@@ -341,9 +351,45 @@ def _base_station(positions: dict[Source, Values], settings: ImportSettings) -> 
     return base
 
 
-def _scene_arrays(scene: _Scene, settings: ImportSettings, base: NDArray[np.float64], layout: Layout) -> Arrays:
-    """Arrays of the schema; those of paths where the source has them."""
+def _scene_arrays(
+    scene: _Scene, settings: ImportSettings, layout: Layout, cells: BaseStationAttributes | None
+) -> Arrays:
+    """Arrays of the schema; those of paths where the source has them, and of all base stations."""
     given = scene.file.load()
+    height = np.asarray(given.get("height", np.zeros((layout.height_cells,) * 2)), np.float32)
+    height = height if height.ndim == 2 else height[scene.number]
+    patches = layout.occupancy_patches
+    built = (height > 0).reshape(patches, PATCH, patches, PATCH).mean((1, 3))
+    maps: Arrays = {"height": height, "occupancy": (built > OCCUPIED).astype(np.uint8)}
+    first = maps | _link_arrays(link_view(given, 0), scene, settings)
+    if layout.base_stations == 1:
+        return first
+    assert cells is not None
+    stations: list[tuple[Values, float] | None] = [
+        (place, float(azimuth)) if np.isfinite(place).all() else None
+        for place, azimuth in zip(given["bs/position"], given["bs/azimuth"], strict=True)
+    ]
+    stations += [None] * (layout.base_stations - len(stations))
+    others = [
+        None if station is None else _link_arrays(link_view(given, number), scene, settings)
+        for number, station in enumerate(stations[1:], 1)
+    ]
+    return with_links(first, others, stations, _settings_of(cells), FLOOR)
+
+
+def _settings_of(cells: BaseStationAttributes) -> BaseStationSettings:
+    """Powers of base stations, as the attributes of a store say them; where they stand is not in it."""
+    return BaseStationSettings(
+        corners=True,
+        power_dbm=cells["transmit_power_dbm"],
+        bandwidth=cells["bandwidth_hz"],
+        noise_figure=cells["noise_figure_db"],
+        hysteresis=cells["hysteresis_db"],
+    )
+
+
+def _link_arrays(given: Arrays, scene: _Scene, settings: ImportSettings) -> Arrays:
+    """Arrays of the links of one base station."""
     csi = given["csi"][scene.users]
     power = np.mean(np.abs(csi.astype(np.complex128)) ** 2, axis=(1, 2))
     with np.errstate(divide="ignore"):
@@ -360,10 +406,6 @@ def _scene_arrays(scene: _Scene, settings: ImportSettings, base: NDArray[np.floa
     outage = gain <= FLOOR
     beams = best_beam(csi)
     beams[outage] = -1
-    height = np.asarray(given.get("height", np.zeros((layout.height_cells,) * 2)), np.float32)
-    height = height if height.ndim == 2 else height[scene.number]
-    patches = layout.occupancy_patches
-    built = (height > 0).reshape(patches, PATCH, patches, PATCH).mean((1, 3))
     los = given["los"][scene.users] if "los" in given else np.zeros(len(csi), bool)
     paths = {name: values[scene.users] for name, values in given.items() if name.startswith("paths/")}
     for values in paths.values():
@@ -372,8 +414,6 @@ def _scene_arrays(scene: _Scene, settings: ImportSettings, base: NDArray[np.floa
         **paths,
         "csi": csi,
         "spectrum": spectrum(csi),
-        "height": height,
-        "occupancy": (built > OCCUPIED).astype(np.uint8),
         "user_position": given["user_position"][scene.users].astype(np.float32),
         "path_gain": np.maximum(gain, FLOOR).astype(np.float32),
         "los": los,

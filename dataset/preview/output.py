@@ -12,9 +12,14 @@ SUFFIXES = (".png", ".html", ".glb")
 
 
 def draw_scene(
-    store: str | StorePath, scene_id: str, out: Path, carrier: float | None = None, port: str | None = None
+    store: str | StorePath,
+    scene_id: str,
+    out: Path,
+    carrier: float | None = None,
+    port: str | None = None,
+    bs: int | None = None,
 ) -> Path:
-    """Draw one scene: buildings by the source of their height, base station, users, and their strongest paths.
+    """Draw one scene: buildings by the source of their height, crowns, base stations, users, and their strongest paths.
 
     Parameters
     ----------
@@ -28,6 +33,8 @@ def draw_scene(
         Of a store with several: the one with this frequency in Hz.
     port : str, optional
         Of a store with several pairs of ports: the one of this name, user/base station.
+    bs : int, optional
+        Of a store with several base stations: the one whose links are drawn; the first by default.
 
     Raises
     ------
@@ -45,7 +52,7 @@ def draw_scene(
     if out.is_dir():
         msg = f"--out {out}: is a folder; name a file"
         raise InputError(msg)
-    view = load_view(store, scene_id, carrier=carrier, port=port)
+    view = load_view(store, scene_id, carrier=carrier, port=port, bs=bs)
     make_folder(out.parent)
     with atomic_path(out) as temporary:
         if suffix == ".png":

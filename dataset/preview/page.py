@@ -15,17 +15,19 @@ from shapely import MultiPolygon
 from wavecity.dataset.preview.paths import STATUSES, DrawnPath
 from wavecity.dataset.preview.picture import (
     BASE_STATION,
+    CROWN,
     EDGE,
     GAIN_COLOURS,
     GROUND,
     NO_PATH,
+    OTHER_STATION,
     SOURCE_COLOURS,
     SOURCE_LABELS,
     UNKNOWN,
     shade,
 )
 from wavecity.dataset.preview.scene import View
-from wavecity.dataset.preview.solids import Array
+from wavecity.dataset.preview.solids import Array, crown_surface
 
 Trace: TypeAlias = BaseTraceType
 
@@ -68,7 +70,8 @@ footer {{ font-size: 12px; padding: 2px 0 8px; color: #555; order: 1; }}
 
 def write_page(view: View, out: Path) -> None:
     """Write the scene as one HTML page with plotly inside (some 5 MB, nothing is fetched)."""
-    figure = go.Figure([*_ground(view), *_buildings(view), *_users(view), *_base_station(view), *_paths(view)])
+    traces = [*_ground(view), *_buildings(view), *_crowns(view), *_users(view), *_base_stations(view), *_paths(view)]
+    figure = go.Figure(traces)
     figure.add_trace(_gain_bar(view))
     figure.update_layout(
         # plotly's toolbar stands in the margin at the top, over the legend if there were none.
@@ -199,22 +202,47 @@ def _user_text(view: View, user: int) -> str:
         lines.append(f"path gain {view.gain[user]:.1f} dB")
     if view.n_paths is not None:
         lines.append(f"{view.n_paths[user]} paths found")
+    if view.serving is not None:
+        number = int(view.serving[user])
+        lines.append(f"served by base station {number}" if number >= 0 else "served by none")
     return "<br>".join(lines)
 
 
-def _base_station(view: View) -> list[Trace]:
-    """Mast, and an arrow where the panel faces."""
-    foot, tip = view.base * [1, 1, 0], view.base + BORESIGHT_LENGTH * view.boresight
+def _base_stations(view: View) -> list[Trace]:
+    """The base station whose links are shown, then the others."""
+    traces = _station(view.base_name, view.base, view.boresight, BASE_STATION, f"{view.base_name}, and where it faces")
+    for place, (number, base, boresight) in enumerate(view.others):
+        label = "other base stations" if place == 0 else ""
+        traces += _station(f"base station {number}", base, boresight, OTHER_STATION, label, "others")
+    return traces
+
+
+def _station(name: str, base: Array, boresight: Array, colour: str, label: str, group: str = "base") -> list[Trace]:
+    """Mast, and an arrow where the panel faces; in the legend by its label, unless that is empty."""
+    foot, tip = base * [1, 1, 0], base + BORESIGHT_LENGTH * boresight
     x, y, z = tip
-    u, v, w = view.boresight
-    text = f"base station<br>{view.base[0]:.1f} m east, {view.base[1]:.1f} m north, {view.base[2]:.1f} m up"
-    shared: dict[str, str] = {"legendgroup": "base", "name": "base station, and where it faces"}
-    shaft = _lines([np.stack([foot, view.base, tip])])
+    u, v, w = boresight
+    text = f"{name}<br>{base[0]:.1f} m east, {base[1]:.1f} m north, {base[2]:.1f} m up"
+    shared: dict[str, str] = {"legendgroup": group, "name": label or name}
+    shaft = _lines([np.stack([foot, base, tip])])
     return [
-        go.Scatter3d(**shaft, mode="lines", line={"color": BASE_STATION, "width": 7}, text=[text] * 3,
-                     hoverinfo="text", **shared),
+        go.Scatter3d(**shaft, mode="lines", line={"color": colour, "width": 7}, text=[text] * 3,
+                     hoverinfo="text", showlegend=bool(label), **shared),
         go.Cone(x=[x], y=[y], z=[z], u=[u], v=[v], w=[w], sizemode="absolute", sizeref=8, anchor="tail",
-                colorscale=[[0, BASE_STATION], [1, BASE_STATION]], showscale=False, hoverinfo="skip", **shared),
+                colorscale=[[0, colour], [1, colour]], showscale=False, hoverinfo="skip", **shared),
+    ]  # fmt: skip
+
+
+def _crowns(view: View) -> list[Trace]:
+    """Crowns of trees and woods, which what is behind them shines through."""
+    if not view.crowns:
+        return []
+    triangles = np.concatenate([crown_surface(crown) for crown in view.crowns])
+    x, y, z = triangles.reshape(-1, 3).T
+    i, j, k = np.arange(3 * len(triangles)).reshape(-1, 3).T
+    return [
+        go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color=CROWN, opacity=0.35, name=view.crowns_text, showlegend=True,
+                  lighting=FLAT, hoverinfo="skip")
     ]  # fmt: skip
 
 
@@ -245,7 +273,8 @@ def _paths(view: View) -> list[Trace]:
 
 def _path_text(path: DrawnPath) -> str:
     """What is shown of a path under the pointer."""
-    return f"strongest path of user {path.user}<br>{path.kind}<br>gain {path.gain:.1f} dB"
+    crowns = f"<br>crowns take {path.loss:.1f} dB" if path.loss > 0 else ""
+    return f"strongest path of user {path.user}<br>{path.kind}<br>gain {path.gain:.1f} dB{crowns}"
 
 
 def _lines(lines: list[Array]) -> dict[str, list[float | None]]:
@@ -260,9 +289,9 @@ def _lines(lines: list[Array]) -> dict[str, list[float | None]]:
 def write_model(view: View, out: Path) -> None:
     """Write the scene as binary glTF: metres, y up and z south as glTF requires, one node per object.
 
-    Nodes: `ground`; one per building, `way/123`, with `height_m`, `base_m` and `height_source` as extras; `base
-    station` and `boresight`; `user/0` ... with `path_gain_db`, `status` and `n_paths`; `path/0` ... of the user of that
-    number (an open path has two lines in it).
+    Nodes: `ground`; one per building, `way/123`, with `height_m`, `base_m` and `height_source` as extras; crowns as `tree/0`,
+    `wood/1`, ...; `base station` and `boresight`, of several with their numbers; `user/0` ... with `path_gain_db`, `status`
+    and `n_paths`; `path/0` ... of the user of that number (an open path has two lines in it).
     """
     scene = trimesh.Scene(metadata={"title": view.title, "contents": view.subtitle, "attribution": view.attribution})
     # glTF's y is our up, its z our south.
@@ -271,7 +300,10 @@ def write_model(view: View, out: Path) -> None:
     def add(name: str, geometry: trimesh.Trimesh | trimesh.path.Path3D, colour: ArrayLike, **extras: object) -> None:
         rgba = (255 * np.array(colour)).round().astype(np.uint8)
         if isinstance(geometry, trimesh.Trimesh):
-            material = trimesh.visual.material.PBRMaterial(baseColorFactor=rgba, metallicFactor=0, roughnessFactor=0.9)
+            mode = "BLEND" if rgba[3] < 255 else None
+            material = trimesh.visual.material.PBRMaterial(
+                baseColorFactor=rgba, metallicFactor=0, roughnessFactor=0.9, alphaMode=mode
+            )
             geometry.visual = trimesh.visual.TextureVisuals(material=material)
         else:
             geometry.colors = np.tile(rgba, (len(geometry.entities), 1))
@@ -293,10 +325,19 @@ def write_model(view: View, out: Path) -> None:
         heights = {"height_m": float(building.height), "base_m": float(building.base)}
         colour = _rgba(SOURCE_COLOURS.get(building.height_source, UNKNOWN))
         add(label, solid, colour, height_source=str(building.height_source), **heights)
-    add("base station", trimesh.creation.box((1.5, 1.5, 3.0), trimesh.transformations.translation_matrix(view.base)),
-        _rgba(BASE_STATION), position_m=view.base.tolist())  # fmt: skip
-    boresight = np.stack([view.base, view.base + BORESIGHT_LENGTH * view.boresight])
-    add("boresight", _polylines([boresight]), _rgba(BASE_STATION))
+    for number, crown in enumerate(view.crowns):
+        solid = trimesh.Trimesh(**trimesh.triangles.to_kwargs(crown_surface(crown)))
+        kind = "wood" if np.isnan(crown.radius) else "tree"
+        add(f"{kind}/{number}", solid, _rgba(CROWN) * [1, 1, 1, 0.45], base_m=crown.base, top_m=crown.top)
+
+    def add_station(end: str, base: Array, boresight: Array, colour: str) -> None:
+        box = trimesh.creation.box((1.5, 1.5, 3.0), trimesh.transformations.translation_matrix(base))
+        add(f"base station{end}", box, _rgba(colour), position_m=base.tolist())
+        add(f"boresight{end}", _polylines([np.stack([base, base + BORESIGHT_LENGTH * boresight])]), _rgba(colour))
+
+    add_station("" if view.number is None else f" {view.number}", view.base, view.boresight, BASE_STATION)
+    for number, base, facing in view.others:
+        add_station(f" {number}", base, facing, OTHER_STATION)
     norm = Normalize(*view.gain_range, clip=True)
     ball = trimesh.creation.icosphere(1, USER_RADIUS)
     for user, (position, gain, status) in enumerate(zip(view.users, view.gain, view.status, strict=True)):
@@ -307,6 +348,7 @@ def write_model(view: View, out: Path) -> None:
         add(f"user/{user}", sphere, GAIN_COLOURS(norm(gain)) if status < 2 else _rgba(NO_PATH), **extras)
     for path in view.paths:
         extras = {"gain_db": round(path.gain, 3), "kind": path.kind, "whole": path.whole}
+        extras |= {"crowns_db": round(path.loss, 3)} if path.loss > 0 else {}
         add(f"path/{path.user}", _polylines(path.lines), GAIN_COLOURS(norm(path.gain)), **extras)
 
     def sign(tree: dict[str, dict[str, object]]) -> None:

@@ -40,6 +40,8 @@ class DrawnPath:
         Whether `lines` is the entire path, checked against its delay; else only what leads away from both its ends.
     lines : list of float64 (P, 3)
         One polyline, or one from each end; metres in the scene frame.
+    loss : float
+        What crowns take from it, in dB; 0 where it goes through none.
     """
 
     user: int
@@ -47,6 +49,7 @@ class DrawnPath:
     kind: str
     whole: bool
     lines: list[Array]
+    loss: float = 0.0
 
 
 def strongest_paths(
@@ -85,7 +88,8 @@ def strongest_paths(
             length = float(table["delay"][user, 0]) * SPEED_OF_LIGHT
             whole, lines = rebuild_path(base, departure, users[user], arrival, interactions, length, triangles)
         gain = 20 * np.log10(abs(table["gain"][user, 0]))
-        paths.append(DrawnPath(user, float(gain), describe(interactions), whole, lines))
+        loss = float(table["vegetation_loss"][user, 0]) if "vegetation_loss" in table else 0.0
+        paths.append(DrawnPath(user, float(gain), describe(interactions), whole, lines, loss))
     return paths
 
 

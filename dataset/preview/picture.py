@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import matplotlib as mpl
 import numpy as np
 import shapely
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
@@ -23,7 +24,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wavecity.dataset.preview.paths import STATUSES, DrawnPath
 from wavecity.dataset.preview.scene import HEIGHT_SOURCES, View
-from wavecity.dataset.preview.solids import Array
+from wavecity.dataset.preview.solids import Array, crown_area
 
 # Keyword arguments of matplotlib's artists.
 Looks: TypeAlias = dict[str, Any]
@@ -38,6 +39,9 @@ SOURCE_COLOURS = {
     "guess": "#e8845c",
 }
 UNKNOWN, GROUND, EDGE, BASE_STATION, NO_PATH = "#bbbbbb", "#eceae4", "#3c3c3c", "#d4150c", "#202020"
+# Base stations whose links are not shown, and crowns of trees and woods.
+OTHER_STATION, CROWN = "#8a5a58", "#3f8f46"
+CROWN_LOOKS: Looks = {"facecolor": CROWN, "edgecolor": "#2c6632", "linewidth": 0.5}
 GAIN_COLOURS = mpl.colors.LinearSegmentedColormap.from_list(
     "gain", mpl.colormaps["magma"](np.linspace(0.12, 0.93, 256))
 )
@@ -96,6 +100,14 @@ def draw_solid(axes: Axes, view: View, norm: Normalize) -> None:
             axes.add_collection(LineCollection(_join(pieces[mask]), linestyles=style, alpha=alpha, **looks))
 
     draw_line(square[[0, 1, 2, 3, 0]], "solid", (1.0, 0.0), colors=EDGE, linewidths=0.8, zorder=1)
+    for crown in view.crowns:
+        rim = np.asarray(crown_area(crown).exterior.coords)
+        ends = look(np.concatenate([np.column_stack([rim, np.full(len(rim), z)]) for z in (crown.base, crown.top)]))
+        outline = (
+            shapely.MultiPoint(ends[:, :2]).convex_hull if len(crown.rings[0]) == 1 else Polygon(ends[len(rim) :, :2])
+        )
+        visible = seen(ends[len(rim) :]).any()
+        axes.add_patch(PathPatch(_outline(outline), **CROWN_LOOKS | {"alpha": 0.45 if visible else 0.12}, zorder=1.5))
     for path in view.paths:
         for line in path.lines:
             colour = GAIN_COLOURS(norm(path.gain))
@@ -113,17 +125,25 @@ def draw_solid(axes: Axes, view: View, norm: Normalize) -> None:
 
 def _draw_base_3d(axes: Axes, view: View) -> None:
     """Draw mast and boresight in the 3D view."""
-    foot = view.base * [1, 1, 0]
-    mast = look(np.stack([foot, view.base]))[:, :2]
-    axes.plot(*mast.T, color=BASE_STATION, linewidth=2, zorder=5)
-    _draw_station(axes, mast[1], look(view.base + 25 * view.boresight)[:2])
+    for number, base, boresight, colour in _stations(view):
+        mast = look(np.stack([base * [1, 1, 0], base]))[:, :2]
+        axes.plot(*mast.T, color=colour, linewidth=2, zorder=5)
+        _draw_station(axes, mast[1], look(base + 25 * boresight)[:2], colour, number)
 
 
-def _draw_station(axes: Axes, place: Array, tip: Array) -> None:
-    """Draw the base station as a star, and an arrow where it faces."""
-    _draw_arrow(axes, place, tip, BASE_STATION)
+def _stations(view: View) -> list[tuple[int | None, Array, Array, str]]:
+    """Number, position, boresight and colour of all base stations, the one whose links are shown last."""
+    return [*((*other, OTHER_STATION) for other in view.others), (view.number, view.base, view.boresight, BASE_STATION)]
+
+
+def _draw_station(axes: Axes, place: Array, tip: Array, colour: str, number: int | None) -> None:
+    """Draw a base station as a star, and an arrow where it faces; of several with its number."""
+    _draw_arrow(axes, place, tip, colour)
     looks: Looks = {"edgecolor": "white", "linewidth": 0.9, "zorder": 6, "clip_on": False}
-    axes.scatter(place[0], place[1], s=190, marker="*", color=BASE_STATION, **looks)
+    axes.scatter(place[0], place[1], s=190, marker="*", color=colour, **looks)
+    if number is not None:
+        label: Looks = {"fontsize": 8, "fontweight": "bold", "color": colour, "zorder": 7}
+        axes.annotate(str(number), (place[0], place[1]), (5, 5), textcoords="offset points", **label)
 
 
 def _draw_arrow(axes: Axes, tail: Array, head: Array, colour: str) -> None:
@@ -159,12 +179,15 @@ def draw_plan(axes: Axes, view: View, norm: Normalize) -> None:
     half = view.size / 2
     axes.add_patch(Rectangle((-half, -half), 2 * half, 2 * half, facecolor=GROUND, edgecolor=EDGE, zorder=0))
     _draw_footprints(axes, view)
+    for crown in view.crowns:
+        axes.add_patch(PathPatch(_outline(crown_area(crown)), **CROWN_LOOKS, alpha=0.45, zorder=2.5, clip_on=True))
     for path in view.paths:
         lines = LineCollection([line[:, :2] for line in path.lines], colors=[GAIN_COLOURS(norm(path.gain))])
         lines.set(linewidth=_width(path), linestyle=_style(path), alpha=0.7, zorder=3)
         axes.add_collection(lines)
     _scatter_users(axes, view.users[:, :2], view.gain, view.status, norm, 1.0)
-    _draw_station(axes, view.base[:2], view.base[:2] + 0.12 * view.size * view.boresight[:2])
+    for number, base, boresight, colour in _stations(view):
+        _draw_station(axes, base[:2], base[:2] + 0.12 * view.size * boresight[:2], colour, number)
     tail, head, letter = np.array([[-0.94, 1.04], [-0.94, 1.17], [-0.88, 1.10]]) * half
     _draw_arrow(axes, tail, head, EDGE)
     _write(axes, letter, "N", fontsize=11, fontweight="bold")
@@ -223,10 +246,15 @@ def _draw_legends(figure: Figure, view: View) -> None:
                label=f"{STATUSES[index]}: {view.status_counts[STATUSES[index]]}")
         for index, marker in enumerate(MARKERS)
     ]  # fmt: skip
-    others = [
+    others: list[Artist] = [
         Line2D([], [], marker="*", linestyle="", markersize=11, color=BASE_STATION,
-               label=f"base station at {view.base[2]:g} m, and where it faces"),
+               label=f"{view.base_name} at {view.base[2]:g} m, and where it faces"),
     ]  # fmt: skip
+    if view.others:
+        looks: Looks = {"marker": "*", "linestyle": "", "markersize": 11, "color": OTHER_STATION}
+        others.append(Line2D([], [], **looks, label="other base stations"))
+    if view.crowns:
+        others.append(Rectangle((0, 0), 1, 1, **CROWN_LOOKS, alpha=0.45, label=view.crowns_text))
     for label, some in (
         ("path, rebuilt whole", [path for path in view.paths if path.whole]),
         ("path, only its two ends", [path for path in view.paths if not path.whole]),

@@ -1,18 +1,20 @@
 """What a preview shows of a scene: solids, users, and as much of their strongest paths as the store determines."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import geopandas as gpd
 import numpy as np
 from numpy.typing import NDArray
 
+from wavecity.dataset.base_stations import GROUP as BASE_STATIONS
 from wavecity.dataset.buildings import read_buildings
 from wavecity.dataset.draft import load_draft
-from wavecity.dataset.files import StorePath
+from wavecity.dataset.files import StorePath, open_group
 from wavecity.dataset.preview.paths import STATUSES, DrawnPath, strongest_paths
 from wavecity.dataset.preview.solids import Array, surface
 from wavecity.dataset.reader import open_store, resolve
 from wavecity.dataset.records import Outcome, attributes_of
+from wavecity.dataset.vegetation import Crown, crowns_of
 from wavecity.geo.errors import InputError
 from wavecity.raytrace.settings import RadioSettings
 
@@ -35,7 +37,7 @@ class View:
     triangles : float64 (T, 3, 3)
         Surface of all buildings, counter-clockwise from outside; `owner` (T,) is the row of `buildings`.
     base, boresight : float64 (3,)
-        Base station and the direction that its panel faces.
+        Base station whose links are shown, and the direction that its panel faces.
     users : float64 (U, 3)
     gain : float64 (U,)
         Path gain in dB.
@@ -44,6 +46,13 @@ class View:
     n_paths : int (U,) or None
         Paths found; None, like an empty `paths`, when the store keeps no paths.
     paths : list of DrawnPath
+    number : int or None
+        Of the base station; None in a store with one.
+    others : list of (int, float64 (3,), float64 (3,))
+        Number, position and boresight of the other base stations of the scene.
+    serving : int (U,) or None
+        Base station that serves each user, -1 for none; None in a store with one.
+    crowns : list of Crown
     """
 
     id: str
@@ -62,6 +71,10 @@ class View:
     status: NDArray[np.int64]
     n_paths: NDArray[np.int64] | None
     paths: list[DrawnPath]
+    number: int | None = None
+    others: list[tuple[int, Array, Array]] = field(default_factory=list)
+    serving: NDArray[np.int64] | None = None
+    crowns: list[Crown] = field(default_factory=list)
 
     @property
     def source_counts(self) -> dict[str, int]:
@@ -97,7 +110,21 @@ class View:
         total = len(self.buildings)
         sources = ", ".join(f"{name} {100 * n / total:.0f} %" for name, n in self.source_counts.items())
         users = ", ".join(f"{n} {name}" for name, n in self.status_counts.items())
-        return f"{total} buildings, heights by {sources} · {len(self.users)} users: {users}"
+        text = f"{total} buildings, heights by {sources} · {len(self.users)} users: {users}"
+        if self.number is not None and self.serving is not None:
+            text += f" · base station {self.number}, which serves {int((self.serving == self.number).sum())}"
+        return text
+
+    @property
+    def base_name(self) -> str:
+        """What the base station is called."""
+        return "base station" if self.number is None else f"base station {self.number}"
+
+    @property
+    def crowns_text(self) -> str:
+        """Number of crowns of trees and woods."""
+        woods = sum(bool(np.isnan(crown.radius)) for crown in self.crowns)
+        return f"crowns: {len(self.crowns) - woods} trees, {woods} woods"
 
     @property
     def path_note(self) -> str:
@@ -112,6 +139,9 @@ class View:
         note += f"{whole} rebuilt whole from the stored directions, their lengths equal to the stored delays"
         if whole < len(self.paths):
             note += f"; of {len(self.paths) - whole} (dashed) only what leads away from both ends is known"
+        losses = [path.loss for path in self.paths if path.loss > 0]
+        if losses:
+            note += f"; {len(losses)} go through crowns, which take up to {max(losses):.1f} dB"
         return f"{note}."
 
 
@@ -121,6 +151,7 @@ def load_view(
     max_paths: int = MAX_PATHS,
     carrier: float | None = None,
     port: str | None = None,
+    bs: int | None = None,
 ) -> View:
     """Read what a preview needs of one scene.
 
@@ -136,11 +167,14 @@ def load_view(
         Of a store with several: the one with this frequency in Hz.
     port : str, optional
         Of a store with several pairs of ports: the one of this name, user/base station.
+    bs : int, optional
+        Of a store with several base stations: the one whose links are shown; the first by default.
 
     Raises
     ------
     InputError
-        No such scene, a quarantined scene, or a store without the scene's buildings.
+        No such scene, a quarantined scene, no such base station, one that found no place in the scene, or a store without
+        the scene's buildings.
 
     Examples
     --------
@@ -148,7 +182,9 @@ def load_view(
     {'line of sight': 67, 'reflected or diffracted only': 12, 'outage': 4}
     """
     folder = resolve(store).parent
-    data = open_store(store, carrier=carrier, port=port)
+    several = "base_stations" in attributes_of(open_group(resolve(store)).attrs)
+    link = (bs or 0) if several or bs is not None else None
+    data = open_store(store, carrier=carrier, port=port, bs=link)
     row = _find_scene(store, data["scene_id"].values.astype(str), data["status"].values.astype(str), scene_id)
     scene = data.isel(scene=row).load()
     draft = load_draft(folder)
@@ -158,21 +194,33 @@ def load_view(
 
     n = int(scene["n_users"])
     attributes = attributes_of(data.attrs)
+    radio = attributes.get("recipe", {}).get("radio", {})
+    downtilt = radio.get("downtilt", RadioSettings().downtilt)
     base = np.asarray(attributes["bs_position_m"]) + np.array([float(scene["bs_shift"]), 0, 0])
+    boresight = _boresight(radio.get("azimuth", RadioSettings().azimuth), downtilt)
+    others: list[tuple[int, Array, Array]] = []
+    if several:
+        cells = open_store(store, BASE_STATIONS).isel(scene=row)
+        places, azimuths = cells["position"].values, cells["azimuth"].values
+        stations = {
+            number: (place, _boresight(azimuth, downtilt))
+            for number, (place, azimuth) in enumerate(zip(places, azimuths, strict=True))
+            if np.isfinite(place).all()
+        }
+        if link not in stations:
+            msg = f"--bs {link}: found no place in scene {scene_id!r}; it has {', '.join(map(str, stations))}"
+            raise InputError(msg)
+        # Exact, as in a store with one base station.
+        base, boresight = stations.pop(link) if link else (base, stations.pop(0)[1])
+        others = [(number, *station) for number, station in stations.items()]
     users = scene["user_position"].values[:n].astype(np.float64) + base
     los, outage = scene["los"].values[:n], scene["outage"].values[:n]
     status = np.where(outage, 2, np.where(los, 0, 1))
-    radio = attributes.get("recipe", {}).get("radio", {})
-    azimuth = np.radians(radio.get("azimuth", RadioSettings().azimuth))
-    downtilt = np.radians(radio.get("downtilt", RadioSettings().downtilt))
-    boresight = np.array(
-        [np.cos(azimuth) * np.cos(downtilt), np.sin(azimuth) * np.cos(downtilt), -np.sin(downtilt)], np.float64
-    )
     n_paths, paths = None, []
     if draft.layout.with_paths:
         table = {
             str(name): array.values[:n]
-            for name, array in open_store(store, "paths", carrier=carrier, port=port)
+            for name, array in open_store(store, "paths", carrier=carrier, port=port, bs=link)
             .isel(scene=row)
             .load()
             .data_vars.items()
@@ -198,7 +246,17 @@ def load_view(
         status=status,
         n_paths=n_paths,
         paths=paths,
+        number=link if several else None,
+        others=others,
+        serving=scene["serving"].values[:n].astype(np.int64) if several else None,
+        crowns=crowns_of(outcome),
     )
+
+
+def _boresight(azimuth: float, downtilt: float) -> Array:
+    """Unit vector where a panel faces, angles in degrees."""
+    a, d = np.radians(azimuth), np.radians(downtilt)
+    return np.array([np.cos(a) * np.cos(d), np.sin(a) * np.cos(d), -np.sin(d)], np.float64)
 
 
 def _find_scene(store: str | StorePath, ids: NDArray[np.str_], status: NDArray[np.str_], scene_id: str) -> int:

@@ -8,6 +8,8 @@ import shapely
 from numpy.typing import NDArray
 from shapely import Polygon
 
+from wavecity.dataset.vegetation import Crown
+
 Array: TypeAlias = NDArray[np.float64]
 
 
@@ -20,6 +22,19 @@ def surface(buildings: gpd.GeoDataFrame) -> tuple[Array, NDArray[np.int64]]:
             solids.append(prism(polygon, base, top))
             rows.append(np.full(len(solids[-1]), row))
     return np.concatenate(solids), np.concatenate(rows)
+
+
+def crown_area(crown: Crown) -> Polygon:
+    """Area of a crown seen from above; a tree's is a polygon of 24 corners."""
+    if np.isnan(crown.radius):
+        return Polygon(crown.rings[0], crown.rings[1:])
+    area: Polygon = shapely.buffer(shapely.Point(crown.rings[0][0]), crown.radius, quad_segs=6)
+    return area
+
+
+def crown_surface(crown: Crown) -> Array:
+    """Triangles (T, 3, 3) of a crown."""
+    return prism(crown_area(crown), crown.base, crown.top)
 
 
 def prism(polygon: Polygon, base: float, top: float) -> Array:

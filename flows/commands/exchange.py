@@ -28,6 +28,15 @@ class Names(click.ParamType):
 names = Names()
 
 
+def numbers(option: str, given: tuple[str, ...]) -> list[int]:
+    """Whole numbers from 0 on, as an option gives them."""
+    for text in given:
+        if not text.isdecimal():
+            msg = f"{option} {text}: expected numbers from 0 on, separated by commas"
+            raise InputError(msg)
+    return [int(text) for text in given]
+
+
 @click.command(
     "export-dataset",
     cls=SpokenCommand,
@@ -36,6 +45,10 @@ names = Names()
         (
             "wavecity export-dataset stores/six --to hdf5 --out six-hdf5 --cities Berlin,Seoul --split test",
             "some scenes",
+        ),
+        (
+            "wavecity export-dataset stores/cells --to deepmimo --out deepmimo_scenarios --bs 0,2",
+            "of several base stations two",
         ),
     ),
 )
@@ -50,6 +63,7 @@ names = Names()
 @click.option("--cities", type=names, default=(), help="Names, separated by commas (default: all).")
 @click.option("--split", "splits", type=names, default=(), help="train, validation, test, or several (default: all).")
 @click.option("--scenes", type=names, default=(), help="Ids of scenes, separated by commas (default: all).")
+@click.option("--bs", type=names, default=(), help="Numbers of base stations, 0,2 (default: all).")
 @click.option("--fields", type=names, help="Arrays, for hdf5, mat and webdataset: csi,height,paths/gain.")
 @click.option("--array", metavar="COLSxROWS[@SPACING]", help="Array of DeepMIMO's phases (default: the store's).")
 def export_dataset(
@@ -59,6 +73,7 @@ def export_dataset(
     cities: tuple[str, ...],
     splits: tuple[str, ...],
     scenes: tuple[str, ...],
+    bs: tuple[str, ...],
     fields: tuple[str, ...] | None,
     array: str | None,
 ) -> None:
@@ -73,7 +88,16 @@ def export_dataset(
         return track(items, f"write {to}", unit="files" if to in ("hdf5", "mat", "webdataset") else "scenarios")
 
     done = exporter.export_dataset(
-        store, to, out, cities=cities, splits=splits, scenes=scenes, fields=fields, array=array, progress=bar
+        store,
+        to,
+        out,
+        cities=cities,
+        splits=splits,
+        scenes=scenes,
+        bs=numbers("--bs", bs),
+        fields=fields,
+        array=array,
+        progress=bar,
     )
     if not done.written:
         say("nothing to do: the export is whole")
@@ -95,6 +119,11 @@ def export_dataset(
 @click.argument("scenarios", metavar="SCENARIO...", nargs=-1, required=True, type=path)
 @click.option("--out", type=address, required=True, help="Store: a folder, or a URL such as s3://bucket/store.")
 @click.option("--transmitters", type=names, default=(), help="Numbers of transmitters, 0,2 (default: all).")
+@click.option(
+    "--links",
+    is_flag=True,
+    help="Transmitters of a scenario are base stations of one scene (default: each is a scene).",
+)
 @click.option("--columns", type=int, help="Antennas of the array along its horizontal axis (default: 32).")
 @click.option("--rows", type=int, help="Antennas along its vertical axis (default: 32).")
 @click.option("--spacing", type=float, help="Distance of neighbouring antennas in wavelengths (default: 0.5).")
@@ -126,25 +155,24 @@ def export_dataset(
 @click.option("--licence", help="Licence of the data, for the metadata.")
 @click.option("--attribution", help="Whom to name, for the metadata.")
 @click.option("--seed", type=int, help="Of splits and drawn users (default: 0).")
-def import_dataset(scenarios: tuple[Path, ...], out: str, transmitters: tuple[str, ...], **given: object) -> None:
+def import_dataset(
+    scenarios: tuple[Path, ...], out: str, transmitters: tuple[str, ...], links: bool, **given: object
+) -> None:
     """Make a store of DeepMIMO v4 scenarios.
 
-    SCENARIO is a scenario's folder, or a folder of scenarios. Scenarios that export-dataset wrote bring array, map and
-    splits with them.
+    SCENARIO is a scenario's folder, or a folder of scenarios. Scenarios that export-dataset wrote bring array, map,
+    splits and base stations with them.
     """
     from wavecity.dataset.exchange.scenarios import import_scenarios
     from wavecity.dataset.progress import track
 
-    wrong = [number for number in transmitters if not number.isdecimal()]
-    if wrong:
-        msg = f"--transmitters {wrong[0]}: expected numbers from 0 on, separated by commas"
-        raise InputError(msg)
     options = {name: value for name, value in given.items() if value is not None and value is not False}
     version = import_scenarios(
         scenarios,
         out,
         options,
-        transmitters=[int(number) for number in transmitters],
+        transmitters=numbers("--transmitters", transmitters),
+        links=links,
         progress=lambda units: track(units, "import", unit="units"),
     )
     click.echo(f"published v{version.number}: {version.data}")

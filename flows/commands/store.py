@@ -72,10 +72,13 @@ def describe(store: str, as_json: bool, version: int | None) -> None:
 @click.option("--out", type=path, required=True, help="FILE.png, .html (interactive, offline) or .glb (glTF).")
 @click.option("--carrier", type=float, metavar="HZ", help="Of several carriers the one that is drawn, e.g. 28.5e9.")
 @click.option("--port", metavar="NAME", help="Of several pairs of ports the one that is drawn, user/base station: H/V.")
-def preview(store: str, scene_id: str, out: Path, carrier: float | None, port: str | None) -> None:
-    """Draw a scene of a store: buildings by source of height, base station, users, their strongest paths."""
+@click.option(
+    "--bs", type=click.IntRange(0), help="Of several base stations the one whose links are drawn (default: 0)."
+)
+def preview(store: str, scene_id: str, out: Path, carrier: float | None, port: str | None, bs: int | None) -> None:
+    """Draw a scene of a store: buildings by source of height, crowns, base stations, users, their strongest paths."""
     output = import_extra("wavecity.dataset.preview.output", "generate")
-    click.echo(f"wrote {output.draw_scene(store, scene_id, out, carrier, port)}")
+    click.echo(f"wrote {output.draw_scene(store, scene_id, out, carrier, port, bs)}")
 
 
 @click.command(cls=SpokenCommand)

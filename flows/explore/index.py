@@ -29,7 +29,7 @@ PATHS = "paths/n_paths"
 # What of the store's attributes the page shows or computes with.
 ATTRIBUTES = (
     "title", "fingerprint", "schema_version", "licence", "attribution", "conventions", "frequency_hz", "array",
-    "bs_position_m", "tile_size_m", "split_by", "trajectory", "imported", "statistics",
+    "bs_position_m", "tile_size_m", "split_by", "trajectory", "imported", "statistics", "base_stations", "vegetation",
 )  # fmt: skip
 PARTS = ("name", "radio", "scene", "solver")
 SHARD = re.compile(r"data\.zarr/(?P<array>.+)/c/(?P<unit>\d+)(/\d+)*$")

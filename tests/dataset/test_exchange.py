@@ -298,10 +298,10 @@ def test_an_export_that_was_killed_goes_on_and_a_finished_one_does_nothing(paths
 def test_an_export_holds_a_scene_or_two_at_a_time(paths_store, tmp_path, monkeypatch, to):
     read, held = Selection.read, []
 
-    def watched(selection, scene):
+    def watched(selection, scene, number=None):
         gc.collect()
         assert not any(array() is not None for arrays in held[:-1] for array in arrays)
-        values = read(selection, scene)
+        values = read(selection, scene, number)
         held.append([weakref.ref(array.base if array.base is not None else array) for array in values.values()])
         return values
 

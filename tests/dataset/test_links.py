@@ -385,13 +385,6 @@ def test_descriptions_name_them(store: Path) -> None:
     assert "cells" in shown.stdout
 
 
-def test_exports_refuse_them_and_say_what_to_do(store: Path, tmp_path: Path) -> None:
-    refused = run("export-dataset", store, "--to", "deepmimo", "--out", tmp_path / "out")
-    assert refused.returncode == 2
-    assert "base_stations: has 3, an export is of one; `wavecity subset" in " ".join(refused.stderr.split())
-    assert not (tmp_path / "out").exists()
-
-
 def test_tools_for_one_base_station_show_the_first(store: Path) -> None:
     assert load_view(store, "toy-0001").base.tolist() == STATIONS[0][0].tolist()
     index = make_index(store)

@@ -13,6 +13,7 @@ import shapely
 from geo_maps import LATITUDE, LONGITUDE, box, osm_xml
 from pydantic import ValidationError
 
+from wavecity.dataset.vegetation import crowns_of
 from wavecity.flows.recipe import load_recipe
 from wavecity.geo.cities import cities_of
 from wavecity.geo.errors import InputError
@@ -99,11 +100,31 @@ def test_woods_are_areas_with_holes_within_the_tile(town: SimpleNamespace) -> No
     woods = scene.vegetation.crowns.query("kind == 'wood'").sort_values("top")
     assert woods[["base", "top", "height_source"]].values.tolist() == [[0, 11, "recipe"], [0, 18, "tag"]]
     np.testing.assert_allclose(woods.geometry.area, [40**2 - 20**2, 40 * 40], rtol=1e-3)
-    assert scene.provenance["vegetation"] == {
+    counts = {name: found for name, found in scene.provenance["vegetation"].items() if name != "shapes"}
+    assert counts == {
         "crowns": {"tree": 6, "row": 3, "wood": 2},
         "heights": {"estimate": 1, "recipe": 5, "tag": 5},
         "diameters": {"height": 3, "recipe": 4, "tag": 1, "trunk": 1},
     }
+
+
+def test_shapes_of_crowns_are_kept_for_drawings(town: SimpleNamespace) -> None:
+    scene = with_vegetation(scene_here(), town.source, VegetationSettings(wood_height=11.0))
+    assert scene.vegetation is not None
+    table = scene.vegetation.crowns
+    kept = crowns_of({"provenance": json.loads(json.dumps(scene.provenance))})
+    assert len(kept) == len(table) == 11
+    trees = [crown for crown in kept if not np.isnan(crown.radius)]
+    expected = sorted((*TREES[number - 9000][0], radius, base, top) for number, radius, base, top in
+                      table.query("kind == 'tree'")[["osm_id", "radius", "base", "top"]].itertuples(index=False))  # fmt: skip
+    found = sorted((*crown.rings[0][0], crown.radius, crown.base, crown.top) for crown in trees)
+    for one in expected:
+        assert np.abs(np.array(found) - one).max(1).min() < 0.02
+    woods = [shapely.Polygon(crown.rings[0], crown.rings[1:]) for crown in kept if np.isnan(crown.radius)]
+    # One of them has a clearing.
+    np.testing.assert_allclose(sorted(wood.area for wood in woods), [40**2 - 20**2, 40 * 40], rtol=2e-3)
+    assert sorted(len(crown.rings) for crown in kept)[-1] == 2
+    assert crowns_of({"provenance": {}}) == crowns_of({}) == []
 
 
 def test_trees_or_woods_may_be_left_out(town: SimpleNamespace) -> None:

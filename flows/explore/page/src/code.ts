@@ -8,13 +8,19 @@ function place(index: Index, base: URL): { store: string; data: string } {
   return { store: local ? index.store : base.href, data: local ? "" : `${base.href}data.zarr` };
 }
 
-const opened = (index: Index, base: URL, group = "") => {
+const opened = (index: Index, base: URL, group = "", link = 0) => {
   const { store, data } = place(index, base);
-  const named = group ? `, group="${group}"` : "";
-  return data ? `xr.open_zarr("${data}"${named})` : `wavecity.open_store("${store}"${named})`;
+  const grouped = (name: string) => (name ? `, group="${name}"` : "");
+  // The links of other base stations are in groups of their own.
+  const own = [link ? `bs/${link}` : "", group].filter(Boolean).join("/");
+  if (data) return `xr.open_zarr("${data}"${grouped(own)})`;
+  return `wavecity.open_store("${store}"${grouped(group)}${named(link)})`;
 };
 
 const imports = (index: Index, base: URL) => (place(index, base).data ? "import xarray as xr" : "import wavecity");
+
+/** The option of readers for another base station than the first. */
+const named = (link: number) => (link ? `, bs=${link}` : "");
 
 /** Row numbers in few characters: `[0, *range(4, 9)]`. */
 export function rowsText(rows: number[]): string {
@@ -64,17 +70,18 @@ export function codeOfScene(
   base: URL,
   scene: Scene,
   map: string | null,
+  link: number,
 ): { xarray: string; torch: string } {
   const { store } = place(index, base);
   return {
     xarray: [
       imports(index, base),
       "",
-      `scene = ${opened(index, base)}.isel(scene=${scene.row})  # ${scene.id}`,
+      `scene = ${opened(index, base, "", link)}.isel(scene=${scene.row})  # ${scene.id}`,
       `users = scene.isel(user=slice(${scene.users}))  # the rest is padding`,
       "print(users.csi, users.path_gain, users.user_position)",
       ...(index.arrays.includes("paths/gain")
-        ? [`paths = ${opened(index, base, "paths")}.isel(scene=${scene.row}, user=slice(${scene.users}))`]
+        ? [`paths = ${opened(index, base, "paths", link)}.isel(scene=${scene.row}, user=slice(${scene.users}))`]
         : []),
       ...(map
         ? [
@@ -88,7 +95,7 @@ export function codeOfScene(
       "import torch",
       "import wavecity",
       "",
-      `users = wavecity.ChannelDataset("${store}", split="${scene.split}", include_outage=True)`,
+      `users = wavecity.ChannelDataset("${store}", split="${scene.split}", include_outage=True${named(link)})`,
       `users = torch.utils.data.Subset(users, np.flatnonzero(users.scene_index == ${scene.row}))  # ${scene.id}`,
     ].join("\n"),
   };
@@ -100,6 +107,7 @@ export function codeOfUser(
   scene: Scene,
   user: number,
   step: number,
+  link: number,
 ): { xarray: string; torch: string } {
   const { store } = place(index, base);
   const chosen = `scene=${scene.row}, user=${user}`;
@@ -108,17 +116,17 @@ export function codeOfUser(
     xarray: [
       imports(index, base),
       "",
-      `user = ${opened(index, base)}.isel(${chosen})  # user ${user} of ${scene.id}`,
+      `user = ${opened(index, base, "", link)}.isel(${chosen})  # user ${user} of ${scene.id}`,
       "csi = user.csi.compute()  # complex64 (x, y)",
       ...(moving
         ? [
-            `moving = ${opened(index, base, "trajectory")}.isel(${chosen}, time=${step})`,
+            `moving = ${opened(index, base, "trajectory", link)}.isel(${chosen}, time=${step})`,
             "wideband = moving.csi.compute()",
           ]
         : []),
       ...(index.arrays.includes("paths/gain")
         ? [
-            `paths = ${opened(index, base, "paths")}.isel(${chosen})`,
+            `paths = ${opened(index, base, "paths", link)}.isel(${chosen})`,
             "delay = paths.delay.where(paths.gain != 0).compute()",
           ]
         : []),
@@ -127,7 +135,7 @@ export function codeOfUser(
       "import numpy as np",
       "import wavecity",
       "",
-      `users = wavecity.ChannelDataset("${store}", split="${scene.split}", include_outage=True)`,
+      `users = wavecity.ChannelDataset("${store}", split="${scene.split}", include_outage=True${named(link)})`,
       `[number] = np.flatnonzero((users.scene_index == ${scene.row}) & (users.user_index == ${user}))`,
       `csi = users[number]["csi"]  # user ${user} of ${scene.id}`,
     ].join("\n"),

@@ -21,6 +21,24 @@ export const SPLITS: Record<string, string> = { train: "#0072b2", validation: "#
 export const OUTCOMES: Record<string, string> = { done: "#0072b2", quarantined: "#d55e00", unknown: UNKNOWN };
 export const BASE_STATION = "#d4150c";
 
+/** Base stations whose links are not shown. */
+export const OTHER_STATION = "#8a5a58";
+/** Crowns of trees and woods, and paths through them. */
+export const CROWN = "#3f9a4a";
+/** Cells, by the number of their base station. */
+export const CELLS = [
+  "#56b4e9",
+  "#d55e00",
+  "#009e73",
+  "#cc79a7",
+  "#f0e442",
+  "#4b5fc9",
+  "#e69f00",
+  "#7d4f2a",
+  "#a6d854",
+  "#8a8f94",
+];
+
 /** ITU's materials of buildings and ground. */
 export const MATERIALS: Record<string, string> = {
   concrete: "#a9b0b7",

@@ -30,6 +30,10 @@ export interface Attributes {
   bs_position_m: [number, number, number];
   tile_size_m: number;
   recipe?: Recipe;
+  /** Where there are several. */
+  base_stations?: { count: number; transmit_power_dbm: number };
+  /** Where paths lose in crowns. */
+  vegetation?: { attenuation_db_per_m: number; largest_loss_db: number };
   trajectory?: { interval_s: number; steps: number; kinds: Record<string, string> };
   imported?: { height?: boolean; los?: boolean };
 }

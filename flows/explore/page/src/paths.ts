@@ -25,6 +25,8 @@ export interface Path {
   arrival: { zenith: number; azimuth: number };
   doppler: number;
   interactions: number[];
+  /** What crowns take from it, dB; 0 where it goes through none. */
+  loss: number;
 }
 
 export interface Drawn {

@@ -1,6 +1,8 @@
 // What is read of a scene when it is opened: its users, and what is known of each of them.
 
+import { CELLS, KINDS } from "./colours";
 import type { Followed, Index, Kept, Scene } from "./index";
+import { countOf, firstOf, Link, loadStations, type Station, STATIONS } from "./links";
 import { delays } from "./numbers";
 import { distance, type Point, plus } from "./rays";
 import type { Values, Version } from "./store";
@@ -19,6 +21,10 @@ export interface User {
   spread: number;
   first: number;
   kind: number;
+  /** Number of the base station that serves it, -1 for none; of several only. */
+  serving: number;
+  /** dB. */
+  sinr: number;
   /** Where a model locates it, and where physics alone does, at its own height. */
   predicted?: Point;
   physics?: Point;
@@ -27,7 +33,11 @@ export interface User {
 }
 
 export interface SceneData {
+  /** The base station whose links are shown. */
+  link: number;
   base: Point;
+  /** All; null for one that found no place in the scene. */
+  stations: (Station | null)[];
   users: User[];
   /** Of the run, for users whose predictions were kept whole. */
   kept: Kept[];
@@ -36,20 +46,9 @@ export interface SceneData {
   lost: string[];
 }
 
-export function baseOf(index: Index, scene: Scene): Point {
-  const [x, y, z] = index.attributes.bs_position_m;
-  return [x + scene.shift, y, z];
-}
-
-/** Unit vector of the panel's boresight. */
-export function boresightOf(index: Index): Point {
-  const { azimuth = -90, downtilt = 0 } = index.attributes.recipe?.radio ?? {};
-  const [a, d] = [(azimuth * Math.PI) / 180, (downtilt * Math.PI) / 180];
-  return [Math.cos(a) * Math.cos(d), Math.sin(a) * Math.cos(d), -Math.sin(d)];
-}
-
+/** Of the first base station: where users are does not hang on which one they listen to. */
+const PLACE = "user_position";
 const ARRAYS = [
-  "user_position",
   "path_gain",
   "los",
   "outage",
@@ -59,32 +58,44 @@ const ARRAYS = [
   "paths/delay",
   "trajectory/kind",
 ];
+/** Of several base stations. */
+const CELL = ["bs/serving", "bs/sinr"];
 
 /** Those without which there are no users to show. */
-const NEEDED = ["user_position", "path_gain", "los", "outage"];
+const NEEDED = ["path_gain", "los", "outage"];
 
 /** Arrays that a scene is made of. */
-export const sceneParts = (version: Version) => ARRAYS.filter((name) => version.has(name));
+export const sceneParts = (link: Link) =>
+  [PLACE, ...ARRAYS.map((name) => link.name(name)), ...STATIONS, ...CELL].filter((name) => link.version.has(name));
 
-export async function loadScene(version: Version, scene: Scene): Promise<SceneData> {
+/** Users of a scene, and their links of one base station. */
+export async function loadScene(link: Link, scene: Scene): Promise<SceneData> {
+  const { version } = link;
   const { index } = version;
   const lost: string[] = [];
   const read = async (name: string): Promise<Values | null> => {
-    if (!version.has(name)) return null;
+    if (!link.has(name)) return null;
     try {
-      return await version.read(name, scene.row);
+      return await link.read(name, scene.row);
     } catch (error) {
       if (NEEDED.includes(name)) throw error;
       lost.push(error instanceof Error ? error.message : String(error));
       return null;
     }
   };
-  const [place, gain, los, outage, beam, count, coefficients, delay, kind] = await Promise.all(ARRAYS.map(read));
-  const base = baseOf(index, scene);
+  const [stations, place, [gain, los, outage, beam, count, coefficients, delay, kind], [serving, sinr]] =
+    await Promise.all([
+      loadStations(version, scene),
+      version.read(PLACE, scene.row),
+      Promise.all(ARRAYS.map(read)),
+      Promise.all(CELL.map(read)),
+    ]);
+  const first = firstOf(index, scene).place;
+  const base = stations[link.number]?.place ?? ([Number.NaN, Number.NaN, Number.NaN] as Point);
   const most = delay ? delay.shape[1] : 0;
   const users = Array.from({ length: scene.users }, (_, number): User => {
-    const relative = [0, 1, 2].map((axis) => place?.data[3 * number + axis] ?? Number.NaN);
-    const point = relative.map((value, axis) => value + base[axis]) as Point;
+    const relative = [0, 1, 2].map((axis) => place.data[3 * number + axis]);
+    const point = relative.map((value, axis) => value + first[axis]) as Point;
     const hears = !outage?.data[number];
     const own =
       delay && coefficients
@@ -103,9 +114,12 @@ export async function loadScene(version: Version, scene: Scene): Promise<SceneDa
       paths: count?.data[number] ?? Number.NaN,
       ...own,
       kind: kind?.data[number] ?? -1,
+      serving: serving?.data[number] ?? -1,
+      sinr: sinr?.data[number] ?? Number.NaN,
     };
   });
-  const predictions = index.run?.scenes.includes(scene.row) ? await version.predictions() : null;
+  // Models are evaluated on the links of the first base station.
+  const predictions = link.number === 0 && index.run?.scenes.includes(scene.row) ? await version.predictions() : null;
   const own = predictions?.scenes[scene.row];
   own?.users.number.forEach((number, i) => {
     const user = users[number];
@@ -116,7 +130,7 @@ export async function loadScene(version: Version, scene: Scene): Promise<SceneDa
     user.physics = at(own.physics?.[i]);
     user.followed = own.rays?.[number]?.map((wave) => ({ ...wave, points: wave.points.map((to) => plus(base, to)) }));
   });
-  return { base, users, kept: own?.shown ?? [], masked: predictions?.masked ?? 0, lost };
+  return { link: link.number, base, stations, users, kept: own?.shown ?? [], masked: predictions?.masked ?? 0, lost };
 }
 
 const errorOf = (user: User, place?: Point) => (place ? distance(place, user.place) : Number.NaN);
@@ -131,6 +145,8 @@ export interface Field {
   of: (user: User) => number;
   /** What its values mean, where they are kinds. */
   names?: string[];
+  /** Of the kinds, each for as many as there are of them. */
+  colours?: string[];
 }
 
 /** Fields that users can be coloured by; `status` is the standard. */
@@ -170,6 +186,20 @@ export function fieldsOf(index: Index): Field[] {
       digits: 0,
       of: (user) => (user.beam < 0 ? Number.NaN : user.beam % rows),
     },
+    ...(stored("bs/serving")
+      ? [
+          {
+            key: "serving",
+            label: "serving base station",
+            unit: "",
+            digits: 0,
+            of: (user: User) => (user.serving < 0 ? Number.NaN : user.serving),
+            names: Array.from({ length: countOf(index) }, (_, number) => `bs ${number}`),
+            colours: CELLS,
+          },
+          { key: "sinr", label: "SINR", unit: "dB", digits: 1, of: (user: User) => user.sinr },
+        ]
+      : []),
     ...(stored("trajectory/kind")
       ? [
           {
@@ -181,6 +211,7 @@ export function fieldsOf(index: Index): Field[] {
             names: Object.keys(kinds)
               .sort((a, b) => Number(a) - Number(b))
               .map((key) => kinds[key]),
+            colours: KINDS,
           },
         ]
       : []),

@@ -8,6 +8,10 @@ import {
   Mesh,
   MeshBasicMaterial,
   type Object3D,
+  Sprite,
+  SpriteMaterial,
+  CanvasTexture,
+  SRGBColorSpace,
   Vector3,
 } from "three";
 import { Line2 } from "three/examples/jsm/lines/Line2.js";
@@ -41,12 +45,40 @@ export function tube(from: Point, to: Point, radius: number, colour: string): Me
   return mesh;
 }
 
+/** A text that faces whoever looks, `size` m high. */
+export function sign(text: string, colour: string, place: Point, size: number): Sprite {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [96, 96];
+  const context = canvas.getContext("2d");
+  if (context) {
+    context.beginPath();
+    context.arc(48, 48, 44, 0, 2 * Math.PI);
+    context.fillStyle = colour;
+    context.fill();
+    context.font = "bold 60px sans-serif";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.fillStyle = "#ffffff";
+    context.strokeStyle = "#000000";
+    context.lineWidth = 5;
+    context.strokeText(text, 48, 52);
+    context.fillText(text, 48, 52);
+  }
+  const texture = new CanvasTexture(canvas);
+  texture.colorSpace = SRGBColorSpace;
+  const sprite = new Sprite(new SpriteMaterial({ map: texture, depthTest: false }));
+  sprite.scale.set(size, size, 1);
+  sprite.position.set(...place);
+  sprite.renderOrder = 2;
+  return sprite;
+}
+
 export function empty(group: Group): void {
   for (const child of [...group.children]) {
     group.remove(child);
     const { geometry, material } = child as Object3D & { geometry?: BufferGeometry; material?: Material };
     geometry?.dispose();
-    if (material instanceof MeshBasicMaterial) material.map?.dispose();
+    if (material instanceof MeshBasicMaterial || material instanceof SpriteMaterial) material.map?.dispose();
     material?.dispose();
   }
 }

@@ -12,7 +12,7 @@ export interface Surface {
 }
 
 /** Surface of one building: prisms from its base to its height. */
-export function surfaceOf({ polygons, base, height }: Building): Surface {
+export function surfaceOf({ polygons, base, height }: Pick<Building, "polygons" | "base" | "height">): Surface {
   const [walls, roofs, edges]: [number[], number[], number[]] = [[], [], []];
   for (const polygon of polygons) {
     const rings = polygon.map((ring, index) => oriented(closedOff(ring), index === 0));

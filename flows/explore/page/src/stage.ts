@@ -35,10 +35,11 @@ import {
   WebGLRenderer,
 } from "three";
 import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
-import { BASE_STATION } from "./colours";
+import type { Tree } from "./crowns";
 import type { Followed } from "./index";
 import type { Point } from "./rays";
-import { empty, geometryOf, thick, tube } from "./shapes";
+import { empty, geometryOf, sign, thick, tube } from "./shapes";
+import type { Surface } from "./solids";
 
 export interface Solid {
   walls: Float64Array;
@@ -59,6 +60,18 @@ export interface Ray {
   lines: Point[][];
   whole: boolean;
   colour: string;
+  chosen: boolean;
+  /** Colour of what is drawn below it, for paths through crowns. */
+  under: string | null;
+}
+
+/** A base station as it is drawn. */
+export interface Mast {
+  place: Point;
+  boresight: Point;
+  colour: string;
+  /** Empty where there is one alone. */
+  label: string;
   chosen: boolean;
 }
 
@@ -89,6 +102,7 @@ export class Stage {
     ground: new Group(),
     map: new Group(),
     solids: new Group(),
+    crowns: new Group(),
     users: new Group(),
     base: new Group(),
     rays: new Group(),
@@ -313,18 +327,46 @@ export class Stage {
     this.draw();
   }
 
-  setBase(base: Point, boresight: Point): void {
+  setStations(masts: Mast[]): void {
     const { base: layer } = this.layers;
     empty(layer);
-    const material = new MeshBasicMaterial({ color: BASE_STATION });
-    const mast = new Mesh(new CylinderGeometry(0.5, 0.5, base[2]), material);
-    mast.rotation.x = Math.PI / 2;
-    mast.position.set(base[0], base[1], base[2] / 2);
-    const arrow = new Mesh(new ConeGeometry(2.4, 8, 20), material);
-    const towards = new Vector3(...boresight);
-    arrow.quaternion.copy(new Quaternion().setFromUnitVectors(new Vector3(0, 1, 0), towards));
-    arrow.position.set(...base).addScaledVector(towards, 4);
-    layer.add(mast, arrow);
+    for (const { place, boresight, colour, label, chosen } of masts) {
+      const material = new MeshBasicMaterial({ color: colour });
+      const mast = new Mesh(new CylinderGeometry(0.5, 0.5, place[2]), material);
+      mast.rotation.x = Math.PI / 2;
+      mast.position.set(place[0], place[1], place[2] / 2);
+      const arrow = new Mesh(new ConeGeometry(2.4, 8, 20), material);
+      const towards = new Vector3(...boresight);
+      arrow.quaternion.copy(new Quaternion().setFromUnitVectors(new Vector3(0, 1, 0), towards));
+      arrow.position.set(...place).addScaledVector(towards, 4);
+      layer.add(mast, arrow);
+      const size = (chosen ? 0.06 : 0.045) * this.size;
+      if (label) layer.add(sign(label, colour, [place[0], place[1], place[2] + 4 + size / 2], size));
+    }
+    this.draw();
+  }
+
+  /** Crowns of trees as cylinders, of woods as their prisms; what is behind them shines through. */
+  setCrowns(trees: Tree[], woods: Surface[], colour: string): void {
+    const { crowns: layer } = this.layers;
+    empty(layer);
+    const look = () =>
+      new MeshLambertMaterial({ color: colour, transparent: true, opacity: 0.42, side: DoubleSide, depthWrite: false });
+    if (trees.length) {
+      const mesh = new InstancedMesh(new CylinderGeometry(1, 1, 1, 20), look(), trees.length);
+      const upright = new Quaternion().setFromAxisAngle(new Vector3(1, 0, 0), Math.PI / 2);
+      trees.forEach(({ x, y, radius, base, top }, i) => {
+        const place = new Vector3(x, y, (base + top) / 2);
+        mesh.setMatrixAt(i, new Matrix4().compose(place, upright, new Vector3(radius, top - base, radius)));
+      });
+      layer.add(mesh);
+    }
+    for (const { walls, roofs } of woods) {
+      const geometry = new BufferGeometry();
+      geometry.setAttribute("position", new BufferAttribute(Float32Array.from([...walls, ...roofs]), 3));
+      geometry.computeVertexNormals();
+      layer.add(new Mesh(geometry, look()));
+    }
     this.draw();
   }
 
@@ -333,8 +375,9 @@ export class Stage {
     const { rays: layer } = this.layers;
     empty(layer);
     const dot = new SphereGeometry(0.75, 10, 6);
-    for (const { lines, whole, colour, chosen } of rays) {
+    for (const { lines, whole, colour, chosen, under } of rays) {
       for (const points of lines) {
+        if (under) layer.add(thick(points, under, 5.5, false, 0.55));
         layer.add(thick(points, colour, 1.7, !whole, chosen ? 1 : 0.8));
         // Seen from everywhere.
         if (chosen) for (let i = 1; i < points.length; i++) layer.add(tube(points[i - 1], points[i], 0.45, colour));

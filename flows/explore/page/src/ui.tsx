@@ -3,10 +3,11 @@
 import * as Plot from "@observablehq/plot";
 import type { ComponentChildren, RefObject } from "preact";
 import { createContext } from "preact";
-import { useContext, useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useContext, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type Address, type Changes, changed, format, parse } from "./address";
 import type { Category } from "./colours";
 import type { Index, Scene } from "./index";
+import { Link, numberOf } from "./links";
 import { savePng, saveSvg } from "./pictures";
 import type { Version } from "./store";
 import { listeners as arrivals, shareOf } from "./traffic";
@@ -20,6 +21,13 @@ export interface Context {
 
 export const Page = createContext<Context>(null as unknown as Context);
 export const usePage = () => useContext(Page);
+
+/** The links that the address names: those of the first base station unless it names another. */
+export function useLink(): Link {
+  const { version, index, address } = usePage();
+  const number = numberOf(index, address.query.get("bs"));
+  return useMemo(() => new Link(version, number), [version, number]);
+}
 
 const listeners = new Set<() => void>();
 window.addEventListener("hashchange", () => {

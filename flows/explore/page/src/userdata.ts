@@ -1,10 +1,10 @@
 // What is read of a user: paths, channel, and where the user moves.
 
 import type { Index, Scene } from "./index";
+import type { Link } from "./links";
 import { type Channel, decibel } from "./numbers";
 import type { Path } from "./paths";
 import type { Point } from "./rays";
-import type { Version } from "./store";
 
 /** Arrays of what is read of a user. */
 export const PATHS = [
@@ -16,18 +16,20 @@ export const PATHS = [
   "paths/aoa_azimuth",
   "paths/doppler",
   "paths/interactions",
+  "paths/vegetation_loss",
 ];
 export const CHANNEL = ["csi"];
 export const MOVING_CHANNEL = ["trajectory/csi"];
 export const MOTION = ["trajectory/position", "trajectory/velocity"];
 
-/** Those of them that the version has. */
-export const userParts = (version: Version, names: string[]) => names.filter((name) => version.has(name));
+/** Those of them that the version has, by their names in it. */
+export const userParts = (link: Link, names: string[]) =>
+  names.filter((name) => link.has(name)).map((name) => link.name(name));
 
 /** Paths of a user, strongest first; empty where there are none. */
-export async function loadPaths(version: Version, scene: Scene, user: number): Promise<Path[]> {
-  const read = await Promise.all(PATHS.map((name) => (version.has(name) ? version.read(name, scene.row, user) : null)));
-  const [gain, delay, aodZenith, aodAzimuth, aoaZenith, aoaAzimuth, doppler, interactions] = read;
+export async function loadPaths(link: Link, scene: Scene, user: number): Promise<Path[]> {
+  const read = await Promise.all(PATHS.map((name) => (link.has(name) ? link.read(name, scene.row, user) : null)));
+  const [gain, delay, aodZenith, aodAzimuth, aoaZenith, aoaAzimuth, doppler, interactions, loss] = read;
   if (!gain) return [];
   const at = (values: (typeof read)[number], path: number) => values?.data[path] ?? Number.NaN;
   const bounces = interactions?.shape[1] ?? 0;
@@ -43,6 +45,7 @@ export async function loadPaths(version: Version, scene: Scene, user: number): P
       interactions: Array.from({ length: bounces }, (_, b) => interactions?.data[path * bounces + b] ?? 0).filter(
         Boolean,
       ),
+      loss: loss ? loss.data[path] : 0,
     };
   }).filter((path) => !Number.isNaN(path.gain));
 }
@@ -54,7 +57,9 @@ export interface Motion {
   speeds: number[];
 }
 
-export async function loadMotion(version: Version, scene: Scene, user: number, base: Point): Promise<Motion | null> {
+/** Where a user moves, whichever base station it listens to; `first` is the place of the first one. */
+export async function loadMotion(link: Link, scene: Scene, user: number, first: Point): Promise<Motion | null> {
+  const { version } = link;
   if (!version.has("trajectory/position")) return null;
   const [time, place, velocity] = await Promise.all([
     version.coordinate("trajectory/time"),
@@ -65,7 +70,7 @@ export async function loadMotion(version: Version, scene: Scene, user: number, b
     time.map((_, step): Point => [data[3 * step], data[3 * step + 1], data[3 * step + 2]]);
   return {
     time,
-    places: triples(place.data).map((point) => point.map((value, axis) => value + base[axis]) as Point),
+    places: triples(place.data).map((point) => point.map((value, axis) => value + first[axis]) as Point),
     speeds: triples(velocity.data).map((point) => Math.hypot(...point)),
   };
 }
@@ -78,20 +83,20 @@ export interface Snapshot {
 
 /** Channel at the carrier; of a user that moves at a snapshot, in the middle of the band. */
 export async function loadChannel(
-  version: Version,
+  link: Link,
   scene: Scene,
   user: number,
   step: number | null,
 ): Promise<Snapshot> {
   if (step === null) {
-    const { data, shape } = await version.read("csi", scene.row, user);
+    const { data, shape } = await link.read("csi", scene.row, user);
     const [columns, rows] = shape.slice(-3);
     // Axes before these, of receive antennas or subcarriers: the first of each.
     return { channel: { parts: data, columns, rows }, wideband: null };
   }
   const [{ data, shape }, frequency] = await Promise.all([
-    version.read("trajectory/csi", scene.row, user, step),
-    version.coordinate("trajectory/frequency"),
+    link.read("trajectory/csi", scene.row, user, step),
+    link.version.coordinate("trajectory/frequency"),
   ]);
   const [subcarriers, columns, rows] = shape;
   const size = 2 * columns * rows;

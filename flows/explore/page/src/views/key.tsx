@@ -4,14 +4,18 @@ import {
   amount,
   BASE_STATION,
   type Category,
-  KINDS,
+  CELLS,
+  CROWN,
   materialOf,
+  OTHER_STATION,
   STATUS_COLOURS,
   STATUSES,
   sourceOf,
   UNKNOWN,
 } from "../colours";
+import type { Crowns } from "../crowns";
 import type { Recipe } from "../index";
+import { countOf } from "../links";
 import { plural, shown } from "../numbers";
 import type { RadioMap } from "../radiomap";
 import type { Field, SceneData } from "../scenedata";
@@ -41,8 +45,9 @@ export function Key(props: {
   field?: Field;
   range: [number, number];
   map?: RadioMap | null;
+  crowns?: Crowns | null;
 }) {
-  const { buildings, by, data, field, range, map } = props;
+  const { buildings, by, data, field, range, map, crowns } = props;
   const { index } = usePage();
   const counts = [...Map.groupBy(buildings, ({ source }) => source)].map(([source, own]): Category => {
     const { colour, label } = sourceOf(source);
@@ -71,11 +76,29 @@ export function Key(props: {
           <p class="note">The store has a material for each kind of surface, not for each building.</p>
         )}
       </div>
-      {map && <MapKey map={map} />}
+      {map && <MapKey map={map} several={countOf(index) > 1} />}
+      {crowns && (
+        <div>
+          <h3>Crowns</h3>
+          <Legend
+            entries={[
+              {
+                colour: CROWN,
+                label: `${plural(crowns.trees.length, "tree")}, ${plural(crowns.woods.length, "wood")}; paths through them`,
+              },
+            ]}
+          />
+        </div>
+      )}
       <div>
         <h3>{data ? plural(data.users.length, "user") : "Users"}</h3>
         {field?.names && (
-          <Legend entries={field.names.map((label, i) => ({ label, colour: KINDS[i % KINDS.length] }))} />
+          <Legend
+            entries={field.names.map((name, i) => ({
+              label: field.key === "serving" ? `served by ${name}: ${servedBy(data, i)}` : name,
+              colour: colourOfKind(field, i),
+            }))}
+          />
         )}
         {field && !field.names && (
           <Ramp
@@ -92,13 +115,32 @@ export function Key(props: {
             shape: ["●", "◆", "▲"][status],
           }))}
         />
-        <Legend entries={[{ colour: BASE_STATION, label: "base station, and where its panel faces", shape: "▲" }]} />
+        <Legend entries={stationEntries(countOf(index), data?.link ?? 0, field?.key === "serving")} />
       </div>
     </div>
   );
 }
 
-function MapKey({ map }: { map: RadioMap }) {
+/** Colour of a kind; users of none have another. */
+export const colourOfKind = (field: Field, kind: number) => {
+  const colours = field.colours ?? CELLS;
+  return colours[kind % colours.length];
+};
+
+const servedBy = (data: SceneData | undefined, number: number) =>
+  data?.users.filter(({ serving }) => serving === number).length ?? 0;
+
+function stationEntries(count: number, link: number, byCell: boolean): (Category & { shape: string })[] {
+  if (count === 1) return [{ colour: BASE_STATION, label: "base station, and where its panel faces", shape: "▲" }];
+  const label = `base station ${link}, whose links are shown, and where its panel faces`;
+  if (byCell) return [{ colour: CELLS[link % CELLS.length], label, shape: "▲" }];
+  return [
+    { colour: BASE_STATION, label, shape: "▲" },
+    { colour: OTHER_STATION, label: "other base stations", shape: "▲" },
+  ];
+}
+
+function MapKey({ map, several }: { map: RadioMap; several: boolean }) {
   const { metric, range, spacing, height, open, heard, median } = map;
   const { label, unit, digits, kinds } = metric;
   const none = { colour: UNKNOWN, label: `no path: ${shown(100 * (1 - heard / open), 1)} % of the cells` };
@@ -120,6 +162,7 @@ function MapKey({ map }: { map: RadioMap }) {
         {!kinds && !metric.range && open > 0 && `Median ${shown(median, digits, unit)}. `}
         At {shown(height, 1, "m")} above ground, in {plural(open, "cell")} of {shown(spacing, 1, "m")} outside
         buildings.
+        {several && " Radio maps are of base station 0."}
       </p>
     </div>
   );

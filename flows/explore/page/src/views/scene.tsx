@@ -5,9 +5,10 @@ import { useMemo } from "preact/hooks";
 import { codeOfScene } from "../code";
 import { STATUSES } from "../colours";
 import type { Scene } from "../index";
+import { countOf } from "../links";
 import { coordinates, plural, shown } from "../numbers";
 import { type Field, fieldsOf, loadScene, type SceneData, sceneParts } from "../scenedata";
-import { Card, Code, change, useLoaded, usePage, Waiting } from "../ui";
+import { Card, Code, change, useLink, useLoaded, usePage, Waiting } from "../ui";
 import { UserView } from "./user";
 
 // three.js comes with the first scene.
@@ -15,6 +16,7 @@ const Stage = lazy(() => import("./space"));
 
 export function SceneView({ scene }: { scene: Scene | undefined }) {
   const { version, index, address } = usePage();
+  const link = useLink();
   if (!scene) {
     return (
       <p class="problem" role="alert">
@@ -48,14 +50,16 @@ export function SceneView({ scene }: { scene: Scene | undefined }) {
     <>
       {heading}
       <Opened scene={scene} key={scene.id} />
-      <Code of={scene.id} {...codeOfScene(index, version.base, scene, address.query.get("map"))} />
+      <Code of={scene.id} {...codeOfScene(index, version.base, scene, address.query.get("map"), link.number)} />
     </>
   );
 }
 
 function Opened({ scene }: { scene: Scene }) {
-  const { version, index, address } = usePage();
-  const loaded = useLoaded(() => loadScene(version, scene), [scene.id]);
+  const { index, address } = usePage();
+  const link = useLink();
+  const loaded = useLoaded(() => loadScene(link, scene), [scene.id, link]);
+  const named = address.query.get("bs");
   const fields = useMemo(() => fieldsOf(index), [index]);
   const text = address.query.get("user");
   const number = text !== null && /^\d+$/.test(text) ? Number(text) : null;
@@ -63,10 +67,22 @@ function Opened({ scene }: { scene: Scene }) {
   const user = number !== null ? data?.users[number] : undefined;
   return (
     <>
-      {!data && <Waiting of={loaded} what="the users of the scene" parts={sceneParts(version)} />}
+      {!data && <Waiting of={loaded} what="the users of the scene" parts={sceneParts(link)} />}
       <Suspense fallback={<p class="waiting">Loading the 3D view …</p>}>
         <Stage scene={scene} data={data} user={user} fields={fields} />
       </Suspense>
+      {named !== null && named !== String(link.number) && (
+        <p class="problem" role="alert">
+          <strong>No base station {named} in this dataset.</strong> It has{" "}
+          {countOf(index) > 1 ? `base stations 0 to ${countOf(index) - 1}` : "one base station"}; links of base station 0
+          are shown.
+        </p>
+      )}
+      {data && !data.stations[data.link] && (
+        <p class="problem" role="alert">
+          <strong>Base station {data.link} found no place in this scene.</strong> Nobody hears it.
+        </p>
+      )}
       {data?.lost.map((what) => (
         <p class="problem" role="alert" key={what}>
           <strong>Cannot show all that is known of the users.</strong> {what}
@@ -78,7 +94,7 @@ function Opened({ scene }: { scene: Scene }) {
           <strong>No user {text} in this scene.</strong> It has users 0 to {data.users.length - 1}.
         </p>
       )}
-      {data && user && <UserView key={user.number} scene={scene} data={data} user={user} />}
+      {data && user && <UserView key={`${user.number} ${link.number}`} scene={scene} data={data} user={user} />}
     </>
   );
 }

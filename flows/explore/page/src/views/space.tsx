@@ -2,29 +2,43 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { amount, KINDS, pathColour, STATUS_COLOURS, STATUSES, sourceOf } from "../colours";
+import {
+  amount,
+  BASE_STATION,
+  CELLS,
+  CROWN,
+  OTHER_STATION,
+  pathColour,
+  STATUS_COLOURS,
+  STATUSES,
+  sourceOf,
+} from "../colours";
+import { loadCrowns } from "../crowns";
 import type { Scene } from "../index";
+import { countOf, firstOf } from "../links";
 import { plural, quantile, shown } from "../numbers";
 import { describe, rebuild } from "../paths";
 import { colourOf, saveCanvasPng } from "../pictures";
+import type { Point } from "../rays";
 import { cellAt, GROUP, loadRadioMap, metricsOf, pictureOf } from "../radiomap";
-import { baseOf, boresightOf, type Field, type SceneData, type User } from "../scenedata";
+import type { Field, SceneData, User } from "../scenedata";
 import { type Surface, surfaceOf } from "../solids";
 import { type Pointed, Stage } from "../stage";
 import { type Building, TABLE } from "../store";
-import { Card, Choice, change, type Loaded, Loading, Ramp, useLoaded, usePage, Waiting } from "../ui";
+import { Card, Choice, change, type Loaded, Loading, Ramp, useLink, useLoaded, usePage, Waiting } from "../ui";
 import { loadMotion, loadPaths, PATHS, userParts } from "../userdata";
-import { Key, materialsOf, said } from "./key";
+import { colourOfKind, Key, materialsOf, said } from "./key";
 import { FollowedNote, Located } from "./predictions";
 
 /** The camera's place goes into the address when it has not moved for so many ms. */
 const SETTLED = 200;
-/** The choice of no users in the scene. */
+/** The choice of no users, or no crowns, in the scene. */
 const HIDDEN = "none";
 
 export default function Space(props: { scene: Scene; data?: SceneData; user?: User; fields: Field[] }) {
   const { scene, data, user, fields } = props;
   const { index, version, address } = usePage();
+  const link = useLink();
   const canvas = useRef<HTMLCanvasElement>(null);
   const [stage, setStage] = useState<Stage | null>(null);
   const [broken, setBroken] = useState("");
@@ -34,7 +48,9 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
   const buildings = loaded.value;
   const surfaces = useMemo(() => buildings?.map(surfaceOf) ?? [], [buildings]);
   const triangles = useMemo(() => trianglesOf(surfaces), [surfaces]);
-  const base = baseOf(index, scene);
+  const several = countOf(index) > 1;
+  const crowns = useLoaded(() => loadCrowns(version, scene), [scene.id]);
+  const bare = address.query.get("crowns") === HIDDEN;
   const by = address.query.get("buildings") ?? "source";
   const field = fields.find(({ key }) => key === address.query.get("users"));
   const hidden = address.query.get("users") === HIDDEN;
@@ -83,8 +99,27 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
   useEffect(() => {
     const material = by === "material" ? materialsOf(index.attributes.recipe)[2].colour : "";
     stage?.setGround(material || colourOf("--ground"), colourOf("--soft"));
-    stage?.setBase(base, boresightOf(index));
   }, [stage, by, theme]);
+  useEffect(() => {
+    if (!stage) return;
+    const of = data?.link ?? 0;
+    const stations = (data?.stations ?? [firstOf(index, scene)]).flatMap((station) => station ?? []);
+    const byCell = field?.key === "serving";
+    stage.setStations(
+      stations.map((station) => {
+        const own = station.number === of ? BASE_STATION : OTHER_STATION;
+        const colour = byCell ? CELLS[station.number % CELLS.length] : own;
+        return { ...station, colour, label: several ? String(station.number) : "", chosen: station.number === of };
+      }),
+    );
+    stage.canvas.dataset.stations = JSON.stringify(stations.map(({ number, place }) => ({ number, place })));
+  }, [stage, data, field]);
+  useEffect(() => {
+    const shown = bare ? null : crowns.value;
+    const woods = (shown?.woods ?? []).map(({ rings, base, top }) => surfaceOf({ polygons: [rings], base, height: top }));
+    stage?.setCrowns(shown?.trees ?? [], woods, CROWN);
+    if (stage) stage.canvas.dataset.crowns = String((shown?.trees.length ?? 0) + woods.length);
+  }, [stage, crowns.value, bare]);
   useEffect(() => {
     stage?.setMap(map.value ? pictureOf(map.value) : null);
     if (canvas.current) canvas.current.dataset.map = map.value?.metric.key ?? "";
@@ -125,12 +160,13 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
     stage?.setFollowed(lines === "paths" ? [] : (user?.followed ?? []), colourOf("--followed"));
     if (stage) stage.canvas.dataset.followed = JSON.stringify(user?.followed ?? []);
   }, [stage, user, lines, theme]);
-  const rays = useRays(stage, scene, user, triangles, loaded, lines !== "followed", theme);
+  const rays = useRays(stage, scene, data?.base, user, triangles, loaded, lines !== "followed", theme);
 
   const keep = () => {
     if (!stage) return;
     const what = map.value && `${map.value.metric.label} at ${shown(map.value.height, 1, "m")} above ground`;
-    const note = [scene.id, scene.city, user && `user ${user.number}`, what].filter(Boolean).join(", ");
+    const of = several && data ? `base station ${data.link}` : "";
+    const note = [scene.id, scene.city, of, user && `user ${user.number}`, what].filter(Boolean).join(", ");
     const name = user ? `${scene.id}-user-${user.number}` : scene.id;
     saveCanvasPng(stage.picture(), name, index.attributes.attribution, note);
   };
@@ -139,6 +175,17 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
   return (
     <Card title="In 3D" wide>
       <div class="maptools">
+        {several && (
+          <Choice
+            label="Links of"
+            value={String(link.number)}
+            options={Array.from({ length: countOf(index) }, (_, number): [string, string] => [
+              String(number),
+              `base station ${number}${data && !data.stations[number] ? " (no place here)" : ""}`,
+            ])}
+            onChange={(value) => change({ bs: value === "0" ? null : value, path: null })}
+          />
+        )}
         <Choice
           label="Users by"
           value={hidden ? HIDDEN : (field?.key ?? "status")}
@@ -165,6 +212,17 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
             value={metric?.key ?? ""}
             options={[["", "nothing"], ...metrics.map(({ key, label }): [string, string] => [key, label])]}
             onChange={(value) => change({ map: value })}
+          />
+        )}
+        {crowns.value && (
+          <Choice
+            label="Crowns"
+            value={bare ? HIDDEN : ""}
+            options={[
+              ["", "shown"],
+              [HIDDEN, "not shown"],
+            ]}
+            onChange={(value) => change({ crowns: value })}
           />
         )}
         {user?.followed && (
@@ -220,9 +278,20 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
         </div>
       )}
       {!buildings && <Waiting of={loaded} what="the buildings" parts={[index.buildings ? TABLE : "height"]} />}
-      {buildings && <Key buildings={buildings} by={by} data={data} field={field} range={range} map={map.value} />}
+      {buildings && <Key buildings={buildings} by={by} data={data} field={field} range={range} map={map.value} crowns={bare ? null : crowns.value} />}
+      {crowns.error && (
+        <p class="problem" role="alert">
+          <strong>Cannot show the crowns.</strong> {crowns.error.message}
+        </p>
+      )}
+      {index.attributes.vegetation && crowns.value === null && (
+        <p class="note">The store did not keep the shapes of crowns, so none are drawn; build it again to see them.</p>
+      )}
       {metric && !map.value && <Waiting of={map} what="the radio map" parts={[`${GROUP}/${metric.key}`]} />}
-      {index.run && data && <Located data={data} run={index.run.name} />}
+      {index.run && data?.link === 0 && <Located data={data} run={index.run.name} />}
+      {index.run && data && data.link > 0 && (
+        <p class="note">Predictions of the run {index.run.name} are of the links of base station 0.</p>
+      )}
       {index.run && user?.followed && <FollowedNote user={user} run={index.run.name} />}
       {rays && <p class="note">{rays}</p>}
     </Card>
@@ -265,17 +334,18 @@ async function loadBuildings(version: ReturnType<typeof usePage>["version"], sce
 function useRays(
   stage: Stage | null,
   scene: Scene,
+  base: Point | undefined,
   user: User | undefined,
   triangles: Float64Array,
   buildings: Loaded<Building[]>,
   wanted: boolean,
   theme: number,
 ): ComponentChildren {
-  const { version, index, address } = usePage();
-  const base = baseOf(index, scene);
+  const { index, address } = usePage();
+  const link = useLink();
   const path = Number(address.query.get("path") ?? Number.NaN);
   const step = Number(address.query.get("t") ?? 0);
-  const stored = version.has("paths/gain");
+  const stored = link.has("paths/gain");
   const ready = buildings.value !== undefined;
   const loaded: Loaded<{
     paths: Awaited<ReturnType<typeof loadPaths>>;
@@ -283,32 +353,34 @@ function useRays(
   } | null> = useLoaded(async () => {
     if (!user) return null;
     const [paths, motion] = await Promise.all([
-      loadPaths(version, scene, user.number),
-      loadMotion(version, scene, user.number, base),
+      loadPaths(link, scene, user.number),
+      loadMotion(link, scene, user.number, firstOf(index, scene).place),
     ]);
     return { paths, motion };
-  }, [user?.number]);
+  }, [user?.number, link]);
   const drawn = useMemo(() => {
-    if (!user || !ready || !loaded.value) return [];
+    if (!user || !base || !ready || !loaded.value) return [];
     return loaded.value.paths.map((one) => ({
       ...rebuild(base, user.place, one, triangles),
       gain: one.gain,
+      loss: one.loss,
       words: describe(one.interactions),
     }));
   }, [loaded.value, ready, triangles]);
   useEffect(() => {
     const [low, high] = gainsOf(drawn);
     const colour = pathColour(isDark());
-    const rays = drawn.map(({ lines, whole, gain }, i) => ({
+    const rays = drawn.map(({ lines, whole, gain, loss }, i) => ({
       lines,
       whole,
       colour: colour(high > low ? Math.max(0, (gain - low) / (high - low)) : 1),
       chosen: i === path,
+      under: loss > 0 ? CROWN : null,
     }));
     const motion = loaded.value?.motion;
     stage?.setRays(wanted ? rays : [], motion?.places ?? [], colourOf("--accent"));
     // For tests, and for whoever wants the vertices.
-    if (stage) stage.canvas.dataset.paths = JSON.stringify(drawn.map(({ whole, lines }) => ({ whole, lines })));
+    if (stage) stage.canvas.dataset.paths = JSON.stringify(drawn.map(({ whole, lines, loss }) => ({ whole, lines, loss })));
   }, [stage, drawn, path, loaded.value, wanted, theme]);
   useEffect(() => {
     const place = loaded.value?.motion?.places[step] ?? null;
@@ -321,15 +393,17 @@ function useRays(
   if (!drawn.length) {
     if (buildings.error) return "Without the buildings no paths can be drawn; they are listed below.";
     if (loaded.value && ready) return `User ${user.number} has no path.`;
-    return <Loading what="the paths" parts={userParts(version, PATHS)} />;
+    return <Loading what="the paths" parts={userParts(link, PATHS)} />;
   }
   const whole = drawn.filter((one) => one.whole).length;
+  const losses = drawn.flatMap(({ loss }) => (loss > 0 ? [loss] : []));
   const [low, high] = gainsOf(drawn);
   return (
     <>
       <Ramp label="paths by gain" colour={pathColour(isDark())} low={shown(low, 0, "dB")} high={shown(high, 0, "dB")} />
       <br />
-      {plural(drawn.length, "stored path")} of user {user.number}. The store keeps directions and delays of paths, not
+      {plural(drawn.length, "stored path")} of user {user.number}
+      {countOf(index) > 1 && ` from base station ${link.number}`}. The store keeps directions and delays of paths, not
       where they bounced: {whole} {whole === 1 ? "is" : "are"} rebuilt whole, with bounces where they hit the buildings
       and lengths that equal the stored delays
       {whole < drawn.length && `; of ${drawn.length - whole} (dashed) only what leads away from both ends is known`}.
@@ -338,6 +412,8 @@ function useRays(
         stored &&
         loaded.value?.motion &&
         " Paths are those of the first snapshot; the line is where the user goes."}
+      {losses.length > 0 &&
+        ` ${losses.length === 1 ? "1 path goes" : `${losses.length} paths go`} through crowns (green), which take up to ${shown(Math.max(...losses), 1, "dB")}.`}
     </>
   );
 }
@@ -376,7 +452,7 @@ function rangeOf(data: SceneData | undefined, field: Field | undefined): [number
 
 function fieldColour(field: Field, value: number, [low, high]: [number, number]): string {
   if (Number.isNaN(value)) return "#8a8f94";
-  if (field.names) return KINDS[value % KINDS.length];
+  if (field.names) return colourOfKind(field, value);
   return amount(Math.min(1, Math.max(0, (value - low) / (high - low || 1))));
 }
 

@@ -18,7 +18,8 @@ import {
 } from "../numbers";
 import { describe, type Path } from "../paths";
 import { locationError, physicsError, type SceneData, type User } from "../scenedata";
-import { Card, Chart, Code, change, Level, type Loaded, useLoaded, usePage, Waiting } from "../ui";
+import { countOf, firstOf } from "../links";
+import { Card, Chart, Code, change, Level, type Loaded, useLink, useLoaded, usePage, Waiting } from "../ui";
 import {
   CHANNEL,
   isMoving,
@@ -38,21 +39,29 @@ import { FollowedCard, KeptCards } from "./predictions";
 
 export function UserView({ scene, data, user }: { scene: Scene; data: SceneData; user: User }) {
   const { version, index, address } = usePage();
+  const link = useLink();
   const moving = isMoving(index);
   const step = moving ? Number(address.query.get("t") ?? 0) : null;
-  const motion = useLoaded(() => loadMotion(version, scene, user.number, data.base), []);
-  const channel = useLoaded(() => loadChannel(version, scene, user.number, step), [step]);
-  const paths = useLoaded(() => loadPaths(version, scene, user.number), []);
+  const motion = useLoaded(() => loadMotion(link, scene, user.number, firstOf(index, scene).place), []);
+  const channel = useLoaded(() => loadChannel(link, scene, user.number, step), [step]);
+  const paths = useLoaded(() => loadPaths(link, scene, user.number), []);
   const kinds = index.attributes.trajectory?.kinds ?? {};
   return (
     <section class="user">
       <h2>
         User {user.number}: {STATUSES[user.status]}
+        {countOf(index) > 1 && ` for base station ${link.number}`}
       </h2>
       <dl class="facts">
         <Fact name="Path gain" value={shown(user.gain, 1, "dB")} />
         <Fact name="Distance" value={shown(user.distance, 1, "m")} />
         <Fact name="Position (x, y, z)" value={`${user.place.map((value) => shown(value, 1)).join(", ")} m`} />
+        {countOf(index) > 1 && (
+          <>
+            <Fact name="Served by" value={user.serving < 0 ? "none" : `base station ${user.serving}`} />
+            <Fact name="SINR" value={shown(user.sinr, 1, "dB")} />
+          </>
+        )}
         <Fact name="Best beam" value={user.beam < 0 ? "none" : String(user.beam)} />
         {!Number.isNaN(user.paths) && <Fact name="Paths found" value={shown(user.paths, 0)} />}
         {!Number.isNaN(user.spread) && <Fact name="RMS delay spread" value={shown(1e9 * user.spread, 1, "ns")} />}
@@ -69,10 +78,14 @@ export function UserView({ scene, data, user }: { scene: Scene; data: SceneData;
           <PathCards paths={paths} channel={channel} scene={scene} user={user} stored={version.has("paths/gain")} />
         </div>
       </Level.Provider>
-      <Code of={`user ${user.number}`} {...codeOfUser(index, version.base, scene, user.number, step ?? 0)} />
+      <Code of={`user ${user.number}`} {...codeOfUser(index, version.base, scene, user.number, step ?? 0, link.number)} />
     </section>
   );
 }
+
+/** Name of the pictures of a user. */
+const nameOf = (scene: Scene, user: User, link: number) =>
+  `${scene.id}-user-${user.number}${link ? `-bs-${link}` : ""}`;
 
 function Fact({ name, value }: { name: string; value: string }) {
   return (
@@ -120,6 +133,7 @@ function TimeSlider({ motion, step }: { motion: Loaded<Motion | null>; step: num
 
 function ChannelCards(props: { channel: Loaded<Snapshot>; scene: Scene; user: User; step: number | null }) {
   const { channel, scene, user, step } = props;
+  const link = useLink();
   const snapshot = channel.value?.channel;
   const grids = useMemo(
     () => snapshot && { magnitude: magnitude(snapshot), phase: phase(snapshot), spectrum: spectrum(snapshot) },
@@ -128,7 +142,7 @@ function ChannelCards(props: { channel: Loaded<Snapshot>; scene: Scene; user: Us
   if (!snapshot || !grids) {
     return (
       <Card title="Channel">
-        <Waiting of={channel} what="the channel" parts={step === null ? CHANNEL : MOVING_CHANNEL} />
+        <Waiting of={channel} what="the channel" parts={userParts(link, step === null ? CHANNEL : MOVING_CHANNEL)} />
       </Card>
     );
   }
@@ -145,7 +159,7 @@ function ChannelCards(props: { channel: Loaded<Snapshot>; scene: Scene; user: Us
       </Card>
     );
   }
-  const name = `${scene.id}-user-${user.number}`;
+  const name = nameOf(scene, user, link.number);
   const { columns, rows } = snapshot;
   const beam = user.beam >= 0 && !step ? binOfBeam(user.beam, columns, rows) : null;
   return (
@@ -191,8 +205,9 @@ function PathCards(props: {
   stored: boolean;
 }) {
   const { paths, channel, scene, user, stored } = props;
-  const { version, address } = usePage();
-  const name = `${scene.id}-user-${user.number}`;
+  const { address } = usePage();
+  const link = useLink();
+  const name = nameOf(scene, user, link.number);
   const chosen = Number(address.query.get("path") ?? Number.NaN);
   const wideband = channel.value?.wideband;
   const taps = wideband ? delayProfile(wideband.parts, wideband.subcarriers, wideband.spacing) : [];
@@ -236,7 +251,7 @@ function PathCards(props: {
   if (!paths.value) {
     return (
       <Card title="Paths">
-        <Waiting of={paths} what="the paths" parts={userParts(version, PATHS)} />
+        <Waiting of={paths} what="the paths" parts={userParts(link, PATHS)} />
       </Card>
     );
   }
@@ -252,6 +267,7 @@ function PathCards(props: {
   const [first, last] = [Math.min(...rows.map(({ delay }) => delay)), Math.max(...rows.map(({ delay }) => delay))];
   const margin = Math.max(10, 0.03e9 * (last - first));
   const moves = rows.some(({ doppler }) => doppler !== 0);
+  const green = link.has("paths/vegetation_loss");
   return (
     <>
       <Card title="Delay profile" name={`${name}-delays`} double>
@@ -315,6 +331,7 @@ function PathCards(props: {
                   </th>
                 ))}
                 {moves && <th class="number">Doppler, Hz</th>}
+                {green && <th class="number">Crowns,&nbsp;dB</th>}
                 <th>Interactions from the base station on</th>
               </tr>
             </thead>
@@ -345,6 +362,7 @@ function PathCards(props: {
                     </td>,
                   ])}
                   {moves && <td class="number">{shown(path.doppler, 0)}</td>}
+                  {green && <td class="number">{path.loss > 0 ? shown(path.loss, 1) : "–"}</td>}
                   <td>{describe(path.interactions)}</td>
                 </tr>
               ))}
