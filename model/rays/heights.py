@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from wavecity.model.rays.waves import FLOOR
+
 
 def likeliest(unexplained: Tensor, score: Tensor, visible: Tensor, noise: Tensor) -> Tensor:
     """The likeliest of H assumed heights of each of B users.
@@ -33,7 +35,9 @@ def likeliest(unexplained: Tensor, score: Tensor, visible: Tensor, noise: Tensor
     [1]
     """
     wide = visible.to(torch.complex128)
-    left = unexplained * (wide.real.square() + wide.imag.square()).sum(1)  # (H, B)
-    # What the best of them leaves is noise, and waves that are too weak to be found.
-    variance = torch.maximum(noise.double(), left.amin(0) / visible.shape[1]).clamp_min(1e-300)
+    power = (wide.real.square() + wide.imag.square()).mean(1)
+    left = unexplained * power * visible.shape[1]  # (H, B)
+    # What the best of them leaves is noise, rounding, and waves that are too weak to be found.
+    least = torch.maximum(noise.double(), FLOOR * power).clamp_min(1e-300)
+    variance = torch.maximum(least, left.amin(0) / visible.shape[1])
     return (score - left / variance).argmax(0)
