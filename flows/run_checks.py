@@ -14,8 +14,9 @@ from wavecity.model.training.run_folder import changed_keys, held_training, refu
 
 def tasks_of(recipe: Recipe) -> list[TaskName]:
     """Tasks that a recipe asks for; by default all of its model but those on request."""
-    known = TASKS_OF[recipe.training.backbone]
-    return list(recipe.training.evaluation.tasks or [name for name in known if name not in ON_REQUEST])
+    backbone = recipe.training.backbone
+    usual = [name for name in TASKS_OF[backbone] if name not in ON_REQUEST[backbone]]
+    return list(recipe.training.evaluation.tasks or usual)
 
 
 def planned_sizes(recipe: Recipe) -> Sizes:

@@ -7,7 +7,7 @@ Every user is located from its partial, noisy channel and the map (`wavecity.loc
 quantile of the distance, by kind of user: in line of sight; with a reflected path that holds a tenth of its power or more;
 and with diffracted paths only. With `--disturb` something of the map, the panel or its place is wrong: see
 `wavecity.model.rays.disturb.Disturbance` for the names. A user whose waves come down nowhere counts with the distance to the
-middle of the tile.
+middle of the tile. A height that nobody knows, from 1 m to 2 m: `--disturb user_heights=1,1.25,1.5,1.75,2`.
 """
 
 import argparse
@@ -77,11 +77,7 @@ def located(options: argparse.Namespace) -> list[dict[str, object]]:
         csi = torch.from_numpy(scene["csi"].values[served])
         # Other draws than the noise's, so that this is the same whatever is wrong.
         other = np.random.default_rng([options.seed, row])
-        if wrong.turns:
-            angles = [of_users[name].values.astype(float) for name in ("aod_zenith", "aod_azimuth")]
-            gain = of_users["gain"].values * (np.sin(angles[0]) * np.sin(angles[1]) < 0)
-            csi = wrong.turned(gain, *angles, size=(csi.shape[1], csi.shape[2]))
-        csi = wrong.antennas(csi, other)
+        csi = wrong.channels(csi, of_users, other)
         noise = csi.abs().square().mean((1, 2)) * 10 ** (-options.snr / 10)
         noisy = add_noise(csi, options.snr, gaussian(rng, tuple(csi.shape)))
         surroundings, shift = wrong.surroundings(options.store, row, other)

@@ -181,6 +181,25 @@ def bench_attention(out: Path | None, **options: object) -> None:
     _measure("attention", "generate,train", out, **options)
 
 
+@bench.command("latency")
+@click.option("--data", metavar="STORE", help="Store whose users are taken (default: build a small one of Helsinki).")
+@click.option("--scenes", type=click.IntRange(8), default=8, show_default=True, help="Scenes of the store built.")
+@click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Rounds; medians are reported.")
+@click.option("--patches", type=click.IntRange(1), default=16, show_default=True, help="CSI patches that are seen.")
+@click.option("--snr", type=float, default=10.0, show_default=True, help="Signal-to-noise ratio of these, dB.")
+@click.option(
+    "--threads", type=click.IntRange(0), default=1, show_default=True, help="Threads of torch; 0: its choice."
+)
+@click.option("--json", "out", type=path, help="File for all figures.")
+def bench_latency(out: Path | None, **options: object) -> None:
+    """Path model from channel to location: front end, network and both, with one user and with 64, on the CPU.
+
+    Compared with the network of the paper's profile alone, and with the physics localiser; medians over the rounds, in which
+    the sides take turns.
+    """
+    _measure("latency", "generate,train", out, **options)
+
+
 def _measure(name: str, extra: str, out: Path | None, **options: object) -> None:
     """Run a benchmark with its options, and write its figures."""
     from wavecity.dataset.files import write_json

@@ -22,7 +22,7 @@ from wavecity.model.tasks.beams import receivers
 from wavecity.model.tasks.beams.link import best_beams
 from wavecity.model.tasks.beams.mu_mimo import ServedClusters, gather_clusters
 from wavecity.model.tasks.beams.probes import Pool, label_counts, label_facts, probe
-from wavecity.model.tasks.beams.su_mimo import PairLabels, ServedUsers, two_probes
+from wavecity.model.tasks.beams.su_pairs import PairLabels, ServedUsers, two_probes
 from wavecity.model.tasks.beams.su_precoding import su_labels
 from wavecity.model.tasks.cross_scene import make_source
 from wavecity.model.tasks.localization import head_places

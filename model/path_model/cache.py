@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -15,10 +16,14 @@ import torch
 from torch import Tensor
 
 from wavecity.dataset.files import atomic_path
+from wavecity.dataset.height_maps import height_map_of
 from wavecity.dataset.progress import stage
 from wavecity.dataset.reader import open_store
+from wavecity.dataset.records import attributes_of
 from wavecity.model.path_model.front import Draw, Fronts, front
-from wavecity.model.rays.surroundings import surroundings
+from wavecity.model.path_model.maps import Sites
+from wavecity.model.rays.radio import Radio
+from wavecity.model.rays.surroundings import Surroundings, buildings_of, radio_of, surroundings
 
 # Fewer scenes than this are not worth a process.
 FEWEST = 4
@@ -26,6 +31,24 @@ FEWEST = 4
 HELD = 256
 # Arrays that are kept in half precision.
 HALVED = ("log_spectrum",)
+# What is kept of a `Belief`.
+BELIEVED = ("believed_shift", "believed_height")
+
+
+@dataclass(frozen=True)
+class Belief:
+    """How a scene is believed to be, where something is wrong.
+
+    Attributes
+    ----------
+    shift : float32 (2,)
+        Where the base station is believed to be, from where it is, m.
+    height : float32 (rows, columns) or None
+        Height map, m; None where it is the store's.
+    """
+
+    shift: Tensor
+    height: Tensor | None
 
 
 class FrontCache:
@@ -48,15 +71,19 @@ class FrontCache:
         self.store, self.patch = store, patch
         data = open_store(store)
         self.counts = [int(count) for count in data["n_users"].values]
+        self.size, self.cells = float(data.attrs["tile_size_m"]), data.sizes["row"]
         version = str(data.attrs.get("fingerprint", "")) or str(Path(store).resolve())
         key = hashlib.sha256(json.dumps([version, code(), patch]).encode()).hexdigest()
         self.folder = (folder or _cache()) / key[:20]
         self._held: OrderedDict[Path, Fronts] = OrderedDict()
+        self._beliefs: OrderedDict[Path, Belief | None] = OrderedDict()
 
     def path(self, scene: int, draw: Draw) -> Path:
         """Where the users of a scene are kept."""
         snr = "none" if draw.snr is None else f"{draw.snr:g}dB"
         kind = f"draw{draw.number}" if draw.number else f"{draw.patches}-{snr}"
+        if draw.wrong.key:
+            kind += f"-wrong{draw.wrong.key}" + (f"-{draw.share:g}" if draw.number else "")
         return self.folder / f"seed{draw.seed}-{kind}" / f"scene-{scene:06d}.npz"
 
     def fill(self, scenes: Iterable[int], draws: Sequence[Draw], workers: int = 0) -> None:
@@ -85,19 +112,40 @@ class FrontCache:
 
     def compute(self, scene: int, draws: Iterable[Draw]) -> None:
         """Compute and keep the users of one scene, whose walls are read once for all draws; those without a path are zeros."""
-        around = surroundings(self.store, scene)
+        true = surroundings(self.store, scene)
         for draw in draws:
+            around, belief = self._believed(scene, draw, true)
             noisy, noise, shown = self.seen(scene, draw)
             served = (noisy != 0).flatten(1).any(1)
-            self._keep(scene, draw, front(noisy[served], shown, noise[served], around), served, shown)
+            # A turned panel may serve nobody of a scene: then one is followed for the shapes alone.
+            some = served if served.any() else torch.arange(len(served)) == 0
+            found = front(noisy[some], shown, noise[some], around).at(served[some].nonzero()[:, 0])
+            self._keep(scene, draw, found, served, shown, belief)
 
-    def _keep(self, scene: int, draw: Draw, found: Fronts, served: Tensor, shown: Tensor) -> None:
+    def _believed(self, scene: int, draw: Draw, true: Surroundings) -> tuple[Surroundings, Belief | None]:
+        """A scene as it is believed to be under a draw; None where that is as it is."""
+        wrong = draw.wrong_in(scene, true.radio)
+        if not wrong.key:
+            return true, None
+        around, shift = wrong.surroundings(self.store, scene, draw.beliefs(scene))
+        height = None
+        if wrong.of_map:
+            buildings = wrong.map(buildings_of(self.store, scene), draw.beliefs(scene))
+            height = torch.from_numpy(height_map_of(buildings, self.size, self.cells))
+        return around, Belief(torch.from_numpy(shift).float(), height)
+
+    def _keep(
+        self, scene: int, draw: Draw, found: Fronts, served: Tensor, shown: Tensor, belief: Belief | None
+    ) -> None:
         arrays = {}
         for name, value in vars(found).items():
             whole = value.new_zeros(len(served), *value.shape[1:])
             whole[served] = value
             arrays[name] = (whole.half() if name in HALVED else whole).numpy()
         arrays["shown"] = shown.numpy()
+        if belief is not None:
+            parts = dict(zip(BELIEVED, (belief.shift, belief.height), strict=True))
+            arrays |= {name: part.numpy() for name, part in parts.items() if part is not None}
         path = self.path(scene, draw)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -105,18 +153,29 @@ class FrontCache:
 
     def seen(self, scene: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy channels (N, x, y) of a scene's users, the noise's power (N,), and the antennas that are seen (x, y)."""
-        csi = open_store(self.store)["csi"].isel(scene=scene, user=slice(self.counts[scene])).values
-        channels = torch.from_numpy(csi)
+        data, users = open_store(self.store), slice(self.counts[scene])
+        channels = torch.from_numpy(data["csi"].isel(scene=scene, user=users).values)
+        if draw.wrong.key:
+            attributes = attributes_of(data.attrs)
+            wrong = draw.wrong_in(scene, self.radio)
+            paths = open_store(self.store, "paths").isel(scene=scene, user=users).load() if wrong.needs_paths else None
+            spacing = float(attributes["array"]["spacing_wavelengths"])
+            channels = wrong.channels(channels, paths, draw.errors(scene), spacing)
         noisy, noise = draw.noisy(channels, scene)
         _, columns, rows = channels.shape
         return noisy, noise, draw.shown(scene, columns, rows, self.patch)
+
+    @property
+    def radio(self) -> Radio:
+        """True constants of the store's links."""
+        return radio_of({**attributes_of(open_store(self.store).attrs)}, self.store)
 
     def scene(self, scene: int, draw: Draw) -> Fronts:
         """All users of a scene, which must have been computed."""
         path = self.path(scene, draw)
         if path not in self._held:
             with np.load(path) as file:
-                arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+                arrays = {name: torch.from_numpy(file[name]) for name in file.files if name not in BELIEVED}
             arrays["shown"] = arrays["shown"].expand(len(arrays["found"]), -1, -1)
             self._held[path] = Fronts(
                 **{name: value.float() if name in HALVED else value for name, value in arrays.items()}
@@ -136,9 +195,52 @@ class FrontCache:
         ]
         return Fronts.joined(parts).at(order.argsort())
 
+    def belief(self, scene: int, draw: Draw) -> Belief | None:
+        """How a scene, which must have been computed, is believed to be under a draw; None where that is as it is."""
+        if not draw.wrong.key:
+            return None
+        path = self.path(scene, draw)
+        if path not in self._beliefs:
+            with np.load(path) as file:
+                parts = [torch.from_numpy(file[name]) if name in file else None for name in BELIEVED]
+            self._beliefs[path] = None if parts[0] is None else Belief(parts[0], parts[1])
+            while len(self._beliefs) > HELD:
+                self._beliefs.popitem(last=False)
+        return self._beliefs[path]
+
+    def believed(self, sites: Sites, scene: Tensor, draw: Draw) -> tuple[Sites, Tensor]:
+        """Maps and base stations as they are believed to be under a draw, and how far off the base stations are.
+
+        Parameters
+        ----------
+        sites : Sites
+            As they are.
+        scene : int64 (B,)
+            Of the users, in the store.
+
+        Returns
+        -------
+        sites : Sites
+        shift : float32 (B, 2)
+            From where the base station is to where it is believed to be, m: a place relative to the latter is as far from
+            the former as the two together.
+        """
+        if not draw.wrong.key:
+            return sites, torch.zeros_like(sites.bs)
+        rows, index = scene.cpu().unique(return_inverse=True)
+        shifts, heights = [], []
+        for number, row in enumerate(rows.tolist()):
+            belief = self.belief(row, draw)
+            own = sites.height[sites.row[(index == number).nonzero()[0, 0]]]
+            changed = belief is not None and belief.height is not None
+            heights.append(belief.height.to(own) if changed else own)
+            shifts.append(torch.zeros(2) if belief is None else belief.shift)
+        shift = torch.stack(shifts)[index].to(sites.bs)
+        return Sites(torch.stack(heights), index.to(sites.row), sites.bs + shift, sites.size), shift
+
     def __getstate__(self) -> dict[str, object]:
         # Worker processes read by themselves.
-        return {**self.__dict__, "_held": OrderedDict()}
+        return {**self.__dict__, "_held": OrderedDict(), "_beliefs": OrderedDict()}
 
 
 @cache
@@ -146,7 +248,8 @@ def code() -> str:
     """SHA-256 of the modules that make fronts."""
     digest = hashlib.sha256()
     here = Path(__file__).parent
-    for path in (here / "front.py", *sorted((here.parent / "rays").glob("*.py"))):
+    settings = here.parent / "settings" / "disturbance.py"
+    for path in (here / "front.py", settings, *sorted((here.parent / "rays").glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

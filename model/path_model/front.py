@@ -12,7 +12,10 @@ from wavecity.model.data.tokens import squared, visible_antennas
 from wavecity.model.data.users import Rows
 from wavecity.model.multimodal.sparse import sparse_bayesian
 from wavecity.model.rays.consensus import CHUNK, NEVER, POWER_WEIGHT, Estimate, consensus, packed
+from wavecity.model.rays.disturb import NOTHING, Disturbance
 from wavecity.model.rays.follow import follow
+from wavecity.model.rays.heights import likeliest
+from wavecity.model.rays.radio import Radio
 from wavecity.model.rays.surroundings import Surroundings
 from wavecity.model.rays.waves import Waves, recover
 
@@ -31,12 +34,12 @@ SPARSE_ANTENNAS = 64
 # Of the spectrum's mean: below it nothing is known.
 FLOOR = 1e-6
 # Streams of random numbers.
-PATCHES, NOISE, DRAW = 10, 21, 22
+PATCHES, NOISE, DRAW, WRONG, BELIEFS, ERRORS = 10, 21, 22, 23, 24, 25
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Which CSI patches are seen, and with how much noise.
+    """Which CSI patches are seen, with how much noise, and what is wrong.
 
     Attributes
     ----------
@@ -48,12 +51,33 @@ class Draw:
         dB; None for none.
     number : int
         Draws of one seed differ in it; those of a training are numbered from 1, and each scene has patches of its own.
+    wrong : Disturbance
+        In map, panel and heights: exactly this; in a draw of a training at most this, each scene with errors of its own.
+    share : float
+        Of the scenes of a training's draw in which something is wrong.
     """
 
     seed: int
     patches: int = 0
     snr: float | None = None
     number: int = 0
+    wrong: Disturbance = NOTHING
+    share: float = 1.0
+
+    def wrong_in(self, scene: int, radio: Radio) -> Disturbance:
+        """What is wrong in a scene, of which `radio` has the true constants."""
+        if not self.number:
+            return self.wrong
+        rng = np.random.default_rng([self.seed, WRONG, self.number, scene])
+        return self.wrong.drawn(rng, radio) if rng.random() < self.share else NOTHING
+
+    def beliefs(self, scene: int) -> np.random.Generator:
+        """Random numbers of what is wrong in a scene's map and the base station's place; always the same ones."""
+        return np.random.default_rng([self.seed, BELIEFS, self.number, scene])
+
+    def errors(self, scene: int) -> np.random.Generator:
+        """Random numbers of what is wrong in a scene's channels; always the same ones."""
+        return np.random.default_rng([self.seed, ERRORS, self.number, scene])
 
     def shown(self, scene: int, columns: int, rows: int, patch: int) -> Tensor:
         """Antennas that are seen in a scene, bool (x, y)."""
@@ -184,14 +208,36 @@ def front(csi: Tensor, shown: Tensor, noise: Tensor, scene: Surroundings) -> Fro
     Returns
     -------
     Fronts
-        Deterministic, and the same for a user whatever others are in the batch, up to rounding.
+        Deterministic, and the same for a user whatever others are in the batch, up to rounding. Where the users' height is
+        unknown (`Surroundings.heights`), those of each user's likeliest.
+    """
+    sparse = sparse_bayesian(csi.to(torch.complex128), shown, noise) if int(shown.sum()) <= SPARSE_ANTENNAS else None
+    if not scene.heights:
+        return _front(csi, shown, noise, scene, sparse)[0]
+    found = [_front(csi, shown, noise, scene.at_height(height), sparse) for height in scene.heights]
+    unexplained, score = (torch.stack([one[part] for one in found]) for part in (1, 2))
+    best = likeliest(unexplained, score, csi[:, shown], noise)
+    return Fronts.joined([one for one, *_ in found]).at(best * len(csi) + torch.arange(len(csi)))
+
+
+def _front(
+    csi: Tensor, shown: Tensor, noise: Tensor, scene: Surroundings, sparse: Tensor | None
+) -> tuple[Fronts, Tensor, Tensor]:
+    """`front` at one height of all users, what of their power is in no wave, and how well the waves agree, (B,) each.
+
+    `sparse` is the channel (B, x, y) of which the spectrum is taken; None for that which the waves make up.
     """
     waves = recover(csi, shown, noise, scene.radio)
     landing, features = _wave_features(waves, scene)
-    places = [_places(part, consensus(part, scene), scene) for part in waves.split(CHUNK)]
+    places, scores = [], []
+    for part in waves.split(CHUNK):
+        found = consensus(part, scene)
+        places.append(_places(part, found, scene))
+        scores.append(found.score)
     place, usable, prior, of_place, spread = (torch.cat(parts) for parts in zip(*places, strict=True))
     power = squared(csi[:, shown].to(torch.complex128)).mean(1).clamp_min(1e-300)
-    return Fronts(
+    whole = waves.channel(scene.radio, *shown.shape) if sparse is None else sparse
+    fronts = Fronts(
         wave=features.float(),
         found=waves.found,
         direction=waves.direction.float(),
@@ -203,10 +249,11 @@ def front(csi: Tensor, shown: Tensor, noise: Tensor, scene: Surroundings) -> Fro
         usable=usable,
         prior=prior.float(),
         spread=spread.float(),
-        log_spectrum=_spectrum(csi, shown, noise, waves, scene),
+        log_spectrum=_spectrum(whole),
         shown=shown.expand(len(csi), -1, -1),
         noise=(10 * torch.log10((noise / power).clamp_min(1e-6))).float(),
     )
+    return fronts, waves.unexplained, torch.cat(scores)
 
 
 def _wave_features(waves: Waves, scene: Surroundings) -> tuple[Tensor, Tensor]:
@@ -338,11 +385,7 @@ def _agreement(points: Tensor, found: Estimate, weight: Tensor, scene: Surroundi
     return near, score
 
 
-def _spectrum(csi: Tensor, shown: Tensor, noise: Tensor, waves: Waves, scene: Surroundings) -> Tensor:
-    """Logarithm of the spectrum, of mean 1, of the recovered channel, float32 (B, kx, ky)."""
-    if int(shown.sum()) <= SPARSE_ANTENNAS:
-        whole = sparse_bayesian(csi.to(torch.complex128), shown, noise)
-    else:
-        whole = waves.channel(scene.radio, *shown.shape)
+def _spectrum(whole: Tensor) -> Tensor:
+    """Logarithm of the spectrum, of mean 1, of recovered channels complex (B, x, y), float32 (B, kx, ky)."""
     power = squared(torch.fft.fft2(whole.to(torch.complex128)))
     return (power / power.mean((1, 2), keepdim=True).clamp_min(1e-300) + FLOOR).log().float()

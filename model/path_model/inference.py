@@ -59,10 +59,12 @@ class PathPredictor:
         for index in torch.arange(len(users)).split(self.batch_size):
             some = users.at(index)
             fronts = self.cache.users(some.scene, some.user, draw)
-            outputs = self.model(fronts, self.sites(some))
+            sites, shift = self.cache.believed(self.sites(some), some.scene, draw)
+            outputs = self.model(fronts, sites)
             csi = channel_of(fronts, outputs.gate, self.model.radio)
             weight, centre, scale = outputs.location
-            own = fronts.place[:, 0]
+            # Relative to where the base station is.
+            centre, own = centre + shift[:, None], fronts.place[:, 0] + shift
             parts.append(Predictions(outputs.physc, weight, centre, scale, outputs.spectrum, csi, own))
         return Predictions.joined(parts)
 
@@ -76,7 +78,8 @@ class PathPredictor:
             fronts = self.cache.users(some.scene, some.user, draw)
             occupancy = self.scenes.occupancy[some.scene].float()
             level = torch.ones(len(some))
-            world = World(fronts, self.sites(some), some.csi, level, some.position, occupancy)
+            sites, shift = self.cache.believed(self.sites(some), some.scene, draw)
+            world = World(fronts, sites, some.csi, level, some.position - shift, occupancy)
             parts.append(masked_occupancy(self.model, world, share, len(some), None))
         return torch.cat([logits for logits, _ in parts]).sigmoid(), torch.cat([hidden for _, hidden in parts])
 

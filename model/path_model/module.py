@@ -19,7 +19,9 @@ from wavecity.model.path_model.cache import FrontCache
 from wavecity.model.path_model.front import Draw, Fronts
 from wavecity.model.path_model.maps import CELLS, Sites, evidence, masked_rasters
 from wavecity.model.path_model.network import Outputs, PathModel, channel_of, turned
+from wavecity.model.rays.disturb import Disturbance
 from wavecity.model.rays.radio import Radio
+from wavecity.model.settings.rays import RaysSettings
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.transformer import seeded_weights
 
@@ -116,7 +118,7 @@ class PathModule(MaskedPretraining):
         """Loss terms of a step of one rank's share of the batch; random numbers depend on seed and step only."""
         rays = self.settings.rays
         rng = np.random.default_rng([self.seed, SHARED, step])
-        world = self.world(batch, Draw(self.seed, number=int(rng.integers(rays.draws)) + 1))
+        world = self.world(batch, training_draw(rays, self.seed, int(rng.integers(rays.draws)) + 1))
         mirror, share = rng.random() < 0.5, float(rng.uniform(*rays.scene_masked))
         turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
         if rays.mirror and mirror:
@@ -125,7 +127,9 @@ class PathModule(MaskedPretraining):
 
     def validation_step(self, batch: Links, batch_idx: int) -> None:
         """The objectives with the first draw, and a fifth of the patches masked."""
-        terms = self.terms(self.world(batch, Draw(self.seed, number=1)), VALIDATED_SHARE, (0, False))
+        terms = self.terms(
+            self.world(batch, training_draw(self.settings.rays, self.seed, 1)), VALIDATED_SHARE, (0, False)
+        )
         logged = {f"validation/{name}": value for name, value in terms.items()}
         logged["validation/total"] = weighted(terms, self.settings)
         self.log_dict(logged, batch_size=len(batch.user), sync_dist=True)
@@ -137,12 +141,13 @@ class PathModule(MaskedPretraining):
         bs = users.position.new_tensor(self.bs).repeat(len(users.scene), 1)
         bs[:, 0] += users.bs_shift[users.scene]
         level = squared(users.csi.to(torch.complex128)).mean((1, 2)).sqrt().clamp_min(1e-30)
+        sites, shift = self.cache.believed(Sites(users.height, users.scene, bs, self.size), batch.scene, draw)
         return World(
             fronts,
-            Sites(users.height, users.scene, bs, self.size),
+            sites,
             (users.csi / level[:, None, None]).to(torch.complex64),
             level.float(),
-            users.position,
+            users.position - shift,
             users.occupancy[users.scene].float(),
         )
 
@@ -162,6 +167,14 @@ class PathModule(MaskedPretraining):
     def decays(self, name: str, parameter: torch.nn.Parameter) -> bool:
         """Weights of layers alone."""
         return name.endswith("weight") and parameter.ndim > 1
+
+
+def training_draw(settings: RaysSettings, seed: int, number: int) -> Draw:
+    """One of the draws that a training takes, of those numbered from 1."""
+    if not settings.disturbed_share:
+        return Draw(seed, number=number)
+    wrong = Disturbance(**settings.disturbance.model_dump())
+    return Draw(seed, number=number, wrong=wrong, share=settings.disturbed_share)
 
 
 def weighted(terms: dict[str, Tensor], settings: TrainingSettings) -> Tensor:

@@ -51,6 +51,10 @@ class Estimate:
         How likely each is, -inf where there are fewer.
     edges : bool (B, K, H)
         Whether it came by an edge.
+    score : float64 (B,)
+        How much likelier the waves are at the position than anywhere in the tile, nats; 0 where none lands.
+    height : float64 (B,)
+        Of the user above the ground, m: the one that is known, or the likeliest of `Surroundings.heights`.
     """
 
     position: Tensor
@@ -59,6 +63,27 @@ class Estimate:
     landings: Tensor
     log_weight: Tensor
     edges: Tensor
+    score: Tensor
+    height: Tensor
+
+    def at(self, index: Tensor) -> "Estimate":
+        """Some of the users."""
+        return Estimate(*(getattr(self, name)[index] for name in Estimate.__dataclass_fields__))
+
+    @classmethod
+    def joined(cls, parts: "list[Estimate]") -> "Estimate":
+        """Of several groups of users, one after the other."""
+        most = max(part.log_weight.shape[2] for part in parts)
+        return cls(
+            position=torch.cat([part.position for part in parts]),
+            covariance=torch.cat([part.covariance for part in parts]),
+            agreeing=torch.cat([part.agreeing for part in parts]),
+            landings=torch.cat([_widened(part.landings, most, 0.0) for part in parts]),
+            log_weight=torch.cat([_widened(part.log_weight, most, -torch.inf) for part in parts]),
+            edges=torch.cat([_widened(part.edges, most, 0.0) for part in parts]),
+            score=torch.cat([part.score for part in parts]),
+            height=torch.cat([part.height for part in parts]),
+        )
 
 
 @dataclass(frozen=True)
@@ -110,16 +135,7 @@ def consensus(waves: Waves, scene: Surroundings) -> Estimate:
         the landing point with the greatest product of all mixtures, waves weighted by power; and then the average of all
         that agree with it, weighted by precision.
     """
-    parts = [_consensus(part, scene) for part in waves.split(CHUNK)]
-    most = max(part.log_weight.shape[2] for part in parts)
-    return Estimate(
-        position=torch.cat([part.position for part in parts]),
-        covariance=torch.cat([part.covariance for part in parts]),
-        agreeing=torch.cat([part.agreeing for part in parts]),
-        landings=torch.cat([_widened(part.landings, most, 0.0) for part in parts]),
-        log_weight=torch.cat([_widened(part.log_weight, most, -torch.inf) for part in parts]),
-        edges=torch.cat([_widened(part.edges, most, 0.0) for part in parts]),
-    )
+    return Estimate.joined([_consensus(part, scene) for part in waves.split(CHUNK)])
 
 
 def _widened(places: Tensor, most: int, fill: float) -> Tensor:
@@ -138,8 +154,9 @@ def _consensus(waves: Waves, scene: Surroundings) -> Estimate:
     power = waves.gain.abs().square()
     lands = log_weight.isfinite().any(2)
     weight = torch.where(lands, (power / power.amax(1, keepdim=True).clamp_min(1e-300)) ** POWER_WEIGHT, 0.0)
-    position, total, agreeing = _agree(place, covariance, log_weight, weight, scene.box)
-    return Estimate(position, total, agreeing, place, log_weight, edge.view(shape))
+    position, total, agreeing, score = _agree(place, covariance, log_weight, weight, scene.box)
+    height = torch.full_like(score, scene.radio.user_height)
+    return Estimate(position, total, agreeing, place, log_weight, edge.view(shape), score, height)
 
 
 def _landings(waves: Waves, scene: Surroundings) -> _Landing:
@@ -298,8 +315,8 @@ def packed(usable: Tensor) -> tuple[Tensor, Tensor]:
 
 def _agree(
     place: Tensor, covariance: Tensor, log_weight: Tensor, weight: Tensor, box: tuple[float, float, float, float]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Position (B, 2), covariance (B, 2, 2) and share (B,) of where the waves (B, K, H) of users agree."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Position (B, 2), covariance (B, 2, 2), share (B,) and score (B,) of where the waves (B, K, H) of users agree."""
     batch, most, _ = log_weight.shape
     rows = torch.arange(batch, device=place.device)
     precision = torch.linalg.inv(covariance)
@@ -321,7 +338,9 @@ def _agree(
         most_places = int(counts[:, wave].max())
         says = (squares @ forms[:, wave, :, :most_places]).exp_().sum(-1)
         score += weight[:, wave, None] * (says.log1p() + elsewhere)
-    best = index.gather(1, torch.where(there, score, -torch.inf).argmax(1, keepdim=True))[:, 0]
+    first = torch.where(there, score, -torch.inf).argmax(1, keepdim=True)
+    best = index.gather(1, first)[:, 0]
+    over = score.gather(1, first)[:, 0] - weight.sum(1) * elsewhere
     apart = place.flatten(1, 2)[rows, best][:, None, None] - place
     away = ((precision @ apart[..., None])[..., 0] * apart).sum(-1)  # (B, K, H)
 
@@ -337,4 +356,4 @@ def _agree(
     position = torch.linalg.solve(total, pulled[..., None])[..., 0]
     share = (agrees * weight).sum(1) / weight.sum(1).clamp_min(1e-300)
     covariance = torch.where(lands[:, None, None], torch.linalg.inv(total), torch.nan)
-    return torch.where(lands[:, None], position, torch.nan), covariance, share
+    return torch.where(lands[:, None], position, torch.nan), covariance, share, torch.where(lands, over, 0.0)

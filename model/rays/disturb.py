@@ -3,65 +3,47 @@
 The channels of a store come from the very footprints and constants that waves are followed with. Real ones do not.
 """
 
+import hashlib
+import json
 import math
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor
 
 from wavecity.dataset import InputError
+from wavecity.model.rays.radio import Radio
 from wavecity.model.rays.surroundings import Surroundings, surroundings
+from wavecity.model.settings.disturbance import DisturbanceSettings
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import xarray as xr
 
 # Edge and height of a building that is not there, m.
 EXTRA_EDGE, EXTRA_HEIGHT = 15.0, 12.0
+# Waves around a path and the standard deviation of their directions, degrees: a cluster of 3GPP TR 38.901, 20 rays 3 degrees
+# apart in azimuth of departure (table 7.5-6, UMi street canyon in line of sight).
+CLUSTER, CLUSTER_SPREAD = 20, 3.0
+# Users whose waves are summed at a time.
+CHUNK = 32
+# Assumed heights of users and permittivities that are drawn are no lower.
+LOWEST_USER, VACUUM = 0.3, 1.0
 
 
-@dataclass(frozen=True)
-class Disturbance:
-    """What is wrong; by default nothing is.
-
-    Attributes
-    ----------
-    footprints : float
-        m by which every building is displaced, each in a direction of its own.
-    heights : float
-        Every height is off by a share of its own, at most so much.
-    missing, extra : float
-        Buildings that the map lacks, and that it has too many.
-    user_height, permittivity : float or None
-        Assumed height of users in m, and real part of the ground's relative permittivity.
-    bs_position, bs_height : float
-        m by which the base station's place is off, in a random direction of the plan, and upwards.
-    azimuth, downtilt : float
-        Degrees by which the panel is turned towards the north-east, and tilted down, without anybody's knowing it.
-    phase, gain : float
-        Standard deviation of every antenna's error in degrees, and dB; the same for all users.
+class Disturbance(DisturbanceSettings):
+    """What is wrong, and what it does; by default nothing is. See `DisturbanceSettings` for what there is.
 
     Examples
     --------
-    >>> Disturbance.of(["footprints=0.5", "phase=5"])
-    Disturbance(footprints=0.5, heights=0.0, missing=0.0, extra=0.0, user_height=None, permittivity=None, bs_position=0.0, \
-bs_height=0.0, azimuth=0.0, downtilt=0.0, phase=5.0, gain=0.0)
+    >>> wrong = Disturbance.of(["footprints=0.5", "phase=5", "user_heights=1,1.5,2"])
+    >>> wrong.phase, wrong.user_heights, wrong.needs_paths
+    (5.0, (1.0, 1.5, 2.0), False)
     """
-
-    footprints: float = 0.0
-    heights: float = 0.0
-    missing: float = 0.0
-    extra: float = 0.0
-    user_height: float | None = None
-    permittivity: float | None = None
-    bs_position: float = 0.0
-    bs_height: float = 0.0
-    azimuth: float = 0.0
-    downtilt: float = 0.0
-    phase: float = 0.0
-    gain: float = 0.0
 
     @classmethod
     def of(cls, texts: list[str]) -> "Disturbance":
@@ -70,21 +52,61 @@ bs_height=0.0, azimuth=0.0, downtilt=0.0, phase=5.0, gain=0.0)
         Raises
         ------
         InputError
-            There is no such name, or the value is no number.
+            There is no such name, or the value is no number or out of bounds.
         """
-        names = [field.name for field in fields(cls)]
-        found: dict[str, float] = {}
+        found: dict[str, Any] = {}
         for text in texts:
             name, _, value = text.partition("=")
-            if name not in names:
+            if name not in cls.model_fields:
                 raise InputError(
-                    f"disturb {text!r}: there is no {name!r}; give one of {', '.join(names)} as NAME=VALUE"
+                    f"disturb {text!r}: there is no {name!r}; give one of {', '.join(cls.model_fields)} as NAME=VALUE"
                 )
             try:
-                found[name] = float(value)
+                numbers = tuple(float(part) for part in value.split(","))
             except ValueError as error:
                 raise InputError(f"disturb {text!r}: {value!r} is no number; give NAME=VALUE") from error
-        return cls(**found)
+            found[name] = numbers if name == "user_heights" or len(numbers) > 1 else numbers[0]
+        try:
+            return cls(**found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"disturb {where}: {first['msg']}") from error
+
+    @property
+    def key(self) -> str:
+        """Short hash of what is wrong; empty where nothing is."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12] if content else ""
+
+    @property
+    def of_map(self) -> bool:
+        """Whether buildings are not where, or as high as, the map says."""
+        return bool(self.footprints or self.heights or self.missing or self.extra)
+
+    def drawn(self, rng: np.random.Generator, radio: Radio) -> "Disturbance":
+        """A random part of this, each error by itself: nothing to all of it, on either side where it has two.
+
+        Heights and permittivity are as far off the true ones of `radio` as this, or less; what is unknown stays unknown.
+        """
+        # As many draws whatever is wrong.
+        names = tuple(DisturbanceSettings.model_fields)
+        part = dict(zip(names, rng.uniform(0, 1, len(names)).tolist(), strict=True))
+        found: dict[str, Any] = {"user_heights": self.user_heights}
+        for name in ("footprints", "heights", "bs_position", "phase", "gain", "diffuse"):
+            found[name] = getattr(self, name) * part[name]
+        for name in ("bs_height", "azimuth", "downtilt"):
+            found[name] = getattr(self, name) * (2 * part[name] - 1)
+        for name in ("missing", "extra"):
+            found[name] = int(part[name] * (getattr(self, name) + 1))
+        for name, true, least in (
+            ("user_height", radio.user_height, LOWEST_USER),
+            ("permittivity", radio.permittivity.real, VACUUM),
+        ):
+            assumed = getattr(self, name)
+            if assumed is not None:
+                found[name] = max(true + (assumed - true) * (2 * part[name] - 1), least)
+        return Disturbance(**found)
 
     def surroundings(
         self, store: str, scene: int, rng: np.random.Generator
@@ -92,6 +114,11 @@ bs_height=0.0, azimuth=0.0, downtilt=0.0, phase=5.0, gain=0.0)
         """`surroundings` with this wrong in them, and where the base station is believed to be from where it is, float (2,).
 
         Places that users are located at are relative to where it is believed to be.
+
+        Raises
+        ------
+        InputError
+            Users are assumed as high as the base station.
         """
         true = surroundings(store, scene, lambda table: self.map(table, rng))
         angle = rng.uniform(0, 2 * math.pi)
@@ -103,8 +130,13 @@ bs_height=0.0, azimuth=0.0, downtilt=0.0, phase=5.0, gain=0.0)
             radio = replace(radio, user_height=self.user_height)
         if self.permittivity is not None:
             radio = replace(radio, permittivity=complex(self.permittivity, radio.permittivity.imag))
+        if max((radio.user_height, *self.user_heights)) >= radio.bs_height:
+            raise InputError(
+                f"users are assumed up to {max((radio.user_height, *self.user_heights)):g} m high, the base station at "
+                f"{radio.bs_height:g} m; no wave comes down, give user_height or user_heights below it"
+            )
         box = (west - shift[0], south - shift[1], east - shift[0], north - shift[1])
-        return Surroundings(moved, radio, box), shift
+        return Surroundings(moved, radio, box, self.user_heights), shift
 
     def map(self, buildings: "gpd.GeoDataFrame", rng: np.random.Generator) -> "gpd.GeoDataFrame":
         """A scene's buildings with this wrong in them: `geometry` in m, `base` and `height` above the ground."""
@@ -115,7 +147,7 @@ bs_height=0.0, azimuth=0.0, downtilt=0.0, phase=5.0, gain=0.0)
         angle, factor = rng.uniform(0, 2 * math.pi, len(buildings)), rng.uniform(-1, 1, len(buildings))
         order, places = (
             rng.permutation(len(buildings)),
-            rng.uniform(-100, 100 - EXTRA_EDGE, (max(int(self.extra), 1), 2)),
+            rng.uniform(-100, 100 - EXTRA_EDGE, (max(self.extra, 1), 2)),
         )
         table = buildings.assign(
             geometry=[
@@ -124,9 +156,9 @@ bs_height=0.0, azimuth=0.0, downtilt=0.0, phase=5.0, gain=0.0)
             ],
             height=np.maximum(buildings["height"] * (1 + self.heights * factor), buildings["base"] + 0.1),
         )
-        table = table.iloc[np.sort(order[int(self.missing) :])]
-        if int(self.extra) and len(table):
-            more = table.iloc[[0] * int(self.extra)].assign(
+        table = table.iloc[np.sort(order[self.missing :])]
+        if self.extra and len(table):
+            more = table.iloc[[0] * self.extra].assign(
                 geometry=[box(x, y, x + EXTRA_EDGE, y + EXTRA_EDGE) for x, y in places],
                 base=0.0,
                 height=EXTRA_HEIGHT,
@@ -137,9 +169,72 @@ bs_height=0.0, azimuth=0.0, downtilt=0.0, phase=5.0, gain=0.0)
         return table
 
     @property
-    def turns(self) -> bool:
-        """Whether the panel looks elsewhere, so that channels follow from paths only: see `turned`."""
-        return bool(self.azimuth or self.downtilt)
+    def needs_paths(self) -> bool:
+        """Whether channels follow from the store's paths only: the panel looks elsewhere, or paths are diffuse."""
+        return bool(self.azimuth or self.downtilt or self.diffuse)
+
+    def channels(
+        self, csi: Tensor, paths: "xr.Dataset | None", rng: np.random.Generator, spacing: float = 0.5
+    ) -> Tensor:
+        """Channels of users of one scene with this wrong in them.
+
+        Parameters
+        ----------
+        csi : complex (B, x, y)
+            True ones, of a panel that faces south.
+        paths : xarray.Dataset or None
+            `gain`, `aod_zenith`, `aod_azimuth` and `interactions` of the users, (user, path, ...); read only where it
+            `needs_paths`.
+        rng : Generator
+        spacing : float
+            Of the antennas, wavelengths.
+
+        Returns
+        -------
+        complex64 (B, x, y)
+            Users without a path keep zeros.
+        """
+        if self.needs_paths:
+            if paths is None:
+                raise ValueError("azimuth, downtilt and diffuse need the paths of the users")
+            zenith, azimuth = (paths[f"aod_{name}"].values.astype(float) for name in ("zenith", "azimuth"))
+            # A panel radiates ahead only.
+            gain = paths["gain"].values * (np.sin(zenith) * np.sin(azimuth) < 0)
+            touched = (paths["interactions"].values != 0).any(-1)
+            size = (csi.shape[1], csi.shape[2])
+            users = range(0, len(csi), CHUNK)
+            csi = torch.cat(
+                [
+                    self.turned(
+                        *self._diffused(gain[rows], zenith[rows], azimuth[rows], touched[rows], rng), size, spacing
+                    )
+                    for rows in (slice(start, start + CHUNK) for start in users)
+                ]
+            )
+        return self.antennas(csi, rng)
+
+    def _diffused(
+        self,
+        gain: NDArray[np.complex128],
+        zenith: NDArray[np.float64],
+        azimuth: NDArray[np.float64],
+        touched: NDArray[np.bool_],
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.complex128], NDArray[np.float64], NDArray[np.float64]]:
+        """Paths (B, P) and, of those that met something (`touched`), the waves around them: three of (B, P + P * CLUSTER)."""
+        if not self.diffuse:
+            return gain, zenith, azimuth
+        shape = (*gain.shape, CLUSTER)
+        amplitude = np.abs(gain) * touched * math.sqrt(self.diffuse / CLUSTER)
+        around = amplitude[..., None] * (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / math.sqrt(2)
+        # Laplace distributed, as in TR 38.901: its standard deviation is sqrt(2) times its scale.
+        turn, tilt = rng.laplace(0, math.radians(CLUSTER_SPREAD) / math.sqrt(2), (2, *shape))
+        kept = gain * np.where(touched, math.sqrt(1 - self.diffuse), 1.0)
+        return (
+            np.concatenate((kept, around.reshape(len(gain), -1)), 1),
+            np.concatenate((zenith, (zenith[..., None] + tilt).reshape(len(gain), -1)), 1),
+            np.concatenate((azimuth, (azimuth[..., None] + turn).reshape(len(gain), -1)), 1),
+        )
 
     def turned(
         self,
@@ -147,10 +242,11 @@ bs_height=0.0, azimuth=0.0, downtilt=0.0, phase=5.0, gain=0.0)
         zenith: NDArray[np.float64],
         azimuth: NDArray[np.float64],
         size: tuple[int, int],
+        spacing: float = 0.5,
     ) -> Tensor:
         """Channels complex64 (B, x, y) of paths (B, P) at a panel facing south that is turned and tilted by this.
 
-        Angles are those of departure, radians; antennas are half a wavelength apart.
+        Angles are those of departure, radians; antennas are `spacing` wavelengths apart.
         """
         turn, tilt = math.radians(self.azimuth), math.radians(self.downtilt)
         side = np.array([math.cos(turn), math.sin(turn), 0.0])
@@ -158,7 +254,7 @@ bs_height=0.0, azimuth=0.0, downtilt=0.0, phase=5.0, gain=0.0)
         down = -math.sin(tilt) * ahead - np.array([0.0, 0.0, math.cos(tilt)])
         away = np.stack((np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)), -1)
         waves = [
-            np.exp(1j * math.pi * (away @ axis)[..., None] * (np.arange(count) - (count - 1) / 2))
+            np.exp(2j * math.pi * spacing * (away @ axis)[..., None] * (np.arange(count) - (count - 1) / 2))
             for axis, count in zip((side, down), size, strict=True)
         ]
         return torch.from_numpy(np.einsum("bp,bpx,bpy->bxy", gain, *waves)).to(torch.complex64)
@@ -168,3 +264,7 @@ bs_height=0.0, azimuth=0.0, downtilt=0.0, phase=5.0, gain=0.0)
         phase, gain = rng.standard_normal((2, *csi.shape[1:]))
         error = 10 ** (self.gain * gain / 20) * np.exp(1j * np.radians(self.phase) * phase)
         return csi * torch.from_numpy(error).to(csi.dtype)
+
+
+# Nothing is wrong.
+NOTHING = Disturbance()

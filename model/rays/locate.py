@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.model.rays.consensus import Estimate, consensus
+from wavecity.model.rays.heights import likeliest
 from wavecity.model.rays.surroundings import Surroundings
 from wavecity.model.rays.waves import recover
 
@@ -24,7 +25,7 @@ def locate(
     shown : bool (x, y)
         Antennas that are seen. A regular grid of every second one would leave directions ambiguous.
     scene : Surroundings
-        See `surroundings`.
+        See `surroundings`. With `heights`, waves are recovered and followed for each, and each user's likeliest is taken.
     noise : float or (B,)
         Mean power of the noise of an entry, on the scale of the squared magnitude of `csi`; 0 for none.
 
@@ -32,7 +33,8 @@ def locate(
     -------
     Estimate
         `position` (B, 2), east and north of the base station in m, nan where no wave comes down; `covariance` (B, 2, 2) in
-        m^2; `agreeing` (B,), the share of the waves that agree; and every wave's landing points.
+        m^2; `agreeing` (B,), the share of the waves that agree; `height` (B,), the user's in m; and every wave's landing
+        points.
 
     Raises
     ------
@@ -63,5 +65,15 @@ def locate(
     if level.shape not in ((), (len(channels),)) or not (level.isfinite() & (level >= 0)).all():
         msg = f"noise is {tuple(level.shape)}; give one power of 0 or more, or one for each of {len(channels)} users"
         raise InputError(msg)
-    waves = recover(channels, mask, level.expand(len(channels)), scene.radio)
-    return consensus(waves, scene)
+    level = level.expand(len(channels))
+    if not scene.heights:
+        return consensus(recover(channels, mask, level, scene.radio), scene)
+    assumed = [scene.at_height(height) for height in scene.heights]
+    waves = [recover(channels, mask, level, one.radio) for one in assumed]
+    found = [consensus(part, one) for part, one in zip(waves, assumed, strict=True)]
+    unexplained, score = (
+        torch.stack([getattr(one, name) for one in parts]) for name, parts in (("unexplained", waves), ("score", found))
+    )
+    best = likeliest(unexplained, score, channels[:, mask], level)
+    users = torch.arange(len(channels), device=device)
+    return Estimate.joined(found).at(best * len(channels) + users)

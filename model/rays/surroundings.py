@@ -1,7 +1,7 @@
 """What locating users needs to know of a scene of a store: its walls and the constants of the link."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,15 +30,26 @@ class Surroundings:
     radio : Radio
     box : (float, float, float, float)
         West, south, east and north limit of where users can be, relative to the base station, m.
+    heights : tuple of float
+        Heights above the ground, m, of which it is unknown which one is a user's: a range in steps, or those of floors.
+        Empty where it is `radio.user_height`.
     """
 
     walls: Walls
     radio: Radio
     box: tuple[float, float, float, float]
+    heights: tuple[float, ...] = ()
+
+    def at_height(self, height: float) -> "Surroundings":
+        """The same for users who are known to be at one height."""
+        return replace(self, radio=replace(self.radio, user_height=height), heights=())
 
 
 def surroundings(
-    store: str, scene: int, edit: "Callable[[gpd.GeoDataFrame], gpd.GeoDataFrame] | None" = None
+    store: str,
+    scene: int,
+    edit: "Callable[[gpd.GeoDataFrame], gpd.GeoDataFrame] | None" = None,
+    heights: Sequence[float] = (),
 ) -> Surroundings:
     """Walls and radio constants of one scene of a store.
 
@@ -50,11 +61,14 @@ def surroundings(
         Row of the store's arrays.
     edit : callable, optional
         From the scene's buildings to those that walls are taken from; see `walls_of`.
+    heights : sequence of float, optional
+        Heights in m, of which it is unknown which one is a user's; by default that of the store's users is known.
 
     Raises
     ------
     InputError
-        The store lacks the buildings or a constant, or its panel is one that waves cannot be followed from.
+        The store lacks the buildings or a constant, or its panel is one that waves cannot be followed from; or a height is
+        not between ground and base station.
 
     Examples
     --------
@@ -67,7 +81,13 @@ def surroundings(
     half = float(data.attrs["tile_size_m"]) / 2
     west, south, east, north = (limit - at for limit, at in zip((-half, -half, half, half), (*bs, *bs), strict=True))
     walls = walls_of(edit(buildings) if edit else buildings, bs)
-    return Surroundings(walls, radio_of({**attributes_of(data.attrs)}, store), (west, south, east, north))
+    radio = radio_of({**attributes_of(data.attrs)}, store)
+    for height in heights:
+        if not 0 < height < radio.bs_height:
+            raise InputError(
+                f"heights: {height:g} m is not between the ground and the base station at {radio.bs_height:g} m"
+            )
+    return Surroundings(walls, radio, (west, south, east, north), tuple(heights))
 
 
 def buildings_of(store: str, scene: int) -> "gpd.GeoDataFrame":

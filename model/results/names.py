@@ -134,6 +134,13 @@ class Metric(StrEnum):
         "share of users whose first pair of beams is the predicted one", _SHARE, "two linear probes")
     SU_RATE = ("su_rate", "SU-MIMO sum-rate", "bit/s/Hz", "higher",
         "mean over users of the rate of two streams with the predicted beams", _SHARE, "two linear probes")
+    FEW_LOCATION_ERROR = ("few_location_error", "Location with few labels, median error", "m", "lower",
+        "median distance between true and predicted position in unseen scenes, from labelled users of training scenes",
+        Axis.LABELS, "unseen scenes")
+    FEW_NLOS_ACCURACY = ("few_nlos_accuracy", "Line of sight with few labels, balanced accuracy", "%", "higher",
+        "mean of the shares of users in and out of sight who are found to be so, in unseen scenes", Axis.LABELS, "unseen scenes")
+    FEW_BEAM_TOP1 = ("few_beam_top1", "Beam with few labels, top-1 accuracy", "%", "higher",
+        "share of users of unseen scenes whose best beam is the predicted one", Axis.LABELS, "unseen scenes")
     LATENCY = ("latency", "Latency, batch of 1", "ms", "lower",
         "median time of one inference on the CPU", None, "", "shown", "inferences timed")
     PREDICTION_NMSE = ("prediction_nmse", "Channel prediction, NMSE", "dB", "lower",

@@ -52,6 +52,10 @@ class Condition:
     layers: Annotated[int | None, "layers of the model, where it is varied"] = None
     batch: Annotated[int | None, "users in a timed forward pass"] = None
     threads: Annotated[int | None, "CPU threads of a timed inference"] = None
+    region: Annotated[float | None, "share of the model's mixture that a stated region holds"] = None
+    disturbed: Annotated[str | None, "what is wrong on purpose in map, panel, heights or noise; null for nothing"] = (
+        None
+    )
 
     def fits(self, **wanted: object) -> bool:
         """Whether all these fields have these values; of a tuple, any."""
@@ -180,4 +184,4 @@ def _record(line: Facts) -> Record:
     named = {name: kind(line[name]) for name, kind in _NAMES.items() if line[name] is not None}
     line = line | named | {"x": math.nan if line["x"] is None else line["x"]}
     own = {one.name: line[one.name] for one in fields(Record) if one.name != "condition"}
-    return Record(**own, condition=Condition(**{name: line[name] for name in _CONDITION}))
+    return Record(**own, condition=Condition(**{name: line.get(name) for name in _CONDITION}))

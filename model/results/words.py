@@ -75,6 +75,10 @@ def condition_of(metric: Metric, condition: Condition) -> str:
         parts.append(f"batch of {at.batch}")
     if at.precision is not None:
         parts.append(at.precision)
+    if at.region is not None:
+        parts.append(f"region of {share_of(at.region)}")
+    if at.disturbed is not None:
+        parts.append(f"wrong: {at.disturbed}")
     return ", ".join(parts) or metric.whole
 
 

@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from wavecity.dataset.settings import Settings
-from wavecity.model.settings.bounds import Count, Natural, Part
+from wavecity.model.settings.bounds import Count, Counts, Natural, Part, Probability
+from wavecity.model.settings.disturbance import STANDARD, TRAINED, Cases, CaseSettings, DisturbanceSettings
 
 
 class RaysModelSettings(Settings):
@@ -57,6 +58,21 @@ class RaysSettings(Settings):
     workers: Natural = Field(
         0, description="Processes that recover waves before the training; 0 for one a core. No result depends on it."
     )
+    disturbed_share: Probability = Field(
+        0.0,
+        description="Share of the draws of scenes in which map, panel and heights are not as they are believed to be: at "
+        "most as in `disturbance`, each by a random part of it.",
+    )
+    disturbance: DisturbanceSettings = TRAINED
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out disturbances where there are none: what is written of such settings is as it was before."""
+        content: dict[str, object] = handler(self)
+        if not self.disturbed_share:
+            content.pop("disturbed_share", None)
+            content.pop("disturbance", None)
+        return content
 
 
 class ZeroShotSettings(Settings):
@@ -75,3 +91,36 @@ class ZeroShotSettings(Settings):
     neighbours: int = Field(
         4000, ge=1, description="Largest number of labelled training users of the nearest neighbours."
     )
+    disturbed: Cases = Field(
+        {},
+        description="What location is tested with besides: `standard`, each usual error of map, panel, heights and noise alone, "
+        "and a sum of them; or name -> what is wrong, see `training.rays.disturbance`, with `snr` and `patches`.",
+    )
+    disturbed_users: int = Field(
+        1000,
+        ge=1,
+        description="Largest number of users that this is tested on, all of the scenes that they stand in; at least one scene.",
+    )
+
+    @property
+    def cases(self) -> dict[str, CaseSettings]:
+        """What is wrong, by name."""
+        return STANDARD if self.disturbed == "standard" else self.disturbed
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out disturbances where there are none: what is written of such settings is as it was before."""
+        content: dict[str, object] = handler(self)
+        if not self.disturbed:
+            content.pop("disturbed", None)
+            content.pop("disturbed_users", None)
+        return content
+
+
+class FewLabelsSettings(Settings):
+    """Does pretraining pay: heads and whole networks trained on few labelled users of the training scenes [ours]."""
+
+    labels: Counts = Field((20, 100, 400, 1000, 6400), description="Numbers of labelled users.")
+    test_users: int = Field(2000, ge=10, description="Largest number of users of test scenes.")
+    patches: Count = Field(16, description="CSI patches seen.")
+    snr: float = Field(10.0, description="Signal-to-noise ratio of what is seen, dB.")

@@ -14,6 +14,7 @@ TaskName = Literal[
     "prediction",
     "equivariance",
     "zero-shot",
+    "few-labels",
     "radio-map",
 ]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
@@ -26,7 +27,7 @@ class Registered:
     module: str  # Where its `SPECS` are, one for each model
     meaning: str  # What it is, in a line
     backbones: tuple[Backbone, ...] = ("multimodal",)  # Models that have it
-    on_request: bool = False  # Whether it runs only where it is named
+    on_request: tuple[Backbone, ...] = ()  # Models for which it runs only where it is named
 
 
 # In the order in which they run.
@@ -42,7 +43,9 @@ REGISTERED: dict[TaskName, Registered] = {
     "mu-mimo": Registered("wavecity.model.tasks.beams.mu_mimo", "beams and sum-rate of several users"),
     "su-mimo": Registered(
         "wavecity.model.tasks.beams.su_mimo",
-        "beam pairs and rate of a user with several antennas (needs features.paths)",
+        "beam pairs and rate of a user with several antennas (needs features.paths; of a path model only where it is named)",
+        ("multimodal", "rays"),
+        on_request=("rays",),
     ),
     "latency": Registered("wavecity.model.tasks.latency", "time of one inference, in PyTorch and exported"),
     "prediction": Registered(
@@ -52,18 +55,24 @@ REGISTERED: dict[TaskName, Registered] = {
         "wavecity.model.tasks.equivariance",
         "networks that know the symmetries of waves against plain ones (runs only where it is named)",
         ("multimodal", "temporal"),
-        on_request=True,
+        on_request=("multimodal", "temporal"),
     ),
     "zero-shot": Registered(
         "wavecity.model.tasks.zero_shot",
         "location, beams, masked CSI and occupancy without a label, against physics and neighbours (only for a path model)",
         ("rays",),
     ),
+    "few-labels": Registered(
+        "wavecity.model.tasks.few_labels",
+        "location, line of sight and beams from few labels, pretrained or from scratch (only for a path model where it is named)",
+        ("rays",),
+        on_request=("rays",),
+    ),
     "radio-map": Registered(
         "wavecity.model.tasks.radio_map",
         "radio maps of unseen scenes by a U-Net, kriging and distance (needs features.radio_map; runs only where it is named)",
         ("multimodal", "temporal", "rays"),
-        on_request=True,
+        on_request=("multimodal", "temporal", "rays"),
     ),
 }
 # What each is, in a line.
@@ -72,5 +81,8 @@ TASKS_OF: dict[str, tuple[TaskName, ...]] = {
     backbone: tuple(name for name, task in REGISTERED.items() if backbone in task.backbones)
     for backbone in get_args(Backbone)
 }
-# Run only where they are asked for: they train networks of their own.
-ON_REQUEST: tuple[TaskName, ...] = tuple(name for name, task in REGISTERED.items() if task.on_request)
+# Of each model those that run only where they are asked for: they train networks of their own, or take long.
+ON_REQUEST: dict[str, tuple[TaskName, ...]] = {
+    backbone: tuple(name for name, task in REGISTERED.items() if backbone in task.on_request)
+    for backbone in get_args(Backbone)
+}

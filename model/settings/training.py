@@ -12,7 +12,7 @@ from wavecity.dataset.settings import Settings
 from wavecity.model.settings.bounds import Count, Natural, Probability, Rate, Rates, Ratio, Shares
 from wavecity.model.settings.equivariance import EquivarianceSettings
 from wavecity.model.settings.prediction import PredictionSettings
-from wavecity.model.settings.rays import RaysSettings, ZeroShotSettings
+from wavecity.model.settings.rays import FewLabelsSettings, RaysSettings, ZeroShotSettings
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.temporal import TemporalSettings
 
@@ -252,8 +252,8 @@ class EvaluationSettings(Settings):
 
     tasks: tuple[TaskName, ...] | None = Field(
         None,
-        description="Tasks run after a pretraining; empty: all of the model that the dataset allows, but not equivariance "
-        "and radio-map, which train networks of their own.",
+        description="Tasks run after a pretraining; empty: all of the model that the dataset allows, but not equivariance, "
+        "radio-map and few-labels, which train networks of their own, nor a path model's su-mimo, which takes long.",
     )
     batch_size: int = Field(64, ge=1, description="Users in an evaluation batch.")
     max_users: int = Field(
@@ -277,6 +277,7 @@ class EvaluationSettings(Settings):
     prediction: PredictionSettings = PredictionSettings()
     equivariance: EquivarianceSettings = EquivarianceSettings()
     zero_shot: ZeroShotSettings = ZeroShotSettings()
+    few_labels: FewLabelsSettings = FewLabelsSettings()
 
 
 class TrainingSettings(Settings):

@@ -1,21 +1,16 @@
 """What the path model says of users of unseen scenes without a label, against physics, neighbours and sparse recovery."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from wavecity.dataset.reader import open_store
-from wavecity.dataset.records import attributes_of
 from wavecity.model.data.tokens import squared
-from wavecity.model.data.users import Samples, SceneTable, WirelessData, evenly, picked
+from wavecity.model.data.users import SceneTable, WirelessData, evenly
 from wavecity.model.learning.baselines import (
     average_precision,
     decibel,
-    nearest_neighbours,
     neighbour_mean,
     nmse,
     omp,
@@ -28,28 +23,21 @@ from wavecity.model.path_model.network import channel_of
 from wavecity.model.rays.surroundings import surroundings
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Arrays, Condition, Facts, Findings, Record
-from wavecity.model.settings.rays import ZeroShotSettings
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
-from wavecity.model.tasks.reconstruction import fingerprint
 from wavecity.model.tasks.spec import TaskSpec
+from wavecity.model.tasks.zero_shot_location import KINDS, disturbed, kinds_of, links_of, location, seen_by
 from wavecity.model.tasks.zero_shot_rates import calibration, sum_rates
 
 TASK: TaskName = "zero-shot"
-# Bit of a stored interaction that stands for an edge.
-DIFFRACTION = 8
-# Users by how their waves arrive: `reflected` have no line of sight, but a tenth of their power or more without an edge.
-KINDS = ("line of sight", "reflected", "diffracted only")
-SPECULAR = 0.1
-# Paths of the pursuit for beams, and stream of random numbers of the regions.
-FEW_PATHS, REGIONS = 4, 31
+# Paths of the pursuit for beams.
+FEW_PATHS = 4
 
 
 def zero_shot(predictor: PathPredictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Location, its confidence, masked CSI, beams and occupancy of users of some splits, without a label.
 
-    Every method sees the same noisy CSI patches. Neighbours are looked up among users of the store's train split that stand
-    in other cities; where all stand in one, in other scenes.
+    Every method sees the same noisy CSI patches. With `zero_shot.disturbed`, location is tested with something wrong, too.
     """
     config = settings.zero_shot
     test = Links.joined([links_of(data.splits[split], config.users) for split in config.splits])
@@ -57,7 +45,7 @@ def zero_shot(predictor: PathPredictor, data: WirelessData, settings: Evaluation
     draw = Draw(seed, config.patches, config.snr)
     found = predictor.predict(test, draw)
     scores, hidden = predictor.occupancy(test, draw, settings.scene_mask)
-    records = _location(predictor, data, test, kinds, found, draw, config)
+    records = location(predictor, data, test, kinds, found, draw, config)
     records += _csi(predictor, test, found, draw, settings)
     records += _beams(predictor, test, replace(draw, patches=config.beam_patches), data, settings)
     every = {"all": torch.ones(len(test), dtype=torch.bool)}
@@ -73,6 +61,9 @@ def zero_shot(predictor: PathPredictor, data: WirelessData, settings: Evaluation
         "told_besides_csi": "footprints with heights, heights of both ends, material of the ground, power of the noise",
         **calibration(found.location, test.position, groups, seed),
     }
+    if config.cases:
+        wrong, about = disturbed(predictor, data, test, kinds, config, seed)
+        records, facts = records + wrong, facts | about
     if not any(record.metric is Metric.MU_RATE for record in records):
         facts["not possible: sum-rate"] = (
             f"channels without their level, or no scene with {settings.mu_mimo.cluster} users; give "
@@ -121,98 +112,6 @@ def _shown(test: Links, found: Predictions, scores: Tensor, hidden: Tensor, coun
         "spectrum_model": (spectrum / spectrum.mean((1, 2), keepdim=True)).numpy(),
         "occupancy_model": torch.where(hidden[some], scores[some], torch.nan).numpy(),
     }
-
-
-def links_of(samples: Samples, limit: int) -> Links:
-    """Users of a split, so many evenly spread over it."""
-    items = picked(samples, limit)
-    index = evenly(len(samples), min(limit, len(samples))).numpy()
-    return Links(
-        csi=torch.stack([item["csi"] for item in items]),
-        position=torch.stack([torch.as_tensor(item["user_position"]) for item in items])[:, :2].float(),
-        scene=torch.as_tensor(np.asarray(samples.scene_index)[index]),
-        user=torch.as_tensor(np.asarray(samples.user_index)[index]),
-    )
-
-
-def kinds_of(store: str, users: Links) -> NDArray[np.int64]:
-    """Index of each user's kind in `KINDS`, from the paths of the store; users out of sight are `reflected` without them."""
-    data = open_store(store)
-    kinds = np.zeros(len(users), np.int64)
-    features = attributes_of(data.attrs).get("recipe", {}).get("features", {})
-    paths = open_store(store, "paths") if features.get("paths", True) else None
-    for scene in users.scene.unique().tolist():
-        mine = (users.scene == scene).numpy()
-        rows = users.user.numpy()[mine]
-        kind = np.where(data["los"].isel(scene=scene).values[rows], 0, 1)
-        if paths is not None:
-            part = paths[["gain", "interactions"]].isel(scene=scene, user=rows).load()
-            power = np.abs(part["gain"].values) ** 2
-            specular = ~(part["interactions"].values & DIFFRACTION).any(-1)
-            edges_only = (power * specular).max(1) <= SPECULAR * power.sum(1)
-            kind = np.where((kind == 1) & edges_only, 2, kind)
-        kinds[mine] = kind
-    return kinds
-
-
-def seen_by(predictor: PathPredictor, users: Links, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Noisy channels (N, x, y) of users, and the antennas (x, y) that are the same for all."""
-    noisy = torch.zeros_like(users.csi)
-    shown = torch.zeros(users.csi.shape[1:], dtype=torch.bool)
-    for scene in users.scene.unique().tolist():
-        mine = users.scene == scene
-        channels, _, shown = predictor.cache.seen(scene, draw)
-        noisy[mine] = channels[users.user[mine]]
-    return noisy, shown
-
-
-def _location(
-    predictor: PathPredictor,
-    data: WirelessData,
-    test: Links,
-    kinds: NDArray[np.int64],
-    found: Predictions,
-    draw: Draw,
-    config: ZeroShotSettings,
-) -> list[Record]:
-    train = links_of(data.splits["train"], config.neighbours)
-    (known, _), (noisy, shown) = seen_by(predictor, train, draw), seen_by(predictor, test, draw)
-    features, queries = fingerprint(known, shown), fingerprint(noisy, shown)
-    near, mean = torch.zeros_like(test.position), torch.zeros_like(test.position)
-    for mine, others in _other_places(test, train, data.scenes):
-        near[mine] = nearest_neighbours(features[others], train.position[others], queries[mine])
-        mean[mine] = train.position[others].mean(0)
-    places = {
-        Method.MODEL: found.location.best(),
-        Method.PHYSICS: found.physics,
-        Method.KNN_TRAINING: near,
-        Method.MEAN_TRAINING: mean,
-    }
-    errors = {method: (place - test.position).norm(dim=1) for method, place in places.items()}
-    held = found.location.holds(test.position, config.confidence, np.random.default_rng([draw.seed, REGIONS]))
-    hidden = 1 - float(shown.float().mean())
-    records = []
-    for number, kind in enumerate((None, *KINDS)):
-        mine = torch.ones(len(test), dtype=torch.bool) if kind is None else torch.from_numpy(kinds == number - 1)
-        if not mine.any():
-            continue
-        where, count = Condition(csi_masked=hidden, user_kind=kind), int(mine.sum())
-        for method, error in errors.items():
-            for metric, share in ((Metric.HIDDEN_LOCATION_ERROR, 0.5), (Metric.HIDDEN_LOCATION_P90, 0.9)):
-                value = float(error[mine].quantile(share))
-                records.append(Record(metric, method, value, draw.seed, count, condition=where))
-        share_held = 100 * float(held[mine].float().mean())
-        records.append(Record(Metric.REGION_HELD, Method.MODEL, share_held, draw.seed, count, condition=where))
-    return records
-
-
-def _other_places(test: Links, train: Links, scenes: SceneTable) -> Iterator[tuple[Tensor, Tensor]]:
-    """Which test users, bool (N,), may know which training users, bool (M,): those of other cities, else of other scenes."""
-    numbers = {city: number for number, city in enumerate(dict.fromkeys(scenes.cities))}
-    city = torch.tensor([numbers[name] for name in scenes.cities])
-    places = (city[test.scene], city[train.scene]) if len(city[train.scene].unique()) > 1 else (test.scene, train.scene)
-    for place in places[0].unique():
-        yield places[0] == place, places[1] != place
 
 
 def _csi(

@@ -1,6 +1,6 @@
 """What beams without a label are worth to users who are served together, and whether stated regions hold what they state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -76,6 +76,14 @@ def sum_rates(
     return records
 
 
+def regions(location: Mixture, position: Tensor, shares: Sequence[float], seed: int) -> dict[float, Tensor]:
+    """By stated share, whether positions (N, 2) are in the smallest region that holds it of a mixture, bool (N,) each."""
+    return {
+        share: location.holds(position, share, np.random.default_rng([seed, REGIONS, int(1000 * share)]))
+        for share in sorted(set(shares))
+    }
+
+
 def calibration(location: Mixture, position: Tensor, groups: Mapping[str, Tensor], seed: int) -> Facts:
     """How far a mixture's confidence can be believed.
 
@@ -98,10 +106,7 @@ def calibration(location: Mixture, position: Tensor, groups: Mapping[str, Tensor
     best = location.best()
     error = (best - position).norm(dim=1)
     sure = location.log_density(best[:, None])[:, 0]
-    held = {
-        share: location.holds(position, share, np.random.default_rng([seed, REGIONS, int(1000 * share)]))
-        for share in SHARES
-    }
+    held = regions(location, position, SHARES, seed)
     within: dict[str, dict[str, float]] = {}
     medians: dict[str, dict[str, float]] = {}
     for name, mine in groups.items():

@@ -14,8 +14,7 @@ from wavecity.model.data.snapshots import FIELDS, STATION, SnapshotData, check_s
 from wavecity.model.data.trajectories import CSI, TemporalData, channels, check_temporal, load_temporal
 from wavecity.model.multimodal.module import PretrainModule
 from wavecity.model.path_model.cache import FrontCache
-from wavecity.model.path_model.front import Draw
-from wavecity.model.path_model.module import PathModule, links
+from wavecity.model.path_model.module import PathModule, links, training_draw
 from wavecity.model.rays.radio import Radio
 from wavecity.model.rays.surroundings import radio_of
 from wavecity.model.settings.temporal import TemporalSettings
@@ -163,7 +162,7 @@ class Rays:
     def batches(self, seed: int) -> ChannelDataModule:
         """Batches of the train and validation splits: `Links`. Waves that have not been recovered yet are, before."""
         rays = self.settings.rays
-        draws = [Draw(seed, number=number + 1) for number in range(rays.draws)]
+        draws = [training_draw(rays, seed, number + 1) for number in range(rays.draws)]
         train, validation = (self.data.splits[split].scene_index.tolist() for split in ("train", "validation"))
         cache = self._cache()
         cache.fill(train, draws, rays.workers)

@@ -21,6 +21,7 @@ from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.rows import frame_of, rows_of
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings, LinkSettings, TrainingSettings
 from wavecity.model.tasks.beams import su_mimo as task
+from wavecity.model.tasks.beams import su_pairs
 from wavecity.model.tasks.beams.probes import Pool, probe
 from wavecity.model.tasks.beams.receivers import panel_channels, receivers
 from wavecity.model.tasks.beams.su_precoding import Pairs
@@ -210,8 +211,8 @@ def test_the_zero_filled_channel_is_searched_at_the_gain_of_the_whole_array(pred
 def test_accuracies_of_pairs_counted_by_hand():
     label = Pairs(torch.tensor([[5, 9], [1, 2], [3, 4]]), torch.tensor([[0, 1], [2, 3], [1, 0]]))
     found = Pairs(torch.tensor([[9, 5], [1, 7], [8, 9]]), torch.tensor([[0, 1], [2, 0], [3, 2]]))
-    assert task.found_share(found.tx, label.tx) == pytest.approx((2 + 1 + 0) / 6)
-    assert task.found_share(found.rx, label.rx) == pytest.approx((2 + 1 + 0) / 6)
+    assert su_pairs.found_share(found.tx, label.tx) == pytest.approx((2 + 1 + 0) / 6)
+    assert su_pairs.found_share(found.rx, label.rx) == pytest.approx((2 + 1 + 0) / 6)
     csi = torch.randn(3, 4, 4, 4, dtype=torch.complex64)
     served = task.ServedUsers(csi, (2, 2), task.link_of(LinkSettings()))
     served.label = label
@@ -240,8 +241,8 @@ def test_probes_find_both_beams_and_which_one_leads():
     pool = Pool.of(pairs[:300], 16, task.SHARES, 0)
     heads = HeadSettings(seeds=1, steps=200, learning_rates=(3e-2,))
     ((_, scores, _),) = probe((features[:300], features[300:]), pool, 300, heads)
-    found = task.best_two(scores, scores).tx
-    assert task.found_share(found, pairs[300:]) > 0.97
+    found = su_pairs.best_two(scores, scores).tx
+    assert su_pairs.found_share(found, pairs[300:]) > 0.97
     assert (found == pairs[300:]).float().mean() > 0.95
 
 

@@ -6,11 +6,15 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from shapely import box
 
 from wavecity.dataset import InputError
-from wavecity.model.rays.disturb import Disturbance
+from wavecity.model.rays.disturb import NOTHING, Disturbance
+from wavecity.model.rays.radio import Radio
 from wavecity.model.rays.surroundings import surroundings
+from wavecity.model.settings.disturbance import STANDARD, TRAINED, DisturbanceSettings
+from wavecity.model.settings.rays import RaysSettings, ZeroShotSettings
 
 
 def blocks() -> gpd.GeoDataFrame:
@@ -94,3 +98,114 @@ def test_a_place_that_is_believed_wrong_moves_the_walls(helsinki_store) -> None:
 def test_what_cannot_be_wrong_is_refused(text, message) -> None:
     with pytest.raises(InputError, match=message):
         Disturbance.of([text])
+
+
+def paths_south(users: int, met: int) -> xr.Dataset:
+    """One path of gain 1 to each user, straight ahead of a panel that faces south; `met` is what it met."""
+    level, south = np.full((users, 1), math.pi / 2), np.full((users, 1), -math.pi / 2)
+    names = {"gain": np.ones((users, 1), complex), "aod_zenith": level, "aod_azimuth": south}
+    arrays = {name: (("user", "path"), values) for name, values in names.items()}
+    return xr.Dataset({**arrays, "interactions": (("user", "path", "bounce"), np.full((users, 1, 2), met))})
+
+
+def test_diffuse_waves_have_their_share_of_the_power_and_the_spread_of_a_cluster() -> None:
+    """The spread by what it does to neighbours: the characteristic function of Laplace's distribution."""
+    users, antennas = 3000, 17
+    wrong, zeros = Disturbance(diffuse=0.3), torch.zeros(users, antennas, 1)
+    csi = wrong.channels(zeros.to(torch.complex64), paths_south(users, 1), np.random.default_rng(0)).numpy()[..., 0]
+    # The path itself is the same for all: what is left has mean 0.
+    assert abs(csi.mean(0)) == pytest.approx(np.full(antennas, math.sqrt(0.7)), abs=0.05)
+    around = csi - math.sqrt(0.7)
+    assert np.mean(np.abs(around) ** 2) == pytest.approx(0.3, rel=0.05)
+    for apart in (4, 8, 16):
+        likeness = np.mean(around[:, apart:] * around[:, :-apart].conj()) / 0.3
+        expected = 1 / (1 + (math.radians(3.0) * math.pi * apart) ** 2 / 2)
+        assert likeness.real == pytest.approx(expected, abs=0.05)
+    # Users have waves of their own.
+    assert abs(np.mean(around[1:] * around[:-1].conj())) < 0.02
+
+
+def test_a_path_that_met_nothing_stays_as_it_is() -> None:
+    csi = Disturbance(diffuse=0.3).channels(
+        torch.zeros(5, 4, 4, dtype=torch.complex64), paths_south(5, 0), np.random.default_rng(0)
+    )
+    assert torch.allclose(csi, torch.ones(5, 4, 4, dtype=torch.complex64))
+
+
+def test_a_turn_of_a_panel_with_antennas_closer_together_turns_less_phase() -> None:
+    quarter = Disturbance(azimuth=3.0).channels(
+        torch.zeros(1, 8, 8, dtype=torch.complex64), paths_south(1, 0), np.random.default_rng(0), spacing=0.25
+    )
+    step = float((quarter[0, 1:] * quarter[0, :-1].conj()).mean().angle())
+    assert step == pytest.approx(-2 * math.pi * 0.25 * math.sin(math.radians(3)), abs=1e-6)
+
+
+RADIO = Radio(28.5e9, 0.5, 15.0, 1.5, 5.24 - 0.4j)
+
+
+def test_what_is_drawn_is_at_most_what_is_stated_and_lies_on_both_sides() -> None:
+    drawn = [Disturbance(**TRAINED.model_dump()).drawn(np.random.default_rng(seed), RADIO) for seed in range(400)]
+
+    def values(name: str) -> np.ndarray:
+        return np.array([getattr(one, name) for one in drawn], float)
+
+    for name in ("footprints", "heights", "bs_position", "phase", "gain", "diffuse"):
+        most = getattr(TRAINED, name)
+        assert 0 <= values(name).min() < 0.05 * most
+        assert 0.95 * most < values(name).max() <= most
+    for name in ("bs_height", "azimuth", "downtilt"):
+        most = getattr(TRAINED, name)
+        assert -most <= values(name).min() < -0.9 * most
+        assert 0.9 * most < values(name).max() <= most
+    assert {*values("missing")} == {*values("extra")} == {0.0, 1.0}
+    # As far above the truth as the assumed value is below it.
+    for name, true in (("user_height", 1.5), ("permittivity", 5.24)):
+        off = abs(getattr(TRAINED, name) - true)
+        assert values(name).min() == pytest.approx(true - off, abs=0.1 * off)
+        assert values(name).max() == pytest.approx(true + off, abs=0.1 * off)
+    # Errors are drawn by themselves.
+    assert abs(np.corrcoef(values("phase"), values("gain"))[0, 1]) < 0.2
+
+
+def test_nothing_is_drawn_of_nothing_and_what_is_unknown_stays_unknown() -> None:
+    assert not NOTHING.drawn(np.random.default_rng(0), RADIO).key
+    unknown = Disturbance(user_heights=(1.0, 2.0)).drawn(np.random.default_rng(0), RADIO)
+    assert unknown.user_heights == (1.0, 2.0)
+
+
+def test_a_key_tells_disturbances_apart() -> None:
+    every = [
+        NOTHING,
+        *(Disturbance(**case.model_dump(include=set(DisturbanceSettings.model_fields))) for case in STANDARD.values()),
+    ]
+    keys = [one.key for one in every]
+    # Those of noise and patches have nothing wrong.
+    assert len({*keys}) == len(keys) - sum(
+        case.snr is not None or case.patches is not None for case in STANDARD.values()
+    )
+    assert keys[0] == ""
+    assert Disturbance(phase=5.0).key == Disturbance(phase=5).key != Disturbance(phase=4).key
+
+
+def test_users_as_high_as_the_base_station_are_refused(helsinki_store) -> None:
+    for wrong in (Disturbance(user_height=15.0), Disturbance(user_heights=(1.5, 18.0))):
+        with pytest.raises(InputError, match=r"the base station at 15 m; no wave comes down"):
+            wrong.surroundings(str(helsinki_store), 0, np.random.default_rng(0))
+
+
+def test_a_height_is_assumed_or_unknown() -> None:
+    with pytest.raises(InputError, match="user_height and user_heights are both given"):
+        Disturbance.of(["user_height=1.2", "user_heights=1,2"])
+    assert Disturbance.of(["user_heights=1,1.5,2"]).user_heights == (1.0, 1.5, 2.0)
+
+
+def test_recipes_without_disturbances_are_written_as_before() -> None:
+    rays, zero = RaysSettings(), ZeroShotSettings()
+    assert not {"disturbed_share", "disturbance"} & set(rays.model_dump())
+    assert not {"disturbed", "disturbed_users"} & set(zero.model_dump())
+    asked = RaysSettings(disturbed_share=0.5)
+    assert RaysSettings.model_validate(asked.model_dump(mode="json")) == asked
+    standard = ZeroShotSettings(disturbed="standard")
+    assert ZeroShotSettings.model_validate(standard.model_dump(mode="json")).cases == STANDARD
+    own = ZeroShotSettings(disturbed={"far off": {"footprints": 5}})
+    assert own.cases["far off"].footprints == 5
