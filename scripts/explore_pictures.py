@@ -2,9 +2,9 @@
 
 Usage: python scripts/explore_pictures.py STORE --scene ID --user N
            [--run RUN --run-store STORE --run-scene ID --run-user N --run-camera PLACE]
-           [--maps STORE --maps-scene ID] [--moving STORE] [--only NAME ...] [--out docs/howto]
+           [--maps STORE --maps-scene ID] [--moving STORE] [--cells STORE --cells-scene ID --cells-user N] [--only NAME ...] [--out docs/howto]
 
-STORE is one of several cities; the others show what it lacks: a run of a path model, radio maps, users that move. Draws
+STORE is one of several cities; the others show what it lacks: a run of a path model, radio maps, users that move, several base stations with trees. Draws
 with Debian's Chromium and its software renderer. Look at every picture before it is kept.
 """
 
@@ -64,6 +64,11 @@ def pictures(given: argparse.Namespace) -> Iterator[Picture]:
         yield Picture("rays", given.run_store, view, run=given.run, height=1030)
         seen = f"#/scene/{quote(given.run_scene)}?users=error&camera={given.run_camera}"
         yield Picture("predictions", given.run_store, seen, run=given.run, selector=".card")
+    if given.cells:
+        scene = f"#/scene/{quote(given.cells_scene)}"
+        yield Picture("cells", given.cells, f"{scene}?users=serving", selector=".card")
+        view = f"{scene}?bs=1&user={given.cells_user}"
+        yield Picture("link", given.cells, view, selector=".card")
     if given.moving:
         ids = open_store(given.moving)["scene"].values
         yield Picture("moving", given.moving, f"#/scene/{quote(str(ids[0]))}?user=0&t=6&users=kind", selector=".user")
@@ -108,10 +113,11 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("--scene", required=True)
     parser.add_argument("--user", type=int, default=0)
-    for name in ("run", "run-store", "run-scene", "maps", "maps-scene", "moving"):
+    for name in ("run", "run-store", "run-scene", "maps", "maps-scene", "moving", "cells", "cells-scene"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--run-user", type=int, default=0)
     parser.add_argument("--run-camera", default="")
+    parser.add_argument("--cells-user", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--out", type=Path, default=Path("docs/howto"))
     given = parser.parse_args()

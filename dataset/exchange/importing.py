@@ -128,7 +128,7 @@ def frame_around(
     if heights[high] - heights[low] > SAME_HEIGHT:
         msg = (
             f"{high}: its base station is at {heights[high]:g} m, that of {low} at {heights[low]:g} m; a store has one "
-            "height for the first one of all scenes: import them into separate stores (--transmitters chooses), or as base "
+            "height for base station 0: import them into separate stores (--transmitters chooses), or as base "
             "stations of one scene (--links)"
         )
         raise InputError(msg)

@@ -2,10 +2,10 @@
 
 import { CELLS, KINDS } from "./colours";
 import type { Followed, Index, Kept, Scene } from "./index";
-import { countOf, firstOf, Link, loadStations, type Station, STATIONS } from "./links";
+import { countOf, firstOf, type Link, loadStations, STATIONS, type Station } from "./links";
 import { delays } from "./numbers";
 import { distance, type Point, plus } from "./rays";
-import type { Values, Version } from "./store";
+import type { Values } from "./store";
 
 export interface User {
   number: number;

@@ -2,6 +2,7 @@
 
 import {
   BufferGeometry,
+  CanvasTexture,
   CylinderGeometry,
   type Group,
   type Material,
@@ -10,7 +11,6 @@ import {
   type Object3D,
   Sprite,
   SpriteMaterial,
-  CanvasTexture,
   SRGBColorSpace,
   Vector3,
 } from "three";

@@ -82,12 +82,7 @@ export interface Snapshot {
 }
 
 /** Channel at the carrier; of a user that moves at a snapshot, in the middle of the band. */
-export async function loadChannel(
-  link: Link,
-  scene: Scene,
-  user: number,
-  step: number | null,
-): Promise<Snapshot> {
+export async function loadChannel(link: Link, scene: Scene, user: number, step: number | null): Promise<Snapshot> {
   if (step === null) {
     const { data, shape } = await link.read("csi", scene.row, user);
     const [columns, rows] = shape.slice(-3);

@@ -74,8 +74,8 @@ function Opened({ scene }: { scene: Scene }) {
       {named !== null && named !== String(link.number) && (
         <p class="problem" role="alert">
           <strong>No base station {named} in this dataset.</strong> It has{" "}
-          {countOf(index) > 1 ? `base stations 0 to ${countOf(index) - 1}` : "one base station"}; links of base station 0
-          are shown.
+          {countOf(index) > 1 ? `base stations 0 to ${countOf(index) - 1}` : "one base station"}; links of base station
+          0 are shown.
         </p>
       )}
       {data && !data.stations[data.link] && (

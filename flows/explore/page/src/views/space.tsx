@@ -19,8 +19,8 @@ import { countOf, firstOf } from "../links";
 import { plural, quantile, shown } from "../numbers";
 import { describe, rebuild } from "../paths";
 import { colourOf, saveCanvasPng } from "../pictures";
-import type { Point } from "../rays";
 import { cellAt, GROUP, loadRadioMap, metricsOf, pictureOf } from "../radiomap";
+import type { Point } from "../rays";
 import type { Field, SceneData, User } from "../scenedata";
 import { type Surface, surfaceOf } from "../solids";
 import { type Pointed, Stage } from "../stage";
@@ -116,7 +116,9 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
   }, [stage, data, field]);
   useEffect(() => {
     const shown = bare ? null : crowns.value;
-    const woods = (shown?.woods ?? []).map(({ rings, base, top }) => surfaceOf({ polygons: [rings], base, height: top }));
+    const woods = (shown?.woods ?? []).map(({ rings, base, top }) =>
+      surfaceOf({ polygons: [rings], base, height: top }),
+    );
     stage?.setCrowns(shown?.trees ?? [], woods, CROWN);
     if (stage) stage.canvas.dataset.crowns = String((shown?.trees.length ?? 0) + woods.length);
   }, [stage, crowns.value, bare]);
@@ -278,7 +280,17 @@ export default function Space(props: { scene: Scene; data?: SceneData; user?: Us
         </div>
       )}
       {!buildings && <Waiting of={loaded} what="the buildings" parts={[index.buildings ? TABLE : "height"]} />}
-      {buildings && <Key buildings={buildings} by={by} data={data} field={field} range={range} map={map.value} crowns={bare ? null : crowns.value} />}
+      {buildings && (
+        <Key
+          buildings={buildings}
+          by={by}
+          data={data}
+          field={field}
+          range={range}
+          map={map.value}
+          crowns={bare ? null : crowns.value}
+        />
+      )}
       {crowns.error && (
         <p class="problem" role="alert">
           <strong>Cannot show the crowns.</strong> {crowns.error.message}
@@ -380,7 +392,8 @@ function useRays(
     const motion = loaded.value?.motion;
     stage?.setRays(wanted ? rays : [], motion?.places ?? [], colourOf("--accent"));
     // For tests, and for whoever wants the vertices.
-    if (stage) stage.canvas.dataset.paths = JSON.stringify(drawn.map(({ whole, lines, loss }) => ({ whole, lines, loss })));
+    if (stage)
+      stage.canvas.dataset.paths = JSON.stringify(drawn.map(({ whole, lines, loss }) => ({ whole, lines, loss })));
   }, [stage, drawn, path, loaded.value, wanted, theme]);
   useEffect(() => {
     const place = loaded.value?.motion?.places[step] ?? null;

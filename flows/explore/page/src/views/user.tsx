@@ -5,6 +5,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { codeOfUser } from "../code";
 import { STATUSES } from "../colours";
 import type { Scene } from "../index";
+import { countOf, firstOf } from "../links";
 import {
   binOfBeam,
   centred,
@@ -18,7 +19,6 @@ import {
 } from "../numbers";
 import { describe, type Path } from "../paths";
 import { locationError, physicsError, type SceneData, type User } from "../scenedata";
-import { countOf, firstOf } from "../links";
 import { Card, Chart, Code, change, Level, type Loaded, useLink, useLoaded, usePage, Waiting } from "../ui";
 import {
   CHANNEL,
@@ -78,7 +78,10 @@ export function UserView({ scene, data, user }: { scene: Scene; data: SceneData;
           <PathCards paths={paths} channel={channel} scene={scene} user={user} stored={version.has("paths/gain")} />
         </div>
       </Level.Provider>
-      <Code of={`user ${user.number}`} {...codeOfUser(index, version.base, scene, user.number, step ?? 0, link.number)} />
+      <Code
+        of={`user ${user.number}`}
+        {...codeOfUser(index, version.base, scene, user.number, step ?? 0, link.number)}
+      />
     </section>
   );
 }
