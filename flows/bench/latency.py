@@ -116,12 +116,11 @@ def run(options: Options) -> dict[str, object]:
     InputError
         Not a store, or one whose waves cannot be followed.
     """
-    # Not above: building takes Prefect.
-    from wavecity.flows.bench.train import build_store
+    # Not above: Lightning, and Prefect for a build, take seconds to import.
     from wavecity.model.training.trainer import cpu_threads
 
     with tempfile.TemporaryDirectory() as folder, cpu_threads(options.threads), torch.no_grad():
-        store = options.data or str(build_store(Path(folder) / "store", options.scenes))
+        store = options.data or _built(Path(folder) / "store", options.scenes)
         bench = prepare(store, options)
         figures: dict[str, float] = {}
         for batch in BATCHES:
@@ -144,6 +143,12 @@ def run(options: Options) -> dict[str, object]:
     data = options.data or "helsinki, built"
     print_result(figures, data)
     return {**figures, "data": data, **environment(*PACKAGES)}
+
+
+def _built(folder: Path, scenes: int) -> str:
+    from wavecity.flows.bench.train import build_store
+
+    return str(build_store(folder, scenes))
 
 
 def prepare(store: str, options: Options) -> Bench:

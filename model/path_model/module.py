@@ -171,6 +171,7 @@ class PathModule(MaskedPretraining):
 
 def training_draw(settings: RaysSettings, seed: int, number: int) -> Draw:
     """One of the draws that a training takes, of those numbered from 1."""
+    seed = seed if settings.draw_seed is None else settings.draw_seed
     if not settings.disturbed_share:
         return Draw(seed, number=number)
     wrong = Disturbance(**settings.disturbance.model_dump())

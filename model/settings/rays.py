@@ -64,14 +64,21 @@ class RaysSettings(Settings):
         "most as in `disturbance`, each by a random part of it.",
     )
     disturbance: DisturbanceSettings = TRAINED
+    draw_seed: Natural | None = Field(
+        None,
+        description="Seed of what the draws see, their noise and what is wrong in them; null: that of the training. Trainings of "
+        "several seeds that have it in common recover the waves once.",
+    )
 
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out disturbances where there are none: what is written of such settings is as it was before."""
+        """Leave out what is not asked for: what is written of such settings is as it was before."""
         content: dict[str, object] = handler(self)
         if not self.disturbed_share:
             content.pop("disturbed_share", None)
             content.pop("disturbance", None)
+        if self.draw_seed is None:
+            content.pop("draw_seed", None)
         return content
 
 

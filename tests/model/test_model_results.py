@@ -69,6 +69,7 @@ RECORDS = [
     Record(Metric.EQUIVARIANCE_ERROR, Method.WRAPPED_PRETRAINED, -130.0, 0, 5, 0.5,
            Condition(shift_axis="all", on_grid=False, precision="float32")),
     Record(Metric.PREDICTION_NMSE, Method.RIDGE, -3.0, 0, 24, condition=Condition(user_kind="walker", horizon=4)),
+    Record(Metric.REGION_HELD, Method.MODEL, 88.0, 0, 24, condition=Condition(region=0.9, disturbed="footprints 1 m off")),
 ]  # fmt: skip
 
 
@@ -86,10 +87,17 @@ def test_a_file_of_records_is_read_as_it_was_written_and_says_what_it_is(tmp_pat
     assert (first["unit"], first["better"], first["axis"], first["regime"]) == (
         "bit/s/Hz", "higher", "label_share", "frozen",
     )  # fmt: skip
-    assert frame["x"].isna().tolist() == [False, True, True, False, True]
+    assert frame["x"].isna().tolist() == [False, True, True, False, True, True]
     assert frame["axis"].isna().tolist() == frame["x"].isna().tolist()
     described = pq.read_schema(path)
     assert all(described.field(name).metadata[b"description"] for name in SCHEMA.names)
+
+
+def test_tables_of_before_a_column_was_there_are_read(tmp_path):
+    path = tmp_path / "t.parquet"
+    write_records(path, RECORDS[:5], "mu-mimo", "c", "v")
+    pq.write_table(pq.read_table(path).drop_columns(["region", "disturbed"]), path)
+    assert [str(one) for one in read_records(path, "mu-mimo")] == [str(one) for one in RECORDS[:5]]
 
 
 def test_every_column_is_a_field_and_every_field_a_column():
@@ -137,6 +145,7 @@ estimation_own_nmse dB lower          estimation_scale_nmse dB lower training_us
 forecast_nmse dB lower                forecast_own_nmse dB lower            forecast_scale_nmse dB lower training_users
 forward_time ms lower                 wrapper_cost % lower
 radio_map_rmse dB lower               radio_map_mae dB lower
+few_location_error m lower labels     few_nlos_accuracy % higher labels     few_beam_top1 % higher labels
 """
 METHOD_REGIMES = {
     Regime.PRETRAINED: "model model_spectrum model_filled_csi model_location_head model_spectrum_beam model_pytorch "

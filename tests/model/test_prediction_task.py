@@ -359,7 +359,7 @@ def test_a_recipe_has_the_tasks_of_its_model():
 
     recipe = load_recipe("quickstart")
     assert tasks_of(recipe) == [
-        name for name in TASKS if name not in ("prediction", "equivariance", "zero-shot", "radio-map")
+        name for name in TASKS if name not in ("prediction", "equivariance", "zero-shot", "few-labels", "radio-map")
     ]
     moving = recipe.training.model_copy(update={"backbone": "temporal"})
     assert tasks_of(recipe.model_copy(update={"training": moving})) == ["prediction"]

@@ -20,7 +20,7 @@ def open_ground(heights: tuple[float, ...] = ()) -> Surroundings:
 
 def test_a_user_whose_height_is_unknown_is_found_at_its_height() -> None:
     """Two rays by the image of a user 1 to 2 m above the ground: a height that is taken for 1.5 m costs metres."""
-    place = np.array([[20.0, -60.0, 1.2], [-35.0, -90.0, 1.8], [3.0, -25.0, 2.0], [30.0, -45.0, 1.0]])
+    place = np.array([[20.0, -60.0, 1.2], [3.0, -25.0, 2.0], [30.0, -45.0, 1.0]])
     csi = torch.from_numpy(two_rays(place))
 
     def error(scene: Surroundings) -> np.ndarray:

@@ -35,6 +35,9 @@ def arrays_of(scene: int) -> dict[str, np.ndarray]:
     csi = (arrays["paths/gain"][:, 0, None, None] * np.exp(1j * np.pi * phase)).astype(np.complex64)
     beams = (np.abs(np.fft.ifft2(csi)) ** 2).reshape(USERS, -1).argmax(-1).astype(np.int16)
     beams[arrays["outage"]] = -1
+    served = ~arrays["outage"]
+    arrays["paths/aod_zenith"][:, 0] = np.where(served, np.arccos(position[:, 2] / distance), 0)
+    arrays["paths/aod_azimuth"][:, 0] = np.where(served, np.arctan2(position[:, 1], position[:, 0]), 0)
     return arrays | {"csi": csi, "spectrum": (np.abs(np.fft.fft2(csi)) ** 2).astype(np.float32), "best_beam": beams}
 
 
