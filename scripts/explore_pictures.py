@@ -2,10 +2,11 @@
 
 Usage: python scripts/explore_pictures.py STORE --scene ID --user N
            [--run RUN --run-store STORE --run-scene ID --run-user N --run-camera PLACE]
-           [--maps STORE --maps-scene ID] [--moving STORE] [--cells STORE --cells-scene ID --cells-user N] [--only NAME ...] [--out docs/howto]
+           [--maps STORE --maps-scene ID] [--moving STORE] [--cells STORE --cells-scene ID --cells-user N]
+           [--only NAME ...] [--out docs/howto]
 
-STORE is one of several cities; the others show what it lacks: a run of a path model, radio maps, users that move, several base stations with trees. Draws
-with Debian's Chromium and its software renderer. Look at every picture before it is kept.
+STORE is one of several cities; the others show what it lacks: a run of a path model, radio maps, users that move, several
+base stations with trees. Draws with Debian's Chromium and its software renderer. Look at every picture before it is kept.
 """
 
 import argparse
