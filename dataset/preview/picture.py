@@ -25,6 +25,7 @@ from shapely.geometry.base import BaseGeometry
 from wavecity.dataset.preview.paths import STATUSES, DrawnPath
 from wavecity.dataset.preview.scene import HEIGHT_SOURCES, View
 from wavecity.dataset.preview.solids import Array, crown_area
+from wavecity.dataset.vegetation import Crown
 
 # Keyword arguments of matplotlib's artists.
 Looks: TypeAlias = dict[str, Any]
@@ -101,13 +102,9 @@ def draw_solid(axes: Axes, view: View, norm: Normalize) -> None:
 
     draw_line(square[[0, 1, 2, 3, 0]], "solid", (1.0, 0.0), colors=EDGE, linewidths=0.8, zorder=1)
     for crown in view.crowns:
-        rim = np.asarray(crown_area(crown).exterior.coords)
-        ends = look(np.concatenate([np.column_stack([rim, np.full(len(rim), z)]) for z in (crown.base, crown.top)]))
-        outline = (
-            shapely.MultiPoint(ends[:, :2]).convex_hull if len(crown.rings[0]) == 1 else Polygon(ends[len(rim) :, :2])
-        )
-        visible = seen(ends[len(rim) :]).any()
-        axes.add_patch(PathPatch(_outline(outline), **CROWN_LOOKS | {"alpha": 0.45 if visible else 0.12}, zorder=1.5))
+        outline, top = _crown_outline(crown)
+        looks: Looks = CROWN_LOOKS | {"alpha": 0.45 if seen(top).any() else 0.12}
+        axes.add_patch(PathPatch(_outline(outline), **looks, zorder=1.5))
     for path in view.paths:
         for line in path.lines:
             colour = GAIN_COLOURS(norm(path.gain))
@@ -121,6 +118,23 @@ def draw_solid(axes: Axes, view: View, norm: Normalize) -> None:
     axes.set_aspect("equal")
     axes.set_axis_off()
     axes.autoscale_view()
+
+
+def _crown_outline(crown: Crown) -> tuple[Polygon, Array]:
+    """What a crown covers in the 3D view, and the rim of its top as the camera sees it."""
+    rings = [np.asarray(ring.coords) for ring in (crown_area(crown).exterior, *crown_area(crown).interiors)]
+    low, high = (
+        [look(np.column_stack([ring, np.full(len(ring), z)])) for ring in rings] for z in (crown.base, crown.top)
+    )
+    walls = [
+        shapely.MultiPoint(np.concatenate([bottom[i : i + 2, :2], top[i : i + 2, :2]])).convex_hull
+        for bottom, top in zip(low, high, strict=True)
+        for i in range(len(top) - 1)
+    ]
+    roof = Polygon(high[0][:, :2], [ring[:, :2] for ring in high[1:]])
+    # Walls that are seen edge-on cover nothing.
+    covered = shapely.union_all([shapely.buffer(roof, 0), *(wall for wall in walls if wall.area > 0)])
+    return covered if isinstance(covered, Polygon) else covered.convex_hull, high[0]
 
 
 def _draw_base_3d(axes: Axes, view: View) -> None:

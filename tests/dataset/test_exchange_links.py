@@ -1,6 +1,7 @@
 """Stores with several base stations in other tools' formats, and DeepMIMO scenarios with several transmitters as one store."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -125,9 +126,14 @@ def names_of(number: int, name: str) -> str:
     return f"bs/{number}/{name}" if number else name
 
 
-def in_store(store: Path, row: int, number: int, name: str) -> np.ndarray:
+@lru_cache(64)
+def values_in(store: Path, number: int, name: str) -> np.ndarray:
     group, last = name.split("/") if "/" in name else (None, name)
-    return open_store(store, group, bs=number)[last].values[row, : 5 + row]
+    return open_store(store, group, bs=number)[last].values
+
+
+def in_store(store: Path, row: int, number: int, name: str) -> np.ndarray:
+    return values_in(store, number, name)[row, : 5 + row]
 
 
 def test_hdf5_has_every_link_under_its_name_in_the_store(links_store, tmp_path):

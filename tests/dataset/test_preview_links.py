@@ -81,7 +81,10 @@ def test_pictures_and_pages_have_them(store: Path, tmp_path: Path) -> None:
     data = page[page.index("Plotly.newPlot") :]
     for text in ("base station 1, and where it faces", "other base stations", "crowns: 3 trees, 1 woods"):
         assert json.dumps(text)[1:-1] in data
-    assert "served by base station 1" in data
+    serving = open_store(store, bs=1).isel(scene=2).serving.values
+    for number in range(3):
+        # Said of each user under the pointer.
+        assert data.count(f"served by base station {number}") == int((serving == number).sum())
     draw_scene(store, "toy-0002", tmp_path / "one.png", bs=1)
     draw_scene(store, "toy-0002", tmp_path / "first.png")
     one, first = (
