@@ -163,7 +163,7 @@ def build_dataset(
         if retry_quarantined and (again := draft.discard_quarantined() or lost):
             logger.info("tried again: %s quarantined before", ", ".join(again))
         missing = draft.missing()
-        log.started(draft, missing)
+        log.started(draft, missing, reuse.whole)
         share_maps(plan.sources, place)
         with compute(workers, dask) as client:
 

@@ -102,6 +102,11 @@ class Reuse:
     reasons: dict[str, str]
     untouched: frozenset[str] = frozenset()
 
+    @property
+    def whole(self) -> set[str]:
+        """Ids of tiles whose scenes are kept as they are."""
+        return self.untouched | {tile for tile in self.kept if not self.reasons[tile]}
+
 
 def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) -> Reuse:
     """Compare the accepted tiles with the latest version of a store.

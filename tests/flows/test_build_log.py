@@ -87,6 +87,20 @@ def test_time_left_counts_the_buildings_of_what_is_left(tmp_path: Path) -> None:
     assert log.left() == "about 24 s left"
 
 
+def test_scenes_that_are_kept_are_no_measure_for_those_that_are_traced(tmp_path: Path) -> None:
+    """Three units kept in 3 s say little of three to trace: once one of these took 20 s, the rest takes another 20."""
+    tiles = [Tile(f"town-{n}", "Town", "FI", 60.0, 25.0, 200.0, n_buildings=78) for n in range(12)]
+    now = [0.0]
+    log = BuildLog(logging.getLogger("build"), tmp_path, lambda: now[0])
+    log.planned(Plan([CityPlan(City("Town", "FI", "helsinki", None, None, 1000.0, 12), tiles)]))
+    kept = {tile.id for tile in tiles[:6]}
+    log.started(SimpleNamespace(layout=make_layout(scenes=12, unit=2)), list(range(6)), kept)  # type: ignore[arg-type]
+    for unit, seconds in ((0, 1.0), (1, 2.0), (2, 3.0), (3, 22.0), (4, 42.0)):
+        now[0] = seconds
+        log.unit(receipt(unit, done(f"town-{2 * unit}"), done(f"town-{2 * unit + 1}")))
+    assert 18 <= float(log.left().split()[1]) <= 22
+
+
 def test_the_log_is_bounded_when_everything_is_quarantined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
