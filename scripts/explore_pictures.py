@@ -2,8 +2,8 @@
 
 Usage: python scripts/explore_pictures.py STORE --scene ID --user N
            [--run RUN --run-store STORE --run-scene ID --run-user N --run-camera PLACE]
-           [--maps STORE --maps-scene ID] [--moving STORE] [--cells STORE --cells-scene ID --cells-user N]
-           [--only NAME ...] [--out docs/howto]
+           [--maps STORE --maps-scene ID] [--moving STORE]
+           [--cells STORE --cells-scene ID --cells-link N --cells-user N] [--only NAME ...] [--out docs/howto]
 
 STORE is one of several cities; the others show what it lacks: a run of a path model, radio maps, users that move, several
 base stations with trees. Draws with Debian's Chromium and its software renderer. Look at every picture before it is kept.
@@ -68,7 +68,7 @@ def pictures(given: argparse.Namespace) -> Iterator[Picture]:
     if given.cells:
         scene = f"#/scene/{quote(given.cells_scene)}"
         yield Picture("cells", given.cells, f"{scene}?users=serving", selector=".card")
-        view = f"{scene}?bs=1&user={given.cells_user}"
+        view = f"{scene}?bs={given.cells_link}&user={given.cells_user}"
         yield Picture("link", given.cells, view, selector=".card")
     if given.moving:
         ids = open_store(given.moving)["scene"].values
@@ -118,6 +118,7 @@ def main() -> None:
         parser.add_argument(f"--{name}")
     parser.add_argument("--run-user", type=int, default=0)
     parser.add_argument("--run-camera", default="")
+    parser.add_argument("--cells-link", type=int, default=1)
     parser.add_argument("--cells-user", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--out", type=Path, default=Path("docs/howto"))

@@ -36,7 +36,7 @@ export const CELLS = [
   "#e69f00",
   "#7d4f2a",
   "#a6d854",
-  "#8a8f94",
+  "#f2a0b5",
 ];
 
 /** ITU's materials of buildings and ground. */

@@ -351,7 +351,7 @@ export class Stage {
     const { crowns: layer } = this.layers;
     empty(layer);
     const look = () =>
-      new MeshLambertMaterial({ color: colour, transparent: true, opacity: 0.42, side: DoubleSide, depthWrite: false });
+      new MeshLambertMaterial({ color: colour, transparent: true, opacity: 0.36, side: DoubleSide, depthWrite: false });
     if (trees.length) {
       const mesh = new InstancedMesh(new CylinderGeometry(1, 1, 1, 20), look(), trees.length);
       const upright = new Quaternion().setFromAxisAngle(new Vector3(1, 0, 0), Math.PI / 2);
