@@ -26,7 +26,7 @@ from wavecity.model.training.pretrain import package_versions
 log = logging.getLogger(__name__)
 
 # Of results files; others are refused.
-FORM = 1
+FORM = 2
 # Test users whose embeddings tell one encoder from another, directions they are projected on, and how far numbers that
 # should be equal may differ, over their RMS.
 USERS, DIRECTIONS, EQUAL = 4, 4, 1e-2
@@ -105,6 +105,7 @@ def benchmark(
         },
         "benchmark": {"name": protocol.name, "version": protocol.version, "sha256": protocol.sha256},
         "dataset": {
+            "channels_sha256": data.channels_sha256,
             "fingerprint": data.version,
             "manifest_sha256": data.attributes.get("manifest", ""),
             "recipe": data.attributes.get("recipe", {}).get("name", ""),
@@ -167,7 +168,7 @@ def _held(out: Path, result: Json) -> Json:
         raise InputError(f"{out}: no results of this version's benchmark; {remedy}")
     for part, key in (
         ("benchmark", "sha256"),
-        ("dataset", "fingerprint"),
+        ("dataset", "channels_sha256"),
         ("encoder", "given_as"),
         ("encoder", "name"),
     ):

@@ -46,7 +46,7 @@ def tables(paths: Sequence[Path]) -> str:
     Values are means over the seeds of the heads with their standard deviation.
     """
     results = [read_results(path) for path in paths]
-    for part, key in (("benchmark", "sha256"), ("dataset", "fingerprint")):
+    for part, key in (("benchmark", "sha256"), ("dataset", "channels_sha256")):
         for path, one in zip(paths, results, strict=True):
             if one[part][key] != results[0][part][key]:
                 raise InputError(
@@ -65,7 +65,7 @@ def tables_of(results: Sequence[Json]) -> str:
     first = results[0]
     head = (
         f"Benchmark {first['benchmark']['name']} {first['benchmark']['version']} ({first['benchmark']['sha256'][:12]}), dataset "
-        f"{first['dataset']['fingerprint'][:12]}. {first['dataset']['attribution']}."
+        f"{first['dataset']['channels_sha256'][:12]}. {first['dataset']['attribution']}."
     )
     parts = [head, _encoders(results), *(_task(task, results) for task in TASKS)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,5 +1,6 @@
 """What training and evaluation take from a dataset: users' samples by index, and one table of the scenes they share."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -63,7 +64,7 @@ class WirelessData:
     scenes: SceneTable  # Rows as in the store: `scene_index` points into it
     statistics: Statistics
     # Of the store: `fingerprint` names the version, `attribution` and `licence` go into the report; and `manifest`, the
-    # SHA-256 of the version's manifest
+    # SHA-256 of the version's manifest, and `channels`, that of all scenes' channels
     attributes: Json
     name: str  # What error messages call it
 
@@ -71,6 +72,11 @@ class WirelessData:
     def version(self) -> str:
         """Fingerprint of the dataset version."""
         return str(self.attributes.get("fingerprint", ""))
+
+    @property
+    def channels_sha256(self) -> str:
+        """SHA-256 of all scenes' channels: equal in every dataset that has the same, whatever version of the code made it."""
+        return str(self.attributes["channels"])
 
 
 class Rows:
@@ -122,8 +128,15 @@ def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:
         cities=[str(city) for city in opened["city"].values],
     )
     samples = open_splits(store, path, splits, FIELDS)
-    attributes = {**attributes_of(opened.attrs), "manifest": manifest_of(path)}
+    attributes = {**attributes_of(opened.attrs), "manifest": manifest_of(path), "channels": _channels_of(opened)}
     return WirelessData(samples, scenes, statistics, attributes, store)
+
+
+def _channels_of(opened: "xr.Dataset") -> str:
+    """SHA-256 of the scenes' ids and of their channels' checksums, in the order of the ids."""
+    scenes = zip(opened["scene_id"].values.tolist(), opened["channel_checksum"].values.tolist(), strict=True)
+    text = "".join(f"{scene} {checksum}\n" for scene, checksum in sorted(scenes) if checksum)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def open_wireless(store: str, trains: bool) -> "tuple[str, xr.Dataset, Statistics]":

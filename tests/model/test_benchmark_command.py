@@ -1,5 +1,6 @@
 """The benchmark as a command: encoders of a user's module, results files, tables, and what is refused."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -112,7 +113,11 @@ def test_the_command_runs_all_tasks_once_and_goes_on(folder, toy_store, monkeypa
     assert set(result["tasks"]) == {"localization", "cross-localization", "mu-mimo", "su-mimo"}
     assert result["encoder"]["name"] == "Level"
     assert result["encoder"]["parameters"] is None
-    assert result["dataset"]["fingerprint"] == wavecity.open_store(toy_store).attrs["fingerprint"]
+    opened = wavecity.open_store(toy_store)
+    assert result["dataset"]["fingerprint"] == opened.attrs["fingerprint"]
+    scenes = sorted(zip(opened.scene_id.values.tolist(), opened.channel_checksum.values.tolist(), strict=True))
+    text = "".join(f"{scene} {checksum}\n" for scene, checksum in scenes if checksum)
+    assert result["dataset"]["channels_sha256"] == hashlib.sha256(text.encode()).hexdigest()
     for task in result["tasks"].values():
         assert task["width"] == 1
         for figure in task["figures"]:
@@ -232,7 +237,7 @@ def results(name, value, **changes):
         "form": runs.FORM,
         "encoder": {"name": name, "given_as": f"mine:{name}", "parameters": 1234, "marks": []},
         "benchmark": {"name": "small", "version": 1, "sha256": "a" * 64},
-        "dataset": {"fingerprint": "b" * 64, "attribution": "© OpenStreetMap contributors"},
+        "dataset": {"channels_sha256": "b" * 64, "attribution": "© OpenStreetMap contributors"},
         "tasks": {"localization": {"width": 3, "figures": [figure, mean]}},
     }
     return content | changes
@@ -253,7 +258,7 @@ def test_tables_are_sorted_and_of_one_benchmark_and_dataset(tmp_path):
         assert command("benchmark", "table", *paths, "--into", page).returncode == 0
         assert page.read_text() == f"before\n{table.BEGIN}\n\n{text}\n{table.END}\nafter\n"
     for changes, message in (
-        ({"dataset": {"fingerprint": "c" * 64, "attribution": ""}}, "another dataset"),
+        ({"dataset": {"channels_sha256": "c" * 64, "attribution": ""}}, "another dataset"),
         ({"benchmark": {"name": "small", "version": 2, "sha256": "d" * 64}}, "another benchmark"),
         ({"encoder": results("far", 1.0)["encoder"]}, "far is the name of several encoders"),
         ({"form": 0}, "no results file"),
