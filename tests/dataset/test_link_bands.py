@@ -1,5 +1,6 @@
 """Several base stations at several carriers: each link at each carrier is what a store of that alone would have."""
 
+import re
 from pathlib import Path
 
 import base_station_store
@@ -243,7 +244,9 @@ def test_what_is_said_of_a_store_names_both(store: Path) -> None:
     assert "3.5 and 28.5 GHz" in description_text(said)
     shown = command("inspect", store)
     assert shown.returncode == 0, shown.stderr
+    ratio = np.nanmedian(wavecity.open_store(store, "bs", carrier=LOW)["sinr"].values)
     assert "users served by base stations 0 to 2" in " ".join(shown.stdout.split())
+    assert re.search(rf"SINR\s+\S+,\s+{ratio:.1f},", shown.stdout)
     folder = (store / "latest.zarr").resolve().parent
     facts = gather_facts(load_source(folder))
     glance = dict(facts["glance"])

@@ -17,6 +17,7 @@ from wavecity.dataset.publish import latest
 from wavecity.dataset.radio_map_data import RadioMapDataset
 from wavecity.dataset.reader import open_store
 from wavecity.dataset.records import attributes_of
+from wavecity.dataset.torch_batches import ShuffledChannels
 from wavecity.dataset.torch_data import ChannelDataset
 from wavecity.dataset.views import derived_csi
 from wavecity.flows.planning import plan_scenes
@@ -236,6 +237,8 @@ def test_panels_are_turned_for_all_pairs_of_ports(ports: Path) -> None:
     links = ChannelDataset(ports, "train", (*view.fields, "csi", "bs/azimuth"), bs="all", port="all")
     for index in range(0, len(links), 6):
         np.testing.assert_allclose(view(links[index])["csi"], links[index]["csi"], atol=1e-5 * scale)
+    batch = next(iter(ShuffledChannels(ports, "train", links.fields, batch_size=9, bs="all", port="all")))
+    np.testing.assert_allclose(view(batch)["csi"], batch["csi"], atol=1e-5 * scale)
 
 
 def equal_routes(
