@@ -232,8 +232,7 @@ class FrontCache:
         for number, row in enumerate(rows.tolist()):
             belief = self.belief(row, draw)
             own = sites.height[sites.row[(index == number).nonzero()[0, 0]]]
-            changed = belief is not None and belief.height is not None
-            heights.append(belief.height.to(own) if changed else own)
+            heights.append(own if belief is None or belief.height is None else belief.height.to(own))
             shifts.append(torch.zeros(2) if belief is None else belief.shift)
         shift = torch.stack(shifts)[index].to(sites.bs)
         return Sites(torch.stack(heights), index.to(sites.row), sites.bs + shift, sites.size), shift

@@ -214,10 +214,11 @@ def front(csi: Tensor, shown: Tensor, noise: Tensor, scene: Surroundings) -> Fro
     sparse = sparse_bayesian(csi.to(torch.complex128), shown, noise) if int(shown.sum()) <= SPARSE_ANTENNAS else None
     if not scene.heights:
         return _front(csi, shown, noise, scene, sparse)[0]
-    found = [_front(csi, shown, noise, scene.at_height(height), sparse) for height in scene.heights]
-    unexplained, score = (torch.stack([one[part] for one in found]) for part in (1, 2))
-    best = likeliest(unexplained, score, csi[:, shown], noise)
-    return Fronts.joined([one for one, *_ in found]).at(best * len(csi) + torch.arange(len(csi)))
+    fronts, unexplained, scores = zip(
+        *(_front(csi, shown, noise, scene.at_height(height), sparse) for height in scene.heights), strict=True
+    )
+    best = likeliest(torch.stack(unexplained), torch.stack(scores), csi[:, shown], noise)
+    return Fronts.joined(fronts).at(best * len(csi) + torch.arange(len(csi)))
 
 
 def _front(

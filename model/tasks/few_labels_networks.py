@@ -98,7 +98,8 @@ class Whole:
 
             def of(network: PathWithHead, some: Tensor) -> Tensor:
                 part = users.at(some)
-                return loss(*network(part.fronts, self.sites(part)), label[some])
+                outputs, logits = network(part.fronts, self.sites(part))
+                return loss(outputs, logits, label[some])
 
             def train_at(rate: float) -> tuple[float, PathWithHead]:
                 network = copy.deepcopy(start)

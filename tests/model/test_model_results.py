@@ -199,7 +199,7 @@ def test_no_two_rows_of_a_table_read_the_same():
 def test_records_in_words():
     assert [condition_of(one.metric, one.condition) for one in RECORDS] == [
         "hidden 32-32, learning rate 0.001", "0.94 of the CSI masked", "unseen scenes, other azimuth",
-        "all axes, off the grid, float32", "walker, horizon 4",
+        "all axes, off the grid, float32", "walker, horizon 4", "region of 90 %, wrong: footprints 1 m off",
     ]  # fmt: skip
     assert name_of(Method.OMP, 16) == "OMP, 16 paths"
     # A single label is one label, and a share of 1 is all of them.

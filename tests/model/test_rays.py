@@ -270,7 +270,9 @@ def test_a_place_scores_what_the_mixtures_say() -> None:
             score += weight[0, other] * np.log(np.exp(log_weight[0, other] - away / 2).sum() + 1 / (100 * 200))
         best = max(best, (score, (wave, at)))
     parts = [torch.from_numpy(part) for part in (place, covariance, log_weight, weight)]
-    position, spread, share = agreement._agree(*parts, (-50.0, -200.0, 50.0, 0.0))
+    position, spread, share, over = agreement._agree(*parts, (-50.0, -200.0, 50.0, 0.0))
+    # By how much the place is likelier than one about which the waves say nothing.
+    assert float(over[0]) == pytest.approx(best[0] - weight.sum() * np.log(1 / (100 * 200)))
     # The average of what agrees with the best, weighted by precision.
     total, pulled, agreeing = np.zeros((2, 2)), np.zeros(2), 0.0
     for other in range(3):
