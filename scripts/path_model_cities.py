@@ -65,7 +65,7 @@ def main() -> None:
     try:
         overrides = overrides_of(options)
         recipe = load_recipe(options.recipe, overrides)
-        print(plan(recipe, options))
+        print(plan(recipe, options), flush=True)
         if not options.plan:
             make(recipe, overrides, options)
     except InputError as error:
