@@ -105,7 +105,7 @@ class Reuse:
     @property
     def whole(self) -> set[str]:
         """Ids of tiles whose scenes are kept as they are."""
-        return self.untouched | {tile for tile in self.kept if not self.reasons[tile]}
+        return set(self.untouched) | {tile for tile in self.kept if not self.reasons[tile]}
 
 
 def plan_reuse(recipe: Recipe, plan: Plan, store: str | StorePath, code: str) -> Reuse:

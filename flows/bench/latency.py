@@ -28,7 +28,7 @@ from torch import Tensor
 
 from wavecity.dataset.progress import track
 from wavecity.flows.bench.measure import environment, median, table_of
-from wavecity.flows.tables import console
+from wavecity.flows.console import console
 from wavecity.geo.errors import InputError
 from wavecity.model.data.users import Users, WirelessData, evenly, gather, geometry_of, load_data
 from wavecity.model.multimodal.network import FoundationModel, count_parameters

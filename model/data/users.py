@@ -76,7 +76,7 @@ class WirelessData:
     @property
     def channels_sha256(self) -> str:
         """SHA-256 of all scenes' channels: equal in every dataset that has the same, whatever version of the code made it."""
-        return str(self.attributes["channels"])
+        return str(self.attributes.get("channels", ""))
 
 
 class Rows:

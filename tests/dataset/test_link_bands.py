@@ -148,7 +148,7 @@ def test_what_is_wrong_at_one_carrier_of_one_link_is_found(
 
     def wrong(users: np.ndarray, velocity: np.ndarray, station: np.ndarray, *more: object) -> dict[str, np.ndarray]:
         arrays = right(users, velocity, station, *more)
-        if station[0] == 98 and more[-1] == toy.FREQUENCY:
+        if station[0] == 98 and more[2] == toy.FREQUENCY:
             arrays[name] = (arrays[name] * 2).astype(arrays[name].dtype)
         return arrays
 

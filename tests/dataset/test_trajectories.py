@@ -276,7 +276,7 @@ def test_a_scene_too_large_for_a_matlab_file_is_refused(store, tmp_path, monkeyp
     pytest.importorskip("scipy.io", reason="needs wavecity[exchange]")
     monkeypatch.setattr("wavecity.dataset.exchange.array_files.LARGEST", 10**6)
     with pytest.raises(
-        InputError, match=r"trajectory/csi of a scene has 0\.0 GB, a MATLAB file holds 2; use --to hdf5"
+        InputError, match=r"trajectory of a scene has 0\.0 GB, a variable of a MATLAB file holds 2; use --to hdf5"
     ):
         export_dataset(str(store), "mat", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -15,6 +15,7 @@ from wavecity.dataset.finish import finish_draft, seal
 from wavecity.dataset.reader import open_store
 from wavecity.flows import pipeline, publishing
 from wavecity.flows.recipe import load_recipe
+from wavecity.flows.reuse import Reuse
 
 SHARD = "data.zarr/csi/c/1/0/0/0"
 
@@ -49,7 +50,7 @@ def parts(monkeypatch, tmp_path):
             lambda *_: SimpleNamespace(short=[], accepted=TILES, sources={}, tiles=[], cities=[]),
         ),
         (pipeline, "published", lambda *_: None),
-        (pipeline, "reuse_of", lambda *_: None),
+        (pipeline, "reuse_of", lambda *_: Reuse({}, {}, {})),
         (pipeline, "draft_of", draft_of),
         (pipeline, "share_maps", lambda *_: None),
         (pipeline, "compute", lambda *_: nullcontext()),
