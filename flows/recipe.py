@@ -26,7 +26,7 @@ DATA_PARTS = ("seed", "area", "scene", "radio", "users", "mobility", "solver", "
 
 # MB that the trajectories of a unit may take in a worker, which holds about three copies of them.
 MOST_TRAJECTORIES = 1000
-# MB of the channels and spectra of a unit. A worker needs six times as much: 3.6 GB for 491 MB.
+# MB of the channels and spectra of a unit. A worker needs seven times as much: 3.6 GB for 491 MB.
 MOST_CHANNELS = 1000
 # MB of the radio maps of a unit, of which a worker holds about three copies.
 MOST_MAPS = 1000
