@@ -57,6 +57,9 @@ def compute(workers: int | None = None, address: str | None = None) -> Iterator[
     """
     if workers is None:
         address = address or os.environ.get("WAVECITY_DASK")
+    # Whichever of Dask and Prefect is imported first decides what becomes of Dask's records. Those of local workers say
+    # nothing that this module does not say.
+    logging.getLogger("distributed").setLevel(logging.WARNING if address else logging.CRITICAL)
     if address:
         # Before there is a client: one that cannot make its connection stays Dask's default all the same.
         if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:

@@ -1,6 +1,8 @@
 """The Dask cluster that units are computed on."""
 
 import resource
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -214,3 +216,19 @@ def test_a_client_without_a_certificate_leaves_dask_as_it_was() -> None:
         pass
     assert dask.config.get("scheduler", None) is None
     assert dask.delayed(sum)([1, 2]).compute() == 3
+
+
+@pytest.mark.parametrize("first", ["wavecity.flows.pipeline", "distributed"])
+def test_local_workers_come_and_go_without_a_word_of_dask(first: str) -> None:
+    """Prefect's handlers show what Dask says about itself where Prefect was imported first."""
+    code = f"""
+import {first}
+import wavecity.flows.pipeline
+from wavecity.flows.cluster import compute
+
+if __name__ == "__main__":
+    with compute(1) as client:
+        client.submit(abs, -1).result()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
+    assert "distributed" not in run.stdout + run.stderr
