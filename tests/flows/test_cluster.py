@@ -1,7 +1,6 @@
 """The Dask cluster that units are computed on."""
 
 import resource
-import subprocess
 import sys
 import threading
 import time
@@ -16,7 +15,7 @@ import pytest
 from distributed import Client, KilledWorker, LocalCluster
 from distributed.client import FutureCancelledError
 from prefect.exceptions import TerminationSignal
-from processes import process, wait_until
+from processes import finished, process, wait_until
 from servers import DASK
 
 from wavecity.flows import cluster
@@ -230,5 +229,6 @@ if __name__ == "__main__":
     with compute(1) as client:
         client.submit(abs, -1).result()
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
+    run = finished([sys.executable, "-c", code])
+    assert run.returncode == 0, run.stderr
     assert "distributed" not in run.stdout + run.stderr
