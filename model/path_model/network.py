@@ -31,6 +31,8 @@ REACHES = (1.0, 4.0, 16.0, 64.0)
 # Of a mixture's components, m: least scale, how far one may move from its place, reach and first scale of those of cells
 # and of the free one.
 LEAST, MOVED, CELL_REACH, CELL_SCALE, FREE_REACH, FREE_SCALE = 0.05, 5.0, 20.0, 12.0, 100.0, 40.0
+# Of the places on which the waves agree, m.
+LEAST_SPREAD = 1e-3
 # Of link and level at a place.
 LINK_FEATURES = 5
 # Edge of the spectrum head's coarse map, over that of the array, and its channels.
@@ -161,7 +163,7 @@ class PathModel(nn.Module):
         at_place = torch.cat((sites.sampled(maps, fronts.place), self._links(fronts, sites)), -1)
         tokens = torch.cat(
             (
-                (self.physc + self.summary_in(torch.stack((fronts.noise / 20, fronts.spread.log() / 3), -1)))[:, None],
+                self._summary(fronts)[:, None],
                 self.wave_in(
                     torch.cat(
                         (
@@ -193,6 +195,12 @@ class PathModel(nn.Module):
         physc = self.physc_norm(tokens[:, 0] + self.of_place(pointed) + self.of_directions(directions))
         gate = self.gate_out(waves)[..., 0].sigmoid() * fronts.found
         return Outputs(physc, location, self.spectrum(physc, fronts), gate)
+
+    def _summary(self, fronts: Fronts) -> Tensor:
+        """[PHYSC] at first (B, d), with the noise and how far the waves disagree."""
+        # Of users without power, as behind a turned panel, there is no spread.
+        spread = fronts.spread.clamp_min(LEAST_SPREAD).log()
+        return self.physc + self.summary_in(torch.stack((fronts.noise / 20, spread / 3), -1))
 
     def _scene_tokens(self, maps: Tensor, sites: Sites) -> tuple[Tensor, Tensor]:
         """Tokens of the map (B, T, d), and where they are relative to the base stations, (B, T, 2)."""

@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from importlib import util
@@ -14,6 +14,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.dataset.progress import Stage, stage
@@ -62,7 +64,7 @@ def make_trainer(settings: TrainingSettings, out: Path, steps_per_epoch: int, ba
     precision = (
         ("bf16-mixed" if uses_gpu(settings) else "32-true") if settings.precision == "auto" else settings.precision
     )
-    callbacks: list[Callback] = [SampleProgress(batch_size, steps)]
+    callbacks: list[Callback] = [SampleProgress(batch_size, steps), FiniteLoss()]
     if settings.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     # One file, replaced in place: at the end of an epoch, and every few minutes within a long one.
@@ -163,6 +165,35 @@ class SampleProgress(Callback):
     def _loss(trainer: lightning.Trainer, name: str) -> str:
         value = trainer.callback_metrics.get(name)
         return "-" if value is None else f"{float(value):.3f}"
+
+
+class FiniteLoss(Callback):
+    """Ends a training whose loss or weights are not finite any more, before a checkpoint takes the place of a good one."""
+
+    def __init__(self) -> None:
+        self._loss: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: STEP_OUTPUT, *_: object
+    ) -> None:
+        """Look at the loss where curves are written: on a GPU every look waits for all that was queued."""
+        self._loss = outputs["loss"] if isinstance(outputs, Mapping) else torch.as_tensor(outputs)
+        if trainer.global_step % trainer.log_every_n_steps == 0 and not self._loss.isfinite():  # type: ignore[attr-defined]
+            self._refuse(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: Json
+    ) -> None:
+        """Look before anything is written; a step with a finite loss may have spoilt the weights."""
+        values = [] if self._loss is None else [self._loss, *pl_module.parameters()]
+        if not all(value.isfinite().all() for value in values):
+            self._refuse(trainer)
+
+    def _refuse(self, trainer: lightning.Trainer) -> None:
+        raise InputError(
+            f"training: loss or weights are not finite any more after {trainer.global_step} steps; the last checkpoint is kept. "
+            "A smaller training.optimiser.learning_rate may help"
+        )
 
 
 @contextmanager

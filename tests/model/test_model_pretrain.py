@@ -111,6 +111,45 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(finished, data, tiny
     assert state["global_step"] == 18
 
 
+class SpoilAt(Callback):
+    """Not-a-number in the weights before a step, or after it."""
+
+    def __init__(self, step, after):
+        self.step, self.after = step, after
+
+    def spoil(self, trainer, module):
+        if trainer.global_step == self.step + self.after:
+            next(module.model.parameters()).data.fill_(float("nan"))
+
+    def on_train_batch_start(self, trainer, pl_module, *_):
+        if not self.after:
+            self.spoil(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if self.after:
+            self.spoil(trainer, pl_module)
+
+
+@pytest.mark.parametrize(("step", "after"), [(8, False), (11, True)])
+def test_a_loss_that_is_not_a_number_ends_the_training_and_keeps_the_checkpoint(
+    data, tiny, tmp_path, monkeypatch, step, after
+):
+    """Within an epoch; and at an epoch's last step, whose loss is still finite when the checkpoint is due."""
+    make = module.make_trainer
+
+    def spoiling(*arguments):
+        trainer = make(*arguments)
+        trainer.callbacks.insert(0, SpoilAt(step, after))
+        return trainer
+
+    monkeypatch.setattr(module, "make_trainer", spoiling)
+    with pytest.raises(InputError, match=f"not finite any more after {9 if not after else 12} steps"):
+        pretrain(stored(data), tiny, tmp_path, seed=3)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert state["global_step"] == 6
+    assert all(value.isfinite().all() for value in state["state_dict"].values())
+
+
 def test_a_checkpoint_of_another_order_starts_anew(finished, data, tiny, tmp_path, monkeypatch):
     """Half trained by a version that had its own sampler: going on would mix the two orders."""
     settings = tiny.model_copy(update={"checkpoint_minutes": 1e-7})

@@ -120,6 +120,21 @@ def test_what_is_not_there_does_not_matter(module, batch):
     assert torch.allclose(one.location.best(), two.location.best())
 
 
+def test_a_user_without_power_has_an_answer(module, batch):
+    """As behind a turned panel: nothing was recovered, and the front end has zeros of it."""
+    world = module.world(batch, Draw(3, number=1))
+    silent = {}
+    for name, value in vars(world.fronts).items():
+        silent[name] = value.clone()
+        if name != "shown":
+            silent[name][0] = 0
+    world = replace(world, fronts=replace(world.fronts, **silent))
+    terms = module.terms(world, 0.2, (0, False))
+    weighted(terms, module.settings).backward()
+    assert all(value.isfinite() for value in terms.values())
+    assert all(p.grad.isfinite().all() for p in module.model.parameters() if p.grad is not None)
+
+
 def test_untrained_it_says_what_physics_says(module, batch):
     world = module.world(batch, Draw(3, number=1))
     outputs = module.model(world.fronts, world.sites)
