@@ -1,5 +1,7 @@
 """Users with the waves that were recovered of them, followed through their scenes, and where they are said to be."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -18,6 +20,8 @@ from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Arrays
 
 Places = NDArray[np.floating]
+# Arguments of `Line2D`.
+Looks = dict[str, Any]
 # A wave's colour, and the width of the strongest and the weakest, which is so many dB below it.
 WAVE, THICK, THIN, RANGE = "#D55E00", 3.0, 0.8, 30.0
 REGION = "#56B4E9"
@@ -27,13 +31,13 @@ NEAREST, FARTHEST = 2.0, 60.0
 POINTS = 241
 MODEL, PHYSICS = style(Method.MODEL)["color"], style(Method.PHYSICS)["color"]
 # From the lowest to the uppermost.
-MARKS = {
+MARKS: dict[str, Looks] = {
     "physics alone": {"marker": "s", "color": PHYSICS, "markersize": 8, "markeredgecolor": "white"},
     "model": {"marker": "X", "color": MODEL, "markersize": 9, "markeredgecolor": "white", "markeredgewidth": 0.8},
     "true": {"marker": "o", "color": "black", "markerfacecolor": "none", "markersize": 11, "markeredgewidth": 1.8},
 }
-LANDING = {"marker": "D", "color": WAVE, "markersize": 4.5, "markeredgecolor": "black", "markeredgewidth": 0.6}
-CANDIDATE = {"marker": ".", "color": "black", "markersize": 3, "markeredgewidth": 0}
+LANDING: Looks = {"marker": "D", "color": WAVE, "markersize": 4.5, "markeredgecolor": "black", "markeredgewidth": 0.6}
+CANDIDATE: Looks = {"marker": ".", "color": "black", "markersize": 3, "markeredgewidth": 0}
 
 
 def draw_users(outcome: Outcome, scenes: SceneTable) -> str:
