@@ -338,6 +338,19 @@ def test_the_report_has_the_figures_and_a_verdict_for_every_claim(evaluated):
     assert "horizon" not in page[page.index('id="figures"') : page.index('id="results"')]
 
 
+def test_nobody_is_shown_where_none_is_asked_for(evaluated, street_store):
+    """And no occupancy where nothing that was masked is built."""
+    run, settings = evaluated[0], street.settings_of()
+    nobody = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"spectra_shown": 0})})
+    result = evaluate(run, street_store, "zero-shot", nobody, 3, own=(settings, 3))
+    assert "not possible: occupancy" in result["facts"]
+    with np.load((run / result["table"]).with_suffix(".npz")) as kept:
+        outcome = outcome_of([], "zero-shot", arrays=dict(kept.items()))
+    assert len(outcome.arrays["shown"]) == len(outcome.arrays["region_edge"]) == 0
+    there = {part.title: part.there(outcome) for part in task.FIGURES}
+    assert [title for title, drawn in there.items() if drawn] == ["Locations of held-out users"]
+
+
 def test_claims_and_figures_find_what_the_evaluation_leaves(evaluated):
     run, result, outcome = evaluated
     findings = Findings(read_records(run / result["table"], "zero-shot"), result["facts"], outcome.arrays)
