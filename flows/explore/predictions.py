@@ -67,7 +67,7 @@ def read_predictions(run: Path, store: str | StorePath) -> dict[str, Any]:
         path = results / name
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = _renamed(dict(stored.items()))
+                arrays = dict(stored.items())
             numbers = _users(arrays, store)
             if numbers is not None:
                 masked = round(float(arrays["spectrum_masked"]), 4)
@@ -77,11 +77,6 @@ def read_predictions(run: Path, store: str | StorePath) -> dict[str, Any]:
             raise InputError(msg) from error
     msg = f"--run {run}: its predictions are of other users than those of {store}; name the store it was evaluated on"
     raise InputError(msg)
-
-
-def _renamed(arrays: Arrays) -> Arrays:
-    """Arrays of either task by the names of `reconstruction`."""
-    return {"location_scene" if name == "scene" else name: values for name, values in arrays.items()}
 
 
 def _users(arrays: Arrays, store: str | StorePath) -> NDArray[np.int64] | None:

@@ -19,6 +19,16 @@ from wavecity.model.results.records import Arrays
 
 # `train` and `validation` -> term -> steps and values.
 Curves = dict[str, dict[str, tuple[list[int], list[float]]]]
+# Arrays of spectra that are drawn where there are such.
+SPECTRA = {
+    "spectrum_true": "true",
+    "spectrum_model": "model",
+    "spectrum_waves": "recovered waves",
+    "spectrum_sbl": "sparse Bayesian learning",
+    "spectrum_zero_filled": "zero-filled DFT",
+}
+# Area of a circle that has all of the attention, in square points.
+LARGEST_CIRCLE = 900.0
 # Scenes, and users of each, whose locations are drawn.
 LOCATED_SCENES, LOCATED_USERS = 4, 25
 TERMS = {
@@ -66,7 +76,11 @@ def _draw_user(axes: Axes, arrays: Arrays, scenes: SceneTable, user: int) -> NDA
 
 
 def draw_attention(outcome: Outcome, scenes: SceneTable) -> str:
-    """Figure 3: attention of [PHYSC] to the height patches, mean over heads, a column for each layer, a row for each user."""
+    """Figure 3: attention of [PHYSC] to the map, mean over heads, a column for each layer, a row for each user.
+
+    Where the results have its shares by kind of token, they are written below; where they have places on the map that it
+    goes to, these are circles whose area is their weight.
+    """
     arrays, attention = outcome.arrays, outcome.arrays["attention"]
     users, layers = attention.shape[:2]
     figure = Figure(figsize=(2.2 * (layers + 1), 2.35 * users + 0.3), layout="constrained")
@@ -78,6 +92,7 @@ def draw_attention(outcome: Outcome, scenes: SceneTable) -> str:
             if column:
                 axes.imshow(attention[user, column - 1], extent=(-half, half, -half, half), cmap="inferno", vmin=0,
                             vmax=1, alpha=0.8)  # fmt: skip
+                _mark_attention(axes, arrays, scenes, user, column - 1)
             axes.set_xticks([])
             axes.set_yticks([])
             if user == 0:
@@ -86,6 +101,19 @@ def draw_attention(outcome: Outcome, scenes: SceneTable) -> str:
     figure.colorbar(grid[-1][-1].images[-1], ax=grid.ravel().tolist(), label="attention over its largest", shrink=0.7)
     credit(figure)
     return picture(figure, 90)
+
+
+def _mark_attention(axes: Axes, arrays: Arrays, scenes: SceneTable, user: int, layer: int) -> None:
+    """Circles at the places that a layer attends to, and the shares of the kinds of tokens, where there are such."""
+    if "attention_places" in arrays:
+        east, north = (arrays["attention_places"][user] + scenes.bs[arrays["spectrum_scene"][user]].numpy()).T
+        area = LARGEST_CIRCLE * arrays["attention_to_places"][user, layer]
+        for colour, width in (("white", 1.6), ("black", 0.7)):
+            axes.scatter(east, north, area, facecolors="none", edgecolors=colour, linewidths=width, zorder=4)
+    if "attention_shares" in arrays:
+        shares = zip(arrays["attention_kinds"], arrays["attention_shares"][user, layer], strict=True)
+        text = " · ".join(f"{kind} {100 * share:.0f}" for kind, share in shares if kind != "itself")
+        axes.set_xlabel(f"{text} %", fontsize=7.5)
 
 
 def draw_spectrum_in_scene(outcome: Outcome, scenes: SceneTable) -> str:
@@ -114,7 +142,10 @@ def draw_spectrum_in_scene(outcome: Outcome, scenes: SceneTable) -> str:
 
 
 def draw_locations(outcome: Outcome, scenes: SceneTable) -> str:
-    """Figure 9: true positions and those read from partial CSI and the scene, joined, in a few scenes."""
+    """Figure 9: true positions and those read from partial CSI and the scene, joined, in a few scenes.
+
+    Where the results have what physics alone says, it is drawn too.
+    """
     arrays = outcome.arrays
     rows = np.unique(arrays["location_scene"])[:LOCATED_SCENES]
     figure = Figure(figsize=(3.6 * len(rows), 3.9), layout="constrained")
@@ -127,13 +158,28 @@ def draw_locations(outcome: Outcome, scenes: SceneTable) -> str:
         axes.plot(*np.stack((true, found)).transpose(2, 0, 1), color="#888888", linewidth=0.7, zorder=3)
         axes.plot(*true.T, "o", color="black", markerfacecolor="white", markersize=5, zorder=4, label="true")
         axes.plot(*found.T, "X", color=style(Method.MODEL)["color"], markersize=5, zorder=4, label="model")
-        error = np.median(np.linalg.norm(true - found, axis=1))
-        axes.set_title(f"{scenes.names[int(row)]}: median {error:.0f} m", fontsize=9, pad=10)
+        title = f"{scenes.names[int(row)]}: median {metres(_median(true, found))}"
+        if "location_physics" in arrays:
+            physics, colour = arrays["location_physics"][index] + station, style(Method.PHYSICS)["color"]
+            axes.plot(*np.stack((true, physics)).transpose(2, 0, 1), ":", color=colour, linewidth=0.7, zorder=3)
+            axes.plot(*physics.T, "s", color=colour, markersize=3, zorder=3, label="physics alone")
+            title += f", physics alone {metres(_median(true, physics))}"
+        axes.set_title(title, fontsize=9, pad=10)
         axes.tick_params(labelsize=7)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     credit(figure)
     return picture(figure)
+
+
+def _median(true: NDArray[np.floating], found: NDArray[np.floating]) -> float:
+    """Of the distances between positions (N, 2)."""
+    return float(np.median(np.linalg.norm(true - found, axis=1)))
+
+
+def metres(distance: float) -> str:
+    """A distance in words: to a decimetre below 10 m."""
+    return f"{distance:.0f} m" if distance >= 10 else f"{distance:.1f} m"
 
 
 def draw_occupancy(outcome: Outcome, scenes: SceneTable) -> str:
@@ -160,12 +206,12 @@ def draw_occupancy(outcome: Outcome, scenes: SceneTable) -> str:
 
 
 def draw_spectra(outcome: Outcome) -> str:
-    """Figure 10: true, predicted and zero-filled spectra of some held-out users, a column each."""
+    """Figure 10: true, predicted and simple spectra of some held-out users, a column each."""
     arrays = outcome.arrays
-    kinds = (("spectrum_true", "true"), ("spectrum_model", "model"), ("spectrum_zero_filled", "zero-filled DFT"))
+    kinds = [(name, label) for name, label in SPECTRA.items() if name in arrays]
     users = len(arrays["spectrum_true"])
-    figure = Figure(figsize=(2.5 * users + 0.9, 7.2), layout="constrained")
-    grid = figure.subplots(3, users, squeeze=False)
+    figure = Figure(figsize=(2.5 * users + 0.9, 2.4 * len(kinds)), layout="constrained")
+    grid = figure.subplots(len(kinds), users, squeeze=False)
     for row, (name, label) in enumerate(kinds):
         for column in range(users):
             axes = grid[row][column]
@@ -183,7 +229,7 @@ def draw_spectra(outcome: Outcome) -> str:
                 axes.set_title(str(arrays["spectrum_users"][column]), fontsize=9)
             if column == 0:
                 axes.set_ylabel(f"{label}\nky", fontsize=9)
-            if row == 2:
+            if row == len(kinds) - 1:
                 axes.set_xlabel("kx", fontsize=9)
     figure.colorbar(grid[-1][-1].images[-1], ax=grid.ravel().tolist(), label="dB below the strongest bin", shrink=0.7)
     return picture(figure)

@@ -46,10 +46,13 @@ class Mixture(NamedTuple):
         offset = torch.stack((angle.cos(), angle.sin()), -1) * radius[..., None]
         return self.centre.gather(1, chosen[..., None].expand(-1, -1, 2)) + offset
 
+    def edge(self, share: float, rng: np.random.Generator) -> Tensor:
+        """Logarithm of the density at the edge of the smallest region that holds a share of the mixture, (B,)."""
+        return self.log_density(self.sample(SAMPLES, rng)).quantile(1 - share, dim=1)
+
     def holds(self, points: Tensor, share: float, rng: np.random.Generator) -> Tensor:
         """Whether points (B, 2) lie in the smallest region that holds a share of the mixture, bool (B,)."""
-        inside = self.log_density(self.sample(SAMPLES, rng))
-        return self.log_density(points[:, None])[:, 0] >= inside.quantile(1 - share, dim=1)
+        return self.log_density(points[:, None])[:, 0] >= self.edge(share, rng)
 
     def best(self) -> Tensor:
         """The component's centre (B, 2) around which most of the mixture lies close."""

@@ -210,14 +210,16 @@ TEMPORAL = Paper(
 
 RAYS = Paper(
     backbone="rays",
-    rule=rule(f"{MARGIN:g} % or points"),
+    rule=rule(f"{MARGIN:g} % or points")
+    + " What the model says without a label is measured in one draw of patches and noise, without a spread: there one value is "
+    "enough, and the margin is what the row says.",
     words={
         "model": "A wireless foundation model that is shown what the waves did",
         "paper": "the project's own, on the tasks of Yazdian and Ghasempour, <i>A Multi-Modal Foundational Model for Wireless\n"
         "  Communication and Sensing</i>, 2026",
         "figures": "Figures",
-        "note": "Colours mean the same method in every figure.",
-        "figure": "Figure {}",
+        "note": "Numbers are those of the paper's figures of the same kind. Colours mean the same method in every figure.",
+        "figure": "As Figure {} of the paper",
         "folded": "by scene",
         "numbers": "there is none of this model",
         "losses": "Every step draws its own pilots, noise and masks; those of the validation stay the same.",

@@ -192,7 +192,8 @@ def _conditions(metric: Metric, conditions: Sequence[Condition]) -> list[str]:
     kinds = dict.fromkeys(one.user_kind for one in conditions if one.user_kind)
     horizons = sorted({one.horizon for one in conditions if one.horizon is not None})
     if kinds:
-        return [", ".join(kinds), f"horizon{'s' if len(horizons) > 1 else ''} {', '.join(map(str, horizons))}"]
+        ahead = f"horizon{'s' if len(horizons) > 1 else ''} {', '.join(map(str, horizons))}"
+        return [", ".join(kinds), *([ahead] if horizons else [])]
     return [condition_of(metric, conditions[0])] if len(conditions) == 1 and conditions[0] != Condition() else []
 
 

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from wavecity.model.data.tokens import squared
-from wavecity.model.data.users import SceneTable, WirelessData, evenly
+from wavecity.model.data.users import SceneTable, WirelessData
+from wavecity.model.figures import pictures
+from wavecity.model.figures.parts import SEEN, Part
+from wavecity.model.figures.ways import draw_users
 from wavecity.model.learning.baselines import (
     average_precision,
     decibel,
@@ -16,18 +19,20 @@ from wavecity.model.learning.baselines import (
     omp,
 )
 from wavecity.model.multimodal.inference import beams_of_spectrum, top_k_hits
-from wavecity.model.path_model.followed import CORNERS, ways
 from wavecity.model.path_model.front import SPARSE_ANTENNAS, Draw
 from wavecity.model.path_model.inference import Links, PathPredictor, Predictions
 from wavecity.model.path_model.network import channel_of
-from wavecity.model.rays.surroundings import surroundings
+from wavecity.model.results.claims import ABOUT, DB_MARGIN, MARGIN, OURS, Claim
+from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
-from wavecity.model.results.records import Arrays, Condition, Facts, Findings, Record
+from wavecity.model.results.records import Condition, Facts, Findings, Record
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
+from wavecity.model.tasks import reconstruction
 from wavecity.model.tasks.spec import TaskSpec
 from wavecity.model.tasks.zero_shot_location import KINDS, disturbed, kinds_of, links_of, location, seen_by
 from wavecity.model.tasks.zero_shot_rates import calibration, sum_rates
+from wavecity.model.tasks.zero_shot_shown import followed, shown
 
 TASK: TaskName = "zero-shot"
 # Paths of the pursuit for beams.
@@ -75,43 +80,22 @@ def zero_shot(predictor: PathPredictor, data: WirelessData, settings: Evaluation
     else:
         facts["not possible: occupancy"] = "no masked patch of the test scenes is built; give maps with buildings"
     _, columns, rows = test.csi.shape
-    shown = draw.shown(0, columns, rows, predictor.cache.patch)
+    visible = draw.shown(0, columns, rows, predictor.cache.patch)
     arrays = {
         "location_true": test.position.numpy(),
         "location_model": found.location.best().numpy(),
         "location_physics": found.physics.numpy(),
+        "location_scene": test.scene.numpy(),
         "kind": kinds,
-        "scene": test.scene.numpy(),
-        **_followed(predictor, test, draw),
-        **_shown(test, found, scores, hidden, settings.spectra_shown),
-        "spectrum_masked": np.array(1 - float(shown.float().mean())),
+        "spectrum_masked": np.array(1 - float(visible.float().mean())),
+        **followed(predictor, test, draw),
+        **shown(predictor, data, test, kinds, found, draw, settings.spectra_shown, config.confidence),
     }
+    some = torch.from_numpy(arrays["shown"])
+    arrays["occupancy_model"] = torch.where(hidden[some], scores[some], torch.nan).numpy()
+    if occupancy:
+        arrays["occupancy_true"] = data.scenes.occupancy[test.scene[some]].float().numpy()
     return Findings(records, facts, arrays)
-
-
-def _followed(predictor: PathPredictor, users: Links, draw: Draw) -> Arrays:
-    """The ways of every user's waves (N, K, corners, 3) in m from the base station, their gains in dB, and which land."""
-    fronts = predictor.cache.users(users.scene, users.user, draw)
-    corners = torch.full((*fronts.found.shape, CORNERS, 3), torch.nan)
-    lands = torch.zeros_like(fronts.found)
-    for row in users.scene.unique().tolist():
-        # Of users in this scene, the waves that there are.
-        mine = fronts.found & (users.scene == row)[:, None]
-        corners[mine], lands[mine] = ways(fronts.direction[mine], surroundings(predictor.cache.store, row))
-    gain = torch.where(fronts.found, 20 * fronts.gain.abs().log10(), torch.nan)
-    return {"ray_corners": corners.numpy(), "ray_gain": gain.numpy(), "ray_lands": lands.numpy()}
-
-
-def _shown(test: Links, found: Predictions, scores: Tensor, hidden: Tensor, count: int) -> Arrays:
-    """Spectra, as shares of their mean, and occupancy (nan where it was seen) of a few users, for pictures."""
-    some = evenly(len(test), count)
-    spectrum = found.spectrum[some].flatten(1).softmax(1).view_as(found.spectrum[some])
-    return {
-        "spectrum_scene": test.scene[some].numpy(),
-        "spectrum_position": test.position[some].numpy(),
-        "spectrum_model": (spectrum / spectrum.mean((1, 2), keepdim=True)).numpy(),
-        "occupancy_model": torch.where(hidden[some], scores[some], torch.nan).numpy(),
-    }
 
 
 def _csi(
@@ -191,6 +175,72 @@ def _unit(csi: Tensor) -> Tensor:
     return (csi / squared(csi.to(torch.complex128)).mean((1, 2), keepdim=True).sqrt().clamp_min(1e-30)).to(csi.dtype)
 
 
+# In % or points, and in dB: one draw of patches and noise has no spread, and smaller differences count as none [ours].
+ONE_DRAW_MARGIN = 5.0
+_ONE_DRAW = f"one draw of patches and noise, so {ONE_DRAW_MARGIN:g} % is the margin"
+_EVERY = {"user_kind": None, "disturbed": None}
+_OF_PAPER = {claim.key: replace(claim, task=TASK) for claim in reconstruction.CLAIMS}
+
+
+def _located(key: str, text: str, rival: Method, kind: str | None = None) -> Claim:
+    """A question about the median error of the location of all users, or of one kind."""
+    where = _EVERY | {"user_kind": kind}
+    return Claim(key, "9", OURS, text, f"gain in the median error; {_ONE_DRAW}", TASK, "gain",
+                 Select(Metric.HIDDEN_LOCATION_ERROR, (Method.MODEL,), (rival,), where), ONE_DRAW_MARGIN, -ONE_DRAW_MARGIN,
+                 1)  # fmt: skip
+
+
+CLAIMS = (
+    _OF_PAPER["attention"],
+    _OF_PAPER["spectrum-in-scene"],
+    replace(_OF_PAPER["locations"], select=Select(Metric.HIDDEN_LOCATION_ERROR, where=_EVERY)),
+    _located("location-physics", "The model locates users better than the physics localiser alone.", Method.PHYSICS),
+    _located("location-diffracted",
+             "The model locates users who have diffracted paths only better than the physics localiser alone.",
+             Method.PHYSICS, KINDS[2]),
+    _located("location-knn", "The model locates users better than their nearest neighbours among labelled users elsewhere.",
+             Method.KNN_TRAINING),
+    Claim("location-region", "9", OURS, "The region that the model states holds the user about as often as it says.",
+          f"share of users within their 90 % regions, at least {90 * ABOUT:g} %; one draw of patches and noise", TASK, "level",
+          Select(Metric.REGION_HELD, (Method.MODEL,), where=_EVERY | {"region": 0.9}), 90 * ABOUT, 80 * ABOUT, 1),
+    replace(_OF_PAPER["spectra"], select=Select(Metric.BEAM_TOP5)),
+    Claim("beams-sbl", "10", OURS,
+          "The strongest beam of the model's spectrum is the best one more often than that of sparse Bayesian learning.",
+          f"points of top-1 accuracy; one draw of patches and noise, so {MARGIN:g} points are the margin", TASK, "gain",
+          Select(Metric.BEAM_TOP1, (Method.MODEL_SPECTRUM_BEAM,), (Method.SBL_BEAM,), kind="absolute"), seeds=1),
+    _OF_PAPER["occupancy"],
+    Claim("occupancy-neighbours", "11", OURS,
+          "The model tells masked occupancy better than the mean of the visible neighbours.",
+          f"gain in average precision; {_ONE_DRAW}", TASK, "gain",
+          Select(Metric.OCCUPANCY_PRECISION, (Method.MODEL,), (Method.NEIGHBOUR_MEAN,)), ONE_DRAW_MARGIN, -ONE_DRAW_MARGIN, 1),
+    Claim("csi-waves", "", OURS, "The model fills masked CSI in better than the recovered waves do by themselves.",
+          f"dB; one draw of patches and noise, so {DB_MARGIN:g} dB are the margin", TASK, "gain",
+          Select(Metric.CSI_NMSE, (Method.MODEL,), (Method.WAVES,), kind="absolute"), DB_MARGIN, -DB_MARGIN, 1),
+)  # fmt: skip
+_TYPICAL = "Users are typical of their kind by the error of their location"
+FIGURES = (
+    Part("3", "Attention of [PHYSC] to the scene", TASK,
+         "Mean over the heads of each layer, by cell of the map. Below, the shares of waves, places and map; the rest goes to "
+         "[PHYSC] itself. Circles are around the places and where waves come down, their areas the weights; "
+         f"{SEEN}. {_TYPICAL}.", draw_map=pictures.draw_attention, arrays=("attention", "attention_shares"), with_mask=True),
+    Part("4", "Spatial spectra in their scenes", TASK,
+         f"True spectra over the direction cosines of departure, dB below the strongest bin from black to white; {SEEN}.",
+         draw_map=pictures.draw_spectrum_in_scene, arrays=("spectrum_true", "spacing")),
+    Part("9", "Locations of held-out users", TASK,
+         "Scene seen. A grey line joins a user's true and predicted position, a dotted one the true one and what physics alone "
+         "says.", draw_map=pictures.draw_locations, arrays=("location_model", "location_physics"), with_mask=True),
+    Part("9", "Waves of held-out users", TASK,
+         "The waves that were recovered, followed by mirrors alone: the stronger the thicker. Dashed ones end at a building or "
+         "leave the scene; what is diffracted at an edge comes down along a curve, points of which are among the small dots, the "
+         "places that the network chooses among. Each scene, then the part of it that is framed; dark buildings are high. "
+         f"{_TYPICAL}.", draw_map=draw_users, arrays=("shown", "attention_places", "mixture_centre"), with_mask=True),
+    Part("10", "Spatial spectra of held-out users", TASK,
+         "Scene seen, location hidden. Each spectrum is scaled to its own strongest bin; the ring marks the true strongest one.",
+         pictures.draw_spectra, arrays=("spectrum_true", "spectrum_model"), with_mask=True),
+    Part("11", "Masked occupancy of held-out scenes", TASK,
+         f"The location seen, patches nearest to the link masked; grey was not masked; {SEEN}.",
+         draw_map=pictures.draw_occupancy, arrays=("occupancy_true", "occupancy_model"), with_mask=True),
+)  # fmt: skip
 SPECS = (
     TaskSpec(
         TASK,
@@ -203,5 +253,7 @@ SPECS = (
             Method.SBL_BEAM, Method.OMP_4_BEAM, Method.ZERO_FILLED_BEAM, Method.EXHAUSTIVE_SEARCH,
             Method.NEIGHBOUR_MEAN, Method.PREVALENCE,
         ),
+        CLAIMS,
+        FIGURES,
     ),
 )  # fmt: skip

@@ -78,10 +78,12 @@ def sum_rates(
 
 def regions(location: Mixture, position: Tensor, shares: Sequence[float], seed: int) -> dict[float, Tensor]:
     """By stated share, whether positions (N, 2) are in the smallest region that holds it of a mixture, bool (N,) each."""
-    return {
-        share: location.holds(position, share, np.random.default_rng([seed, REGIONS, int(1000 * share)]))
-        for share in sorted(set(shares))
-    }
+    return {share: location.holds(position, share, region_rng(share, seed)) for share in sorted(set(shares))}
+
+
+def region_rng(share: float, seed: int) -> np.random.Generator:
+    """Random numbers of the region that holds a share of a mixture; always the same ones."""
+    return np.random.default_rng([seed, REGIONS, int(1000 * share)])
 
 
 def calibration(location: Mixture, position: Tensor, groups: Mapping[str, Tensor], seed: int) -> Facts:

@@ -290,7 +290,8 @@ def write_rays_run(folder: Path, store: Path, row: int) -> Arrays:
     corners[:, 1, 1] = [15, 0, 3]
     gain = np.float32([-100, -112.25, np.nan]) + np.zeros((len(users), 1), np.float32)
     arrays: Arrays = {
-        "scene": np.full(len(users), row), "location_true": true[:, :2], "location_model": true[:, :2] + np.float32([3, 4]),
+        "location_scene": np.full(len(users), row), "location_true": true[:, :2],
+        "location_model": true[:, :2] + np.float32([3, 4]),
         "location_physics": true[:, :2] + np.float32([6, 8]), "kind": np.zeros(len(users), np.int64),
         "ray_corners": corners, "ray_gain": gain, "ray_lands": np.array([True, False, False]) & np.isfinite(gain),
         "spectrum_scene": np.array([row]), "spectrum_position": true[:1, :2], "spectrum_masked": np.array(0.75),

@@ -75,7 +75,7 @@ def test_followed_waves_stand_next_to_the_paths(chromium: Any, toy_store: Path, 
         page.wait_for_function("location.hash.includes('rays=paths')")
         assert green(page) == 0
         # A user that is in outage was not predicted, and other scenes were not either.
-        look.go(f"#/scene/toy-0004?user={len(arrays['scene'])}")
+        look.go(f"#/scene/toy-0004?user={len(arrays['location_scene'])}")
         assert page.locator("label:has-text('Lines')").count() == 0
         look.go("#/scene/toy-0005?user=1")
         assert "no predictions of this scene" in look.text()
