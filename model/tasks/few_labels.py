@@ -113,7 +113,7 @@ def few_labels(predictor: PathPredictor, data: WirelessData, settings: Evaluatio
     draw = Draw(seed, config.patches, config.snr)
     known, found = predictor.predict(train, draw), predictor.predict(test, draw)
     fronts = predictor.cache.users(test.scene, test.user, draw)
-    (noisy, shown), (queries, _) = seen_by(predictor, train, draw), seen_by(predictor, test, draw)
+    (noisy, _, shown), (queries, _, _) = seen_by(predictor, train, draw), seen_by(predictor, test, draw)
     prints = fingerprint(noisy, shown), fingerprint(queries, shown)
     sight = line_of_sight(data.splits["train"], asked[-1]), line_of_sight(data.splits["test"], config.test_users)
     targets = [

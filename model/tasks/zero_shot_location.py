@@ -63,15 +63,15 @@ def kinds_of(store: str, users: Links) -> NDArray[np.int64]:
     return kinds
 
 
-def seen_by(predictor: PathPredictor, users: Links, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Noisy channels (N, x, y) of users, and the antennas (x, y) that are the same for all."""
-    noisy = torch.zeros_like(users.csi)
+def seen_by(predictor: PathPredictor, users: Links, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    """Noisy channels (N, x, y) of users, the power of their noise (N,), and the antennas (x, y), the same for all."""
+    noisy, power = torch.zeros_like(users.csi), torch.zeros(len(users), dtype=torch.float64)
     shown = torch.zeros(users.csi.shape[1:], dtype=torch.bool)
     for scene in users.scene.unique().tolist():
         mine = users.scene == scene
-        channels, _, shown = predictor.cache.seen(scene, draw)
-        noisy[mine] = channels[users.user[mine]]
-    return noisy, shown
+        channels, noise, shown = predictor.cache.seen(scene, draw)
+        noisy[mine], power[mine] = channels[users.user[mine]], noise[users.user[mine]].double()
+    return noisy, power, shown
 
 
 def location(
@@ -91,7 +91,7 @@ def location(
     `disturbed` names what is wrong.
     """
     train = links_of(data.splits["train"], config.neighbours)
-    (known, _), (noisy, shown) = seen_by(predictor, train, draw), seen_by(predictor, test, draw)
+    (known, _, _), (noisy, _, shown) = seen_by(predictor, train, draw), seen_by(predictor, test, draw)
     features, queries = fingerprint(known, shown), fingerprint(noisy, shown)
     near, mean = torch.zeros_like(test.position), torch.zeros_like(test.position)
     for mine, others in _other_places(test, train, data.scenes):

@@ -132,7 +132,7 @@ def shown(
 
 def _spectra(predictor: PathPredictor, users: Links, said: Predictions, fronts: Fronts, draw: Draw) -> Arrays:
     """True spectra, the model's, the front end's, and those of the DFT with zeros where nothing is seen."""
-    noisy, visible = seen_by(predictor, users, draw)
+    noisy, _, visible = seen_by(predictor, users, draw)
     own = "spectrum_sbl" if int(visible.sum()) <= SPARSE_ANTENNAS else "spectrum_waves"
     spectra = {
         "spectrum_true": _power(users.csi),

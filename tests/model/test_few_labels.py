@@ -102,7 +102,7 @@ def test_neighbours_are_those_of_the_labelled_users(predictor, data):
     ]
     train, test = links_of(data.splits["train"], 9000), links_of(data.splits["test"], 100)
     order = np.random.default_rng([DRAW.seed, 41, 0]).permutation(len(train))[: LABELS[0]]
-    (known, shown), (asked, _) = seen_by(predictor, train, DRAW), seen_by(predictor, test, DRAW)
+    (known, _, shown), (asked, _, _) = seen_by(predictor, train, DRAW), seen_by(predictor, test, DRAW)
 
     def prints(csi: np.ndarray) -> np.ndarray:
         power = np.abs(np.fft.fft2(np.where(shown.numpy(), csi, 0))).reshape(len(csi), -1)
