@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from wavecity.dataset.files import atomic_path
@@ -69,7 +70,8 @@ class FrontCache:
 
     def __init__(self, store: str, patch: int, folder: Path | None = None) -> None:
         self.store, self.patch = store, patch
-        data = open_store(store)
+        self._datasets: dict[str | None, xr.Dataset] = {}
+        data = self._opened()
         self.counts = [int(count) for count in data["n_users"].values]
         self.size, self.cells = float(data.attrs["tile_size_m"]), data.sizes["row"]
         version = str(data.attrs.get("fingerprint", "")) or str(Path(store).resolve())
@@ -153,12 +155,12 @@ class FrontCache:
 
     def seen(self, scene: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy channels (N, x, y) of a scene's users, the noise's power (N,), and the antennas that are seen (x, y)."""
-        data, users = open_store(self.store), slice(self.counts[scene])
+        data, users = self._opened(), slice(self.counts[scene])
         channels = torch.from_numpy(data["csi"].isel(scene=scene, user=users).values)
         if draw.wrong.key:
             attributes = attributes_of(data.attrs)
             wrong = draw.wrong_in(scene, self.radio)
-            paths = open_store(self.store, "paths").isel(scene=scene, user=users).load() if wrong.needs_paths else None
+            paths = self._opened("paths").isel(scene=scene, user=users).load() if wrong.needs_paths else None
             spacing = float(attributes["array"]["spacing_wavelengths"])
             channels = wrong.channels(channels, paths, draw.errors(scene), spacing)
         noisy, noise = draw.noisy(channels, scene)
@@ -168,7 +170,13 @@ class FrontCache:
     @property
     def radio(self) -> Radio:
         """True constants of the store's links."""
-        return radio_of({**attributes_of(open_store(self.store).attrs)}, self.store)
+        return radio_of({**attributes_of(self._opened().attrs)}, self.store)
+
+    def _opened(self, group: str | None = None) -> xr.Dataset:
+        """The store, opened once: that takes as long as some hundred users of it."""
+        if group not in self._datasets:
+            self._datasets[group] = open_store(self.store, group)
+        return self._datasets[group]
 
     def scene(self, scene: int, draw: Draw) -> Fronts:
         """All users of a scene, which must have been computed."""
@@ -239,7 +247,7 @@ class FrontCache:
 
     def __getstate__(self) -> dict[str, object]:
         # Worker processes read by themselves.
-        return {**self.__dict__, "_held": OrderedDict(), "_beliefs": OrderedDict()}
+        return {**self.__dict__, "_held": OrderedDict(), "_beliefs": OrderedDict(), "_datasets": {}}
 
 
 @cache

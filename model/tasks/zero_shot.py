@@ -51,7 +51,9 @@ def zero_shot(predictor: PathPredictor, data: WirelessData, settings: Evaluation
     draw = Draw(seed, config.patches, config.snr)
     found = predictor.predict(test, draw)
     scores, hidden = predictor.occupancy(test, draw, settings.scene_mask)
-    records = location(predictor, data, test, kinds, found, draw, config)
+    records = location(
+        predictor, data, test, kinds, found, draw, config, links_of(data.splits["train"], config.neighbours)
+    )
     few = replace(draw, patches=config.beam_patches)
     found_of_few = predictor.predict(test, few)
     for one, said in {draw: found, few: found_of_few}.items():

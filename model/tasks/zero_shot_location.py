@@ -82,15 +82,15 @@ def location(
     found: Predictions,
     draw: Draw,
     config: ZeroShotSettings,
+    train: Links,
     disturbed: str | None = None,
 ) -> list[Record]:
     """Median and 90 % quantile of the errors, by method and kind of user, and how many users stated regions hold.
 
-    Neighbours are looked up among users of the store's train split that stand in other cities; where all stand in one, in
+    Neighbours are looked up among those of the users `train` that stand in other cities; where all stand in one, in
     other scenes. `found` is what the model says of the users `test` under `draw`; `kinds` are indices into `KINDS`;
     `disturbed` names what is wrong.
     """
-    train = links_of(data.splits["train"], config.neighbours)
     (known, _, _), (noisy, _, shown) = seen_by(predictor, train, draw), seen_by(predictor, test, draw)
     features, queries = fingerprint(known, shown), fingerprint(noisy, shown)
     near, mean = torch.zeros_like(test.position), torch.zeros_like(test.position)
@@ -141,8 +141,13 @@ def disturbed(
     config: ZeroShotSettings,
     seed: int,
 ) -> tuple[list[Record], Facts]:
-    """`location` of the users of some scenes with something wrong, case by case; and with nothing wrong, to compare with."""
+    """`location` of the users of some scenes with something wrong, case by case; and with nothing wrong, to compare with.
+
+    Neighbours are those of as many users, of a few scenes too: of every scene, channels are made anew for each case.
+    """
     some = users_of_few_scenes(test.scene, config.disturbed_users)
+    train = links_of(data.splits["train"], config.neighbours)
+    train = train.at(users_of_few_scenes(train.scene, config.disturbed_users))
     users, of_kind = test.at(some), kinds[some.numpy()]
     records: list[Record] = []
     for name, case in {UNDISTURBED: None, **config.cases}.items():
@@ -152,10 +157,11 @@ def disturbed(
             wrong = Disturbance(**case.model_dump(include=set(DisturbanceSettings.model_fields)))
         draw = Draw(seed, patches, snr, wrong=wrong)
         found = predictor.predict(users, draw)
-        records += location(predictor, data, users, of_kind, found, draw, config, name)
+        records += location(predictor, data, users, of_kind, found, draw, config, train, name)
     facts: Facts = {
         "disturbed_users": len(users),
         "disturbed_scenes": len(users.scene.unique()),
+        "disturbed_neighbours": len(train),
         "disturbed": {name: case.model_dump(mode="json", exclude_defaults=True) for name, case in config.cases.items()},
     }
     return records, facts
