@@ -1,6 +1,7 @@
 """Channel prediction by waves that are tracked over the snapshots, alone and as the tokens of a small transformer.
 
     python scripts/tracked_waves.py STORE [--snr 10 20 none] [--seeds 3] [--steps 1000] [--users 1000] [--test-users 30]
+           [--networks]
 
 STORE has users that move (recipe `temporal` or one based on it). Windows, noise, bins and errors are those of
 `wavecity evaluate --task prediction`: 16 snapshots seen, 8 to come, the 8 bins of delay with most energy. From the
@@ -22,15 +23,19 @@ import torch
 from torch import Tensor, nn
 from waves_in_time import SUBCARRIERS, WAVES, Continued, Tracked, by_slope, closed_form, recover
 
-from wavecity.model.data.trajectories import KINDS, gather_temporal, load_temporal
+from wavecity.model.data.trajectories import KINDS, TemporalUsers, gather_temporal, load_temporal
 from wavecity.model.data.windows import Cutter, Windows
-from wavecity.model.equivariance.group import epsilon, modulate
+from wavecity.model.equivariance.group import Wrapped, epsilon, modulate
 from wavecity.model.learning.baselines import decibel
-from wavecity.model.learning.predictors import persistence, ridge
+from wavecity.model.learning.predictors import GruPredictor, persistence, ridge
 from wavecity.model.settings.prediction import PredictionSettings
+from wavecity.model.settings.temporal import TemporalModelSettings
+from wavecity.model.settings.training import HeadSettings
 from wavecity.model.tasks.prediction import SPEEDS, pick_test
-from wavecity.model.tasks.prediction_training import ratios
+from wavecity.model.tasks.prediction_training import Forecaster, ratios, trained
+from wavecity.model.tasks.prediction_training import forecast as predict
 from wavecity.model.temporal.extrapolation import extrapolate
+from wavecity.model.temporal.network import TemporalModel
 from wavecity.model.transformer import seeded_weights
 
 PAST, ANTENNAS, DELAYS, HORIZONS = 16, 16, 8, (1, 2, 4, 8)
@@ -177,10 +182,9 @@ def train(known: Examples, judged: Examples, steps: int, seed: int, rate: float 
 
 
 def training_windows(
-    store: str, users: int, draws: int, snrs: Sequence[float | None], seed: int
+    people: TemporalUsers, draws: int, snrs: Sequence[float | None], seed: int
 ) -> tuple[Examples, Examples]:
     """Examples of the training cities, to train on and to judge by: every fifth scene judges."""
-    people = gather_temporal(load_temporal(store, ("train",)).splits["train"], users)
     judges = people.scene.unique()[::5]
     held = torch.isin(people.scene, judges)
     rng = np.random.default_rng([seed, 50])
@@ -216,6 +220,24 @@ def forecasts(windows: Windows, models: Sequence[Corrector]) -> Iterator[tuple[s
         with torch.no_grad():
             yield "waves as tokens", ahead.forecast(model(tokens(waves), waves.found))
     yield "best factors of the waves (bound)", ahead.forecast(best_factors(ahead, windows.future))
+
+
+def networks(csi: Tensor, cut: Cutter) -> Iterator[tuple[str, nn.Module]]:
+    """A GRU and the temporal model from random weights, trained as docs/results.md has it, on all users at one level of noise."""
+    config = PredictionSettings(steps=10, fit_windows=32, gru_steps=1000, learning_rates=(0.001,))
+    settings = TemporalModelSettings(layers=2, heads=4, top_k=False)
+    grid = (PAST + AHEAD, ANTENNAS, DELAYS)
+    starts: dict[str, tuple[Callable[[], nn.Module], int]] = {
+        "temporal model from random weights": (lambda: Forecaster(TemporalModel(settings, grid), AHEAD), config.steps),
+        "GRU": (lambda: GruPredictor(grid[1:], AHEAD, config.gru_width), config.gru_steps),
+    }
+
+    def draw(seed: int) -> Tensor:
+        return csi[torch.from_numpy(np.random.default_rng([seed, 33]).permutation(len(csi)))]
+
+    for name, (build, steps) in starts.items():
+        for _, network, _ in trained(build, draw, cut, config, HeadSettings(seeds=1), steps):
+            yield name, network
 
 
 def best_factors(ahead: Continued, future: Tensor) -> Tensor:
@@ -275,25 +297,29 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1000, help="largest number of training users")
     parser.add_argument("--draws", type=int, default=2, help="windows of a training user at each level of noise")
     parser.add_argument("--test-users", type=int, default=30, help="of each kind")
-    parser.add_argument(
-        "--seed", type=int, default=4, help="of test windows and noise; that of the run to compare with"
-    )
+    parser.add_argument("--seed", type=int, default=4, help="of windows and noise")
+    parser.add_argument("--networks", action="store_true", help="a GRU and the temporal model from random weights, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    clock = time.process_time()
-    known, judged = training_windows(options.store, options.users, options.draws, options.snr, options.seed)
-    took = time.process_time() - clock
-    print(f"{len(known.waves)} windows to train on, {len(judged.waves)} to judge by: {took:.0f} s of CPU time")
-    clock = time.process_time()
-    models = [train(known, judged, options.steps, seed) for seed in range(options.seeds)]
-    print(f"{options.seeds} trainings: {time.process_time() - clock:.0f} s of CPU time\n")
+    people = gather_temporal(load_temporal(options.store, ("train",)).splits["train"], options.users)
+    models: list[Corrector] = []
+    if options.seeds:
+        clock = time.process_time()
+        known, judged = training_windows(people, options.draws, options.snr, options.seed)
+        took = time.process_time() - clock
+        print(f"{len(known.waves)} windows to train on, {len(judged.waves)} to judge by: {took:.0f} s of CPU time")
+        clock = time.process_time()
+        models = [train(known, judged, options.steps, seed) for seed in range(options.seeds)]
+        print(f"{options.seeds} trainings: {time.process_time() - clock:.0f} s of CPU time\n", flush=True)
     test = pick_test(load_temporal(options.store, ("test",)), options.test_users)
     for snr in options.snr:
         windows = cutter(snr).cut(test.csi, np.random.default_rng([options.seed, 30]))
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for name, predicted in forecasts(windows, models):
             found.setdefault(name, []).append(figures(test.kind, predicted, windows))
+        for name, network in networks(people.csi, cutter(snr)) if options.networks else ():
+            found.setdefault(name, []).append(figures(test.kind, predict(network, windows.past), windows))
         users = ", ".join(f"{int((test.kind == KINDS.index(name)).sum())} {name}s" for name in SPEEDS)
         print(f"{users}; {'no noise' if snr is None else f'{snr:g} dB'}; mean over users, then the median user\n")
         head = ["NMSE, dB", "all", *(f"{name}s" for name in SPEEDS), *(f"horizon {horizon}" for horizon in HORIZONS)]
@@ -304,14 +330,37 @@ def main() -> None:
                 end="\n\n",
                 flush=True,
             )
-        guess = lambda past: extrapolate(past, AHEAD).best()  # noqa: E731
-        tokens_ = lambda past: corrected(past, models[0])  # noqa: E731
-        for name, forecast in {"first guess": guess, "closed form": closed_form, "tokens": tokens_}.items():
+        for name, forecast in equivariant(models).items():
             errors = shift_errors(forecast, windows.past, options.seed)
             print(
                 f"equivariance error, {name}: {', '.join(f'{axis} {value:.0f} dB' for axis, value in errors.items())}"
             )
         print()
+
+
+def equivariant(models: Sequence[Corrector]) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Forecasts whose equivariance is measured: past, complex (B, T, angle, delay), to the snapshots to come."""
+    wrapped = Wrapped(OverAntennas(), dims=(1, 2), origin=(PAST, 0))
+
+    def canonical(past: Tensor) -> Tensor:
+        ahead: Tensor = wrapped(torch.fft.ifft(past.to(torch.complex128), dim=2, norm="ortho"))
+        return torch.fft.fft(ahead, dim=2, norm="ortho")
+
+    found: dict[str, Callable[[Tensor], Tensor]] = {
+        "first guess": lambda past: extrapolate(past, AHEAD).best(),
+        "closed form": closed_form,
+        "closed form, wrapped": canonical,
+    }
+    return found | ({"tokens": lambda past: corrected(past, models[0])} if models else {})
+
+
+class OverAntennas(nn.Module):
+    """The closed form over antennas instead of angles, for the wrapper that removes shifts (`equivariance.group`)."""
+
+    def forward(self, csi: Tensor, visible: Tensor) -> Tensor:
+        """Complex (B, T, antennas, delay), all of it seen, to the snapshots to come."""
+        ahead = closed_form(torch.fft.fft(csi, dim=2, norm="ortho"))
+        return torch.fft.ifft(ahead.to(csi.dtype), dim=2, norm="ortho")
 
 
 def corrected(past: Tensor, model: Corrector) -> Tensor:

@@ -79,7 +79,7 @@ def main() -> None:
     torch.set_num_threads(1)
 
     data, paths = wavecity.open_store(options.store), wavecity.open_store(options.store, "paths")
-    radio = radio_of(attributes_of(data.attrs), options.store)
+    radio = radio_of(dict(attributes_of(data.attrs)), options.store)
     # Users in line of sight in front of every panel here, 15 degrees and more from its plane.
     direct = data["user_position"].values.astype(float)
     direct[..., 2] = -radio.drop
