@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic_temporal import plane_waves
+from synthetic_temporal import make_temporal, plane_waves
 
 from wavecity.model.data.windows import Cutter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 import tracked_waves
 import turned_panels
 import waves_in_time
@@ -129,6 +129,10 @@ def test_tokens_do_not_change_under_a_modulation_and_forecasts_follow_it():
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
     errors = tracked_waves.shift_errors(waves_in_time.closed_form, past, seed=0)
     assert max(errors.values()) < -80
+    wrapped = tracked_waves.equivariant([])["closed form, wrapped"]
+    direct = waves_in_time.closed_form(past).abs().square().sum()
+    assert (wrapped(past) - waves_in_time.closed_form(past)).abs().square().sum() < 1e-6 * direct
+    assert max(tracked_waves.shift_errors(wrapped, past, seed=0).values()) < -110
 
 
 def test_directions_of_a_turned_panel_are_those_of_the_world():
@@ -140,3 +144,23 @@ def test_directions_of_a_turned_panel_are_those_of_the_world():
     # From 13.5 m above, 45 degrees down.
     place = turned_panels.landing(np.array([0.0, -math.sqrt(0.5), -math.sqrt(0.5)]), 13.5)
     np.testing.assert_allclose(place, [0, -13.5], atol=1e-12)
+
+
+def test_the_tables_have_every_method_and_the_waves_ahead(monkeypatch, capsys):
+    data = make_temporal(users=6, subcarriers=64)
+    monkeypatch.setattr(tracked_waves, "load_temporal", lambda store, splits: data)
+    options = ["--snr", "10", "--seeds", "2", "--steps", "4", "--draws", "1", "--test-users", "2"]
+    monkeypatch.setattr(sys, "argv", ["tracked_waves.py", "STORE", *options])
+    tracked_waves.main()
+    printed = capsys.readouterr().out
+    assert "2 walkers, 2 cyclists, 2 vehicles; 10 dB" in printed
+    rows = [line.strip("|").split("|") for line in printed.splitlines() if line.startswith("| ")]
+    mean = {cells[0].strip(): float(cells[1].split("±")[0]) for cells in rows[1 : len(rows) // 2]}
+    # Steady waves, as many as there are: only the noise is in the way.
+    closed = mean.pop("waves, closed form")
+    assert closed < -30
+    assert mean.pop("waves as tokens") == pytest.approx(closed, abs=1)
+    assert mean.pop("best factors of the waves (bound)") < closed
+    assert mean.keys() == {"persistence", "ridge (AR) of each sample", "first guess of the temporal model",
+                           "waves, Doppler by phase slope"}  # fmt: skip
+    assert closed < min(mean.values())
