@@ -1,7 +1,7 @@
 """Channel prediction by waves that are tracked over the snapshots, alone and as the tokens of a small transformer.
 
-    python scripts/tracked_waves.py STORE [--snr 10 20 none] [--seeds 3] [--steps 1000] [--users 1000] [--test-users 30]
-           [--networks]
+    python scripts/tracked_waves.py STORE [--snr 10 20 none] [--seeds 3] [--steps 1000] [--floor 1e-5] [--users 1000]
+           [--test-users 30] [--networks]
 
 STORE has users that move (recipe `temporal` or one based on it). Windows, noise, bins and errors are those of
 `wavecity evaluate --task prediction`: 16 snapshots seen, 8 to come, the 8 bins of delay with most energy. From the
@@ -40,8 +40,6 @@ from wavecity.model.transformer import seeded_weights
 
 PAST, ANTENNAS, DELAYS, HORIZONS = 16, 16, 8, (1, 2, 4, 8)
 AHEAD = HORIZONS[-1]
-# Errors that are added to those of a window before the logarithm: what is far below counts little.
-FAIR = 1e-5
 # Of `tokens`.
 FEATURES = 17
 
@@ -113,7 +111,9 @@ class Corrector(nn.Module):
         ahead = torch.arange(1, AHEAD + 1) / AHEAD
         powers = torch.stack((torch.ones(AHEAD), ahead, ahead.square()))
         level, phase = (corrections @ powers).unbind(2)  # (B, K, H)
-        return torch.exp(torch.complex(-torch.relu(-level) + torch.tanh(torch.relu(level)), phase)).mT
+        # Down to nothing, but at most e times as strong.
+        level = torch.where(level < 0, level, level.tanh())
+        return torch.exp(torch.complex(level, phase)).mT
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,13 @@ def examples(windows: Windows) -> Examples:
     )  # fmt: skip
 
 
-def train(known: Examples, judged: Examples, steps: int, seed: int, rate: float = 1e-3, batch: int = 128) -> Corrector:
-    """A corrector with the least loss on the judged windows, where it is looked at ten times; the closed form if that is."""
+def train(
+    known: Examples, judged: Examples, steps: int, seed: int, floor: float, rate: float = 1e-3, batch: int = 128
+) -> Corrector:
+    """A corrector with the least loss on the judged windows, where it is looked at ten times; the closed form if that is.
+
+    The loss is the mean of the errors in dB, with `floor` added to each error: windows whose error is far below count little.
+    """
     with seeded_weights(seed):
         model = Corrector()
     rng = np.random.default_rng([seed, 51])
@@ -161,8 +166,7 @@ def train(known: Examples, judged: Examples, steps: int, seed: int, rate: float 
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
 
     def loss_of(part: Examples) -> Tensor:
-        # In dB a window counts as any other, whatever its level of error: a mean of ratios is that of the few worst.
-        return (part.errors(model(part.waves, part.found)) + FAIR).log().mean() * 10 / math.log(10)
+        return (part.errors(model(part.waves, part.found)) + floor).log().mean() * 10 / math.log(10)
 
     def judge() -> float:
         with torch.no_grad():
@@ -294,6 +298,9 @@ def main() -> None:
     parser.add_argument("--snr", nargs="+", type=noise_level, default=[10.0, 20.0, None], metavar="DB", help="or none")
     parser.add_argument("--seeds", type=int, default=3, help="of the transformer")
     parser.add_argument("--steps", type=int, default=1000, help="of its training")
+    parser.add_argument(
+        "--floor", type=float, default=1e-5, help="of the errors in its loss; large: the worst windows rule"
+    )
     parser.add_argument("--users", type=int, default=1000, help="largest number of training users")
     parser.add_argument("--draws", type=int, default=2, help="windows of a training user at each level of noise")
     parser.add_argument("--test-users", type=int, default=30, help="of each kind")
@@ -310,7 +317,7 @@ def main() -> None:
         took = time.process_time() - clock
         print(f"{len(known.waves)} windows to train on, {len(judged.waves)} to judge by: {took:.0f} s of CPU time")
         clock = time.process_time()
-        models = [train(known, judged, options.steps, seed) for seed in range(options.seeds)]
+        models = [train(known, judged, options.steps, seed, options.floor) for seed in range(options.seeds)]
         print(f"{options.seeds} trainings: {time.process_time() - clock:.0f} s of CPU time\n", flush=True)
     test = pick_test(load_temporal(options.store, ("test",)), options.test_users)
     for snr in options.snr:
