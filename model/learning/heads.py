@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavecity.model.learning.selection import TrainAt, Trained, first_held_back, train_seeds, train_selected
@@ -19,6 +20,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Labelled = tuple[Tensor, Tensor]
 # Steps from one look at the held-back labels to the next.
 LOOK = 10
+# Width of the hidden layer of a correction, as the paper's location head has.
+HIDDEN = 64
 # Stream of random numbers.
 BATCHES = 20
 
@@ -56,6 +59,21 @@ class LocationCnn(nn.Module):
         return self.scale * self.layers(image)
 
 
+class Correction(nn.Module):
+    """What the model says already, plus a small network's correction, at first zero: few labels cannot make it worse."""
+
+    def __init__(self, width: int, outputs: int, scale: float) -> None:
+        super().__init__()
+        self.width, self.scale = width, scale
+        self.first, self.last = nn.Linear(width, HIDDEN), nn.Linear(HIDDEN, outputs)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[PHYSC] and what the model says (B, width + outputs) to outputs (B, outputs)."""
+        return features[:, self.width :] + self.scale * self.last(F.relu(self.first(features[:, : self.width])))
+
+
 def classifier(width: int, hidden: Sequence[int], classes: int) -> nn.Sequential:
     """MLP with ReLU between its layers; no hidden layer makes it a linear probe."""
     sizes = [width, *hidden, classes]
@@ -88,11 +106,14 @@ class Standardiser:
     deviation: Tensor
 
     @classmethod
-    def of(cls, reference: Tensor) -> "Standardiser":
-        """Learn it from features (N, F), or images (N, C, x, y)."""
+    def of(cls, reference: Tensor, kept: int = 0) -> "Standardiser":
+        """Learn it from features (N, F), the last `kept` of which stay as they are, or images (N, C, x, y)."""
         if reference.ndim > 2:
             return cls(torch.zeros(()), torch.ones(()))
-        return cls(reference.mean(0), reference.std(0, correction=0).clamp_min(1e-6))
+        mean, deviation = reference.mean(0), reference.std(0, correction=0).clamp_min(1e-6)
+        if kept:
+            mean[-kept:], deviation[-kept:] = 0.0, 1.0
+        return cls(mean, deviation)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Same shape."""

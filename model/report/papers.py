@@ -218,7 +218,7 @@ RAYS = Paper(
         "figures": "Figures",
         "note": "Colours mean the same method in every figure.",
         "figure": "Figure {}",
-        "folded": "by scene",
+        "folded": "by scene or by head",
         "numbers": "there is none of this model",
         "losses": "Every step draws its own pilots, noise and masks; those of the validation stay the same.",
     },

@@ -27,7 +27,7 @@ from wavecity.model.training.run_folder import changed_keys, weights_sha256
 from wavecity.model.training.trainer import cpu_threads
 
 # Raised when records or arrays of a task change: results of before are then made anew.
-RESULTS = 9
+RESULTS = 10
 
 Data = WirelessData | TemporalData
 
