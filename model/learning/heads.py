@@ -74,6 +74,25 @@ class Correction(nn.Module):
         return features[:, self.width :] + self.scale * self.last(F.relu(self.first(features[:, : self.width])))
 
 
+class PlaceCorrection(nn.Module):
+    """Where the model puts a user already, plus a correction, at first zero, in units of how unsure it is of that.
+
+    What it is sure of to some decimetres is then not spoilt for users who are tens of metres off.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.first, self.last = nn.Linear(width, HIDDEN), nn.Linear(HIDDEN, 2)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[PHYSC], place and spread in m (B, width + 3) to positions (B, 2), m."""
+        physc, place, spread = features.split((self.width, 2, 1), 1)
+        return place + spread * self.last(F.relu(self.first(physc)))
+
+
 def classifier(width: int, hidden: Sequence[int], classes: int) -> nn.Sequential:
     """MLP with ReLU between its layers; no hidden layer makes it a linear probe."""
     sizes = [width, *hidden, classes]
@@ -84,8 +103,13 @@ def classifier(width: int, hidden: Sequence[int], classes: int) -> nn.Sequential
 
 
 def distance(place: Tensor, truth: Tensor) -> Tensor:
-    """Mean distance of positions (B, 2), the loss of every localisation head."""
+    """Mean distance of positions (B, 2), the loss of localisation heads."""
     return (place - truth).norm(dim=-1).mean()
+
+
+def log_distance(place: Tensor, truth: Tensor) -> Tensor:
+    """Mean logarithm of 1 m and the distance of positions (B, 2): from 0.3 to 1.6 m counts as much as from 10 to 21."""
+    return (place - truth).norm(dim=-1).log1p().mean()
 
 
 def inverse_frequency(label: Tensor, classes: int) -> Tensor:

@@ -66,7 +66,10 @@ class TaskModel(Protocol):
         """What the model says of any number of users, without gradients."""
 
     def placed(self, users: Users, visible: Tensor) -> Tensor | None:
-        """[PHYSC], and where the model itself puts users in m, float32 (N, d + 2), if heads are to start from that."""
+        """[PHYSC], where the model itself puts users, and how unsure it is of that, in m, float32 (N, d + 3).
+
+        None if heads are not to start from that.
+        """
 
     def physics(self, users: Users, visible: Tensor) -> Tensor | None:
         """Where the physics localiser puts users, float32 (N, 2) in m, if the model has it at hand."""

@@ -216,11 +216,14 @@ class PathEncoder:
             parts.append(Predictions(outputs.physc, outputs.spectrum, None, outputs.location.best(), None))
         return Predictions.joined(parts)
 
+    @torch.no_grad()
     def placed(self, users: Users, visible: Tensor) -> Tensor:
-        """[PHYSC], and where the model itself puts users in m, float32 (N, d + 2)."""
-        said = self.predict(users, visible)
-        assert said.location is not None
-        return torch.cat((said.physc, said.location), 1)
+        """[PHYSC], where the model itself puts users, and how unsure it is of that, in m, float32 (N, d + 3)."""
+        parts = []
+        for _, outputs in self._batches(users, visible):
+            location = outputs.location
+            parts.append(torch.cat((outputs.physc, location.best(), location.spread()[:, None]), 1))
+        return torch.cat(parts)
 
     def physics(self, users: Users, visible: Tensor) -> Tensor:
         """Where the physics localiser puts users, float32 (N, 2) in m; the middle of the tile where no wave comes down."""

@@ -18,7 +18,7 @@ from wavecity.model.data.users import Users, WirelessData, gather
 from wavecity.model.figures.curves import draw_cross, draw_layouts
 from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, Part
 from wavecity.model.learning.baselines import inverse_distance_mean, nearest
-from wavecity.model.learning.heads import Correction, Standardiser, apply, distance, tuned
+from wavecity.model.learning.heads import Loss, PlaceCorrection, Standardiser, apply, distance, log_distance, tuned
 from wavecity.model.learning.task_model import TaskModel
 from wavecity.model.path_model.encoder import PathEncoder
 from wavecity.model.results.claims import OURS, Claim
@@ -28,7 +28,7 @@ from wavecity.model.results.records import Facts, Findings
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings
 from wavecity.model.tasks import paths, sites
-from wavecity.model.tasks.localization import KEPT, drawn_methods, head_builders, layouts
+from wavecity.model.tasks.localization import KEPT, drawn_methods, head_builders, layouts, loss_of
 from wavecity.model.tasks.spec import TaskSpec
 from wavecity.model.transformer import seeded_weights
 
@@ -161,7 +161,7 @@ def _learned(
         def draw_same(_: int, labelled: tuple[Tensor, Tensor] = labelled) -> tuple[Tensor, Tensor]:
             return labelled
 
-        for seed, head, rate in tuned(heads[method], lambda _: distance, draw_same, held_back):
+        for seed, head, rate in tuned(heads[method], loss_of(method), draw_same, held_back):
             yield method, seed, head, [standardise(part) for part in values], rate
 
     # Batches cannot draw more users than this; the order is random.
@@ -197,7 +197,7 @@ def _paths_together(
         known, *others = (encoder.placed(some, visible) for some in (users, *(site.users for site, _ in unseen)))
         standardise = Standardiser.of(known[:train], KEPT[Method.PHYSC_HEAD])
         with seeded_weights(seed):
-            head = Correction(encoder.width, 2, encoder.size / 2)
+            head = PlaceCorrection(encoder.width)
         yield method, seed, head, [standardise(part) for part in others], rate
 
 
@@ -207,7 +207,8 @@ def _adapted(
     """Fine-tune a copy of a head on labelled users of an unseen scene; the start itself is one of the candidates."""
     labelled = (features[index], site.users.position[index])
     once = settings.model_copy(update={"seeds": 1})
-    found = tuned(lambda: copy.deepcopy(head), lambda _: distance, lambda _: labelled, once, rates)
+    loss: Loss = log_distance if isinstance(head, PlaceCorrection) else distance
+    found = tuned(lambda: copy.deepcopy(head), lambda _: loss, lambda _: labelled, once, rates)
     _, adapted, rate = next(iter(found))
     return adapted, rate
 

@@ -16,7 +16,17 @@ from wavecity.model.figures.curves import draw_clusters, draw_layouts, draw_loca
 from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, TSNE, Part
 from wavecity.model.learning.baselines import nearest_neighbours
 from wavecity.model.learning.embeddings import EMBEDDED, grouped
-from wavecity.model.learning.heads import Correction, LocationCnn, LocationHead, Standardiser, apply, distance, tuned
+from wavecity.model.learning.heads import (
+    LocationCnn,
+    LocationHead,
+    Loss,
+    PlaceCorrection,
+    Standardiser,
+    apply,
+    distance,
+    log_distance,
+    tuned,
+)
 from wavecity.model.learning.selection import first_held_back
 from wavecity.model.learning.task_model import TaskModel
 from wavecity.model.path_model.encoder import PathEncoder
@@ -31,8 +41,8 @@ from wavecity.model.tasks.spec import TaskSpec
 
 # Users of a scene whose places the report draws [ours].
 DRAWN = 20
-# Last features of methods that are not standardised: the place that the model itself says.
-KEPT = {Method.PHYSC_HEAD: 2}
+# Last features of heads that are not standardised: the place that the model itself says, and its spread.
+KEPT = {Method.PHYSC_HEAD: 3}
 # Method, head seed, places (tested, 2) of the tested users, learning rate if there is one.
 Placed = tuple[Method, int, Tensor, float | None]
 
@@ -42,7 +52,7 @@ def localization(predictor: TaskModel, data: WirelessData, settings: EvaluationS
 
     Methods without labels have one record (x is not a number); those that train encoder and head run at the largest
     number of labels, and not at all when `heads.finetune_steps` is 0. Of a model that puts users somewhere itself there is a
-    head, too, that starts from that (`Correction`). Of the settings `localization`, `heads` and `physics_users`
+    head, too, that starts from that (`PlaceCorrection`). Of the settings `localization`, `heads` and `physics_users`
     count.
     The seed is that of pilots, noise and the tested users; the heads' seeds choose labels, weights and batches.
 
@@ -113,7 +123,7 @@ def head_builders(predictor: TaskModel, visible: Tensor) -> dict[Method, Callabl
         return LocationHead(predictor.width, scale)
 
     def correction() -> nn.Module:
-        return Correction(predictor.width, 2, scale / 2)
+        return PlaceCorrection(predictor.width)
 
     def cnn() -> nn.Module:
         # Half the time of the default layout.
@@ -121,6 +131,12 @@ def head_builders(predictor: TaskModel, visible: Tensor) -> dict[Method, Callabl
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     return {Method.PHYSC_MLP: mlp, Method.PHYSC_HEAD: correction, Method.RAW_CNN: cnn, Method.UNTRAINED_MLP: mlp}
+
+
+def loss_of(method: Method) -> Callable[[Tensor], Loss]:
+    """From training labels to the loss of a method's head."""
+    loss = log_distance if method is Method.PHYSC_HEAD else distance
+    return lambda _: loss
 
 
 def drawn_methods(view: sites.Views) -> dict[Method, list[Tensor]]:
@@ -144,7 +160,7 @@ def head_places(
             index = site.labelled(count, head_seed)
             return Standardiser.of(values[index], kept)(values[index]), site.users.position[index]
 
-        for head_seed, head, rate in tuned(heads[method], lambda _: distance, draw, settings.heads):
+        for head_seed, head, rate in tuned(heads[method], loss_of(method), draw, settings.heads):
             standardise = Standardiser.of(values[site.labelled(count, head_seed)], kept)
             yield method, head_seed, apply(head, standardise(values[: site.tested])), rate
 

@@ -67,7 +67,8 @@ class Views:
     entries: Tensor
     prints: Tensor  # float32 (N, x * y); |DFT| of the zero-filled channel, norm 1
     level: Tensor  # float32 (N, 1); standardised level of the visible antennas, as the model is given it
-    placed: Tensor | None  # float32 (N, d + 2); [PHYSC] and where the model puts users, if a head is to start from that
+    # float32 (N, d + 3); [PHYSC], where the model puts users and how unsure it is, if a head is to start from that
+    placed: Tensor | None
 
 
 class ZeroFilled(nn.Module):
