@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wavecity.dataset.progress import stage
+from wavecity.dataset.progress import stage, track
 from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.tokens import TINY, Statistics, squared, visible_antennas
 from wavecity.model.data.users import Users, WirelessData, gather
@@ -33,6 +33,8 @@ from wavecity.model.transformer import seeded_weights
 CHUNK = 32
 # Fewer such chunks than this are not worth a process.
 FEWEST = 16
+# Of more batches than this the network's progress is shown.
+MANY = 30
 # Users whose levels are the scale of levels where a dataset has no statistics.
 LEVELS = 1000
 
@@ -241,7 +243,8 @@ class PathEncoder:
 
     def _batches(self, users: Users, visible: Tensor) -> Iterator[tuple[Fronts, Outputs]]:
         self.seen(users, visible)  # of all users at once, in several processes where they are many
-        for index in torch.arange(len(users)).split(self.predictor.batch_size):
+        batches = torch.arange(len(users)).split(self.predictor.batch_size)
+        for index in track(batches, "run the path model", unit="batches") if len(batches) > MANY else batches:
             yield self.outputs(users.at(index), visible)
 
     def copied(self) -> "PathEncoder":

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wavecity.dataset.progress import stage
 from wavecity.model.data.users import Users, WirelessData
 from wavecity.model.learning.heads import Correction, Standardiser, apply, tuned
 from wavecity.model.learning.selection import Trained
@@ -70,9 +71,12 @@ def _trained(
 ) -> Iterator[tuple[Method, Trained[PathWithHead]]]:
     whole = Whole(encoder.predictor, settings)
     shown = whole.shown(encoder.seen(users, visible), users.scene)
-    for method, pretrained in ((Method.PHYSC_FINE_TUNED, True), (Method.TWIN, False)):
-        if settings.finetune_steps:
+    if not settings.finetune_steps:
+        return
+    with stage("train the path model as a whole", 2 * settings.seeds, "networks") as progress:
+        for method, pretrained in ((Method.PHYSC_FINE_TUNED, True), (Method.TWIN, False)):
             for one in whole.trained(pretrained, shown, label, labelled, loss):
+                progress.advance()
                 yield method, one
 
 
@@ -91,32 +95,29 @@ def _said(encoder: PathEncoder, network: PathWithHead, users: Users, visible: Te
     return whole.says(network, whole.shown(encoder.seen(users, visible), users.scene), says)
 
 
+def with_beams(encoder: PathEncoder, users: Users, visible: Tensor) -> Tensor:
+    """[PHYSC], and the scores of all beams by the model's own spectrum, float32 (N, d + beams)."""
+    said = encoder.predict(users, visible)
+    return torch.cat((said.physc, beams_of_spectrum(said.spectrum)), 1)
+
+
 def corrected_beams(
-    encoder: PathEncoder,
-    train: Users,
-    test: Users,
-    visible: Tensor,
-    beam: Tensor,
-    labelled: Labelled,
-    settings: HeadSettings,
+    features: tuple[Tensor, Tensor], width: int, beam: Tensor, labelled: Labelled, settings: HeadSettings
 ) -> Iterator[tuple[int, Tensor, float]]:
     """Head seed, scores (M, beams) of the test users and learning rate of heads that correct the model's own spectrum.
 
-    `beam`, int64 (N,), are the best beams of the training users.
+    `features` are those of `with_beams`, of training users, whose best beams are `beam`, int64 (N,), and of M test users; `width`
+    is d.
     """
-    parts = []
-    for users in (train, test):
-        said = encoder.predict(users, visible)
-        parts.append(torch.cat((said.physc, beams_of_spectrum(said.spectrum)), 1))
-    known, queries = parts
-    beams = known.shape[1] - encoder.width
+    known, queries = features
+    beams = known.shape[1] - width
 
     def draw(head_seed: int) -> tuple[Tensor, Tensor]:
         index = labelled(head_seed)
         return Standardiser.of(known[index], beams)(known[index]), beam[index]
 
     def build() -> Correction:
-        return Correction(encoder.width, beams, 1.0)
+        return Correction(width, beams, 1.0)
 
     for head_seed, head, rate in tuned(build, lambda _: F.cross_entropy, draw, settings):
         yield head_seed, apply(head, Standardiser.of(known[labelled(head_seed)], beams)(queries)), rate

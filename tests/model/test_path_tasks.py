@@ -13,6 +13,7 @@ import wavecity.model.path_model.encoder as encoding
 import wavecity.model.training.pretrain as training
 from wavecity.dataset import InputError
 from wavecity.model.data.users import gather, load_data
+from wavecity.model.learning.heads import PlaceCorrection, Standardiser, log_distance
 from wavecity.model.path_model.cache import FrontCache
 from wavecity.model.path_model.encoder import PathEncoder
 from wavecity.model.path_model.front import Draw
@@ -323,6 +324,30 @@ def test_what_is_impossible_is_said_in_one_line(predictor, data):
     with pytest.raises(InputError, match=r"mu_mimo\.cluster is 40, but the largest test scene has 30 users") as told:
         runs["mu-mimo"](predictor, data, settings, 0)
     assert "\n" not in str(told.value)
+
+
+def test_a_place_is_corrected_in_units_of_its_spread():
+    head, features = PlaceCorrection(4), torch.randn(6, 7)
+    assert torch.equal(head(features), features[:, 4:6])
+    torch.nn.init.normal_(head.last.weight)
+    moved = head(features) - features[:, 4:6]
+    assert moved.abs().min() > 0
+    wider = torch.cat((features[:, :6], 3 * features[:, 6:]), 1)
+    torch.testing.assert_close(head(wider) - features[:, 4:6], 3 * moved, rtol=1e-4, atol=1e-5)
+
+
+def test_errors_count_by_their_logarithm():
+    place, truth = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.zeros(2, 2)
+    assert float(log_distance(place, truth)) == pytest.approx((math.log(6) + math.log(1)) / 2)
+
+
+def test_what_the_model_says_is_not_standardised():
+    features = torch.from_numpy(np.random.default_rng(0).normal(5, 3, (50, 6)).astype(np.float32))
+    found = Standardiser.of(features, 2)(features)
+    torch.testing.assert_close(found[:, 4:], features[:, 4:])
+    torch.testing.assert_close(
+        found[:, :4], (features[:, :4] - features[:, :4].mean(0)) / features[:, :4].std(0, correction=0)
+    )
 
 
 def test_both_models_have_the_same_claims_and_the_path_model_one_more():

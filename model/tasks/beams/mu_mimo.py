@@ -73,12 +73,10 @@ def mu_mimo(predictor: TaskModel, data: WirelessData, settings: EvaluationSettin
     codebook = predictor.geometry.columns * predictor.geometry.rows
     pool = Pool.of(best_beams(train.csi)[:, None], codebook, (1.0,), seed)
 
-    train, test = (
-        replace(users, csi=csi, noise=noise)
-        for users, (csi, noise) in (
-            (users, receivers.seen_at(users.csi, config.snr, seed, part)) for part, users in enumerate((train, test))
-        )
+    (train_seen, train_noise), (test_seen, test_noise) = (
+        receivers.seen_at(users.csi, config.snr, seed, part) for part, users in enumerate((train, test))
     )
+    train, test = replace(train, csi=train_seen, noise=train_noise), replace(test, csi=test_seen, noise=test_noise)
 
     views = [partial_views(predictor, users, visible, seed) for users in (train, test)]
     features = {name: (views[0][name], views[1][name]) for name in views[0]}
@@ -248,12 +246,13 @@ def _learned_paths(
 ) -> Iterator[tuple[Method, float, int, Tensor, float]]:
     """Method, share of the labels, head seed, scores and learning rate of what starts from the path model's own spectrum."""
     beam = pool.classes[pool.label[:, 0]]
+    features = paths.with_beams(predictor, train, visible), paths.with_beams(predictor, test, visible)
     for ratio, count in counts.items():
 
         def labelled(head_seed: int, count: int = count) -> Tensor:
             return pool.labelled(count, head_seed)
 
-        for head_seed, scores, rate in paths.corrected_beams(predictor, train, test, visible, beam, labelled, settings):
+        for head_seed, scores, rate in paths.corrected_beams(features, predictor.width, beam, labelled, settings):
             yield Method.PHYSC_HEAD, ratio, head_seed, scores, rate
     most = max(counts)
     for method, one in paths.trained_beams(
