@@ -20,6 +20,7 @@ from wavecity.model.path_model.front import Draw
 from wavecity.model.path_model.inference import PathPredictor
 from wavecity.model.rays.locate import locate
 from wavecity.model.rays.surroundings import surroundings
+from wavecity.model.report.page import write_report
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import WHOLE, Condition
 from wavecity.model.settings.training import EvaluationSettings
@@ -27,6 +28,7 @@ from wavecity.model.tasks import cross_scene, sites
 from wavecity.model.tasks import localization as local
 from wavecity.model.tasks.beams import mu_mimo as mu
 from wavecity.model.tasks.cross_scene import cross_localization
+from wavecity.model.tasks.evaluate import evaluate
 from wavecity.model.tasks.localization import localization
 from wavecity.model.tasks.paths import trained_places
 from wavecity.model.tasks.spec import specs_of
@@ -324,6 +326,20 @@ def test_what_is_impossible_is_said_in_one_line(predictor, data):
     with pytest.raises(InputError, match=r"mu_mimo\.cluster is 40, but the largest test scene has 30 users") as told:
         runs["mu-mimo"](predictor, data, settings, 0)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.system
+def test_the_report_of_a_path_run_has_the_figures_of_the_tasks_that_were_named(run, store):
+    settings = street.settings_of().model_copy(update={"evaluation": settings_of()})
+    for task in ("localization", "mu-mimo"):
+        facts = evaluate(run, store, task, settings, 3)
+        assert (facts["task"], facts["seeds"]) == (task, 2)
+    page = write_report(run, store).read_text(encoding="utf-8")
+    sections = {part.partition(":")[0]: part for part in page.split("<h3>Figure ")[1:]}
+    for number in ("5", "6", "12", "13", "14", "15"):
+        assert "<img" in sections[number], number
+    assert "<img" not in sections["7"]
+    assert "su-mimo" in sections["7"]
 
 
 def test_a_place_is_corrected_in_units_of_its_spread():
