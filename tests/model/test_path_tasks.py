@@ -268,7 +268,7 @@ def values_of(found, metric, *methods):
 
 
 def test_heads_and_networks_say_at_first_what_the_model_says(encoder, data):
-    settings, visible = settings_of(**STILL), encoder.pilots(0.75, 3)
+    settings, visible = settings_of(**STILL, seeds=1), encoder.pilots(0.75, 3)
     found = localization(encoder, data, settings, 3)
     site = sites.make_site(data, 3, 10_000, 0.2, 15.0, 3)
     error = np.linalg.norm(encoder.predict(site.test, visible).location.numpy() - site.test.position.numpy(), axis=1)
