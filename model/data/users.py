@@ -106,6 +106,7 @@ class Users(Rows):
     los: Tensor  # bool (N,)
     path_gain: Tensor  # float32 (N,); dB
     best_beam: Tensor  # int64 (N,)
+    noise: Tensor | None = None  # float64 (N,); mean power of the noise of an entry of `csi`, where some was added
 
 
 def load_data(store: str, splits: Sequence[str] = SPLITS) -> WirelessData:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wavecity.model.data.users import Users, with_antennas
 from wavecity.model.learning.heads import Loss, Standardiser, fit
 from wavecity.model.learning.selection import RateChoice, TrainAt, Trained, first_held_back, train_seeds, train_selected
-from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.learning.task_model import TaskModel
 from wavecity.model.settings.training import HeadSettings
 from wavecity.model.transformer import seeded_weights
 
@@ -26,13 +26,13 @@ BATCHES = 21
 
 
 class EncoderWithHead(nn.Module):
-    """A copy of a predictor's encoder, and a head (B, antennas * d) on its [PHYSC] tokens, one per receive antenna."""
+    """A copy of a model's encoder, and a head (B, antennas * d) on its [PHYSC] tokens, one per receive antenna."""
 
-    def __init__(self, predictor: Predictor, head: nn.Module, visible: Tensor) -> None:
+    def __init__(self, predictor: TaskModel, head: nn.Module, visible: Tensor) -> None:
         super().__init__()
-        self.model = copy.deepcopy(predictor.model)
+        self._predictor = predictor.copied()
+        self.model = self._predictor.model
         self.head = head
-        self._predictor = predictor.with_model(self.model)
         self._visible = visible
         self._standardiser = Standardiser(torch.zeros(()), torch.ones(()))
 
@@ -68,7 +68,7 @@ class EncoderWithHead(nn.Module):
 
 
 def finetuned(
-    predictor: Callable[[int], Predictor],
+    predictor: Callable[[int], TaskModel],
     build: Callable[[], nn.Module],
     loss: Callable[[Tensor], Loss],
     draw: Callable[[int], tuple[Users, Tensor, Tensor]],
@@ -78,7 +78,7 @@ def finetuned(
     """Train a head, then encoder and head, once per seed, at rates that the first seed's held-back labels favour.
 
     `predictor` gives for a seed the model to start from: the pretrained one, or one with random weights
-    (`Predictor.untrained`). `build` makes the head and is called under the seed; `loss` is made from training labels.
+    (`TaskModel.untrained`). `build` makes the head and is called under the seed; `loss` is made from training labels.
     `draw` gives for a seed users in random order, their channels (N, R, x, y) and labels, the last `held_back` of which
     choose. `visible`, int64 (v,), are CSI patches.
     """

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavecity.model.learning.selection import TrainAt, Trained, first_held_back, train_seeds, train_selected
@@ -19,6 +20,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Labelled = tuple[Tensor, Tensor]
 # Steps from one look at the held-back labels to the next.
 LOOK = 10
+# Width of the hidden layer of a correction, as the paper's location head has.
+HIDDEN = 64
 # Stream of random numbers.
 BATCHES = 20
 
@@ -56,6 +59,40 @@ class LocationCnn(nn.Module):
         return self.scale * self.layers(image)
 
 
+class Correction(nn.Module):
+    """What the model says already, plus a small network's correction, at first zero: few labels cannot make it worse."""
+
+    def __init__(self, width: int, outputs: int, scale: float) -> None:
+        super().__init__()
+        self.width, self.scale = width, scale
+        self.first, self.last = nn.Linear(width, HIDDEN), nn.Linear(HIDDEN, outputs)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[PHYSC] and what the model says (B, width + outputs) to outputs (B, outputs)."""
+        return features[:, self.width :] + self.scale * self.last(F.relu(self.first(features[:, : self.width])))
+
+
+class PlaceCorrection(nn.Module):
+    """Where the model puts a user already, plus a correction, at first zero, in units of how unsure it is of that.
+
+    What it is sure of to some decimetres is then not spoilt for users who are tens of metres off.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.first, self.last = nn.Linear(width, HIDDEN), nn.Linear(HIDDEN, 2)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[PHYSC], place and spread in m (B, width + 3) to positions (B, 2), m."""
+        physc, place, spread = features.split((self.width, 2, 1), 1)
+        return place + spread * self.last(F.relu(self.first(physc)))
+
+
 def classifier(width: int, hidden: Sequence[int], classes: int) -> nn.Sequential:
     """MLP with ReLU between its layers; no hidden layer makes it a linear probe."""
     sizes = [width, *hidden, classes]
@@ -66,8 +103,13 @@ def classifier(width: int, hidden: Sequence[int], classes: int) -> nn.Sequential
 
 
 def distance(place: Tensor, truth: Tensor) -> Tensor:
-    """Mean distance of positions (B, 2), the loss of every localisation head."""
+    """Mean distance of positions (B, 2), the loss of localisation heads."""
     return (place - truth).norm(dim=-1).mean()
+
+
+def log_distance(place: Tensor, truth: Tensor) -> Tensor:
+    """Mean logarithm of 1 m and the distance of positions (B, 2): from 0.3 to 1.6 m counts as much as from 10 to 21."""
+    return (place - truth).norm(dim=-1).log1p().mean()
 
 
 def inverse_frequency(label: Tensor, classes: int) -> Tensor:
@@ -88,11 +130,14 @@ class Standardiser:
     deviation: Tensor
 
     @classmethod
-    def of(cls, reference: Tensor) -> "Standardiser":
-        """Learn it from features (N, F), or images (N, C, x, y)."""
+    def of(cls, reference: Tensor, kept: int = 0) -> "Standardiser":
+        """Learn it from features (N, F), the last `kept` of which stay as they are, or images (N, C, x, y)."""
         if reference.ndim > 2:
             return cls(torch.zeros(()), torch.ones(()))
-        return cls(reference.mean(0), reference.std(0, correction=0).clamp_min(1e-6))
+        mean, deviation = reference.mean(0), reference.std(0, correction=0).clamp_min(1e-6)
+        if kept:
+            mean[-kept:], deviation[-kept:] = 0.0, 1.0
+        return cls(mean, deviation)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Same shape."""

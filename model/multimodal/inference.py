@@ -1,18 +1,21 @@
 """Inference with a pretrained model on held-out users: fixed masks, batches, no gradients; and what its [PHYSC] attends to."""
 
 import copy
+import math
 from dataclasses import InitVar, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wavecity.model.data.geometry import Geometry
 from wavecity.model.data.tokens import Statistics, complex_entries, visible_antennas
 from wavecity.model.data.users import Rows, ScenePatches, Users, WirelessData
 from wavecity.model.multimodal.attention import SelfAttentionBlock
 from wavecity.model.multimodal.inputs import Prepared, masked_on_grid, normalise, prepare
 from wavecity.model.multimodal.masking import Mask, draw_decoy, masked_count, split_along_link
 from wavecity.model.multimodal.network import FoundationModel, Inputs
+from wavecity.model.results.names import Method
 from wavecity.model.settings.training import TrainingSettings
 from wavecity.model.transformer import seeded_weights
 
@@ -45,6 +48,41 @@ class Predictor:
     def __post_init__(self, data: WirelessData) -> None:
         self.scenes = ScenePatches(data.scenes, self.settings, self.statistics, torch.device("cpu"))
 
+    @property
+    def geometry(self) -> Geometry:
+        """Sizes of the data."""
+        return self.model.geometry
+
+    @property
+    def width(self) -> int:
+        """Width d of [PHYSC]."""
+        return self.settings.model.width
+
+    @property
+    def patch(self) -> int:
+        """Edge of a CSI patch in antennas."""
+        return self.settings.model.csi_patch
+
+    @property
+    def csi_patches(self) -> int:
+        """Number of CSI patches of a channel."""
+        return self.model.csi_patches
+
+    @property
+    def size(self) -> float:
+        """Edge of a tile, m."""
+        return self.scenes.size
+
+    @property
+    def sparse_antennas(self) -> float:
+        """Largest number of visible antennas at which sparse Bayesian learning is compared with.
+
+        Its cost grows with the cube. Profile `wavecity` is compared with it at any: it is its estimator without training, and
+        what is learned shows against nothing else.
+        """
+        model = self.settings.model
+        return math.inf if model.profile == "wavecity" else model.recovery_antennas
+
     def visible_patches(self, ratio: float, seed: int) -> Tensor:
         """Draw the CSI patches that stay visible at a mask ratio, int64 (v,), sorted.
 
@@ -54,8 +92,7 @@ class Predictor:
 
     def shown(self, visible: Tensor) -> Tensor:
         """Antennas of visible CSI patches int64 (v,), bool (x, y)."""
-        geometry = self.model.geometry
-        return visible_antennas(visible, geometry.columns, geometry.rows, self.settings.model.csi_patch)
+        return visible_antennas(visible, self.geometry.columns, self.geometry.rows, self.patch)
 
     def pilots(self, share: float, seed: int) -> Tensor:
         """Draw the visible CSI patches, at least one, that are a share of all; as `visible_patches`."""
@@ -81,10 +118,24 @@ class Predictor:
         changed.model = model
         return changed
 
+    def copied(self) -> "Predictor":
+        """The same with a copy of the model, whose weights may be changed."""
+        return self.with_model(copy.deepcopy(self.model))
+
     def untrained(self, seed: int) -> "Predictor":
         """Build the same model with random weights: what the architecture gives without pretraining."""
         with seeded_weights(seed + 1):
             return self.with_model(FoundationModel(self.settings.model, self.model.geometry).eval())
+
+    def placed(self, users: Users, visible: Tensor) -> None:
+        """None: heads do not start from where the model itself puts users."""
+
+    def physics(self, users: Users, visible: Tensor) -> None:
+        """None: the model knows nothing of waves."""
+
+    def channels(self, users: Users, visible: Tensor) -> dict[Method, Tensor]:
+        """Nothing: channels that the model fills in are not searched for beams."""
+        return {}
 
     @torch.no_grad()
     def predict(

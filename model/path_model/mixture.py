@@ -61,6 +61,11 @@ class Mixture(NamedTuple):
         index = (near * self.log_weight.exp()[:, None]).sum(-1).argmax(1)
         return self.centre[torch.arange(len(index), device=index.device), index]
 
+    def spread(self) -> Tensor:
+        """How unsure the mixture is of its best guess, (B,) in m: the mean distance of its components, plus their mean scale."""
+        away = (self.centre - self.best()[:, None]).norm(dim=-1)
+        return (self.log_weight.exp() * (away + self.log_scale.exp())).sum(1)
+
 
 def _distance(one: Tensor, other: Tensor) -> Tensor:
     """Between points (..., 2), with a slope everywhere."""

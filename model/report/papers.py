@@ -220,7 +220,7 @@ RAYS = Paper(
         "figures": "Figures",
         "note": "Numbers are those of the paper's figures of the same kind. Colours mean the same method in every figure.",
         "figure": "As Figure {} of the paper",
-        "folded": "by scene",
+        "folded": "by scene or by head",
         "numbers": "there is none of this model",
         "losses": "Every step draws its own pilots, noise and masks; those of the validation stay the same.",
     },

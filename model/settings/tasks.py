@@ -36,11 +36,24 @@ REGISTERED: dict[TaskName, Registered] = {
         "wavecity.model.tasks.reconstruction",
         "masked CSI, heights and locations filled in, against OMP, LMMSE and neighbours",
     ),
-    "localization": Registered("wavecity.model.tasks.localization", "users found in a scene from some labels of it"),
-    "cross-localization": Registered(
-        "wavecity.model.tasks.cross_scene", "users found in scenes that were not trained on, from few labels or none"
+    "localization": Registered(
+        "wavecity.model.tasks.localization",
+        "users found in a scene from some labels of it (of a path model only where it is named)",
+        ("multimodal", "rays"),
+        on_request=("rays",),
     ),
-    "mu-mimo": Registered("wavecity.model.tasks.beams.mu_mimo", "beams and sum-rate of several users"),
+    "cross-localization": Registered(
+        "wavecity.model.tasks.cross_scene",
+        "users found in scenes that were not trained on, from few labels or none (of a path model only where it is named)",
+        ("multimodal", "rays"),
+        on_request=("rays",),
+    ),
+    "mu-mimo": Registered(
+        "wavecity.model.tasks.beams.mu_mimo",
+        "beams and sum-rate of several users (of a path model only where it is named)",
+        ("multimodal", "rays"),
+        on_request=("rays",),
+    ),
     "su-mimo": Registered(
         "wavecity.model.tasks.beams.su_mimo",
         "beam pairs and rate of a user with several antennas (needs features.paths; of a path model only where it is named)",

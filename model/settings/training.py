@@ -253,7 +253,8 @@ class EvaluationSettings(Settings):
     tasks: tuple[TaskName, ...] | None = Field(
         None,
         description="Tasks run after a pretraining; empty: all of the model that the dataset allows, but not equivariance, "
-        "radio-map and few-labels, which train networks of their own, nor a path model's su-mimo, which takes long.",
+        "radio-map and few-labels, which train networks of their own, nor a path model's localization, cross-localization, "
+        "mu-mimo and su-mimo, which take long.",
     )
     batch_size: int = Field(64, ge=1, description="Users in an evaluation batch.")
     max_users: int = Field(

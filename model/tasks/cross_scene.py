@@ -18,17 +18,19 @@ from wavecity.model.data.users import Users, WirelessData, gather
 from wavecity.model.figures.curves import draw_cross, draw_layouts
 from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, Part
 from wavecity.model.learning.baselines import inverse_distance_mean, nearest
-from wavecity.model.learning.heads import Standardiser, apply, distance, tuned
-from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.learning.heads import Loss, PlaceCorrection, Standardiser, apply, distance, log_distance, tuned
+from wavecity.model.learning.task_model import TaskModel
+from wavecity.model.path_model.encoder import PathEncoder
 from wavecity.model.results.claims import OURS, Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Facts, Findings
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings
-from wavecity.model.tasks import sites
-from wavecity.model.tasks.localization import head_builders, layouts
+from wavecity.model.tasks import paths, sites
+from wavecity.model.tasks.localization import KEPT, drawn_methods, head_builders, layouts, loss_of
 from wavecity.model.tasks.spec import TaskSpec
+from wavecity.model.transformer import seeded_weights
 
 NEIGHBOURS_TAKEN = 5
 # Stream of random numbers.
@@ -41,14 +43,18 @@ class Source:
 
     users: Users  # In random order: first those of training scenes, then those of validation scenes
     train: int  # How many are of training scenes
-    noise: Tensor  # float64 (N,); mean power of the noise of an entry
+
+    @property
+    def noise(self) -> Tensor:
+        """Mean power of the noise of an entry, float64 (N,)."""
+        return sites.noise_of(self.users)
 
     def held_back(self, settings: HeadSettings) -> HeadSettings:
         """Settings by which exactly the users of validation scenes choose rate and stop."""
         return settings.model_copy(update={"held_back": 1 - self.train / len(self.users)})
 
 
-def cross_localization(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
+def cross_localization(predictor: TaskModel, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Median error in unseen scenes against the number of labelled users there, from none.
 
     Encoder and head are trained together on the training scenes only, for the fine-tuned model and its twin; in an
@@ -73,7 +79,7 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
     unseen, known = [(site, look(site.users)) for site in picked], look(source.users)
 
     errors = sites.Errors(Metric.CROSS_LOCATION_ERROR)
-    drawn: dict[Method, list[Tensor]] = {Method.PHYSC_MLP: [], Method.RAW_CNN: []}
+    drawn = drawn_methods(known)
     rates: dict[Method, float] = {}
     adapted: dict[tuple[Method, int, int], float] = {}
     for method, head_seed, start, values, rate in _learned(predictor, source, known, unseen, visible, settings.heads):
@@ -97,7 +103,7 @@ def cross_localization(predictor: Predictor, data: WirelessData, settings: Evalu
         for method, count, head_seed, place in _simple(source, known, site, view, counts, settings.heads.seeds, weight):
             errors.add(method, count, head_seed, site, place)
 
-    left_out = errors.add_physics(data, picked, predictor.shown(visible), settings.physics_users)
+    left_out = errors.add_physics(predictor, data, picked, visible, settings.physics_users)
     facts: Facts = {
         **left_out,
         "train_users": source.train,
@@ -125,8 +131,7 @@ def make_source(data: WirelessData, settings: EvaluationSettings, seed: int) -> 
     for split, limit in (("train", settings.cross_scene.train_users), ("validation", settings.max_users)):
         users = gather(data.splits[split], limit)
         parts.append(users.at(torch.from_numpy(rng.permutation(len(users)))))
-    users, noise = sites.with_noise(Users.joined(parts), settings.localization.snr, rng)
-    return Source(users, len(parts[0]), noise)
+    return Source(sites.with_noise(Users.joined(parts), settings.localization.snr, rng), len(parts[0]))
 
 
 # Method, seed, head, what it reads of the users of each unseen scene, and the learning rate that validation scenes chose.
@@ -134,7 +139,7 @@ Learned = tuple[Method, int, nn.Module, list[Tensor], float]
 
 
 def _learned(
-    predictor: Predictor,
+    predictor: TaskModel,
     source: Source,
     known: sites.Views,
     unseen: Sequence[tuple[sites.Site, sites.Views]],
@@ -147,21 +152,26 @@ def _learned(
         Method.PHYSC_MLP: (known.physc, [view.physc for _, view in unseen]),
         Method.RAW_CNN: (known.entries, [view.entries for _, view in unseen]),
     }
+    if known.placed is not None:
+        features[Method.PHYSC_HEAD] = (known.placed, [view.placed for _, view in unseen if view.placed is not None])
     for method, (seen, values) in features.items():
-        standardise = Standardiser.of(seen[: source.train])
+        standardise = Standardiser.of(seen[: source.train], KEPT.get(method, 0))
         labelled = (standardise(seen), source.users.position)
 
         def draw_same(_: int, labelled: tuple[Tensor, Tensor] = labelled) -> tuple[Tensor, Tensor]:
             return labelled
 
-        for seed, head, rate in tuned(heads[method], lambda _: distance, draw_same, held_back):
+        for seed, head, rate in tuned(heads[method], loss_of(method), draw_same, held_back):
             yield method, seed, head, [standardise(part) for part in values], rate
 
     # Batches cannot draw more users than this; the order is random.
     drawn = min(source.train, settings.finetune_steps * settings.finetune_batch)
     index = torch.cat((torch.arange(drawn), torch.arange(source.train, len(source.users))))
     users = source.users.at(index)
-    fewer = Source(users, drawn, source.noise[index]).held_back(settings)
+    fewer = Source(users, drawn).held_back(settings)
+    if isinstance(predictor, PathEncoder):
+        yield from _paths_together(predictor, users, drawn, unseen, visible, fewer)
+        return
 
     def draw(_: int) -> tuple[Users, Tensor, Tensor]:
         return users, users.csi[:, None], users.position
@@ -172,13 +182,33 @@ def _learned(
         yield method, seed, head, [model.outputs(site.users, site.users.csi[:, None]) for site, _ in unseen], rate
 
 
+def _paths_together(
+    predictor: PathEncoder,
+    users: Users,
+    train: int,
+    unseen: Sequence[tuple[sites.Site, sites.Views]],
+    visible: Tensor,
+    settings: HeadSettings,
+) -> Iterator[Learned]:
+    """As `_learned`, of path models trained as a whole, and heads that start from where these put users."""
+    everyone = torch.arange(len(users))
+    for method, (seed, network, rate) in paths.trained_places(predictor, users, visible, lambda _: everyone, settings):
+        encoder = predictor.with_model(network.model)
+        known, *others = (encoder.placed(some, visible) for some in (users, *(site.users for site, _ in unseen)))
+        standardise = Standardiser.of(known[:train], KEPT[Method.PHYSC_HEAD])
+        with seeded_weights(seed):
+            head = PlaceCorrection(encoder.width)
+        yield method, seed, head, [standardise(part) for part in others], rate
+
+
 def _adapted(
     head: nn.Module, site: sites.Site, features: Tensor, index: Tensor, settings: HeadSettings, rates: Sequence[float]
 ) -> tuple[nn.Module, float]:
     """Fine-tune a copy of a head on labelled users of an unseen scene; the start itself is one of the candidates."""
     labelled = (features[index], site.users.position[index])
     once = settings.model_copy(update={"seeds": 1})
-    found = tuned(lambda: copy.deepcopy(head), lambda _: distance, lambda _: labelled, once, rates)
+    loss: Loss = log_distance if isinstance(head, PlaceCorrection) else distance
+    found = tuned(lambda: copy.deepcopy(head), lambda _: loss, lambda _: labelled, once, rates)
     _, adapted, rate = next(iter(found))
     return adapted, rate
 
@@ -253,6 +283,14 @@ CLAIMS = (
           "not at all here; the verdict is with Figure 5", TASK, "gain", Select(_ERROR, _MLP, _CNN, _POOLED, at=0),
           by_eye=True),
 )  # fmt: skip
+# Of the path model besides.
+PATH_CLAIMS = (
+    *CLAIMS,
+    Claim("cross-head", "5", OURS,
+          "A head that starts from where the path model itself puts users beats neighbours and the physics localiser there.",
+          "relative reduction over the best of them, mean over the numbers of labels", TASK, "gain",
+          Select(_ERROR, (Method.PHYSC_HEAD,), (*_KNN, Method.PHYSICS), _POOLED)),
+)  # fmt: skip
 FIGURES = (
     Part("5", "Localisation", TASK,
          f"(c) Heads trained on training scenes, then adapted; 0 labels is zero-shot. {BARS}", draw_cross,
@@ -261,9 +299,11 @@ FIGURES = (
          f"Heads that have not seen these scenes, as in the paper's figure. {LAYOUT}", draw_map=draw_layouts,
          arrays=LAYOUTS),
 )  # fmt: skip
+_BASELINES = (Method.RAW_CNN, Method.TWIN, *_KNN, Method.PHYSICS, Method.MEAN_LABELLED)
+_READ = frozenset({"batch_size", "cross_scene", "heads", "localization", "max_users"})
 SPECS = (
-    TaskSpec(TASK, "multimodal", "Localisation in unseen scenes", cross_localization,
-             frozenset({"batch_size", "cross_scene", "heads", "localization", "max_users", "physics_users"}),
-             (Method.RAW_CNN, Method.TWIN, Method.KNN, Method.KNN_LEVEL, Method.PHYSICS, Method.MEAN_LABELLED), CLAIMS,
-             FIGURES),
+    TaskSpec(TASK, "multimodal", "Localisation in unseen scenes", cross_localization, _READ | {"physics_users"}, _BASELINES,
+             CLAIMS, FIGURES),
+    TaskSpec(TASK, "rays", "Localisation in unseen scenes", paths.of_paths(cross_localization), _READ, _BASELINES,
+             PATH_CLAIMS, FIGURES),
 )  # fmt: skip

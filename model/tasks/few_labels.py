@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from wavecity.model.data.feasible import FEWEST_LABELS, NotPossible
 from wavecity.model.data.users import Samples, WirelessData, picked
 from wavecity.model.learning.baselines import nearest_neighbours
-from wavecity.model.learning.heads import Loss, Standardiser, apply, distance, tuned
+from wavecity.model.learning.heads import Correction, Loss, Standardiser, apply, distance, tuned
 from wavecity.model.multimodal.inference import beams_of_spectrum, top_k_hits
 from wavecity.model.path_model.front import Draw, Fronts
 from wavecity.model.path_model.inference import Links, PathPredictor, Predictions
@@ -28,14 +28,12 @@ from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings
 from wavecity.model.tasks.beams.link import best_beams
 from wavecity.model.tasks.beams.probes import Pool
-from wavecity.model.tasks.few_labels_networks import Says, Whole
+from wavecity.model.tasks.few_labels_networks import Says, Whole, beam_loss, beams_of, place_loss, place_of
 from wavecity.model.tasks.reconstruction import fingerprint
 from wavecity.model.tasks.spec import TaskSpec
 from wavecity.model.tasks.zero_shot_location import links_of, seen_by
 
 TASK: TaskName = "few-labels"
-# Width of the hidden layer of a head, as the paper's location head has.
-HIDDEN = 64
 # Features of a wave (`front._wave_features`): that it comes down by mirrors alone, at which bounces, and its level over Friis
 # in units of 20 dB.
 LANDS, BOUNCES, OVER_FRIIS, FRIIS_SCALE = 7, 8, 10, 20.0
@@ -60,21 +58,6 @@ class Target:
     physics: Tensor  # Predictions (M, ...) of the front end
     voted: Callable[[Tensor], Tensor]  # From labels to what neighbours' mean is taken of, (N, c)
     elected: Callable[[Tensor], Tensor]  # From that mean to predictions
-
-
-class Correction(nn.Module):
-    """What the model says already, plus a small network's correction, at first zero: few labels cannot make it worse."""
-
-    def __init__(self, width: int, outputs: int, scale: float) -> None:
-        super().__init__()
-        self.width, self.scale = width, scale
-        self.first, self.last = nn.Linear(width, HIDDEN), nn.Linear(HIDDEN, outputs)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[PHYSC] and what the model says (B, width + outputs) to outputs (B, outputs)."""
-        return features[:, self.width :] + self.scale * self.last(F.relu(self.first(features[:, : self.width])))
 
 
 class Probe(nn.Module):
@@ -124,8 +107,11 @@ def few_labels(predictor: PathPredictor, data: WirelessData, settings: Evaluatio
     # The same users are labelled for all targets.
     pool = Pool.of(targets[2].label[:, None], test.csi[0].numel(), (1.0,), seed)
     where = Condition(csi_masked=1 - float(shown.float().mean()))
-    whole = Whole(predictor, draw, settings.heads)
-    views = whole.shown(train), whole.shown(test)
+    whole = Whole(predictor, settings.heads)
+    views = (
+        whole.shown(predictor.cache.users(train.scene, train.user, draw), train.scene),
+        whole.shown(fronts, test.scene),
+    )
     records: list[Record] = []
     rates: dict[str, dict[str, float]] = {}
 
@@ -209,8 +195,8 @@ def location(predictor: PathPredictor, train: Links, test: Links, known: Predict
         loss=lambda _: distance,
         start=(known.location.best(), found.location.best()),
         scale=predictor.scenes.size / 2,
-        whole_loss=lambda outputs, _, truth: -outputs.location.log_density(truth[:, None]).mean(),
-        whole_says=lambda outputs, _: outputs.location.best(),
+        whole_loss=place_loss,
+        whole_says=place_of,
         physics=found.physics,
         voted=lambda position: position,
         elected=lambda mean: mean,
@@ -257,8 +243,8 @@ def beam(train: Links, test: Links, known: Predictions, found: Predictions, fron
         loss=lambda _: F.cross_entropy,
         start=(beams_of_spectrum(known.spectrum), beams_of_spectrum(found.spectrum)),
         scale=1.0,
-        whole_loss=lambda outputs, _, truth: F.cross_entropy(beams_of_spectrum(outputs.spectrum), truth),
-        whole_says=lambda outputs, _: beams_of_spectrum(outputs.spectrum),
+        whole_loss=beam_loss,
+        whole_says=beams_of,
         physics=beams_of_spectrum(fronts.log_spectrum),
         voted=lambda label: F.one_hot(label, beams).float(),
         elected=lambda mean: mean,

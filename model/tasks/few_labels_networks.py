@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavecity.model.data.users import Rows
 from wavecity.model.learning.selection import TrainAt, Trained, first_held_back, train_seeds, train_selected
-from wavecity.model.path_model.front import Draw, Fronts
-from wavecity.model.path_model.inference import Links, PathPredictor
+from wavecity.model.multimodal.inference import beams_of_spectrum
+from wavecity.model.path_model.front import Fronts
+from wavecity.model.path_model.inference import PathPredictor
 from wavecity.model.path_model.maps import Sites
 from wavecity.model.path_model.network import Outputs, PathModel
 from wavecity.model.settings.training import HeadSettings
@@ -55,18 +57,36 @@ NetworkLoss = Callable[[Outputs, Tensor, Tensor], Tensor]
 Says = Callable[[Outputs, Tensor], Tensor]
 
 
+def place_loss(outputs: Outputs, _: Tensor, truth: Tensor) -> Tensor:
+    """Negative log-likelihood of true places (B, 2) in the model's own mixture."""
+    return -outputs.location.log_density(truth[:, None]).mean()
+
+
+def place_of(outputs: Outputs, _: Tensor) -> Tensor:
+    """Where the model's own mixture puts users, (B, 2)."""
+    return outputs.location.best()
+
+
+def beam_loss(outputs: Outputs, _: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of the model's own spectrum to the best beams, int64 (B,)."""
+    return F.cross_entropy(beams_of_spectrum(outputs.spectrum), truth)
+
+
+def beams_of(outputs: Outputs, _: Tensor) -> Tensor:
+    """Scores (B, beams) of the model's own spectrum."""
+    return beams_of_spectrum(outputs.spectrum)
+
+
 @dataclass(frozen=True)
 class Whole:
-    """How networks are trained on users of a store under one draw, and what for."""
+    """How networks are trained on users of a store."""
 
     predictor: PathPredictor
-    draw: Draw
     settings: HeadSettings
 
-    def shown(self, users: Links) -> Shown:
-        """What the network is given of users whose fronts have been computed."""
-        fronts = self.predictor.cache.users(users.scene, users.user, self.draw)
-        return Shown(torch.arange(len(users)), fronts, users.scene, self.predictor.scenes.bs[users.scene])
+    def shown(self, fronts: Fronts, scene: Tensor) -> Shown:
+        """What the network is given of users in scenes int64 (N,)."""
+        return Shown(torch.arange(len(scene)), fronts, scene, self.predictor.scenes.bs[scene])
 
     def sites(self, users: Shown) -> Sites:
         """Maps around some users."""

@@ -16,29 +16,43 @@ from wavecity.model.figures.curves import draw_clusters, draw_layouts, draw_loca
 from wavecity.model.figures.parts import BARS, LAYOUT, LAYOUTS, TSNE, Part
 from wavecity.model.learning.baselines import nearest_neighbours
 from wavecity.model.learning.embeddings import EMBEDDED, grouped
-from wavecity.model.learning.heads import LocationCnn, LocationHead, Standardiser, apply, distance, tuned
+from wavecity.model.learning.heads import (
+    LocationCnn,
+    LocationHead,
+    Loss,
+    PlaceCorrection,
+    Standardiser,
+    apply,
+    distance,
+    log_distance,
+    tuned,
+)
 from wavecity.model.learning.selection import first_held_back
-from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.learning.task_model import TaskModel
+from wavecity.model.path_model.encoder import PathEncoder
 from wavecity.model.results.claims import OURS, SILHOUETTE_MARGIN, Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Arrays, Facts, Findings
 from wavecity.model.settings.tasks import TaskName
-from wavecity.model.settings.training import EvaluationSettings
-from wavecity.model.tasks import sites
+from wavecity.model.settings.training import EvaluationSettings, HeadSettings
+from wavecity.model.tasks import paths, sites
 from wavecity.model.tasks.spec import TaskSpec
 
 # Users of a scene whose places the report draws [ours].
 DRAWN = 20
+# Last features of heads that are not standardised: the place that the model itself says, and its spread.
+KEPT = {Method.PHYSC_HEAD: 3}
 # Method, head seed, places (tested, 2) of the tested users, learning rate if there is one.
 Placed = tuple[Method, int, Tensor, float | None]
 
 
-def localization(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
+def localization(predictor: TaskModel, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Median error against the number of labelled users of a scene, on test scenes.
 
     Methods without labels have one record (x is not a number); those that train encoder and head run at the largest
-    number of labels, and not at all when `heads.finetune_steps` is 0. Of the settings `localization`, `heads` and `physics_users`
+    number of labels, and not at all when `heads.finetune_steps` is 0. Of a model that puts users somewhere itself there is a
+    head, too, that starts from that (`PlaceCorrection`). Of the settings `localization`, `heads` and `physics_users`
     count.
     The seed is that of pilots, noise and the tested users; the heads' seeds choose labels, weights and batches.
 
@@ -62,7 +76,7 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
     views = [look(site.users) for site in picked]
 
     errors, heads = sites.Errors(Metric.LOCATION_ERROR), head_builders(predictor, visible)
-    drawn: dict[Method, list[Tensor]] = {Method.PHYSC_MLP: [], Method.RAW_CNN: []}
+    drawn = drawn_methods(views[0])
     rates: dict[Method, dict[str, list[float]]] = {}
     for site, view in zip(picked, views, strict=True):
         errors.add_location_head(predictor, site, visible)
@@ -71,6 +85,8 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
             Method.RAW_CNN: view.entries,
             Method.UNTRAINED_MLP: random_encoder.encode(site.users, visible),
         }
+        if view.placed is not None:
+            features[Method.PHYSC_HEAD] = view.placed
         for count in counts:
             places = head_places(site, features, heads, count, settings)
             for method, head_seed, place, rate in [*places, *_simple_places(site, view, count, settings)]:
@@ -79,18 +95,12 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
                     drawn[method].append(place)
                 if rate is not None and head_seed == 0:
                     rates.setdefault(method, {}).setdefault(str(count), []).append(rate)
+        for method, head_seed, place, rate in _places_together(predictor, site, counts[-1], visible, settings.heads):
+            errors.add(method, counts[-1], head_seed, site, place)
+            if head_seed == 0:
+                rates.setdefault(method, {}).setdefault(str(counts[-1]), []).append(rate)
 
-        def draw(head_seed: int, site: sites.Site = site) -> tuple[Users, Tensor, Tensor]:
-            users = site.users.at(site.labelled(counts[-1], head_seed))
-            return users, users.csi[:, None], users.position
-
-        mlp, parts = heads[Method.PHYSC_MLP], settings.heads
-        for method, one in sites.trained_together(predictor, mlp, lambda _: distance, draw, visible, parts):
-            errors.add(method, counts[-1], one.seed, site, one.network.outputs(site.test, site.test.csi[:, None]))
-            if one.seed == 0:
-                rates.setdefault(method, {}).setdefault(str(counts[-1]), []).append(one.rate)
-
-    left_out = errors.add_physics(data, picked, predictor.shown(visible), settings.physics_users)
+    left_out = errors.add_physics(predictor, data, picked, visible, settings.physics_users)
     facts: Facts = {
         **left_out,
         **sites.site_facts(picked, counts, config.labels, settings),
@@ -105,19 +115,34 @@ def localization(predictor: Predictor, data: WirelessData, settings: EvaluationS
     return Findings([*errors.records(), *sites.silhouettes(groups)], facts, arrays | layouts(picked, drawn))
 
 
-def head_builders(predictor: Predictor, visible: Tensor) -> dict[Method, Callable[[], nn.Module]]:
+def head_builders(predictor: TaskModel, visible: Tensor) -> dict[Method, Callable[[], nn.Module]]:
     """How the heads on fixed features are made, by method."""
-    shown, scale = predictor.shown(visible), predictor.scenes.size
+    shown, scale = predictor.shown(visible), predictor.size
 
     def mlp() -> nn.Module:
-        return LocationHead(predictor.settings.model.width, scale)
+        return LocationHead(predictor.width, scale)
+
+    def correction() -> nn.Module:
+        return PlaceCorrection(predictor.width)
 
     def cnn() -> nn.Module:
         # Half the time of the default layout.
         network: nn.Module = nn.Sequential(sites.ZeroFilled(shown), LocationCnn(scale))
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    return {Method.PHYSC_MLP: mlp, Method.RAW_CNN: cnn, Method.UNTRAINED_MLP: mlp}
+    return {Method.PHYSC_MLP: mlp, Method.PHYSC_HEAD: correction, Method.RAW_CNN: cnn, Method.UNTRAINED_MLP: mlp}
+
+
+def loss_of(method: Method) -> Callable[[Tensor], Loss]:
+    """From training labels to the loss of a method's head."""
+    loss = log_distance if method is Method.PHYSC_HEAD else distance
+    return lambda _: loss
+
+
+def drawn_methods(view: sites.Views) -> dict[Method, list[Tensor]]:
+    """Methods whose places the report draws, with none yet."""
+    methods = (Method.PHYSC_MLP, Method.RAW_CNN, *(() if view.placed is None else (Method.PHYSC_HEAD,)))
+    return {method: [] for method in methods}
 
 
 def head_places(
@@ -129,14 +154,37 @@ def head_places(
 ) -> Iterator[Placed]:
     """Method, head seed, places of the tested users and learning rate, of heads on fixed features."""
     for method, values in features.items():
+        kept = KEPT.get(method, 0)
 
-        def draw(head_seed: int, values: Tensor = values) -> tuple[Tensor, Tensor]:
+        def draw(head_seed: int, values: Tensor = values, kept: int = kept) -> tuple[Tensor, Tensor]:
             index = site.labelled(count, head_seed)
-            return Standardiser.of(values[index])(values[index]), site.users.position[index]
+            return Standardiser.of(values[index], kept)(values[index]), site.users.position[index]
 
-        for head_seed, head, rate in tuned(heads[method], lambda _: distance, draw, settings.heads):
-            standardise = Standardiser.of(values[site.labelled(count, head_seed)])
+        for head_seed, head, rate in tuned(heads[method], loss_of(method), draw, settings.heads):
+            standardise = Standardiser.of(values[site.labelled(count, head_seed)], kept)
             yield method, head_seed, apply(head, standardise(values[: site.tested])), rate
+
+
+def _places_together(
+    predictor: TaskModel, site: sites.Site, count: int, visible: Tensor, settings: HeadSettings
+) -> Iterator[tuple[Method, int, Tensor, float]]:
+    """Method, head seed, places of the tested users and learning rate, of encoder and head trained together."""
+
+    def labelled(head_seed: int) -> Tensor:
+        return site.labelled(count, head_seed)
+
+    if isinstance(predictor, PathEncoder):
+        for method, found in paths.trained_places(predictor, site.users, visible, labelled, settings):
+            yield method, found.seed, paths.places_by(predictor, found.network, site.test, visible), found.rate
+        return
+
+    def draw(head_seed: int) -> tuple[Users, Tensor, Tensor]:
+        users = site.users.at(labelled(head_seed))
+        return users, users.csi[:, None], users.position
+
+    mlp = head_builders(predictor, visible)[Method.PHYSC_MLP]
+    for method, one in sites.trained_together(predictor, mlp, lambda _: distance, draw, visible, settings):
+        yield method, one.seed, one.network.outputs(site.test, site.test.csi[:, None]), one.rate
 
 
 def _simple_places(site: sites.Site, view: sites.Views, count: int, settings: EvaluationSettings) -> Iterator[Placed]:
@@ -192,6 +240,14 @@ CLAIMS = (
           "relative reduction, mean over the numbers of labels that both have", TASK, "gain",
           Select(_ERROR, _TRAINED, (Method.TWIN,), _POOLED)),
 )  # fmt: skip
+# Of the path model besides.
+PATH_CLAIMS = (
+    *CLAIMS,
+    Claim("local-head", "5", OURS,
+          "A head that starts from where the path model itself puts users beats neighbours and the physics localiser.",
+          "relative reduction over the best of them, mean over the numbers of labels", TASK, "gain",
+          Select(_ERROR, (Method.PHYSC_HEAD,), (*_KNN, Method.PHYSICS), _POOLED)),
+)  # fmt: skip
 FIGURES = (
     Part("5", "Localisation", TASK,
          "(a) Colour: k-means clusters of the positions of one scene's users. Distances between clusters mean little "
@@ -205,9 +261,11 @@ FIGURES = (
          f"Heads of the scene itself, with the largest number of labels. {LAYOUT}", draw_map=draw_layouts,
          arrays=LAYOUTS),
 )  # fmt: skip
+_BASELINES = (Method.RAW_CNN, Method.UNTRAINED_MLP, Method.TWIN, Method.KNN, Method.KNN_LEVEL, Method.PHYSICS,
+              Method.MEAN_LABELLED, Method.RAW)  # fmt: skip
 SPECS = (
     TaskSpec(TASK, "multimodal", "Localisation in one scene", localization,
-             frozenset({"batch_size", "heads", "localization", "physics_users"}),
-             (Method.RAW_CNN, Method.UNTRAINED_MLP, Method.TWIN, Method.KNN, Method.KNN_LEVEL, Method.PHYSICS,
-              Method.MEAN_LABELLED, Method.RAW), CLAIMS, FIGURES, ("test",)),
+             frozenset({"batch_size", "heads", "localization", "physics_users"}), _BASELINES, CLAIMS, FIGURES, ("test",)),
+    TaskSpec(TASK, "rays", "Localisation in one scene", paths.of_paths(localization),
+             frozenset({"batch_size", "heads", "localization"}), _BASELINES, PATH_CLAIMS, FIGURES, ("test",)),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from wavecity.model.learning.baselines import nearest_neighbours
 from wavecity.model.learning.finetune import EncoderWithHead, finetuned
 from wavecity.model.learning.heads import Loss, distance
 from wavecity.model.learning.selection import Trained
-from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.learning.task_model import TaskModel
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import Condition, Facts, Record
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings
@@ -40,7 +40,11 @@ class Site:
     users: Users
     tested: int  # The first so many are tested on; the others may be labelled
     seed: int
-    noise: Tensor  # float64 (N,); mean power of the noise of an entry
+
+    @property
+    def noise(self) -> Tensor:
+        """Mean power of the noise of an entry, float64 (N,)."""
+        return noise_of(self.users)
 
     @property
     def test(self) -> Users:
@@ -63,6 +67,8 @@ class Views:
     entries: Tensor
     prints: Tensor  # float32 (N, x * y); |DFT| of the zero-filled channel, norm 1
     level: Tensor  # float32 (N, 1); standardised level of the visible antennas, as the model is given it
+    # float32 (N, d + 3); [PHYSC], where the model puts users and how unsure it is, if a head is to start from that
+    placed: Tensor | None
 
 
 class ZeroFilled(nn.Module):
@@ -93,18 +99,21 @@ class Errors:
         truth = site.users.position[: site.tested]
         self._found.setdefault((method, float(x), seed), {})[site.name] = (place - truth).norm(dim=-1)
 
-    def add_physics(self, data: WirelessData, sites: Sequence[Site], shown: Tensor, most: int) -> Facts:
+    def add_physics(
+        self, predictor: TaskModel, data: WirelessData, sites: Sequence[Site], visible: Tensor, most: int
+    ) -> Facts:
         """Note where the physics localiser places them; or as a fact why it cannot, then of no scene."""
         users = Users.joined([site.test for site in sites])
-        noise = torch.cat([site.noise[: site.tested] for site in sites])
-        places, why = physics_places(data, users, shown, noise, most)
+        places, why = predictor.physics(users, visible), ""
+        if places is None:
+            places, why = physics_places(data, users, predictor.shown(visible), noise_of(users), most)
         if places is None:
             return {LEFT_OUT: why}
         for site, place in zip(sites, places.split([site.tested for site in sites]), strict=True):
             self.add(Method.PHYSICS, math.nan, 0, site, place)
         return {}
 
-    def add_location_head(self, predictor: Predictor, site: Site, visible: Tensor) -> None:
+    def add_location_head(self, predictor: TaskModel, site: Site, visible: Tensor) -> None:
         """Note where the model's own location head places them, if it has learned to."""
         place = predictor.predict(site.test, visible, fill_csi=False).location
         if place is not None:
@@ -176,18 +185,24 @@ def make_site(data: WirelessData, row: int, limit: int, tested: float, snr: floa
     rng = np.random.default_rng([seed, SPLIT, row])
     index = rng.permutation(np.flatnonzero(samples.scene_index == row))[:limit]
     clean = collate(samples.__getitems__([int(user) for user in index]))
-    (users, noise), count = with_noise(clean, snr, rng), max(round(tested * len(clean)), 1)
-    return Site(data.scenes.names[row], row, users, count, seed, noise)
+    users, count = with_noise(clean, snr, rng), max(round(tested * len(clean)), 1)
+    return Site(data.scenes.names[row], row, users, count, seed)
 
 
-def with_noise(users: Users, snr: float, rng: np.random.Generator) -> tuple[Users, Tensor]:
-    """Add noise to the users' channels; the second is its mean power of an entry, float64 (N,)."""
+def with_noise(users: Users, snr: float, rng: np.random.Generator) -> Users:
+    """Add noise to the users' channels."""
     parts = users.csi.split(CHUNK)
     noisy = torch.cat([add_noise(part, snr, gaussian(rng, part.shape)) for part in parts])
-    return replace(users, csi=noisy), torch.cat([noise_power(part, snr) for part in parts])
+    return replace(users, csi=noisy, noise=torch.cat([noise_power(part, snr) for part in parts]))
 
 
-def viewer(predictor: Predictor, visible: Tensor) -> Callable[[Users], Views]:
+def noise_of(users: Users) -> Tensor:
+    """Mean power of the noise of an entry, float64 (N,), of users who got some."""
+    assert users.noise is not None
+    return users.noise
+
+
+def viewer(predictor: TaskModel, visible: Tensor) -> Callable[[Users], Views]:
     """Function from users to what the methods see of them."""
     shown = predictor.shown(visible)
 
@@ -203,13 +218,14 @@ def viewer(predictor: Predictor, visible: Tensor) -> Callable[[Users], Views]:
             entries=parts * scale[..., None],
             prints=torch.cat([fingerprint(part, shown) for part in users.csi.split(CHUNK)]),
             level=standardised,
+            placed=predictor.placed(users, visible),
         )
 
     return look
 
 
 def trained_together(
-    predictor: Predictor,
+    predictor: TaskModel,
     build: Callable[[], nn.Module],
     loss: Callable[[Tensor], Loss],
     draw: Callable[[int], tuple[Users, Tensor, Tensor]],
@@ -223,9 +239,9 @@ def trained_together(
             yield method, trained
 
 
-def csi_facts(predictor: Predictor, visible: Tensor) -> Facts:
+def csi_facts(predictor: TaskModel, visible: Tensor) -> Facts:
     """How much of the CSI is seen."""
-    return {"csi_patches_seen": len(visible), "csi_patches": predictor.model.csi_patches}
+    return {"csi_patches_seen": len(visible), "csi_patches": predictor.csi_patches}
 
 
 def with_level(view: Views, weight: float) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from wavecity.dataset import InputError
 from wavecity.model.data.users import Users, WirelessData, dataset_version
-from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.learning.task_model import TaskModel
 from wavecity.model.multimodal.sparse import sparse_bayesian
 from wavecity.model.rays.locate import locate
 from wavecity.model.rays.surroundings import surroundings
@@ -14,16 +14,9 @@ from wavecity.model.rays.surroundings import surroundings
 LEFT_OUT = "not possible: physics localiser"
 
 
-def sparse_channels(predictor: Predictor, csi: Tensor, shown: Tensor, noise: Tensor | None = None) -> Tensor | None:
-    """Channels complex64 (N, x, y) by `sparse_bayesian`; None where so many antennas are `shown` that it takes too long.
-
-    Its cost grows with the cube of their number. Profile `wavecity` is compared with it at any: it is its estimator without
-    training, and what is learned shows against nothing else.
-    """
-    model = predictor.settings.model
-    if model.profile != "wavecity" and shown.sum() > model.recovery_antennas:
-        return None
-    return sparse_bayesian(csi, shown, noise)
+def sparse_channels(predictor: TaskModel, csi: Tensor, shown: Tensor, noise: Tensor | None = None) -> Tensor | None:
+    """Channels complex64 (N, x, y) by `sparse_bayesian`; None where so many antennas are `shown` that it takes too long."""
+    return None if shown.sum() > predictor.sparse_antennas else sparse_bayesian(csi, shown, noise)
 
 
 def physics_places(

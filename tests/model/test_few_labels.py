@@ -137,13 +137,17 @@ def test_a_direct_wave_lands_without_a_bounce_at_the_level_of_friis(predictor, d
     assert direct(fronts).tolist() == [True, True, True, False, False, False]
 
 
+def _shown(whole, users):
+    return whole.shown(whole.predictor.cache.users(users.scene, users.user, DRAW), users.scene)
+
+
 def test_networks_differ_in_nothing_but_their_start(predictor, data):
     """Untouched by any step, the one says what the pretrained model says, and the other something else for each seed."""
-    whole = Whole(predictor, DRAW, settings_of(finetune_steps=0).heads)
+    whole = Whole(predictor, settings_of(finetune_steps=0).heads)
     users = links_of(data.splits["train"], 100)
     said = predictor.predict(users, DRAW)
     target = location(predictor, users, users, said, said)
-    shown = whole.shown(users)
+    shown = _shown(whole, users)
 
     def places(pretrained: bool) -> list[torch.Tensor]:
         trained = whole.trained(pretrained, shown, target.label, lambda _: torch.arange(10), target.whole_loss)
@@ -156,10 +160,10 @@ def test_networks_differ_in_nothing_but_their_start(predictor, data):
 
 
 def test_training_a_network_lowers_its_loss_on_what_is_held_back(predictor, data):
-    whole = Whole(predictor, DRAW, settings_of(finetune_steps=30, seeds=1, finetune_rates=[1e-2]).heads)
+    whole = Whole(predictor, settings_of(finetune_steps=30, seeds=1, finetune_rates=[1e-2]).heads)
     users = links_of(data.splits["train"], 100)
     said = predictor.predict(users, DRAW)
-    target, shown = location(predictor, users, users, said, said), whole.shown(users)
+    target, shown = location(predictor, users, users, said, said), _shown(whole, users)
     order = torch.arange(len(users))
     (one,) = whole.trained(False, shown, target.label, lambda _: order, target.whole_loss)
     held_back = shown.at(order[-3:])
@@ -167,7 +171,7 @@ def test_training_a_network_lowers_its_loss_on_what_is_held_back(predictor, data
         outputs, logits = one.network(held_back.fronts, whole.sites(held_back))
     fresh = next(
         iter(
-            Whole(predictor, DRAW, settings_of(finetune_steps=0, seeds=1).heads).trained(
+            Whole(predictor, settings_of(finetune_steps=0, seeds=1).heads).trained(
                 False, shown, target.label, lambda _: order, target.whole_loss
             )
         )

@@ -110,7 +110,7 @@ def test_users_of_validation_scenes_choose_and_no_others(large, tiny):
     assert set(source.users.scene[:24].tolist()) == {0, 1, 2}
     # As `tuned` and `finetuned` cut labelled users.
     for train, every in ((240, 320), (1, 2), (345_000, 347_000), (6400, 8399), (17, 1000)):
-        share = Source(range(every), train, torch.zeros(every)).held_back(HeadSettings()).held_back
+        share = Source(range(every), train).held_back(HeadSettings()).held_back
         assert every - max(round(share * every), 1) == train
 
 

@@ -191,13 +191,12 @@ def greedy_pairs(h, snr):
 
 
 def test_the_zero_filled_channel_is_searched_at_the_gain_of_the_whole_array(predictor, stored):
-    _, csi = receivers(stored[0], "test", 12, 2, 2)
+    users, csi = receivers(stored[0], "test", 12, 2, 2)
+    users = dataclasses.replace(users, noise=torch.zeros(len(users), dtype=torch.float64))
     visible = predictor.pilots(0.05, 1)
     shown = predictor.shown(visible)
     link = task.link_of(LinkSettings(power_dbm=2))
-    found = dict(task._unlabelled(predictor, csi, torch.zeros(len(csi)), (2, 2), visible, link))[
-        Method.ZERO_FILLED_BEAM
-    ]
+    found = dict(task._unlabelled(predictor, users, csi, (2, 2), visible, link))[Method.ZERO_FILLED_BEAM]
     seen = torch.where(shown, csi, torch.zeros(())).numpy().astype(complex)
     snr = link.power / link.noise
     expected = [greedy_pairs(h * 64 / 3, snr) for h in seen]

@@ -51,3 +51,16 @@ def test_the_best_guess_is_where_most_of_the_mixture_is():
         torch.tensor([[0.3, 0.2, 0.2, 0.3]]).log(), centre, torch.tensor([[0.0, 0.0, 0.0, 30.0]]).clamp_max(4)
     )
     assert found.best()[0, 0] in (50.0, pytest.approx(50.3))
+
+
+def test_a_mixture_is_as_unsure_as_its_components_are_apart_and_wide():
+    mixture = mixture_of(4)
+    best, found = mixture.best().numpy(), mixture.spread()
+    weight, centre, scale = mixture.log_weight.exp().numpy(), mixture.centre.numpy(), mixture.log_scale.exp().numpy()
+    for user in range(4):
+        wanted = sum(
+            weight[user, one] * (math.dist(centre[user, one], best[user]) + scale[user, one]) for one in range(5)
+        )
+        assert float(found[user]) == pytest.approx(wanted, rel=1e-5)
+    sure = Mixture(torch.zeros(1, 1), torch.ones(1, 1, 2), torch.full((1, 1), math.log(0.2)))
+    assert float(sure.spread()) == pytest.approx(0.2)

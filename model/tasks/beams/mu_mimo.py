@@ -21,13 +21,16 @@ from wavecity.model.figures.parts import BARS, TSNE, Part
 from wavecity.model.learning.baselines import omp
 from wavecity.model.learning.embeddings import EMBEDDED, grouped
 from wavecity.model.learning.heads import classifier
-from wavecity.model.multimodal.inference import Predictor, beams_of_spectrum, top_k_hits
+from wavecity.model.learning.task_model import TaskModel
+from wavecity.model.multimodal.inference import beams_of_spectrum, top_k_hits
+from wavecity.model.path_model.encoder import PathEncoder
 from wavecity.model.results.claims import ABOUT, MARGIN, OURS, SILHOUETTE_MARGIN, Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
 from wavecity.model.results.records import WHOLE, Arrays, Condition, Facts, Findings, Record
 from wavecity.model.settings.tasks import TaskName
 from wavecity.model.settings.training import EvaluationSettings, HeadSettings, MuMimoSettings
+from wavecity.model.tasks import paths
 from wavecity.model.tasks.beams import receivers
 from wavecity.model.tasks.beams.link import Link, beam_power, best_beams
 from wavecity.model.tasks.beams.mu_precoding import mu_bound, mu_digital_rate, mu_sum_rate
@@ -43,7 +46,7 @@ FEW_PATHS = 4
 CLUSTERS = 40
 
 
-def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
+def mu_mimo(predictor: TaskModel, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Accuracy of beams and sum-rate of clusters against the share of the training labels that is used.
 
     Sum-rates are means over the clusters, each user served with the beam of the highest score
@@ -67,23 +70,16 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     test = gather_clusters(data, config, seed)
     visible = predictor.pilots(config.csi, seed)
     served = ServedClusters(test, config.cluster, receivers.link_of(config.link))
-    codebook = predictor.model.geometry.columns * predictor.model.geometry.rows
+    codebook = predictor.geometry.columns * predictor.geometry.rows
     pool = Pool.of(best_beams(train.csi)[:, None], codebook, (1.0,), seed)
 
-    (train_seen, _), (test_seen, noise) = (
+    (train_seen, train_noise), (test_seen, test_noise) = (
         receivers.seen_at(users.csi, config.snr, seed, part) for part, users in enumerate((train, test))
     )
-    train, test = replace(train, csi=train_seen), replace(test, csi=test_seen)
+    train, test = replace(train, csi=train_seen, noise=train_noise), replace(test, csi=test_seen, noise=test_noise)
 
     views = [partial_views(predictor, users, visible, seed) for users in (train, test)]
     features = {name: (views[0][name], views[1][name]) for name in views[0]}
-
-    def draw(head_seed: int) -> tuple[Users, Tensor, Tensor]:
-        index = pool.labelled(counts[max(counts)], head_seed)
-        return train.at(index), train.csi[index][:, None], pool.label[index]
-
-    def build() -> nn.Module:
-        return classifier(predictor.settings.model.width, (), len(pool.classes))
 
     def learned() -> Iterator[tuple[Method, float, int, Tensor, float]]:
         """Method, share of the labels, head seed, scores and learning rate of all that is trained."""
@@ -91,16 +87,19 @@ def mu_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
             for method, values in features.items():
                 for head_seed, scores, rate in probe(values, pool, count, settings.heads):
                     yield method, ratio, head_seed, scores, rate
-        for method, one in trained_together(predictor, build, pool.loss, draw, visible, settings.heads):
-            yield method, max(counts), one.seed, pool.scores(one.network.outputs(test, test.csi[:, None])), one.rate
+        if isinstance(predictor, PathEncoder):
+            yield from _learned_paths(predictor, train, test, visible, pool, counts, settings.heads)
+            return
+        for method, head_seed, scores, rate in _together(predictor, train, test, visible, pool, counts, settings.heads):
+            yield method, max(counts), head_seed, scores, rate
 
     rates: dict[Method, dict[str, float]] = {}
     for method, ratio, head_seed, scores, rate in learned():
         served.add(method, scores, ratio, head_seed)
         if head_seed == 0:
             rates.setdefault(method, {})[f"{ratio:g}"] = rate
-    for method, scores, paths in _unlabelled(predictor, test, noise, visible, settings.omp_atoms):
-        served.add(method, scores, paths=paths)
+    for method, scores, atoms in _unlabelled(predictor, test, visible, settings.omp_atoms):
+        served.add(method, scores, paths=atoms)
     served.add_rates(Method.EXHAUSTIVE_SEARCH, served.label, math.nan, 0, WHOLE, None)
     _ablation(served, features, pool, counts, config, settings.heads)
 
@@ -203,7 +202,7 @@ def _users_of(samples: Samples, row: int, limit: int, seed: int) -> Users:
     return receivers.with_channel(collate(samples.__getitems__([int(index) for index in order[:limit]])))
 
 
-def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int) -> dict[Method, Tensor]:
+def partial_views(predictor: TaskModel, users: Users, visible: Tensor, seed: int) -> dict[Method, Tensor]:
     """What the linear probes read of users, by method: float32 (N, width) each."""
     shown = predictor.shown(visible)
     return {
@@ -214,8 +213,56 @@ def partial_views(predictor: Predictor, users: Users, visible: Tensor, seed: int
     }
 
 
+def _together(
+    predictor: TaskModel,
+    train: Users,
+    test: Users,
+    visible: Tensor,
+    pool: Pool,
+    counts: dict[float, int],
+    settings: HeadSettings,
+) -> Iterator[tuple[Method, int, Tensor, float]]:
+    """Method, head seed, scores and learning rate of encoder and head trained together, with the most labels."""
+
+    def draw(head_seed: int) -> tuple[Users, Tensor, Tensor]:
+        index = pool.labelled(counts[max(counts)], head_seed)
+        return train.at(index), train.csi[index][:, None], pool.label[index]
+
+    def build() -> nn.Module:
+        return classifier(predictor.width, (), len(pool.classes))
+
+    for method, one in trained_together(predictor, build, pool.loss, draw, visible, settings):
+        yield method, one.seed, pool.scores(one.network.outputs(test, test.csi[:, None])), one.rate
+
+
+def _learned_paths(
+    predictor: PathEncoder,
+    train: Users,
+    test: Users,
+    visible: Tensor,
+    pool: Pool,
+    counts: dict[float, int],
+    settings: HeadSettings,
+) -> Iterator[tuple[Method, float, int, Tensor, float]]:
+    """Method, share of the labels, head seed, scores and learning rate of what starts from the path model's own spectrum."""
+    beam = pool.classes[pool.label[:, 0]]
+    features = paths.with_beams(predictor, train, visible), paths.with_beams(predictor, test, visible)
+    for ratio, count in counts.items():
+
+        def labelled(head_seed: int, count: int = count) -> Tensor:
+            return pool.labelled(count, head_seed)
+
+        for head_seed, scores, rate in paths.corrected_beams(features, predictor.width, beam, labelled, settings):
+            yield Method.PHYSC_HEAD, ratio, head_seed, scores, rate
+    most = max(counts)
+    for method, one in paths.trained_beams(
+        predictor, train, visible, beam, lambda head_seed: pool.labelled(counts[most], head_seed), settings
+    ):
+        yield method, most, one.seed, paths.scores_by(predictor, one.network, test, visible), one.rate
+
+
 def _unlabelled(
-    predictor: Predictor, test: Users, noise: Tensor, visible: Tensor, omp_atoms: int
+    predictor: TaskModel, test: Users, visible: Tensor, omp_atoms: int
 ) -> Iterator[tuple[Method, Tensor, int | None]]:
     """Method, scores and, where its name does not say it, number of paths of what needs no labels."""
     shown = predictor.shown(visible)
@@ -225,11 +272,11 @@ def _unlabelled(
     zero = torch.zeros((), dtype=test.csi.dtype)
     masked_power = receivers.in_chunks(lambda csi: beam_power(torch.where(shown, csi, zero)), test.csi)
     yield Method.ZERO_FILLED_BEAM, masked_power, None
-    for paths in sorted({FEW_PATHS, omp_atoms}):
-        power = torch.cat([omp(csi, shown, paths)[1] for csi in test.csi.split(receivers.CHUNK)])
-        method, named = (Method.OMP_4_BEAM, None) if paths == FEW_PATHS else (Method.OMP_BEAM, paths)
+    for atoms in sorted({FEW_PATHS, omp_atoms}):
+        power = torch.cat([omp(csi, shown, atoms)[1] for csi in test.csi.split(receivers.CHUNK)])
+        method, named = (Method.OMP_4_BEAM, None) if atoms == FEW_PATHS else (Method.OMP_BEAM, atoms)
         yield method, beams_of_spectrum(power), named
-    if (sparse := sparse_channels(predictor, test.csi, shown, noise)) is not None:
+    if (sparse := sparse_channels(predictor, test.csi, shown, test.noise)) is not None:
         yield Method.SBL_BEAM, receivers.in_chunks(beam_power, sparse), None
 
 
@@ -304,6 +351,14 @@ CLAIMS = (
           Select(Metric.BEAM_TOP5, (Method.PHYSC_HEAD,), (Method.RAW_HEAD,), {"learning_rate": 1e-4}, kind="absolute",
                  over="worst")),
 )  # fmt: skip
+# Of the path model besides.
+PATH_CLAIMS = (
+    *CLAIMS,
+    Claim("mu-head", "6", OURS,
+          "A head that starts from the path model's own spectrum finds the beam more often than the same four.",
+          "points over the best of the four, mean over the training ratios", TASK, "gain",
+          Select(Metric.BEAM_TOP5, (Method.PHYSC_HEAD,), _SIMPLE, _PROBES, kind="absolute")),
+)  # fmt: skip
 FIGURES = (
     Part("6", "Multi-user MIMO", TASK, "(a), (b) Colour: k-means clusters of the beams in angle.",
          lambda outcome: draw_clusters(outcome, "clusters of beams in angle"), arrays=TSNE),
@@ -319,9 +374,10 @@ FIGURES = (
          lambda outcome: draw_heads(outcome, 1e-4), metric=Metric.BEAM_TOP5, where={"learning_rate": 1e-4},
          over_labels=True),
 )  # fmt: skip
+_BASELINES = (Method.RAW_PROBE, Method.RAW_HEAD, Method.UNTRAINED_PROBE, Method.TWIN, *_SIMPLE, *_BOUND, Method.RAW)
+_READ = frozenset({"batch_size", "heads", "mu_mimo", "omp_atoms"})
 SPECS = (
-    TaskSpec(TASK, "multimodal", "Beams and sum-rate of several users", mu_mimo,
-             frozenset({"batch_size", "heads", "mu_mimo", "omp_atoms"}),
-             (Method.RAW_PROBE, Method.RAW_HEAD, Method.UNTRAINED_PROBE, Method.TWIN, *_SIMPLE, *_BOUND, Method.RAW),
-             CLAIMS, FIGURES),
+    TaskSpec(TASK, "multimodal", "Beams and sum-rate of several users", mu_mimo, _READ, _BASELINES, CLAIMS, FIGURES),
+    TaskSpec(TASK, "rays", "Beams and sum-rate of several users", paths.of_paths(mu_mimo), _READ, _BASELINES, PATH_CLAIMS,
+             FIGURES),
 )  # fmt: skip

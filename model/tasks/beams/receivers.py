@@ -11,7 +11,7 @@ from wavecity.dataset import InputError
 from wavecity.model.data.noise import add_noise, gaussian, noise_power
 from wavecity.model.data.tokens import csi_patches, level, take, visible_rms
 from wavecity.model.data.users import Users, WirelessData, collate, dataset_version, evenly
-from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.learning.task_model import TaskModel
 from wavecity.model.results.records import Facts
 from wavecity.model.settings.training import LinkSettings
 from wavecity.model.tasks.beams.link import Link, beam_power
@@ -61,14 +61,14 @@ def in_chunks(function: Callable[[Tensor], Tensor], csi: Tensor) -> Tensor:
     return torch.cat([function(part) for part in csi.split(CHUNK)])
 
 
-def raw_entries(predictor: Predictor, csi: Tensor, visible: Tensor) -> Tensor:
+def raw_entries(predictor: TaskModel, csi: Tensor, visible: Tensor) -> Tensor:
     """Baseline's features of channels (N, x, y): visible entries of RMS 1, and their level as the model is given it.
 
     Of patches int64 (v,), float32 (N, 2 * entries + 1): 97 numbers for 3 patches of 16 antennas.
     """
 
     def entries(part: Tensor) -> Tensor:
-        patches, index = csi_patches(part, predictor.settings.model.csi_patch), visible.expand(len(part), -1)
+        patches, index = csi_patches(part, predictor.patch), visible.expand(len(part), -1)
         rms = visible_rms(patches, index)
         scaled = (take(patches, index).flatten(1).double() / rms[:, None]).float()
         return torch.cat((scaled, level(rms, predictor.statistics)), 1)

@@ -7,6 +7,7 @@ no method was trained on.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from wavecity.model.figures.curves import draw_su
 from wavecity.model.figures.parts import BARS, Part
 from wavecity.model.learning.baselines import omp
 from wavecity.model.learning.heads import classifier
-from wavecity.model.multimodal.inference import Predictor
+from wavecity.model.learning.task_model import TaskModel
 from wavecity.model.results.claims import ABOUT, OURS, Claim
 from wavecity.model.results.measures import Select
 from wavecity.model.results.names import Method, Metric
@@ -28,19 +29,20 @@ from wavecity.model.tasks.beams.mu_mimo import FEW_PATHS
 from wavecity.model.tasks.beams.probes import label_counts, label_facts
 from wavecity.model.tasks.beams.receivers import in_chunks, link_facts, link_of, raw_entries, receivers, seen_at
 from wavecity.model.tasks.beams.su_pairs import SHARES, PairLabels, ServedUsers, pair_magnitudes, two_probes
-from wavecity.model.tasks.beams.su_paths import su_mimo_of_paths
 from wavecity.model.tasks.beams.su_precoding import Pairs, su_bound, su_labels
+from wavecity.model.tasks.paths import of_paths
 from wavecity.model.tasks.sites import csi_facts, trained_together
 from wavecity.model.tasks.spec import TaskSpec
 from wavecity.model.tasks.untrained import sparse_channels
 
 
-def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
+def su_mimo(predictor: TaskModel, data: WirelessData, settings: EvaluationSettings, seed: int) -> Findings:
     """Accuracy of beams and rate against the share of the training labels that is used.
 
     Top-2 accuracy is the mean share of the two labelled beams that are among the two with the highest scores, in any
     order; the dominant pair is right where the highest score at either end is that of the first labelled pair. Rates
-    are means over users (`su_precoding.su_rate`). Methods that take no labels have one record (x is not a number).
+    are means over users (`su_precoding.su_rate`). Methods that take no labels have one record (x is not a number); of the
+    path model these are also searches on the channels that it fills in, and on the recovered waves.
     Encoder and heads are not trained together when `heads.finetune_steps` is 0. Of the settings `su_mimo` and `heads`
     count. The seed is that of pilots; the heads' seeds choose labels, weights and batches.
 
@@ -59,13 +61,14 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
     served = ServedUsers(test_csi, shape, link)
     labels = PairLabels.of(su_labels(train_csi, shape, link), train_csi, seed)
 
-    (train_seen, _), (test_seen, noise) = (
+    (train_seen, train_noise), (test_seen, test_noise) = (
         seen_at(csi, config.snr, seed, part) for part, csi in enumerate((train_csi, test_csi))
     )
+    train, test = replace(train, noise=train_noise), replace(test, noise=test_noise)
     views = [_views(predictor, users, csi, shape, visible) for users, csi in ((train, train_seen), (test, test_seen))]
 
     def build() -> nn.Module:
-        return classifier(train_csi.shape[1] * predictor.settings.model.width, (), labels.outputs)
+        return classifier(train_csi.shape[1] * predictor.width, (), labels.outputs)
 
     def learned() -> Iterator[tuple[Method, float, int, Pairs, float | dict[str, float]]]:
         """Method, share of the labels, head seed, beams of the test users and learning rates of all that is trained."""
@@ -87,7 +90,7 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
         served.add(method, pairs, ratio, head_seed)
         if head_seed == 0:
             rates.setdefault(method, {})[f"{ratio:g}"] = rate
-    for method, pairs in _unlabelled(predictor, test_seen, noise, shape, visible, link):
+    for method, pairs in _unlabelled(predictor, test, test_seen, shape, visible, link):
         served.add(method, pairs)
     served.add_rate(Method.EXHAUSTIVE_SEARCH, served.label)
 
@@ -111,7 +114,7 @@ def su_mimo(predictor: Predictor, data: WirelessData, settings: EvaluationSettin
 
 
 def _views(
-    predictor: Predictor, users: Users, csi: Tensor, shape: tuple[int, int], visible: Tensor
+    predictor: TaskModel, users: Users, csi: Tensor, shape: tuple[int, int], visible: Tensor
 ) -> dict[Method, Tensor]:
     """What the probes read of users with channels (N, R, x, y), by method: float32 (N, width) each."""
     shown = predictor.shown(visible)
@@ -124,20 +127,21 @@ def _views(
 
 
 def _unlabelled(
-    predictor: Predictor, csi: Tensor, noise: Tensor, shape: tuple[int, int], visible: Tensor, link: Link
+    predictor: TaskModel, users: Users, csi: Tensor, shape: tuple[int, int], visible: Tensor, link: Link
 ) -> Iterator[tuple[Method, Pairs]]:
-    """Method and beams of what needs no labels: the labels' search, on channels estimated from what is seen."""
-    shown = predictor.shown(visible)
+    """Method and beams of what needs no labels: the labels' search, on channels estimated from what is seen (N, R, x, y)."""
+    shown, antennas = predictor.shown(visible), with_antennas(users, csi)
+    for method, channels in predictor.channels(antennas, visible).items():
+        yield method, su_labels(channels.unflatten(0, csi.shape[:2]), shape, link)
     # Brought to the gain of the whole array: how strong the second pair must be depends on it.
     gain = shown.numel() / int(shown.sum())
     yield (
         Method.ZERO_FILLED_BEAM,
         su_labels(torch.where(shown, gain * csi, torch.zeros((), dtype=csi.dtype)), shape, link),
     )
-    estimate = in_chunks(lambda part: omp(part, shown, FEW_PATHS)[0], csi.flatten(0, 1))
+    estimate = in_chunks(lambda part: omp(part, shown, FEW_PATHS)[0], antennas.csi)
     yield Method.OMP_4_BEAM, su_labels(estimate.unflatten(0, csi.shape[:2]), shape, link)
-    # Of all antennas of a user the noise is the same.
-    sparse = sparse_channels(predictor, csi.flatten(0, 1), shown, noise.repeat_interleave(csi.shape[1]))
+    sparse = sparse_channels(predictor, antennas.csi, shown, antennas.noise)
     if sparse is not None:
         yield Method.SBL_BEAM, su_labels(sparse.unflatten(0, csi.shape[:2]), shape, link)
 
@@ -145,7 +149,8 @@ def _unlabelled(
 TASK: TaskName = "su-mimo"
 # The model at two receivers: fine-tuned as in the paper, or frozen where fine-tuning was left out.
 _MODEL, _RAW = (Method.PHYSC_FINE_TUNED, Method.PHYSC_PROBE), (Method.RAW_PROBE,)
-_SIMPLE = (Method.DFT_PROBE, Method.ZERO_FILLED_BEAM, Method.OMP_4_BEAM, Method.SBL_BEAM)
+_FREE = (Method.ZERO_FILLED_BEAM, Method.OMP_4_BEAM, Method.SBL_BEAM)
+_SIMPLE = (Method.DFT_PROBE, *_FREE)
 CLAIMS = (
     Claim("su-receive", "7", "section 4.2, Figure 7a", "The receive beams are found more often than from raw CSI.",
           "points with the fewest labels", TASK, "gain",
@@ -167,6 +172,15 @@ CLAIMS = (
           "relative gain in sum-rate, mean over the training ratios", TASK, "gain",
           Select(Metric.SU_RATE, _MODEL, (Method.TWIN,))),
 )  # fmt: skip
+# Of the path model besides.
+PATH_CLAIMS = (
+    *CLAIMS,
+    Claim("su-filled", "7", OURS,
+          "Without a label, beams searched on the channels that the path model fills in beat those of OMP, SBL and the "
+          "zero-filled DFT.",
+          "relative gain in sum-rate over the best of the three", TASK, "gain",
+          Select(Metric.SU_RATE, (Method.MODEL_FILLED_CSI,), _FREE), seeds=1),
+)  # fmt: skip
 FIGURES = (
     Part("7", "Single-user MIMO", TASK,
          f"Top-2 accuracy is the mean share of the two labelled beams that are among the two predicted. {BARS}",
@@ -176,7 +190,7 @@ SPECS = (
     TaskSpec(TASK, "multimodal", "Beam pairs and rate of one user with several antennas", su_mimo,
              frozenset({"batch_size", "heads", "su_mimo"}),
              (Method.RAW_PROBE, Method.TWIN, *_SIMPLE, Method.EXHAUSTIVE_SEARCH), CLAIMS, FIGURES),
-    TaskSpec(TASK, "rays", "Beam pairs and rate of one user with several antennas", su_mimo_of_paths,
+    TaskSpec(TASK, "rays", "Beam pairs and rate of one user with several antennas", of_paths(su_mimo),
              frozenset({"batch_size", "heads", "su_mimo"}),
-             (Method.WAVES, *_SIMPLE, Method.EXHAUSTIVE_SEARCH)),
+             (Method.RAW_PROBE, Method.TWIN, Method.WAVES, *_SIMPLE, Method.EXHAUSTIVE_SEARCH), PATH_CLAIMS, FIGURES),
 )  # fmt: skip
