@@ -14,13 +14,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wavecity.raytrace import shadows
 from wavecity.raytrace import sionna_private as sionna
 from wavecity.raytrace.device import dr, load, load_rows, load_table, mi
 from wavecity.raytrace.diffuse import no_paths
 from wavecity.raytrace.geometry import path_lengths
-from wavecity.raytrace.patches import LARGEST_IN_HALF_SHADOW, NODES, Patches, patches_of
+from wavecity.raytrace.patches import NODES, Patches, patches_of
 from wavecity.raytrace.recording import recording
-from wavecity.raytrace.shadows import LEVELS, POINTS, unsettled, visible_part
 from wavecity.raytrace.solver import Paths
 from wavecity.raytrace.world import World
 
@@ -28,8 +28,6 @@ from wavecity.raytrace.world import World
 PAIR_BYTES = 1200
 # And for a point of a patch that is tested.
 POINT_BYTES = 100
-# Points of a patch at which the source's shadows are looked for.
-LIT_POINTS = 32
 
 
 @recording
@@ -119,17 +117,14 @@ class _Parts:
 
 
 def _lit_patches(world: World, patches: Patches, source: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Patches of which the source sees something, as small as it wants them; smaller ones along the edges of its shadows."""
-    index, lit = np.arange(len(patches)), [np.empty(0, np.int64)]
+    """Patches of which the source sees something, as small as it wants them."""
+    index, small = np.arange(len(patches)), [np.empty(0, np.int64)]
     while len(index):
         large = patches.too_large(index, source)
-        small = index[~large]
-        seen = _lit_points(world, patches, small, source, LIT_POINTS)
-        some, all_of_it = seen.any(axis=1), seen.all(axis=1)
-        divided = some & ~all_of_it & (patches.longest[small] > LARGEST_IN_HALF_SHADOW)
-        lit.append(small[some & ~divided])
-        index = patches.halves(np.concatenate([index[large], small[divided]]))
-    return np.sort(np.concatenate(lit))
+        small.append(index[~large])
+        index = patches.halves(index[large])
+    every = np.sort(np.concatenate(small))
+    return every[_lit_points(world, patches, every, source, shadows.LIT_POINTS).any(axis=1)]
 
 
 def _divided(
@@ -180,20 +175,19 @@ def _visible_parts(link: _Link, patch: NDArray[np.int64], receiver: NDArray[np.i
     count = np.full(len(patch), len(NODES))
     chosen = np.empty(0, np.int64)
     part_nodes = np.empty((len(patch), len(NODES), 3))
-    for points in LEVELS:
-        chosen = unsettled(weight, share, count, receiver, receivers)
+    for points in shadows.LEVELS:
+        chosen = shadows.unsettled(weight, share, count, receiver, receivers)
         step = max(1, memory * 1_000_000 // (POINT_BYTES * points))
         for low in range(0, len(chosen), step):
             some_chosen = chosen[low : low + step]
             visible = _seen_points(link, patch[some_chosen], receiver[some_chosen], points)
-            share[some_chosen], part_nodes[some_chosen] = visible_part(visible)
+            share[some_chosen], part_nodes[some_chosen] = shadows.visible_part(visible)
         count[chosen] = points
 
     # Paths of patches that were looked at again, and of the others.
     again = np.flatnonzero((count > len(NODES)) & (share > 0))
     at, node = np.divmod(np.arange(len(again) * len(NODES)), len(NODES))
-    corners = patches.corners[patch[again]]
-    places = np.einsum("mnk,mkd->mnd", part_nodes[again], corners)
+    places = _located(part_nodes[again], patches.corners[patch[again]])
     power[again] = _powers(link, patch[again][at], receiver[again][at], places.reshape(-1, 3)).reshape(-1, 3)
     power[again] *= share[again, None] / len(NODES)
     first = np.flatnonzero((count == len(NODES)) & some)
@@ -214,15 +208,13 @@ def _lit_parts(link: _Link, index: NDArray[np.int64]) -> tuple[NDArray[np.float6
         link.world, link.source[None], np.zeros(nodes.shape[:2], np.int64).ravel(), nodes.reshape(-1, 3), faces
     )
     partly = np.flatnonzero(~seen.reshape(-1, len(NODES)).all(axis=1))
-    lit = _lit_points(link.world, link.patches, index[partly], link.source, LIT_POINTS)
-    share[partly], places = visible_part(lit)
-    nodes[partly] = np.einsum("mnk,mkd->mnd", places, link.patches.corners[index[partly]])
+    lit = _lit_points(link.world, link.patches, index[partly], link.source, shadows.LIT_POINTS)
+    share[partly], places = shadows.visible_part(lit)
+    nodes[partly] = _located(places, link.patches.corners[index[partly]])
     return share, nodes
 
 
-def _seen_points(
-    link: _Link, patch: NDArray[np.int64], receiver: NDArray[np.int64], points: int
-) -> NDArray[np.bool_]:
+def _seen_points(link: _Link, patch: NDArray[np.int64], receiver: NDArray[np.int64], points: int) -> NDArray[np.bool_]:
     """Which of the first points (M, points) of patches both ends see."""
     distinct, number = np.unique(patch, return_inverse=True)
     lit = _lit_points(link.world, link.patches, distinct, link.source, points)
@@ -230,9 +222,7 @@ def _seen_points(
     pair, point = np.nonzero(seen)
     places = _places(link.patches, distinct, points)
     faces = np.repeat(link.patches.face[distinct], points)
-    seen[seen] = _hits_first(
-        link.world, link.receivers, receiver[pair], places, faces, points * number[pair] + point
-    )
+    seen[seen] = _hits_first(link.world, link.receivers, receiver[pair], places, faces, points * number[pair] + point)
     return seen
 
 
@@ -248,8 +238,15 @@ def _lit_points(
 
 def _places(patches: Patches, index: NDArray[np.int64], points: int) -> NDArray[np.float64]:
     """The first points of patches, one patch after another, float64 (M * points, 3)."""
-    places: NDArray[np.float64] = np.matmul(POINTS[:points], patches.corners[index]).reshape(-1, 3)
-    return places
+    return _located(shadows.POINTS[None, :points], patches.corners[index]).reshape(-1, 3)
+
+
+def _located(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points in m (M, N, 3) of barycentric coordinates (M or 1, N, 3) in triangles (M, 3, 3)."""
+    # Not a matrix product: its rounding may depend on the number of triangles.
+    a, b, c = (points[..., corner, None] * corners[:, None, corner] for corner in range(3))
+    located: NDArray[np.float64] = a + b + c
+    return located
 
 
 def _powers(

@@ -5,12 +5,14 @@ from numpy.typing import NDArray
 
 # Points of each patch that are tested, level by level: each level has those of the one before.
 LEVELS = (16, 64, 256)
+# And for the source's shadows alone.
+LIT_POINTS = 32
 # Of a visible share after that many points: as of n trials in a row whose errors cancel (quasi-Monte Carlo), n to this power;
 # and the trials, of either outcome, that are added, so that a patch none of whose points is visible may still be.
-RATE, ADDED = 0.75, 0.01
+RATE, ADDED = 0.75, 0.1
 # Error of a user's power, as a share of it, at which its patches are settled; and as a share of what would reach it if nothing
 # were in the way, which ends the search where there is nothing to find.
-TOLERANCE, NEGLIGIBLE = 0.015, 1e-5
+TOLERANCE, NEGLIGIBLE = 0.01, 1e-5
 
 
 def _points(count: int) -> NDArray[np.float64]:
@@ -23,10 +25,12 @@ def _points(count: int) -> NDArray[np.float64]:
     u, v = np.modf(0.5 + np.arange(1, count + 1)[:, None] / golden ** np.arange(1, 3))[0].T
     over = u + v > 1
     u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
+    # With so few digits their moments add up without rounding, in any order.
+    u, v = np.round(u * 2.0**20) / 2.0**20, np.round(v * 2.0**20) / 2.0**20
     return np.stack([u, v, 1 - u - v], axis=1)
 
 
-POINTS = _points(LEVELS[-1])
+POINTS = _points(1024)
 # Of a whole triangle: variance of a barycentric coordinate, and covariance of two.
 _VARIANCE, _COVARIANCE = 1 / 18, -1 / 36
 # Three points on the unit circle, scaled so that their covariance is 1.
