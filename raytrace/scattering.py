@@ -124,7 +124,7 @@ def _lit_patches(world: World, patches: Patches, source: NDArray[np.float64]) ->
         small.append(index[~large])
         index = patches.halves(index[large])
     every = np.sort(np.concatenate(small))
-    return every[_lit_points(world, patches, every, source, shadows.LIT_POINTS).any(axis=1)]
+    return every[_lit_parts(world, patches, every, source)[0] > 0]
 
 
 def _divided(
@@ -151,7 +151,7 @@ def _visible_parts(link: _Link, patch: NDArray[np.int64], receiver: NDArray[np.i
     patches, receivers = link.patches, len(link.receivers)
     # Many receivers share a patch, and all of them the source's view of it.
     distinct, number = np.unique(patch, return_inverse=True)
-    lit_share, lit_nodes = _lit_parts(link, distinct)
+    lit_share, lit_nodes = _lit_parts(link.world, patches, distinct, link.source)
     kept = lit_share[number] > 0
     patch, receiver, number = patch[kept], receiver[kept], number[kept]
     nodes = lit_nodes.reshape(-1, 3)
@@ -200,17 +200,29 @@ def _visible_parts(link: _Link, patch: NDArray[np.int64], receiver: NDArray[np.i
     return _Parts(patch[every], receiver[every], node_places, power[every])
 
 
-def _lit_parts(link: _Link, index: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _lit_parts(
+    world: World, patches: Patches, index: NDArray[np.int64], source: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Share (M,) of patches that the source sees, and nodes (M, 3, 3) of that part in m."""
-    share, nodes = np.ones(len(index)), link.patches.nodes[index]
-    faces = np.repeat(link.patches.face[index], len(NODES))
-    seen = _hits_first(
-        link.world, link.source[None], np.zeros(nodes.shape[:2], np.int64).ravel(), nodes.reshape(-1, 3), faces
-    )
-    partly = np.flatnonzero(~seen.reshape(-1, len(NODES)).all(axis=1))
-    lit = _lit_points(link.world, link.patches, index[partly], link.source, shadows.LIT_POINTS)
-    share[partly], places = shadows.visible_part(lit)
-    nodes[partly] = _located(places, link.patches.corners[index[partly]])
+    share, nodes = np.ones(len(index)), patches.nodes[index]
+    way = patches.centre[index] - source
+    square = np.einsum("md,md->m", way, way)
+    towards = np.einsum("md,md->m", way, patches.normal[index])
+    if world.surfaces.closed:
+        # Seen from behind, which only the inside of a solid does.
+        share[towards >= 0] = 0
+    facing = np.flatnonzero(share)
+    faces = np.repeat(patches.face[index[facing]], len(NODES))
+    one = np.zeros(len(faces), np.int64)
+    seen = _hits_first(world, source[None], one, nodes[facing].reshape(-1, 3), faces)
+    partly = facing[~seen.reshape(-1, len(NODES)).all(axis=1)]
+    wanted = patches.area[index] * np.abs(towards) / (square * np.sqrt(square)) / shadows.LIT_ANGLE
+    level = np.minimum(np.searchsorted(shadows.LIT_LEVELS, wanted), len(shadows.LIT_LEVELS) - 1)
+    for number, points in enumerate(shadows.LIT_LEVELS):
+        some = partly[level[partly] == number]
+        lit = _lit_points(world, patches, index[some], source, points)
+        share[some], places = shadows.visible_part(lit)
+        nodes[some] = _located(places, patches.corners[index[some]])
     return share, nodes
 
 

@@ -5,14 +5,14 @@ from numpy.typing import NDArray
 
 # Points of each patch that are tested, level by level: each level has those of the one before.
 LEVELS = (16, 64, 256)
-# And for the source's shadows alone.
-LIT_POINTS = 32
+# For the source's shadows alone: as many as one for this solid angle, seen from there, in steradians.
+LIT_LEVELS, LIT_ANGLE = (32, 128, 512), 3e-5
 # Of a visible share after that many points: as of n trials in a row whose errors cancel (quasi-Monte Carlo), n to this power;
 # and the trials, of either outcome, that are added, so that a patch none of whose points is visible may still be.
 RATE, ADDED = 0.75, 0.1
 # Error of a user's power, as a share of it, at which its patches are settled; and as a share of what would reach it if nothing
 # were in the way, which ends the search where there is nothing to find.
-TOLERANCE, NEGLIGIBLE = 0.01, 1e-5
+TOLERANCE, NEGLIGIBLE = 0.01, 3e-5
 
 
 def _points(count: int) -> NDArray[np.float64]:
@@ -40,8 +40,8 @@ _CIRCLE = np.sqrt(2) * np.stack([f(np.arange(3) * 2 * np.pi / 3) for f in (np.co
 def visible_part(seen: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Share and nodes of the visible parts of triangles.
 
-    The nodes have equal weights, and area, centroid and second moments of the part, as those of `patches.NODES` have of a triangle:
-    they integrate polynomials of degree 2 over it.
+    The nodes have equal weights, and area, centroid and second moments of the part, as `patches.NODES` have of a triangle: they
+    integrate polynomials of degree 2 over it.
 
     Parameters
     ----------
