@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Points of each patch that are tested, level by level: each level has those of the one before.
-LEVELS = (16, 64, 256)
+LEVELS = (16, 64, 256, 1024)
+# With more than that only patches are looked at of which something was visible.
+SEARCHED = 256
 # For the source's shadows alone: as many as one for this solid angle, seen from there, in steradians.
 LIT_LEVELS, LIT_ANGLE = (32, 128, 512), 3e-5
 # Of a visible share after that many points: as of n trials in a row whose errors cancel (quasi-Monte Carlo), n to this power;
