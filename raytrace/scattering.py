@@ -42,7 +42,7 @@ def scattered_paths(
 ) -> Paths:
     """Paths with one diffuse reflection and nothing else. Nothing is random.
 
-    In tiles of four maps a receiver's power was within 0.06 dB (RMS, 0.5 dB at most) of that with patches of a third of the
+    In four tiles of maps a receiver's power was within 0.06 dB (RMS, 0.5 dB at most) of that with patches of a third of the
     size (docs/physics.md); what is left comes from narrow lit or visible parts that are not found.
 
     Parameters
