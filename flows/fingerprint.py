@@ -21,7 +21,7 @@ DATA = {
     "raytrace": (
         "arrays", "bounce", "bounds", "chains", "channels", "clearance", "confirm", "device", "diffuse", "edges", "elements",
         "evolve", "facades", "geometry", "lit", "moving", "pairs", "patches", "returning", "rows", "scattering", "settings",
-        "simulate", "sionna_private", "solver", "surfaces", "touching", "utd", "world",
+        "shadows", "simulate", "sionna_private", "solver", "surfaces", "touching", "utd", "world",
     ),
     "dataset": ("buildings", "distributions", "features", "schema", "statistics"),
 }  # fmt: skip

@@ -5,11 +5,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-# The longest side of a patch over its distance from the nearer end; its limits in m; and the upper one where an edge of
-# the source's shadow crosses it.
-SIZE_PER_DISTANCE = 0.5
-LARGEST, SMALLEST = 10.0, 0.01
-LARGEST_IN_HALF_SHADOW = 5.0
+# The longest side of a patch over its distance from the nearer end, and its limits in m.
+SIZE_PER_DISTANCE = 0.7
+LARGEST, SMALLEST = 14.0, 0.01
 
 # Barycentric coordinates of the three equally weighted nodes that integrate polynomials of degree 2 exactly.
 NODES = np.array([[4, 1, 1], [1, 4, 1], [1, 1, 4]]) / 6
