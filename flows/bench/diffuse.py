@@ -31,7 +31,7 @@ from wavecity.raytrace.world import World, build_world
 SCATTERING = 0.4
 # By how much smaller the patches of the reference are; and how well it knows their visible parts.
 FINER = 3
-CLOSER = {"TOLERANCE": 0.002, "NEGLIGIBLE": 1e-6, "LEVELS": (64, 256), "LIT_ANGLE": 2e-5}
+CLOSER: dict[str, Any] = {"TOLERANCE": 0.002, "NEGLIGIBLE": 1e-6, "LEVELS": (64, 256), "LIT_ANGLE": 2e-5}
 # Paths that the stock solver may keep at a time; receivers go in batches.
 STOCK_PATHS = 4_000_000
 # Of the check of the mean.
