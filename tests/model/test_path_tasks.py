@@ -335,7 +335,7 @@ def test_the_report_of_a_path_run_has_the_figures_of_the_tasks_that_were_named(r
         facts = evaluate(run, store, task, settings, 3)
         assert (facts["task"], facts["seeds"]) == (task, 2)
     page = write_report(run, store).read_text(encoding="utf-8")
-    sections = {part.partition(":")[0]: part for part in page.split("<h3>Figure ")[1:]}
+    sections = {part.split()[0]: part for part in page.split("<h3>As Figure ")[1:]}
     for number in ("5", "6", "12", "13", "14", "15"):
         assert "<img" in sections[number], number
     assert "<img" not in sections["7"]
