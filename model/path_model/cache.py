@@ -32,13 +32,15 @@ FEWEST = 4
 HELD = 256
 # Arrays that are kept in half precision.
 HALVED = ("log_spectrum",)
-# What is kept of a `Belief`.
-BELIEVED = ("believed_shift", "believed_height")
+# Of the files: another where what is kept changes.
+FORMAT = 2
+# What is kept of a `DisturbedScene`, in its order.
+DISTURBED = ("believed_shift", "believed_height", "panel_csi")
 
 
 @dataclass(frozen=True)
-class Belief:
-    """How a scene is believed to be, where something is wrong.
+class DisturbedScene:
+    """A scene that is not as it is believed to be, or whose panel is not.
 
     Attributes
     ----------
@@ -46,10 +48,13 @@ class Belief:
         Where the base station is believed to be, from where it is, m.
     height : float32 (rows, columns) or None
         Height map, m; None where it is the store's.
+    csi : complex64 (N, x, y) or None
+        Channels of the scene's users at the panel as it is, without noise; None where they are the store's.
     """
 
     shift: Tensor
     height: Tensor | None
+    csi: Tensor | None
 
 
 class FrontCache:
@@ -75,10 +80,10 @@ class FrontCache:
         self.counts = [int(count) for count in data["n_users"].values]
         self.size, self.cells = float(data.attrs["tile_size_m"]), data.sizes["row"]
         version = str(data.attrs.get("fingerprint", "")) or str(Path(store).resolve())
-        key = hashlib.sha256(json.dumps([version, code(), patch]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([version, code(), patch, FORMAT]).encode()).hexdigest()
         self.folder = (folder or _cache()) / key[:20]
         self._held: OrderedDict[Path, Fronts] = OrderedDict()
-        self._beliefs: OrderedDict[Path, Belief | None] = OrderedDict()
+        self._disturbed: OrderedDict[Path, DisturbedScene | None] = OrderedDict()
 
     def path(self, scene: int, draw: Draw) -> Path:
         """Where the users of a scene are kept."""
@@ -116,16 +121,16 @@ class FrontCache:
         """Compute and keep the users of one scene, whose walls are read once for all draws; those without a path are zeros."""
         true = surroundings(self.store, scene)
         for draw in draws:
-            around, belief = self._believed(scene, draw, true)
+            around, disturbed = self._disturb(scene, draw, true)
             noisy, noise, shown = self.seen(scene, draw)
             served = (noisy != 0).flatten(1).any(1)
             # A turned panel may serve nobody of a scene: then one is followed for the shapes alone.
             some = served if served.any() else torch.arange(len(served)) == 0
             found = front(noisy[some], shown, noise[some], around).at(served[some].nonzero()[:, 0])
-            self._keep(scene, draw, found, served, shown, belief)
+            self._keep(scene, draw, found, served, shown, disturbed)
 
-    def _believed(self, scene: int, draw: Draw, true: Surroundings) -> tuple[Surroundings, Belief | None]:
-        """A scene as it is believed to be under a draw; None where that is as it is."""
+    def _disturb(self, scene: int, draw: Draw, true: Surroundings) -> tuple[Surroundings, DisturbedScene | None]:
+        """A scene as it is believed to be under a draw, and what is wrong in it; None where nothing is."""
         wrong = draw.wrong_in(scene, true.radio)
         if not wrong.key:
             return true, None
@@ -134,10 +139,18 @@ class FrontCache:
         if wrong.of_map:
             buildings = wrong.map(buildings_of(self.store, scene), draw.beliefs(scene))
             height = torch.from_numpy(height_map_of(buildings, self.size, self.cells))
-        return around, Belief(torch.from_numpy(shift).float(), height)
+        other = wrong.needs_paths or wrong.phase or wrong.gain
+        csi = self.channels(scene, draw).to(torch.complex64) if other else None
+        return around, DisturbedScene(torch.from_numpy(shift).float(), height, csi)
 
     def _keep(
-        self, scene: int, draw: Draw, found: Fronts, served: Tensor, shown: Tensor, belief: Belief | None
+        self,
+        scene: int,
+        draw: Draw,
+        found: Fronts,
+        served: Tensor,
+        shown: Tensor,
+        disturbed: DisturbedScene | None,
     ) -> None:
         arrays = {}
         for name, value in vars(found).items():
@@ -145,24 +158,28 @@ class FrontCache:
             whole[served] = value
             arrays[name] = (whole.half() if name in HALVED else whole).numpy()
         arrays["shown"] = shown.numpy()
-        if belief is not None:
-            parts = dict(zip(BELIEVED, (belief.shift, belief.height), strict=True))
-            arrays |= {name: part.numpy() for name, part in parts.items() if part is not None}
+        if disturbed is not None:
+            parts = zip(DISTURBED, vars(disturbed).values(), strict=True)
+            arrays |= {name: part.numpy() for name, part in parts if part is not None}
         path = self.path(scene, draw)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
 
-    def seen(self, scene: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy channels (N, x, y) of a scene's users, the noise's power (N,), and the antennas that are seen (x, y)."""
+    def channels(self, scene: int, draw: Draw) -> Tensor:
+        """Channels (N, x, y) of a scene's users at the panel as it is under a draw, without noise."""
         data, users = self._opened(), slice(self.counts[scene])
         channels = torch.from_numpy(data["csi"].isel(scene=scene, user=users).values)
-        if draw.wrong.key:
-            attributes = attributes_of(data.attrs)
-            wrong = draw.wrong_in(scene, self.radio)
-            paths = self._opened("paths").isel(scene=scene, user=users).load() if wrong.needs_paths else None
-            spacing = float(attributes["array"]["spacing_wavelengths"])
-            channels = wrong.channels(channels, paths, draw.errors(scene), spacing)
+        if not draw.wrong.key:
+            return channels
+        wrong = draw.wrong_in(scene, self.radio)
+        paths = self._opened("paths").isel(scene=scene, user=users).load() if wrong.needs_paths else None
+        spacing = float(attributes_of(data.attrs)["array"]["spacing_wavelengths"])
+        return wrong.channels(channels, paths, draw.errors(scene), spacing)
+
+    def seen(self, scene: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy channels (N, x, y) of a scene's users, the noise's power (N,), and the antennas that are seen (x, y)."""
+        channels = self.channels(scene, draw)
         noisy, noise = draw.noisy(channels, scene)
         _, columns, rows = channels.shape
         return noisy, noise, draw.shown(scene, columns, rows, self.patch)
@@ -183,7 +200,7 @@ class FrontCache:
         path = self.path(scene, draw)
         if path not in self._held:
             with np.load(path) as file:
-                arrays = {name: torch.from_numpy(file[name]) for name in file.files if name not in BELIEVED}
+                arrays = {name: torch.from_numpy(file[name]) for name in file.files if name not in DISTURBED}
             arrays["shown"] = arrays["shown"].expand(len(arrays["found"]), -1, -1)
             self._held[path] = Fronts(
                 **{name: value.float() if name in HALVED else value for name, value in arrays.items()}
@@ -203,18 +220,34 @@ class FrontCache:
         ]
         return Fronts.joined(parts).at(order.argsort())
 
-    def belief(self, scene: int, draw: Draw) -> Belief | None:
-        """How a scene, which must have been computed, is believed to be under a draw; None where that is as it is."""
+    def disturbed(self, scene: int, draw: Draw) -> DisturbedScene | None:
+        """What is wrong in a scene, which must have been computed, under a draw; None where nothing is."""
         if not draw.wrong.key:
             return None
         path = self.path(scene, draw)
-        if path not in self._beliefs:
+        if path not in self._disturbed:
             with np.load(path) as file:
-                parts = [torch.from_numpy(file[name]) if name in file else None for name in BELIEVED]
-            self._beliefs[path] = None if parts[0] is None else Belief(parts[0], parts[1])
-            while len(self._beliefs) > HELD:
-                self._beliefs.popitem(last=False)
-        return self._beliefs[path]
+                parts = [torch.from_numpy(file[name]) if name in file else None for name in DISTURBED]
+            shift, height, csi = parts
+            self._disturbed[path] = None if shift is None else DisturbedScene(shift, height, csi)
+            while len(self._disturbed) > HELD:
+                self._disturbed.popitem(last=False)
+        return self._disturbed[path]
+
+    def received(self, csi: Tensor, scene: Tensor, user: Tensor, draw: Draw) -> Tensor:
+        """Channels (B, x, y) of some users at the panel as it is under a draw, without noise; `csi` are the store's.
+
+        `scene` and `user` are their scenes and their numbers there, int64 (B,) each.
+        """
+        if not draw.wrong.key:
+            return csi
+        csi = csi.clone()
+        for row in scene.unique().tolist():
+            disturbed = self.disturbed(row, draw)
+            if disturbed is not None and disturbed.csi is not None:
+                of = scene == row
+                csi[of] = disturbed.csi[user[of]].to(csi)
+        return csi
 
     def believed(self, sites: Sites, scene: Tensor, draw: Draw) -> tuple[Sites, Tensor]:
         """Maps and base stations as they are believed to be under a draw, and how far off the base stations are.
@@ -238,16 +271,16 @@ class FrontCache:
         rows, index = scene.cpu().unique(return_inverse=True)
         shifts, heights = [], []
         for number, row in enumerate(rows.tolist()):
-            belief = self.belief(row, draw)
+            wrong = self.disturbed(row, draw)
             own = sites.height[sites.row[(index == number).nonzero()[0, 0]]]
-            heights.append(own if belief is None or belief.height is None else belief.height.to(own))
-            shifts.append(torch.zeros(2) if belief is None else belief.shift)
+            heights.append(own if wrong is None or wrong.height is None else wrong.height.to(own))
+            shifts.append(torch.zeros(2) if wrong is None else wrong.shift)
         shift = torch.stack(shifts)[index].to(sites.bs)
         return Sites(torch.stack(heights), index.to(sites.row), sites.bs + shift, sites.size), shift
 
     def __getstate__(self) -> dict[str, object]:
         # Worker processes read by themselves.
-        return {**self.__dict__, "_held": OrderedDict(), "_beliefs": OrderedDict(), "_datasets": {}}
+        return {**self.__dict__, "_held": OrderedDict(), "_disturbed": OrderedDict(), "_datasets": {}}
 
 
 @cache

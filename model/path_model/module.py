@@ -50,7 +50,7 @@ class World:
 
     fronts: Fronts
     sites: Sites
-    csi: Tensor  # complex64 (B, x, y), of power one
+    csi: Tensor  # complex64 (B, x, y), of power one; at the panel as it is, which may be turned or have errors
     level: Tensor  # float32 (B,); what it was divided by
     position: Tensor  # float32 (B, 2); relative to the base station, m
     occupancy: Tensor  # float32 (B, patches, patches)
@@ -140,12 +140,13 @@ class PathModule(MaskedPretraining):
         fronts = self.cache.users(batch.scene.cpu(), batch.user.cpu(), draw).to(self.device)
         bs = users.position.new_tensor(self.bs).repeat(len(users.scene), 1)
         bs[:, 0] += users.bs_shift[users.scene]
-        level = squared(users.csi.to(torch.complex128)).mean((1, 2)).sqrt().clamp_min(1e-30)
+        csi = self.cache.received(users.csi, batch.scene, batch.user, draw)
+        level = squared(csi.to(torch.complex128)).mean((1, 2)).sqrt().clamp_min(1e-30)
         sites, shift = self.cache.believed(Sites(users.height, users.scene, bs, self.size), batch.scene, draw)
         return World(
             fronts,
             sites,
-            (users.csi / level[:, None, None]).to(torch.complex64),
+            (csi / level[:, None, None]).to(torch.complex64),
             level.float(),
             users.position - shift,
             users.occupancy[users.scene].float(),

@@ -65,15 +65,15 @@ def test_a_wrong_map_is_the_one_that_the_network_sees(cache):
     """The block of 40 m x 35 m and 12 m, and one more of 15 m x 15 m; or none at all."""
     cache.fill([TEST], [wrong(extra=1), wrong(missing=1), wrong(heights=0.3), CLEAN], 1)
     true = wavecity.open_store(cache.store).height.isel(scene=TEST).values
-    more = cache.belief(TEST, wrong(extra=1)).height.numpy()
+    more = cache.disturbed(TEST, wrong(extra=1)).height.numpy()
     assert ((more > 0) & (true == 0)).sum() == pytest.approx(225, abs=31)
     assert ((more == 0) & (true > 0)).sum() == 0
-    assert not cache.belief(TEST, wrong(missing=1)).height.any()
-    scaled = cache.belief(TEST, wrong(heights=0.3)).height.numpy()
+    assert not cache.disturbed(TEST, wrong(missing=1)).height.any()
+    scaled = cache.disturbed(TEST, wrong(heights=0.3)).height.numpy()
     assert (scaled > 0).sum() == (true > 0).sum()
     assert 0.7 * 12 <= scaled.max() <= 1.3 * 12
     assert scaled.max() != pytest.approx(12)
-    assert cache.belief(TEST, CLEAN) is None
+    assert cache.disturbed(TEST, CLEAN) is None
     assert cache.path(TEST, CLEAN) != cache.path(TEST, wrong(missing=1)) != cache.path(TEST, wrong(extra=1))
 
 
@@ -83,7 +83,7 @@ def test_a_user_in_sight_is_as_far_off_as_the_base_station_is_believed_to_be(cac
     predictor = PathPredictor(model, cache, data.scenes, 8)
     users = links_of(data.splits["test"], 100)
     true, off = (predictor.predict(users, draw).physics for draw in (CLEAN, wrong(bs_position=2.0)))
-    shift = cache.belief(TEST, wrong(bs_position=2.0)).shift
+    shift = cache.disturbed(TEST, wrong(bs_position=2.0)).shift
     assert float(shift.norm()) == pytest.approx(2.0, rel=1e-5)
     located = (true - users.position).norm(dim=1) < 20
     assert located.sum() >= 4
@@ -153,12 +153,31 @@ def test_a_training_with_disturbances_looks_at_the_world_as_it_is_believed_to_be
     # Each user has the map of its scene, with one building more or in another place.
     height = disturbed.sites.height[disturbed.sites.row]
     assert not torch.equal(height, plain.sites.height[plain.sites.row])
-    assert torch.equal(disturbed.csi, plain.csi)
     terms = module.step_terms(batch, 7)
     assert all(value.isfinite() for value in terms.values())
     mirrored = disturbed.mirrored()
     assert torch.allclose((mirrored.position + mirrored.sites.bs)[:, 0], -on_map[:, 0], atol=1e-4)
     assert torch.allclose(squared(mirrored.csi).sum((1, 2)), squared(disturbed.csi).sum((1, 2)))
+
+
+def test_a_training_fills_in_what_the_panel_receives_not_what_it_would_receive_if_it_were_right(store):
+    """A panel turned by up to 8°, with errors of its antennas: what users without noise show are parts of the targets."""
+    usual = street.settings_of().model_dump()
+    wrong = {"disturbed_share": 1.0, "disturbance": {"azimuth": 8.0, "phase": 20.0, "gain": 2.0}}
+    settings = TrainingSettings.model_validate({**usual, "rays": {**usual["rays"], **wrong}})
+    backbone = Rays.load(store, settings)
+    batch = next(iter(backbone.batches(3).train_dataloader()))
+    draw, module = training_draw(settings.rays, 3, 1), backbone.module(4, 3, {})
+    world = module.world(batch, draw)
+    received, right = world.csi * world.level[:, None, None], batch.snapshots.csi
+    silent = 0
+    for scene, user, own, stored in zip(batch.scene.tolist(), batch.user.tolist(), received, right, strict=True):
+        noisy, noise, _ = module.cache.seen(scene, draw)
+        if not noise[user]:
+            silent += 1
+            assert torch.allclose(own, noisy[user].to(own), rtol=1e-4, atol=1e-12)
+            assert (own - stored).norm() > 0.1 * stored.norm()
+    assert silent
 
 
 def test_disturbances_decide_the_weights_and_their_absence_does_not():
