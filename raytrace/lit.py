@@ -212,14 +212,18 @@ def _reached_by(
 
 
 def _points_of_edges(wedges: Wedges, span: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points (N, EDGE_POINTS, 3) just outside edges, evenly in the angle under which the images see their spans."""
+    """Points (N, EDGE_POINTS, 3) just outside edges, across the angles under which the images see their spans.
+
+    They are closer together towards the ends, as the zeros of a Chebyshev polynomial: what is in the way mostly leaves the
+    ends free, as lower roofs do with the tops of vertical edges.
+    """
     away = wedges.oriented()[3]
     origin, along = wedges.surfaces.edge_origin[wedges.edge], wedges.surfaces.edge_direction[wedges.edge]
     foot = np.einsum("ei,ei->e", wedges.image - origin, along)
     height = np.linalg.norm(wedges.image - origin - foot[:, None] * along, axis=1)
     height = np.maximum(height, EDGE_OFFSET)
     low, high = np.arctan((span.T - foot) / height)
-    share = (np.arange(EDGE_POINTS) + 0.5) / EDGE_POINTS
+    share = (1 - np.cos(np.pi * (np.arange(EDGE_POINTS) + 0.5) / EDGE_POINTS)) / 2
     angle = low[:, None] + (high - low)[:, None] * share
     place = foot[:, None] + height[:, None] * np.tan(angle)
     points: NDArray[np.float64] = origin[:, None] + place[..., None] * along[:, None] + EDGE_OFFSET * away[:, None]

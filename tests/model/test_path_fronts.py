@@ -8,11 +8,13 @@ import pytest
 import torch
 from street import FULL, seen
 
+from wavecity.dataset.reader import open_store
 from wavecity.model.path_model.cache import FrontCache
 from wavecity.model.path_model.followed import ways
 from wavecity.model.path_model.front import Draw, front
 from wavecity.model.path_model.network import channel_of
 from wavecity.model.rays.radio import Radio
+from wavecity.model.rays.disturb import Disturbance
 from wavecity.model.rays.surroundings import Surroundings, surroundings
 from wavecity.model.rays.walls import Walls
 from wavecity.model.rays.waves import recover
@@ -63,6 +65,21 @@ def test_fronts_are_kept_and_made_again_for_other_data_or_code(street_store, tmp
     assert FrontCache(street_store, 4, tmp_path).folder != cache.folder
     assert FrontCache(street_store, 2, tmp_path).folder != cache.folder
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_store_is_opened_once_for_all_its_scenes_and_draws(street_store, tmp_path, monkeypatch):
+    opened = []
+
+    def counting(store: str, group: str | None = None) -> object:
+        opened.append(group)
+        return open_store(store, group)
+
+    monkeypatch.setattr("wavecity.model.path_model.cache.open_store", counting)
+    cache = FrontCache(street_store, 4, tmp_path)
+    for scene in (0, 1):
+        for draw in (FULL, replace(FULL, wrong=Disturbance(azimuth=2.0))):
+            cache.seen(scene, draw)
+    assert sorted(opened, key=str) == [None, "paths"]
 
 
 @pytest.mark.system

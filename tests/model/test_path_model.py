@@ -411,6 +411,21 @@ def test_the_evaluation_compares_on_the_same_users(finished, street_store, setti
     assert values["beam_top5", "sbl_beam"] >= values["beam_top1", "sbl_beam"]
 
 
+def test_masked_csi_is_compared_with_sparse_recovery_where_few_antennas_are_seen(finished, street_store, settings):
+    """A few plane waves fill in what is hidden the better the less noise there is; of 64 antennas or fewer SBL is tried."""
+    at = {}
+    for snr in (10.0, 40.0):
+        result = evaluate(finished, street_store, "zero-shot", evaluated(settings, snr=snr), 3)
+        at[snr] = {
+            record.method.value: record.value
+            for record in read_records(finished / result["table"], "zero-shot")
+            if record.metric.value == "csi_nmse"
+        }
+    assert set(at[10.0]) == {"model", "waves", "omp", "zeros", "sbl"}
+    assert at[40.0]["sbl"] < at[10.0]["sbl"] < -6
+    assert at[40.0]["sbl"] < -20
+
+
 def test_all_splits_can_be_tested_and_neighbours_stand_elsewhere(finished, street_store, settings):
     every = evaluated(settings, splits=("train", "validation", "test"))
     result = evaluate(finished, street_store, "zero-shot", every, 3, own=(settings, 3))

@@ -83,6 +83,21 @@ def test_edges_in_mirrors_are_those_whose_points_are_reached(length: int) -> Non
     assert nearly < len(found) / 2
 
 
+@pytest.mark.parametrize(("roof", "seen"), [(29.85, True), (30.2, False)])
+def test_an_edge_that_rises_30_cm_above_a_shadow_is_lit(roof: float, seen: bool) -> None:
+    """A tower of 30 m, 100 m away from a source that is as high, behind a wide house half way: it shades up to 29.7 m."""
+    source = np.array([0.0, 0.0, 30.0])
+    world = world_of([(box(105, 0, 10, 10), 30.0), (box(50, 0, 2, 80), roof)])
+    surfaces = world.surfaces
+    search = Search(world, specular=True, refraction=False, limit=1_000_000)
+    facing = facing_edges(search, source, np.empty((1, 0), np.int32))
+    lit = facing.wedges.edge[are_lit(search, source, facing)]
+    upright = np.abs(surfaces.edge_direction[:, 2]) > 0.99
+    front = upright & (np.abs(surfaces.edge_origin[:, 0] - 100) < 0.01)
+    assert front.sum() == 2
+    assert np.isin(np.flatnonzero(front), lit).all() == seen
+
+
 def test_chains_to_edges_in_mirrors_need_no_ray_near_them() -> None:
     """With hardly any rays from the source all edges seen in the mirrors that these meet are there."""
     world = world_of(PLACES)
