@@ -23,23 +23,23 @@ from wavecity.geo.errors import InputError, SceneError
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
-    result = wavecity_process("run", "quickstart", "--out", out, *SET)
+    result = wavecity_process("run", "quickstart-paper", "--out", out, *SET)
     assert result.returncode == 0, result.stderr
     return out, result
 
 
 def test_tasks_are_those_asked_for_or_all_of_the_model():
     every = ["reconstruction", "localization", "cross-localization", "mu-mimo", "su-mimo", "latency"]
-    assert tasks_of(load_recipe("quickstart")) == every
+    assert tasks_of(load_recipe("quickstart-paper")) == every
     # What its dataset does not allow is said, not dropped in silence.
-    assert tasks_of(load_recipe("quickstart", ("features.paths=false",))) == every
-    assert tasks_of(load_recipe("quickstart", ("training.evaluation.tasks=[latency, mu-mimo]",))) == [
+    assert tasks_of(load_recipe("quickstart-paper", ("features.paths=false",))) == every
+    assert tasks_of(load_recipe("quickstart-paper", ("training.evaluation.tasks=[latency, mu-mimo]",))) == [
         "latency",
         "mu-mimo",
     ]
-    assert tasks_of(load_recipe("quickstart", ("training.backbone=temporal",))) == ["prediction"]
+    assert tasks_of(load_recipe("quickstart-paper", ("training.backbone=temporal",))) == ["prediction"]
     with pytest.raises(InputError, match=r"training\.evaluation\.tasks"):
-        load_recipe("quickstart", ("training.evaluation.tasks=[beams]",))
+        load_recipe("quickstart-paper", ("training.evaluation.tasks=[beams]",))
 
 
 def snapshot(folder):
@@ -62,9 +62,9 @@ def test_it_ends_with_five_lines_of_what_was_made(run):
 def test_every_stage_has_a_line(run):
     _, result = run
     lines = iter(result.stderr.splitlines())
-    tasks = tasks_of(load_recipe("quickstart"))
+    tasks = tasks_of(load_recipe("quickstart-paper"))
     stages = [
-        "wavecity run quickstart: ",
+        "wavecity run quickstart-paper: ",
         "build 1/4: plan",
         "build 2/4: trace (4 scenes)",
         "build 3/4: ",
@@ -92,7 +92,7 @@ def test_the_store_is_published_valid_and_readable(run):
 def test_a_second_run_recomputes_nothing(run):
     out, _ = run
     store, checkpoint = snapshot(out / "store"), snapshot(out / "checkpoints")
-    result = wavecity_process("run", "quickstart", "--out", out, *SET)
+    result = wavecity_process("run", "quickstart-paper", "--out", out, *SET)
     assert result.returncode == 0, result.stderr
     assert "nothing to do" in result.stderr
     assert snapshot(out / "store") == store
@@ -106,7 +106,7 @@ def test_killed_before_the_pointer_was_moved_a_version_is_found_again(run, tmp_p
     (store / "latest.zarr").unlink()
     (store / "versions" / "v1" / "published.json").unlink()
     before = snapshot(store / "versions")
-    result = wavecity_process("build", "quickstart", "--out", store, *SET)
+    result = wavecity_process("build", "quickstart-paper", "--out", store, *SET)
     assert result.returncode == 0, result.stderr
     assert (store / "latest.zarr").resolve() == store / "versions" / "v1" / "data.zarr"
     after = snapshot(store / "versions")
@@ -154,7 +154,7 @@ def test_the_report_opens_in_a_browser(run):
 @pytest.mark.system
 def test_every_task_leaves_a_table_with_several_seeds(run):
     out, _ = run
-    for task in tasks_of(load_recipe("quickstart")):
+    for task in tasks_of(load_recipe("quickstart-paper")):
         frame = pd.read_parquet(out / "results" / f"{task}.parquet")
         assert len(frame), task
         assert set(frame["task"]) == {task}
@@ -194,7 +194,7 @@ def test_a_task_that_is_not_possible_is_reported_and_the_others_go_on(run, tmp_p
     copied = shutil.copytree(out, tmp_path / "run", symlinks=True)
     tasks = ("--set", "training.evaluation.tasks=[localization, latency]")
     result = wavecity_process(
-        "run", "quickstart", "--out", copied, *SET, *tasks, "--set", "training.evaluation.localization.labels=[25]"
+        "run", "quickstart-paper", "--out", copied, *SET, *tasks, "--set", "training.evaluation.localization.labels=[25]"
     )
     assert result.returncode == 0, result.stderr
     why = "training.evaluation.localization.labels asks for 25 labelled users of a scene at least"
@@ -212,7 +212,7 @@ def test_a_task_that_is_not_possible_is_reported_and_the_others_go_on(run, tmp_p
 def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
     """One process here against two there; units redone after a kill are the same too."""
     out, _ = run
-    recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
+    recipe = load_recipe("quickstart-paper", tuple(f"{key}={value}" for key, value in SMALL.items()))
     plan = plan_scenes(recipe, tmp_path / "maps")
     draft = draft_of(recipe, plan, tmp_path / "store")
     code = (
@@ -238,7 +238,7 @@ def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
 @pytest.mark.system
 def test_input_that_is_wrong_for_every_scene_stops_the_build(tmp_path):
     """ITU's marble ends at 60 GHz: no scene can be traced at 90, and none is quarantined for it."""
-    result = wavecity_process("build", "quickstart", "--out", tmp_path, *SET, "--set", "radio.wall_material=marble",
+    result = wavecity_process("build", "quickstart-paper", "--out", tmp_path, *SET, "--set", "radio.wall_material=marble",
                       "--set", "radio.frequency=9.0e+10")  # fmt: skip
     assert result.returncode == 2, result.stderr
     assert "marble" in result.stderr
@@ -247,7 +247,7 @@ def test_input_that_is_wrong_for_every_scene_stops_the_build(tmp_path):
 
 
 def test_a_scene_that_fails_is_quarantined_and_the_others_go_on(tmp_path, monkeypatch):
-    recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
+    recipe = load_recipe("quickstart-paper", tuple(f"{key}={value}" for key, value in SMALL.items()))
     plan = plan_scenes(recipe, tmp_path / "maps")
     draft = draft_of(recipe, plan, tmp_path / "store")
     real = units.build_scene
@@ -268,7 +268,7 @@ def test_a_scene_that_fails_is_quarantined_and_the_others_go_on(tmp_path, monkey
 
 def test_a_unit_handed_out_again_after_its_receipt_is_not_done_again(tmp_path, monkeypatch):
     """As Dask does when a worker is killed between its last write and its answer."""
-    recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
+    recipe = load_recipe("quickstart-paper", tuple(f"{key}={value}" for key, value in SMALL.items()))
     plan = plan_scenes(recipe, tmp_path / "maps")
     draft = draft_of(recipe, plan, tmp_path / "store")
     jobs = jobs_of(draft, 0, plan, reuse_of(recipe, plan, tmp_path / "store"))
