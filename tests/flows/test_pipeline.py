@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
@@ -10,6 +11,7 @@ from command import wavecity, wavecity_process
 from processes import python
 from small import SET, SMALL
 
+import wavecity as wavecity_package
 from wavecity.dataset.reader import open_store
 from wavecity.flows import units
 from wavecity.flows.drafts import draft_of, reuse_of
@@ -194,7 +196,14 @@ def test_a_task_that_is_not_possible_is_reported_and_the_others_go_on(run, tmp_p
     copied = shutil.copytree(out, tmp_path / "run", symlinks=True)
     tasks = ("--set", "training.evaluation.tasks=[localization, latency]")
     result = wavecity_process(
-        "run", "quickstart-paper", "--out", copied, *SET, *tasks, "--set", "training.evaluation.localization.labels=[25]"
+        "run",
+        "quickstart-paper",
+        "--out",
+        copied,
+        *SET,
+        *tasks,
+        "--set",
+        "training.evaluation.localization.labels=[25]",
     )
     assert result.returncode == 0, result.stderr
     why = "training.evaluation.localization.labels asks for 25 labelled users of a scene at least"
@@ -277,3 +286,40 @@ def test_a_unit_handed_out_again_after_its_receipt_is_not_done_again(tmp_path, m
     monkeypatch.setattr(units, "build_scene", lambda *_: pytest.fail("built again"))
     assert run_unit(draft, 0, jobs, plan.sources, recipe) == first
     assert snapshot(tmp_path / "store") == before
+
+
+@pytest.mark.system
+def test_the_quickstart_trains_the_path_model_and_leaves_what_the_readme_shows(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # the waves, which are recovered once for all runs
+    out = tmp_path / "run"
+    small = (*SET, "--set", "training.rays.draws=1", "--set", "training.evaluation.su_mimo.users=40")
+    done = wavecity_process("run", "quickstart", "--out", out, *small)
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert lines["report"] == str(out / "report.html")
+    tasks = tasks_of(load_recipe("quickstart"))
+    assert tasks[0] == "zero-shot"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for task in tasks:
+        assert set(pd.read_parquet(out / "results" / f"{task}.parquet")["task"]) == {task}
+        assert f'id="results-{task}"' in page
+    before = snapshot(out)
+    again = wavecity_process("run", "quickstart", "--out", out, *small)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stderr
+    for folder in ("store", "checkpoints", "results"):
+        of_it = {path: at for path, at in before.items() if (out / folder) in path.parents}
+        assert of_it == snapshot(out / folder), folder
+
+    data = open_store(out / "store").isel(scene=0)
+    count, height = int(data.n_users), data.height.values
+    shown = np.zeros((32, 32), bool)
+    shown[:16, :16] = True
+    model, surroundings = wavecity_package.load(out), wavecity_package.surroundings(out / "store", 0)
+    found = model.predict(data.csi[:count].values, shown, surroundings, height)
+    physc = model.embed(data.csi[:count].values, shown, surroundings, height)
+    assert found.location.best().shape == (count, 2)
+    assert physc.shape == (count, model.settings.rays.model.width)
+    exported = wavecity("export-model", out, "--out", tmp_path / "model.pt2")
+    assert exported.returncode == 0, exported.stderr
+    assert (tmp_path / "model.pt2").stat().st_size > 1e5
