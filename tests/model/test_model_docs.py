@@ -46,7 +46,9 @@ def recipe(tiny: TrainingSettings, tmp_path_factory: pytest.TempPathFactory) -> 
 def here(recipe: Path, toy_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a run in it."""
     monkeypatch.chdir(tmp_path)
-    cli.main(["pretrain", str(recipe), "--data", str(toy_store), "--out", "runs/quickstart-paper"], standalone_mode=False)
+    cli.main(
+        ["pretrain", str(recipe), "--data", str(toy_store), "--out", "runs/quickstart-paper"], standalone_mode=False
+    )
     return tmp_path
 
 
