@@ -63,15 +63,15 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _on_its_base(cls, content: object) -> object:
-        """Merge a recipe's content into that of its base."""
-        if not isinstance(content, dict) or content.get("base") is None:
-            return content
-        if content["base"] not in shipped_recipes():
-            msg = f"base is {content['base']!r}; shipped recipes: {', '.join(shipped_recipes())}"
-            raise ValueError(msg)
-        base = yaml.safe_load((RECIPES / f"{content['base']}.yaml").read_text(encoding="utf-8"))
-        # The result has no base any more.
-        return _merge(base, {key: value for key, value in content.items() if key != "base"})
+        """Merge a recipe's content into that of its base, and that into its own."""
+        while isinstance(content, dict) and content.get("base") is not None:
+            if content["base"] not in shipped_recipes():
+                msg = f"base is {content['base']!r}; shipped recipes: {', '.join(shipped_recipes())}"
+                raise ValueError(msg)
+            base = yaml.safe_load((RECIPES / f"{content['base']}.yaml").read_text(encoding="utf-8"))
+            # The result has the base of its base, in the end none.
+            content = _merge(base, {key: value for key, value in content.items() if key != "base"})
+        return content
 
     @model_validator(mode="after")
     def _diffuse_has_something_to_scatter(self) -> "Recipe":

@@ -46,7 +46,7 @@ facts = {"variant": found.variant, "torch": torch.__version__, "gpu": torch.cuda
 json.dump(facts, open(sys.argv[1], "w"))
 PY
 step raytrace 170 bash -c "wavecity bench raytrace --scenes 2 --rays $RAYS --users $USERS --diffraction --json '$WORK/raytrace.json'"
-step run "$LONGEST" bash -c "wavecity run quickstart --out '$WORK/run' --workers 1 --set training.accelerator=$KIND \
+step run "$LONGEST" bash -c "wavecity run quickstart-paper --out '$WORK/run' --workers 1 --set training.accelerator=$KIND \
   --set training.precision=$PRECISION --set training.threads=0 --set solver.rays=$RAYS --set solver.diffraction=true"
 cp "$WORK/run/pretrain.json" "$WORK/run.json" 2>/dev/null
 

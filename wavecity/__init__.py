@@ -8,7 +8,7 @@ Examples
 >>> data = wavecity.open_store("runs/quickstart/store")  # doctest: +SKIP
 >>> data.csi.dims  # doctest: +SKIP
 ('scene', 'user', 'x', 'y')
->>> model = wavecity.load("runs/quickstart")  # doctest: +SKIP
+>>> model = wavecity.load("runs/quickstart-paper")  # doctest: +SKIP
 >>> model.embed(data.csi.isel(scene=0), data.height.isel(scene=0)).shape  # doctest: +SKIP
 (24, 64)
 """

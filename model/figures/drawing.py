@@ -25,7 +25,8 @@ GREYS = ListedColormap(colormaps["Greys"](np.linspace(0.2, 0.85, 128)))
 # Okabe and Ito's colours, which colour-blind readers tell apart; a method has the same in every figure.
 STYLES: dict[Method, tuple[str, str]] = {
     Method.PHYSC_FINE_TUNED: ("#56B4E9", "D"),
-    **dict.fromkeys((Method.PHYSC_MLP, Method.PHYSC_PROBE, Method.PHYSC_HEAD), ("#0072B2", "o")),
+    **dict.fromkeys((Method.PHYSC_MLP, Method.PHYSC_PROBE), ("#0072B2", "o")),
+    Method.PHYSC_HEAD: ("#332288", "p"),  # of a path model next to the MLP and the probe
     **dict.fromkeys((Method.MODEL, Method.MODEL_LOCATION_HEAD, Method.MODEL_SPECTRUM_BEAM), ("#0072B2", "P")),
     **dict.fromkeys((Method.RAW_CNN, Method.RAW_PROBE, Method.RAW_HEAD), ("#D55E00", "s")),
     Method.TWIN: ("#CC79A7", "^"),

@@ -37,7 +37,7 @@ def load(run: str | Path) -> Pretrained | PretrainedTemporal | PretrainedRays:
 
     Examples
     --------
-    >>> model = load("runs/quickstart")
+    >>> model = load("runs/quickstart-paper")
     >>> features = model.embed(csi, height)  # complex (N, 32, 32), m (N, 200, 200) -> (N, d)
     """
     return rebuilt(weights_of(run), run)
@@ -61,7 +61,7 @@ def load_model(run: str | Path, checkpoint: Checkpoint | None = None) -> Pretrai
 
     Examples
     --------
-    >>> model = load_model("runs/quickstart")
+    >>> model = load_model("runs/quickstart-paper")
     >>> features = model.embed(csi, height)  # complex (N, 32, 32), m (N, 200, 200) -> (N, d)
     """
     card, weights = checkpoint or weights_of(run)

@@ -89,7 +89,7 @@ class Pretrained(NamedTuple):
 
         Examples
         --------
-        >>> model = load_model("runs/quickstart")
+        >>> model = load_model("runs/quickstart-paper")
         >>> model.embed(csi, height, share=0.25).shape
         (1000, 128)
         """

@@ -21,7 +21,7 @@ def write_small(run: str | Path, out: Path) -> int:
 
     Examples
     --------
-    >>> write_small("runs/quickstart", Path("small.ckpt"))
+    >>> write_small("runs/quickstart-paper", Path("small.ckpt"))
     1043456
     """
     card, weights = weights_of(run)

@@ -24,11 +24,11 @@ DASK = str(Path(sys.executable).with_name("dask"))
 
 
 def small_recipe(name: str, **changes: Any) -> dict[str, Any]:
-    """The quickstart in seconds, as the parameter of a run; `changes` are dotted fields and their values.
+    """The quickstart with the paper's model in seconds, as the parameter of a run; `changes` are dotted fields and their values.
 
     One task stands for all: `test_pipeline` runs them.
     """
-    recipe: dict[str, Any] = {"name": name, "base": "quickstart"}
+    recipe: dict[str, Any] = {"name": name, "base": "quickstart-paper"}
     for key, value in {**SMALL, "training.evaluation.tasks": ["reconstruction"], **changes}.items():
         *parents, leaf = key.split(".")
         section = recipe

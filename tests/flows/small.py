@@ -1,4 +1,4 @@
-"""The quickstart in seconds: what the tests of flows run."""
+"""The quickstart in seconds, with either model: what the tests of flows run."""
 
 SMALL = {
     "area.scenes": 4,

@@ -33,7 +33,7 @@ def data(toy_store):
 
 @pytest.fixture
 def settings():
-    training = load_recipe("quickstart").training.model_copy(update={"model": TINY})
+    training = load_recipe("quickstart-paper").training.model_copy(update={"model": TINY})
     return bench.bench_settings(training, bench.Options(batch=4, threads=1))
 
 
@@ -97,7 +97,7 @@ def test_figures_of_a_toy_store(toy_store, capsys, monkeypatch):
     # Processes of their own are tested in tests/model; here they would take most of the time.
     monkeypatch.setattr(bench, "apart", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(bench, "processes_rate", lambda data, processes, *_: 10.0 * processes)
-    options = bench.Options(data=str(toy_store), recipe="quickstart", steps=2, batch=4, threads=1)
+    options = bench.Options(data=str(toy_store), recipe="quickstart-paper", steps=2, batch=4, threads=1)
     figures = json.loads(json.dumps(bench.run(options)))
     printed = capsys.readouterr().out
     assert not [name for name, value in figures.items() if isinstance(value, list | dict)]

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
@@ -10,6 +11,7 @@ from command import wavecity, wavecity_process
 from processes import python
 from small import SET, SMALL
 
+import wavecity as wavecity_package
 from wavecity.dataset.reader import open_store
 from wavecity.flows import units
 from wavecity.flows.drafts import draft_of, reuse_of
@@ -23,23 +25,23 @@ from wavecity.geo.errors import InputError, SceneError
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
-    result = wavecity_process("run", "quickstart", "--out", out, *SET)
+    result = wavecity_process("run", "quickstart-paper", "--out", out, *SET)
     assert result.returncode == 0, result.stderr
     return out, result
 
 
 def test_tasks_are_those_asked_for_or_all_of_the_model():
     every = ["reconstruction", "localization", "cross-localization", "mu-mimo", "su-mimo", "latency"]
-    assert tasks_of(load_recipe("quickstart")) == every
+    assert tasks_of(load_recipe("quickstart-paper")) == every
     # What its dataset does not allow is said, not dropped in silence.
-    assert tasks_of(load_recipe("quickstart", ("features.paths=false",))) == every
-    assert tasks_of(load_recipe("quickstart", ("training.evaluation.tasks=[latency, mu-mimo]",))) == [
+    assert tasks_of(load_recipe("quickstart-paper", ("features.paths=false",))) == every
+    assert tasks_of(load_recipe("quickstart-paper", ("training.evaluation.tasks=[latency, mu-mimo]",))) == [
         "latency",
         "mu-mimo",
     ]
-    assert tasks_of(load_recipe("quickstart", ("training.backbone=temporal",))) == ["prediction"]
+    assert tasks_of(load_recipe("quickstart-paper", ("training.backbone=temporal",))) == ["prediction"]
     with pytest.raises(InputError, match=r"training\.evaluation\.tasks"):
-        load_recipe("quickstart", ("training.evaluation.tasks=[beams]",))
+        load_recipe("quickstart-paper", ("training.evaluation.tasks=[beams]",))
 
 
 def snapshot(folder):
@@ -62,9 +64,9 @@ def test_it_ends_with_five_lines_of_what_was_made(run):
 def test_every_stage_has_a_line(run):
     _, result = run
     lines = iter(result.stderr.splitlines())
-    tasks = tasks_of(load_recipe("quickstart"))
+    tasks = tasks_of(load_recipe("quickstart-paper"))
     stages = [
-        "wavecity run quickstart: ",
+        "wavecity run quickstart-paper: ",
         "build 1/4: plan",
         "build 2/4: trace (4 scenes)",
         "build 3/4: ",
@@ -92,7 +94,7 @@ def test_the_store_is_published_valid_and_readable(run):
 def test_a_second_run_recomputes_nothing(run):
     out, _ = run
     store, checkpoint = snapshot(out / "store"), snapshot(out / "checkpoints")
-    result = wavecity_process("run", "quickstart", "--out", out, *SET)
+    result = wavecity_process("run", "quickstart-paper", "--out", out, *SET)
     assert result.returncode == 0, result.stderr
     assert "nothing to do" in result.stderr
     assert snapshot(out / "store") == store
@@ -106,7 +108,7 @@ def test_killed_before_the_pointer_was_moved_a_version_is_found_again(run, tmp_p
     (store / "latest.zarr").unlink()
     (store / "versions" / "v1" / "published.json").unlink()
     before = snapshot(store / "versions")
-    result = wavecity_process("build", "quickstart", "--out", store, *SET)
+    result = wavecity_process("build", "quickstart-paper", "--out", store, *SET)
     assert result.returncode == 0, result.stderr
     assert (store / "latest.zarr").resolve() == store / "versions" / "v1" / "data.zarr"
     after = snapshot(store / "versions")
@@ -154,7 +156,7 @@ def test_the_report_opens_in_a_browser(run):
 @pytest.mark.system
 def test_every_task_leaves_a_table_with_several_seeds(run):
     out, _ = run
-    for task in tasks_of(load_recipe("quickstart")):
+    for task in tasks_of(load_recipe("quickstart-paper")):
         frame = pd.read_parquet(out / "results" / f"{task}.parquet")
         assert len(frame), task
         assert set(frame["task"]) == {task}
@@ -194,7 +196,14 @@ def test_a_task_that_is_not_possible_is_reported_and_the_others_go_on(run, tmp_p
     copied = shutil.copytree(out, tmp_path / "run", symlinks=True)
     tasks = ("--set", "training.evaluation.tasks=[localization, latency]")
     result = wavecity_process(
-        "run", "quickstart", "--out", copied, *SET, *tasks, "--set", "training.evaluation.localization.labels=[25]"
+        "run",
+        "quickstart-paper",
+        "--out",
+        copied,
+        *SET,
+        *tasks,
+        "--set",
+        "training.evaluation.localization.labels=[25]",
     )
     assert result.returncode == 0, result.stderr
     why = "training.evaluation.localization.labels asks for 25 labelled users of a scene at least"
@@ -212,7 +221,7 @@ def test_a_task_that_is_not_possible_is_reported_and_the_others_go_on(run, tmp_p
 def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
     """One process here against two there; units redone after a kill are the same too."""
     out, _ = run
-    recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
+    recipe = load_recipe("quickstart-paper", tuple(f"{key}={value}" for key, value in SMALL.items()))
     plan = plan_scenes(recipe, tmp_path / "maps")
     draft = draft_of(recipe, plan, tmp_path / "store")
     code = (
@@ -238,7 +247,7 @@ def test_any_number_of_workers_gives_the_same_bytes(run, tmp_path):
 @pytest.mark.system
 def test_input_that_is_wrong_for_every_scene_stops_the_build(tmp_path):
     """ITU's marble ends at 60 GHz: no scene can be traced at 90, and none is quarantined for it."""
-    result = wavecity_process("build", "quickstart", "--out", tmp_path, *SET, "--set", "radio.wall_material=marble",
+    result = wavecity_process("build", "quickstart-paper", "--out", tmp_path, *SET, "--set", "radio.wall_material=marble",
                       "--set", "radio.frequency=9.0e+10")  # fmt: skip
     assert result.returncode == 2, result.stderr
     assert "marble" in result.stderr
@@ -247,7 +256,7 @@ def test_input_that_is_wrong_for_every_scene_stops_the_build(tmp_path):
 
 
 def test_a_scene_that_fails_is_quarantined_and_the_others_go_on(tmp_path, monkeypatch):
-    recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
+    recipe = load_recipe("quickstart-paper", tuple(f"{key}={value}" for key, value in SMALL.items()))
     plan = plan_scenes(recipe, tmp_path / "maps")
     draft = draft_of(recipe, plan, tmp_path / "store")
     real = units.build_scene
@@ -268,7 +277,7 @@ def test_a_scene_that_fails_is_quarantined_and_the_others_go_on(tmp_path, monkey
 
 def test_a_unit_handed_out_again_after_its_receipt_is_not_done_again(tmp_path, monkeypatch):
     """As Dask does when a worker is killed between its last write and its answer."""
-    recipe = load_recipe("quickstart", tuple(f"{key}={value}" for key, value in SMALL.items()))
+    recipe = load_recipe("quickstart-paper", tuple(f"{key}={value}" for key, value in SMALL.items()))
     plan = plan_scenes(recipe, tmp_path / "maps")
     draft = draft_of(recipe, plan, tmp_path / "store")
     jobs = jobs_of(draft, 0, plan, reuse_of(recipe, plan, tmp_path / "store"))
@@ -277,3 +286,40 @@ def test_a_unit_handed_out_again_after_its_receipt_is_not_done_again(tmp_path, m
     monkeypatch.setattr(units, "build_scene", lambda *_: pytest.fail("built again"))
     assert run_unit(draft, 0, jobs, plan.sources, recipe) == first
     assert snapshot(tmp_path / "store") == before
+
+
+@pytest.mark.system
+def test_the_quickstart_trains_the_path_model_and_leaves_what_the_readme_shows(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # the waves, which are recovered once for all runs
+    out = tmp_path / "run"
+    small = (*SET, "--set", "training.rays.draws=1", "--set", "training.evaluation.su_mimo.users=40")
+    done = wavecity_process("run", "quickstart", "--out", out, *small)
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert lines["report"] == str(out / "report.html")
+    tasks = tasks_of(load_recipe("quickstart"))
+    assert tasks[0] == "zero-shot"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for task in tasks:
+        assert set(pd.read_parquet(out / "results" / f"{task}.parquet")["task"]) == {task}
+        assert f'id="results-{task}"' in page
+    before = snapshot(out)
+    again = wavecity_process("run", "quickstart", "--out", out, *small)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stderr
+    for folder in ("store", "checkpoints", "results"):
+        of_it = {path: at for path, at in before.items() if (out / folder) in path.parents}
+        assert of_it == snapshot(out / folder), folder
+
+    data = open_store(out / "store").isel(scene=0)
+    count, height = int(data.n_users), data.height.values
+    shown = np.zeros((32, 32), bool)
+    shown[:16, :16] = True
+    model, surroundings = wavecity_package.load(out), wavecity_package.surroundings(out / "store", 0)
+    found = model.predict(data.csi[:count].values, shown, surroundings, height)
+    physc = model.embed(data.csi[:count].values, shown, surroundings, height)
+    assert found.location.best().shape == (count, 2)
+    assert physc.shape == (count, model.settings.rays.model.width)
+    exported = wavecity("export-model", out, "--out", tmp_path / "model.pt2")
+    assert exported.returncode == 0, exported.stderr
+    assert (tmp_path / "model.pt2").stat().st_size > 1e5

@@ -6,6 +6,7 @@ from pydantic_core import to_jsonable_python
 
 from wavecity.flows.recipe import RECIPES, Recipe, load_recipe, parse_recipe, shipped_recipes
 from wavecity.geo.errors import InputError
+from wavecity.model.settings.training import TrainingSettings
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -13,8 +14,10 @@ def test_shipped_recipes_load_and_are_named_after_their_file(name):
     assert load_recipe(name).name == name
 
 
-def test_every_key_of_the_quickstart_has_a_reader():
-    keys = yaml.safe_load((RECIPES / "quickstart.yaml").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["quickstart", "quickstart-paper"])
+def test_every_key_of_the_quickstart_has_a_reader(name):
+    keys = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    keys.pop("base", None)
 
     def compare(given, parsed):
         for key, value in given.items():
@@ -23,7 +26,7 @@ def test_every_key_of_the_quickstart_has_a_reader():
             else:
                 assert to_jsonable_python(getattr(parsed, key)) == value
 
-    compare(keys, load_recipe("quickstart"))
+    compare(keys, load_recipe(name))
 
 
 def test_every_field_says_what_it_is():
@@ -114,6 +117,41 @@ def test_a_base_is_changed_section_by_section_and_the_result_stands_by_itself():
     assert changed.model_copy(update={"name": "quickstart", "radio": shipped.radio}) == shipped
     with pytest.raises(InputError, match=r"base is 'quickstrt'; shipped recipes: .*quickstart"):
         parse_recipe({"name": "mine", "base": "quickstrt"}, "test")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_recipe_that_changes_nothing_of_its_base_is_its_base(name):
+    """Also where the base has a base itself, as the deployments of the downstream datasets have."""
+    assert parse_recipe({"name": name, "base": name}, "test") == load_recipe(name)
+
+
+# Of the quickstart before it trained the path model.
+PAPER = """
+model: {width: 64, encoder_layers: 4, decoder_layers: 2, heads: 4, height_patch: 20}
+masking: {csi_only: 0.6}
+losses: {csi: 1.0, location: 2.0, occupancy: 0.5, spectrum: 0.5, csi_form: nmse, spectrum_form: kl}
+optimiser: {learning_rate: 1.0e-3, warmup_steps: 50}
+epochs: 12
+batch_size: 16
+threads: 2
+evaluation:
+  max_users: 200
+  heads: {seeds: 3, steps: 60, learning_rates: [3.0e-3], finetune_steps: 4, finetune_batch: 16, finetune_rates: [1.0e-3]}
+  localization: {scenes: 2, labels: [20, 60]}
+  cross_scene: {scenes: 2, labels: [0, 10, 40], adapt_rates: [1.0e-3]}
+  mu_mimo: {ratios: [0.1, 0.8], hidden: [[], [32]]}
+  su_mimo: {users: 250, test_users: 100, ratios: [0.1, 0.8]}
+"""
+
+
+def test_the_papers_quickstart_differs_from_the_quickstart_in_its_training_alone():
+    """What the quickstart says about the path model must not get into the recipe that changes it."""
+    paper, quickstart = load_recipe("quickstart-paper"), load_recipe("quickstart")
+    assert paper.training == TrainingSettings.model_validate(yaml.safe_load(PAPER))
+    assert paper.data_parts() == quickstart.data_parts()
+    assert paper.training.backbone == "multimodal"
+    assert quickstart.training.backbone == "rays"
+    assert paper.model_copy(update={"name": "quickstart", "training": quickstart.training}) == quickstart
 
 
 def test_units_of_more_channels_than_a_worker_holds_are_refused_with_what_fits() -> None:

@@ -141,8 +141,8 @@ def _splits(recipe: Recipe, names: set[str]) -> list[str]:
 
 def test_a_model_whose_patches_do_not_fit_the_tile_is_refused_before_the_build() -> None:
     """Otherwise it is the pretraining that refuses, hours later."""
-    refuse_unfit_model(load_recipe("quickstart"))
-    unfit = load_recipe("quickstart", ("area.tile_size=210",))
+    refuse_unfit_model(load_recipe("quickstart-paper"))
+    unfit = load_recipe("quickstart-paper", ("area.tile_size=210",))
     with pytest.raises(InputError, match=r"height map of 210 cells .* training\.model\.height_patch 20 must divide"):
         refuse_unfit_model(unfit)
 

@@ -104,7 +104,7 @@ def without_ours(environment: os._Environ[str] | dict[str, str]) -> dict[str, st
 
 
 def test_readers_and_a_trained_model(environment: Path, toy_store: Path, tmp_path: Path) -> None:
-    settings = recipe_with("quickstart", SMALL).training
+    settings = recipe_with("quickstart-paper", SMALL).training
     pretrain(str(toy_store), settings, tmp_path, seed=1)
     done = in_environment(environment, SCRIPT, toy_store, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -33,7 +33,7 @@ def rows_of(heading: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def recipe(tiny: TrainingSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In the place of recipe `quickstart`: seconds instead of minutes."""
+    """In the place of recipe `quickstart-paper`: seconds instead of minutes."""
     heads = {**tiny.evaluation.heads.model_dump(), "seeds": 1, "steps": 4, "finetune_steps": 0}
     evaluation = {**tiny.evaluation.model_dump(), "heads": heads, "localization": {"labels": [4]}}
     training = TrainingSettings.model_validate({**tiny.model_dump(), "evaluation": evaluation, "epochs": 1})
@@ -46,7 +46,9 @@ def recipe(tiny: TrainingSettings, tmp_path_factory: pytest.TempPathFactory) -> 
 def here(recipe: Path, toy_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a run in it."""
     monkeypatch.chdir(tmp_path)
-    cli.main(["pretrain", str(recipe), "--data", str(toy_store), "--out", "runs/quickstart"], standalone_mode=False)
+    cli.main(
+        ["pretrain", str(recipe), "--data", str(toy_store), "--out", "runs/quickstart-paper"], standalone_mode=False
+    )
     return tmp_path
 
 
@@ -57,14 +59,14 @@ def test_the_pages_work_from_top_to_bottom(here: Path, recipe: Path, toy_store: 
     page = re.sub(r"## What comes with the package.*?(?=\n## )", "", PAGE, flags=re.DOTALL)
     for language, block in re.findall(r"```(\w*)\n(.*?)```", page, re.DOTALL):
         if language == "python":
-            exec(block.replace("runs/quickstart/store", str(toy_store)), names)
+            exec(block.replace("runs/quickstart-paper/store", str(toy_store)), names)
         for line in block.splitlines():
             if not language and line.startswith("wavecity ") and "RUN" not in line:
-                arguments = shlex.split(line.replace(" quickstart ", f" {recipe} "))[1:]
+                arguments = shlex.split(line.replace(" quickstart-paper ", f" {recipe} "))[1:]
                 cli.main(arguments, standalone_mode=False)
     assert names["place"].shape == (15, 2)
     # The exported encoder is the model before it was fine-tuned above, which nobody wrote back.
-    untouched = load_model("runs/quickstart")
+    untouched = load_model("runs/quickstart-paper")
     csi, height = names["test"]["csi"], names["test"]["height"]
     np.testing.assert_allclose(names["physc"], untouched.embed(csi, height, share=0.25), atol=2e-5)
     assert float((names["model"].embed(csi, height) - untouched.embed(csi, height)).abs().max()) > 1e-4
@@ -72,7 +74,7 @@ def test_the_pages_work_from_top_to_bottom(here: Path, recipe: Path, toy_store: 
     assert rows_of("entry") >= json.loads(names["extra"]["metadata.json"]).keys()
     result = json.loads((here / "runs" / "site" / "results" / "localization.json").read_text())
     assert result["trained_on"] == result["dataset_version"]
-    assert load_model("runs/site").card["init_from"]["path"] == str(here / "runs" / "quickstart")
+    assert load_model("runs/site").card["init_from"]["path"] == str(here / "runs" / "quickstart-paper")
     assert rows_of("entry") >= metadata_of(load_model("runs/site"), names["torch"].arange(2)).keys()
 
 

@@ -469,6 +469,6 @@ def test_it_runs_only_where_it_is_asked_for_with_either_model():
 
     for backbone, usual in (("multimodal", "reconstruction"), ("temporal", "prediction")):
         model = f"training.backbone={backbone}"
-        assert "equivariance" not in tasks_of(load_recipe("quickstart", (model,)))
+        assert "equivariance" not in tasks_of(load_recipe("quickstart-paper", (model,)))
         asked = f"training.evaluation.tasks=[equivariance, {usual}]"
-        assert tasks_of(load_recipe("quickstart", (model, asked))) == ["equivariance", usual]
+        assert tasks_of(load_recipe("quickstart-paper", (model, asked))) == ["equivariance", usual]

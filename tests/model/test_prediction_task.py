@@ -357,7 +357,7 @@ def test_a_recipe_has_the_tasks_of_its_model():
     from wavecity.flows.run_checks import tasks_of
     from wavecity.model.settings.tasks import TASKS
 
-    recipe = load_recipe("quickstart")
+    recipe = load_recipe("quickstart-paper")
     assert tasks_of(recipe) == [
         name for name in TASKS if name not in ("prediction", "equivariance", "zero-shot", "few-labels", "radio-map")
     ]
