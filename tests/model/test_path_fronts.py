@@ -13,8 +13,8 @@ from wavecity.model.path_model.cache import FrontCache
 from wavecity.model.path_model.followed import ways
 from wavecity.model.path_model.front import Draw, front
 from wavecity.model.path_model.network import channel_of
-from wavecity.model.rays.radio import Radio
 from wavecity.model.rays.disturb import Disturbance
+from wavecity.model.rays.radio import Radio
 from wavecity.model.rays.surroundings import Surroundings, surroundings
 from wavecity.model.rays.walls import Walls
 from wavecity.model.rays.waves import recover
