@@ -19,6 +19,7 @@ from wavecity.model.figures.drawing import (
     draw_line,
     drawing,
     ground,
+    metres,
     panels,
     picture,
     style,
@@ -146,8 +147,8 @@ def draw_layouts(outcome: Outcome, scenes: SceneTable) -> str:
             axes.plot(*np.stack((place, predicted)).transpose(2, 0, 1), color=look["color"], linewidth=0.9, zorder=3)
             handles += axes.plot(*predicted.T, look["marker"], color=look["color"], markeredgecolor="white", markersize=6.5,
                                  zorder=4, label=outcome.name(name))  # fmt: skip
-        errors = [f"{np.median(np.linalg.norm(p[number] - true[number], axis=1)):.0f}" for p in places.values()]
-        axes.set_title(f"{scenes.names[int(row)]}: median {' / '.join(errors)} m", fontsize=10, pad=10)
+        errors = [metres(float(np.median(np.linalg.norm(p[number] - true[number], axis=1)))) for p in places.values()]
+        axes.set_title(f"{scenes.names[int(row)]}: median {' / '.join(errors)}", fontsize=10, pad=10)
         axes.tick_params(labelsize=8)
         axes.set_xlabel("east in m", fontsize=8)
         axes.set_ylabel("north in m", fontsize=8)

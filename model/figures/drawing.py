@@ -128,3 +128,8 @@ def ground(axes: Axes, scenes: SceneTable, row: int) -> AxesImage:
 def credit(figure: Figure) -> None:
     """Name whose map it is, in the figure's lower right corner."""
     figure.supxlabel(ATTRIBUTION, fontsize=7, x=0.99, ha="right")
+
+
+def metres(distance: float) -> str:
+    """A distance in words: to a decimetre below 10 m."""
+    return f"{distance:.0f} m" if distance >= 10 else f"{distance:.1f} m"

@@ -12,7 +12,7 @@ from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from wavecity.model.data.users import SceneTable, Users
-from wavecity.model.figures.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, picture, style
+from wavecity.model.figures.drawing import ATTRIBUTION, FEWEST_POINTS, credit, ground, metres, picture, style
 from wavecity.model.results.names import Method
 from wavecity.model.results.outcomes import Outcome
 from wavecity.model.results.records import Arrays
@@ -175,11 +175,6 @@ def draw_locations(outcome: Outcome, scenes: SceneTable) -> str:
 def _median(true: NDArray[np.floating], found: NDArray[np.floating]) -> float:
     """Of the distances between positions (N, 2)."""
     return float(np.median(np.linalg.norm(true - found, axis=1)))
-
-
-def metres(distance: float) -> str:
-    """A distance in words: to a decimetre below 10 m."""
-    return f"{distance:.0f} m" if distance >= 10 else f"{distance:.1f} m"
 
 
 def draw_occupancy(outcome: Outcome, scenes: SceneTable) -> str:

@@ -12,8 +12,7 @@ from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
 from wavecity.model.data.users import SceneTable
-from wavecity.model.figures.drawing import credit, ground, picture, style
-from wavecity.model.figures.pictures import metres
+from wavecity.model.figures.drawing import credit, ground, metres, picture, style
 from wavecity.model.path_model.mixture import Mixture
 from wavecity.model.results.names import Method
 from wavecity.model.results.outcomes import Outcome

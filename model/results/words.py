@@ -135,7 +135,7 @@ def value_of(row: Row, method: Method) -> str:
 
 def digits_of(unit: str) -> int:
     """Digits behind the point of a value in a unit."""
-    return 1 if unit in ("m", "%", "dB", "°") else 2
+    return 1 if unit in ("%", "dB", "°") else 2
 
 
 def verdict_of(comparison: Comparison, paths: int | None = None) -> str:
