@@ -44,6 +44,18 @@ class BaseStationSettings(Settings):
         """Number of base stations, the first one included."""
         return 1 + 4 * self.corners + self.rooftops + self.street + len(self.positions)
 
+    @field_validator("positions")
+    @classmethod
+    def _places_differ(
+        cls, positions: tuple[tuple[float, float, float], ...]
+    ) -> tuple[tuple[float, float, float], ...]:
+        """Refuse a place that is there twice: no user of the second would have a cell, and the SINR be at most 0 dB."""
+        for place in positions:
+            if positions.count(place) > 1:
+                msg = f"{', '.join(f'{value:g}' for value in place)} is there twice; leave one out"
+                raise ValueError(msg)
+        return positions
+
     @model_validator(mode="after")
     def _there_are_some(self) -> "BaseStationSettings":
         """Refuse a section that names none."""
