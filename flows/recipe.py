@@ -30,6 +30,8 @@ MOST_TRAJECTORIES = 1000
 MOST_CHANNELS = 1000
 # MB of the radio maps of a unit, of which a worker holds about three copies.
 MOST_MAPS = 1000
+# Metres above ground at which a base station may be given: above all buildings there are.
+HIGHEST_BASE_STATION = 1000
 # Of the carrier; a wider band would need materials and steering by frequency.
 WIDEST_BAND = 0.1
 
@@ -98,14 +100,14 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _base_stations_stand_in_the_tile(self) -> "Recipe":
-        """Refuse base stations outside of the tile or under the ground."""
+        """Refuse base stations outside of the tile, under the ground or above all buildings there are."""
         others = self.scene.base_stations
         half = self.area.tile_size / 2
         for x, y, z in others.positions if others else ():
-            if not (max(abs(x), abs(y)) <= half and z > 0):
+            if not (max(abs(x), abs(y)) <= half and 0 < z <= HIGHEST_BASE_STATION):
                 msg = (
                     f"scene.base_stations.positions: {x:g}, {y:g}, {z:g}: must lie in the tile, at most {half:g} m east "
-                    "and north of its centre either way, and above the ground"
+                    f"and north of its centre either way, above the ground and at most {HIGHEST_BASE_STATION:g} m high"
                 )
                 raise ValueError(msg)
         return self
@@ -288,6 +290,8 @@ def parse_recipe(content: Mapping[str, object], origin: str) -> Recipe:
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
+        if field == "radio.frequency" and _several(content):
+            field = "radio.carriers.0"  # which takes its place (`RadioSettings`)
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if problem["type"] == "extra_forbidden":
             text = _unknown_key(problem["loc"], problem["input"])
@@ -302,6 +306,12 @@ def parse_recipe(content: Mapping[str, object], origin: str) -> Recipe:
             text = f"{field} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
         msg = f"{origin}: {text}{more}"
         raise InputError(msg) from error
+
+
+def _several(content: Mapping[str, object]) -> bool:
+    """Whether a recipe's content has carriers."""
+    radio = content.get("radio")
+    return isinstance(radio, Mapping) and bool(radio.get("carriers"))
 
 
 def _apply(content: dict[str, object], override: str) -> None:

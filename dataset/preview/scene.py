@@ -200,7 +200,7 @@ def load_view(
     boresight = _boresight(radio.get("azimuth", RadioSettings().azimuth), downtilt)
     others: list[tuple[int, Array, Array]] = []
     if several:
-        cells = open_store(store, BASE_STATIONS).isel(scene=row)
+        cells = open_store(store, BASE_STATIONS, carrier=carrier, port=port).isel(scene=row)
         places, azimuths = cells["position"].values, cells["azimuth"].values
         stations = {
             number: (place, _boresight(azimuth, downtilt))

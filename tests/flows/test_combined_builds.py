@@ -13,6 +13,7 @@ from town import write_town
 from wavecity.dataset.checks.validate import validate
 from wavecity.dataset.derived import DerivedCsi
 from wavecity.dataset.draft import load_draft
+from wavecity.dataset.preview.scene import load_view
 from wavecity.dataset.publish import latest
 from wavecity.dataset.radio_map_data import RadioMapDataset
 from wavecity.dataset.reader import open_store
@@ -322,3 +323,17 @@ def test_recipes_count_all_carriers_towards_the_memory_of_a_unit() -> None:
     load_recipe("quickstart", (*maps, *small))
     with pytest.raises(InputError, match="radio maps of a unit would take"):
         load_recipe("quickstart", (*maps, *small, "radio.carriers=[28.5e9, 3.5e9]"))
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"), [("standing", {"carrier": LOW}), ("standing", {"carrier": HIGH}), ("ports", {"port": "H/V"})]
+)
+def test_a_link_is_drawn_in_any_band(name: str, chosen: dict, request: pytest.FixtureRequest) -> None:
+    store = request.getfixturevalue(name)
+    for number in (0, 1):
+        view = load_view(store, "town-0000", bs=number, **chosen)
+        data = open_store(store, bs=number, **chosen).isel(scene=0).load()
+        users = int(data["n_users"])
+        np.testing.assert_array_equal(view.gain, data["path_gain"].values[:users].astype(float))
+        np.testing.assert_array_equal(view.serving, data["serving"].values[:users])
+        assert [other for other, _, _ in view.others] == [1 - number]
