@@ -66,7 +66,8 @@ def deviation(values: Values) -> float:
 
 def plus_minus(values: Values, unit: str = "%") -> str:
     """Mean and standard deviation over seeds, with the digits of a unit; the mean alone of one seed."""
-    values, digits = values[np.isfinite(values)], digits_of(unit)
+    values = values[np.isfinite(values)]
+    digits = digits_of(unit, float(np.abs(values).max(initial=0)))
     if not len(values):
         return "-"
     mean = f"{values.mean():.{digits}f}"

@@ -127,15 +127,16 @@ def share_of(share: float) -> str:
 
 def value_of(row: Row, method: Method) -> str:
     """Value of a method with its spread over the seeds, or a dash."""
-    value, spread, digits = row.values.get(method, math.nan), row.spread.get(method), digits_of(row.metric.unit)
+    value, spread = row.values.get(method, math.nan), row.spread.get(method)
+    digits = digits_of(row.metric.unit, value)
     if math.isnan(value):
         return "-"
     return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
-def digits_of(unit: str) -> int:
-    """Digits behind the point of a value in a unit."""
-    return 1 if unit in ("%", "dB", "°") else 2
+def digits_of(unit: str, size: float = math.inf) -> int:
+    """Digits behind the point of values in a unit, of which the largest is of some size; of less than a metre two."""
+    return 1 if unit in ("%", "dB", "°") or (unit == "m" and abs(size) >= 1) else 2
 
 
 def verdict_of(comparison: Comparison, paths: int | None = None) -> str:

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -18,6 +19,7 @@ from wavecity.model.figures.pictures import draw_spectra
 from wavecity.model.report.page import write_report
 from wavecity.model.report.papers import MULTIMODAL
 from wavecity.model.results.claims import judge
+from wavecity.model.results.measures import plus_minus
 from wavecity.model.results.names import Method
 from wavecity.model.results.outcomes import read_outcomes
 from wavecity.model.settings.training import TrainingSettings
@@ -78,12 +80,12 @@ def test_where_the_paper_has_pictures_only_our_number_is_told_and_not_judged(run
     outcomes = read_outcomes(run)
     for key, text in (
         ("spectra", "top 5, % (0.94 of the CSI masked): model 92.8, zero-filled DFT 95.3"),
-        ("locations", "m (0.94 of the CSI masked): model 28.50, kNN on |DFT| of training scenes 28.90"),
+        ("locations", "m (0.94 of the CSI masked): model 28.5, kNN on |DFT| of training scenes 28.9"),
         (
             "occupancy",
             "average precision (0.2 of the height patches masked, along the link): model 0.30, mean of visible neighbours 0.42",
         ),
-        ("layouts", "[PHYSC] + MLP 23.98"),
+        ("layouts", "[PHYSC] + MLP 24"),
     ):
         item = judge(claim_of(key), outcomes)
         assert item.verdict == "not judged"
@@ -135,7 +137,7 @@ def test_the_paper_has_the_authors_of_the_citation(page):
 def test_tables_give_mean_and_spread(page, run):
     frame = pd.read_parquet(run / "results" / "localization.parquet")
     here = frame[frame["scene"].isna() & (frame["method"] == "raw_cnn") & (frame["x"] == 300)]
-    assert f"{here['value'].mean():.2f} ± {here['value'].std():.2f}" in page
+    assert f"{here['value'].mean():.1f} ± {here['value'].std():.1f}" in page
 
 
 def test_the_same_results_give_the_same_pictures(run, page):
@@ -173,6 +175,12 @@ def test_maps_of_another_dataset_are_not_drawn_over_this_one(data, run, tmp_path
     assert text.count("Not drawn: the scenes are those of dataset elsewhere") == 5
     assert "another than that of pretraining" in text
     assert text.count('src="data:image/svg+xml;base64,') == 3
+
+
+@pytest.mark.parametrize(("values", "unit", "text"), [([0.21, 0.25], "m", "0.23 ± 0.03"), ([12.04, 0.3], "m", "6.2 ± 8.3"),
+                                                      ([0.21], "%", "0.2"), ([0.21], "", "0.21"), ([], "m", "-")])  # fmt: skip
+def test_less_than_a_metre_has_two_decimals(values, unit, text):
+    assert plus_minus(np.array(values), unit) == text
 
 
 def test_a_method_has_one_colour_that_no_rival_has():
