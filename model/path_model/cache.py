@@ -246,7 +246,7 @@ class FrontCache:
             disturbed = self.disturbed(row, draw)
             if disturbed is not None and disturbed.csi is not None:
                 of = scene == row
-                csi[of] = disturbed.csi[user[of]].to(csi)
+                csi[of] = disturbed.csi[user[of].cpu()].to(csi)  # files are read to the CPU
         return csi
 
     def believed(self, sites: Sites, scene: Tensor, draw: Draw) -> tuple[Sites, Tensor]:
